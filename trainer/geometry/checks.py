@@ -1,0 +1,114 @@
+"""Checks of cameras and depth. Each returns None or raises an error that names what came."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Protocol = Literal["paper", "clean"]
+PROTOCOLS = ("paper", "clean")
+
+RIGID_TOLERANCE = 1e-2  # Poses in text files carry six digits, and an axis alignment multiplies them once more.
+MAX_MEDIAN_DEPTH = 100.0  # Metres. An indoor scene whose median is larger was given in millimetres.
+
+
+def check_protocol(protocol: str) -> None:
+    """Raise ValueError unless `protocol` is "paper" or "clean"."""
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {PROTOCOLS}, got {protocol!r}.")
+
+
+def check_same_shape(expected_name: str, expected: Tensor, **tensors: Tensor) -> None:
+    """Raise ValueError for the first of `tensors` whose shape is not that of `expected`."""
+    for name, tensor in tensors.items():
+        if tensor.shape != expected.shape:
+            raise ValueError(
+                f"{name} must have the shape of {expected_name}, {tuple(expected.shape)}, got {tuple(tensor.shape)}."
+            )
+
+
+def to_float(tensor: Tensor) -> Tensor:
+    """Cast to float32; float64 stays, so that gradients can be checked numerically."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def check_camera_to_world(camera_to_world: Tensor, *, is_rigid: bool = True, name: str = "camera_to_world") -> None:
+    """Raise ValueError unless every matrix is a finite rigid motion.
+
+    Args:
+        camera_to_world: Poses, camera to world.
+        is_rigid: Also ask for an orthonormal rotation without reflection and a last row (0, 0, 0, 1).
+        name: How the message calls the tensor.
+
+    Shape:
+        camera_to_world: (..., 4, 4), metres.
+    """
+    if camera_to_world.shape[-2:] != (4, 4):
+        raise ValueError(f"{name} must have shape (..., 4, 4), got {tuple(camera_to_world.shape)}.")
+    matrices = to_float(camera_to_world.detach())
+    _raise_where(~torch.isfinite(matrices).all(-1).all(-1), f"{name} holds NaN or Inf", "Drop frames without a pose.")
+    if not is_rigid:
+        return
+    rotation = matrices[..., :3, :3]
+    eye = torch.eye(3, device=matrices.device, dtype=matrices.dtype)
+    error = (rotation.mT @ rotation - eye).abs().amax((-2, -1))
+    reflected = torch.linalg.det(rotation) < 0
+    last_row = (matrices[..., 3, :] - matrices.new_tensor([0.0, 0.0, 0.0, 1.0])).abs().amax(-1)
+    is_bad = (error > RIGID_TOLERANCE) | reflected | (last_row > RIGID_TOLERANCE)
+    if is_bad.any():
+        smallest = torch.linalg.det(rotation).min().item()
+        worst = f"max |R^T R - I| = {error.max().item():.3g}, smallest det R = {smallest:.3g}"
+        _raise_where(
+            is_bad,
+            f"{name} is not a rigid motion ({worst})",
+            "Expected a rotation, a translation in metres and a last row 0 0 0 1. Transposed or scaled matrices?",
+        )
+
+
+def check_intrinsics(intrinsics: Tensor, *, name: str = "intrinsics") -> None:
+    """Raise ValueError unless every matrix is a finite pinhole camera with positive focal lengths and no skew.
+
+    Shape:
+        intrinsics: (..., 3, 3), pixels.
+    """
+    if intrinsics.shape[-2:] != (3, 3):
+        raise ValueError(
+            f"{name} must have shape (..., 3, 3), got {tuple(intrinsics.shape)}. "
+            "Is it 4x4? Pass intrinsics[..., :3, :3]."
+        )
+    matrices = to_float(intrinsics.detach())
+    _raise_where(~torch.isfinite(matrices).all(-1).all(-1), f"{name} hold NaN or Inf", "Check the camera file.")
+    is_singular = (matrices[..., 0, 0] <= 0) | (matrices[..., 1, 1] <= 0)
+    _raise_where(is_singular, f"{name} are singular: a focal length is not positive", "Expected fx > 0 and fy > 0.")
+    rest = torch.stack((matrices[..., 0, 1], matrices[..., 1, 0], matrices[..., 2, 0], matrices[..., 2, 1]), dim=-1)
+    is_bad = (rest.abs().amax(-1) > 1e-6) | ((matrices[..., 2, 2] - 1).abs() > 1e-6)
+    _raise_where(is_bad, f"{name} are not a pinhole camera", "Expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].")
+
+
+def check_depth(depth: Tensor, *, name: str = "depth") -> None:
+    """Raise ValueError for NaN, Inf or negative depth, and for a median that says "not metres".
+
+    Shape:
+        depth: any, metres; 0 means no measurement.
+    """
+    values = to_float(depth.detach())
+    not_finite = int((~torch.isfinite(values)).sum())
+    if not_finite:
+        raise ValueError(f"{name} holds {not_finite} values that are NaN or Inf. Write 0 where nothing was measured.")
+    negative = int((values < 0).sum())
+    if negative:
+        raise ValueError(f"{name} holds {negative} negative values, lowest {values.min().item():.4g}.")
+    measured = values[values > 0]
+    if measured.numel() and measured.median() > MAX_MEDIAN_DEPTH:
+        raise ValueError(
+            f"{name} must be in metres, but its median is {measured.median().item():.4g}. "
+            "Millimetres? Divide by 1000 before."
+        )
+
+
+def _raise_where(is_bad: Tensor, message: str, advice: str) -> None:
+    if not is_bad.any():
+        return
+    where = [tuple(index) for index in is_bad.nonzero().tolist()[:4]]
+    place = f" at index {where}" if is_bad.dim() else ""
+    raise ValueError(f"{message}{place}, {int(is_bad.sum())} of {is_bad.numel()} matrices. {advice}")

@@ -1,0 +1,122 @@
+"""Depth predicted for one view from the features of another."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainer.geometry.checks import Protocol, check_protocol, check_same_shape
+from trainer.losses.blocks import CITATION_3D_IDE, graph_zero, replace_non_finite
+
+MIN_PIXELS_PER_PAIR = 10  # Official threshold per pair; below it the mean is noise.
+PAPER_MIN_DEPTH = 0.01  # Metres, official: smaller measurements count as missing.
+
+
+class CrossViewDepthLoss(nn.Module):
+    """L1 between depth predicted for a target view from a source view's features, and the target's measured depth.
+
+    Mean over the covisible, measured pixels of a pair; pairs with fewer than 10 of them drop out; mean over the other
+    pairs. No pair left: a zero that stays in the graph.
+
+    Source: 3D-IDE (arXiv 2604.03296), cross-view term; official `compute_cross_view_prediction_loss`, without its
+    factor 0.1. The original's "consistency" term (`cross_view_depth_consistency_loss`) is this same L1 on the target
+    frame's *own* prediction and never compares two views: pass `pairs.gather_target(predicted_depth)` to get it
+    ("overlap L1").
+
+    Differs between the protocols, and why:
+
+    - paper: measurements up to 0.01 m count as missing; if sizes differ, depth is resized bilinearly (zeros mix in)
+      and the mask by nearest; a NaN or Inf pixel anywhere in a target's measurement makes the pair's loss 0 while the
+      pair still counts; the weighted sum is divided by the number of pairs.
+    - clean: sizes must agree; a NaN, Inf or negative measurement inside the mask raises; NaN in the prediction on a
+      used pixel stays NaN; the weighted sum is divided by the sum of the weights.
+
+    Args:
+        protocol: "clean" or "paper".
+
+    Shape:
+        predicted_depth: (N, H, W), metres. N pairs, flattened over the batch.
+        target_depth:    (N, H, W), metres, z-depth; 0 means no measurement.
+        covisible:       (N, H, W), bool, in the target view.
+        weight:          (N,), default 1.
+        output:          scalar float32, metres; unweighted.
+
+    Raises:
+        ValueError: Shapes that differ (in "paper" only the number of pairs), a mask that is not bool, broken
+            measurements (clean).
+
+    Example:
+        >>> depth = torch.ones(3, 8, 8)
+        >>> CrossViewDepthLoss()(depth + 0.5, depth, torch.ones_like(depth, dtype=torch.bool)).item()
+        0.5
+
+    Related: `DepthRegressionLoss` compares a view's own prediction. `covisibility_mask` makes the mask.
+    """
+
+    def __init__(self, protocol: Protocol = "clean") -> None:
+        super().__init__()
+        check_protocol(protocol)
+        self.protocol = protocol
+
+    def forward(
+        self, predicted_depth: Tensor, target_depth: Tensor, covisible: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
+        """Mean over pairs; shapes as in the class."""
+        prediction, measurement, covisible = self._check(predicted_depth, target_depth, covisible)
+        if weight is None:
+            weight = prediction.new_ones(len(prediction))
+        elif weight.shape != prediction.shape[:1]:
+            raise ValueError(f"weight must have shape ({len(prediction)},), got {tuple(weight.shape)}.")
+        weight = weight.to(prediction)
+        pair_loss, counts = self._pair_losses(prediction, measurement, covisible)
+        is_used = counts >= MIN_PIXELS_PER_PAIR
+        if not is_used.any():
+            return graph_zero(replace_non_finite(prediction) if self.protocol == "paper" else prediction)
+        total = (pair_loss * weight)[is_used].sum()
+        return total / (is_used.sum() if self.protocol == "paper" else weight[is_used].sum())
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of the work this loss comes from."""
+        return CITATION_3D_IDE
+
+    def _check(
+        self, predicted_depth: Tensor, target_depth: Tensor, covisible: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        if predicted_depth.dim() != 3:
+            raise ValueError(f"predicted_depth must have shape (N, H, W), got {tuple(predicted_depth.shape)}.")
+        if covisible.dtype != torch.bool:
+            raise ValueError(f"covisible must be bool, got {covisible.dtype}.")
+        prediction, measurement = predicted_depth.float(), target_depth.detach().float()
+        if self.protocol == "paper" and len(measurement) == len(covisible) == len(prediction):
+            measurement, covisible = _resize_as_original(measurement, covisible, prediction.shape[-2:])
+        check_same_shape("predicted_depth", prediction, target_depth=measurement, covisible=covisible)
+        if self.protocol == "clean":
+            is_bad = covisible & ~(torch.isfinite(measurement) & (measurement >= 0))
+            if is_bad.any():
+                pairs = is_bad.flatten(1).any(1).nonzero().flatten().tolist()[:4]
+                raise ValueError(
+                    f"target_depth holds {int(is_bad.sum())} NaN, Inf or negative values inside covisible, "
+                    f"first pairs: {pairs}. Write 0 where nothing was measured."
+                )
+        return prediction, measurement, covisible
+
+    def _pair_losses(self, prediction: Tensor, measurement: Tensor, covisible: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean L1 (N,) of each pair and its number of used pixels (N,)."""
+        if self.protocol == "paper":
+            is_used = covisible & (measurement > PAPER_MIN_DEPTH)
+            counts = is_used.flatten(1).sum(1)
+            # Multiplied, not selected: that is how one NaN pixel outside the mask empties the pair in the original.
+            total = ((prediction - measurement).abs() * is_used).flatten(1).sum(1)
+            return replace_non_finite(total / counts.clamp(min=1)), counts
+        is_used = covisible & (measurement > 0)
+        counts = is_used.flatten(1).sum(1)
+        residual = torch.where(is_used, (prediction - measurement).abs(), 0.0)
+        return residual.flatten(1).sum(1) / counts.clamp(min=1), counts
+
+
+def _resize_as_original(measurement: Tensor, covisible: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    if measurement.shape[-2:] != size:
+        measurement = F.interpolate(measurement.unsqueeze(1), size, mode="bilinear", align_corners=False).squeeze(1)
+    if covisible.shape[-2:] != size:
+        covisible = F.interpolate(covisible.unsqueeze(1).float(), size, mode="nearest").squeeze(1) > 0.5
+    return measurement, covisible

@@ -1,0 +1,85 @@
+"""Language-model states at visual tokens against the features of a frozen 3D teacher."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainer.losses.blocks import CITATION_3D_IDE, graph_zero
+
+
+class FeatureDistillationLoss(nn.Module):
+    """Squared distance between unit vectors of student and teacher, mean over tokens.
+
+    ||s / |s| - t / |t|||^2 summed over channels, 0 for equal directions, 2 for unrelated, 4 for opposite ones. The
+    teacher is detached: its features are data.
+
+    Source: 3D-IDE (arXiv 2604.03296), L_global; official `feature_3d_alignment`. One rule, no protocol.
+
+    Shape:
+        student: (..., C), states after `TeacherProjector`, newline tokens left out.
+        teacher: (..., C), on the same token grid, see `pool_teacher_features`.
+        mask:    (...), bool, tokens that count; default all.
+        output:  scalar float32, unweighted. A zero that stays in the graph if no token counts.
+
+    Raises:
+        ValueError: Shapes that differ, a mask that is not bool, NaN or Inf in teacher features that count.
+
+    Example:
+        >>> FeatureDistillationLoss()(torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 2.0]])).item()
+        2.0
+
+    Related: the two depth losses supervise the vision tower, this one supervises the language model.
+    """
+
+    def forward(self, student: Tensor, teacher: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Mean over the tokens that count; shapes as in the class."""
+        if student.shape != teacher.shape:
+            raise ValueError(
+                f"student and teacher must have one shape, got {tuple(student.shape)}, {tuple(teacher.shape)}."
+            )
+        if mask is not None and (mask.dtype != torch.bool or mask.shape != student.shape[:-1]):
+            raise ValueError(
+                f"mask must be bool of shape {tuple(student.shape[:-1])}, got {mask.dtype} {tuple(mask.shape)}."
+            )
+        chosen, target = student.float(), teacher.detach().float()
+        if mask is not None:
+            chosen, target = chosen[mask], target[mask]
+        if chosen.numel() == 0:
+            return graph_zero(student)
+        bad = int((~torch.isfinite(target)).any(-1).sum())
+        if bad:
+            raise ValueError(
+                f"teacher features of {bad} tokens hold NaN or Inf. "
+                "Make them again, or leave these tokens out with mask."
+            )
+        distance = F.normalize(chosen, dim=-1) - F.normalize(target, dim=-1)
+        return distance.square().sum(-1).mean()
+
+    @property
+    def citation(self) -> str:
+        """BibTeX of the work this loss comes from."""
+        return CITATION_3D_IDE
+
+
+def pool_teacher_features(features: Tensor, grid: tuple[int, int], token_grid: tuple[int, int]) -> Tensor:
+    """Average-pool teacher features to the token grid (adaptive, as the original).
+
+    Args:
+        features: Patch features of the teacher, row by row.
+        grid: Rows and columns of the teacher's patches.
+        token_grid: Rows and columns of the visual tokens, without the newline column.
+
+    Shape:
+        features: (..., L, C), L = rows x columns of `grid`.
+        output:   (..., rows, cols, C) of `token_grid`, float32.
+
+    Raises:
+        ValueError: L is not the product of `grid`.
+    """
+    if features.dim() < 2 or features.shape[-2] != grid[0] * grid[1]:
+        raise ValueError(
+            f"features must have shape (..., {grid[0] * grid[1]}, C) for grid {grid}, got {tuple(features.shape)}."
+        )
+    maps = features.float().reshape(-1, *grid, features.shape[-1]).permute(0, 3, 1, 2)
+    pooled = F.adaptive_avg_pool2d(maps, token_grid).permute(0, 2, 3, 1)
+    return pooled.reshape(*features.shape[:-2], *token_grid, features.shape[-1])
