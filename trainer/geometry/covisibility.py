@@ -101,12 +101,13 @@ def _reprojection_mask(source_depth: Tensor, intrinsics: Tensor, target_from_sou
     x, y, z = points.unbind(-1)
     focal_x, focal_y = intrinsics[:, 0, 0, None, None], intrinsics[:, 1, 1, None, None]
     divisor = z + PAPER_DEPTH_EPSILON
-    u = (x * focal_x / divisor + intrinsics[:, 0, 2, None, None]).trunc()
-    v = (y * focal_y / divisor + intrinsics[:, 1, 2, None, None]).trunc()
+    u = x * focal_x / divisor + intrinsics[:, 0, 2, None, None]
+    v = y * focal_y / divisor + intrinsics[:, 1, 2, None, None]
     is_hit = (
         (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z > PAPER_MIN_DEPTH) & (source_depth > PAPER_MIN_DEPTH)
     )
-    index = torch.where(is_hit, v * width + u, height * width).long().flatten(1)  # The extra cell takes all misses.
+    u, v = torch.where(is_hit, u, 0.0).long(), torch.where(is_hit, v, 0.0).long()
+    index = torch.where(is_hit, v * width + u, height * width).flatten(1)  # The extra cell takes all misses.
     hits = torch.zeros(index.shape[0], height * width + 1, dtype=torch.bool, device=index.device)
     return hits.scatter_(1, index, True)[:, :-1].view(source_depth.shape)
 

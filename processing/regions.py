@@ -1,0 +1,380 @@
+"""Region masks over the token grid, from whatever a caller knows about objects.
+
+A region mask says which visual tokens show an object: bool (N regions, V views, rows, cols). It can come from instance
+or segmentation ids, from 2D masks or boxes that a user draws, from 3D boxes with measured depth (as the benchmarks do
+it), or from 3D boxes with camera poses alone. `TokenGrid` is the one place that says which pixel belongs to which
+token; images, depth and regions all use it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+ArrayLike = Tensor | np.ndarray
+MIN_SHARE = 0.125  # Official: a token belongs to an object if at least this share of its pixels does.
+RAYS_PER_SIDE = 6  # Rays a token and side for boxes without depth; 36 a token resolve the share of 12.5%.
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """Token grid of one frame, before the newline column, and its place in the picture.
+
+    The vision tower cuts the picture into whole patches from the top-left corner and never sees the pixels that are
+    left over at the right and bottom; pooling then spreads rows x cols tokens evenly over what it sees. A picture of
+    384 px with patches of 14 and stride 2 gives 27 x 27 patches, 378 covered pixels, 14 x 14 tokens of 27 x 27 px.
+
+    Args:
+        image_size: Side, or (height, width), of the vision input in pixels.
+        patch_size: Side of a patch in pixels.
+        pool_stride: Patches per token and side; the last token may hold fewer.
+
+    Raises:
+        ValueError: Numbers below 1, or a picture smaller than a patch.
+
+    Example:
+        >>> grid = TokenGrid(384, 14, 2)
+        >>> grid.patches, grid.covered_size, grid.shape, grid.tokens_per_frame
+        ((27, 27), (378, 378), (14, 14), 210)
+    """
+
+    image_size: int | tuple[int, int]
+    patch_size: int
+    pool_stride: int = 2
+
+    def __post_init__(self) -> None:
+        size = self.image_size if isinstance(self.image_size, (tuple, list)) else (self.image_size, self.image_size)
+        if len(size) != 2:
+            raise ValueError(f"image_size must be a number or (height, width), got {self.image_size!r}.")
+        object.__setattr__(self, "image_size", (int(size[0]), int(size[1])))
+        if self.patch_size < 1 or self.pool_stride < 1 or min(self.image_size) < self.patch_size:
+            raise ValueError(
+                f"Expected patch_size >= 1, pool_stride >= 1 and a picture of at least one patch, got "
+                f"image_size={self.image_size}, patch_size={self.patch_size}, pool_stride={self.pool_stride}."
+            )
+
+    @property
+    def patches(self) -> tuple[int, int]:
+        """Rows and columns of patches, before pooling."""
+        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
+
+    @property
+    def covered_size(self) -> tuple[int, int]:
+        """Height and width in pixels, from the top-left corner, that the vision tower sees."""
+        return self.patches[0] * self.patch_size, self.patches[1] * self.patch_size
+
+    @property
+    def rows(self) -> int:
+        """Rows of tokens."""
+        return -(-self.patches[0] // self.pool_stride)
+
+    @property
+    def cols(self) -> int:
+        """Columns of tokens, without the newline."""
+        return -(-self.patches[1] // self.pool_stride)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, cols)."""
+        return self.rows, self.cols
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Tokens a frame takes in the language model: one newline behind every row."""
+        return self.rows * (self.cols + 1)
+
+    def locate(self, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Token row and column at pixel coordinates of the vision input; -1 where the vision tower sees nothing.
+
+        This is the pixel -> token rule of every tensor. Integer coordinates are pixel centres, so the picture's left
+        edge is -0.5.
+
+        Args:
+            v: Vertical coordinates in pixels, down.
+            u: Horizontal coordinates in pixels, right.
+        """
+        height, width = self.covered_size
+        # Multiplied before it is divided: exact on the edges between tokens.
+        row = torch.floor((v + 0.5) * self.rows / height).long()
+        column = torch.floor((u + 0.5) * self.cols / width).long()
+        is_seen = (row >= 0) & (row < self.rows) & (column >= 0) & (column < self.cols)
+        return torch.where(is_seen, row, -1), torch.where(is_seen, column, -1)
+
+    def token_index(self, frame_size: tuple[int, int] | None = None) -> Tensor:
+        """Token (row * cols + col) of every pixel of a frame that is resized to the vision input; -1 = unseen.
+
+        Args:
+            frame_size: Height and width of the frame before the resize; None = the vision input itself.
+
+        Returns:
+            Long tensor (h, w).
+        """
+        height, width = self.image_size if frame_size is None else frame_size
+        v = (torch.arange(height, dtype=torch.float64) + 0.5) * self.image_size[0] / height - 0.5
+        u = (torch.arange(width, dtype=torch.float64) + 0.5) * self.image_size[1] / width - 0.5
+        row, column = self.locate(v[:, None].expand(height, width), u[None, :].expand(height, width))
+        return torch.where(row >= 0, row * self.cols + column, -1)
+
+    def crop(self, pixels: Tensor) -> Tensor:
+        """The part (..., h, w) of a per-pixel tensor (..., H, W) of the vision input that the vision tower sees."""
+        if tuple(pixels.shape[-2:]) != self.image_size:
+            raise ValueError(f"Expected (..., {self.image_size[0]}, {self.image_size[1]}), got {tuple(pixels.shape)}.")
+        return pixels[..., : self.covered_size[0], : self.covered_size[1]]
+
+
+def check_region_masks(region_masks: ArrayLike, grid: TokenGrid, num_views: int) -> None:
+    """Raise ValueError unless `region_masks` is bool (N, V, rows, cols) of this grid."""
+    masks = torch.as_tensor(region_masks)
+    expected = (num_views, grid.rows, grid.cols)
+    if masks.dtype != torch.bool or masks.dim() != 4 or tuple(masks.shape[1:]) != expected:
+        raise ValueError(
+            f"region_masks must be bool of shape (N, {num_views}, {grid.rows}, {grid.cols}) for {grid.image_size} px, "
+            f"got {masks.dtype} {tuple(masks.shape)}. Make them with processing.regions for this grid."
+        )
+
+
+def regions_from_masks(masks: ArrayLike, grid: TokenGrid, *, min_share: float = MIN_SHARE) -> Tensor:
+    """Region masks from pixel masks of whole frames, at any resolution that is not coarser than the grid.
+
+    A token belongs to the region if at least `min_share` of its pixels do. A region too small for that in every view
+    keeps the one token that it fills most.
+
+    Shape:
+        masks:  (N, V, h, w) or, for one region, (V, h, w), bool.
+        output: (N, V, rows, cols), bool.
+
+    Raises:
+        ValueError: Other shapes or types, or frames coarser than the grid.
+    """
+    masks = torch.as_tensor(masks)
+    if masks.dim() == 3:
+        masks = masks.unsqueeze(0)
+    if masks.dim() != 4 or masks.dtype != torch.bool:
+        raise ValueError(f"masks must be bool of shape (N, V, h, w), got {masks.dtype} {tuple(masks.shape)}.")
+    counts, size = _count_pixels(masks, grid)
+    return _keep_best(counts / size, min_share)
+
+
+def regions_from_ids(
+    ids: ArrayLike, region_ids: ArrayLike | list[int], grid: TokenGrid, *, min_share: float = MIN_SHARE
+) -> Tensor:
+    """Region masks of the objects `region_ids` in frames of instance or segmentation ids.
+
+    Shape:
+        ids:        (V, h, w), integer.
+        region_ids: (N,), integer.
+        output:     (N, V, rows, cols), bool; an id that no frame shows has an empty mask.
+
+    Raises:
+        ValueError: Other shapes, ids that are not integer, or frames coarser than the grid.
+    """
+    ids, region_ids = torch.as_tensor(ids), torch.as_tensor(region_ids)
+    if ids.dim() != 3 or ids.is_floating_point() or ids.dtype == torch.bool or region_ids.dim() != 1:
+        raise ValueError(
+            f"ids must be integer of shape (V, h, w) and region_ids of shape (N,), "
+            f"got {ids.dtype} {tuple(ids.shape)} and {tuple(region_ids.shape)}."
+        )
+    ids, region_ids = ids.long(), region_ids.to(ids.device).long()
+    return regions_from_masks(ids == region_ids[:, None, None, None], grid, min_share=min_share)
+
+
+def regions_from_boxes_2d(
+    boxes: ArrayLike, frame_size: tuple[int, int], grid: TokenGrid, *, min_share: float = MIN_SHARE
+) -> Tensor:
+    """Region masks from boxes drawn in the frames.
+
+    A token belongs to the region if the box covers at least `min_share` of its area; a smaller box keeps the token
+    that it covers most.
+
+    Args:
+        boxes: (left, top, right, bottom) per view in pixels of the frame, measured between pixel edges: (0, 0, w, h)
+            is the whole frame. NaN, or an empty box, means "not in this view".
+        frame_size: Height and width of the frames.
+        grid: Token grid.
+        min_share: Least share of a token's area.
+
+    Shape:
+        boxes:  (N, V, 4) or, for one region, (V, 4).
+        output: (N, V, rows, cols), bool.
+
+    Raises:
+        ValueError: Another shape, or a box of negative size.
+    """
+    boxes = torch.as_tensor(boxes).double()
+    if boxes.dim() == 2:
+        boxes = boxes.unsqueeze(0)
+    if boxes.dim() != 3 or boxes.shape[-1] != 4:
+        raise ValueError(f"boxes must have shape (N, V, 4), got {tuple(boxes.shape)}.")
+    left, top, right, bottom = boxes.unbind(-1)
+    if ((right < left) | (bottom < top)).any():
+        raise ValueError("boxes must be (left, top, right, bottom) with left <= right and top <= bottom.")
+    scale_v, scale_u = grid.image_size[0] / frame_size[0], grid.image_size[1] / frame_size[1]
+    share_v = _covered_share(top * scale_v, bottom * scale_v, grid.rows, grid.covered_size[0])
+    share_u = _covered_share(left * scale_u, right * scale_u, grid.cols, grid.covered_size[1])
+    return _keep_best(share_v[..., :, None] * share_u[..., None, :], min_share)
+
+
+def regions_from_boxes_3d(
+    boxes: ArrayLike, world_points: ArrayLike, grid: TokenGrid, *, min_share: float = MIN_SHARE
+) -> Tensor:
+    """Region masks from 3D boxes and the world point of every pixel; the rule of the original for its benchmarks.
+
+    Source: 3D-IDE, object masks. A token belongs to the box if at least int(pixels of the token * min_share) of its
+    points lie inside, limits included: 91 of the 27 x 27 px of a token of 384 px pictures. Points that are NaN (pixels
+    without depth as `unproject_depth` gives them) never count; the original's camera-centre points do. A box may have
+    an empty mask.
+
+    Args:
+        boxes: (cx, cy, cz, dx, dy, dz), axis aligned, full sizes, metres.
+        world_points: World point of every pixel of the whole frame.
+        grid: Token grid.
+        min_share: Least share of a token's pixels.
+
+    Shape:
+        boxes:        (N, 6) or, for one region, (6,).
+        world_points: (V, h, w, 3), metres.
+        output:       (N, V, rows, cols), bool.
+
+    Raises:
+        ValueError: Other shapes, boxes that are not finite or of negative size, frames coarser than the grid.
+    """
+    low, high = _box_limits(boxes)
+    points = torch.as_tensor(world_points).float()
+    if points.dim() != 4 or points.shape[-1] != 3:
+        raise ValueError(f"world_points must have shape (V, h, w, 3), got {tuple(points.shape)}.")
+    masks = []
+    for index in range(len(low)):  # One box at a time: N times all pixels would not fit for big scenes.
+        inside = ((points >= low[index]) & (points <= high[index])).all(-1)
+        count, size = _count_pixels(inside.unsqueeze(0), grid)
+        masks.append(count >= (size.double() * min_share).floor().clamp(min=1))
+    if not masks:
+        return torch.zeros(0, len(points), grid.rows, grid.cols, dtype=torch.bool)
+    return torch.cat(masks)
+
+
+def regions_from_boxes_and_poses(
+    boxes: ArrayLike,
+    intrinsics: ArrayLike,
+    camera_to_world: ArrayLike,
+    grid: TokenGrid,
+    *,
+    min_share: float = MIN_SHARE,
+) -> Tensor:
+    """Region masks from 3D boxes and cameras alone, without depth: the box's silhouette, whatever stands before it.
+
+    Rays through every token are cut with the box, so that cameras inside a box and boxes that reach behind the camera
+    need no special case. A token belongs to the region if at least `min_share` of its rays hit the box in front of the
+    camera; a smaller silhouette keeps the token that it fills most, or that of the projected centre if no ray hits it.
+
+    Args:
+        boxes: (cx, cy, cz, dx, dy, dz), axis aligned, full sizes, metres.
+        intrinsics: Cameras of the vision input's pixels; integer coordinates are pixel centres.
+        camera_to_world: Poses, OpenCV axes.
+        grid: Token grid.
+        min_share: Least share of a token's rays.
+
+    Shape:
+        boxes:           (N, 6) or (6,).
+        intrinsics:      (V, 3, 3), pixels.
+        camera_to_world: (V, 4, 4), metres.
+        output:          (N, V, rows, cols), bool.
+
+    Raises:
+        ValueError: Other shapes, cameras or boxes that are not finite, boxes of negative size.
+    """
+    low, high = (limit.double() for limit in _box_limits(boxes))
+    cameras, poses = torch.as_tensor(intrinsics).double(), torch.as_tensor(camera_to_world).double()
+    if cameras.dim() != 3 or cameras.shape[1:] != (3, 3) or poses.shape != (len(cameras), 4, 4):
+        raise ValueError(
+            f"intrinsics must have shape (V, 3, 3) and camera_to_world (V, 4, 4), "
+            f"got {tuple(cameras.shape)} and {tuple(poses.shape)}."
+        )
+    if not (torch.isfinite(cameras).all() and torch.isfinite(poses).all()):
+        raise ValueError("intrinsics and camera_to_world must be finite. Leave frames without a pose out.")
+    if not (cameras[:, [0, 1], [0, 1]] > 0).all():
+        raise ValueError("intrinsics are singular: expected fx > 0 and fy > 0.")
+    rays = RAYS_PER_SIDE
+    v = (torch.arange(grid.rows * rays).double() + 0.5) * grid.covered_size[0] / (grid.rows * rays) - 0.5
+    u = (torch.arange(grid.cols * rays).double() + 0.5) * grid.covered_size[1] / (grid.cols * rays) - 0.5
+    v, u = torch.meshgrid(v, u, indexing="ij")
+    x = (u - cameras[:, 0, 2, None, None]) / cameras[:, 0, 0, None, None]
+    y = (v - cameras[:, 1, 2, None, None]) / cameras[:, 1, 1, None, None]
+    directions = torch.stack((x, y, torch.ones_like(x)), dim=-1) @ poses[:, None, :3, :3].mT
+    centres = poses[:, None, None, :3, 3]
+    shares = torch.zeros(len(low), len(cameras), grid.rows, grid.cols, dtype=torch.float64)
+    for index in range(len(low)):
+        hit = _rays_hit_box(centres, directions, low[index], high[index])
+        shares[index] = hit.view(len(cameras), grid.rows, rays, grid.cols, rays).double().mean((2, 4))
+    shares = torch.maximum(shares, _centre_share((low + high) / 2, cameras, poses, grid))
+    return _keep_best(shares, min_share)
+
+
+def _count_pixels(masks: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor]:
+    """Pixels of each token inside masks (N, V, h, w): counts (N, V, rows, cols), and all its pixels (rows, cols)."""
+    height, width = masks.shape[-2:]
+    if height < grid.rows or width < grid.cols:
+        raise ValueError(f"Frames of {height} x {width} px are coarser than the token grid {grid.shape}.")
+    index = grid.token_index((height, width)).flatten().to(masks.device)
+    num_tokens = grid.rows * grid.cols
+    index = torch.where(index >= 0, index, num_tokens)  # The extra cell takes the pixels that nobody sees.
+    size = torch.bincount(index, minlength=num_tokens + 1)[:-1].clamp(min=1).view(grid.shape)
+    flat = masks.flatten(2).to(torch.int32)
+    counts = torch.zeros(*flat.shape[:2], num_tokens + 1, dtype=torch.int32, device=masks.device)
+    counts = counts.scatter_add_(2, index.expand(flat.shape), flat)[..., :-1]
+    return counts.view(*flat.shape[:2], *grid.shape), size
+
+
+def _keep_best(shares: Tensor, min_share: float) -> Tensor:
+    """Tokens with enough share; a region that has some, but nowhere enough, keeps its best token."""
+    masks = shares >= min_share
+    best = shares.flatten(1).max(1)
+    is_small = (best.values > 0) & ~masks.flatten(1).any(1)
+    kept = masks.flatten(1)
+    kept[is_small, best.indices[is_small]] = True
+    return kept.view(masks.shape)
+
+
+def _covered_share(start: Tensor, end: Tensor, cells: int, length: int) -> Tensor:
+    """Share (..., cells) of each of `cells` equal parts of [0, length] that [start, end] covers; NaN covers none."""
+    edges = torch.arange(cells + 1, dtype=torch.float64, device=start.device) * length / cells
+    covered = torch.minimum(end[..., None], edges[1:]) - torch.maximum(start[..., None], edges[:-1])
+    return torch.where(covered > 0, covered, 0.0) / (length / cells)
+
+
+def _box_limits(boxes: ArrayLike) -> tuple[Tensor, Tensor]:
+    boxes = torch.as_tensor(boxes).float()
+    if boxes.dim() == 1:
+        boxes = boxes.unsqueeze(0)
+    if boxes.dim() != 2 or boxes.shape[-1] != 6:
+        raise ValueError(f"boxes must have shape (N, 6), (cx, cy, cz, dx, dy, dz), got {tuple(boxes.shape)}.")
+    if not torch.isfinite(boxes).all() or (boxes[:, 3:] < 0).any():
+        raise ValueError("boxes must be finite, with sizes dx, dy, dz >= 0 in metres.")
+    half = boxes[:, 3:] / 2
+    return boxes[:, :3] - half, boxes[:, :3] + half
+
+
+def _rays_hit_box(centres: Tensor, directions: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Whether rays (V, h, w, 3) from centres (V, 1, 1, 3) meet the box in front of the camera."""
+    # A direction of exactly 0 gives +-Inf, which minimum and maximum order rightly; 0 / 0 on a face is set aside.
+    near, far = (low - centres) / directions, (high - centres) / directions
+    near, far = torch.where(near.isnan(), -torch.inf, near), torch.where(far.isnan(), torch.inf, far)
+    enter = torch.minimum(near, far).amax(-1)
+    leave = torch.maximum(near, far).amin(-1)
+    return (leave >= enter) & (leave > 0)
+
+
+def _centre_share(centres: Tensor, cameras: Tensor, poses: Tensor, grid: TokenGrid) -> Tensor:
+    """A share (N, V, rows, cols) below every threshold at each box centre's token: no visible box is missed."""
+    world_to_camera = torch.linalg.inv(poses)
+    points = torch.einsum("vij,nj->nvi", world_to_camera[:, :3, :3], centres) + world_to_camera[:, :3, 3]
+    z = points[..., 2]
+    divisor = torch.where(z > 0, z, 1.0)
+    u = cameras[:, 0, 0] * points[..., 0] / divisor + cameras[:, 0, 2]
+    v = cameras[:, 1, 1] * points[..., 1] / divisor + cameras[:, 1, 2]
+    row, column = grid.locate(v, u)
+    is_seen = (z > 0) & (row >= 0)
+    shares = torch.zeros(*z.shape, grid.rows * grid.cols + 1, dtype=torch.float64)
+    index = torch.where(is_seen, row * grid.cols + column, grid.rows * grid.cols)
+    shares.scatter_(2, index.unsqueeze(-1), torch.finfo(torch.float64).tiny)
+    return shares[..., :-1].view(*z.shape, *grid.shape)
