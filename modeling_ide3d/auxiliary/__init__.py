@@ -1,1 +1,17 @@
-"""."""
+"""Weights that exist in training only: no exported file may import this package."""
+
+from modeling_ide3d.auxiliary.geometric_validator import (
+    GeometricValidator,
+    GeometricValidatorConfig,
+    GeometricValidatorOutput,
+)
+from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig, pool_teacher_features
+
+__all__ = [
+    "GeometricValidator",
+    "GeometricValidatorConfig",
+    "GeometricValidatorOutput",
+    "TeacherProjector",
+    "TeacherProjectorConfig",
+    "pool_teacher_features",
+]

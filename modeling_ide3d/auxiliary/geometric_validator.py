@@ -1,0 +1,368 @@
+"""Weak depth decoder on the vision tower: it tests, in training only, whether the features hold geometry."""
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput
+
+from modeling_ide3d.auxiliary.dpt_head import NUM_LEVELS, DPTHead
+
+logger = logging.getLogger(__name__)
+
+POSE_ENTRIES = 16  # a relative pose enters as its flattened 4x4 matrix
+OFFICIAL_LAYERS = 26  # layers of the vision tower that the official indices 6, 12, 18, 26 refer to
+
+
+@strict
+class GeometricValidatorConfig(PreTrainedConfig):
+    """Depth head used in training only. The defaults are those of 3D-IDE (arXiv 2604.03296).
+
+    Args:
+        vision_hidden_size: Width of the vision tower.
+        patch_size: Side of a patch in pixels.
+        layer_indices: Hidden states of the vision tower that are read, 0 = patch embeddings, one for each level.
+        projection_hidden_size: Inner width of the shared projection; twice the vision width by default.
+        projection_size: Width of the projected tokens.
+        features: Width of the fusion blocks, a multiple of 8.
+        out_channels: Width of each level, multiples of 4.
+        head_features: Width of the last 3x3 convolution.
+        output_stride: Pixels of the vision input per predicted pixel; it must divide the pixels of a frame.
+        frames_per_chunk: Frames decoded at a time; None takes all at once. Bounds the memory, not the result.
+        relative_pose_encoding: How the pose of another view enters; "matrix" is the flattened 4x4 matrix.
+        initialization: "random" is the paper's best ("scratch"): the validator starts knowing nothing.
+
+    Raises:
+        StrictDataclassFieldValidationError: A field has a wrong type.
+        ValueError: Sizes contradict each other.
+    """
+
+    model_type = "ide3d_geometric_validator"
+
+    vision_hidden_size: int = 1152
+    patch_size: int = 14
+    layer_indices: tuple[int, ...] | list[int] = (6, 12, 18, 26)  # Official: [6, 12, 18, -1] of a 26-layer tower.
+    projection_hidden_size: int | None = None
+    projection_size: int = 2048
+    features: int = 256
+    out_channels: tuple[int, ...] | list[int] = (256, 512, 1024, 1024)
+    head_features: int = 32
+    output_stride: int = 1
+    frames_per_chunk: int | None = 8
+    relative_pose_encoding: Literal["matrix"] = "matrix"
+    initialization: Literal["random"] = "random"
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.layer_indices = tuple(self.layer_indices)
+        self.out_channels = tuple(self.out_channels)
+        if self.projection_hidden_size is None:
+            self.projection_hidden_size = 2 * self.vision_hidden_size
+
+    @classmethod
+    def from_vision_config(cls, vision_config: PreTrainedConfig, **overrides) -> "GeometricValidatorConfig":
+        """The paper's head on any vision tower: its width and patch size, and layers at the same relative depth."""
+        layers = vision_config.num_hidden_layers
+        defaults = {
+            "vision_hidden_size": vision_config.hidden_size,
+            "patch_size": vision_config.patch_size,
+            "layer_indices": tuple(round(index * layers / OFFICIAL_LAYERS) for index in (6, 12, 18, 26)),
+        }
+        return cls(**{**defaults, **overrides})
+
+    @classmethod
+    def light(cls, vision_config: PreTrainedConfig, **overrides) -> "GeometricValidatorConfig":
+        """A narrow head for small vision towers, cheap on a CPU; every pixel, unless `output_stride` is given."""
+        defaults = {
+            "projection_size": 64,
+            "features": 16,
+            "out_channels": (16, 16, 32, 32),
+            "head_features": 16,
+            "frames_per_chunk": None,
+        }
+        return cls.from_vision_config(vision_config, **{**defaults, **overrides})
+
+    def validate_architecture(self):
+        """Check what types cannot say: number of levels, widths, strides."""
+        super().validate_architecture()
+        for name in ("layer_indices", "out_channels"):
+            if len(getattr(self, name)) != NUM_LEVELS:
+                raise ValueError(
+                    f"{name} must have {NUM_LEVELS} entries, one for each level, got {getattr(self, name)}."
+                )
+        if list(self.layer_indices) != sorted(self.layer_indices) or self.layer_indices[0] < 0:
+            raise ValueError(
+                f"layer_indices must be non-negative and ascending, 0 = patch embeddings, got {self.layer_indices}. "
+                "Write the last state as the number of layers, not as -1."
+            )
+        if self.features % 8 or self.features < 8:
+            raise ValueError(f"features must be a positive multiple of 8, got {self.features}.")
+        if any(width % 4 or width < 4 for width in self.out_channels):
+            raise ValueError(f"out_channels must be positive multiples of 4, got {self.out_channels}.")
+        for name in ("output_stride", "frames_per_chunk"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+
+
+@dataclass
+class GeometricValidatorOutput(ModelOutput):
+    """What the validator reads out of vision features.
+
+    Args:
+        depth: Z-depth in metres, positive, float32. (B, V, H, W), or (N, H, W) for pairs of frames.
+        confidence: At least 1, float32, same shape.
+    """
+
+    depth: torch.Tensor | None = None
+    confidence: torch.Tensor | None = None
+
+
+class DepthDecoder(GradientCheckpointingLayer):
+    """Shared projection of the levels and the dense head; the unit that activation checkpointing recomputes.
+
+    Shape:
+        features:   four tensors (M, P, vision_hidden_size); P = rows * cols.
+        patch_grid: (rows, cols), before pooling.
+        output:     (M, 2, H, W): log depth and log (confidence - 1).
+    """
+
+    def __init__(self, config: GeometricValidatorConfig):
+        super().__init__()
+        self.projection = nn.Sequential(
+            nn.Linear(config.vision_hidden_size, config.projection_hidden_size),
+            nn.GELU(),
+            nn.Linear(config.projection_hidden_size, config.projection_size),
+            nn.LayerNorm(config.projection_size),
+        )
+        self.head = DPTHead(
+            input_size=config.projection_size,
+            patch_size=config.patch_size,
+            features=config.features,
+            out_channels=config.out_channels,
+            head_features=config.head_features,
+            output_stride=config.output_stride,
+        )
+
+    def forward(self, patch_grid: tuple[int, int], *features: torch.Tensor) -> torch.Tensor:
+        """Decode a chunk of frames."""
+        return self.head(patch_grid, *(self.projection(level) for level in features))
+
+
+class RelativePoseEmbedding(nn.Linear):
+    """Learned map (..., 16) -> (..., hidden_size) of a flattened relative pose; training starts at the own view."""
+
+    def __init__(self, hidden_size: int):
+        super().__init__(POSE_ENTRIES, hidden_size, bias=False)
+
+    def reset_parameters(self) -> None:
+        """Zero, whoever initialises: this module's own construction or a checkpoint that lacks it."""
+        nn.init.zeros_(self.weight)
+
+
+class GeometricValidator(PreTrainedModel):
+    """Depth and confidence from intermediate features of the vision tower, of the own view or of another one.
+
+    Source: 3D-IDE (arXiv 2604.03296), geometric validator and cross-view prediction; official `VGGTModule`,
+    `forward_cross_view_depth`. It trains the tower and never leaves the training: nothing of it is exported.
+
+    Args:
+        config: Sizes. `GeometricValidatorConfig.from_vision_config(vision_config)` reads them from a vision tower.
+    """
+
+    config: GeometricValidatorConfig
+    base_model_prefix = "geometric_validator"
+    main_input_name = "multilevel_features"
+    supports_gradient_checkpointing = True
+    _auto_class = None
+
+    def __init__(self, config: GeometricValidatorConfig):
+        super().__init__(config)
+        self.decoder = DepthDecoder(config)
+        self.relative_pose_embedding = nn.ModuleList(
+            RelativePoseEmbedding(config.vision_hidden_size) for _ in config.layer_indices
+        )
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.LayerNorm)):
+            # Torch's own scheme keeps the scale of narrow heads; the fixed deviation of language models does not.
+            module.reset_parameters()
+
+    def output_size(self, patch_grid: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of the prediction for a grid of (rows, cols) patches."""
+        return self.decoder.head.output_size(patch_grid)
+
+    def forward(
+        self, multilevel_features: tuple[torch.Tensor, ...], patch_grid: tuple[int, int]
+    ) -> GeometricValidatorOutput:
+        """Predict the depth of every frame from its own features.
+
+        Shape:
+            multilevel_features: four tensors (B, V, P, vision_hidden_size), hidden states `config.layer_indices` of
+                the vision tower before its final layer norm; P = rows * cols.
+            patch_grid:          (rows, cols), before pooling.
+            output.depth:        (B, V, H, W) float32, metres, z-depth.
+            output.confidence:   (B, V, H, W) float32, at least 1.
+
+        Raises:
+            ValueError: Number of levels, widths or tokens differ from the configuration or the grid.
+        """
+        self._check_features(multilevel_features, patch_grid)
+        batch_size, views = multilevel_features[0].shape[:2]
+        frames = torch.arange(batch_size * views, device=multilevel_features[0].device)
+        output = self._decode(multilevel_features, patch_grid, frames // max(views, 1), frames % max(views, 1))
+        return GeometricValidatorOutput(
+            depth=output.depth.unflatten(0, (batch_size, views)),
+            confidence=output.confidence.unflatten(0, (batch_size, views)),
+        )
+
+    def predict_cross_view(
+        self,
+        multilevel_features: tuple[torch.Tensor, ...],
+        patch_grid: tuple[int, int],
+        batch: torch.Tensor,
+        source: torch.Tensor,
+        target_from_source: torch.Tensor,
+    ) -> GeometricValidatorOutput:
+        """Predict the depth of a target view from the features of a source view and the pose between them.
+
+        A learned map of the pose is added to every token of the source view, at each level. Pairs that no loss looks
+        at (empty masks) should be left out by the caller.
+
+        Shape:
+            multilevel_features: four tensors (B, V, P, vision_hidden_size).
+            patch_grid:          (rows, cols), before pooling.
+            batch:               (N,) long, sample of each pair.
+            source:              (N,) long, frame that gives the features.
+            target_from_source:  (N, 4, 4), inverse(camera_to_world[target]) @ camera_to_world[source], metres.
+            output.depth:        (N, H, W) float32, metres, z-depth in the target's camera.
+            output.confidence:   (N, H, W) float32, at least 1.
+
+        Raises:
+            ValueError: Shapes differ from the configuration, the grid or each other.
+        """
+        self._check_features(multilevel_features, patch_grid)
+        if batch.ndim != 1 or source.shape != batch.shape or target_from_source.shape != (*batch.shape, 4, 4):
+            raise ValueError(
+                "batch and source must have shape (N,) and target_from_source (N, 4, 4), got "
+                f"{tuple(batch.shape)}, {tuple(source.shape)} and {tuple(target_from_source.shape)}."
+            )
+        return self._decode(multilevel_features, patch_grid, batch, source, target_from_source)
+
+    def _decode(
+        self,
+        features: tuple[torch.Tensor, ...],
+        patch_grid: tuple[int, int],
+        batch: torch.Tensor,
+        frame: torch.Tensor,
+        target_from_source: torch.Tensor | None = None,
+    ) -> GeometricValidatorOutput:
+        """Decode the frames (batch[i], frame[i]) in chunks."""
+        count = batch.shape[0]
+        if count == 0:
+            empty = features[0].new_zeros((0, *self.output_size(patch_grid)), dtype=torch.float32)
+            return GeometricValidatorOutput(depth=empty, confidence=empty.clone())
+        dtype = self.dtype
+        raw = []
+        for rows in torch.arange(count, device=batch.device).split(self.config.frames_per_chunk or count):
+            levels = [level[batch[rows], frame[rows]].to(dtype) for level in features]
+            if target_from_source is not None:
+                pose = target_from_source[rows].flatten(1).to(dtype)
+                levels = [
+                    level + embedding(pose).unsqueeze(1)
+                    for level, embedding in zip(levels, self.relative_pose_embedding, strict=True)
+                ]
+            raw.append(self.decoder(patch_grid, *levels))
+        log_depth, log_confidence = torch.cat(raw).float().unbind(1)
+        return GeometricValidatorOutput(depth=log_depth.exp(), confidence=1 + log_confidence.exp())
+
+    def _check_features(self, features: tuple[torch.Tensor, ...], patch_grid: tuple[int, int]):
+        if len(features) != NUM_LEVELS:
+            raise ValueError(
+                f"multilevel_features must hold {NUM_LEVELS} levels, the hidden states {self.config.layer_indices} of "
+                f"the vision tower, got {len(features)}."
+            )
+        expected = (patch_grid[0] * patch_grid[1], self.config.vision_hidden_size)
+        for level in features:
+            if level.ndim != 4 or tuple(level.shape[2:]) != expected or level.shape != features[0].shape:
+                raise ValueError(
+                    f"multilevel_features must all have shape (B, V, {expected[0]}, {expected[1]}) for a grid of "
+                    f"{tuple(patch_grid)} patches, got {[tuple(f.shape) for f in features]}."
+                )
+
+
+# Original name -> ours; the first pattern that matches decides.
+_ORIGINAL_NAMES = [
+    (r"feature_projector\.(\d)\.(weight|bias)", r"decoder.projection.\1.\2"),
+    (r"camera_pose_embedding\.(\d)", r"relative_pose_embedding.\1.weight"),
+    (r"depth_head\.norm\.(weight|bias)", r"decoder.head.norm.\1"),
+    (r"depth_head\.projects\.(\d)\.(weight|bias)", r"decoder.head.projections.\1.\2"),
+    (r"depth_head\.resize_layers\.(\d)\.(weight|bias)", r"decoder.head.resizes.\1.\2"),
+    (r"depth_head\.scratch\.layer(\d)_rn\.weight", r"decoder.head.level_convs.{level}.weight"),
+    (r"depth_head\.scratch\.refinenet(\d)\.out_conv\.(weight|bias)", r"decoder.head.fusions.{level}.out_conv.\2"),
+    (
+        r"depth_head\.scratch\.refinenet(\d)\.resConfUnit1\.(conv\d\.(?:weight|bias))",
+        r"decoder.head.fusions.{level}.level_unit.\2",
+    ),
+    (
+        r"depth_head\.scratch\.refinenet(\d)\.resConfUnit2\.(conv\d\.(?:weight|bias))",
+        r"decoder.head.fusions.{level}.fused_unit.\2",
+    ),
+    (r"depth_head\.scratch\.output_conv1\.(weight|bias)", r"decoder.head.fused_conv.\1"),
+    (r"depth_head\.scratch\.output_conv2\.0\.(weight|bias)", r"decoder.head.pixel_conv.\1"),
+    (r"depth_head\.scratch\.output_conv2\.2\.(weight|bias)", r"decoder.head.prediction.\1"),
+]
+
+
+def rename_original_key(key: str) -> str:
+    """Name in `GeometricValidator` of a weight of the original's `dpt_module`.
+
+    Args:
+        key: Original name, without or with everything up to `dpt_module.`.
+
+    Raises:
+        ValueError: The name is not one of the original module's.
+    """
+    name = key.rpartition("dpt_module.")[2]
+    for pattern, target in _ORIGINAL_NAMES:
+        match = re.fullmatch(pattern, name)
+        if match:
+            # Levels count from 1 in the original, from 0 here.
+            level = int(match.group(1)) - 1 if "{level}" in target else None
+            return match.expand(target.replace("{level}", str(level)))
+    raise ValueError(
+        f"{key!r} is not a weight of the original dpt_module; expected names such as 'depth_head.norm.weight'."
+    )
+
+
+def convert_original_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of the original's `dpt_module` as a state dict of `GeometricValidator`.
+
+    Names change, and the pose embeddings, stored (16, width) in the original, become linear layers.
+
+    Raises:
+        ValueError: A name is not one of the original module's.
+    """
+    converted = {}
+    for key, tensor in state_dict.items():
+        name = rename_original_key(key)
+        converted[name] = tensor.T.contiguous() if name.startswith("relative_pose_embedding") else tensor
+    return converted
+
+
+__all__ = [
+    "GeometricValidator",
+    "GeometricValidatorConfig",
+    "GeometricValidatorOutput",
+    "convert_original_state_dict",
+    "rename_original_key",
+]

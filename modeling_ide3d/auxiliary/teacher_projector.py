@@ -1,0 +1,116 @@
+"""From the language model's states at the visual tokens to the width of a frozen 3D teacher."""
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+
+@strict
+class TeacherProjectorConfig(PreTrainedConfig):
+    """Sizes of the projector, used in training only.
+
+    Args:
+        hidden_size: Width of the language model.
+        teacher_size: Width of the teacher's features; 2048 for the last aggregator layer of VGGT.
+
+    Raises:
+        StrictDataclassFieldValidationError: A field has a wrong type.
+        ValueError: A size is not positive.
+    """
+
+    model_type = "ide3d_teacher_projector"
+
+    hidden_size: int = 3584
+    teacher_size: int = 2048
+    initializer_range: float = 0.02
+
+    def validate_architecture(self):
+        """Check that there is something to project."""
+        super().validate_architecture()
+        if self.hidden_size < 1 or self.teacher_size < 1:
+            raise ValueError(
+                f"hidden_size and teacher_size must be positive, got {self.hidden_size} and {self.teacher_size}."
+            )
+
+
+class TeacherProjector(PreTrainedModel):
+    """Linear - GELU - Linear into the space of the teacher.
+
+    Source: 3D-IDE (arXiv 2604.03296), global distillation; official `proj_3d`.
+
+    Args:
+        config: Sizes.
+
+    Shape:
+        hidden_states: (..., hidden_size), final hidden states of the language model at visual tokens, newlines left
+            out.
+        output:        (..., teacher_size).
+    """
+
+    config: TeacherProjectorConfig
+    base_model_prefix = "teacher_projector"
+    main_input_name = "hidden_states"
+    _auto_class = None
+
+    def __init__(self, config: TeacherProjectorConfig):
+        super().__init__(config)
+        self.linear_1 = nn.Linear(config.hidden_size, 2 * config.hidden_size)
+        self.act = nn.GELU()
+        self.linear_2 = nn.Linear(2 * config.hidden_size, config.teacher_size)
+        self.post_init()
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Project hidden states."""
+        if hidden_states.shape[-1] != self.config.hidden_size:
+            raise ValueError(
+                f"hidden_states must have shape (..., {self.config.hidden_size}), got {tuple(hidden_states.shape)}."
+            )
+        return self.linear_2(self.act(self.linear_1(hidden_states.to(self.linear_1.weight.dtype))))
+
+
+def pool_teacher_features(
+    teacher_features: torch.Tensor, teacher_grid: tuple[int, int], token_grid: tuple[int, int]
+) -> torch.Tensor:
+    """Average the teacher's grid down to the token grid of the language model.
+
+    Source: 3D-IDE; official `feature_3d_alignment`, adaptive average pooling.
+
+    Args:
+        teacher_features: Features of the frozen teacher, any floating type.
+        teacher_grid: Rows and columns of the teacher's tokens.
+        token_grid: Rows and columns of a frame's visual tokens, without the newline column.
+
+    Shape:
+        teacher_features: (..., P, C) with P = teacher rows * teacher cols.
+        output:           (..., rows, cols, C) float32, detached.
+
+    Raises:
+        ValueError: The number of tokens is not that of the grid.
+    """
+    if teacher_features.ndim < 2 or teacher_features.shape[-2] != teacher_grid[0] * teacher_grid[1]:
+        raise ValueError(
+            f"teacher_features must have shape (..., {teacher_grid[0] * teacher_grid[1]}, C) for a teacher grid of "
+            f"{tuple(teacher_grid)}, got {tuple(teacher_features.shape)}."
+        )
+    leading = teacher_features.shape[:-2]
+    maps = teacher_features.detach().float().transpose(-1, -2).reshape(-1, teacher_features.shape[-1], *teacher_grid)
+    pooled = nn.functional.adaptive_avg_pool2d(maps, token_grid)
+    return pooled.permute(0, 2, 3, 1).reshape(*leading, *token_grid, -1)
+
+
+def rename_original_key(key: str) -> str:
+    """Name in `TeacherProjector` of a weight of the original's `proj_3d`.
+
+    Raises:
+        ValueError: The name is not one of the original module's.
+    """
+    layer, _, parameter = key.rpartition("proj_3d.")[2].partition(".")
+    if layer not in _ORIGINAL_LAYERS or parameter not in ("weight", "bias"):
+        raise ValueError(f"{key!r} is not a weight of the original proj_3d; expected 'proj_3d.0.weight' and the like.")
+    return f"{_ORIGINAL_LAYERS[layer]}.{parameter}"
+
+
+_ORIGINAL_LAYERS = {"0": "linear_1", "2": "linear_2"}
+
+__all__ = ["TeacherProjector", "TeacherProjectorConfig", "pool_teacher_features", "rename_original_key"]
