@@ -1,0 +1,234 @@
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import SiglipVisionConfig
+
+from modeling_ide3d.auxiliary import GeometricValidator, GeometricValidatorConfig
+from modeling_ide3d.auxiliary.geometric_validator import convert_original_state_dict, rename_original_key
+
+VISION = SiglipVisionConfig(
+    hidden_size=12, intermediate_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=24, patch_size=6
+)
+GRID = (4, 5)  # a grid need not be square
+
+
+def build(**overrides) -> GeometricValidator:
+    torch.manual_seed(0)
+    return GeometricValidator(GeometricValidatorConfig.light(VISION, projection_size=16, **overrides)).eval()
+
+
+def build_features(batch_size: int = 2, views: int = 3, dtype=torch.float32) -> tuple[torch.Tensor, ...]:
+    generator = torch.Generator().manual_seed(1)
+    shape = (batch_size, views, GRID[0] * GRID[1], VISION.hidden_size)
+    return tuple(torch.randn(shape, generator=generator).to(dtype).requires_grad_() for _ in range(4))
+
+
+def build_poses(count: int) -> torch.Tensor:
+    pose = torch.eye(4).repeat(count, 1, 1)
+    pose[:, :3, 3] = torch.arange(3 * count).reshape(count, 3) / 10
+    return pose
+
+
+def test_every_pixel_gets_a_positive_depth_and_a_confidence_above_one():
+    output = build()(build_features(), GRID)
+    assert output.depth.shape == output.confidence.shape == (2, 3, 24, 30)
+    assert (output.depth > 0).all()
+    assert (output.confidence > 1).all()
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 6])
+def test_output_stride_lowers_the_resolution(stride):
+    validator = build(output_stride=stride)
+    output = validator(build_features(), GRID)
+    assert tuple(output.depth.shape[-2:]) == validator.output_size(GRID) == (24 // stride, 30 // stride)
+
+
+def test_output_stride_must_divide_the_frame():
+    with pytest.raises(ValueError, match="output_stride must divide the 24 x 30 pixels"):
+        build(output_stride=4)(build_features(), GRID)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 100])
+def test_chunks_do_not_change_the_result(chunk):
+    whole, chunked = build(), build(frames_per_chunk=chunk)
+    features = build_features()
+    torch.testing.assert_close(chunked(features, GRID).depth, whole(features, GRID).depth)
+    pair = (torch.tensor([0, 1, 1]), torch.tensor([2, 0, 1]), build_poses(3))
+    for validator in (whole, chunked):
+        validator.relative_pose_embedding[1].weight.data.fill_(0.1)
+    torch.testing.assert_close(
+        chunked.predict_cross_view(features, GRID, *pair).depth, whole.predict_cross_view(features, GRID, *pair).depth
+    )
+
+
+def test_frames_do_not_see_each_other():
+    validator, features = build(), build_features()
+    changed = tuple(level.detach().clone() for level in features)
+    for level in changed:
+        level[1, 2] += 1
+    before, after = validator(features, GRID).depth, validator(changed, GRID).depth
+    torch.testing.assert_close(after[0], before[0], atol=0, rtol=0)
+    torch.testing.assert_close(after[1, :2], before[1, :2], atol=0, rtol=0)
+    assert (after[1, 2] != before[1, 2]).any()
+
+
+def test_cross_view_starts_as_the_source_view():
+    """The pose map starts at zero: the first prediction is the source frame's own depth."""
+    validator, features = build(), build_features()
+    batch, source = torch.tensor([0, 1, 1]), torch.tensor([1, 0, 2])
+    output = validator.predict_cross_view(features, GRID, batch, source, build_poses(3))
+    torch.testing.assert_close(output.depth, validator(features, GRID).depth[batch, source])
+
+
+def test_cross_view_learns_from_the_pose():
+    validator, features = build(), build_features()
+    batch, source = torch.tensor([0, 0]), torch.tensor([1, 1])
+    validator.predict_cross_view(features, GRID, batch, source, build_poses(2)).depth.sum().backward()
+    for embedding in validator.relative_pose_embedding:
+        assert embedding.weight.grad.abs().sum() > 0
+        embedding.weight.data.normal_(generator=torch.Generator().manual_seed(2))
+    depth = validator.predict_cross_view(features, GRID, batch, source, build_poses(2)).depth
+    assert (depth[0] - depth[1]).abs().max() > 1e-3
+
+
+def test_no_pairs_give_an_empty_prediction():
+    none = torch.zeros(0, dtype=torch.long)
+    output = build().predict_cross_view(build_features(), GRID, none, none, torch.zeros(0, 4, 4))
+    assert output.depth.shape == output.confidence.shape == (0, 24, 30)
+
+
+def test_gradients_reach_every_level_and_every_weight():
+    validator, features = build(), build_features()
+    output = validator(features, GRID)
+    (output.depth.mean() + output.confidence.mean()).backward()
+    assert all(level.grad.abs().sum() > 0 for level in features)
+    for name, parameter in validator.named_parameters():
+        if not name.startswith("relative_pose_embedding"):
+            assert parameter.grad is not None, name
+
+
+def test_activation_checkpointing_keeps_the_gradients():
+    gradients = []
+    for checkpointing in (False, True):
+        validator, features = build(frames_per_chunk=2).train(), build_features()
+        if checkpointing:
+            validator.activation_checkpointing_enable()
+            assert validator.decoder.gradient_checkpointing
+        validator(features, GRID).depth.mean().backward()
+        gradients.append([parameter.grad for parameter in validator.decoder.parameters()] + [features[0].grad])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        torch.testing.assert_close(checkpointed, plain, atol=0, rtol=0)
+
+
+def test_runs_in_the_dtype_of_its_weights_and_returns_float32():
+    validator, features = build().to(torch.bfloat16), build_features()
+    output = validator(features, GRID)
+    assert output.depth.dtype == output.confidence.dtype == torch.float32
+    assert (output.depth > 0).all()
+    cross = validator.predict_cross_view(features, GRID, torch.tensor([0]), torch.tensor([1]), build_poses(1))
+    assert cross.depth.dtype == torch.float32
+
+
+def test_five_steps_lower_the_error():
+    validator, features = build().train(), build_features()
+    target = torch.full((2, 3, 24, 30), 2.5)
+    optimizer = torch.optim.Adam(validator.parameters(), lr=1e-2)
+    errors = []
+    for _ in range(6):
+        error = (validator(features, GRID).depth - target).abs().mean()
+        errors.append(error.item())
+        optimizer.zero_grad()
+        error.backward()
+        optimizer.step()
+    assert errors[-1] < 0.7 * errors[0]
+
+
+def test_random_initialisation_keeps_the_scale_of_narrow_heads():
+    depth = build()(build_features(), GRID).depth
+    # Normal weights of deviation 0.02, as language models have, would leave 1e-6 of the features here.
+    assert depth.log().std() > 1e-3
+    assert depth.log().abs().max() < 3
+
+
+def test_saved_validator_comes_back(tmp_path):
+    validator, features = build(), build_features()
+    validator.relative_pose_embedding[0].weight.data.fill_(0.5)
+    validator.save_pretrained(tmp_path)
+    loaded = GeometricValidator.from_pretrained(tmp_path)
+    assert loaded.config.to_diff_dict() == validator.config.to_diff_dict()
+    assert loaded.config.layer_indices == validator.config.layer_indices
+    pair = (torch.tensor([0]), torch.tensor([1]), build_poses(1))
+    expected = validator.predict_cross_view(features, GRID, *pair).depth
+    torch.testing.assert_close(loaded.predict_cross_view(features, GRID, *pair).depth, expected, atol=0, rtol=0)
+
+
+def test_sizes_follow_the_vision_tower():
+    config = GeometricValidatorConfig.from_vision_config(VISION)
+    assert config.vision_hidden_size == VISION.hidden_size
+    assert config.projection_hidden_size == 2 * VISION.hidden_size
+    assert config.patch_size == VISION.patch_size
+    assert config.layer_indices == (1, 2, 3, 4)
+    assert GeometricValidatorConfig.from_vision_config(VISION, layer_indices=(0, 1, 2, 4)).layer_indices == (
+        0,
+        1,
+        2,
+        4,
+    )
+    official = SiglipVisionConfig(hidden_size=1152, num_hidden_layers=26, patch_size=14)
+    assert GeometricValidatorConfig.from_vision_config(official).to_dict() == GeometricValidatorConfig().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("layer_indices", (1, 2, 3), "must have 4 entries"),
+        ("layer_indices", (1, 2, 3, -1), "non-negative and ascending"),
+        ("features", 20, "multiple of 8"),
+        ("out_channels", (16, 16, 30, 32), "multiples of 4"),
+        ("output_stride", 0, "at least 1"),
+        ("frames_per_chunk", 0, "at least 1"),
+        ("relative_pose_encoding", "quaternion", "relative_pose_encoding"),
+        ("features", "wide", "features"),
+    ],
+)
+def test_config_says_what_is_wrong(field, value, message):
+    with pytest.raises((ValueError, StrictDataclassError), match=message):
+        GeometricValidatorConfig(**{field: value})
+
+
+def test_wrong_features_are_named():
+    validator, features = build(), build_features()
+    with pytest.raises(ValueError, match="must hold 4 levels"):
+        validator(features[:3], GRID)
+    with pytest.raises(ValueError, match=r"shape \(B, V, 25, 12\) for a grid of \(5, 5\)"):
+        validator(features, (5, 5))
+    with pytest.raises(ValueError, match=r"target_from_source \(N, 4, 4\)"):
+        validator.predict_cross_view(features, GRID, torch.tensor([0]), torch.tensor([0]), torch.eye(4))
+
+
+def test_original_names_cover_every_weight():
+    names = {name: rename_original_key(name) for name in _original_names()}
+    assert set(names.values()) == set(build().state_dict())
+    with pytest.raises(ValueError, match="not a weight of the original dpt_module"):
+        rename_original_key("model.dpt_module.depth_head.scratch.output_conv3.weight")
+
+
+def test_original_pose_embeddings_are_turned():
+    stored = torch.arange(16.0 * 3).reshape(16, 3)
+    converted = convert_original_state_dict({"model.dpt_module.camera_pose_embedding.2": stored})
+    torch.testing.assert_close(converted["relative_pose_embedding.2.weight"], stored.T)
+
+
+def _original_names() -> list[str]:
+    head, both = "depth_head.scratch.", ("weight", "bias")
+    names = [f"camera_pose_embedding.{level}" for level in range(4)]
+    names += [f"{head}layer{level}_rn.weight" for level in range(1, 5)]
+    modules = [f"feature_projector.{layer}" for layer in (0, 2, 3)] + ["depth_head.norm"]
+    modules += [f"depth_head.projects.{level}" for level in range(4)]
+    modules += [f"depth_head.resize_layers.{level}" for level in (0, 1, 3)]
+    modules += [f"{head}output_conv1", f"{head}output_conv2.0", f"{head}output_conv2.2"]
+    for block in range(1, 5):
+        units = (2,) if block == 4 else (1, 2)
+        modules.append(f"{head}refinenet{block}.out_conv")
+        modules += [f"{head}refinenet{block}.resConfUnit{unit}.conv{conv}" for unit in units for conv in (1, 2)]
+    return names + [f"{module}.{kind}" for module in modules for kind in both]
