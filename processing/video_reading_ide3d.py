@@ -76,7 +76,7 @@ def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDime
             `"channels_first"` or `"channels_last"`; inferred from the shape when absent.
 
     Returns:
-        `torch.Tensor` of shape `(frames, channels, height, width)`, uint8 (integers) or floating point, as given.
+        `torch.Tensor` of shape `(frames, channels, height, width)`: uint8 for integers, float32 for floating point.
 
     Raises:
         ValueError: for no frames, frames without pixels, frames of different sizes, a wrong number of channels, NaN
@@ -87,8 +87,8 @@ def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDime
         shapes = sorted({tuple(array.shape) for array in arrays})
         if len(shapes) > 1:
             raise ValueError(f"All frames of a video must have one size, got {shapes} in {name}. Resize them first.")
-        video = torch.stack([torch.as_tensor(array) for array in arrays])
-    video = torch.as_tensor(video)
+        video = torch.stack([_as_tensor(array) for array in arrays])
+    video = _as_tensor(video)
     if video.ndim != 4:
         raise ValueError(f"Expected rank 4 (frames, height, width, 3), got shape {tuple(video.shape)} for {name}.")
     if 0 in video.shape:
@@ -196,6 +196,14 @@ def _frame_to_array(frame: Any, name: str) -> np.ndarray | torch.Tensor:
     return np.array(frame.convert("RGB"))
 
 
+def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    if isinstance(array, torch.Tensor):
+        return array
+    if not array.flags.writeable or min(array.strides, default=0) < 0:  # torch takes neither without a copy
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
 def _channels_first(video: torch.Tensor, name: str, input_data_format: str | ChannelDimension | None) -> torch.Tensor:
     if input_data_format is None:
         first = video.shape[1] in COLOUR_CHANNELS
@@ -218,8 +226,9 @@ def _check_values(video: torch.Tensor, name: str) -> torch.Tensor:
         if not finite.all():
             bad = torch.nonzero(~finite).flatten().tolist()
             raise ValueError(f"NaN or infinite pixels in frame(s) {bad} of {name}. Repair or leave out these frames.")
-        return video
-    low, high = int(video.min()), int(video.max())
+        return video.float()
+    wide = video if video.dtype in (torch.uint8, torch.int8) else video.long()
+    low, high = int(wide.min()), int(wide.max())
     if low < 0 or high > torch.iinfo(torch.uint8).max:
         raise ValueError(f"Integer pixels lie between 0 and 255, got {low} to {high} in {name}. Is it depth?")
     return video.to(torch.uint8)

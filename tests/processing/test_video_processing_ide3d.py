@@ -137,11 +137,16 @@ def test_every_form_of_the_same_frames_gives_the_same_pixels(frames, video_proce
         Image.fromarray(frame).save(folder / f"frame_{index}.png")
     (folder / "notes.txt").write_text("no image")
     paths = [folder / f"frame_{index}.png" for index in range(11)]
+    read_only = video.copy()
+    read_only.flags.writeable = False
     forms = {
         "ndarray": video,
         "channels first": video.transpose(0, 3, 1, 2),
         "tensor": torch.from_numpy(video),
         "int64 tensor": torch.from_numpy(video).long(),
+        "uint16": video.astype(np.uint16),
+        "turned around twice": np.ascontiguousarray(video[::-1])[::-1],
+        "read-only": read_only,
         "PIL": [Image.fromarray(frame) for frame in video],
         "list of arrays": list(video),
         "list of tensors": list(torch.from_numpy(video).permute(0, 3, 1, 2)),
@@ -205,6 +210,9 @@ def test_floating_point_frames(frames, video_processor):
     expected = video_processor(video, return_tensors="pt")["pixel_values_videos"]
     in_255 = video_processor(video.astype(np.float32), return_tensors="pt")["pixel_values_videos"]
     torch.testing.assert_close(in_255, expected, atol=1e-6, rtol=0)
+    for dtype in (torch.float16, torch.float64):
+        pixels = video_processor(torch.from_numpy(video).to(dtype), return_tensors="pt")["pixel_values_videos"]
+        torch.testing.assert_close(pixels, expected, atol=1e-6, rtol=0)
     in_1 = video_processor(video.astype(np.float32) / 255, do_rescale=False, return_tensors="pt")
     torch.testing.assert_close(in_1["pixel_values_videos"], expected, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="do_rescale=False"):
