@@ -50,6 +50,11 @@ def make_frames(count: int, height: int = 24, width: int = 32, seed: int = 0) ->
 
 
 @pytest.fixture
+def build_tokenizer() -> Callable[..., PreTrainedTokenizerFast]:
+    return build_tiny_tokenizer
+
+
+@pytest.fixture
 def tokenizer() -> PreTrainedTokenizerFast:
     return build_tiny_tokenizer()
 
