@@ -1,7 +1,10 @@
 """3D-IDE: a video language model that answers about an indoor scene, and finds objects in it, from RGB alone."""
 
+import json
 import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -18,6 +21,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_ide3d import IDE3DConfig
 from .grounding_ide3d import (
     GroundingHead,
+    complete_region_valid,
     gather_frame_features,
     locate_references,
     pool_regions,
@@ -71,6 +75,28 @@ class IDE3DCausalLMOutputWithPast(ModelOutput):
     video_hidden_states: torch.Tensor | None = None
 
 
+def check_weight_files(folder: Path) -> None:
+    """Compare the size of each safetensors file of a folder with what its header announces.
+
+    Raises:
+        OSError: A file is truncated, or is no safetensors file.
+    """
+    for file in sorted(folder.glob("model*.safetensors")):
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            expected = 8 + int.from_bytes(stream.read(8), "little")  # the first 8 bytes are the size of the header
+            if expected <= size:
+                try:
+                    entries = json.loads(stream.read(expected - 8))
+                except ValueError as error:
+                    raise OSError(f"{file} is no safetensors file: its header cannot be read.") from error
+                expected += max((entry["data_offsets"][1] for entry in entries.values() if "dtype" in entry), default=0)
+        if size < expected:
+            raise OSError(
+                f"{file} is truncated: it has {size} bytes, its header announces {expected}. Copy or download it again."
+            )
+
+
 class IDE3DPreTrainedModel(PreTrainedModel):
     """Loading, saving and initialisation of the 3D-IDE models."""
 
@@ -85,6 +111,13 @@ class IDE3DPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, *model_args, **kwargs):
+        """Load a model as [`PreTrainedModel.from_pretrained`] does; a truncated weight file is named."""
+        if pretrained_model_name_or_path is not None:
+            check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -250,6 +283,15 @@ class IDE3DModel(IDE3DPreTrainedModel):
         )
         return mask.unsqueeze(-1).to(inputs_embeds.device)
 
+    def _check_no_placeholder(self, input_ids: torch.LongTensor, token_id: int, modality: str) -> None:
+        """Raise a ValueError where a text has placeholders and nothing to put there."""
+        name = "pixel_values" if modality == "image" else "pixel_values_videos"
+        num_tokens = (input_ids == token_id).sum()
+        torch_compilable_check(
+            num_tokens == 0,
+            lambda: f"The text has {int(num_tokens)} {modality} tokens, but 0 {modality}s were given: pass {name}.",
+        )
+
     def get_frame_features(
         self, input_ids: torch.LongTensor, mm_encoder_outputs: dict[str, BaseModelOutputWithPooling]
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -318,15 +360,15 @@ class IDE3DModel(IDE3DPreTrainedModel):
     ) -> torch.Tensor:
         """Put the feature of a region in place of each `<ground>` token of the prompt that refers to one."""
         is_ground = input_ids == self.config.ground_token_id
-        if region_valid is None:
-            region_valid = torch.ones(region_masks.shape[:2], dtype=torch.bool, device=input_ids.device)
+        region_valid = complete_region_valid(region_masks, region_valid).to(input_ids.device)
         if region_references is None:
             region_references = select_region_references(is_ground, region_valid)
             num_tokens, num_regions = is_ground.sum(-1).tolist(), region_valid.sum(-1).tolist()
             if any(tokens < regions for tokens, regions in zip(num_tokens, num_regions, strict=True)):
                 raise ValueError(
                     f"The prompts have {num_tokens} <ground> tokens for {num_regions} regions: write one <ground> per "
-                    "region that you refer to. To score candidate regions call `ground` instead."
+                    "region that you refer to. To score candidate regions call `ground` instead. A prefill in chunks "
+                    "(`prefill_chunk_size`) takes no regions."
                 )
         features, empty, mean = self.get_region_features(input_ids, mm_encoder_outputs, region_masks)
         # Official: a reference to a region without visible cells falls back to the mean of the video.
@@ -377,9 +419,14 @@ class IDE3DModel(IDE3DPreTrainedModel):
         if pixel_values_videos is not None:
             encoded["video"] = self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
 
+        is_prefill = past_key_values is None or past_key_values.get_seq_length() == 0
+        # A single token is a step of decoding; its cache may count on the device, which nobody should wait for.
+        starts_text = input_ids is not None and input_ids.shape[1] > 1 and is_prefill
         hidden_states = {}
         for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
             if encoded.get(modality) is None:
+                if starts_text:
+                    self._check_no_placeholder(input_ids, token_id, modality)
                 continue
             features = torch.cat(list(encoded[modality].pooler_output))
             features = features.to(inputs_embeds.device, inputs_embeds.dtype)
@@ -387,11 +434,14 @@ class IDE3DModel(IDE3DPreTrainedModel):
             inputs_embeds = inputs_embeds.masked_scatter(mask, features)
             hidden_states[modality] = features
 
-        # References belong to the prompt: a `<ground>` that is emitted later is an answer.
-        is_prefill = past_key_values is None or past_key_values.get_seq_length() == 0
-        if region_masks is not None and is_prefill:
+        if region_masks is not None:
             if input_ids is None:
                 raise ValueError("region_masks need input_ids, which say where the <ground> tokens are.")
+            if not is_prefill:
+                raise ValueError(
+                    "region_masks were given with past_key_values that already hold a text. Regions are read together "
+                    "with their video: pass the whole text, its pixels and region_masks without past_key_values."
+                )
             inputs_embeds = self._replace_references(
                 inputs_embeds, input_ids, encoded, region_masks, region_valid, region_references
             )
@@ -427,6 +477,13 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.grounding_head = GroundingHead(config.text_config.hidden_size)
         self.post_init()
+
+    def prepare_inputs_for_generation(self, *args, is_first_iteration: bool | None = False, **kwargs) -> dict:
+        """Inputs of a step of `generate`: regions belong to the prompt, a `<ground>` emitted later is an answer."""
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for key in ("region_masks", "region_valid", "region_references"):
+                kwargs.pop(key, None)
+        return super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
 
     def get_output_embeddings(self) -> nn.Module:
         """The language model head."""
@@ -585,7 +642,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         Args:
             input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): Prompt and answer. Each `<ground>`
                 before the last refers to a region, in order, unless `region_references` says otherwise.
-            region_masks (`torch.Tensor` of shape `(batch_size, num_regions, num_frames, rows, cols)`): Candidates, bool.
+            region_masks (`torch.Tensor` of shape `(batch_size, num_regions, num_frames, rows, cols)`): Candidates.
             region_valid (`torch.Tensor` of shape `(batch_size, num_regions)`, bool, *optional*): Padding is False.
             region_references (`torch.LongTensor` of shape `(batch_size, num_references)`, *optional*): See `forward`.
             pixel_values (`torch.Tensor`, *optional*): See `forward`.
@@ -602,8 +659,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
             ValueError: A sample has no `<ground>` to answer with, or the masks have another grid than the video.
         """
         is_ground = input_ids == self.config.ground_token_id
-        if region_valid is None:
-            region_valid = torch.ones(region_masks.shape[:2], dtype=torch.bool, device=input_ids.device)
+        region_valid = complete_region_valid(region_masks, region_valid).to(input_ids.device)
         if region_references is None:
             has_query = is_ground.any(-1)
             region_references = select_region_references(is_ground, region_valid, has_query)

@@ -1,1 +1,7 @@
-"""."""
+"""How it learns and how it is measured: trainer, collator, losses, geometry, teachers, export."""
+
+from trainer.data_collator import IDE3DDataCollator
+from trainer.ide3d_trainer import IDE3DTrainer
+from trainer.training_arguments import IDE3DTrainingArguments
+
+__all__ = ["IDE3DDataCollator", "IDE3DTrainer", "IDE3DTrainingArguments"]

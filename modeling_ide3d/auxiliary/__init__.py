@@ -5,12 +5,18 @@ from modeling_ide3d.auxiliary.geometric_validator import (
     GeometricValidatorConfig,
     GeometricValidatorOutput,
 )
+from modeling_ide3d.auxiliary.modeling_ide3d_geometry import (
+    IDE3DForConditionalGenerationWithGeometry,
+    IDE3DGeometryOutputWithPast,
+)
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig, pool_teacher_features
 
 __all__ = [
     "GeometricValidator",
     "GeometricValidatorConfig",
     "GeometricValidatorOutput",
+    "IDE3DForConditionalGenerationWithGeometry",
+    "IDE3DGeometryOutputWithPast",
     "TeacherProjector",
     "TeacherProjectorConfig",
     "pool_teacher_features",

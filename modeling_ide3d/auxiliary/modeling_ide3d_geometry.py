@@ -1,0 +1,432 @@
+"""The inference model with its training-only heads in one module, as Trainer, DDP, FSDP and PEFT need it."""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
+from transformers.utils.generic import can_return_tuple
+
+from modeling_ide3d.auxiliary.geometric_validator import (
+    GeometricValidator,
+    GeometricValidatorConfig,
+    GeometricValidatorOutput,
+)
+from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
+from modeling_ide3d.configuration_ide3d import IDE3DConfig
+from modeling_ide3d.grounding_ide3d import select_region_references
+from modeling_ide3d.modeling_ide3d import IDE3DCausalLMOutputWithPast, IDE3DForConditionalGeneration
+
+GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.")
+
+
+@dataclass
+class IDE3DGeometryOutputWithPast(IDE3DCausalLMOutputWithPast):
+    """Outputs of [`IDE3DForConditionalGenerationWithGeometry`]; every loss term is an unweighted scalar.
+
+    Shape:
+        loss:                     scalar, next-token loss of the answers (`loss_language` in the logs).
+        loss_grounding:           scalar, contrast between true regions and all others.
+        loss_depth:               scalar, depth of each frame against its measurement.
+        loss_cross_view_depth:    scalar, depth of a frame predicted from another frame.
+        loss_overlap_depth:       scalar, a frame's own depth where another frame sees it too.
+        loss_distillation:        scalar, distance to the teacher's features.
+        depth, depth_confidence:  (videos, V, h, w), metres; pixels of the validator.
+        cross_view_depth:         (N, h, w), metres; N frame pairs.
+        teacher_prediction:       (visual tokens without newlines, C).
+        region_scores:            (B, regions + 1), cosine similarities.
+    """
+
+    loss_grounding: torch.Tensor | None = None
+    loss_depth: torch.Tensor | None = None
+    loss_cross_view_depth: torch.Tensor | None = None
+    loss_overlap_depth: torch.Tensor | None = None
+    loss_distillation: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
+    depth_confidence: torch.Tensor | None = None
+    cross_view_depth: torch.Tensor | None = None
+    teacher_prediction: torch.Tensor | None = None
+    region_scores: torch.Tensor | None = None
+
+
+class Criterion(Protocol):
+    """What compares predictions with targets. The trainer hands one over; the model itself knows no loss."""
+
+    def select_pairs(
+        self, depth: torch.Tensor, intrinsics: torch.Tensor, camera_to_world: torch.Tensor, has_geometry: torch.Tensor
+    ) -> Any:
+        """Frame pairs (with `batch`, `source`, `target_from_source`) for the cross-view prediction."""
+
+    def __call__(self, outputs: IDE3DGeometryOutputWithPast, targets: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Loss terms by the name of their field; a term without targets is left out."""
+
+
+class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
+    """[`IDE3DForConditionalGeneration`] plus the geometric validator and the teacher projector, for training only.
+
+    `save_pretrained` leaves the heads out; `geometry_state_dict` gives them. Without a `criterion` the forward pass
+    predicts, and returns no loss term but the language loss.
+
+    Args:
+        config: Sizes of the inference model.
+        validator_config: Sizes of the depth decoder; None trains without it.
+        teacher_size: Width of the teacher's features; None trains without a teacher.
+    """
+
+    # The training class must never export itself.
+    _auto_class = None
+    _keys_to_ignore_on_load_missing = [r"^geometric_validator\.", r"^teacher_projector\."]
+
+    def __init__(
+        self,
+        config: IDE3DConfig,
+        validator_config: GeometricValidatorConfig | None = None,
+        teacher_size: int | None = None,
+    ):
+        super().__init__(config)
+        self.geometric_validator = None
+        self.teacher_projector = None
+        if validator_config is not None:
+            self._check_validator_config(validator_config)
+            self.geometric_validator = GeometricValidator(validator_config)
+        if teacher_size is not None:
+            self.teacher_projector = TeacherProjector(
+                TeacherProjectorConfig(hidden_size=config.text_config.hidden_size, teacher_size=teacher_size)
+            )
+        self.criterion: Criterion | None = None
+        # Never used: features are read before it. DDP waits for its gradient unless it is frozen.
+        self.model.vision_tower.post_layernorm.requires_grad_(False)
+        self.post_init()
+        heads = {key for key in self.state_dict() if key.startswith(GEOMETRY_PREFIXES)}
+        self._keys_to_ignore_on_save = heads | set(self._keys_to_ignore_on_save or ())
+
+    def _check_validator_config(self, validator_config: GeometricValidatorConfig) -> None:
+        vision = self.config.vision_config
+        expected = (vision.hidden_size, vision.patch_size)
+        given = (validator_config.vision_hidden_size, validator_config.patch_size)
+        if given != expected or max(validator_config.layer_indices) > vision.num_hidden_layers:
+            raise ValueError(
+                f"validator_config is for a vision tower of (hidden_size, patch_size) {given} with at least "
+                f"{max(validator_config.layer_indices)} layers; this one has {expected} and "
+                f"{vision.num_hidden_layers} layers. Build it with GeometricValidatorConfig.from_vision_config."
+            )
+
+    def geometry_state_dict(self, state_dict: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        """Weights of the training-only heads, of this module or picked from a gathered `state_dict`."""
+        state_dict = self.state_dict() if state_dict is None else state_dict
+        return {key: value for key, value in state_dict.items() if key.startswith(GEOMETRY_PREFIXES)}
+
+    def load_geometry_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
+        """Load what `geometry_state_dict` gave.
+
+        Raises:
+            ValueError: A head of this module is missing in it, or it holds keys that this module does not have.
+        """
+        expected = set(self.geometry_state_dict())
+        missing, unexpected = sorted(expected - set(state_dict)), sorted(set(state_dict) - expected)
+        if missing or unexpected:
+            raise ValueError(
+                f"The geometry weights do not fit this model: missing {missing[:4]}, unexpected {unexpected[:4]}. "
+                "Build the model with the same validator_config and teacher_size as in the run they come from."
+            )
+        self.load_state_dict(state_dict, strict=False)
+
+    def predict_depth(
+        self, pixel_values_videos: torch.Tensor, video_frame_mask: torch.Tensor | None = None
+    ) -> GeometricValidatorOutput:
+        """Depth that the validator reads from the vision tower, to look at; needs no measurement.
+
+        Shape:
+            pixel_values_videos: (videos, V, 3, H, W), normalised frames.
+            output:              depth and confidence (videos, V, h, w), metres.
+        """
+        _, levels = self._encode_video(pixel_values_videos, video_frame_mask)
+        return self.geometric_validator(levels, self.config.patch_grid)
+
+    def _encode_video(
+        self, pixel_values_videos: torch.Tensor, video_frame_mask: torch.Tensor | None
+    ) -> tuple[BaseModelOutputWithPooling, tuple[torch.Tensor, ...] | None]:
+        """One pass of the vision tower: visual tokens, and the levels the validator reads, (videos, V, P, C) each."""
+        if self.geometric_validator is None:
+            return self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True), None
+        layers = list(self.geometric_validator.config.layer_indices)
+        encoded = self.get_video_features(
+            pixel_values_videos, video_frame_mask, output_hidden_states=layers, return_dict=True
+        )
+        levels = []
+        for layer in layers:
+            level = encoded.hidden_states[layer]
+            if video_frame_mask is None:
+                level = level.unflatten(0, pixel_values_videos.shape[:2])
+            else:
+                padded = level.new_zeros(*video_frame_mask.shape, *level.shape[1:])
+                level = padded.index_put(video_frame_mask.bool().nonzero(as_tuple=True), level)
+            levels.append(level)
+        return encoded, tuple(levels)
+
+    def _samples_of_videos(self, input_ids: torch.LongTensor, encoded: BaseModelOutputWithPooling) -> torch.Tensor:
+        """Sample that each video belongs to, (videos,); geometry is given per sample, so one video a sample."""
+        ends = (input_ids == self.config.video_token_id).sum(-1).cumsum(0)
+        lengths = torch.tensor([len(tokens) for tokens in encoded.pooler_output], device=ends.device)
+        samples = torch.searchsorted(ends, lengths.cumsum(0))
+        if len(samples.unique()) < len(samples):
+            raise ValueError(
+                f"Geometry supervision takes one video a sample, got videos of the samples {samples.tolist()}."
+            )
+        return samples
+
+    def _packed_attention(
+        self, segment_ids: torch.LongTensor, dtype: torch.dtype
+    ) -> tuple[torch.Tensor, torch.LongTensor]:
+        """Mask (B, 1, L, L) and positions (B, L) under which packed questions see the prefix and themselves only.
+
+        `segment_ids` is 0 in the shared prefix, k in the k-th question, -1 in the padding.
+        """
+        attention = self.config.text_config._attn_implementation
+        if attention not in ("sdpa", "eager"):
+            raise ValueError(
+                f'Packed questions need attention "sdpa" or "eager", got {attention!r}: set attn_implementation, or '
+                "collate one question a sample."
+            )
+        length = segment_ids.shape[1]
+        index = torch.arange(length, device=segment_ids.device)
+        same = segment_ids.unsqueeze(2) == segment_ids.unsqueeze(1)
+        prefix = (segment_ids == 0).unsqueeze(1)
+        visible = (same | prefix) & (index.unsqueeze(1) >= index)
+        # A question continues where the prefix ends, so that it looks as if it were asked alone.
+        prefix_length = (segment_ids == 0).sum(-1, keepdim=True)
+        starts = torch.where(
+            nn.functional.pad(segment_ids, (1, 0), value=-2)[:, :-1] != segment_ids, index, torch.zeros_like(index)
+        )
+        offset = index - starts.cummax(-1).values
+        position_ids = torch.where(segment_ids > 0, prefix_length + offset, offset)
+        visible = visible.unsqueeze(1)
+        if attention == "eager":
+            return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min), position_ids
+        return visible, position_ids
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_frame_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        labels: torch.LongTensor | None = None,
+        region_masks: torch.Tensor | None = None,
+        region_valid: torch.Tensor | None = None,
+        region_references: torch.LongTensor | None = None,
+        region_targets: torch.Tensor | None = None,
+        segment_ids: torch.LongTensor | None = None,
+        depth: torch.Tensor | None = None,
+        intrinsics: torch.Tensor | None = None,
+        camera_to_world: torch.Tensor | None = None,
+        has_geometry: torch.Tensor | None = None,
+        teacher_features: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | IDE3DGeometryOutputWithPast:
+        """Run the inference model once and compare what it computed on the way with the privileged targets.
+
+        The first arguments are those of [`IDE3DForConditionalGeneration.forward`].
+
+        Shape:
+            region_targets:   (B, regions + 1), bool; true regions, last column = "no such object"; a row without any
+                              is no grounding sample.
+            segment_ids:      (B, L), long; packed questions, see `IDE3DDataCollator`.
+            depth:            (B, V, H, W), metres on the pixels of the vision input, 0 = no measurement.
+            intrinsics:       (B, V, 3, 3), of those pixels.
+            camera_to_world:  (B, V, 4, 4), metres.
+            has_geometry:     (B,), bool; default: all samples.
+            teacher_features: (B, V, rows, cols, C); all-zero vectors have no target.
+
+        Raises:
+            ValueError: A sample has more than one video, or a tensor has another shape than its video asks for.
+        """
+        levels = None
+        if mm_encoder_outputs is None:
+            mm_encoder_outputs = {}
+            if pixel_values is not None:
+                mm_encoder_outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
+            if pixel_values_videos is not None:
+                mm_encoder_outputs["video"], levels = self._encode_video(pixel_values_videos, video_frame_mask)
+        if segment_ids is not None:
+            attention_mask, position_ids = self._packed_attention(segment_ids, self.dtype)
+        if region_targets is not None and region_references is None:
+            valid = region_valid
+            if valid is None:
+                valid = torch.ones(region_masks.shape[:2], dtype=torch.bool, device=input_ids.device)
+            is_ground = input_ids == self.config.ground_token_id
+            region_references = select_region_references(is_ground, valid, region_targets.any(-1))
+        has_labels = labels is not None and bool((labels[..., 1:] != -100).any())
+        outputs = super().forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            labels=labels if has_labels else None,
+            region_masks=region_masks,
+            region_valid=region_valid,
+            region_references=region_references,
+            mm_encoder_outputs=mm_encoder_outputs,
+            return_dict=True,
+            **kwargs,
+        )
+        outputs = IDE3DGeometryOutputWithPast(**outputs)
+        if labels is not None and not has_labels:
+            outputs.loss = outputs.logits.sum() * 0.0  # nothing to say in this batch, but the graph stays whole
+        if self.criterion is None:
+            return outputs
+        targets = self._predict(
+            outputs,
+            levels,
+            mm_encoder_outputs,
+            input_ids=input_ids,
+            video_frame_mask=video_frame_mask,
+            region_masks=region_masks,
+            region_valid=region_valid,
+            region_references=region_references,
+            region_targets=region_targets,
+            geometry=None if depth is None else (depth, intrinsics, camera_to_world, has_geometry),
+            teacher_features=teacher_features,
+        )
+        terms = {**self._absent_terms(), **self.criterion(outputs, targets)}
+        for name, term in terms.items():
+            setattr(outputs, name, term)
+        return outputs
+
+    def _absent_terms(self) -> dict[str, torch.Tensor]:
+        """A zero for each term that keeps its head in the graph: every rank reduces the same gradients."""
+        heads = {
+            "loss_grounding": self.grounding_head,
+            "loss_depth": self.geometric_validator,
+            "loss_cross_view_depth": self.geometric_validator,
+            "loss_overlap_depth": self.geometric_validator,
+            "loss_distillation": self.teacher_projector,
+        }
+        return {
+            name: sum(parameter.sum() for parameter in head.parameters()) * 0.0
+            for name, head in heads.items()
+            if head is not None
+        }
+
+    def _predict(
+        self,
+        outputs: IDE3DGeometryOutputWithPast,
+        levels: tuple[torch.Tensor, ...] | None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
+        *,
+        input_ids: torch.LongTensor,
+        video_frame_mask: torch.Tensor | None,
+        region_masks: torch.Tensor | None,
+        region_valid: torch.Tensor | None,
+        region_references: torch.LongTensor | None,
+        region_targets: torch.Tensor | None,
+        geometry: tuple[torch.Tensor | None, ...] | None,
+        teacher_features: torch.Tensor | None,
+    ) -> dict[str, Any]:
+        """Fill in the predictions that have a target, and return the targets in the layout of the predictions."""
+        targets: dict[str, Any] = {}
+        if region_targets is not None and region_targets.any():
+            query = self.locate_query(input_ids, region_references)
+            if (region_targets.any(-1) & (query < 0)).any():
+                raise ValueError("A sample has region_targets but no <ground> token to answer with.")
+            outputs.region_scores = self.score_regions(
+                outputs.last_hidden_state, query, input_ids, mm_encoder_outputs, region_masks, region_valid
+            )
+            targets["region_targets"] = region_targets
+        video = mm_encoder_outputs.get("video")
+        if video is None:
+            return targets
+        samples = self._samples_of_videos(input_ids, video)
+        frame_mask = None if video_frame_mask is None else video_frame_mask.bool()
+        if self.geometric_validator is not None and levels is not None and geometry is not None:
+            targets.update(self._predict_depth_targets(outputs, levels, samples, frame_mask, *geometry))
+        if self.teacher_projector is not None and teacher_features is not None:
+            rows, cols = self.config.token_grid
+            visual = outputs.last_hidden_state[input_ids == self.config.video_token_id]
+            visual = visual.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
+            teacher = teacher_features[samples]
+            teacher = teacher.flatten(0, 1) if frame_mask is None else teacher[frame_mask]
+            if teacher.shape[:-1] != visual.shape[:-1]:
+                raise ValueError(
+                    f"teacher_features must have shape (B, V, {rows}, {cols}, C), as the token grid of the video, got "
+                    f"{tuple(teacher_features.shape)}."
+                )
+            outputs.teacher_prediction = self.teacher_projector(visual)
+            targets["teacher_features"] = teacher
+        return targets
+
+    def _predict_depth_targets(
+        self,
+        outputs: IDE3DGeometryOutputWithPast,
+        levels: tuple[torch.Tensor, ...],
+        samples: torch.Tensor,
+        frame_mask: torch.Tensor | None,
+        depth: torch.Tensor,
+        intrinsics: torch.Tensor | None,
+        camera_to_world: torch.Tensor | None,
+        has_geometry: torch.Tensor | None,
+    ) -> dict[str, Any]:
+        """Predict depth of each frame and of each pair, and lay the measurement on the validator's pixels."""
+        prediction = self.geometric_validator(levels, self.config.patch_grid)
+        outputs.depth, outputs.depth_confidence = prediction.depth, prediction.confidence
+        depth, has_geometry = self._geometry_of_videos(depth, samples, frame_mask, has_geometry)
+        depth, offset, stride = self._crop_to_prediction(depth, prediction.depth.shape[-2:])
+        targets = {"depth": depth}
+        if intrinsics is not None and camera_to_world is not None:
+            # Pixel u of the vision input is pixel (u - offset) / stride of the prediction.
+            scale = torch.tensor([1 / stride, 1 / stride, 1.0], device=intrinsics.device)
+            intrinsics = intrinsics[samples].clone()
+            intrinsics[..., :2, 2] -= offset
+            intrinsics = intrinsics * scale[:, None]
+            pairs = self.criterion.select_pairs(depth, intrinsics, camera_to_world[samples], has_geometry)
+            if len(pairs):
+                cross_view = self.geometric_validator.predict_cross_view(
+                    levels, self.config.patch_grid, pairs.batch, pairs.source, pairs.target_from_source
+                )
+                outputs.cross_view_depth = cross_view.depth
+            targets["pairs"] = pairs
+        return targets
+
+    @staticmethod
+    def _geometry_of_videos(
+        depth: torch.Tensor, samples: torch.Tensor, frame_mask: torch.Tensor | None, has_geometry: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Depth (videos, V, H, W) with 0 where a frame does not exist, and which frames (videos, V) have geometry."""
+        if has_geometry is None:
+            has_geometry = torch.ones(len(depth), dtype=torch.bool, device=depth.device)
+        depth = depth[samples]
+        usable = has_geometry[samples].bool().unsqueeze(-1).expand(depth.shape[:2])
+        if frame_mask is not None:
+            if frame_mask.shape != depth.shape[:2]:
+                raise ValueError(
+                    f"depth must have as many frames as the video, {frame_mask.shape[1]}, got {depth.shape[1]}."
+                )
+            usable = usable & frame_mask
+        return depth * usable[..., None, None].to(depth.dtype), usable
+
+    def _crop_to_prediction(self, depth: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, int, int]:
+        """Measured depth at the predicted pixels: every stride-th pixel of the whole patches of the input."""
+        patch = self.config.vision_config.patch_size
+        covered = tuple(patches * patch for patches in self.config.patch_grid)
+        image_size = self.config.vision_config.image_size
+        if depth.shape[-2:] != (image_size, image_size):
+            raise ValueError(
+                f"depth must have shape (B, V, {image_size}, {image_size}), the pixels of the vision input, got "
+                f"{tuple(depth.shape)}. IDE3DDataCollator resizes it."
+            )
+        stride = covered[0] // size[0]
+        offset = stride // 2
+        return depth[..., offset : covered[0] : stride, offset : covered[1] : stride], offset, stride
+
+
+__all__ = [
+    "Criterion",
+    "IDE3DForConditionalGenerationWithGeometry",
+    "IDE3DGeometryOutputWithPast",
+]

@@ -1,0 +1,152 @@
+"""A nano model of the standard classes: small enough to train on two cores within minutes."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, SiglipImageProcessor
+
+from modeling_ide3d import IDE3DConfig
+from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
+from processing import IDE3DProcessor, IDE3DVideoProcessor
+
+PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+
+
+def build_nano_processor(
+    texts: Iterable[str],
+    *,
+    image_size: int = 64,
+    patch_size: int = 8,
+    spatial_pool_stride: int = 1,
+    num_frames: int = 4,
+    vocab_size: int = 768,
+) -> IDE3DProcessor:
+    """Processor with a byte-level tokenizer of a few hundred words, learned from `texts`.
+
+    Common words become one token, digits stay apart, and any other text is spelled in bytes, so nothing is unknown.
+
+    Args:
+        texts: Questions and answers of the training data.
+        image_size: Side of the vision input in pixels.
+        patch_size: Side of a patch in pixels.
+        spatial_pool_stride: Patches per visual token and side.
+        num_frames: Frames that are taken from a video file.
+        vocab_size: Largest number of tokens, special tokens included.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    digits = pre_tokenizers.Digits(individual_digits=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    special = [PAD, START, END, "<image>", "<video>", "<ground>"]
+    learner = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    chat_words = ["system\nYou are a helpful assistant.", "user\n", "assistant\n"]
+    tokenizer.train_from_iterator([*texts, *chat_words * 1000], learner)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        extra_special_tokens=[START, "<image>", "<video>", "<ground>"],
+        padding_side="left",
+    )
+    size = {"height": image_size, "width": image_size}
+    return IDE3DProcessor(
+        SiglipImageProcessor(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3),
+        fast,
+        IDE3DVideoProcessor(size=size, num_frames=num_frames),
+        image_size=image_size,
+        patch_size=patch_size,
+        spatial_pool_stride=spatial_pool_stride,
+    )
+
+
+def build_nano_config(
+    processor: IDE3DProcessor, *, hidden_size: int = 128, vision_layers: int = 4, text_layers: int = 3, heads: int = 4
+) -> IDE3DConfig:
+    """Configuration of SigLIP and Qwen2 classes at nano size that fits a processor."""
+    tokenizer = processor.tokenizer
+    return IDE3DConfig(
+        vision_config={
+            "model_type": "siglip_vision_model",
+            "hidden_size": hidden_size,
+            "intermediate_size": 4 * hidden_size,
+            "num_hidden_layers": vision_layers,
+            "num_attention_heads": heads,
+            "image_size": processor.image_size,
+            "patch_size": processor.patch_size,
+            "vision_use_head": False,
+        },
+        text_config={
+            "model_type": "qwen2",
+            "vocab_size": len(tokenizer),
+            "hidden_size": hidden_size,
+            "intermediate_size": 3 * hidden_size,
+            "num_hidden_layers": text_layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "max_position_embeddings": 8192,
+            "pad_token_id": tokenizer.pad_token_id,
+            "bos_token_id": tokenizer.pad_token_id,
+            "eos_token_id": tokenizer.eos_token_id,
+            "tie_word_embeddings": False,
+        },
+        image_token_id=processor.image_token_id,
+        video_token_id=processor.video_token_id,
+        ground_token_id=processor.ground_token_id,
+        spatial_pool_stride=processor.spatial_pool_stride,
+        detach_region_references=False,  # from scratch, the reference is the shortest way from the answer to the tower
+    )
+
+
+def build_nano_model(
+    config: IDE3DConfig,
+    *,
+    teacher_size: int | None = None,
+    validator: dict[str, Any] | None = None,
+    position_scale: float = 0.5,
+) -> IDE3DForConditionalGenerationWithGeometry:
+    """Training model with random weights, whose position embeddings start as waves of row and column.
+
+    A region is the mean of its tokens, and a random position embedding is lost in a mean; waves are not. It is an
+    initialisation only: the embeddings are trained like all other weights.
+
+    Args:
+        config: Sizes.
+        teacher_size: Width of the teacher's features; None trains without one.
+        validator: Changes to `GeometricValidatorConfig.light`; an empty dict changes nothing, None leaves it out.
+        position_scale: Amplitude of the waves; 0 keeps the random embeddings.
+    """
+    validator_config = None
+    if validator is not None:
+        validator_config = GeometricValidatorConfig.light(config.vision_config, **validator)
+    model = IDE3DForConditionalGenerationWithGeometry(config, validator_config, teacher_size)
+    if position_scale:
+        weight = model.model.vision_tower.embeddings.position_embedding.weight
+        with torch.no_grad():
+            weight.copy_(position_scale * grid_waves(*config.patch_grid, weight.shape[1]))
+    return model
+
+
+def grid_waves(rows: int, cols: int, channels: int) -> torch.Tensor:
+    """Sines and cosines of row and column, (rows * cols, channels), wavelengths of 4 grids down to 2 cells."""
+    per_axis = channels // 4
+    longest, shortest = 4.0, 2.0 / max(rows, cols)
+    wavelengths = longest * (shortest / longest) ** torch.linspace(0, 1, per_axis)
+    waves = []
+    for size, axis in ((rows, 0), (cols, 1)):
+        place = (torch.arange(size) + 0.5) / size
+        angle = 2 * math.pi * place[:, None] / wavelengths
+        both = torch.cat([angle.sin(), angle.cos()], -1)
+        waves.append(both[:, None].expand(rows, cols, -1) if axis == 0 else both[None].expand(rows, cols, -1))
+    waves = torch.cat(waves, -1).flatten(0, 1)
+    return torch.nn.functional.pad(waves, (0, channels - waves.shape[1]))
+
+
+__all__ = ["build_nano_config", "build_nano_model", "build_nano_processor", "grid_waves"]

@@ -1,0 +1,68 @@
+"""Frozen 3D teachers: what the language model's states at the visual tokens are drawn towards."""
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from processing.regions import TokenGrid
+from trainer.geometry import relative_pose, transform_points, unproject_depth
+
+
+class Teacher(Protocol):
+    """Frames in, features on the token grid out; with the name and licence that a model card has to state."""
+
+    name: str
+    licence: str
+    feature_size: int
+
+    def compute_features(self, frames: Any, geometry: dict[str, Tensor] | None, grid: TokenGrid) -> Tensor | None:
+        """Features (V, rows, cols, feature_size), float32, detached; all zero where there are none."""
+
+
+class PointMapTeacher:
+    """A teacher without a network: where each token's surface is, written as waves of its coordinates.
+
+    The points of a token are given in the frame of the first camera, in metres; every coordinate becomes sine and
+    cosine at each wavelength, averaged over the token's measured pixels. Like the features of a point-map network it
+    is the same for two views of one surface. It needs depth and poses in training, and no weights.
+
+    Args:
+        wavelengths: Metres.
+    """
+
+    name = "point map (analytic)"
+    licence = "Apache-2.0"
+
+    def __init__(self, wavelengths: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0)):
+        self.wavelengths = torch.tensor(wavelengths)
+        self.feature_size = 6 * len(wavelengths)
+
+    @torch.no_grad()
+    def compute_features(self, frames: Any, geometry: dict[str, Tensor] | None, grid: TokenGrid) -> Tensor | None:
+        """Features of one video.
+
+        Args:
+            frames: Not used; the points say it all.
+            geometry: `depth` (V, H, W), `intrinsics` (V, 3, 3), `camera_to_world` (V, 4, 4) on the pixels of the
+                vision input; without it there are no features.
+            grid: Token grid.
+
+        Returns:
+            Tensor (V, rows, cols, feature_size), float32; zero where a token has no measured pixel.
+        """
+        if geometry is None:
+            return None
+        poses = geometry["camera_to_world"]
+        points = unproject_depth(geometry["depth"], geometry["intrinsics"])
+        points = transform_points(relative_pose(poses, poses[:1].expand_as(poses)), points)
+        is_measured = points.isfinite().all(-1)
+        angles = torch.where(is_measured[..., None], points, 0.0)[..., None] * (2 * torch.pi / self.wavelengths)
+        waves = torch.cat([angles.sin(), angles.cos()], -1).flatten(-2) * is_measured[..., None]
+        waves = F.adaptive_avg_pool2d(grid.crop(waves.permute(0, 3, 1, 2)), grid.shape)
+        share = F.adaptive_avg_pool2d(grid.crop(is_measured[:, None].float()), grid.shape)
+        return torch.where(share > 0, waves / share.clamp(min=1e-6), 0.0).permute(0, 2, 3, 1)
+
+
+__all__ = ["PointMapTeacher", "Teacher"]

@@ -1,0 +1,60 @@
+"""Training arguments: those of Trainer, the weight of every loss term, and a learning rate per part."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import TrainingArguments
+
+
+@dataclass
+class IDE3DTrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the weights of the geometric supervision; the defaults are those of the original."""
+
+    depth_weight: float = field(default=0.8, metadata={"help": "Weight of the depth loss of each frame."})
+    cross_view_weight: float = field(
+        default=0.08, metadata={"help": "Weight of depth predicted from another frame (0.8 x 0.1 in the original)."}
+    )
+    overlap_weight: float = field(
+        default=0.08,
+        metadata={
+            "help": "Weight of a frame's own depth where another frame sees it too (0.8 x 0.1 in the original)."
+        },
+    )
+    distillation_weight: float = field(default=1.0, metadata={"help": "Weight of the distance to the teacher."})
+    grounding_weight: float = field(default=1.0, metadata={"help": "Weight of the contrast between regions."})
+    vision_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the vision tower; default: learning_rate."}
+    )
+    geometry_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of validator and teacher projector; default: learning_rate."}
+    )
+    protocol: Literal["clean", "paper"] = field(
+        default="clean",
+        metadata={"help": "Rules of pairs, masks and losses: as they should be, or the original's."},
+    )
+    pair_mode: Literal["neighbor", "random"] = field(
+        default="neighbor", metadata={"help": "How frame pairs are chosen."}
+    )
+    neighbor_range: int = field(default=2, metadata={"help": "Largest distance of two paired frames."})
+    # Samples are dicts of frames and chats; the collator makes the model's arguments out of them.
+    remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, weight in self.loss_weights.items():
+            if weight < 0:
+                raise ValueError(f"The weight of {name} must not be negative, got {weight}.")
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Weight of each loss term, by the name of its field in the model's output."""
+        return {
+            "loss_depth": self.depth_weight,
+            "loss_cross_view_depth": self.cross_view_weight,
+            "loss_overlap_depth": self.overlap_weight,
+            "loss_distillation": self.distillation_weight,
+            "loss_grounding": self.grounding_weight,
+        }
+
+
+__all__ = ["IDE3DTrainingArguments"]
