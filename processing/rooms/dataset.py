@@ -1,0 +1,130 @@
+"""`load_rooms`: procedural rooms as a `datasets.Dataset`."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+
+import datasets
+from datasets import Features, Image, List, Value
+
+from processing.rooms.generate import RECIPE, SPLITS, make_room
+
+__all__ = ["FEATURES", "load_rooms"]
+
+logger = logging.getLogger(__name__)
+
+_NUMBERS = List(Value("float32"))
+_IDS = List(Value("int32"))
+
+FEATURES = Features(
+    {
+        "scene_id": Value("string"),
+        "frames": List(Image()),
+        "depth": List(Image()),
+        "intrinsics": List(List(_NUMBERS)),
+        "camera_to_world": List(List(_NUMBERS)),
+        "instance_ids": List(Image()),
+        "objects": List(
+            {
+                "id": Value("int32"),
+                "category": Value("string"),
+                "colour": Value("string"),
+                "box": _NUMBERS,
+                "center": _NUMBERS,
+                "size": _NUMBERS,
+                "feature": Value("string"),
+                "place": Value("string"),
+                "support_id": Value("int32"),
+            }
+        ),
+        "questions": List(
+            {
+                "type": Value("string"),
+                "reference": Value("string"),
+                "question": Value("string"),
+                "answer": Value("string"),
+                "region_objects": _IDS,
+                "target_objects": _IDS,
+                "value": _NUMBERS,
+                "hint_objects": _IDS,
+            }
+        ),
+    }
+)
+
+
+def _rows(indices: list[int], split: str, seed: int, image_size: int, num_frames: int) -> Iterator[dict]:
+    for index in indices:
+        yield make_room(split, seed, index, image_size, num_frames)[1]
+
+
+def _check_positive(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def load_rooms(
+    split: str,
+    num_scenes: int,
+    *,
+    seed: int = 0,
+    image_size: int = 126,
+    num_frames: int = 8,
+    num_proc: int | None = None,
+    cache_dir: str | None = None,
+) -> datasets.Dataset:
+    """Furnished rooms with posed RGB-D video and questions, generated once and then read from the cache.
+
+    Every room follows from (seed, split, its index) alone: more scenes extend a set, and no room is in two splits.
+    World frame: metres, z up, floor at z = 0.
+
+    Args:
+        split: "train", "validation" or "test".
+        num_scenes: number of rooms.
+        seed: which family of rooms.
+        image_size: height and width of frames, depth and ids in pixels.
+        num_frames: frames per room (V).
+        num_proc: processes that render; default is one per core, at most one per 8 rooms.
+        cache_dir: where `datasets` keeps the rooms; default is its own cache.
+
+    Returns:
+        Dataset with one row per room:
+            scene_id: str.
+            frames: V RGB images. depth: V float32 images (PIL mode "F"), exact z-depth in metres.
+            instance_ids: V 8-bit images, 0 = walls, floor and what is fixed to them.
+            intrinsics (V, 3, 3); camera_to_world (V, 4, 4), OpenCV axes, metres; lists of floats.
+            objects: id, category, colour, box (cx, cy, cz, dx, dy, dz, axis aligned, world), center, size, feature,
+                place ("floor", "top", "wall", "ceiling"), support_id (what it stands on, 0 = nothing).
+            questions: type, reference ("region" or "word"), question, answer, region_objects (ids the `<ground>`
+                tokens of the question stand for, in order), target_objects (ids a grounding answer must find), value
+                (numbers behind a metric answer), hint_objects (ids the question is about, the one asked about first).
+
+    Distances are from the first camera to the centre of the object's box. Positions are that centre in the first
+    camera's frame: x right, y down, z forward, metres.
+
+    Raises:
+        ValueError: unknown split, or a count below 1.
+        TypeError: a count that is not an int.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+    _check_positive(num_scenes=num_scenes, image_size=image_size, num_frames=num_frames)
+    if num_proc is None:
+        num_proc = min(os.cpu_count() or 1, (num_scenes + 7) // 8)
+    arguments = {"split": split, "seed": seed, "image_size": image_size, "num_frames": num_frames}
+    key = hashlib.sha256(repr((RECIPE, num_scenes, sorted(arguments.items()))).encode()).hexdigest()[:16]
+    return datasets.Dataset.from_generator(
+        _rows,
+        features=FEATURES,
+        cache_dir=cache_dir,
+        gen_kwargs={"indices": list(range(num_scenes)), **arguments},
+        num_proc=num_proc if num_proc > 1 else None,
+        split=datasets.NamedSplit(split),
+        fingerprint=f"rooms{key}",
+    )

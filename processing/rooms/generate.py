@@ -1,0 +1,117 @@
+"""One row of the rooms dataset from (split, seed, index), and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import numpy as np
+from PIL import Image
+
+from processing.rooms.camera import draw_path
+from processing.rooms.layout import Room, build_room
+from processing.rooms.questions import MIN_SHARE, SceneFacts, ask_questions
+from processing.rooms.render import cast_frames, primitive_table, render
+
+__all__ = ["RECIPE", "SPLITS", "make_room", "room_rng"]
+
+SPLITS = ("train", "validation", "test")
+RECIPE = "1"  # part of every cache key; raise it when a change alters what a seed gives
+_MAX_COVER = 0.5  # of a frame by one object
+_MIN_SHOWN = 4  # objects shown well in frame 0
+_MIN_OVERLAP = 0.5  # of a frame's points that fall into the next frame
+_PATHS_PER_ROOM = 60
+
+
+def room_rng(split: str, seed: int, index: int, attempt: int = 0) -> np.random.Generator:
+    """Generator of its own for every room: a hash, so no seed of one split meets a seed of another."""
+    digest = hashlib.sha256(f"{split}/{seed}/{index}/{attempt}".encode()).digest()
+    return np.random.default_rng(np.frombuffer(digest, np.uint32))
+
+
+def _intrinsics(rng: np.random.Generator, size: int) -> np.ndarray:
+    focal = size / 2 / np.tan(np.deg2rad(rng.uniform(58, 74)) / 2)
+    return np.array([[focal, 0, (size - 1) / 2], [0, focal, (size - 1) / 2], [0, 0, 1]])
+
+
+def _next_frame_overlap(depth: np.ndarray, poses: np.ndarray, intrinsics: np.ndarray) -> float:
+    """Smallest share of a frame's points that fall inside the next frame, occlusion not tested."""
+    size, worst = depth.shape[-1], 1.0
+    at = np.arange(0, size, max(1, size // 16))
+    y, x = (g.ravel() for g in np.meshgrid(at, at, indexing="ij"))
+    rays = np.linalg.inv(intrinsics) @ np.stack([x, y, np.ones_like(x)])
+    for i in range(len(poses) - 1):
+        world = poses[i, :3, :3] @ (rays * depth[i, y, x]) + poses[i, :3, 3:]
+        local = poses[i + 1, :3, :3].T @ (world - poses[i + 1, :3, 3:])
+        u, v, z = intrinsics @ local
+        inside = (z > 0) & (np.abs(u / z - size / 2) < size / 2) & (np.abs(v / z - size / 2) < size / 2)
+        worst = min(worst, float(inside.mean()))
+    return worst
+
+
+def _is_good_view(ids: np.ndarray, depth: np.ndarray, poses: np.ndarray, intrinsics: np.ndarray) -> bool:
+    counts = np.stack([np.bincount(frame.ravel(), minlength=256) for frame in ids]) / ids[0].size
+    if counts[:, 1:].max() > _MAX_COVER or (counts[0, 1:] >= MIN_SHARE).sum() < _MIN_SHOWN:
+        return False
+    return _next_frame_overlap(depth, poses, intrinsics) >= _MIN_OVERLAP
+
+
+def _object_rows(room: Room) -> list[dict]:
+    return [
+        {
+            "id": thing.id,
+            "category": thing.category,
+            "colour": thing.colour,
+            "box": [float(x) for x in (*thing.center, *thing.size)],
+            "center": [float(x) for x in thing.center],
+            "size": [float(x) for x in thing.size],
+            "feature": thing.feature,
+            "place": thing.place,
+            "support_id": thing.support_id,
+        }
+        for thing in room.objects
+    ]
+
+
+def _encode(image: np.ndarray, **options) -> dict:
+    """Bytes of an image: PNG for integers, losslessly compressed TIFF for float32."""
+    buffer = io.BytesIO()
+    if image.dtype == np.float32:
+        # 317 is the TIFF predictor tag, 3 its floating-point variant.
+        Image.fromarray(image).save(buffer, "TIFF", compression="tiff_adobe_deflate", tiffinfo={317: 3})
+    else:
+        Image.fromarray(image).save(buffer, "PNG", **options)
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def make_room(split: str, seed: int, index: int, image_size: int, num_frames: int) -> tuple[Room, dict]:
+    """The room and its dataset row. Draws again, deterministically, until a walk shows the room well."""
+    for attempt in range(100):
+        rng = room_rng(split, seed, index, attempt)
+        room, intrinsics = build_room(rng), _intrinsics(rng, image_size)
+        table = primitive_table(room)
+        for _ in range(_PATHS_PER_ROOM):
+            poses = draw_path(rng, room, num_frames)
+            if poses is None:
+                continue
+            views, depth, winner = cast_frames(table, poses, intrinsics, image_size)
+            ids = table.object_id[winner]
+            if _is_good_view(ids, depth, poses, intrinsics):
+                break
+        else:
+            continue
+        rendering = render(room, table, views, depth, winner)
+        objects = _object_rows(room)
+        questions = ask_questions(SceneFacts(objects, ids, poses, room.featured), rng)
+        row = {
+            "scene_id": f"{split}_{seed}_{index:06d}",
+            "frames": [_encode(frame, compress_level=2) for frame in rendering.frames],
+            "depth": [_encode(frame) for frame in rendering.depth],
+            "intrinsics": np.repeat(intrinsics[None], num_frames, axis=0).astype(np.float32),
+            "camera_to_world": poses.astype(np.float32),
+            "instance_ids": [_encode(frame) for frame in rendering.instance_ids],
+            "objects": objects,
+            "questions": questions,
+        }
+        return room, row
+    raise RuntimeError(f"no walk shows room {index} of split {split!r}, seed {seed}; this is a bug, please report it")

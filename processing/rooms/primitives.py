@@ -1,0 +1,135 @@
+"""Solids that furniture is built of, and the arrays a renderer wants them in.
+
+World frame of all rooms: metres, z up, floor at z = 0. A solid is a unit shape (cube of side 2, cylinder of radius 1
+and height 2, sphere of radius 1) scaled by its half sizes, rotated and moved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+__all__ = [
+    "BOX",
+    "CYLINDER",
+    "ELLIPSOID",
+    "Material",
+    "Primitive",
+    "PrimitiveTable",
+    "ball",
+    "box",
+    "cylinder",
+    "yaw_matrix",
+]
+
+BOX, CYLINDER, ELLIPSOID = 0, 1, 2
+
+# Which unit axes become world x, y, z for a solid whose axis of symmetry points along the named one.
+_AXIS_ROTATIONS = {
+    "z": np.eye(3),
+    "x": np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
+    "y": np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]]),
+}
+
+
+@dataclass(frozen=True)
+class Material:
+    """Look of a surface: two sRGB colours in [0, 1] mixed by a named texture.
+
+    `scale` is the size of the texture's repeat in metres; `gloss` in [0, 1] adds a highlight; `emission` adds light of
+    its own; `seed` shifts the pattern so that two equal textures differ.
+    """
+
+    colour: tuple[float, float, float]
+    texture: str = "plain"
+    second: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    scale: float = 0.2
+    gloss: float = 0.0
+    emission: float = 0.0
+    seed: float = 0.0
+
+
+@dataclass(frozen=True)
+class Primitive:
+    """One solid. `bottom` and `top` scale the radius of a cylinder at its two ends (a cone frustum)."""
+
+    kind: int
+    center: np.ndarray
+    half: np.ndarray
+    rotation: np.ndarray
+    material: Material
+    bottom: float = 1.0
+    top: float = 1.0
+
+    def moved(self, yaw: float, offset: np.ndarray) -> Primitive:
+        """The solid after a turn by `yaw` (radians) around the z axis of the frame, then a shift in metres."""
+        turn = yaw_matrix(yaw)
+        return replace(self, center=turn @ self.center + np.asarray(offset), rotation=turn @ self.rotation)
+
+    def extent(self) -> tuple[np.ndarray, np.ndarray]:
+        """Exact axis-aligned bounds, two arrays of shape (3,), metres."""
+        scaled = self.rotation * self.half
+        if self.kind == BOX:
+            reach = np.abs(scaled).sum(axis=1)
+            return self.center - reach, self.center + reach
+        if self.kind == ELLIPSOID:
+            reach = np.sqrt((scaled**2).sum(axis=1))
+            return self.center - reach, self.center + reach
+        radial, axis = np.sqrt((scaled[:, :2] ** 2).sum(axis=1)), scaled[:, 2]
+        high = np.maximum(axis + radial * self.top, -axis + radial * self.bottom)
+        low = np.minimum(axis - radial * self.top, -axis - radial * self.bottom)
+        return self.center + low, self.center + high
+
+
+def yaw_matrix(yaw: float) -> np.ndarray:
+    """Rotation by `yaw` radians around z, (3, 3)."""
+    cos, sin = np.cos(yaw), np.sin(yaw)
+    return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+
+
+def box(center, size, material: Material, yaw: float = 0.0) -> Primitive:
+    """Box of full `size` (dx, dy, dz) around `center`, metres."""
+    return Primitive(BOX, np.array(center, float), np.array(size, float) / 2, yaw_matrix(yaw), material)
+
+
+def cylinder(
+    center, radii, height: float, material: Material, *, bottom: float = 1.0, top: float = 1.0, axis: str = "z"
+) -> Primitive:
+    """Elliptic cylinder or cone frustum of full `height` around `center`; `radii` are the two half axes, metres."""
+    half = np.array([radii[0], radii[1], height / 2], float)
+    return Primitive(CYLINDER, np.array(center, float), half, _AXIS_ROTATIONS[axis], material, bottom, top)
+
+
+def ball(center, radii, material: Material, yaw: float = 0.0) -> Primitive:
+    """Ellipsoid with the three half axes `radii`, metres."""
+    return Primitive(ELLIPSOID, np.array(center, float), np.array(radii, float), yaw_matrix(yaw), material)
+
+
+class PrimitiveTable:
+    """Solids as arrays. Row 0 is the room itself, seen from inside.
+
+    Shape:
+        center (n, 3), half (n, 3), rotation (n, 3, 3), kind (n,), object_id (n,) uint8.
+        unit_from_world (n, 3, 3): linear part of the map that turns a solid into its unit shape.
+        corners (n, 8, 3): corners of the oriented bounding box, world metres.
+    """
+
+    def __init__(self, room_center, room_half, solids: list[tuple[int, Primitive]]):
+        shell = Primitive(
+            BOX, np.asarray(room_center, float), np.asarray(room_half, float), np.eye(3), Material((0, 0, 0))
+        )
+        self.solids = [shell] + [solid for _, solid in solids]
+        self.object_id = np.array([0] + [number for number, _ in solids], np.uint8)
+        self.kind = np.array([s.kind for s in self.solids], np.int8)
+        self.center = np.stack([s.center for s in self.solids])
+        self.half = np.stack([s.half for s in self.solids])
+        self.rotation = np.stack([s.rotation for s in self.solids])
+        self.bottom = np.array([s.bottom for s in self.solids])
+        self.top = np.array([s.top for s in self.solids])
+        self.unit_from_world = self.rotation.transpose(0, 2, 1) / self.half[:, :, None]
+        signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], float)
+        self.corners = self.center[:, None] + np.einsum("nij,nkj->nki", self.rotation, signs * self.half[:, None])
+
+    def __len__(self) -> int:
+        return len(self.solids)

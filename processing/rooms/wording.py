@@ -1,0 +1,98 @@
+"""Words of questions and answers: templates, phrases for objects, numbers."""
+
+from __future__ import annotations
+
+__all__ = ["TEMPLATES", "TYPES", "article", "metres", "object_phrase", "plural", "position_words"]
+
+# "{a}" and "{b}" are objects: `<ground>` in questions that point, a phrase such as "the red chair" in the others.
+TEMPLATES = {
+    "distance": (
+        "How far is {a} from the camera?",
+        "What is the distance from the camera to {a}?",
+        "How many meters away is {a}?",
+    ),
+    "position": (
+        "Where is {a} in meters?",
+        "What is the position of {a}?",
+        "Give the coordinates of {a} seen from the first camera.",
+    ),
+    "closer": (
+        "Which is closer to the camera, {a} or {b}?",
+        "Which one is nearer to the camera, {a} or {b}?",
+        "Of {a} and {b}, which is closer to the camera?",
+    ),
+    "direction": (
+        "Is {a} to the left or to the right of {b}?",
+        "On which side of {b} is {a}, left or right?",
+        "Is {a} to the right or to the left of {b}?",
+    ),
+    "size": (
+        "Which is taller, {a} or {b}?",
+        "Of {a} and {b}, which is taller?",
+        "Which one has the greater height, {a} or {b}?",
+    ),
+    "height": ("How tall is {a}?", "What is the height of {a}?", "How many meters tall is {a}?"),
+    "colour": ("What colour is {a}?", "What is the colour of {a}?", "Which colour does {a} have?"),
+    "counting": (
+        "How many {a} are in the room?",
+        "How many {a} can you see?",
+        "What is the number of {a} in the video?",
+    ),
+    "existence": ("Is there {a} in the room?", "Can you see {a}?", "Does the room have {a}?"),
+    "description": ("Describe {a}.", "What is {a}?", "Say what {a} looks like."),
+    "description_word": ("Describe {a}.", "Say what {a} looks like.", "Tell me more about {a}."),
+    "one": ("Find {a}.", "Where in the video is {a}?", "Point at {a}.", "Which object is {a}?"),
+    "several": ("Find all {a}.", "Where in the video are the {a}?", "Point at every one of the {a}.", "Show all {a}."),
+    "of_colour": (
+        "Find all {a} things.",
+        "Which objects are {a}?",
+        "Point at everything that is {a}.",
+        "Show what is {a}.",
+    ),
+}
+
+TYPES = (
+    "distance",
+    "position",
+    "closer",
+    "direction",
+    "size",
+    "colour",
+    "counting",
+    "existence",
+    "description",
+    "grounding",
+)
+
+_PLURALS = {"box": "boxes", "bench": "benches", "shelf": "shelves", "bookshelf": "bookshelves"}
+
+
+def plural(category: str) -> str:
+    """Plural of a kind of furniture."""
+    return _PLURALS.get(category, category + "s")
+
+
+def article(words: str) -> str:
+    """The words with "a" or "an" in front."""
+    return ("an " if words[0] in "aeiou" else "a ") + words
+
+
+def metres(value: float) -> str:
+    """Length as an answer spells it, such as "2.4 meters"."""
+    return f"{value:.1f} meters"
+
+
+def position_words(point) -> str:
+    """Point as an answer spells it, such as "x 0.4 y -0.2 z 2.4" (metres)."""
+    x, y, z = (round(float(value), 1) + 0.0 for value in point)
+    return f"x {x:.1f} y {y:.1f} z {z:.1f}"
+
+
+def object_phrase(objects: list[dict], wanted: dict) -> str | None:
+    """Words that fit this object and no other of the room, or None. Plants have no colour to be told apart by."""
+    same_kind = [o for o in objects if o["category"] == wanted["category"]]
+    if wanted["category"] != "plant":
+        if sum(o["colour"] == wanted["colour"] for o in same_kind) == 1:
+            return f"the {wanted['colour']} {wanted['category']}"
+        return None
+    return "the plant" if len(same_kind) == 1 else None
