@@ -3,51 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image
 
-__all__ = ["cell_masks", "room_samples"]
+from processing.regions import TokenGrid, regions_from_ids
 
-_MIN_CELL_SHARE = 0.125  # of a cell's pixels
-
-
-def _resized(ids: np.ndarray, size: int) -> np.ndarray:
-    """Nearest-neighbour ids on a size x size grid."""
-    if ids.shape[1:] == (size, size):
-        return ids
-    return np.stack(
-        [np.asarray(Image.fromarray(frame).resize((size, size), Image.Resampling.NEAREST)) for frame in ids]
-    )
-
-
-def cell_masks(instance_ids: np.ndarray, object_ids: list[int], token_grid) -> np.ndarray:
-    """Token cells that show each object.
-
-    A cell counts where at least 12.5 % of its pixels carry the object's id; if no cell of the video reaches that, the
-    cell with the most pixels does. Cells share out the pixels that patches cover: the first
-    patch_size * (image_size // patch_size) rows and columns of the vision input.
-
-    Shape:
-        instance_ids: (V, h, w) uint8.
-        output: (N, V, rows, cols) bool; all False for an object that no pixel shows.
-    """
-    covered = token_grid.image_size // token_grid.patch_size * token_grid.patch_size
-    ids = _resized(instance_ids, token_grid.image_size)[:, :covered, :covered]
-    rows, cols = token_grid.rows, token_grid.cols
-    row_of, column_of = np.arange(covered) * rows // covered, np.arange(covered) * cols // covered
-    cell = row_of[:, None] * cols + column_of
-    area = np.bincount(cell.ravel(), minlength=rows * cols)
-    number = max(object_ids, default=0) + 1
-    views = np.arange(len(ids))[:, None, None]
-    keys = (views * rows * cols + cell) * 256 + ids
-    counts = np.bincount(keys.ravel(), minlength=len(ids) * rows * cols * 256).reshape(len(ids), -1, 256)
-    counts = counts[:, :, : max(number, 1)]
-    masks = np.zeros((len(object_ids), len(ids), rows * cols), bool)
-    for k, n in enumerate(object_ids):
-        share = counts[:, :, n] / area
-        masks[k] = share >= _MIN_CELL_SHARE
-        if not masks[k].any() and share.any():
-            masks[k].ravel()[share.argmax()] = True
-    return masks.reshape(len(object_ids), len(ids), rows, cols)
+__all__ = ["room_samples"]
 
 
 def _chat(question: dict) -> list[dict]:
@@ -57,17 +16,17 @@ def _chat(question: dict) -> list[dict]:
     ]
 
 
-def _pointed_masks(ids: np.ndarray, objects: list[int], token_grid, first_frame_only: bool) -> np.ndarray:
+def _pointed_masks(ids: np.ndarray, objects: list[int], token_grid: TokenGrid, first_frame_only: bool) -> np.ndarray:
     if not first_frame_only:
-        return cell_masks(ids, objects, token_grid)
+        return regions_from_ids(ids, objects, token_grid).numpy()
     masks = np.zeros((len(objects), len(ids), token_grid.rows, token_grid.cols), bool)
-    masks[:, :1] = cell_masks(ids[:1], objects, token_grid)
+    masks[:, :1] = regions_from_ids(ids[:1], objects, token_grid).numpy()
     return masks
 
 
 def room_samples(
     row: dict,
-    token_grid,
+    token_grid: TokenGrid,
     *,
     packed: bool = True,
     reference: str | None = None,
@@ -80,7 +39,7 @@ def room_samples(
 
     Args:
         row: a row of `load_rooms`.
-        token_grid: has `image_size`, `patch_size`, `rows`, `cols`.
+        token_grid: how the model that will see the sample cuts its pictures into tokens.
         packed: one sample for all questions that are not grounding, over one visual prefix; else one each.
         reference: keep questions that point ("region") or name ("word"); None keeps both. Grounding is "word".
         types: keep these question types; None keeps all.
@@ -120,7 +79,7 @@ def room_samples(
         samples.append({**shared, **_talk_sample(group, ids, token_grid, first_frame_only, packed)})
     if ground:
         objects = [o["id"] for o in row["objects"]]
-        masks = cell_masks(ids, objects, token_grid)
+        masks = regions_from_ids(ids, objects, token_grid).numpy()
         seen = masks.any(axis=(1, 2, 3))
         objects = np.array(objects)[seen]
         for question in ground:
@@ -144,7 +103,9 @@ def _draw(questions: list[dict], most: int | None, rng: np.random.Generator | No
     return [questions[i] for i in np.sort(rng.permutation(len(questions))[:most])]
 
 
-def _talk_sample(group: list[dict], ids: np.ndarray, token_grid, first_frame_only: bool, packed: bool) -> dict:
+def _talk_sample(
+    group: list[dict], ids: np.ndarray, token_grid: TokenGrid, first_frame_only: bool, packed: bool
+) -> dict:
     references = [n for question in group for n in question["region_objects"]]
     objects = sorted(set(references))
     sample = {"messages": [_chat(q) for q in group] if packed else _chat(group[0]), "questions": group}
