@@ -35,7 +35,7 @@ class IDE3DConfig(PreTrainedConfig):
 
     Raises:
         StrictDataclassFieldValidationError: A field has a wrong type.
-        ValueError: Sizes or token ids contradict each other.
+        StrictDataclassClassValidationError: Sizes or token ids contradict each other.
     """
 
     model_type = "ide3d"
@@ -100,6 +100,14 @@ class IDE3DConfig(PreTrainedConfig):
         vision, text = self.vision_config, self.text_config
         if self.spatial_pool_stride < 1:
             raise ValueError(f"spatial_pool_stride must be at least 1, got {self.spatial_pool_stride}.")
+        if vision.model_type != "siglip_vision_model":
+            raise ValueError(f"vision_config must be a siglip_vision_model, got {vision.model_type}.")
+        for name in ("image_size", "patch_size"):
+            if not isinstance(getattr(vision, name), int):
+                raise ValueError(
+                    f"vision_config.{name} must be one number, as frames are squashed to a square, got "
+                    f"{getattr(vision, name)}."
+                )
         if vision.image_size < vision.patch_size:
             raise ValueError(
                 f"vision_config.image_size ({vision.image_size}) must be at least vision_config.patch_size "

@@ -50,6 +50,35 @@ def pool_regions(frame_features: torch.Tensor, region_masks: torch.Tensor) -> tu
     return features / tokens.clamp(min=1).unsqueeze(-1).to(features.dtype), tokens == 0
 
 
+def complete_region_valid(region_masks: torch.Tensor, region_valid: torch.Tensor | None) -> torch.Tensor:
+    """Which regions are no padding, all of them by default, checked against the masks.
+
+    Args:
+        region_masks (`torch.Tensor` of shape `(batch_size, num_regions, num_frames, rows, cols)`, bool): Cells.
+        region_valid (`torch.Tensor` of shape `(batch_size, num_regions)`, bool, *optional*): Padding is False.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_regions)`, bool, on the device of the masks.
+
+    Raises:
+        ValueError: One of the two has another shape.
+    """
+    if region_masks.ndim != 5:
+        raise ValueError(
+            "region_masks must have shape (batch_size, num_regions, num_frames, rows, cols), got "
+            f"{tuple(region_masks.shape)}."
+        )
+    expected = region_masks.shape[:2]
+    if region_valid is None:
+        return torch.ones(expected, dtype=torch.bool, device=region_masks.device)
+    if region_valid.shape != expected:
+        raise ValueError(
+            f"region_valid must have shape {tuple(expected)}, batch and regions of region_masks, got "
+            f"{tuple(region_valid.shape)}."
+        )
+    return region_valid.to(region_masks.device).bool()
+
+
 def select_region_references(
     is_ground: torch.Tensor, region_valid: torch.Tensor, has_query: torch.Tensor | None = None
 ) -> torch.Tensor:
@@ -85,7 +114,15 @@ def locate_references(is_ground: torch.Tensor, region_references: torch.Tensor) 
 
     Returns:
         `torch.Tensor` of shape `(batch_size, sequence_length)`, long.
+
+    Raises:
+        ValueError: `region_references` has another shape.
     """
+    if region_references.ndim != 2 or region_references.shape[0] != is_ground.shape[0]:
+        raise ValueError(
+            f"region_references must have shape ({is_ground.shape[0]}, num_references), one row per sample, got "
+            f"{tuple(region_references.shape)}."
+        )
     padded = nn.functional.pad(region_references, (0, 1), value=-1)  # every later `<ground>` refers to none
     ordinal = (is_ground.cumsum(-1) - 1).clamp(min=0, max=padded.shape[1] - 1)
     return padded.gather(1, ordinal).masked_fill(~is_ground, -1)
@@ -151,6 +188,7 @@ class GroundingHead(nn.Module):
 
 __all__ = [
     "GroundingHead",
+    "complete_region_valid",
     "gather_frame_features",
     "locate_references",
     "pool_regions",

@@ -87,13 +87,13 @@ def check_weight_files(folder: Path) -> None:
             expected = 8 + int.from_bytes(stream.read(8), "little")  # the first 8 bytes are the size of the header
             if expected <= size:
                 try:
-                    entries = json.loads(stream.read(expected - 8))
+                    tensors = [entry for entry in json.loads(stream.read(expected - 8)).values() if "dtype" in entry]
                 except ValueError as error:
                     raise OSError(f"{file} is no safetensors file: its header cannot be read.") from error
-                expected += max((entry["data_offsets"][1] for entry in entries.values() if "dtype" in entry), default=0)
+                expected += max((entry["data_offsets"][1] for entry in tensors), default=0)
         if size < expected:
             raise OSError(
-                f"{file} is truncated: it has {size} bytes, its header announces {expected}. Copy or download it again."
+                f"{file} is truncated: it has {size} bytes, its header says {expected}. Copy or download it again."
             )
 
 

@@ -1,0 +1,147 @@
+"""The config: round trips, defaults, derived sizes, and errors for what cannot work."""
+
+import json
+import math
+
+import pytest
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
+from transformers import AutoConfig, Qwen2Config, SiglipVisionConfig
+
+from modeling_ide3d import IDE3DConfig
+
+
+def test_dict_round_trip_is_equal(tiny_config):
+    config = tiny_config(spatial_pool_stride=3, vision_feature_layer=1)
+    again = IDE3DConfig.from_dict(config.to_dict())
+    assert again.to_dict() == config.to_dict()
+    assert isinstance(again.vision_config, SiglipVisionConfig)
+    assert isinstance(again.text_config, Qwen2Config)
+
+
+def test_json_string_names_every_part(tiny_config):
+    config = tiny_config(grounding_temperature=0.5)
+    written = json.loads(config.to_json_string())
+    assert written["model_type"] == "ide3d"
+    assert written["grounding_temperature"] == 0.5
+    assert written["text_config"]["model_type"] == "qwen2"
+    assert written["vision_config"]["model_type"] == "siglip_vision_model"
+
+
+def test_file_round_trip_through_both_loaders(tiny_config, tmp_path):
+    config = tiny_config(detach_region_references=False, tie_word_embeddings=True)
+    config.save_pretrained(tmp_path)
+    for loader in (IDE3DConfig, AutoConfig):
+        loaded = loader.from_pretrained(tmp_path)
+        assert type(loaded) is IDE3DConfig
+        assert loaded.to_json_string() == config.to_json_string()
+
+
+def test_parts_load_from_the_folder_of_the_whole(tiny_config, tmp_path):
+    config = tiny_config()
+    config.save_pretrained(tmp_path)
+    assert SiglipVisionConfig.from_pretrained(tmp_path).image_size == config.vision_config.image_size
+    assert Qwen2Config.from_pretrained(tmp_path).hidden_size == config.text_config.hidden_size
+
+
+def test_overrides_at_load(tiny_config, tmp_path):
+    tiny_config().save_pretrained(tmp_path)
+    assert IDE3DConfig.from_pretrained(tmp_path, grounding_temperature=0.2).grounding_temperature == 0.2
+
+
+def test_parts_given_as_objects_are_kept(tiny_config):
+    source = tiny_config()
+    config = IDE3DConfig(
+        vision_config=source.vision_config,
+        text_config=source.text_config,
+        image_token_id=10,
+        video_token_id=11,
+        ground_token_id=12,
+    )
+    assert config.text_config is source.text_config
+    assert config.get_text_config() is source.text_config
+
+
+def test_defaults_are_those_of_the_paper():
+    config = IDE3DConfig()
+    assert config.patch_grid == (27, 27)
+    assert config.token_grid == (14, 14)
+    assert config.tokens_per_frame == 210
+    assert config.vision_config.num_hidden_layers == 26
+    assert config.vision_config.vision_use_head is False
+    assert config.grounding_temperature == 0.07
+
+
+@pytest.mark.parametrize(("image_size", "patch_size", "stride"), [(70, 14, 2), (72, 14, 2), (64, 16, 1), (98, 14, 3)])
+def test_token_grid_follows_the_sizes(tiny_config, image_size, patch_size, stride):
+    config = tiny_config(vision={"image_size": image_size, "patch_size": patch_size}, spatial_pool_stride=stride)
+    patches = image_size // patch_size
+    cells = math.ceil(patches / stride)
+    assert config.patch_grid == (patches, patches)
+    assert config.token_grid == (cells, cells)
+    assert config.tokens_per_frame == cells * (cells + 1)
+
+
+@pytest.mark.parametrize("text", [{"model_type": "llama"}, {"model_type": "qwen3", "head_dim": 12}])
+def test_other_language_models_by_model_type(tiny_config, text):
+    config = tiny_config(text=text)
+    assert config.text_config.model_type == text["model_type"]
+    assert IDE3DConfig.from_dict(config.to_dict()).text_config.model_type == text["model_type"]
+
+
+def test_tied_language_model_ties_the_head(tiny_config):
+    assert tiny_config(text={"tie_word_embeddings": True}).tie_word_embeddings is True
+    assert tiny_config().tie_word_embeddings is False
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("video_token_id", "101"),
+        ("spatial_pool_stride", 2.5),
+        ("grounding_temperature", "warm"),
+        ("spatial_pool_mode", "nearest-ish"),
+        ("detach_region_references", "yes"),
+        ("vision_config", 14),
+    ],
+)
+def test_wrong_type_raises_and_names_the_field(tiny_config, field, value):
+    with pytest.raises(StrictDataclassFieldValidationError, match=field):
+        tiny_config(**{field: value}) if field != "vision_config" else IDE3DConfig(vision_config=value)
+
+
+def test_wrong_type_raises_on_assignment(tiny_config):
+    config = tiny_config()
+    with pytest.raises(StrictDataclassFieldValidationError, match="ground_token_id"):
+        config.ground_token_id = "<ground>"
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"spatial_pool_stride": 0}, "spatial_pool_stride must be at least 1, got 0"),
+        ({"vision": {"image_size": 10}}, "image_size .10. must be at least"),
+        ({"vision": {"image_size": [70, 84]}}, "image_size must be one number"),
+        ({"vision": {"model_type": "clip_vision_model"}}, "must be a siglip_vision_model, got clip_vision_model"),
+        ({"vision_feature_layer": 3}, r"vision_feature_layer must lie in \[-3, 2\]"),
+        ({"vision_feature_layer": -4}, r"vision_feature_layer must lie in \[-3, 2\]"),
+        ({"image_token_id": 101}, "must differ"),
+        ({"ground_token_id": 120}, r"ground_token_id must lie in \[0, 120\)"),
+        ({"video_token_id": -1}, r"video_token_id must lie in \[0, 120\)"),
+        ({"grounding_temperature": 0.0}, "grounding_temperature must be positive"),
+    ],
+)
+def test_contradictions_raise_at_birth(tiny_config, fields, message):
+    with pytest.raises(StrictDataclassClassValidationError, match=message):
+        tiny_config(**fields)
+
+
+def test_contradictions_raise_before_saving(tiny_config, tmp_path):
+    config = tiny_config()
+    config.text_config.vocab_size = 50
+    with pytest.raises(StrictDataclassClassValidationError, match="vocabulary of text_config"):
+        config.save_pretrained(tmp_path)
+
+
+def test_positional_arguments_are_refused():
+    with pytest.raises((TypeError, ValueError), match="positional|keyword"):
+        IDE3DConfig({"hidden_size": 32})
