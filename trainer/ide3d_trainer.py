@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer
-from transformers.trainer_pt_utils import nested_gather
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from trainer.geometry_criterion import GeometryCriterion
@@ -88,7 +87,7 @@ class IDE3DTrainer(Trainer):
         """Add the mean of every term since the last log, over all processes."""
         for key, mode, prefix in (("loss", "train", ""), ("eval_loss", "eval", "eval_")):
             if key in logs and mode in self._term_sums:
-                sums = nested_gather(self._term_sums.pop(mode).unsqueeze(0)).sum(0)
+                sums = self.accelerator.gather(self._term_sums.pop(mode).unsqueeze(0)).sum(0)
                 for name, (total, count) in zip(self._term_names, sums.tolist(), strict=True):
                     if count:
                         logs[f"{prefix}{name}"] = round(total / count, 6)
