@@ -108,7 +108,12 @@ def test_pair_lists_of_several_samples_are_flattened_sample_by_sample(tensors, r
     batch = torch.stack((poses, poses, poses))
     valid = torch.zeros(batch.shape[:2], dtype=torch.bool)
     valid[0] = True  # All frames; the second sample has the frames of its three pairs, the third has no geometry.
-    second = [i for b, *pair in zip(merged["batch_indices"], merged["frame_i"], merged["frame_j"]) for i in pair if b]
+    second = [
+        i
+        for b, *pair in zip(merged["batch_indices"], merged["frame_i"], merged["frame_j"], strict=True)
+        for i in pair
+        if b
+    ]
     valid[1, second] = True
     pairs = select_frame_pairs(batch, valid=valid, protocol="paper", identity_pairs=True)
     kept = pairs.select((pairs.batch == 0) | (pairs.source != pairs.target))

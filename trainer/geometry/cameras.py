@@ -1,5 +1,7 @@
 """Pinhole cameras: from depth to points, from points to pixels, and between views."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -85,7 +87,7 @@ def transform_points(transform: Tensor, points: Tensor) -> Tensor:
             f"got {tuple(transform.shape)} and {tuple(points.shape)}."
         )
     transform, points = to_float(transform), to_float(points)
-    flat = points.reshape(*leading, -1, 3)
+    flat = points.reshape(*leading, math.prod(points.shape[len(leading) : -1]), 3)
     moved = flat @ transform[..., :3, :3].mT + transform[..., None, :3, 3]
     return moved.reshape(points.shape)
 

@@ -11,7 +11,7 @@ NORMAL_EPSILON = 1e-8  # Official: least length a cross product is divided by.
 
 
 def compute_normal_maps(points: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Four normals of every pixel, from the differences to its neighbours: up x left, left x down, down x right, right x up.
+    """Four normals of every pixel, from its neighbours: up x left, left x down, down x right, right x up.
 
     Points outside the map are zero, as in the official `point_map_to_normal`, and their normals are not valid.
 
