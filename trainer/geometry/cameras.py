@@ -161,7 +161,7 @@ def scale_intrinsics(intrinsics: Tensor, scale_x: float | Tensor, scale_y: float
     """Intrinsics of the image resized by `scale_x` (width) and `scale_y` (height, as `scale_x` if None).
 
     Integer coordinates are pixel centres, so a resize by s moves the pixel u to (u + 0.5) s - 0.5: the focal lengths
-    are multiplied by s and the centre moves like every other pixel. The original scales the centre by s alone.
+    are multiplied by s and the centre moves like every other pixel.
 
     Shape:
         intrinsics: (..., 3, 3), pixels.

@@ -34,8 +34,8 @@ def filter_upper_tail(values: Tensor, valid_range: float) -> Tensor:
 
     Values at or above the `valid_range` quantile become 0 and the kept ones are multiplied by n / kept; nothing
     happens unless more than 1,000 would be kept. The threshold is the k-th smallest value, k = round(valid_range (n -
-    1)) + 1 (half to even); with more than a million values it is taken from every ceil(n / 1e6)-th of them. Official
-    `torch_quantile` and `filter_by_quantile`, without their clamp.
+    1)) + 1 (half to even); with more than a million values it is taken from every ceil(n / 1e6)-th of them. Official quantile filter,
+    without its clamp.
 
     Shape:
         values: (n,).

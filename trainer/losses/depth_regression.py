@@ -40,7 +40,7 @@ class DepthRegressionLoss(nn.Module):
     The first two drop their largest 2% (`valid_range`), if more than 1,000 values remain. Fewer than 100 valid pixels
     in the batch: all terms are a zero that stays in the graph.
 
-    Source: 3D-IDE (arXiv 2604.03296), L_geometry; official `compute_depth_loss` and `regression_loss`. Constants are
+    Source: 3D-IDE (arXiv 2604.03296), L_geometry; official `MultitaskLoss` and `regression_loss`. Constants are
     theirs.
 
     Differs between the protocols, and why:
