@@ -95,8 +95,8 @@ def select_frame_pairs(
 ) -> FramePairs:
     """Choose the frame pairs of a batch.
 
-    Source: 3D-IDE, frame pairs; official neighbour and overlap modes. Order: by sample, by source frame, forward offsets
-    ascending and then backward offsets ("neighbor"), or best score first ("overlap").
+    Source: 3D-IDE, frame pairs; official neighbour and overlap modes. Order: by sample, by source frame, forward
+    offsets ascending and then backward offsets ("neighbor"), or best score first ("overlap").
     Differs in "clean": a frame without partner is left out instead of being paired with itself, and poses must be
     rigid.
 

@@ -33,9 +33,9 @@ def filter_upper_tail(values: Tensor, valid_range: float) -> Tensor:
     """Cut the largest values without changing the length, so that the mean becomes the mean of the kept ones.
 
     Values at or above the `valid_range` quantile become 0 and the kept ones are multiplied by n / kept; nothing
-    happens unless more than 1,000 would be kept. The threshold is the k-th smallest value, k = round(valid_range (n -
-    1)) + 1 (half to even); with more than a million values it is taken from every ceil(n / 1e6)-th of them. Official quantile filter,
-    without its clamp.
+    happens unless more than 1,000 would be kept. The threshold is the k-th smallest value with
+    k = round(valid_range (n - 1)) + 1, half to even. With more than a million values it is taken from every
+    ceil(n / 1e6)-th of them. Official quantile filter, without its clamp.
 
     Shape:
         values: (n,).
