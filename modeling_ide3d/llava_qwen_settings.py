@@ -1,0 +1,197 @@
+"""What an original LLaVA-Qwen checkpoint says about itself: config, tokenizer, generation settings."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+from transformers.utils import GENERATION_CONFIG_NAME
+
+from modeling_ide3d.configuration_ide3d import IDE3DConfig
+
+PLACEHOLDERS = {"image_token_id": "<image>", "video_token_id": "<video>", "ground_token_id": "<ground>"}
+
+DEFAULT_POOL_STRIDE = 2
+DEFAULT_TEMPERATURE = 0.07
+
+# The original takes the sizes of its tower from the name on the Hub.
+VISION_TOWERS = {
+    "google/siglip-so400m-patch14-384": {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 27,
+        "num_attention_heads": 16,
+        "image_size": 384,
+        "patch_size": 14,
+    }
+}
+TEXT_KEYS = (
+    "vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads hidden_act "
+    "max_position_embeddings initializer_range rms_norm_eps use_cache rope_theta use_sliding_window "
+    "sliding_window max_window_layers attention_dropout pad_token_id bos_token_id eos_token_id"
+).split()
+# Value that the original assumes where its config says nothing, and the only one that this model computes.
+SUPPORTED_SETTINGS = {
+    "mm_projector_type": ("linear", "mlp2x_gelu"),
+    "mm_newline_position": ("one_token", "grid"),
+    "mm_patch_merge_type": ("flat", "spatial_unpad"),
+    "mm_spatial_pool_mode": ("bilinear", "bilinear"),
+    "mm_vision_select_feature": ("patch", "patch"),
+    "mm_resampler_type": (None, None),
+}
+
+
+def read_original_config(source: Path) -> dict[str, Any]:
+    """Config of an original checkpoint.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is not JSON, of another model, or asks for something that this model does not compute.
+    """
+    path = source / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} does not exist. source_dir must be a folder with an original checkpoint; "
+            "`huggingface_hub.snapshot_download` makes one from a name on the Hub."
+        )
+    try:
+        original = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}). Download it again.") from error
+    if original.get("model_type") != "llava_qwen":
+        raise ValueError(f'{path} must have model_type "llava_qwen", got {original.get("model_type")!r}.')
+    for key, (assumed, supported) in SUPPORTED_SETTINGS.items():
+        if original.get(key, assumed) != supported:
+            raise ValueError(f"{key} must be {supported!r}, got {original.get(key, assumed)!r}: not this model.")
+    if original.get("ground_head_type") not in (None, "infonce"):
+        raise ValueError(f'ground_head_type must be "infonce" or absent, got {original["ground_head_type"]!r}.')
+    return original
+
+
+def load_tokenizer(source: Path, staging: Path) -> PreTrainedTokenizerBase | None:
+    """Tokenizer beside the weights, None where there is none. `staging` is a folder for temporary files."""
+    names = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+    files = [source / name for name in (*names, "added_tokens.json") if (source / name).is_file()]
+    if not any(file.name in ("tokenizer.json", "vocab.json") for file in files):
+        return None
+    # Read from a folder of its own: the config beside the original files is of a type nobody has registered.
+    folder = staging / "tokenizer"
+    folder.mkdir()
+    for file in files:
+        shutil.copy(file, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    shutil.rmtree(folder)
+    # The processor's own template knows videos; one saved with the tokenizer would hide it.
+    tokenizer.chat_template = None
+    return tokenizer
+
+
+def build_config(
+    original: dict[str, Any],
+    token_ids: dict[str, int],
+    vocab_size: int,
+    vision_config: dict[str, Any] | None = None,
+) -> IDE3DConfig:
+    """Config of the converted model.
+
+    Args:
+        original: Config of the original checkpoint.
+        token_ids: Ids of the placeholders.
+        vocab_size: Rows of the converted embedding.
+        vision_config: Sizes of the original vision tower, all layers counted, where its name does not tell them.
+
+    Raises:
+        ValueError: The sizes of the vision tower are not known, or sizes contradict each other.
+    """
+    name = original.get("mm_vision_tower")
+    vision = vision_config or original.get("oracle_vision_config") or VISION_TOWERS.get(name)
+    if vision is None:
+        raise ValueError(
+            f"The sizes of the vision tower {name!r} are not known; known towers: {sorted(VISION_TOWERS)}. "
+            "Pass vision_config, the config of the original tower."
+        )
+    # Official: the last encoder layer is deleted and the pooling head is not built.
+    vision = {
+        **vision,
+        "model_type": "siglip_vision_model",
+        "num_hidden_layers": vision["num_hidden_layers"] - 1,
+        "vision_use_head": False,
+    }
+    text = {key: original[key] for key in TEXT_KEYS if key in original}
+    scaling = original.get("rope_scaling")
+    if scaling is not None and (scaling.get("rope_type") or scaling.get("type")) != "mrope":
+        # Official: rotation over three axes with equal positions on all of them, which is the ordinary one.
+        text["rope_scaling"] = scaling
+    return IDE3DConfig(
+        vision_config=vision,
+        text_config={**text, "model_type": "qwen2", "vocab_size": vocab_size},
+        spatial_pool_stride=original.get("mm_spatial_pool_stride", DEFAULT_POOL_STRIDE),
+        spatial_pool_mode="bilinear",
+        grounding_temperature=original.get("ground_head_temperature", DEFAULT_TEMPERATURE),
+        tie_word_embeddings=bool(original.get("tie_word_embeddings", False)),
+        **token_ids,
+    )
+
+
+def choose_token_ids(original: dict[str, Any], tokenizer: PreTrainedTokenizerBase | None) -> dict[str, int]:
+    """Ids of the placeholders: those of the tokenizer, which gets them in place, or free ones of the vocabulary.
+
+    Raises:
+        ValueError: Config and tokenizer disagree about `<ground>`.
+    """
+    ground = original.get("ground_token_ids") or []
+    if len(ground) > 1:
+        raise ValueError(f"ground_token_ids must hold one id, got {ground}.")
+    if tokenizer is not None:
+        tokenizer.add_special_tokens(
+            {"extra_special_tokens": list(PLACEHOLDERS.values())}, replace_extra_special_tokens=False
+        )
+        ids = {name: tokenizer.convert_tokens_to_ids(token) for name, token in PLACEHOLDERS.items()}
+        found = ids["ground_token_id"]
+        if ground and found != ground[0]:
+            raise ValueError(
+                f"ground_token_ids is {ground}, but the tokenizer gives <ground> the id {found}: the tokenizer files "
+                "belong to another checkpoint."
+            )
+        return ids
+    taken = set(ground)
+    for key in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        value = original.get(key)
+        taken.update(value if isinstance(value, list) else [value])
+    # From the top: spare rows of the embedding lie behind the words.
+    free = (token for token in reversed(range(original["vocab_size"])) if token not in taken)
+    ids = {"video_token_id": next(free), "image_token_id": next(free)}
+    ids["ground_token_id"] = ground[0] if ground else next(free)
+    return ids
+
+
+def write_settings(source: Path, folder: Path, config: IDE3DConfig, tokenizer: PreTrainedTokenizerBase | None) -> None:
+    """Write config, generation config and, where there is a tokenizer, tokenizer and processor config."""
+    config.save_pretrained(folder)
+    if (source / GENERATION_CONFIG_NAME).is_file():
+        shutil.copy(source / GENERATION_CONFIG_NAME, folder)
+    else:
+        text = config.text_config
+        generation = GenerationConfig(
+            bos_token_id=text.bos_token_id, eos_token_id=text.eos_token_id, pad_token_id=text.pad_token_id
+        )
+        generation.save_pretrained(folder)
+    if tokenizer is None:
+        return
+    tokenizer.save_pretrained(folder)
+    size = {"height": config.vision_config.image_size, "width": config.vision_config.image_size}
+    normalization = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    processor = {
+        "processor_class": "IDE3DProcessor",
+        "patch_size": config.vision_config.patch_size,
+        "image_size": config.vision_config.image_size,
+        "spatial_pool_stride": config.spatial_pool_stride,
+        **{name.removesuffix("_id"): token for name, token in PLACEHOLDERS.items()},
+        "image_processor": {"image_processor_type": "SiglipImageProcessor", "size": size, **normalization},
+        "video_processor": {"video_processor_type": "IDE3DVideoProcessor", "size": size, **normalization},
+    }
+    (folder / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+
+
+__all__ = ["build_config", "choose_token_ids", "load_tokenizer", "read_original_config", "write_settings"]
