@@ -89,6 +89,21 @@ class GeometricValidatorConfig(PreTrainedConfig):
         }
         return cls.from_vision_config(vision_config, **{**defaults, **overrides})
 
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, torch.Tensor], **overrides) -> "GeometricValidatorConfig":
+        """Widths of given weights; what shapes do not tell (patch size, layers, strides) comes from the arguments."""
+        weights = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
+        hidden, vision = weights["decoder.projection.0.weight"]
+        widths = {
+            "vision_hidden_size": vision,
+            "projection_hidden_size": hidden,
+            "projection_size": weights["decoder.projection.2.weight"][0],
+            "features": weights["decoder.head.level_convs.0.weight"][0],
+            "out_channels": tuple(weights[f"decoder.head.projections.{i}.weight"][0] for i in range(NUM_LEVELS)),
+            "head_features": weights["decoder.head.pixel_conv.weight"][0],
+        }
+        return cls(**{**widths, **overrides})
+
     def validate_architecture(self):
         """Check what types cannot say: number of levels, widths, strides."""
         super().validate_architecture()

@@ -21,16 +21,7 @@ def load_validator(tensors: dict[str, torch.Tensor], **config) -> GeometricValid
     """Validator with the golden weights; its sizes are those of the weights."""
     weights = {key: value for key, value in tensors.items() if key.startswith("dpt_module.")}
     state_dict = convert_original_state_dict(weights)
-    hidden, vision = state_dict["decoder.projection.0.weight"].shape
-    config = GeometricValidatorConfig(
-        vision_hidden_size=vision,
-        projection_hidden_size=hidden,
-        projection_size=state_dict["decoder.projection.2.weight"].shape[0],
-        features=state_dict["decoder.head.level_convs.0.weight"].shape[0],
-        out_channels=tuple(state_dict[f"decoder.head.projections.{level}.weight"].shape[0] for level in range(4)),
-        head_features=state_dict["decoder.head.pixel_conv.weight"].shape[0],
-        **config,
-    )
+    config = GeometricValidatorConfig.from_state_dict(state_dict, **config)
     validator = GeometricValidator(config)
     validator.load_state_dict(state_dict, strict=True)
     return validator
