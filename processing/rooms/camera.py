@@ -6,22 +6,27 @@ import numpy as np
 
 from processing.rooms.layout import Room
 
-__all__ = ["draw_path", "look_at", "path_is_free"]
+__all__ = ["draw_path", "look_at", "path_is_free", "path_shows"]
 
 _CLEARANCE = 0.22  # metres between the lens and any bounding box
 
 
-def look_at(position: np.ndarray, target: np.ndarray, roll: float = 0.0) -> np.ndarray:
-    """camera_to_world (4, 4), OpenCV axes, of a camera at `position` that looks at `target`; roll in radians."""
-    forward = (target - position) / np.linalg.norm(target - position)
-    right = np.cross(forward, [0.0, 0.0, 1.0])
-    right /= np.linalg.norm(right)
+def look_at(positions: np.ndarray, targets: np.ndarray, rolls: np.ndarray) -> np.ndarray:
+    """Cameras at positions (V, 3) that look at targets (V, 3), with rolls (V,) in radians.
+
+    Returns:
+        camera_to_world (V, 4, 4), OpenCV axes.
+    """
+    forward = targets - positions
+    forward /= np.linalg.norm(forward, axis=1, keepdims=True)
+    right = np.stack([forward[:, 1], -forward[:, 0], np.zeros(len(forward))], axis=1)  # forward x up
+    right /= np.linalg.norm(right, axis=1, keepdims=True)
     down = np.cross(forward, right)
-    cos, sin = np.cos(roll), np.sin(roll)
-    pose = np.eye(4)
-    pose[:3, 0], pose[:3, 1] = cos * right + sin * down, cos * down - sin * right
-    pose[:3, 2], pose[:3, 3] = forward, position
-    return pose
+    cos, sin = np.cos(rolls)[:, None], np.sin(rolls)[:, None]
+    poses = np.tile(np.eye(4), (len(positions), 1, 1))
+    poses[:, :3, 0], poses[:, :3, 1] = cos * right + sin * down, cos * down - sin * right
+    poses[:, :3, 2], poses[:, :3, 3] = forward, positions
+    return poses
 
 
 def path_is_free(room: Room, positions: np.ndarray) -> bool:
@@ -30,11 +35,19 @@ def path_is_free(room: Room, positions: np.ndarray) -> bool:
     away = area[:2] - np.abs(positions[:, :2])
     if (away < _CLEARANCE).any() or (positions[:, 2] > room.shell.height - 0.3).any():
         return False
-    for thing in room.objects:
-        inside = (positions > thing.low - _CLEARANCE) & (positions < thing.high + _CLEARANCE)
-        if inside.all(axis=1).any():
-            return False
-    return True
+    low, high = np.array([thing.low for thing in room.objects]), np.array([thing.high for thing in room.objects])
+    inside = (positions[:, None] > low - _CLEARANCE) & (positions[:, None] < high + _CLEARANCE)
+    return not inside.all(axis=2).any()
+
+
+def path_shows(poses: np.ndarray, intrinsics: np.ndarray, points: list[np.ndarray], size: int) -> bool:
+    """Whether every point (3,) falls into some frame of a path, occlusion aside."""
+    if not points:
+        return True
+    offsets = np.array(points)[None] - poses[:, None, :3, 3]
+    u, v, z = np.moveaxis(offsets @ poses[:, :3, :3] @ intrinsics.T, -1, 0)
+    inside = (z > 0) & (np.abs(u - z * size / 2) < z * size / 2) & (np.abs(v - z * size / 2) < z * size / 2)
+    return bool(inside.any(axis=0).all())
 
 
 def draw_path(rng: np.random.Generator, room: Room, num_frames: int) -> np.ndarray | None:
@@ -53,14 +66,16 @@ def draw_path(rng: np.random.Generator, room: Room, num_frames: int) -> np.ndarr
     bend = rng.uniform(-0.5, 0.2)
     flat = start + tangent * length * time[:, None] + heading * bend * (time**2)[:, None]
     phase = rng.uniform(0, 2 * np.pi, 3)
-    height = rng.uniform(1.05, 1.95) + 0.05 * np.sin(time * 5 + phase[0]) + rng.uniform(-0.2, 0.2) * time
+    height = rng.uniform(0.95, 1.75) + 0.05 * np.sin(time * 5 + phase[0]) + rng.uniform(-0.2, 0.2) * time
     positions = np.concatenate([flat, height[:, None]], axis=1)
     if not path_is_free(room, positions):
         return None
-    focus = np.array([*(rng.uniform(-0.35, 0.35, 2) * half), rng.uniform(0.4, 1.35)])
+    ahead = [o.center for o in room.objects if (o.center[:2] - start) @ heading < -0.8]
+    if len(ahead) < 3:
+        return None
+    chosen = [ahead[i] for i in rng.permutation(len(ahead))[:3]] + [o.center for o in room.featured_objects]
+    focus = np.mean(chosen, axis=0) + rng.normal(0, 0.15, 3)
+    focus[2] = 0.4 * focus[2] + 0.6 * rng.uniform(0.2, 1.9)
     drift = rng.uniform(-0.6, 0.6, 3) * np.array([1, 1, 0.3])
-    poses = []
-    for i in range(num_frames):
-        sway = 0.07 * np.sin(time[i] * np.array([6.0, 7.0, 8.0]) + phase)
-        poses.append(look_at(positions[i], focus + drift * time[i] + sway, 0.02 * np.sin(time[i] * 6 + phase[1])))
-    return np.stack(poses)
+    sway = 0.07 * np.sin(time[:, None] * np.array([6.0, 7.0, 8.0]) + phase)
+    return look_at(positions, focus + drift * time[:, None] + sway, 0.02 * np.sin(time * 6 + phase[1]))

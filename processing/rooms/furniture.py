@@ -7,11 +7,12 @@ metres.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from processing.rooms.palette import DARK_METAL, METAL, named_colour, painted, pick, plain_wood, shade, upholstered
-from processing.rooms.primitives import Material, Primitive, ball, box, cylinder
+from processing.rooms.primitives import Material, Primitive, ball, bounds, box, cylinder
 
 __all__ = ["FLOOR_PIECES", "Piece", "Support"]
 
@@ -35,10 +36,10 @@ class Piece:
     feature: str = ""
     supports: list[Support] = field(default_factory=list)
 
+    @cached_property
     def extent(self) -> tuple[np.ndarray, np.ndarray]:
-        """Bounds over all parts in the frame they are in, two arrays (3,), metres."""
-        bounds = [part.extent() for part in self.parts]
-        return np.min([low for low, _ in bounds], axis=0), np.max([high for _, high in bounds], axis=0)
+        """Bounds over all parts in the local frame, two arrays (3,), metres."""
+        return bounds(self.parts)
 
 
 def _four_legs(
@@ -123,7 +124,7 @@ def _padded_seat(rng: np.random.Generator, colour: str, category: str, width: fl
         parts.append(box((x, -0.1, seat - 0.07), (inner - 0.015, d - 0.2, 0.14), soft))
         parts.append(box((x, d / 2 - 0.25, seat + back * 0.45), (inner - 0.02, 0.12, back * 0.85), soft))
     if rng.random() < 0.5:
-        tone = named_colour(rng, pick(rng, ("white", "orange", "yellow", "blue")))
+        tone = pick(rng, ((0.80, 0.74, 0.66), (0.58, 0.60, 0.60), (0.68, 0.58, 0.52)))
         x = (width / 2 - arm - 0.17) * pick(rng, (-1, 1)) if cushions > 1 else 0.0
         parts.append(
             box((x, d / 2 - 0.36, seat + 0.15), (0.3, 0.1, 0.28), upholstered(rng, tone), yaw=rng.uniform(-0.2, 0.2))
@@ -316,8 +317,9 @@ def lamp(rng: np.random.Generator, colour: str) -> Piece:
 
 
 def plant(rng: np.random.Generator, colour: str) -> Piece:
-    """Potted plant; `colour` is the pot's, the plant itself counts as green."""
-    pot = Material(named_colour(rng, colour), "plain", gloss=0.3)
+    """Potted plant. It is green whatever `colour` asks for, and its pot has no colour with a name."""
+    tone = pick(rng, ((0.66, 0.46, 0.36), (0.60, 0.58, 0.55), (0.42, 0.40, 0.40), (0.76, 0.70, 0.62)))
+    pot = Material(tone, "plain", gloss=0.3)
     r, h, tall = rng.uniform(0.12, 0.2), rng.uniform(0.2, 0.38), rng.uniform(0.4, 1.1)
     leaf = Material((0.16, 0.42, 0.16), "leaves", (0.38, 0.60, 0.24), 0.07, seed=rng.uniform(0, 50))
     stem = Material((0.36, 0.27, 0.16))

@@ -8,10 +8,13 @@ import io
 import numpy as np
 from PIL import Image
 
-from processing.rooms.camera import draw_path
-from processing.rooms.layout import Room, build_room
-from processing.rooms.questions import MIN_SHARE, SceneFacts, ask_questions
-from processing.rooms.render import cast_frames, primitive_table, render
+from processing.rooms.camera import draw_path, path_shows
+from processing.rooms.layout import COUNTABLE, Room, build_room
+from processing.rooms.palette import pick
+from processing.rooms.primitives import PrimitiveTable
+from processing.rooms.questions import CLEAR_SHARE, MIN_SHARE, SceneFacts, ask_questions
+from processing.rooms.raycast import cast_view
+from processing.rooms.render import pinhole_view, primitive_table, render
 
 __all__ = ["RECIPE", "SPLITS", "make_room", "room_rng"]
 
@@ -20,7 +23,8 @@ RECIPE = "1"  # part of every cache key; raise it when a change alters what a se
 _MAX_COVER = 0.5  # of a frame by one object
 _MIN_SHOWN = 4  # objects shown well in frame 0
 _MIN_OVERLAP = 0.5  # of a frame's points that fall into the next frame
-_PATHS_PER_ROOM = 60
+_PATHS_PER_ROOM = 20
+_MAX_ATTEMPTS = 1000
 
 
 def room_rng(split: str, seed: int, index: int, attempt: int = 0) -> np.random.Generator:
@@ -30,7 +34,8 @@ def room_rng(split: str, seed: int, index: int, attempt: int = 0) -> np.random.G
 
 
 def _intrinsics(rng: np.random.Generator, size: int) -> np.ndarray:
-    focal = size / 2 / np.tan(np.deg2rad(rng.uniform(58, 74)) / 2)
+    # One kind of camera, as in ScanNet: metres cannot be read from pixels if the focal length is anybody's guess.
+    focal = size / 2 / np.tan(np.deg2rad(rng.uniform(67, 69)) / 2)
     return np.array([[focal, 0, (size - 1) / 2], [0, focal, (size - 1) / 2], [0, 0, 1]])
 
 
@@ -49,11 +54,27 @@ def _next_frame_overlap(depth: np.ndarray, poses: np.ndarray, intrinsics: np.nda
     return worst
 
 
-def _is_good_view(ids: np.ndarray, depth: np.ndarray, poses: np.ndarray, intrinsics: np.ndarray) -> bool:
-    counts = np.stack([np.bincount(frame.ravel(), minlength=256) for frame in ids]) / ids[0].size
-    if counts[:, 1:].max() > _MAX_COVER or (counts[0, 1:] >= MIN_SHARE).sum() < _MIN_SHOWN:
-        return False
-    return _next_frame_overlap(depth, poses, intrinsics) >= _MIN_OVERLAP
+def _cast_good_path(table: PrimitiveTable, poses: np.ndarray, intrinsics: np.ndarray, size: int):
+    """Views, depth and winners of a path; None as soon as a frame shows too little or too much of one thing."""
+    views, depths, winners = [], [], []
+    for number, pose in enumerate(poses):
+        view = pinhole_view(pose, intrinsics, size)
+        depth, winner = cast_view(view, table)
+        shares = np.bincount(table.object_id[winner].ravel(), minlength=2)[1:] / winner.size
+        if shares.max() > _MAX_COVER or (number == 0 and (shares >= MIN_SHARE).sum() < _MIN_SHOWN):
+            return None
+        views.append(view)
+        depths.append(depth)
+        winners.append(winner)
+    depth = np.stack(depths)
+    if _next_frame_overlap(depth, poses, intrinsics) < _MIN_OVERLAP:
+        return None
+    return views, depth, np.stack(winners)
+
+
+def _shows_featured(room: Room, ids: np.ndarray) -> bool:
+    """Whether every piece of the featured kind is clear in some frame."""
+    return all((ids == thing.id).mean(axis=(1, 2)).max() >= CLEAR_SHARE for thing in room.featured_objects)
 
 
 def _object_rows(room: Room) -> list[dict]:
@@ -85,24 +106,32 @@ def _encode(image: np.ndarray, **options) -> dict:
 
 
 def make_room(split: str, seed: int, index: int, image_size: int, num_frames: int) -> tuple[Room, dict]:
-    """The room and its dataset row. Draws again, deterministically, until a walk shows the room well."""
-    for attempt in range(100):
+    """The room and its dataset row.
+
+    What the room shall be counted for is drawn once; room and walk are drawn again until that many are in view.
+    """
+    plan = room_rng(split, seed, index)
+    featured, number = pick(plan, COUNTABLE), int(plan.integers(5))
+    for attempt in range(1, _MAX_ATTEMPTS):
         rng = room_rng(split, seed, index, attempt)
-        room, intrinsics = build_room(rng), _intrinsics(rng, image_size)
-        table = primitive_table(room)
+        room, intrinsics = build_room(rng, featured, number), _intrinsics(rng, image_size)
+        if room is None:
+            continue
+        table = None
+        wanted = [thing.center for thing in room.featured_objects]
         for _ in range(_PATHS_PER_ROOM):
             poses = draw_path(rng, room, num_frames)
-            if poses is None:
+            if poses is None or not path_shows(poses, intrinsics, wanted, image_size):
                 continue
-            views, depth, winner = cast_frames(table, poses, intrinsics, image_size)
-            ids = table.object_id[winner]
-            if _is_good_view(ids, depth, poses, intrinsics):
+            table = table or primitive_table(room)
+            hits = _cast_good_path(table, poses, intrinsics, image_size)
+            if hits is not None and _shows_featured(room, table.object_id[hits[2]]):
                 break
         else:
             continue
-        rendering = render(room, table, views, depth, winner)
+        rendering = render(room, table, *hits)
         objects = _object_rows(room)
-        questions = ask_questions(SceneFacts(objects, ids, poses, room.featured), rng)
+        questions = ask_questions(SceneFacts(objects, rendering.instance_ids, poses, room.featured), rng)
         row = {
             "scene_id": f"{split}_{seed}_{index:06d}",
             "frames": [_encode(frame, compress_level=2) for frame in rendering.frames],

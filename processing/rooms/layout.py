@@ -8,13 +8,13 @@ import numpy as np
 
 from processing.rooms.furniture import FLOOR_PIECES, Piece, Support
 from processing.rooms.palette import COLOURS, pick
-from processing.rooms.primitives import Primitive, yaw_matrix
+from processing.rooms.primitives import Primitive, bounds, yaw_matrix
 from processing.rooms.shell import WALL_YAWS, Shell, build_shell, rug, wall_point
 from processing.rooms.small_things import CEILING_PIECES, TOP_PIECES, WALL_PIECES
 
 __all__ = ["COUNTABLE", "Room", "RoomObject", "build_room", "rectangles_overlap"]
 
-# Kinds a room is built around; each room holds 0 to 4 of its kind, so counts are spread evenly.
+# Kinds a room is built around. Each room holds, and shows, a planned 0 to 4 of one kind, so counts are spread evenly.
 COUNTABLE = ("chair", "stool", "plant", "basket", "picture", "armchair", "pendant", "ball")
 
 _THEMES = {
@@ -92,6 +92,11 @@ class Room:
     extras: list[Primitive]
     featured: str
 
+    @property
+    def featured_objects(self) -> list[RoomObject]:
+        """Pieces of the featured kind."""
+        return [thing for thing in self.objects if thing.category == self.featured]
+
 
 def rectangles_overlap(a: np.ndarray, b: np.ndarray, margin: float = 0.0) -> bool:
     """Whether two convex quadrilaterals (4, 2) come nearer than `margin` along every separating axis."""
@@ -127,9 +132,9 @@ class _Builder:
         return self._colours[category].pop()
 
     def add(self, piece: Piece, yaw: float, offset, place: str, support_id: int = 0) -> RoomObject:
-        low, high = piece.extent()
+        low, high = piece.extent
         parts = [part.moved(yaw, offset) for part in piece.parts]
-        bounds = [part.extent() for part in parts]
+        low_world, high_world = bounds(parts)
         placed = RoomObject(
             id=len(self.objects) + 1,
             category=piece.category,
@@ -138,8 +143,8 @@ class _Builder:
             parts=parts,
             footprint=_footprint(low, high, yaw, np.asarray(offset)),
             place=place,
-            low=np.min([b[0] for b in bounds], axis=0),
-            high=np.max([b[1] for b in bounds], axis=0),
+            low=low_world,
+            high=high_world,
             support_id=support_id,
             yaw=yaw,
             supports=piece.supports,
@@ -148,7 +153,7 @@ class _Builder:
         return placed
 
     def fits_on_floor(self, piece: Piece, yaw: float, offset: np.ndarray) -> bool:
-        low, high = piece.extent()
+        low, high = piece.extent
         quad = _footprint(low, high, yaw, offset)
         if (np.abs(quad) > np.array([self.shell.width, self.shell.depth]) / 2 - 0.019).any():
             return False
@@ -183,7 +188,7 @@ class _Builder:
 
     def draw_spot(self, piece: Piece, mode: str) -> tuple[float, np.ndarray] | None:
         rng, shell = self.rng, self.shell
-        low, high = piece.extent()
+        low, high = piece.extent
         if mode == "wall":
             wall = int(rng.integers(4))
             slack = (shell.wall_length(wall) - (high[0] - low[0])) / 2 - 0.05
@@ -206,7 +211,7 @@ class _Builder:
     def beside(self, piece: Piece, anchor: RoomObject, mode: str) -> tuple[float, np.ndarray]:
         """A spot at an open side of an anchor, the piece's front turned to it."""
         rng = self.rng
-        low, high = piece.extent()
+        low, high = piece.extent
         side = 0.0 if mode == "front" else pick(rng, (0.0, np.pi / 2, np.pi, -np.pi / 2))
         turn = yaw_matrix(anchor.yaw + side)
         frame = (anchor.footprint - anchor.center[:2]) @ turn[:2, :2]
@@ -225,7 +230,7 @@ class _Builder:
         for _ in range(8):
             host, support = pick(rng, hosts)
             piece = TOP_PIECES[category](rng, self.colour(category))
-            low, high = piece.extent()
+            low, high = piece.extent
             room_x, room_y = np.subtract(support.x[1], high[0]), np.subtract(support.y[1], high[1])
             if room_x <= 0.02 or room_y <= 0.02 or support.z + high[2] > self.shell.height - 0.2:
                 continue
@@ -250,7 +255,7 @@ class _Builder:
     def place_on_wall(self, category: str) -> RoomObject | None:
         rng, shell = self.rng, self.shell
         piece = WALL_PIECES[category](rng, self.colour(category))
-        low, high = piece.extent()
+        low, high = piece.extent
         for _ in range(14):
             wall = int(rng.integers(4))
             slack = (shell.wall_length(wall) - (high[0] - low[0])) / 2 - 0.15
@@ -270,11 +275,11 @@ class _Builder:
     def place_on_ceiling(self, category: str) -> RoomObject | None:
         rng, shell = self.rng, self.shell
         piece = CEILING_PIECES[category](rng, self.colour(category))
-        low, _ = piece.extent()
+        low, _ = piece.extent
         area = np.array([shell.width, shell.depth]) / 2 - 0.8
         for _ in range(14):
             spot = np.array([*rng.uniform(-area, area), shell.height - 0.001])
-            quad = _footprint(*piece.extent(), 0.0, spot)
+            quad = _footprint(*piece.extent, 0.0, spot)
             far = np.hypot(*(spot[:2] - shell.light[:2])) > 0.6
             if (
                 far
@@ -294,18 +299,20 @@ class _Builder:
         return self.place_on_floor(category, mode)
 
 
-def build_room(rng: np.random.Generator) -> Room:
-    """Draw a furnished room. The number of the featured kind is uniform over 0 to 4, as far as it fits."""
+def build_room(rng: np.random.Generator, featured: str, number: int) -> Room | None:
+    """Draw a furnished room with exactly `number` pieces of the `featured` kind, or None if they do not fit."""
     builder = _Builder(rng)
     theme = _THEMES[pick(rng, list(_THEMES))]
-    featured, number = pick(rng, COUNTABLE), int(rng.integers(5))
     plan = [entry for entry in theme if entry.split(":")[0] != featured]
     first, rest = plan[0], [plan[i] for i in rng.permutation(np.arange(1, len(plan)))[: int(rng.integers(3, 6))]]
-    modes = {"chair": "around", "armchair": "free", "stool": "free", "ball": "free", "basket": "wall", "plant": "wall"}
-    wanted = [f"{featured}:{modes.get(featured, 'wall')}"] * number
-    twin = pick(rng, ("cabinet", "chair", "stool", "lamp", "table", "armchair", "plant"))
-    for entry in [first, *wanted, *rest, f"{twin}:free" if twin != featured else ""]:
-        if entry:
+    builder.place(*first.split(":"))
+    modes = {"chair": "around", "armchair": "free", "stool": "free", "ball": "free"}
+    for _ in range(number):
+        if builder.place(featured, modes.get(featured, "wall")) is None:
+            return None
+    twins = ("cabinet", "chair", "stool", "lamp", "table", "armchair", "basket", "ball")
+    for entry in [*rest, f"{pick(rng, twins)}:free", f"{pick(rng, rest).split(':')[0]}:wall"]:
+        if entry.split(":")[0] != featured:
             builder.place(*entry.split(":"))
     small = ["vase", "box", "vase", "box", "picture", "picture", "clock", "shelf", "pendant", "pendant"]
     for index in rng.permutation(len(small))[: int(rng.integers(5, 9))]:

@@ -18,6 +18,7 @@ __all__ = [
     "Primitive",
     "PrimitiveTable",
     "ball",
+    "bounds",
     "box",
     "cylinder",
     "yaw_matrix",
@@ -67,19 +68,21 @@ class Primitive:
         turn = yaw_matrix(yaw)
         return replace(self, center=turn @ self.center + np.asarray(offset), rotation=turn @ self.rotation)
 
-    def extent(self) -> tuple[np.ndarray, np.ndarray]:
-        """Exact axis-aligned bounds, two arrays of shape (3,), metres."""
-        scaled = self.rotation * self.half
-        if self.kind == BOX:
-            reach = np.abs(scaled).sum(axis=1)
-            return self.center - reach, self.center + reach
-        if self.kind == ELLIPSOID:
-            reach = np.sqrt((scaled**2).sum(axis=1))
-            return self.center - reach, self.center + reach
-        radial, axis = np.sqrt((scaled[:, :2] ** 2).sum(axis=1)), scaled[:, 2]
-        high = np.maximum(axis + radial * self.top, -axis + radial * self.bottom)
-        low = np.minimum(axis - radial * self.top, -axis - radial * self.bottom)
-        return self.center + low, self.center + high
+
+def bounds(solids: list[Primitive]) -> tuple[np.ndarray, np.ndarray]:
+    """Exact axis-aligned bounds of some solids together, two arrays of shape (3,), metres."""
+    center = np.array([s.center for s in solids])
+    scaled = np.array([s.rotation for s in solids]) * np.array([s.half for s in solids])[:, None, :]
+    kind, ends = np.array([s.kind for s in solids])[:, None], np.array([(s.bottom, s.top) for s in solids])
+    square = scaled * scaled
+    radial, axis = np.sqrt(square[..., 0] + square[..., 1]), scaled[..., 2]
+    bottom, top = radial * ends[:, :1], radial * ends[:, 1:]
+    cubic, whole = np.abs(scaled).sum(axis=2), np.sqrt(square.sum(axis=2))
+    tube_high = np.maximum(axis + top, bottom - axis)
+    tube_low = np.minimum(axis - top, -axis - bottom)
+    high = np.where(kind == BOX, cubic, np.where(kind == CYLINDER, tube_high, whole))
+    low = np.where(kind == BOX, -cubic, np.where(kind == CYLINDER, tube_low, -whole))
+    return (center + low).min(axis=0), (center + high).max(axis=0)
 
 
 def yaw_matrix(yaw: float) -> np.ndarray:

@@ -10,10 +10,10 @@ import numpy as np
 from processing.rooms.palette import COLOURS, pick
 from processing.rooms.wording import TEMPLATES, article, metres, object_phrase, plural, position_words
 
-__all__ = ["MIN_SHARE", "SceneFacts", "ask_questions"]
+__all__ = ["CLEAR_SHARE", "MIN_SHARE", "SceneFacts", "ask_questions"]
 
 MIN_SHARE = 0.008  # of frame 0's pixels; an object must show this much there to be asked about
-_CLEAR_SHARE = 0.004  # of some frame's pixels; between this and nothing an object neither counts nor is absent
+CLEAR_SHARE = 0.004  # of some frame's pixels; between this and nothing an object neither counts nor is absent
 _PER_TYPE = 4
 _MIN_GAP = 0.3  # metres of distance between two objects whose order is asked for
 _MIN_COLUMNS = 0.08  # of the image width between two objects whose sides are asked for
@@ -51,11 +51,11 @@ class SceneFacts:
 
     def is_clear(self, thing: dict) -> bool:
         """Seen well enough in some frame to count."""
-        return self.best_share[thing["id"]] >= _CLEAR_SHARE
+        return self.best_share[thing["id"]] >= CLEAR_SHARE
 
     def is_doubtful(self, thing: dict) -> bool:
         """Seen, but so little that neither yes nor no would be fair."""
-        return 0 < self.best_share[thing["id"]] < _CLEAR_SHARE
+        return 0 < self.best_share[thing["id"]] < CLEAR_SHARE
 
 
 def _question(kind: str, reference: str, text: str, answer: str, **parts) -> dict:
@@ -77,6 +77,13 @@ class _Asker:
         phrases = [(o, object_phrase(facts.objects, o)) for o in shown]
         return [(o, phrase) for o, phrase in phrases if phrase]
 
+    def mixed(self, reference: str) -> list[tuple[dict, str]]:
+        """Half of them standing on the floor, where the image row tells the distance, as far as the room allows."""
+        named, half = self.named(reference), _PER_TYPE // 2
+        floor = [pair for pair in named if pair[0]["place"] == "floor"]
+        above = [pair for pair in named if pair[0]["place"] != "floor"]
+        return floor[: max(half, _PER_TYPE - len(above))] + above[: max(half, _PER_TYPE - len(floor))]
+
     def ask(
         self, kind: str, reference: str, things: list[tuple[dict, str]], answer: str, value=(), template=None
     ) -> dict:
@@ -97,10 +104,10 @@ class _Asker:
     def single(self, reference: str) -> Iterator[dict]:
         """Distance, position, colour, height and description of one object."""
         facts = self.facts
-        for thing, name in self.named(reference)[:_PER_TYPE]:
+        for thing, name in self.mixed(reference):
             n = thing["id"]
             yield self.ask("distance", reference, [(thing, name)], metres(facts.distance[n]), [facts.distance[n]])
-        for thing, name in self.named(reference)[:_PER_TYPE]:
+        for thing, name in self.mixed(reference):
             place = facts.position[thing["id"]]
             yield self.ask("position", reference, [(thing, name)], position_words(place), place)
         if reference == "region":

@@ -125,8 +125,11 @@ def _leave_room(origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
         return np.minimum.reduce(np.abs(inverse) - middle, axis=0)
 
 
-def cast_view(view: View, table: PrimitiveTable) -> tuple[np.ndarray, np.ndarray]:
-    """First hits of all pixels: z-depth (h, w) float32 metres and row of the table (h, w) int16."""
+def cast_view(view: View, table: PrimitiveTable, rows: list[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """First hits of all pixels: z-depth (h, w) float32 metres and row of the table (h, w) int16.
+
+    With `rows` only those solids exist, the room does not, and rays that meet nothing have depth inf.
+    """
     origins, axes = view.ray_basis(table)
     tan_x, tan_y = view.tan_x.astype(np.float32), view.tan_y.astype(np.float32)
 
@@ -136,10 +139,15 @@ def cast_view(view: View, table: PrimitiveTable) -> tuple[np.ndarray, np.ndarray
         return rows[:, :, None] + (axis[:, 0, None] * tan_x[None, left:right])[:, None, :]
 
     h, w = len(tan_y), len(tan_x)
-    depth = _leave_room(origins[0], directions(0, 0, h, 0, w)).astype(np.float32)
+    if rows is None:
+        depth = _leave_room(origins[0], directions(0, 0, h, 0, w)).astype(np.float32)
+    else:
+        depth = np.full((h, w), np.inf, np.float32)
     winner = np.zeros((h, w), np.int16)
-    for index, (up, low, left, right) in enumerate(view.rectangles(table).tolist()):
-        if index == 0 or up >= low or left >= right:
+    rectangles = view.rectangles(table).tolist()
+    for index in range(1, len(table)) if rows is None else rows:
+        up, low, left, right = rectangles[index]
+        if up >= low or left >= right:
             continue
         entry = intersect(table, index, origins[index], directions(index, up, low, left, right))
         nearest = depth[up:low, left:right]

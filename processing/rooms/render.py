@@ -8,10 +8,10 @@ import numpy as np
 
 from processing.rooms.layout import Room
 from processing.rooms.primitives import PrimitiveTable
-from processing.rooms.raycast import View, cast_loose, cast_view
+from processing.rooms.raycast import View, cast_loose
 from processing.rooms.shading import Shader, to_srgb
 
-__all__ = ["Rendering", "cast_frames", "primitive_table", "render"]
+__all__ = ["Rendering", "pinhole_view", "primitive_table", "render"]
 
 # Rotated grid: every one of four rays has its own row and column inside the pixel.
 _RAYS = np.array([[-0.125, -0.375], [0.375, -0.125], [-0.375, 0.125], [0.125, 0.375]])
@@ -39,17 +39,11 @@ def primitive_table(room: Room) -> PrimitiveTable:
     return PrimitiveTable((0, 0, shell.height / 2), (shell.width / 2, shell.depth / 2, shell.height / 2), solids)
 
 
-def _view(pose: np.ndarray, intrinsics: np.ndarray, size: int) -> View:
+def pinhole_view(pose: np.ndarray, intrinsics: np.ndarray, size: int) -> View:
+    """Camera of a square frame from camera_to_world (4, 4) and intrinsics (3, 3)."""
     at = np.arange(size)
     tan_x, tan_y = (at - intrinsics[0, 2]) / intrinsics[0, 0], (at - intrinsics[1, 2]) / intrinsics[1, 1]
     return View(pose[:3, :3], pose[:3, 3], tan_x, tan_y)
-
-
-def cast_frames(table: PrimitiveTable, poses: np.ndarray, intrinsics: np.ndarray, size: int):
-    """Views, depth (V, h, w) and winning table rows (V, h, w) at pixel centres."""
-    views = [_view(pose, intrinsics, size) for pose in poses]
-    hits = [cast_view(view, table) for view in views]
-    return views, np.stack([h[0] for h in hits]), np.stack([h[1] for h in hits])
 
 
 def _world(view: View, tan_x, tan_y, depth) -> np.ndarray:
@@ -59,7 +53,7 @@ def _world(view: View, tan_x, tan_y, depth) -> np.ndarray:
 
 
 def render(room: Room, table: PrimitiveTable, views: list[View], depth: np.ndarray, winner: np.ndarray) -> Rendering:
-    """Shade the hits of `cast_frames`, with four rays a pixel wherever neighbours differ."""
+    """Shade the first hits of views, with four rays a pixel wherever neighbours differ."""
     size = depth.shape[-1]
     shader = Shader(room, table, shadow_size=int(np.clip(size * 1.8, 96, 256)))
     frames = [_render_frame(shader, table, view, d, w) for view, d, w in zip(views, depth, winner, strict=True)]

@@ -66,13 +66,15 @@ class Shader:
     def _cast_shadows(self, room: Room, size: int) -> None:
         angles = (np.arange(size) + 0.5) / size * 2 - 1
         tan = np.tan(angles * _SHADOW_ANGLE)
-        depth, _ = cast_view(View(_LOOKING_DOWN, room.shell.light, tan, tan), self.table)
+        # The room itself casts no shadow: it is convex, and its lamp hangs above the light.
+        casters = np.flatnonzero(self.table.object_id).tolist()
+        depth, _ = cast_view(View(_LOOKING_DOWN, room.shell.light, tan, tan), self.table, casters)
         self.shadow = np.pad(depth, 2, mode="edge")
         self.shadow_size = size
 
     def _lit(self, position: np.ndarray, normal: np.ndarray) -> np.ndarray:
         """Share of the lamp seen from points (n, 3): a 3 x 3 tent over the shadow map, smooth between its texels."""
-        local = position + 0.025 * normal - self.light
+        local = position + 0.03 * normal - self.light
         z = -local[:, 2]
         ok = z > 0.05
         safe = np.where(ok, z, 1.0)

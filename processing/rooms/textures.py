@@ -75,8 +75,9 @@ def _stripes(u, v, s, seed, foot, first, second):
 
 
 def _fabric(u, v, s, seed, foot, first, second):
-    weave = 0.25 * (np.sin(2 * np.pi * u / s) + np.sin(2 * np.pi * v / s)) * _fade(s, foot)
-    return _mix(first, second, 0.5 + weave + 0.5 * (_noise(u / 0.25 + seed, v / 0.25) - 0.5))
+    # Threads along u and v, each drawn out in its own direction.
+    threads = _noise(u / (s * 0.5) + seed, v / (s * 5)) + _noise(u / (s * 5), v / (s * 0.5) + seed) - 1
+    return _mix(first, second, 0.5 + 0.7 * threads * _fade(s, foot) + 0.4 * (_noise(u / 0.3 + seed, v / 0.3) - 0.5))
 
 
 def _weave(u, v, s, seed, foot, first, second):
