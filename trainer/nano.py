@@ -96,6 +96,7 @@ def build_nano_config(
             "bos_token_id": tokenizer.pad_token_id,
             "eos_token_id": tokenizer.eos_token_id,
             "tie_word_embeddings": False,
+            "initializer_range": hidden_size**-0.5,  # 0.02 suits widths of thousands; here it would mute every branch
         },
         image_token_id=processor.image_token_id,
         video_token_id=processor.video_token_id,
