@@ -160,7 +160,11 @@ class IDE3DModel(IDE3DPreTrainedModel):
         self.post_init()
 
     def _encode_frames(
-        self, frames: torch.Tensor, frame_counts: list[int], output_hidden_states: bool | list[int] | None, **kwargs
+        self,
+        frames: torch.Tensor,
+        frame_counts: list[int],
+        output_hidden_states: bool | list[int] | None = None,
+        **kwargs,
     ) -> BaseModelOutputWithPooling:
         """Frames of shape `(F, 3, H, W)` to one token sequence per group of `frame_counts` frames."""
         size = self.config.vision_config.image_size
@@ -190,15 +194,13 @@ class IDE3DModel(IDE3DPreTrainedModel):
     def get_image_features(
         self,
         pixel_values: torch.Tensor,
-        output_hidden_states: bool | list[int] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         """Encode images, each as a video of one frame.
 
         Args:
             pixel_values (`torch.Tensor` of shape `(num_images, 3, H, W)`): Normalised images.
-            output_hidden_states (`bool` or `list[int]`, *optional*): States of the vision tower to return too.
-            **kwargs: Passed on to the vision tower.
+            **kwargs: Passed on to the vision tower. `output_hidden_states` may be a list of layers.
 
         Returns:
             `BaseModelOutputWithPooling`: `pooler_output` is a list with the tokens of each image, of shape
@@ -209,14 +211,13 @@ class IDE3DModel(IDE3DPreTrainedModel):
         """
         if pixel_values.ndim != 4:
             raise ValueError(f"pixel_values must have shape (num_images, 3, H, W), got {tuple(pixel_values.shape)}.")
-        return self._encode_frames(pixel_values, [1] * len(pixel_values), output_hidden_states, **kwargs)
+        return self._encode_frames(pixel_values, [1] * len(pixel_values), **kwargs)
 
     @can_return_tuple
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor,
         video_frame_mask: torch.Tensor | None = None,
-        output_hidden_states: bool | list[int] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | BaseModelOutputWithPooling:
         """Encode videos frame by frame.
@@ -225,9 +226,9 @@ class IDE3DModel(IDE3DPreTrainedModel):
             pixel_values_videos (`torch.Tensor` of shape `(num_videos, num_frames, 3, H, W)`): Normalised frames.
             video_frame_mask (`torch.Tensor` of shape `(num_videos, num_frames)`, bool, *optional*):
                 Frames that exist, where videos of different length are padded to one. Default: all.
-            output_hidden_states (`bool` or `list[int]`, *optional*): States of the vision tower to return too. They
-                have shape `(frames of all videos, patches, vision_hidden_size)`; padded frames are left out.
-            **kwargs: Passed on to the vision tower.
+            **kwargs: Passed on to the vision tower. `output_hidden_states` may be a list of layers; its states have
+                shape `(frames of all videos, patches, vision_hidden_size)`, padded frames are left out. It is no named
+                argument because `generate` would then hand it to the vision tower alone.
 
         Returns:
             `BaseModelOutputWithPooling`: `pooler_output` is a list with the tokens of each video, of shape
@@ -254,7 +255,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
             frames, frame_counts = pixel_values_videos[mask], mask.sum(-1).tolist()
         if 0 in frame_counts:
             raise ValueError(f"Every video needs at least one frame, got {frame_counts} frames.")
-        return self._encode_frames(frames, frame_counts, output_hidden_states, **kwargs)
+        return self._encode_frames(frames, frame_counts, **kwargs)
 
     def get_placeholder_mask(
         self,
@@ -278,19 +279,10 @@ class IDE3DModel(IDE3DPreTrainedModel):
         torch_compilable_check(
             num_tokens == features.shape[0],
             f"The text has {num_tokens} {modality} tokens, the {modality}s give {features.shape[0]} "
-            f"({self.config.tokens_per_frame} a frame). Let the processor expand one <{modality}> per {modality}, "
-            "and do not truncate its output.",
+            f"({self.config.tokens_per_frame} a frame). Pass the pixels of every {modality}, let the processor expand "
+            f"one <{modality}> per {modality}, and do not truncate its output.",
         )
         return mask.unsqueeze(-1).to(inputs_embeds.device)
-
-    def _check_no_placeholder(self, input_ids: torch.LongTensor, token_id: int, modality: str) -> None:
-        """Raise a ValueError where a text has placeholders and nothing to put there."""
-        name = "pixel_values" if modality == "image" else "pixel_values_videos"
-        num_tokens = (input_ids == token_id).sum()
-        torch_compilable_check(
-            num_tokens == 0,
-            lambda: f"The text has {int(num_tokens)} {modality} tokens, but 0 {modality}s were given: pass {name}.",
-        )
 
     def get_frame_features(
         self, input_ids: torch.LongTensor, mm_encoder_outputs: dict[str, BaseModelOutputWithPooling]
@@ -426,7 +418,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
             if encoded.get(modality) is None:
                 if starts_text:
-                    self._check_no_placeholder(input_ids, token_id, modality)
+                    self.get_placeholder_mask(input_ids, inputs_embeds, token_id, inputs_embeds[0, :0], modality)
                 continue
             features = torch.cat(list(encoded[modality].pooler_output))
             features = features.to(inputs_embeds.device, inputs_embeds.dtype)
@@ -478,12 +470,20 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         self.grounding_head = GroundingHead(config.text_config.hidden_size)
         self.post_init()
 
-    def prepare_inputs_for_generation(self, *args, is_first_iteration: bool | None = False, **kwargs) -> dict:
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.LongTensor,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs,
+    ) -> dict:
         """Inputs of a step of `generate`: regions belong to the prompt, a `<ground>` emitted later is an answer."""
         if not is_first_iteration and kwargs.get("use_cache", True):
             for key in ("region_masks", "region_valid", "region_references"):
                 kwargs.pop(key, None)
-        return super().prepare_inputs_for_generation(*args, is_first_iteration=is_first_iteration, **kwargs)
+        return super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
 
     def get_output_embeddings(self) -> nn.Module:
         """The language model head."""

@@ -248,7 +248,10 @@ def test_gradient_of_the_scores_reaches_head_language_model_and_vision(tiny_mode
         ({"region_valid": torch.ones(1, 5, dtype=torch.bool)}, r"region_valid must have shape \(1, 2\)"),
         ({"region_references": torch.tensor([0])}, "region_references must have shape"),
         ({"region_references": torch.tensor([[0]])}, r"Samples \[0\] have no <ground> token to answer with"),
-        ({"pixel_values_videos": None, "video_frame_mask": None}, "region_masks need a video or an image|0 videos"),
+        (
+            {"pixel_values_videos": None, "video_frame_mask": None},
+            "region_masks need a video or an image|videos give 0",
+        ),
     ],
 )
 def test_wrong_shapes_raise(tiny_model, tiny_inputs, change, message):
