@@ -12,6 +12,7 @@ from torch import Tensor
 from processing import IDE3DProcessor
 from processing.regions import TokenGrid, check_region_masks
 from trainer.geometry import check_camera_to_world, check_depth, check_intrinsics, scale_intrinsics
+from trainer.geometry.checks import check_protocol
 from trainer.teachers import Teacher
 
 IGNORED_LABEL = -100
@@ -60,33 +61,58 @@ class IDE3DDataCollator:
         self.processor = processor
         self.teacher = teacher
         self.label_grounding = label_grounding
+        check_protocol(protocol)
         self.protocol = protocol
         self.grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+        self._remember_chats()
+
+    def _remember_chats(self) -> None:
         # A room's chats come again every epoch.
         self._tokenize = functools.lru_cache(maxsize=100_000)(self._tokenize_chat)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The memory cannot be sent to a worker process; each builds its own.
+        return {key: value for key, value in self.__dict__.items() if key != "_tokenize"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._remember_chats()
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Collate."""
         if not samples:
             raise ValueError("Expected at least one sample, got none.")
-        texts = []
+        prepared = []
         for index, sample in enumerate(samples):
             try:
-                texts.append(self._text(sample))
+                prepared.append(self._prepare(sample))
             except ValueError as error:
                 raise ValueError(f"{self._name(sample, index)}: {error}") from error
-        batch = self._pad_texts(texts)
+        batch = self._pad_texts([sample["text"] for sample in prepared])
         videos = [sample["frames"] for sample in samples if sample.get("frames") is not None]
         if videos:
             videos = [list(video) if isinstance(video, tuple) else video for video in videos]
             batch.update(self.processor.video_processor(videos, do_sample_frames=False, return_tensors="pt"))
-        images = [image for sample in samples for image in sample.get("images") or ()]
+        images = [image for sample in samples for image in _images(sample)]
         if images:
             batch["pixel_values"] = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
         num_frames = max((len(video) for video in videos), default=0)
-        batch.update(self._geometry(samples, num_frames))
-        batch.update(self._regions(samples, max(num_frames, 1)))
+        batch.update(self._pad_geometry([sample["geometry"] for sample in prepared], num_frames))
+        batch.update(self._pad_teacher_features([sample["teacher_features"] for sample in prepared], num_frames))
+        if any(sample["has_regions"] for sample in prepared):
+            batch.update(self._pad_regions(prepared))
         return batch
+
+    def _prepare(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """All of a sample but its pixels, checked and laid on the pixels and tokens of the vision input."""
+        text = self._text(sample)
+        geometry = self._sample_geometry(sample)
+        return {
+            "text": text,
+            "geometry": geometry,
+            "teacher_features": self._teacher_features(sample, geometry),
+            **self._sample_regions(sample, text["input_ids"].count(self.processor.ground_token_id)),
+        }
 
     @staticmethod
     def _name(sample: Mapping[str, Any], index: int) -> str:
@@ -104,12 +130,14 @@ class IDE3DDataCollator:
 
     def _text(self, sample: Mapping[str, Any]) -> dict[str, list[int]]:
         """Token ids, labels and segments of a sample, visual placeholders expanded."""
-        messages = sample["messages"]
+        messages = sample.get("messages")
         if not messages:
-            raise ValueError("messages is empty; expected a chat or a list of chats.")
+            raise ValueError(
+                f"messages is {'missing' if messages is None else 'empty'}; expected a chat or a list of chats."
+            )
         chats = [messages] if isinstance(messages[0], Mapping) else messages
-        encoded = [self._tokenize(json.dumps(chat)) for chat in chats]
-        frames, images = sample.get("frames"), sample.get("images") or ()
+        encoded = [self._tokenize(_to_json(chat)) for chat in chats]
+        frames, images = sample.get("frames"), _images(sample)
         self._check_placeholders(encoded[0][0], frames, images)
         is_query_labelled = self.label_grounding or sample.get("region_targets") is None
         prefix = self._prefix_length([ids for ids, _ in encoded]) if len(chats) > 1 else 0
@@ -176,35 +204,35 @@ class IDE3DDataCollator:
             del batch["segment_ids"]  # no sample is packed
         return batch
 
-    def _geometry(self, samples: Sequence[Mapping[str, Any]], num_frames: int) -> dict[str, Tensor]:
-        """Depth, cameras and teacher features on the pixels and tokens of the vision input."""
-        height, width = self.grid.image_size
-        shapes = {"depth": (height, width), "intrinsics": (3, 3), "camera_to_world": (4, 4)}
-        per_sample, teacher_features = [], []
-        for index, sample in enumerate(samples):
-            try:
-                geometry = self._sample_geometry(sample)
-                per_sample.append(geometry)
-                teacher_features.append(self._teacher_features(sample, geometry))
-            except ValueError as error:
-                raise ValueError(f"{self._name(sample, index)}: {error}") from error
-        batch = {}
-        if any(geometry is not None for geometry in per_sample):
-            for key in GEOMETRY_KEYS:
-                batch[key] = torch.zeros(len(samples), num_frames, *shapes[key])
-                if key != "depth":  # a camera that is never read still has to be one
-                    batch[key][:] = torch.eye(shapes[key][0])
-            for index, geometry in enumerate(per_sample):
-                for key, value in (geometry or {}).items():
-                    batch[key][index, : len(value)] = value
-            batch["has_geometry"] = torch.tensor([geometry is not None for geometry in per_sample])
-        given = [features for features in teacher_features if features is not None]
-        if given:
-            batch["teacher_features"] = given[0].new_zeros(len(samples), num_frames, *given[0].shape[1:])
-            for index, features in enumerate(teacher_features):
-                if features is not None:
-                    batch["teacher_features"][index, : len(features)] = features
+    def _pad_geometry(self, per_sample: list[dict[str, Tensor] | None], num_frames: int) -> dict[str, Tensor]:
+        if all(geometry is None for geometry in per_sample):
+            return {}
+        # A camera that is never read still has to be one.
+        fills = (torch.zeros(self.grid.image_size), torch.eye(3), torch.eye(4))
+        batch = {
+            key: fill.repeat(len(per_sample), num_frames, 1, 1) for key, fill in zip(GEOMETRY_KEYS, fills, strict=True)
+        }
+        for index, geometry in enumerate(per_sample):
+            for key, value in (geometry or {}).items():
+                batch[key][index, : len(value)] = value
+        batch["has_geometry"] = torch.tensor([geometry is not None for geometry in per_sample])
         return batch
+
+    @staticmethod
+    def _pad_teacher_features(per_sample: list[Tensor | None], num_frames: int) -> dict[str, Tensor]:
+        given = {index: features for index, features in enumerate(per_sample) if features is not None}
+        if not given:
+            return {}
+        first = next(iter(given.values()))
+        batch = first.new_zeros(len(per_sample), num_frames, *first.shape[1:])
+        for index, features in given.items():
+            if features.shape[-1] != first.shape[-1]:
+                raise ValueError(
+                    f"Sample {index}: teacher_features have {features.shape[-1]} channels, those of an earlier sample "
+                    f"of the batch have {first.shape[-1]} channels: one teacher for all samples."
+                )
+            batch[index, : len(features)] = features
+        return {"teacher_features": batch}
 
     def _sample_geometry(self, sample: Mapping[str, Any]) -> dict[str, Tensor] | None:
         given = [key for key in GEOMETRY_KEYS if sample.get(key) is not None]
@@ -212,13 +240,23 @@ class IDE3DDataCollator:
             return None
         if len(given) < len(GEOMETRY_KEYS):
             raise ValueError(f"Geometry needs {GEOMETRY_KEYS} together, got only {given}.")
-        depth, intrinsics, poses = (torch.as_tensor(np.asarray(sample[key])).float() for key in GEOMETRY_KEYS)
-        frames = sample["frames"]
+        frames = sample.get("frames")
+        if frames is None:
+            raise ValueError(f"{given} need the `frames` that they were measured with.")
+        depth, intrinsics, poses = (_to_tensor(sample[key]).float() for key in GEOMETRY_KEYS)
         if not len(frames) == len(depth) == len(intrinsics) == len(poses):
             raise ValueError(
                 f"frames, depth, intrinsics and camera_to_world must have one entry a frame, got {len(frames)}, "
                 f"{len(depth)}, {len(intrinsics)} and {len(poses)}."
             )
+        if depth.dim() != 3:
+            raise ValueError(f"depth must have shape (V, h, w), got {tuple(depth.shape)}.")
+        for key, value, side in (("intrinsics", intrinsics, 3), ("camera_to_world", poses, 4)):
+            if value.shape != (len(frames), side, side):
+                raise ValueError(
+                    f"{key} must have shape ({len(frames)}, {side}, {side}), one matrix a frame, got "
+                    f"{tuple(value.shape)}."
+                )
         check_depth(depth)
         check_intrinsics(intrinsics)
         check_camera_to_world(poses)
@@ -242,60 +280,94 @@ class IDE3DDataCollator:
             if self.teacher is None or sample.get("frames") is None:
                 return None
             return self.teacher.compute_features(sample["frames"], geometry, self.grid)
-        features = torch.as_tensor(features)
+        features = _to_tensor(features)
         expected = (len(sample.get("frames") if sample.get("frames") is not None else ()), *self.grid.shape)
         if tuple(features.shape[:-1]) != expected:
             raise ValueError(f"teacher_features must have shape {(*expected, 'C')}, got {tuple(features.shape)}.")
         return features
 
-    def _regions(self, samples: Sequence[Mapping[str, Any]], num_frames: int) -> dict[str, Tensor]:
-        if all(sample.get("region_masks") is None for sample in samples):
-            return {}
-        masks = []
-        for index, sample in enumerate(samples):
-            mask = sample.get("region_masks")
-            own_frames = len(sample["frames"]) if sample.get("frames") is not None else len(sample.get("images") or ())
-            mask = torch.zeros(0, own_frames, *self.grid.shape, dtype=torch.bool) if mask is None else mask
-            try:
-                check_region_masks(mask, self.grid, own_frames)
-            except ValueError as error:
-                raise ValueError(f"{self._name(sample, index)}: {error}") from error
-            masks.append(torch.as_tensor(mask))
-        num_regions = max(len(mask) for mask in masks)
-        references = [self._references(sample, mask) for sample, mask in zip(samples, masks, strict=True)]
+    def _sample_regions(self, sample: Mapping[str, Any], num_ground_tokens: int) -> dict[str, Any]:
+        masks, targets = sample.get("region_masks"), sample.get("region_targets")
+        frames = sample.get("frames")
+        num_frames = (0 if frames is None else len(frames)) + len(_images(sample))
+        has_regions = masks is not None
+        if has_regions:
+            masks = _to_tensor(masks)
+        else:
+            for key in ("region_references", "region_targets"):
+                if sample.get(key) is not None:
+                    raise ValueError(f"{key} need region_masks, which say where the regions are.")
+            masks = torch.zeros(0, num_frames, *self.grid.shape, dtype=torch.bool)
+        check_region_masks(masks, self.grid, num_frames)
+        if targets is not None:
+            targets = _to_tensor(targets).bool()
+            if targets.shape != (len(masks) + 1,) or not targets.any():
+                raise ValueError(
+                    f"region_targets must be bool ({len(masks) + 1},) with a true entry; the last means no such "
+                    f"object. Got {targets.tolist()}."
+                )
+        references = self._references(sample, len(masks))
+        if num_ground_tokens < len(references):
+            raise ValueError(
+                f"The chats have {num_ground_tokens} <ground> tokens for {len(references)} references: write one "
+                "<ground> per region that a question points at."
+            )
+        if targets is not None and num_ground_tokens == len(references):
+            raise ValueError("region_targets are given, but the chat has no <ground> token to answer with.")
+        return {"has_regions": has_regions, "masks": masks, "references": references, "targets": targets}
+
+    def _pad_regions(self, prepared: list[dict[str, Any]]) -> dict[str, Tensor]:
+        masks, references, targets = ([s[key] for s in prepared] for key in ("masks", "references", "targets"))
+        num_regions, num_frames = max(map(len, masks)), max(mask.shape[1] for mask in masks)
         batch = {
-            "region_masks": torch.zeros(len(samples), num_regions, num_frames, *self.grid.shape, dtype=torch.bool),
-            "region_valid": torch.zeros(len(samples), num_regions, dtype=torch.bool),
-            "region_references": torch.full((len(samples), max(map(len, references))), -1),
+            "region_masks": torch.zeros(len(masks), num_regions, num_frames, *self.grid.shape, dtype=torch.bool),
+            "region_valid": torch.zeros(len(masks), num_regions, dtype=torch.bool),
+            "region_references": torch.full((len(masks), max(map(len, references))), -1),
         }
         for index, (mask, reference) in enumerate(zip(masks, references, strict=True)):
             batch["region_masks"][index, : len(mask), : mask.shape[1]] = mask
             batch["region_valid"][index, : len(mask)] = True
-            batch["region_references"][index, : len(reference)] = torch.as_tensor(reference)
-        if any(sample.get("region_targets") is not None for sample in samples):
-            batch["region_targets"] = torch.zeros(len(samples), num_regions + 1, dtype=torch.bool)
-            for index, (sample, mask) in enumerate(zip(samples, masks, strict=True)):
-                if sample.get("region_targets") is not None:
-                    targets = torch.as_tensor(sample["region_targets"], dtype=torch.bool)
-                    if targets.shape != (len(mask) + 1,) or not targets.any():
-                        raise ValueError(
-                            f"{self._name(sample, index)}: region_targets must be bool ({len(mask) + 1},) with a true "
-                            f"entry; the last means no such object. Got {targets.tolist()}."
-                        )
-                    batch["region_targets"][index, : len(mask)] = targets[:-1]
-                    batch["region_targets"][index, -1] = targets[-1]
+            batch["region_references"][index, : len(reference)] = torch.tensor(reference, dtype=torch.long)
+        if any(target is not None for target in targets):
+            batch["region_targets"] = torch.zeros(len(masks), num_regions + 1, dtype=torch.bool)
+            for index, target in enumerate(targets):
+                if target is not None:
+                    batch["region_targets"][index, : len(target) - 1] = target[:-1]
+                    batch["region_targets"][index, -1] = target[-1]
         return batch
 
     @staticmethod
-    def _references(sample: Mapping[str, Any], mask: Tensor) -> list[int]:
+    def _references(sample: Mapping[str, Any], num_regions: int) -> list[int]:
         references = sample.get("region_references")
         if references is None:
             # Of a grounding sample all regions are candidates.
-            return [] if sample.get("region_targets") is not None else list(range(len(mask)))
+            return [] if sample.get("region_targets") is not None else list(range(num_regions))
         references = [int(reference) for reference in references]
-        if any(not -1 <= reference < len(mask) for reference in references):
-            raise ValueError(f"region_references must name one of {len(mask)} regions, got {references}.")
+        if any(not -1 <= reference < num_regions for reference in references):
+            raise ValueError(f"region_references must name one of {num_regions} regions, got {references}.")
         return references
+
+
+def _images(sample: Mapping[str, Any]) -> Sequence[Any]:
+    images = sample.get("images")
+    return () if images is None else images
+
+
+def _to_tensor(values: Any) -> Tensor:
+    """Tensor of an array, tensor or list; arrays that must not be written, as datasets give them, are copied."""
+    if isinstance(values, Tensor):
+        return values
+    array = np.asarray(values)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _to_json(chat: Sequence[Mapping[str, Any]]) -> str:
+    try:
+        return json.dumps(chat)
+    except TypeError as error:
+        raise ValueError(
+            f"messages hold something else than text ({error}). Give the video as `frames` and pictures as `images`."
+        ) from error
 
 
 __all__ = ["IDE3DDataCollator"]

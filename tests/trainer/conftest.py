@@ -1,0 +1,57 @@
+"""A collator, a nano training model and a trainer for tiny samples of an analytic room."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from training_samples import build_collator, build_model
+
+from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
+
+
+@pytest.fixture(scope="session")
+def collator() -> IDE3DDataCollator:
+    return build_collator()
+
+
+@pytest.fixture(scope="session")
+def _model_of_session() -> IDE3DForConditionalGenerationWithGeometry:
+    return build_model()
+
+
+@pytest.fixture
+def model(_model_of_session) -> IDE3DForConditionalGenerationWithGeometry:
+    """The nano training model, a copy for each test."""
+    return copy.deepcopy(_model_of_session)
+
+
+@pytest.fixture
+def make_trainer(tmp_path: Path, model, collator) -> Callable[..., IDE3DTrainer]:
+    """`make_trainer(dataset, output="run", model=..., collator=..., **arguments)` builds a trainer on the CPU."""
+    pristine = copy.deepcopy(model)
+
+    def build(dataset: list, output: str = "run", **arguments: Any) -> IDE3DTrainer:
+        trained = arguments.pop("model", None)
+        collate = arguments.pop("collator", collator)
+        others = {key: arguments.pop(key) for key in ("eval_dataset", "callbacks") if key in arguments}
+        defaults = {
+            "use_cpu": True,
+            "report_to": "none",
+            "disable_tqdm": True,
+            "save_strategy": "no",
+            "logging_steps": 1,
+            "learning_rate": 3e-3,
+            "lr_scheduler_type": "constant",
+            "per_device_train_batch_size": 2,
+            "per_device_eval_batch_size": 2,
+            "max_steps": 2,
+            "seed": 0,
+        }
+        args = IDE3DTrainingArguments(output_dir=str(tmp_path / output), **{**defaults, **arguments})
+        trained = copy.deepcopy(pristine) if trained is None else trained
+        return IDE3DTrainer(model=trained, args=args, train_dataset=dataset, data_collator=collate, **others)
+
+    return build
