@@ -197,6 +197,11 @@ class GeometricValidator(PreTrainedModel):
     main_input_name = "multilevel_features"
     supports_gradient_checkpointing = True
     _auto_class = None
+    # There is no attention here: a choice made for the whole training model must pass.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
 
     def __init__(self, config: GeometricValidatorConfig):
         super().__init__(config)

@@ -52,6 +52,11 @@ class TeacherProjector(PreTrainedModel):
     base_model_prefix = "teacher_projector"
     main_input_name = "hidden_states"
     _auto_class = None
+    # There is no attention here: a choice made for the whole training model must pass.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
 
     def __init__(self, config: TeacherProjectorConfig):
         super().__init__(config)

@@ -3,7 +3,11 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import SiglipVisionConfig
 
-from modeling_ide3d.auxiliary import GeometricValidator, GeometricValidatorConfig
+from modeling_ide3d.auxiliary import (
+    GeometricValidator,
+    GeometricValidatorConfig,
+    IDE3DForConditionalGenerationWithGeometry,
+)
 from modeling_ide3d.auxiliary.geometric_validator import convert_original_state_dict, rename_original_key
 
 VISION = SiglipVisionConfig(
@@ -160,6 +164,32 @@ def test_saved_validator_comes_back(tmp_path):
     pair = (torch.tensor([0]), torch.tensor([1]), build_poses(1))
     expected = validator.predict_cross_view(features, GRID, *pair).depth
     torch.testing.assert_close(loaded.predict_cross_view(features, GRID, *pair).depth, expected, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa", "flex_attention"])
+def test_attention_of_the_whole_training_model_can_be_chosen(tiny_config, attention):
+    """Transformers asks every part of a model whether it can follow, also those without attention."""
+    config = tiny_config()
+    validator_config = GeometricValidatorConfig.light(config.vision_config)
+    model = IDE3DForConditionalGenerationWithGeometry(config, validator_config, teacher_size=6)
+    model.set_attn_implementation(attention)
+    assert model.config.text_config._attn_implementation == attention
+
+
+def test_heads_of_a_loaded_training_model_start_by_their_own_rule(make_tiny_model, tmp_path):
+    make_tiny_model().save_pretrained(tmp_path)
+    config = GeometricValidatorConfig.light(make_tiny_model().config.vision_config)
+    model = IDE3DForConditionalGenerationWithGeometry.from_pretrained(tmp_path, validator_config=config)
+    validator = model.geometric_validator
+    assert all(embedding.weight.abs().sum() == 0 for embedding in validator.relative_pose_embedding)
+    assert (validator.decoder.head.norm.weight == 1).all()
+    for layer in (
+        validator.decoder.head.pixel_conv,
+        validator.decoder.projection[0],
+        validator.decoder.head.resizes[0],
+    ):
+        fan_in = layer.weight[0].numel()
+        assert layer.weight.std().item() == pytest.approx((1 / (3 * fan_in)) ** 0.5, rel=0.2)
 
 
 def test_sizes_follow_the_vision_tower():
