@@ -18,6 +18,13 @@ from trainer.losses.blocks import (
 MIN_VALID_PIXELS = 100  # Official threshold for the whole batch; below it the terms are noise.
 PAPER_MIN_CONFIDENCE = 1e-6  # Official clamp before the logarithm; confidences of the head are above 1.
 
+CITATION_CONFIDENCE = """@inproceedings{wang2024dust3r,
+  title = {{DUSt3R}: Geometric 3D Vision Made Easy},
+  author = {Wang, Shuzhe and Leroy, Vincent and Cabon, Yohann and Chidlovskii, Boris and Revaud, Jerome},
+  booktitle = {IEEE/CVF Conference on Computer Vision and Pattern Recognition (CVPR)},
+  year = {2024}
+}"""
+
 
 class DepthLossTerms(NamedTuple):
     """The three unweighted scalars whose sum is the loss, in metres."""
@@ -141,8 +148,8 @@ class DepthRegressionLoss(nn.Module):
 
     @property
     def citation(self) -> str:
-        """BibTeX of the work this loss comes from."""
-        return CITATION_3D_IDE
+        """BibTeX of 3D-IDE and of the form of the confidence term."""
+        return f"{CITATION_3D_IDE}\n\n{CITATION_CONFIDENCE}"
 
     def _prepare_measurement(self, depth: Tensor, depth_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         """Measurement with 0 outside the mask where it is not finite, and the mask of valid pixels."""
