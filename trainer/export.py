@@ -1,0 +1,318 @@
+"""Export: a folder with the inference model alone, which loads where nobody has this repository."""
+
+import dataclasses
+import glob
+import inspect
+import json
+import logging
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import torch
+from huggingface_hub import ModelCard
+from torch import nn
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers.dynamic_module_utils import get_relative_import_files
+from transformers.modeling_utils import unwrap_model
+
+from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration, IDE3DModel
+from processing import IDE3DProcessor, IDE3DVideoProcessor
+from trainer.model_card import create_model_card
+
+logger = logging.getLogger(__name__)
+
+END_OF_TURN = "<|im_end|>"  # ends an answer in the chat template
+MAX_NEW_TOKENS = 256  # without a limit of its own a model stops after 20 tokens
+CARD_FILE = "README.md"
+TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json"}
+ALWAYS_PRESENT = {"config.json", "generation_config.json", "processor_config.json", CARD_FILE}
+# What a tokenizer, a chat template or git may add; nothing else belongs to an export.
+SOMETIMES_PRESENT = TOKENIZER_FILES | {
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    ".gitattributes",
+}
+SHARD_NAME = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+
+
+def export_inference_model(
+    model: IDE3DForConditionalGeneration,
+    processor: IDE3DProcessor,
+    folder: str | os.PathLike,
+    *,
+    auto_model: Literal["generate", "base"] = "generate",
+    card: ModelCard | None = None,
+    max_shard_size: int | str = "5GB",
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write the inference model, its processor and its code into a folder that needs nothing else of ours.
+
+    Training-only weights, config keys and files stay out. The folder is written beside its place under a hidden name
+    and renamed when it is complete, so `folder` never holds half an export. Call it on one process only.
+
+    An existing `folder` is replaced only if it is an earlier export (see `is_export`) or empty.
+
+    Args:
+        model: The inference model, or the training subclass; adapters must be merged, weights must be in memory.
+        processor: Its numbers must agree with the model's config.
+        folder: Where to write.
+        auto_model: What `AutoModel` gives: "generate" the generating class, "base" the bare [`IDE3DModel`] for
+            serving engines that build on the backbone. The other Auto classes always give the generating class.
+        card: Model card. Default: one with the facts that config and processor hold.
+        max_shard_size: Largest weight file.
+        dtype: Type of the saved weights. Default: that of the model.
+
+    Returns:
+        The folder, as an absolute path.
+
+    Raises:
+        TypeError: `model` or `processor` is something else.
+        ValueError: Processor and model disagree, weights are missing, foreign, not finite, not in memory or of mixed
+            types.
+        FileExistsError: `folder` exists and is not an earlier export.
+    """
+    if auto_model not in ("generate", "base"):
+        raise ValueError(f'auto_model must be "generate" or "base", got {auto_model!r}.')
+    model = unwrap_model(model)
+    _check_types(model, processor)
+    check_agreement(model.config, processor)
+    config = _inference_config(model.config, auto_model)
+    inference = _inference_model(model, config, dtype)
+    inference.generation_config = _generation_config(processor.tokenizer)
+    if card is None:
+        card = create_model_card(
+            model_name=Path(folder).resolve().name,
+            config=config,
+            num_parameters=inference.num_parameters(),
+            num_frames=processor.video_processor.num_frames,
+            auto_class="AutoModel" if auto_model == "generate" else "AutoModelForImageTextToText",
+        )
+    with replace_folder(folder) as unfinished:
+        inference.save_pretrained(unfinished, max_shard_size=max_shard_size)
+        _save_processor(processor, unfinished)
+        for path in code_files():
+            shutil.copyfile(path, unfinished / path.name)
+        card.save(unfinished / CARD_FILE)
+    folder = Path(folder).resolve()
+    logger.info("Exported %s parameters to %s.", f"{inference.num_parameters():,}", folder)
+    return folder
+
+
+def code_files() -> list[Path]:
+    """The Python files of an export: those that define the exported classes, and the siblings they import."""
+    files = {}
+    for cls in (IDE3DConfig, IDE3DForConditionalGeneration, IDE3DProcessor, IDE3DVideoProcessor):
+        entry = inspect.getfile(cls)
+        files.update({Path(path).name: Path(path) for path in (entry, *get_relative_import_files(entry))})
+    return [files[name] for name in sorted(files)]
+
+
+def is_export(folder: str | os.PathLike) -> bool:
+    """Whether a folder is an earlier export of ours, and nothing but that.
+
+    It is one if its config.json says `model_type` "ide3d" and has an `auto_map`, if it has the model card and the
+    other files that every export has, and if it has no file or folder that exports do not have. A folder with one
+    foreign file is thus not an export any more, nor is one that `save_pretrained` wrote, which has no model card.
+    """
+    folder = Path(folder)
+    if not (folder / "config.json").is_file():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    code = {path.name for path in code_files()}
+    known = ALWAYS_PRESENT | SOMETIMES_PRESENT | code
+    if not names >= ALWAYS_PRESENT or any(name not in known and not SHARD_NAME.fullmatch(name) for name in names):
+        return False
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(config, dict) and config.get("model_type") == IDE3DConfig.model_type and "auto_map" in config
+
+
+def check_agreement(config: IDE3DConfig, processor: IDE3DProcessor) -> None:
+    """Check that the processor writes the tokens that the model expects.
+
+    Raises:
+        ValueError: A size of the token grid or a token id differs; the message names both sides.
+    """
+    size = config.vision_config.image_size
+    square = {"height": size, "width": size}
+    pairs = [
+        ("patch_size", processor.patch_size, "vision_config.patch_size", config.vision_config.patch_size),
+        ("image_size", processor.image_size, "vision_config.image_size", size),
+        ("spatial_pool_stride", processor.spatial_pool_stride, "spatial_pool_stride", config.spatial_pool_stride),
+        ("video_processor.size", dict(processor.video_processor.size), "vision_config.image_size", square),
+        ("image_processor.size", dict(processor.image_processor.size), "vision_config.image_size", square),
+        ("image_token_id", processor.image_token_id, "image_token_id", config.image_token_id),
+        ("video_token_id", processor.video_token_id, "video_token_id", config.video_token_id),
+        ("ground_token_id", processor.ground_token_id, "ground_token_id", config.ground_token_id),
+    ]
+    differing = [
+        f"processor.{ours} is {value}, model.config.{theirs} is {expected}"
+        for ours, value, theirs, expected in pairs
+        if value != expected
+    ]
+    if differing:
+        raise ValueError(
+            f"Processor and model disagree: {'; '.join(differing)}. Build the processor with the numbers of the "
+            "model's config, or set the config's token ids to those of the tokenizer."
+        )
+    rows = config.text_config.vocab_size
+    if len(processor.tokenizer) > rows:
+        raise ValueError(
+            f"The tokenizer has {len(processor.tokenizer)} tokens, the model's embedding has {rows} rows. Call "
+            "model.resize_token_embeddings(len(processor.tokenizer)) before training."
+        )
+
+
+@contextmanager
+def replace_folder(folder: str | os.PathLike) -> Iterator[Path]:
+    """Give an empty hidden folder beside `folder`; put it in `folder`'s place if the block ends without an error.
+
+    After an error the hidden folder is removed; only a killed process leaves one, and the next export of that name
+    says so. An earlier export is moved aside first and removed last.
+
+    Raises:
+        FileExistsError: `folder` exists and is neither empty nor an earlier export. It is left as it is.
+    """
+    folder = Path(folder).resolve()
+    _check_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.unfinished"):
+        logger.warning("%s is an export that runs now or was killed. Remove it if none runs.", leftover)
+    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
+    unfinished.mkdir()
+    try:
+        yield unfinished
+        _check_replaceable(folder)  # somebody may have put something there in the meantime
+        retired = unfinished.with_suffix(".retired")
+        if folder.exists():
+            folder.rename(retired)
+        try:
+            unfinished.rename(folder)
+        except OSError:
+            if retired.exists():
+                retired.rename(folder)
+            raise
+        shutil.rmtree(retired, ignore_errors=True)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not folder.is_dir() or not is_export(folder):
+        raise FileExistsError(
+            f"{folder} exists and is not an earlier export, or holds other files too. It was left as it is: choose "
+            "another folder, or move it away."
+        )
+
+
+def _check_types(model: nn.Module, processor: IDE3DProcessor) -> None:
+    if not isinstance(model, IDE3DForConditionalGeneration) or getattr(model, "_hf_peft_config_loaded", False):
+        raise TypeError(
+            f"model must be an IDE3DForConditionalGeneration or its training subclass, without adapters, got "
+            f"{type(model).__name__}. A PEFT model gives it by merge_and_unload()."
+        )
+    if type(processor) is not IDE3DProcessor:
+        raise TypeError(
+            f"processor must be an IDE3DProcessor, got {type(processor).__name__}. The code of another class, even of "
+            "a subclass, would not be in the export."
+        )
+
+
+def _inference_config(trained: IDE3DConfig, auto_model: str) -> IDE3DConfig:
+    """A copy with the declared fields only: a Trainer leaves `use_cache: false` behind, a training may leave more."""
+    declared = {field.name for field in dataclasses.fields(IDE3DConfig)}
+    content = trained.to_dict()
+    config = IDE3DConfig.from_dict({key: value for key, value in content.items() if key in declared})
+    if hasattr(config.text_config, "use_cache"):
+        config.text_config.use_cache = True
+    config.auto_map = {
+        "AutoConfig": _reference(IDE3DConfig),
+        "AutoModel": _reference(IDE3DForConditionalGeneration if auto_model == "generate" else IDE3DModel),
+        "AutoModelForImageTextToText": _reference(IDE3DForConditionalGeneration),
+        "AutoModelForMultimodalLM": _reference(IDE3DForConditionalGeneration),
+    }
+    return config
+
+
+def _reference(cls: type) -> str:
+    """How an `auto_map` names a class: `module.Class`, the module without its package."""
+    return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
+
+
+def _inference_model(
+    model: IDE3DForConditionalGeneration, config: IDE3DConfig, dtype: torch.dtype | None
+) -> IDE3DForConditionalGeneration:
+    """The plain inference class around the weights of `model`; they are shared unless `dtype` changes them."""
+    with torch.device("meta"):
+        inference = IDE3DForConditionalGeneration(config)
+    wanted = inference.state_dict()
+    trained = model.state_dict()
+    parts = {name for name, _ in inference.named_children()}
+    missing = sorted(set(wanted) - set(trained))
+    foreign = sorted(key for key in set(trained) - set(wanted) if key.partition(".")[0] in parts)
+    if missing or foreign:
+        raise ValueError(
+            f"The weights are not those of the inference model: missing {missing[:4]}, foreign {foreign[:4]}. Merge "
+            "adapters and load the whole model first."
+        )
+    weights = {key: trained[key] for key in wanted}
+    _check_weights(weights, dtype)
+    if dtype is not None:
+        weights = {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
+    inference.load_state_dict(weights, strict=True, assign=True)
+    inference.tie_weights()
+    for part in (config, config.vision_config, config.text_config):
+        part.dtype = inference.dtype
+    return inference.eval()
+
+
+def _check_weights(weights: dict[str, torch.Tensor], dtype: torch.dtype | None) -> None:
+    absent = [key for key, value in weights.items() if value.is_meta]
+    if absent:
+        raise ValueError(f"Weights are not in memory: {absent[:4]}. Load the model without offloading them.")
+    broken = [key for key, value in weights.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise ValueError(f"NaN or infinite weights in {broken[:4]}: the training has diverged.")
+    dtypes = sorted({str(value.dtype) for value in weights.values() if value.is_floating_point()})
+    if dtype is None and len(dtypes) > 1:
+        raise ValueError(f"The weights have several types, {dtypes}, and would load as one. Choose it by dtype=.")
+
+
+def _generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+    """Greedy decoding that stops where an answer ends."""
+    ends = {tokenizer.eos_token_id, tokenizer.get_vocab().get(END_OF_TURN)} - {None}
+    if not ends:
+        raise ValueError(f"The tokenizer has neither an eos_token nor {END_OF_TURN}: an answer would never end.")
+    ends = sorted(ends)
+    pad = ends[0] if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+    return GenerationConfig(
+        do_sample=False, max_new_tokens=MAX_NEW_TOKENS, eos_token_id=ends, pad_token_id=pad, use_cache=True
+    )
+
+
+def _save_processor(processor: IDE3DProcessor, folder: Path) -> None:
+    """Processor and tokenizer files, with the classes of the code files in the `auto_map`."""
+    processor.save_pretrained(folder)
+    path = folder / "processor_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["auto_map"] = {"AutoProcessor": _reference(IDE3DProcessor)}
+    content["video_processor"]["auto_map"] = {"AutoVideoProcessor": _reference(IDE3DVideoProcessor)}
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+__all__ = ["check_agreement", "code_files", "export_inference_model", "is_export", "replace_folder"]
