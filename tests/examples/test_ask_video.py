@@ -1,0 +1,118 @@
+"""`ask_video.py` with a file, with a folder of images, and with what a person gets wrong."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exporting import NUM_FRAMES, build_model, build_processor, write_video
+from PIL import Image
+
+from trainer.export import export_inference_model
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "ask_video.py"
+
+
+@pytest.fixture(scope="module")
+def ask_video():
+    spec = importlib.util.spec_from_file_location("ask_video", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory) -> Path:
+    processor = build_processor()
+    return export_inference_model(build_model(processor), processor, tmp_path_factory.mktemp("export") / "model")
+
+
+@pytest.fixture
+def run(ask_video, monkeypatch, capsys):
+    """Run the command line; gives what it printed, or raises SystemExit with the message."""
+
+    def call(*arguments) -> str:
+        monkeypatch.setattr(sys, "argv", ["ask_video.py", *map(str, arguments)])
+        ask_video.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    return write_video(tmp_path / "room.mp4")
+
+
+@pytest.fixture
+def images(tmp_path) -> Path:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for index in range(NUM_FRAMES - 1):
+        Image.fromarray(np.full((40, 60, 3), 50 * index, np.uint8)).save(folder / f"frame_{index}.png")
+    return folder
+
+
+def test_answers_about_a_file_and_a_folder(run, export, video, images):
+    for path in (video, images):
+        answer = run(export, path, "Where is the lamp?", "--max-new-tokens", 4, "--device", "cpu")
+        assert answer.endswith("\n") and len(answer) > 1
+
+
+def test_question_frames_and_length_reach_the_model(ask_video, export, video, monkeypatch):
+    seen = {}
+    generate = type(build_model(build_processor())).generate
+
+    def record(self, **kwargs):
+        seen.update(kwargs)
+        return generate(self, **kwargs)
+
+    monkeypatch.setattr(type(build_model(build_processor())), "generate", record)
+    ask_video.answer(str(export), str(video), "How many chairs?", 2, 3, "cpu")
+    assert seen["pixel_values_videos"].shape[1] == 2 and seen["max_new_tokens"] == 3
+    assert "How many chairs?" in build_processor().decode(seen["input_ids"][0])
+
+
+def test_runs_as_a_script_from_anywhere(export, video, tmp_path):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "huggingface")}
+    command = [sys.executable, str(SCRIPT), str(export), str(video), "Hello?", "--max-new-tokens", "3"]
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert process.stdout.endswith("\n") and len(process.stdout) > 1
+
+
+def fails(run, *arguments) -> str:
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments, "--device", "cpu")
+    assert str(caught.value).startswith("ask_video: ")
+    return str(caught.value)
+
+
+def test_missing_video_is_named(run, export, tmp_path):
+    assert f"no video file or folder of images at {tmp_path / 'nothing.mp4'}" in fails(
+        run, export, tmp_path / "nothing.mp4", "?"
+    )
+
+
+def test_folder_without_images_and_broken_file_are_named(run, export, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    assert "holds no images" in fails(run, export, tmp_path / "empty", "?")
+    assert "broken.mp4" in fails(run, export, tmp_path / "broken.mp4", "?")
+
+
+def test_more_frames_than_the_video_has(run, export, video):
+    assert "num_frames=99" in fails(run, export, video, "?", "--num-frames", 99)
+
+
+def test_model_that_is_not_ours(run, video, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    assert "'bert', not 'ide3d'" in fails(run, tmp_path / "other", video, "?")
+    assert "has no config.json" in fails(run, tmp_path, video, "?")
+    assert "There is no model someone/absent" in fails(run, "someone/absent", video, "?")
