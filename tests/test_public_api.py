@@ -1,0 +1,54 @@
+"""The names that other code, the documentation and users rely on."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+PUBLIC_NAMES = {
+    "modeling_ide3d": ["IDE3DConfig", "IDE3DForConditionalGeneration", "IDE3DModel"],
+    "modeling_ide3d.auxiliary": [
+        "GeometricValidator",
+        "IDE3DForConditionalGenerationWithGeometry",
+        "TeacherProjector",
+    ],
+    "modeling_ide3d.convert_llava_qwen": ["convert_checkpoint"],
+    "processing": ["IDE3DProcessor", "IDE3DVideoProcessor", "PosedVideo"],
+    "processing.rooms": ["load_rooms"],
+    "trainer": ["IDE3DDataCollator", "IDE3DTrainer", "IDE3DTrainingArguments", "export_inference_model"],
+    "trainer.geometry": [
+        "FramePairs",
+        "covisibility_mask",
+        "project_points",
+        "relative_pose",
+        "scale_intrinsics",
+        "select_frame_pairs",
+        "unproject_depth",
+    ],
+    "trainer.losses": ["CrossViewDepthLoss", "DepthRegressionLoss", "FeatureDistillationLoss", "RegionContrastLoss"],
+}
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(module, name) for module, names in PUBLIC_NAMES.items() for name in names]
+)
+def test_public_name_is_importable_and_in_all(module, name):
+    imported = importlib.import_module(module)
+    assert callable(getattr(imported, name))
+    assert name in imported.__all__
+
+
+@pytest.mark.parametrize("module", PUBLIC_NAMES)
+def test_all_names_what_exists(module):
+    imported = importlib.import_module(module)
+    assert [name for name in imported.__all__ if not hasattr(imported, name)] == []
+
+
+@pytest.mark.parametrize("module", PUBLIC_NAMES)
+def test_modules_come_from_this_repository(module):
+    """`trainer` and `processing` are common names, and tests/ has folders of the same names."""
+    file = Path(importlib.import_module(module).__file__).resolve()
+    location = module.replace(".", "/")
+    assert file in (REPOSITORY / location / "__init__.py", REPOSITORY / f"{location}.py")
