@@ -39,10 +39,11 @@ def processor() -> IDE3DProcessor:
 
 @pytest.fixture(scope="module")
 def training_model(processor):
-    """As a Trainer leaves it: with its criterion, and `use_cache` in the config."""
+    """As a training leaves it: with its criterion, and with `use_cache` and a key of its own in the config."""
     model = build_training_model(processor)
     model.criterion = GeometryCriterion()
     model.config.use_cache = False
+    model.config.teacher_size = 24
     return model
 
 
@@ -130,7 +131,7 @@ def test_export_holds_no_training_only_key(export, training_model):
         keys = set(file.keys())
     assert keys == set(IDE3DForConditionalGeneration(training_model.config).state_dict())
     config = json.loads((export / "config.json").read_text())
-    assert "use_cache" not in config and config["text_config"]["use_cache"] is True
+    assert not {"use_cache", "teacher_size"} & set(config) and config["text_config"]["use_cache"] is True
     assert config["architectures"] == ["IDE3DForConditionalGeneration"]
     for path in export.iterdir():
         text = path.read_bytes().lower()
