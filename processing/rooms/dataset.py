@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import datasets
 from datasets import Features, Image, List, Value
 
-from processing.rooms.generate import RECIPE, SPLITS, make_room
+from processing.rooms.generate import SPLITS, make_room, recipe_digest
 
 __all__ = ["FEATURES", "load_rooms"]
 
@@ -118,7 +118,7 @@ def load_rooms(
     if num_proc is None:
         num_proc = min(os.cpu_count() or 1, (num_scenes + 7) // 8)
     arguments = {"split": split, "seed": seed, "image_size": image_size, "num_frames": num_frames}
-    key = hashlib.sha256(repr((RECIPE, num_scenes, sorted(arguments.items()))).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((recipe_digest(), num_scenes, sorted(arguments.items()))).encode()).hexdigest()[:16]
     return datasets.Dataset.from_generator(
         _rows,
         features=FEATURES,

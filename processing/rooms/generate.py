@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -16,15 +17,24 @@ from processing.rooms.questions import CLEAR_SHARE, MIN_SHARE, SceneFacts, ask_q
 from processing.rooms.raycast import cast_view
 from processing.rooms.render import pinhole_view, primitive_table, render
 
-__all__ = ["RECIPE", "SPLITS", "make_room", "room_rng"]
+__all__ = ["SPLITS", "make_room", "recipe_digest", "room_rng"]
 
 SPLITS = ("train", "validation", "test")
-RECIPE = "1"  # part of every cache key; raise it when a change alters what a seed gives
 _MAX_COVER = 0.5  # of a frame by one object
 _MIN_SHOWN = 4  # objects shown well in frame 0
 _MIN_OVERLAP = 0.5  # of a frame's points that fall into the next frame
 _PATHS_PER_ROOM = 20
+_READERS = ("__init__", "__main__", "baselines", "samples", "scoring")  # modules that make no rooms
 _MAX_ATTEMPTS = 1000
+
+
+def recipe_digest() -> str:
+    """Digest of the code that rooms are made by, part of every cache key: old rooms are not read after a change."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        if file.stem not in _READERS:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def room_rng(split: str, seed: int, index: int, attempt: int = 0) -> np.random.Generator:

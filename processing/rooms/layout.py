@@ -158,13 +158,7 @@ class _Builder:
         if (np.abs(quad) > np.array([self.shell.width, self.shell.depth]) / 2 - 0.019).any():
             return False
         for other in self.objects:
-            if other.place == "floor" and rectangles_overlap(quad, other.footprint, _GAP):
-                return False
-            if (
-                other.place == "wall"
-                and other.low[2] < high[2] + 0.05
-                and rectangles_overlap(quad, other.footprint, _GAP)
-            ):
+            if other.low[2] < high[2] + _GAP and rectangles_overlap(quad, other.footprint, _GAP):
                 return False
         for opening in self.shell.openings:
             reach = 0.75 if opening.is_door else 0.3

@@ -14,7 +14,7 @@ from processing.rooms.primitives import BOX, CYLINDER, PrimitiveTable
 __all__ = ["NEAR", "View", "cast_loose", "cast_view", "intersect"]
 
 NEAR = 0.02  # metres; nothing is ever this close to a camera, see camera.py
-_TINY = 1e-12
+_TINY = np.float32(1e-12)  # keeps rays along a face from dividing by zero
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class View:
 
 
 def _box_entry(origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    inverse = 1.0 / direction
+    inverse = 1.0 / (direction + _TINY)
     middle = origin * inverse
     np.abs(inverse, out=inverse)
     enter = np.maximum.reduce(-middle - inverse, axis=0)
@@ -67,14 +67,14 @@ def _ball_entry(origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
     x, y, z = direction
     a = x * x + y * y + z * z
     b = (direction * origin).sum(axis=0)
-    c = float((origin[:, 0] ** 2).sum()) - 1.0 if origin.ndim == 2 else (origin.reshape(3, -1)[:, 0] ** 2).sum() - 1.0
+    c = (origin**2).sum() - 1.0
     inside = b * b - a * c
     return np.where(inside > 0, (-b - np.sqrt(np.maximum(inside, 0))) / a, np.inf)
 
 
 def _cylinder_entry(origin: np.ndarray, direction: np.ndarray, bottom: float, top: float) -> np.ndarray:
     x, y, z = direction
-    ox, oy, oz = origin.reshape(3, -1)[:, 0]
+    ox, oy, oz = origin.ravel()
     middle, slope = (bottom + top) / 2, (top - bottom) / 2
     radius = middle + slope * oz
     a = x * x + y * y - (slope * slope) * z * z
@@ -106,7 +106,7 @@ def intersect(table: PrimitiveTable, index: int, origin: np.ndarray, direction: 
     Shape:
         origin: (3,), direction: (3, ...), both in the unit frame of the solid; output: (...), metres.
     """
-    origin = origin.reshape((3,) + (1,) * (direction.ndim - 1)) + np.float32(_TINY)
+    origin = origin.reshape((3,) + (1,) * (direction.ndim - 1))
     with np.errstate(divide="ignore", invalid="ignore"):
         if table.kind[index] == BOX:
             entry = _box_entry(origin, direction)
@@ -120,8 +120,8 @@ def intersect(table: PrimitiveTable, index: int, origin: np.ndarray, direction: 
 def _leave_room(origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """Depth at which rays leave the room (unit cube from inside)."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = 1.0 / direction
-        middle = (origin.reshape((3,) + (1,) * (direction.ndim - 1)) + np.float32(_TINY)) * inverse
+        inverse = 1.0 / (direction + _TINY)
+        middle = origin.reshape((3,) + (1,) * (direction.ndim - 1)) * inverse
         return np.minimum.reduce(np.abs(inverse) - middle, axis=0)
 
 

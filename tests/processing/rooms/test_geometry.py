@@ -1,0 +1,221 @@
+import numpy as np
+import pytest
+
+from processing.rooms.camera import look_at
+from processing.rooms.generate import room_rng
+from processing.rooms.layout import COUNTABLE, Room, build_room
+from processing.rooms.primitives import BOX, ELLIPSOID, Material, PrimitiveTable, ball, bounds, box, cylinder
+from processing.rooms.raycast import cast_loose, cast_view
+from processing.rooms.render import pinhole_view, primitive_table
+
+GREY = Material((0.5, 0.5, 0.5))
+CAMERA = np.array([[20.0, 0, 15.5], [0, 20, 15.5], [0, 0, 1]])
+
+
+def unprojected(depth, intrinsics, pose):
+    v, u = np.indices(depth.shape)
+    rays = np.stack(
+        [(u - intrinsics[0, 2]) / intrinsics[0, 0], (v - intrinsics[1, 2]) / intrinsics[1, 1], np.ones_like(u)]
+    )
+    return np.einsum("ij,jhw->hwi", pose[:3, :3], rays * depth) + pose[:3, 3]
+
+
+def seen(solids, position, target, size=32):
+    table = PrimitiveTable((0, 0, 1.5), (3, 3, 1.5), [(1, solid) for solid in solids])
+    pose = look_at(np.array([position], float), np.array([target], float), np.zeros(1))[0]
+    return (*cast_view(pinhole_view(pose, CAMERA, size), table), pose)
+
+
+def test_a_camera_has_its_axes_right_down_forward():
+    pose = look_at(np.array([[0.0, 0, 1]]), np.array([[2.0, 0, 1]]), np.zeros(1))[0]
+    np.testing.assert_allclose(pose[:3, 0], [0, -1, 0], atol=1e-12)  # looking along +x, right is -y
+    np.testing.assert_allclose(pose[:3, 1], [0, 0, -1], atol=1e-12)
+    np.testing.assert_allclose(pose[:3, 2], [1, 0, 0], atol=1e-12)
+
+
+def test_depth_of_a_wall_is_its_distance_at_every_pixel():
+    depth, winner, _ = seen([], (-1, 0, 1.5), (3, 0, 1.5))
+    middle = depth[10:22, 1:31]  # what sees the wall ahead, not floor, ceiling or side walls
+    np.testing.assert_allclose(middle, 4.0, rtol=1e-6)
+    assert (winner == 0).all()
+
+
+def test_depth_of_floor_follows_the_plane():
+    depth, _, pose = seen([], (-2.5, 0, 1.5), (0, 0, 0.5))
+    points = unprojected(depth, CAMERA, pose)
+    on_floor = points[..., 2] < 1e-4
+    assert on_floor.sum() > 100
+    np.testing.assert_allclose(points[..., 2].clip(None, 0), 0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("solid", "distance"),
+    [
+        (box((0, 0, 1.5), (1, 1, 1), GREY), 2.5 - 0.5),
+        (box((0, 0, 1.5), (1, 1, 1), GREY, yaw=np.pi / 4), 2.5 - np.sqrt(0.5)),
+        (ball((0, 0, 1.5), (0.4, 0.3, 0.5), GREY), 2.5 - 0.4),
+        (cylinder((0, 0, 1.5), (0.3, 0.5), 1.0, GREY), 2.5 - 0.3),
+        (cylinder((0, 0, 1.5), (0.3, 0.3), 1.0, GREY, axis="x"), 2.5 - 0.5),
+        (cylinder((0, 0, 1.5), (0.4, 0.4), 1.0, GREY, top=0.5), 2.5 - 0.3),
+        (cylinder((0, 0, 1.5), (0.4, 0.4), 1.0, GREY, bottom=0.0), 2.5 - 0.2),
+    ],
+)
+def test_the_ray_through_the_middle_meets_each_solid_where_it_should(solid, distance):
+    table = PrimitiveTable((0, 0, 1.5), (3, 3, 1.5), [(1, solid)])
+    pose = look_at(np.array([[-2.5, 0, 1.5]]), np.array([[0.0, 0, 1.5]]), np.zeros(1))[0]
+    view = pinhole_view(pose, np.array([[20.0, 0, 16], [0, 20, 16], [0, 0, 1]]), 33)
+    depth, winner = cast_view(view, table)
+    assert depth[16, 16] == pytest.approx(distance, abs=1e-5) and winner[16, 16] == 1
+
+
+@pytest.mark.parametrize(
+    "solid",
+    [
+        box((0.2, 0.1, 1.2), (0.8, 0.5, 0.7), GREY, yaw=0.5),
+        ball((0, 0.2, 1.3), (0.4, 0.3, 0.5), GREY, yaw=0.7),
+        cylinder((0, 0, 1.2), (0.5, 0.3), 0.9, GREY, top=0.4),
+        cylinder((0, 0, 1.2), (0.3, 0.3), 0.9, GREY, axis="y"),
+    ],
+)
+@pytest.mark.parametrize("position", [(-2.5, 0.3, 2.6), (-1.5, -2, 0.4)])
+def test_hits_lie_on_the_surface_and_inside_the_bounds(solid, position):
+    depth, winner, pose = seen([solid], position, solid.center)
+    points = unprojected(depth.astype(np.float64), CAMERA, pose)[winner == 1]
+    assert len(points) > 20
+    low, high = bounds([solid])
+    assert (points > low - 1e-4).all() and (points < high + 1e-4).all()
+    unit = (points - solid.center) @ solid.rotation / solid.half
+    if solid.kind == BOX:
+        level = np.abs(unit).max(axis=1)
+    elif solid.kind == ELLIPSOID:
+        level = np.linalg.norm(unit, axis=1)
+    else:
+        radius = solid.bottom + (solid.top - solid.bottom) * (unit[:, 2] + 1) / 2
+        level = np.maximum(np.hypot(unit[:, 0], unit[:, 1]) / radius, np.abs(unit[:, 2]))
+    np.testing.assert_allclose(level, 1, atol=1e-3)
+
+
+def test_every_pixel_lies_in_the_box_of_its_object(rooms, arrays):
+    for (room, row), (ids, depth, intrinsics, poses) in zip(rooms, arrays, strict=True):
+        shell = np.array([room.shell.width / 2, room.shell.depth / 2, room.shell.height])
+        for view in range(len(ids)):
+            points = unprojected(depth[view], intrinsics, poses[view])
+            assert (np.abs(points[..., :2]) < shell[:2] + 1e-3).all()
+            assert (points[..., 2] > -1e-3).all() and (points[..., 2] < shell[2] + 1e-3).all()
+            for thing in row["objects"]:
+                mine = points[ids[view] == thing["id"]]
+                center, size = np.array(thing["center"]), np.array(thing["size"])
+                assert (np.abs(mine - center) <= size / 2 + 2e-3).all()
+
+
+def test_a_point_of_one_frame_is_never_hidden_air_in_the_next(rooms, arrays):
+    """Points of a frame, seen from the next: a surface at their depth, or something in front of them."""
+    for (room, _), (_, depth, intrinsics, poses) in list(zip(rooms, arrays, strict=True))[:20]:
+        table = primitive_table(room)
+        points = unprojected(depth[0], intrinsics, poses[0]).reshape(-1, 3)
+        local = (points - poses[1][:3, 3]) @ poses[1][:3, :3]
+        local = local[local[:, 2] > 0.1]
+        tan = (local[:, :2] / local[:, 2:]).T
+        reach = (depth.shape[-1] / 2) / intrinsics[0, 0]
+        inside = (np.abs(tan) < reach).all(axis=0)
+        assert inside.mean() > 0.5  # consecutive frames overlap
+        local, tan = local[inside], tan[:, inside, None]
+        everything = [(index, np.arange(tan.shape[1])) for index in range(len(table))]
+        found, _ = cast_loose(pinhole_view(poses[1], intrinsics, depth.shape[-1]), table, tan, everything)
+        gap = found[:, 0] - local[:, 2]
+        assert (gap > 5e-3).mean() < 2e-3  # rays along an edge may slip past it
+        assert (np.abs(gap) < 5e-3).mean() > 0.6
+
+
+def solid_points(rng, solid, number):
+    unit = rng.uniform(-1, 1, (number, 3))
+    if solid.kind == ELLIPSOID:
+        unit /= np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1)
+    elif solid.kind != BOX:
+        radius = solid.bottom + (solid.top - solid.bottom) * (unit[:, 2:] + 1) / 2
+        unit[:, :2] *= radius / np.maximum(np.linalg.norm(unit[:, :2], axis=1, keepdims=True), 1)
+    return unit * solid.half @ solid.rotation.T + solid.center
+
+
+def depth_inside(solid, points):
+    """How far points are inside a solid at least, metres; negative outside."""
+    unit = (points - solid.center) @ solid.rotation / solid.half
+    if solid.kind == BOX:
+        return ((1 - np.abs(unit)) * solid.half).min(axis=-1)
+    if solid.kind == ELLIPSOID:
+        return (1 - np.linalg.norm(unit, axis=-1)) * solid.half.min()
+    radius = solid.bottom + (solid.top - solid.bottom) * (unit[..., 2] + 1) / 2
+    side = (radius - np.hypot(unit[..., 0], unit[..., 1])) * solid.half[:2].min()
+    return np.minimum(side, (1 - np.abs(unit[..., 2])) * solid.half[2])
+
+
+def test_no_piece_of_furniture_is_inside_another_or_a_wall(rooms):
+    rng = np.random.default_rng(0)
+    for room, row in rooms:
+        limit = np.array([room.shell.width / 2, room.shell.depth / 2])
+        for thing in room.objects:
+            assert (np.abs(thing.low[:2]) <= limit + 1e-6).all() and (np.abs(thing.high[:2]) <= limit + 1e-6).all()
+            assert thing.low[2] > -1e-6 and thing.high[2] < room.shell.height + 1e-6
+        for a in room.objects:
+            near = [b for b in room.objects if b.id != a.id and (a.low < b.high).all() and (b.low < a.high).all()]
+            if not near:
+                continue
+            points = np.concatenate([solid_points(rng, part, 60) for part in a.parts])
+            for b in near:
+                deepest = max(depth_inside(part, points).max() for part in b.parts)
+                assert deepest < 5e-3, (
+                    f"{row['scene_id']}: {a.category} {a.id} in {b.category} {b.id} by {deepest:.3f} m"
+                )
+
+
+def test_what_stands_on_something_touches_its_top(rooms):
+    number = 0
+    for room, _ in rooms:
+        for thing in room.objects:
+            if thing.support_id:
+                number += 1
+                tops = [bounds([part])[1][2] for part in room.objects[thing.support_id - 1].parts]
+                assert min(abs(thing.low[2] - top) for top in tops) < 2e-3
+    assert number > 20
+
+
+def test_the_camera_keeps_clear_of_everything(rooms, arrays):
+    for (room, _), (*_, poses) in zip(rooms, arrays, strict=True):
+        eyes = poses[:, :3, 3]
+        limit = np.array([room.shell.width / 2, room.shell.depth / 2])
+        assert (np.abs(eyes[:, :2]) < limit - 0.15).all() and (eyes[:, 2] > 0.5).all()
+        for thing in room.objects:
+            outside = np.maximum(thing.low - eyes, eyes - thing.high).max(axis=1)
+            assert (outside > 0.15).all()
+
+
+def test_the_walk_is_smooth_and_its_poses_are_rigid(arrays):
+    for *_, poses in arrays:
+        rotation = poses[:, :3, :3]
+        np.testing.assert_allclose(
+            rotation.transpose(0, 2, 1) @ rotation, np.tile(np.eye(3), (len(poses), 1, 1)), atol=1e-5
+        )
+        steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
+        turns = np.arccos(np.clip((rotation[1:, :, 2] * rotation[:-1, :, 2]).sum(axis=1), -1, 1))
+        assert (steps < 1.3).all() and (turns < np.deg2rad(45)).all()
+
+
+def test_rooms_hold_many_kinds_of_several_parts(rooms):
+    parts = {}
+    for room, _ in rooms:
+        for thing in room.objects:
+            parts.setdefault(thing.category, []).append(len(thing.parts))
+    assert len(parts) >= 16
+    assert all(max(number) >= 2 for number in parts.values())
+    heights = [thing.size[2] for room, _ in rooms for thing in room.objects if thing.category == "table"]
+    assert max(heights) > 1.4 * min(heights)
+
+
+def test_a_room_holds_as_many_featured_pieces_as_asked():
+    found = []
+    for index in range(20):
+        room = build_room(room_rng("train", 5, index), COUNTABLE[index % len(COUNTABLE)], index % 5)
+        if isinstance(room, Room):
+            found.append(index % 5)
+            assert len(room.featured_objects) == index % 5
+    assert len(found) > 10
