@@ -84,8 +84,8 @@ def select_region_references(
 ) -> torch.Tensor:
     """Say which region each `<ground>` token of a sample stands for, in order of appearance.
 
-    The k-th `<ground>` refers to the k-th region. Where a sample has a query, its last `<ground>` is the query and
-    refers to none.
+    The k-th `<ground>` refers to the k-th region that is no padding. Where a sample has a query, its last `<ground>`
+    is the query and refers to none.
 
     Args:
         is_ground (`torch.Tensor` of shape `(batch_size, sequence_length)`, bool): Where the `<ground>` tokens are.
@@ -100,8 +100,9 @@ def select_region_references(
     if has_query is not None:
         references = references - has_query.long()
     references = torch.minimum(references, region_valid.sum(-1)).unsqueeze(-1)
-    order = torch.arange(region_valid.shape[1], device=is_ground.device).expand(region_valid.shape)
-    return order.masked_fill(order >= references, -1)
+    order = torch.arange(region_valid.shape[1], device=is_ground.device)
+    regions = region_valid.long().argsort(dim=-1, descending=True, stable=True)  # padding comes last
+    return regions.masked_fill(order >= references, -1)
 
 
 def locate_references(is_ground: torch.Tensor, region_references: torch.Tensor) -> torch.Tensor:

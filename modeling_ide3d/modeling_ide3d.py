@@ -1,5 +1,6 @@
 """3D-IDE: a video language model that answers about an indoor scene, and finds objects in it, from RGB alone."""
 
+import copy
 import json
 import math
 import os
@@ -92,9 +93,7 @@ def check_weight_files(folder: Path) -> None:
                     raise OSError(f"{file} is no safetensors file: its header cannot be read.") from error
                 expected += max((entry["data_offsets"][1] for entry in tensors), default=0)
         if size < expected:
-            raise OSError(
-                f"{file} is truncated: it has {size} bytes, its header says {expected}. Copy or download it again."
-            )
+            raise OSError(f"{file} is truncated: it has {size} of {expected} bytes. Copy or download it again.")
 
 
 class IDE3DPreTrainedModel(PreTrainedModel):
@@ -253,7 +252,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
                 )
             mask = video_frame_mask.bool()
             frames, frame_counts = pixel_values_videos[mask], mask.sum(-1).tolist()
-        if 0 in frame_counts:
+        if not frame_counts or 0 in frame_counts:
             raise ValueError(f"Every video needs at least one frame, got {frame_counts} frames.")
         return self._encode_frames(frames, frame_counts, **kwargs)
 
@@ -368,9 +367,11 @@ class IDE3DModel(IDE3DPreTrainedModel):
         if self.config.detach_region_references:
             features = features.detach()
         region = locate_references(is_ground, region_references.to(input_ids.device))
+        exists = nn.functional.pad(region_valid, (0, 1), value=False)  # the last column is every index beyond
+        exists = exists.gather(1, region.clamp(min=0, max=region_masks.shape[1]))
         torch_compilable_check(
-            (region < region_masks.shape[1]).all(),
-            f"region_references name regions that do not exist: there are {region_masks.shape[1]}.",
+            (exists | (region < 0)).all(),
+            f"region_references name padded regions, or regions beyond the {region_masks.shape[1]} of region_masks.",
         )
         if region_masks.shape[1] == 0:
             return inputs_embeds
@@ -431,8 +432,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
                 raise ValueError("region_masks need input_ids, which say where the <ground> tokens are.")
             if not is_prefill:
                 raise ValueError(
-                    "region_masks were given with past_key_values that already hold a text. Regions are read together "
-                    "with their video: pass the whole text, its pixels and region_masks without past_key_values."
+                    "region_masks were given with filled past_key_values; pass the whole text and its video."
                 )
             inputs_embeds = self._replace_references(
                 inputs_embeds, input_ids, encoded, region_masks, region_valid, region_references
@@ -484,6 +484,11 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         return super().prepare_inputs_for_generation(
             input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
         )
+
+    def _expand_inputs_for_generation(self, *args, mm_encoder_outputs: dict | None = None, **kwargs):
+        # Beams repeat the visual tokens inside these outputs, which belong to the caller and may serve more questions.
+        copies = {key: copy.copy(value) for key, value in (mm_encoder_outputs or {}).items()}
+        return super()._expand_inputs_for_generation(*args, mm_encoder_outputs=copies, **kwargs)
 
     def get_output_embeddings(self) -> nn.Module:
         """The language model head."""
@@ -661,14 +666,10 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         is_ground = input_ids == self.config.ground_token_id
         region_valid = complete_region_valid(region_masks, region_valid).to(input_ids.device)
         if region_references is None:
-            has_query = is_ground.any(-1)
-            region_references = select_region_references(is_ground, region_valid, has_query)
+            region_references = select_region_references(is_ground, region_valid, has_query=is_ground.any(-1))
         query_position = self.locate_query(input_ids, region_references)
-        if (query_position < 0).any():
-            missing = (query_position < 0).nonzero().flatten().tolist()
-            raise ValueError(
-                f"Samples {missing} have no <ground> token to answer with: end each text with the answer <ground>."
-            )
+        if missing := (query_position < 0).nonzero().flatten().tolist():
+            raise ValueError(f"Samples {missing} have no <ground> to answer with: end each text with one.")
         encoded = dict(mm_encoder_outputs or {})
         if pixel_values is not None:
             encoded["image"] = self.model.get_image_features(pixel_values, return_dict=True)

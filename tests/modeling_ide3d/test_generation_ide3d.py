@@ -140,11 +140,14 @@ def test_beam_search_finds_at_least_the_greedy_answer(generate, tiny_inputs):
     assert (wide >= narrow - 1e-5).all()
 
 
-def test_beams_do_not_change_the_precomputed_tokens_of_one_video(generate, tiny_inputs, tiny_model):
-    inputs = tiny_inputs([2, "text"])
-    expected = generate(inputs, num_beams=3)
-    encoded = tiny_model.get_video_features(inputs.pop("pixel_values_videos"), inputs.pop("video_frame_mask"))
-    assert torch.equal(generate({**inputs, "mm_encoder_outputs": {"video": encoded}}, num_beams=3), expected)
+def test_precomputed_tokens_serve_one_question_after_the_other(generate, tiny_inputs, tiny_model):
+    inputs = tiny_inputs([2, "text"], ["text", 1])
+    pixels = {key: inputs.pop(key) for key in ("pixel_values_videos", "video_frame_mask")}
+    cached = {"mm_encoder_outputs": {"video": tiny_model.get_video_features(**pixels)}}
+    for settings in ({"num_beams": 3}, {}, {"num_beams": 2, "num_return_sequences": 2}, {"use_cache": False}):
+        expected = generate({**inputs, **pixels}, **settings)
+        assert torch.equal(generate({**inputs, **cached}, **settings), expected)
+    assert len(cached["mm_encoder_outputs"]["video"].pooler_output) == 2
 
 
 # Caches
@@ -216,7 +219,7 @@ def test_regions_on_a_filled_cache_raise(generate, tiny_inputs):
     first = generate(without_regions(inputs), return_dict_in_generate=True)
     chat = torch.cat([first.sequences, torch.tensor([[7, GROUND, 9]])], dim=1)
     masks = torch.ones(1, 1, 2, 3, 3, dtype=torch.bool)
-    with pytest.raises(ValueError, match="region_masks were given with past_key_values"):
+    with pytest.raises(ValueError, match="region_masks were given with filled past_key_values"):
         generate({"input_ids": chat, "past_key_values": first.past_key_values, "region_masks": masks})
 
 

@@ -72,6 +72,12 @@ def test_default_references_are_in_order_and_spare_the_query():
     assert select_region_references(is_ground, valid, has_query).tolist() == [[0, 1, -1], [-1, -1, -1], [-1, -1, -1]]
 
 
+def test_default_references_skip_padding_wherever_it_is():
+    is_ground = torch.tensor([[True, True], [True, False]])
+    valid = torch.tensor([[False, True, True], [True, False, True]])
+    assert select_region_references(is_ground, valid).tolist() == [[1, 2, -1], [0, -1, -1]]
+
+
 def test_references_are_located_at_their_tokens():
     is_ground = torch.tensor([[0, 1, 0, 1, 1]]).bool()
     assert locate_references(is_ground, torch.tensor([[2, -1]])).tolist() == [[-1, 2, -1, -1, -1]]
@@ -247,7 +253,7 @@ def test_gradient_of_the_scores_reaches_head_language_model_and_vision(tiny_mode
         ({"region_masks": torch.ones(2, 2, 3, 3, dtype=torch.bool)}, "region_masks must have shape"),
         ({"region_valid": torch.ones(1, 5, dtype=torch.bool)}, r"region_valid must have shape \(1, 2\)"),
         ({"region_references": torch.tensor([0])}, "region_references must have shape"),
-        ({"region_references": torch.tensor([[0]])}, r"Samples \[0\] have no <ground> token to answer with"),
+        ({"region_references": torch.tensor([[0]])}, r"Samples \[0\] have no <ground> to answer with"),
         (
             {"pixel_values_videos": None, "video_frame_mask": None},
             "region_masks need a video or an image|videos give 0",
@@ -262,7 +268,7 @@ def test_wrong_shapes_raise(tiny_model, tiny_inputs, change, message):
 
 def test_text_without_a_query_raises_and_names_the_sample(tiny_model, tiny_inputs):
     inputs = tiny_inputs([2, "text", "ground"], [2, "text"], regions=1)
-    with pytest.raises(ValueError, match=r"Samples \[1\] have no <ground> token"):
+    with pytest.raises(ValueError, match=r"Samples \[1\] have no <ground> to answer"):
         tiny_model.ground(**inputs)
 
 

@@ -147,8 +147,7 @@ def test_feature_methods_return_a_list_per_item(tiny_model, base):
     mask = torch.tensor([[True, False], [True, True]])
     videos = model.get_video_features(torch.randn(2, 2, 3, 70, 70), mask)
     assert [len(item) for item in videos.pooler_output] == [per_frame, 2 * per_frame]
-    plain = model.get_image_features(torch.randn(3, 3, 70, 70), return_dict=False)
-    assert isinstance(plain, tuple)
+    assert isinstance(model.get_image_features(torch.randn(3, 3, 70, 70), return_dict=False), tuple)
 
 
 def test_image_is_a_video_of_one_frame(tiny_model, tiny_inputs):
@@ -184,10 +183,18 @@ def test_any_number_of_frames(tiny_model, tiny_inputs, frames):
 
 
 @pytest.mark.parametrize(
-    "vision", [{"image_size": 64, "patch_size": 16}, {"image_size": 72}, {"image_size": 28}, {"num_channels": 1}]
+    "sizes",
+    [
+        {"vision": {"image_size": 64, "patch_size": 16}},
+        {"vision": {"image_size": 72}},
+        {"vision": {"image_size": 28}},
+        {"vision": {"num_channels": 1}},
+        {"spatial_pool_stride": 1},
+        {"spatial_pool_stride": 3},
+    ],
 )
-def test_any_vision_size(make_tiny_model, tiny_config, tiny_inputs, vision):
-    config = tiny_config(vision=vision)
+def test_any_vision_size(make_tiny_model, tiny_config, tiny_inputs, sizes):
+    config = tiny_config(**sizes)
     model = make_tiny_model(config)
     inputs = tiny_inputs([2, "text", "ground"], ["image", "text", "ground"], config=config, regions=2)
     assert tiny_model_answers(model, inputs)
@@ -354,6 +361,7 @@ def test_placeholders_without_pixels_raise(tiny_model, tiny_inputs, part, name):
         ({"pixel_values_videos": torch.zeros(1, 2, 3, 70, 84)}, r"\(\.\.\., 3, 70, 70\).*got \(2, 3, 70, 84\)"),
         ({"pixel_values_videos": torch.zeros(1, 2, 4, 70, 70)}, r"\(\.\.\., 3, 70, 70\)"),
         ({"pixel_values_videos": torch.zeros(1, 0, 3, 70, 70), "video_frame_mask": None}, "at least one frame"),
+        ({"pixel_values_videos": torch.zeros(0, 2, 3, 70, 70), "video_frame_mask": None}, r"one frame, got \[\]"),
         ({"video_frame_mask": torch.zeros(1, 2, dtype=torch.bool)}, r"at least one frame, got \[0\]"),
         ({"video_frame_mask": torch.ones(2, 2, dtype=torch.bool)}, r"video_frame_mask must have shape \(1, 2\)"),
         ({"pixel_values": torch.zeros(1, 1, 3, 70, 70)}, r"pixel_values must have shape \(num_images"),
@@ -362,8 +370,9 @@ def test_placeholders_without_pixels_raise(tiny_model, tiny_inputs, part, name):
             r"\(1, num_regions, 2, 3, 3\).*got \(1, 1, 2, 5",
         ),
         ({"region_masks": torch.ones(1, 3, 2, 3, 3, dtype=torch.bool)}, r"\[1\] <ground> tokens for \[3\] regions"),
-        ({"region_references": torch.tensor([[2]])}, "name regions that do not exist: there are 1"),
+        ({"region_references": torch.tensor([[2]])}, "regions beyond the 1 of region_masks"),
         ({"region_references": torch.tensor([[0], [0]])}, r"region_references must have shape \(1, num_ref"),
+        ({"region_references": torch.tensor([[0]]), "region_valid": torch.zeros(1, 1)}, "name padded regions"),
         ({"region_valid": torch.ones(3, 1)}, r"region_valid must have shape \(1, 1\)"),
         ({"inputs_embeds": torch.zeros(1, 29, 48)}, "exactly one of input_ids and inputs_embeds"),
         ({"input_ids": None}, "exactly one of input_ids and inputs_embeds"),
@@ -385,7 +394,7 @@ def test_not_a_number_in_the_pixels_stays_visible(tiny_model, tiny_inputs):
     assert tiny_model(**inputs).logits[0, -1].isnan().any()
 
 
-def test_base_model_is_the_generating_model_without_heads(tiny_model, tiny_inputs):
+def test_base_model_gives_the_same_states(tiny_model, tiny_inputs):
     assert isinstance(tiny_model.base_model, IDE3DModel)
     inputs = tiny_inputs([2, "text"])
     assert torch.equal(tiny_model.model(**inputs).last_hidden_state, tiny_model(**inputs).last_hidden_state)
