@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
@@ -15,6 +14,14 @@ from modeling_ide3d.auxiliary.geometric_validator import (
     GeometricValidatorConfig,
     GeometricValidatorOutput,
 )
+from modeling_ide3d.auxiliary.geometry_targets import (
+    align_to_prediction,
+    check_geometry,
+    locate_videos,
+    select_teacher_features,
+    select_usable_depth,
+)
+from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
 from modeling_ide3d.grounding_ide3d import select_region_references
@@ -123,13 +130,20 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         """Load what `geometry_state_dict` gave.
 
         Raises:
-            ValueError: A head of this module is missing in it, or it holds keys that this module does not have.
+            ValueError: A head of this module is missing in it, or has another shape, or it holds keys that this
+                module does not have.
         """
-        expected = set(self.geometry_state_dict())
-        missing, unexpected = sorted(expected - set(state_dict)), sorted(set(state_dict) - expected)
-        if missing or unexpected:
+        own = self.geometry_state_dict()
+        missing, unexpected = sorted(set(own) - set(state_dict)), sorted(set(state_dict) - set(own))
+        shapes = {
+            key: (tuple(value.shape), tuple(own[key].shape))
+            for key, value in state_dict.items()
+            if key in own and value.shape != own[key].shape
+        }
+        if missing or unexpected or shapes:
             raise ValueError(
-                f"The geometry weights do not fit this model: missing {missing[:4]}, unexpected {unexpected[:4]}. "
+                f"The geometry weights do not fit this model: missing {missing[:4]}, unexpected {unexpected[:4]}, "
+                f"other shapes {dict(list(shapes.items())[:4])}. "
                 "Build the model with the same validator_config and teacher_size as in the run they come from."
             )
         self.load_state_dict(state_dict, strict=False)
@@ -142,7 +156,12 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         Shape:
             pixel_values_videos: (videos, V, 3, H, W), normalised frames.
             output:              depth and confidence (videos, V, h, w), metres.
+
+        Raises:
+            ValueError: The model was built without a validator.
         """
+        if self.geometric_validator is None:
+            raise ValueError("This model has no geometric validator: build it with a validator_config.")
         _, levels = self._encode_video(pixel_values_videos, video_frame_mask)
         return self.geometric_validator(levels, self.config.patch_grid)
 
@@ -166,47 +185,6 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
                 level = padded.index_put(video_frame_mask.bool().nonzero(as_tuple=True), level)
             levels.append(level)
         return encoded, tuple(levels)
-
-    def _samples_of_videos(self, input_ids: torch.LongTensor, encoded: BaseModelOutputWithPooling) -> torch.Tensor:
-        """Sample that each video belongs to, (videos,); geometry is given per sample, so one video a sample."""
-        ends = (input_ids == self.config.video_token_id).sum(-1).cumsum(0)
-        lengths = torch.tensor([len(tokens) for tokens in encoded.pooler_output], device=ends.device)
-        samples = torch.searchsorted(ends, lengths.cumsum(0))
-        if len(samples.unique()) < len(samples):
-            raise ValueError(
-                f"Geometry supervision takes one video a sample, got videos of the samples {samples.tolist()}."
-            )
-        return samples
-
-    def _packed_attention(
-        self, segment_ids: torch.LongTensor, dtype: torch.dtype
-    ) -> tuple[torch.Tensor, torch.LongTensor]:
-        """Mask (B, 1, L, L) and positions (B, L) under which packed questions see the prefix and themselves only.
-
-        `segment_ids` is 0 in the shared prefix, k in the k-th question, -1 in the padding.
-        """
-        attention = self.config.text_config._attn_implementation
-        if attention not in ("sdpa", "eager"):
-            raise ValueError(
-                f'Packed questions need attention "sdpa" or "eager", got {attention!r}: set attn_implementation, or '
-                "collate one question a sample."
-            )
-        length = segment_ids.shape[1]
-        index = torch.arange(length, device=segment_ids.device)
-        same = segment_ids.unsqueeze(2) == segment_ids.unsqueeze(1)
-        prefix = (segment_ids == 0).unsqueeze(1)
-        visible = (same | prefix) & (index.unsqueeze(1) >= index)
-        # A question continues where the prefix ends, so that it looks as if it were asked alone.
-        prefix_length = (segment_ids == 0).sum(-1, keepdim=True)
-        starts = torch.where(
-            nn.functional.pad(segment_ids, (1, 0), value=-2)[:, :-1] != segment_ids, index, torch.zeros_like(index)
-        )
-        offset = index - starts.cummax(-1).values
-        position_ids = torch.where(segment_ids > 0, prefix_length + offset, offset)
-        visible = visible.unsqueeze(1)
-        if attention == "eager":
-            return torch.zeros_like(visible, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min), position_ids
-        return visible, position_ids
 
     @can_return_tuple
     def forward(
@@ -256,7 +234,10 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             if pixel_values_videos is not None:
                 mm_encoder_outputs["video"], levels = self._encode_video(pixel_values_videos, video_frame_mask)
         if segment_ids is not None:
-            attention_mask, position_ids = self._packed_attention(segment_ids, self.dtype)
+            attention = self.config.text_config._attn_implementation
+            attention_mask, position_ids = build_packed_attention(segment_ids, attention, self.dtype)
+        if region_targets is not None and region_masks is None:
+            raise ValueError("region_targets need region_masks, which say where the regions are.")
         if region_targets is not None and region_references is None:
             valid = region_valid
             if valid is None:
@@ -279,6 +260,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         outputs = IDE3DGeometryOutputWithPast(**outputs)
         if labels is not None and not has_labels:
             outputs.loss = outputs.logits.sum() * 0.0  # nothing to say in this batch, but the graph stays whole
+        if outputs.loss is not None and not mm_encoder_outputs and torch.is_grad_enabled():
+            outputs.loss = outputs.loss + self._zero_of_visual_parts()
         if self.criterion is None:
             return outputs
         targets = self._predict(
@@ -298,6 +281,12 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         for name, term in terms.items():
             setattr(outputs, name, term)
         return outputs
+
+    def _zero_of_visual_parts(self) -> torch.Tensor:
+        """A zero that keeps the visual parts in the graph of a batch of text alone."""
+        parts = (self.model.vision_tower, self.model.multi_modal_projector)
+        parameters = [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]
+        return sum(parameter.sum() for parameter in (*parameters, self.model.image_newline)) * 0.0
 
     def _absent_terms(self) -> dict[str, torch.Tensor]:
         """A zero for each term that keeps its head in the graph: every rank reduces the same gradients."""
@@ -340,25 +329,25 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             )
             targets["region_targets"] = region_targets
         video = mm_encoder_outputs.get("video")
-        if video is None:
+        has_depth = self.geometric_validator is not None and levels is not None and geometry is not None
+        has_teacher = self.teacher_projector is not None and teacher_features is not None
+        if video is None or not (has_depth or has_teacher):
             return targets
-        samples = self._samples_of_videos(input_ids, video)
+        lengths = [len(tokens) for tokens in video.pooler_output]
+        samples = locate_videos(input_ids, self.config.video_token_id, lengths)
         frame_mask = None if video_frame_mask is None else video_frame_mask.bool()
-        if self.geometric_validator is not None and levels is not None and geometry is not None:
+        num_frames = max(lengths) // self.config.tokens_per_frame if frame_mask is None else frame_mask.shape[1]
+        if has_depth:
+            expected = (len(input_ids), num_frames, self.config.vision_config.image_size)
+            check_geometry(*geometry, expected)
             targets.update(self._predict_depth_targets(outputs, levels, samples, frame_mask, *geometry))
-        if self.teacher_projector is not None and teacher_features is not None:
+        if has_teacher:
             rows, cols = self.config.token_grid
+            expected = (len(input_ids), num_frames, rows, cols, self.teacher_projector.config.teacher_size)
+            targets["teacher_features"] = select_teacher_features(teacher_features, expected, samples, frame_mask)
             visual = outputs.last_hidden_state[input_ids == self.config.video_token_id]
             visual = visual.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
-            teacher = teacher_features[samples]
-            teacher = teacher.flatten(0, 1) if frame_mask is None else teacher[frame_mask]
-            if teacher.shape[:-1] != visual.shape[:-1]:
-                raise ValueError(
-                    f"teacher_features must have shape (B, V, {rows}, {cols}, C), as the token grid of the video, got "
-                    f"{tuple(teacher_features.shape)}."
-                )
             outputs.teacher_prediction = self.teacher_projector(visual)
-            targets["teacher_features"] = teacher
         return targets
 
     def _predict_depth_targets(
@@ -375,16 +364,13 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         """Predict depth of each frame and of each pair, and lay the measurement on the validator's pixels."""
         prediction = self.geometric_validator(levels, self.config.patch_grid)
         outputs.depth, outputs.depth_confidence = prediction.depth, prediction.confidence
-        depth, has_geometry = self._geometry_of_videos(depth, samples, frame_mask, has_geometry)
-        depth, offset, stride = self._crop_to_prediction(depth, prediction.depth.shape[-2:])
+        patch = self.config.vision_config.patch_size
+        covered = tuple(patches * patch for patches in self.config.patch_grid)
+        depth, usable = select_usable_depth(depth, has_geometry, samples, frame_mask)
+        depth, intrinsics = align_to_prediction(depth, intrinsics, covered, prediction.depth.shape[-2:])
         targets = {"depth": depth}
         if intrinsics is not None and camera_to_world is not None:
-            # Pixel u of the vision input is pixel (u - offset) / stride of the prediction.
-            scale = torch.tensor([1 / stride, 1 / stride, 1.0], device=intrinsics.device)
-            intrinsics = intrinsics[samples].clone()
-            intrinsics[..., :2, 2] -= offset
-            intrinsics = intrinsics * scale[:, None]
-            pairs = self.criterion.select_pairs(depth, intrinsics, camera_to_world[samples], has_geometry)
+            pairs = self.criterion.select_pairs(depth, intrinsics[samples], camera_to_world[samples], usable)
             if len(pairs):
                 cross_view = self.geometric_validator.predict_cross_view(
                     levels, self.config.patch_grid, pairs.batch, pairs.source, pairs.target_from_source
@@ -392,37 +378,6 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
                 outputs.cross_view_depth = cross_view.depth
             targets["pairs"] = pairs
         return targets
-
-    @staticmethod
-    def _geometry_of_videos(
-        depth: torch.Tensor, samples: torch.Tensor, frame_mask: torch.Tensor | None, has_geometry: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Depth (videos, V, H, W) with 0 where a frame does not exist, and which frames (videos, V) have geometry."""
-        if has_geometry is None:
-            has_geometry = torch.ones(len(depth), dtype=torch.bool, device=depth.device)
-        depth = depth[samples]
-        usable = has_geometry[samples].bool().unsqueeze(-1).expand(depth.shape[:2])
-        if frame_mask is not None:
-            if frame_mask.shape != depth.shape[:2]:
-                raise ValueError(
-                    f"depth must have as many frames as the video, {frame_mask.shape[1]}, got {depth.shape[1]}."
-                )
-            usable = usable & frame_mask
-        return depth * usable[..., None, None].to(depth.dtype), usable
-
-    def _crop_to_prediction(self, depth: torch.Tensor, size: tuple[int, int]) -> tuple[torch.Tensor, int, int]:
-        """Measured depth at the predicted pixels: every stride-th pixel of the whole patches of the input."""
-        patch = self.config.vision_config.patch_size
-        covered = tuple(patches * patch for patches in self.config.patch_grid)
-        image_size = self.config.vision_config.image_size
-        if depth.shape[-2:] != (image_size, image_size):
-            raise ValueError(
-                f"depth must have shape (B, V, {image_size}, {image_size}), the pixels of the vision input, got "
-                f"{tuple(depth.shape)}. IDE3DDataCollator resizes it."
-            )
-        stride = covered[0] // size[0]
-        offset = stride // 2
-        return depth[..., offset : covered[0] : stride, offset : covered[1] : stride], offset, stride
 
 
 __all__ = [

@@ -6,6 +6,8 @@ import pytest
 import torch
 from training_samples import chat, make_grounding_sample, make_regions, make_sample
 
+from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
+
 CHATS = [
     chat("How far is <ground>?", "It is near."),
     chat("Name it.", "The ball"),
@@ -41,7 +43,7 @@ def losses(model, batch):
     return loss.detach(), count, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
-def test_segments_and_restarting_positions(collator, model):
+def test_segments_and_restarting_positions(collator):
     batch = collator([packed_sample(), make_sample(1)])
     segments = batch["segment_ids"]
     video = batch["input_ids"] == collator.processor.video_token_id
@@ -49,7 +51,7 @@ def test_segments_and_restarting_positions(collator, model):
     assert segments[0].unique().tolist() == [0, 1, 2, 3]
     assert segments[1].unique().tolist() == [-1, 0]
     assert torch.equal(segments == -1, batch["attention_mask"] == 0)
-    _, positions = model._packed_attention(segments, torch.float32)
+    _, positions = build_packed_attention(segments, "sdpa", torch.float32)
     prefix = int((segments[0] == 0).sum())
     for segment in (1, 2, 3):
         own = positions[0][segments[0] == segment]
