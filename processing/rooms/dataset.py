@@ -16,6 +16,8 @@ __all__ = ["FEATURES", "load_rooms"]
 
 logger = logging.getLogger(__name__)
 
+MIN_IMAGE_SIZE = 24  # pixels; in smaller frames hardly an object fills its least share
+
 _NUMBERS = List(Value("float32"))
 _IDS = List(Value("int32"))
 
@@ -61,12 +63,12 @@ def _rows(indices: list[int], split: str, seed: int, image_size: int, num_frames
         yield make_room(split, seed, index, image_size, num_frames)[1]
 
 
-def _check_positive(**numbers: int) -> None:
+def _check_least(least: int, **numbers: int) -> None:
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
 def load_rooms(
@@ -81,7 +83,8 @@ def load_rooms(
 ) -> datasets.Dataset:
     """Furnished rooms with posed RGB-D video and questions, generated once and then read from the cache.
 
-    Every room follows from (seed, split, its index) alone: more scenes extend a set, and no room is in two splits.
+    Every room follows from (seed, split, its index) and the size of the video: more scenes extend a set, and no room is
+    in two splits.
     World frame: metres, z up, floor at z = 0.
 
     Args:
@@ -109,12 +112,13 @@ def load_rooms(
     camera's frame: x right, y down, z forward, metres.
 
     Raises:
-        ValueError: unknown split, or a count below 1.
+        ValueError: unknown split, a count below 1, or frames below 24 px.
         TypeError: a count that is not an int.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
-    _check_positive(num_scenes=num_scenes, image_size=image_size, num_frames=num_frames)
+    _check_least(1, num_scenes=num_scenes, num_frames=num_frames)
+    _check_least(MIN_IMAGE_SIZE, image_size=image_size)
     if num_proc is None:
         num_proc = min(os.cpu_count() or 1, (num_scenes + 7) // 8)
     arguments = {"split": split, "seed": seed, "image_size": image_size, "num_frames": num_frames}

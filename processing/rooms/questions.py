@@ -89,14 +89,14 @@ class _Asker:
     ) -> dict:
         words = dict(zip("ab", (name for _, name in things), strict=False))
         text = pick(self.rng, TEMPLATES[template or kind])
-        in_order = sorted(zip("ab", things, strict=False), key=lambda pair: text.index("{" + pair[0] + "}"))
-        ids = [thing["id"] for _, (thing, _) in in_order]
+        order = sorted(range(len(things)), key=lambda i: text.index("{" + "ab"[i] + "}"))
+        text = text.format(**words)
         return _question(
             kind,
             reference,
-            text.format(**words)[0].upper() + text.format(**words)[1:],
+            text[0].upper() + text[1:],
             answer,
-            region_objects=ids if reference == "region" else [],
+            region_objects=[things[i][0]["id"] for i in order] if reference == "region" else [],
             value=[float(v) for v in value],
             hint_objects=[thing["id"] for thing, _ in things],
         )

@@ -79,19 +79,26 @@ def room_samples(
         samples.append({**shared, **_talk_sample(group, ids, token_grid, first_frame_only, packed)})
     if ground:
         objects = [o["id"] for o in row["objects"]]
-        masks = regions_from_ids(ids, objects, token_grid).numpy()
-        seen = masks.any(axis=(1, 2, 3))
-        objects = np.array(objects)[seen]
-        for question in ground:
-            targets = np.isin(objects, question["target_objects"])
-            extra = {
+        samples += [{**shared, **sample} for sample in _ground_samples(ground, objects, ids, token_grid)]
+    return samples
+
+
+def _ground_samples(group: list[dict], objects: list[int], ids: np.ndarray, token_grid: TokenGrid) -> list[dict]:
+    masks = regions_from_ids(ids, objects, token_grid).numpy()
+    seen = masks.any(axis=(1, 2, 3))
+    masks, objects = masks[seen], np.array(objects)[seen]
+    samples = []
+    for question in group:
+        targets = np.isin(objects, question["target_objects"])
+        samples.append(
+            {
                 "messages": _chat(question),
-                "region_masks": masks[seen],
+                "region_masks": masks,
                 "region_targets": np.append(targets, not targets.any()),
                 "questions": [question],
                 "object_ids": objects,
             }
-            samples.append({**shared, **extra})
+        )
     return samples
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from processing.rooms.layout import Room
-from processing.rooms.primitives import BOX, CYLINDER, PrimitiveTable
+from processing.rooms.primitives import BOX, CYLINDER, PrimitiveTable, yaw_matrix
 from processing.rooms.raycast import View, cast_view
+from processing.rooms.shell import WALL_YAWS, wall_point
 from processing.rooms.textures import TEXTURES, texture_colour
 
 __all__ = ["Shader", "to_srgb"]
@@ -38,6 +39,7 @@ class Shader:
         materials = [solid.material for solid in table.solids] + room.shell.faces
         names = list(TEXTURES)
         self.texture = np.array([names.index(m.texture) for m in materials], np.int8)
+        self.has_grain = np.array([m.texture in ("wood", "planks") for m in materials])
         self.first = np.stack([_linear(m.colour) for m in materials])
         self.second = np.stack([_linear(m.second) for m in materials])
         self.look = np.array([[m.scale, m.seed, m.gloss, m.emission] for m in materials], np.float32)
@@ -52,8 +54,6 @@ class Shader:
         self._cast_shadows(room, shadow_size)
 
     def _window_lights(self, room: Room) -> list[tuple[np.ndarray, np.ndarray, float]]:
-        from processing.rooms.shell import WALL_YAWS, wall_point, yaw_matrix
-
         lights = []
         for opening in room.shell.openings:
             if not opening.is_door:
@@ -133,13 +133,8 @@ class Shader:
         normal[is_shell] *= -1
         material = np.where(is_shell, len(table) + face, winner)
         # Grain and boards run along the longer side; walls and pictures keep v upright.
-        turn = swap & np.isin(self.texture[material], self._turning)
+        turn = swap & self.has_grain[material]
         return material, normal, np.where(turn, v, u), np.where(turn, u, v), np.where(kind == BOX, face, 0)
-
-    @property
-    def _turning(self) -> list[int]:
-        names = list(TEXTURES)
-        return [names.index("wood"), names.index("planks")]
 
     def _albedo(self, material, u, v, footprint) -> np.ndarray:
         albedo = np.empty((len(material), 3), np.float32)

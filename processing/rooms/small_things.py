@@ -116,7 +116,7 @@ def pendant(rng: np.random.Generator, colour: str) -> Piece:
     cover = Material(main, "plain", gloss=0.4, emission=0.12)
     parts = [
         cylinder((0, 0, -0.015), (0.05, 0.05), 0.03, DARK_METAL),
-        cylinder((0, 0, -(drop - tall) / 2), (0.007, 0.007), drop - tall, DARK_METAL),
+        cylinder((0, 0, -(drop - tall) / 2), (0.011, 0.011), drop - tall, DARK_METAL),
         cylinder((0, 0, -drop + tall / 2), (r, r), tall, cover, top=0.3),
         ball((0, 0, -drop + 0.02), (r * 0.35, r * 0.35, 0.06), Material((1.0, 0.95, 0.8), emission=1.0)),
     ]
