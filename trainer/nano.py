@@ -35,12 +35,18 @@ def build_nano_processor(
         spatial_pool_stride: Patches per visual token and side.
         num_frames: Frames that are taken from a video file.
         vocab_size: Largest number of tokens, special tokens included.
+
+    Raises:
+        ValueError: `vocab_size` has no room for the bytes and the special tokens.
     """
+    special = [PAD, START, END, "<image>", "<video>", "<ground>"]
+    smallest = len(special) + len(pre_tokenizers.ByteLevel.alphabet())
+    if vocab_size < smallest:
+        raise ValueError(f"vocab_size must be at least {smallest}, the bytes and special tokens, got {vocab_size}.")
     tokenizer = Tokenizer(models.BPE())
     digits = pre_tokenizers.Digits(individual_digits=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tokenizer.decoder = decoders.ByteLevel()
-    special = [PAD, START, END, "<image>", "<video>", "<ground>"]
     learner = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=special,
