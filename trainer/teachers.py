@@ -30,12 +30,17 @@ class PointMapTeacher:
 
     Args:
         wavelengths: Metres.
+
+    Raises:
+        ValueError: No wavelength, or one that is not positive.
     """
 
     name = "point map (analytic)"
     licence = "Apache-2.0"
 
     def __init__(self, wavelengths: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0)):
+        if not wavelengths or min(wavelengths) <= 0:
+            raise ValueError(f"wavelengths must be positive lengths in metres, got {wavelengths}.")
         self.wavelengths = torch.tensor(wavelengths)
         self.feature_size = 6 * len(wavelengths)
 
