@@ -98,6 +98,8 @@ def build_nano_config(
             "num_attention_heads": heads,
             "num_key_value_heads": heads,
             "max_position_embeddings": 8192,
+            # Sequences of hundreds of tokens, not of thousands: every frequency tells near from far.
+            "rope_parameters": {"rope_type": "default", "rope_theta": 300.0},
             "pad_token_id": tokenizer.pad_token_id,
             "bos_token_id": tokenizer.pad_token_id,
             "eos_token_id": tokenizer.eos_token_id,
@@ -118,6 +120,7 @@ def build_nano_model(
     teacher_size: int | None = None,
     validator: dict[str, Any] | None = None,
     position_scale: float = 0.5,
+    recency_scale: float = 1.0,
 ) -> IDE3DForConditionalGenerationWithGeometry:
     """Training model with random weights, whose position embeddings start as waves of row and column.
 
@@ -129,6 +132,8 @@ def build_nano_model(
         teacher_size: Width of the teacher's features; None trains without one.
         validator: Changes to `GeometricValidatorConfig.light`; an empty dict changes nothing, None leaves it out.
         position_scale: Amplitude of the waves; 0 keeps the random embeddings.
+        recency_scale: Query and key biases of half of the heads. Under rotary positions a constant bias prefers near
+            tokens, so that an answer finds its question among hundreds of visual tokens; 0 leaves it to training.
     """
     validator_config = None
     if validator is not None:
@@ -138,6 +143,11 @@ def build_nano_model(
         weight = model.model.vision_tower.embeddings.position_embedding.weight
         with torch.no_grad():
             weight.copy_(position_scale * grid_waves(*config.patch_grid, weight.shape[1]))
+    if recency_scale:
+        for layer in model.model.language_model.layers:
+            for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
+                with torch.no_grad():
+                    projection.bias[: len(projection.bias) // 2] = recency_scale
     return model
 
 

@@ -9,7 +9,7 @@ from modeling_ide3d.auxiliary.modeling_ide3d_geometry import (
     IDE3DForConditionalGenerationWithGeometry,
     IDE3DGeometryOutputWithPast,
 )
-from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig, pool_teacher_features
+from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
 
 __all__ = [
     "GeometricValidator",
@@ -19,5 +19,4 @@ __all__ = [
     "IDE3DGeometryOutputWithPast",
     "TeacherProjector",
     "TeacherProjectorConfig",
-    "pool_teacher_features",
 ]

@@ -74,36 +74,6 @@ class TeacherProjector(PreTrainedModel):
         return self.linear_2(self.act(self.linear_1(hidden_states.to(self.linear_1.weight.dtype))))
 
 
-def pool_teacher_features(
-    teacher_features: torch.Tensor, teacher_grid: tuple[int, int], token_grid: tuple[int, int]
-) -> torch.Tensor:
-    """Average the teacher's grid down to the token grid of the language model.
-
-    Source: 3D-IDE; official `feature_3d_alignment`, adaptive average pooling.
-
-    Args:
-        teacher_features: Features of the frozen teacher, any floating type.
-        teacher_grid: Rows and columns of the teacher's tokens.
-        token_grid: Rows and columns of a frame's visual tokens, without the newline column.
-
-    Shape:
-        teacher_features: (..., P, C) with P = teacher rows * teacher cols.
-        output:           (..., rows, cols, C) float32, detached.
-
-    Raises:
-        ValueError: The number of tokens is not that of the grid.
-    """
-    if teacher_features.ndim < 2 or teacher_features.shape[-2] != teacher_grid[0] * teacher_grid[1]:
-        raise ValueError(
-            f"teacher_features must have shape (..., {teacher_grid[0] * teacher_grid[1]}, C) for a teacher grid of "
-            f"{tuple(teacher_grid)}, got {tuple(teacher_features.shape)}."
-        )
-    leading = teacher_features.shape[:-2]
-    maps = teacher_features.detach().float().transpose(-1, -2).reshape(-1, teacher_features.shape[-1], *teacher_grid)
-    pooled = nn.functional.adaptive_avg_pool2d(maps, token_grid)
-    return pooled.permute(0, 2, 3, 1).reshape(*leading, *token_grid, -1)
-
-
 def rename_original_key(key: str) -> str:
     """Name in `TeacherProjector` of a weight of the original's `proj_3d`.
 
@@ -118,4 +88,4 @@ def rename_original_key(key: str) -> str:
 
 _ORIGINAL_LAYERS = {"0": "linear_1", "2": "linear_2"}
 
-__all__ = ["TeacherProjector", "TeacherProjectorConfig", "pool_teacher_features", "rename_original_key"]
+__all__ = ["TeacherProjector", "TeacherProjectorConfig", "rename_original_key"]

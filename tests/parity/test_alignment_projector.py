@@ -6,9 +6,9 @@ import torch
 from modeling_ide3d.auxiliary.teacher_projector import (
     TeacherProjector,
     TeacherProjectorConfig,
-    pool_teacher_features,
     rename_original_key,
 )
+from trainer.losses import pool_teacher_features
 
 pytestmark = pytest.mark.parity
 

@@ -71,7 +71,7 @@ def pool_teacher_features(features: Tensor, grid: tuple[int, int], token_grid: t
 
     Shape:
         features: (..., L, C), L = rows x columns of `grid`.
-        output:   (..., rows, cols, C) of `token_grid`, float32.
+        output:   (..., rows, cols, C) of `token_grid`, float32, detached.
 
     Raises:
         ValueError: L is not the product of `grid`.
@@ -80,6 +80,6 @@ def pool_teacher_features(features: Tensor, grid: tuple[int, int], token_grid: t
         raise ValueError(
             f"features must have shape (..., {grid[0] * grid[1]}, C) for grid {grid}, got {tuple(features.shape)}."
         )
-    maps = features.float().reshape(-1, *grid, features.shape[-1]).permute(0, 3, 1, 2)
+    maps = features.detach().float().reshape(-1, *grid, features.shape[-1]).permute(0, 3, 1, 2)
     pooled = F.adaptive_avg_pool2d(maps, token_grid).permute(0, 2, 3, 1)
     return pooled.reshape(*features.shape[:-2], *token_grid, features.shape[-1])

@@ -66,5 +66,12 @@ def test_pooling_averages_whole_cells_and_keeps_the_grid():
         pool_teacher_features(features, (4, 5), (2, 3))
 
 
+def test_teacher_pooling_detaches_and_returns_float32():
+    teacher = torch.randn(2, 6, 4, dtype=torch.float16, requires_grad=True)
+    pooled = pool_teacher_features(teacher, (2, 3), (1, 3))
+    assert pooled.dtype == torch.float32
+    assert not pooled.requires_grad
+
+
 def test_citation_names_the_paper():
     assert "2604.03296" in FeatureDistillationLoss().citation
