@@ -83,7 +83,7 @@ def load_rooms(
 ) -> datasets.Dataset:
     """Furnished rooms with posed RGB-D video and questions, generated once and then read from the cache.
 
-    Every room follows from (seed, split, its index) and the size of the video: more scenes extend a set, and no room is
+    Every room follows from (seed, split, its index) and the size of the video: more scenes extend a set, no room is
     in two splits.
     World frame: metres, z up, floor at z = 0.
 
