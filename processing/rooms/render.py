@@ -47,9 +47,9 @@ def pinhole_view(pose: np.ndarray, intrinsics: np.ndarray, size: int) -> View:
 
 
 def _world(view: View, tan_x, tan_y, depth) -> np.ndarray:
-    """World points (n, 3) float32 of rays with given tangents and depths (n,)."""
-    local = np.stack([tan_x * depth, tan_y * depth, depth], axis=-1).astype(np.float32)
-    return local @ view.rotation.T.astype(np.float32) + view.position.astype(np.float32)
+    """World points (3, n) float32 of rays with given tangents and depths (n,)."""
+    local = np.stack([tan_x * depth, tan_y * depth, depth]).astype(np.float32)
+    return view.rotation.astype(np.float32) @ local + view.position.astype(np.float32)[:, None]
 
 
 def render(room: Room, table: PrimitiveTable, views: list[View], depth: np.ndarray, winner: np.ndarray) -> Rendering:
@@ -69,7 +69,7 @@ def _render_frame(
     eye = view.position.astype(np.float32)
     points = _world(view, tan_x.ravel(), tan_y.ravel(), depth.ravel())
     colour, face = shader.shade(winner.ravel(), points, eye, depth.ravel() * pixel)
-    srgb = to_srgb(colour).reshape(h, w, 3)
+    srgb = np.ascontiguousarray(to_srgb(colour).T).reshape(h, w, 3)
     rough = _needs_more_rays(srgb, winner.astype(np.int32) * 8 + face.reshape(h, w))
     at = np.flatnonzero(rough)
     if not len(at):
@@ -81,7 +81,7 @@ def _render_frame(
     points = _world(view, tan[0].ravel(), tan[1].ravel(), fine_depth.ravel())
     fine, _ = shader.shade(fine_winner.ravel(), points, eye, fine_depth.ravel() * (pixel * 0.5))
     result = srgb.reshape(-1, 3)
-    result[at] = (to_srgb(fine).reshape(len(at), 4, 3).astype(np.uint16).sum(axis=1) + 2) // 4
+    result[at] = ((to_srgb(fine).reshape(3, len(at), 4).astype(np.uint16).sum(axis=2) + 2) // 4).T
     return result.reshape(h, w, 3)
 
 
@@ -102,8 +102,13 @@ def _neighbours(winner: np.ndarray, at: np.ndarray) -> list[tuple[int, np.ndarra
     padded = np.pad(winner.astype(np.int64), 1, mode="edge")
     h, w = winner.shape
     row, column = at // w + 1, at % w + 1
-    near = [padded[row + i, column + j] for i, j in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0))]
-    keys = np.unique(np.concatenate([n * len(at) + np.arange(len(at)) for n in near]))
+    own, number = winner.ravel()[at], np.arange(len(at))
+    keys = [own.astype(np.int64) * len(at) + number]
+    for i, j in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+        other = padded[row + i, column + j]
+        differs = other != own
+        keys.append(other[differs] * len(at) + number[differs])
+    keys = np.unique(np.concatenate(keys))
     solid, pixel = keys // len(at), keys % len(at)
     starts = np.flatnonzero(np.diff(solid, prepend=-1))
     return [(int(solid[a]), pixel[a:b]) for a, b in zip(starts, [*starts[1:], len(solid)], strict=True)]

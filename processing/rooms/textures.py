@@ -52,7 +52,7 @@ def _gap(x: np.ndarray, width: np.ndarray, footprint: np.ndarray) -> np.ndarray:
 
 
 def _mix(first, second, weight):
-    return first + (second - first) * weight[:, None]
+    return first + (second - first) * weight
 
 
 def _plain(u, v, s, seed, foot, first, second):
@@ -90,7 +90,7 @@ def _brick(u, v, s, seed, foot, first, second):
     column = u / s + 0.5 * np.mod(np.floor(row), 2)
     tone = 1 + 0.3 * (_hash(np.floor(column), np.floor(row)) - 0.5) * _fade(s, foot)
     gap = np.maximum(_gap(column, 0.03, foot / s), _gap(row, 0.09, foot / (s * 0.33)))
-    return _mix(first * tone[:, None], second, gap)
+    return _mix(first * tone, second, gap)
 
 
 def _planks(u, v, s, seed, foot, first, second):
@@ -101,14 +101,14 @@ def _planks(u, v, s, seed, foot, first, second):
     grain = _noise(u / s * 0.6 + tone * 9, v / (s * 8)) - 0.5
     colour = _mix(first, second, np.clip(0.4 + 0.7 * tone + 0.8 * grain * _fade(s * 0.4, foot), 0, 1))
     gap = np.maximum(_gap(row, 0.018, foot / s), _gap(along, 0.002, foot / (s * 8)))
-    return colour * (1 - 0.55 * gap)[:, None]
+    return colour * (1 - 0.55 * gap)
 
 
 def _tiles(u, v, s, seed, foot, first, second):
     a, b = u / s, v / s
     tone = 1 + 0.12 * (_hash(np.floor(a), np.floor(b) + seed) - 0.5) + 0.12 * (_noise(u + seed, v) - 0.5)
     gap = np.maximum(_gap(a, 0.012, foot / s), _gap(b, 0.012, foot / s))
-    return _mix(first * tone[:, None], second * 0.8, gap)
+    return _mix(first * tone, second * 0.8, gap)
 
 
 _SPINES = np.array(
@@ -126,15 +126,15 @@ _SPINES = np.array(
 
 def _books(u, v, s, seed, foot, first, second):
     at = u / s + seed
-    spine = _SPINES[(_hash(np.floor(at)) * len(_SPINES)).astype(int)]
-    fade = _fade(s, foot)[:, None]
-    colour = spine * fade + _SPINES.mean(axis=0) * (1 - fade)
-    return colour * (1 - 0.7 * _gap(at, 0.05, foot / s))[:, None]
+    spine = _SPINES.T[:, (_hash(np.floor(at)) * len(_SPINES)).astype(np.int8)]
+    fade = _fade(s, foot)
+    colour = spine * fade + _SPINES.mean(axis=0)[:, None] * (1 - fade)
+    return colour * (1 - 0.7 * _gap(at, 0.05, foot / s))
 
 
 def _leaves(u, v, s, seed, foot, first, second):
     speck = _noise(u / s * 0.6 + seed, v / s * 0.6)
-    return _mix(first, second, np.clip((speck - 0.5) * 3 + 0.35, 0, 1)) * (0.55 + 0.6 * speck)[:, None]
+    return _mix(first, second, np.clip((speck - 0.5) * 3 + 0.35, 0, 1)) * (0.55 + 0.6 * speck)
 
 
 def _art(u, v, s, seed, foot, first, second):
@@ -147,7 +147,7 @@ def _sky(u, v, s, seed, foot, first, second):
     cloud = np.clip(_noise(u * 0.7 + seed, v * 1.4) * 1.6 - 0.5, 0, 1)
     colour = _mix(first, second, np.clip(0.55 - v / s * 0.8 + 0.4 * cloud, 0, 1))
     hill = (v / s < -0.28 + 0.12 * _noise(u * 0.5 + seed, u * 0)).astype(np.float32)
-    return _mix(colour, np.array([0.16, 0.27, 0.12], np.float32), hill)
+    return _mix(colour, np.array([[0.16], [0.27], [0.12]], np.float32), hill)
 
 
 def _rug(u, v, s, seed, foot, first, second):
@@ -179,8 +179,8 @@ TEXTURES = {
 
 
 def texture_colour(name: str, u, v, scale, seed, footprint, first, second) -> np.ndarray:
-    """Linear colour (n, 3) of a texture at surface coordinates u, v (n,) metres.
+    """Linear colour (3, n) of a texture at surface coordinates u, v (n,) metres.
 
-    `footprint` (n,) is the width of a pixel on the surface, metres; `first`, `second` (n, 3) are linear colours.
+    `footprint` (n,) is the width of a pixel on the surface, metres; `first`, `second` (3, n) are linear colours.
     """
     return TEXTURES[name](u, v, scale, seed, footprint, first, second)
