@@ -209,8 +209,9 @@ def test_a_second_turn_of_text_on_a_cached_video(generate, tiny_inputs):
     first = generate(inputs, return_dict_in_generate=True)
     question = torch.tensor([[7, 8, 9]])
     chat = torch.cat([first.sequences, question], dim=1)
-    cached = generate({"input_ids": chat, "past_key_values": first.past_key_values})
-    fresh = generate({**inputs, "input_ids": chat, "attention_mask": torch.ones_like(chat)})
+    mask = torch.ones_like(chat)  # without it, an emitted padding token would count as padding
+    cached = generate({"input_ids": chat, "attention_mask": mask, "past_key_values": first.past_key_values})
+    fresh = generate({**inputs, "input_ids": chat, "attention_mask": mask})
     assert torch.equal(cached, fresh)
 
 
@@ -283,6 +284,15 @@ def test_token_types_of_a_processor_are_accepted(generate, tiny_inputs):
     inputs = tiny_inputs([2, "text"])
     types = (inputs["input_ids"] == 101).long() * 2
     assert torch.equal(generate({**inputs, "mm_token_type_ids": types}), generate(inputs))
+
+
+@torch.no_grad()
+def test_own_positions_reach_the_language_model(tiny_inputs, tiny_model):
+    inputs = tiny_inputs([1, "text"])
+    logits = tiny_model(**inputs).logits
+    positions = torch.arange(inputs["input_ids"].shape[1]).unsqueeze(0)
+    torch.testing.assert_close(tiny_model(**inputs, position_ids=positions).logits, logits)
+    assert not torch.allclose(tiny_model(**inputs, position_ids=2 * positions).logits, logits, atol=1e-3)
 
 
 @pytest.mark.parametrize("name", ["depth", "camera_to_world", "pixel_value_videos"])

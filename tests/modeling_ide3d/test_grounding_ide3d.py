@@ -34,11 +34,13 @@ def test_pooled_feature_is_the_mean_of_the_marked_tokens():
     features = torch.arange(2 * 3 * 2 * 2 * 4, dtype=torch.float32).reshape(2, 3, 2, 2, 4)
     masks = torch.zeros(2, 2, 3, 2, 2, dtype=torch.bool)
     masks[0, 0, 1, 0, 1] = masks[0, 0, 2, 1, 0] = True
+    masks[1, 0, 2, 1, 1] = True
     masks[1, 1] = True
     pooled, empty = pool_regions(features, masks)
     torch.testing.assert_close(pooled[0, 0], (features[0, 1, 0, 1] + features[0, 2, 1, 0]) / 2)
+    torch.testing.assert_close(pooled[1, 0], features[1, 2, 1, 1])
     torch.testing.assert_close(pooled[1, 1], features[1].flatten(0, 2).mean(0))
-    assert empty.tolist() == [[False, True], [True, False]]
+    assert empty.tolist() == [[False, True], [False, False]]
     assert (pooled[0, 1] == 0).all()
 
 
