@@ -1,13 +1,17 @@
 """Trainer that weighs, sums and logs the loss terms, and keeps the training-only heads beside the checkpoints."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from trainer.geometry_criterion import GeometryCriterion
@@ -50,7 +54,7 @@ class IDE3DTrainer(Trainer):
             grounding_temperature=model.config.grounding_temperature,
         )
         super().__init__(model=model, args=args, **kwargs)
-        # One row a term, (sum, count): fixed, so that all processes reduce the same shape.
+        # One row a term, (sum, weight): fixed, so that all processes reduce the same shape.
         self._term_names = ("loss_language", *args.loss_weights)
         self._term_sums: dict[str, Tensor] = {}
 
@@ -61,37 +65,67 @@ class IDE3DTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor | tuple[Tensor, Any]:
-        """Language loss plus weighted terms; see `Trainer.compute_loss` for the contract of `num_items_in_batch`."""
+        """Language loss plus weighted terms; see `Trainer.compute_loss` for the contract of `num_items_in_batch`.
+
+        The language loss is a mean over all answer tokens of an optimizer step, however they are spread over
+        accumulated batches and processes. Every other term is a mean over its batch, and the step takes the mean over
+        its batches: accumulation gives the same gradients where the batches hold equally many targets.
+        """
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         terms = {name: outputs[name] for name in self.args.loss_weights if outputs.get(name) is not None}
         auxiliary = sum(self.args.loss_weights[name] * term for name, term in terms.items())
         # With num_items_in_batch the language loss is a share of the accumulated batch; a mean has to become one too.
-        steps = self.current_gradient_accumulation_steps if model.training and num_items_in_batch is not None else 1
-        self._record(model.training, outputs.loss.detach() * steps, terms)
-        total = loss + auxiliary / steps
+        is_share = model.training and num_items_in_batch is not None
+        steps = self.current_gradient_accumulation_steps if model.training else 1
+        language = outputs.loss * steps if is_share else outputs.loss
+        # A batch counts as it does in the loss that is logged: for its part of a step, or for its samples.
+        weight = 1 / steps if model.training else len(inputs["input_ids"])
+        self._record("train" if model.training else "eval", weight, {"loss_language": language, **terms})
+        total = loss + auxiliary / (steps if is_share else 1)
         return (total, outputs) if return_outputs else total
 
-    def _record(self, is_training: bool, language: Tensor, terms: dict[str, Tensor]) -> None:
-        mode = "train" if is_training else "eval"
-        values = {"loss_language": language, **terms}
-        row = [
-            torch.stack([values[name].detach().float(), torch.ones_like(values[name], dtype=torch.float32)])
-            if name in values
-            else torch.zeros(2, device=language.device)
-            for name in self._term_names
-        ]
-        sums = torch.stack(row)
-        self._term_sums[mode] = self._term_sums[mode] + sums if mode in self._term_sums else sums
+    def _record(self, mode: str, weight: float, values: dict[str, Tensor]) -> None:
+        # Detached and summed on the device: no step waits for the host.
+        rows = torch.zeros(len(self._term_names), 2, device=values["loss_language"].device)
+        for row, name in zip(rows, self._term_names, strict=True):
+            if name in values:
+                row[0], row[1] = values[name].detach().float() * weight, weight
+        self._term_sums[mode] = self._term_sums[mode] + rows if mode in self._term_sums else rows
+
+    def _pop_terms(self, mode: str) -> dict[str, float]:
+        """Mean of every term since the last call, over all processes; all of them have to call it."""
+        empty = torch.zeros(len(self._term_names), 2, device=self.args.device)
+        sums = self.accelerator.gather(self._term_sums.pop(mode, empty).unsqueeze(0)).sum(0)
+        pairs = zip(self._term_names, sums.tolist(), strict=True)
+        return {name: round(total / count, 6) for name, (total, count) in pairs if count}
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of every term since the last log, over all processes."""
-        for key, mode, prefix in (("loss", "train", ""), ("eval_loss", "eval", "eval_")):
-            if key in logs and mode in self._term_sums:
-                sums = self.accelerator.gather(self._term_sums.pop(mode).unsqueeze(0)).sum(0)
-                for name, (total, count) in zip(self._term_names, sums.tolist(), strict=True):
-                    if count:
-                        logs[f"{prefix}{name}"] = round(total / count, 6)
+        """Add the mean of every term since the last log, over all processes.
+
+        Raises:
+            FloatingPointError: A term became NaN or Inf; the weights are lost, and training on would hide it.
+        """
+        if "loss" in logs or "train_loss" in logs:  # the second is the end of the training
+            terms = self._pop_terms("train")
+            broken = [name for name, value in terms.items() if not math.isfinite(value)]
+            if broken:
+                raise FloatingPointError(
+                    f"{', '.join(broken)} became NaN or Inf by step {self.state.global_step}. Lower the learning "
+                    "rate, clip gradients (max_grad_norm) or look for the sample; then resume from an old checkpoint."
+                )
+            if "loss" in logs:
+                logs.update(terms)
         super().log(logs, start_time)
+
+    def evaluation_loop(
+        self, dataloader: DataLoader, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """Evaluate, with every term among the metrics, e.g. `eval_loss_depth` for `metric_for_best_model`."""
+        self._term_sums.pop("eval", None)
+        output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
+        terms = self._pop_terms("eval")
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in terms.items()})
+        return output
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer of Trainer, its parameter groups split by part where a part has its own learning rate."""
@@ -126,15 +160,27 @@ class IDE3DTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        target = self.accelerator.unwrap_model(self.model if model is None else model)
-        if target.geometry_state_dict():
-            path = Path(resume_from_checkpoint) / GEOMETRY_WEIGHTS
-            if not path.is_file():
-                raise FileNotFoundError(
-                    f"{path} is missing: the heads cannot be resumed. Train from the weights in this folder instead, "
-                    "without resume_from_checkpoint."
-                )
-            target.load_geometry_state_dict(load_file(path))
+        self._load_heads(resume_from_checkpoint, self.model if model is None else model)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._load_heads(self.state.best_model_checkpoint, self.model)
+
+    def _load_heads(self, checkpoint: str, model: nn.Module) -> None:
+        target = self.accelerator.unwrap_model(model)
+        if not target.geometry_state_dict():
+            return
+        path = Path(checkpoint) / GEOMETRY_WEIGHTS
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path} is missing: the heads cannot be resumed. Train from the weights in this folder instead, "
+                "without resume_from_checkpoint."
+            )
+        try:
+            heads = load_file(path)
+        except SafetensorError as error:
+            raise OSError(f"{path} is truncated or no safetensors file ({error}). Copy it again.") from error
+        target.load_geometry_state_dict(heads)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         # The heads are kept beside the inference weights and loaded after them.

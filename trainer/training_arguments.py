@@ -40,9 +40,14 @@ class IDE3DTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False."})
 
     def __post_init__(self):
+        metric = (self.metric_for_best_model or "").removeprefix("eval_")
+        if self.greater_is_better is None and metric in {"loss_language", *self.loss_weights}:
+            self.greater_is_better = False  # Transformers knows a loss by the end of its name
         super().__post_init__()
+        if self.remove_unused_columns:
+            raise ValueError("remove_unused_columns must stay False: the collator needs what the model does not know.")
         for name, weight in self.loss_weights.items():
-            if weight < 0:
+            if not weight >= 0:
                 raise ValueError(f"The weight of {name} must not be negative, got {weight}.")
 
     @property
