@@ -1,0 +1,137 @@
+"""A run that is interrupted and resumed is the run that was not; two processes train one model."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from training_samples import build_model, make_grounding_sample, make_mixed_batch, make_sample
+
+from trainer.ide3d_trainer import GEOMETRY_WEIGHTS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+ARGUMENTS = {
+    "max_steps": 5,
+    "save_strategy": "steps",
+    "save_steps": 1,
+    "per_device_train_batch_size": 2,
+    "lr_scheduler_type": "cosine",
+    "vision_learning_rate": 1e-3,
+    "geometry_learning_rate": 2e-3,
+    "weight_decay": 0.01,
+}
+
+
+def losses_after(trainer, step):
+    names = ("loss", "grad_norm", "learning_rate", "loss_language")
+    return [
+        {key: value for key, value in entry.items() if key.startswith("loss") or key in names}
+        for entry in trainer.state.log_history
+        if "loss" in entry and entry["step"] > step
+    ]
+
+
+def optimizer_state(folder):
+    return torch.load(folder / "optimizer.pt", weights_only=True)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1, "pair_mode": "random"}],
+    ids=["plain", "accumulated, random pairs"],
+)
+def test_resume_reproduces_the_uninterrupted_run(make_trainer, tmp_path, options):
+    """Bit for bit: weights, heads, optimizer and every logged loss, across the border of an epoch."""
+    samples = [*make_mixed_batch(), make_grounding_sample(2, seed=7)]
+    options = {**ARGUMENTS, **options}
+    whole = make_trainer(samples, "whole", **options)
+    whole.train()
+    (tmp_path / "resumed").mkdir()
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "resumed" / "checkpoint-2")
+    # Another start: everything that matters has to come from the checkpoint.
+    resumed = make_trainer(samples, "resumed", model=build_model(seed=9), **options)
+    resumed.train(resume_from_checkpoint=True)
+
+    assert resumed.state.global_step == whole.state.global_step == 5
+    assert losses_after(resumed, 2) == losses_after(whole, 2) and len(losses_after(whole, 2)) == 3
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
+    for name in ("model.safetensors", GEOMETRY_WEIGHTS):
+        expected, actual = (load_file(tmp_path / run / "checkpoint-5" / name) for run in ("whole", "resumed"))
+        assert expected.keys() == actual.keys() and all(torch.equal(expected[key], actual[key]) for key in expected)
+    expected, actual = (optimizer_state(tmp_path / run / "checkpoint-5") for run in ("whole", "resumed"))
+    assert expected["param_groups"] == actual["param_groups"]
+    for key, state in expected["state"].items():
+        assert all(torch.equal(value, actual["state"][key][name]) for name, value in state.items())
+
+
+@pytest.fixture
+def checkpoint(make_trainer, tmp_path):
+    trainer = make_trainer([make_sample(2, teacher=True)], "first", max_steps=1, save_strategy="steps", save_steps=1)
+    trainer.train()
+    return tmp_path / "first" / "checkpoint-1"
+
+
+class TestBrokenCheckpoints:
+    def resume(self, make_trainer, checkpoint, **options):
+        trainer = make_trainer([make_sample(2, teacher=True)], "second", **options)
+        trainer.train(resume_from_checkpoint=str(checkpoint))
+
+    def test_missing_heads(self, make_trainer, checkpoint):
+        (checkpoint / GEOMETRY_WEIGHTS).unlink()
+        with pytest.raises(FileNotFoundError, match=f"{GEOMETRY_WEIGHTS} is missing"):
+            self.resume(make_trainer, checkpoint)
+
+    def test_truncated_heads(self, make_trainer, checkpoint):
+        path = checkpoint / GEOMETRY_WEIGHTS
+        path.write_bytes(path.read_bytes()[:-1000])
+        with pytest.raises(OSError, match=f"{GEOMETRY_WEIGHTS} is truncated"):
+            self.resume(make_trainer, checkpoint)
+
+    def test_heads_of_another_size(self, make_trainer, checkpoint):
+        with pytest.raises(ValueError, match="do not fit this model"):
+            self.resume(make_trainer, checkpoint, model=build_model(validator={"features": 24}))
+
+    def test_a_folder_without_weights(self, make_trainer, tmp_path):
+        (tmp_path / "empty").mkdir()
+        with pytest.raises(ValueError, match="valid checkpoint"):
+            self.resume(make_trainer, tmp_path / "empty")
+
+    def test_nothing_is_reported_missing_when_all_is_there(self, make_trainer, checkpoint, caplog):
+        self.resume(make_trainer, checkpoint)
+        assert "missing keys" not in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--activation_checkpointing"]], ids=["plain", "activation checkpointing"])
+def test_two_processes(tmp_path, options):
+    """One has no geometry, no teacher, no region or not even a video in its batch; both stay the same model."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    script = str(Path(__file__).with_name("ddp_training.py"))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
+    run = subprocess.run(
+        [*command, str(tmp_path), *options], env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    reports = [json.loads((tmp_path / f"report_{rank}.json").read_text()) for rank in (0, 1)]
+    assert all(report["largest_difference"] == 0 for report in reports)
+    weights = {"loss_language": 1.0, **reports[0]["weights"]}
+    steps = [entry for entry in reports[0]["history"] if "loss" in entry]
+    assert len(steps) == 3
+    for entry in steps:
+        assert entry["loss"] == pytest.approx(sum(weight * entry[name] for name, weight in weights.items()), rel=1e-4)
+        assert entry["loss_language"] > 1
+    metrics = reports[0]["metrics"]
+    total = sum(weight * metrics[f"eval_{name}"] for name, weight in weights.items())
+    assert metrics["eval_loss"] == pytest.approx(total, rel=1e-4)
+    assert (tmp_path / "checkpoint-3" / GEOMETRY_WEIGHTS).is_file()
