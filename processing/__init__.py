@@ -2,6 +2,7 @@
 
 from transformers import AutoProcessor, AutoVideoProcessor
 
+from .posed_video import PosedVideo
 from .processing_ide3d import IDE3DProcessor
 from .video_processing_ide3d import IDE3DVideoProcessor
 
@@ -10,4 +11,4 @@ from .video_processing_ide3d import IDE3DVideoProcessor
 AutoVideoProcessor.register("ide3d", IDE3DVideoProcessor, exist_ok=True)
 AutoProcessor.register("ide3d", IDE3DProcessor, exist_ok=True)
 
-__all__ = ["IDE3DProcessor", "IDE3DVideoProcessor"]
+__all__ = ["IDE3DProcessor", "IDE3DVideoProcessor", "PosedVideo"]
