@@ -73,6 +73,15 @@ class TestLogs:
         entries = {name: logged(trainer, f"eval_{name}_loss")[0][f"eval_{name}_loss_depth"] for name in sets}
         assert entries["far"] > 2 * entries["near"]
 
+    def test_an_evaluation_that_failed_leaves_nothing_behind(self, make_trainer):
+        good = make_sample(2)
+        trainer = make_trainer([good], per_device_eval_batch_size=1)
+        expected = trainer.evaluate([good])["eval_loss_depth"]
+        far = {**good, "depth": good["depth"] * 5}
+        with pytest.raises(ValueError, match="in metres"):
+            trainer.evaluate([far, far, {**good, "depth": good["depth"] * 1000}])
+        assert trainer.evaluate([good])["eval_loss_depth"] == expected
+
     def test_terms_without_a_head_are_not_logged(self, make_trainer):
         trainer = make_trainer([make_sample(2)], max_steps=1, model=build_model(validator=False, teacher_size=None))
         trainer.train()

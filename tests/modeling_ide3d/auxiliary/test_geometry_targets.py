@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from analytic_scenes import camera_to_world, intrinsics, render
-from training_samples import IMAGE_SIZE, PATCH_SIZE, build_collator, build_model, make_sample
+from training_samples import IMAGE_SIZE, PATCH_SIZE, build_collator, build_model, chat, make_sample
 
 from modeling_ide3d.auxiliary.geometric_validator import GeometricValidatorOutput
 from modeling_ide3d.auxiliary.geometry_targets import align_to_prediction, locate_videos
@@ -107,6 +107,34 @@ class TestPerfectPrediction:
         perfect = criterion.depth_loss(depth.clamp(min=1e-3), torch.ones_like(depth), depth)
         shifted = criterion.depth_loss(depth.roll(1, -1).clamp(min=1e-3), torch.ones_like(depth), depth)
         assert perfect == 0 and shifted > 1e-3
+
+
+class TestTeacher:
+    @pytest.fixture
+    def outputs_and_batch(self):
+        collator, model = build_collator(), build_model()
+        model.criterion = GeometryCriterion()
+        samples = [make_sample(2, teacher=True), {"messages": chat(kind=None)}, make_sample(3, seed=1, teacher=True)]
+        batch = collator(samples)
+        return model, model(**batch), batch
+
+    def test_predictions_are_read_at_the_visual_tokens_without_newlines(self, outputs_and_batch):
+        model, outputs, batch = outputs_and_batch
+        rows, cols = model.config.token_grid
+        states = outputs.last_hidden_state[batch["input_ids"] == model.config.video_token_id]
+        place = torch.arange(len(states)) % (cols + 1)
+        expected = model.teacher_projector(states[place < cols])
+        torch.testing.assert_close(outputs.teacher_prediction.flatten(0, 2), expected)
+        assert outputs.teacher_prediction.shape[:3] == (5, rows, cols)
+
+    def test_a_student_who_says_what_the_teacher_says_has_no_loss(self, outputs_and_batch):
+        """Frame by frame and token by token, also behind a sample without a video."""
+        model, outputs, batch = outputs_and_batch
+        batch["teacher_features"][0, :2], batch["teacher_features"][2] = outputs.teacher_prediction.detach().split(
+            [2, 3]
+        )
+        assert model(**batch).loss_distillation.item() == pytest.approx(0, abs=1e-6)
+        assert outputs.loss_distillation > 0.5
 
 
 def test_videos_are_found_beside_texts():

@@ -297,7 +297,7 @@ class TestAbsentTargets:
 class TestMasks:
     def test_samples_without_geometry_do_not_count(self, model, collator):
         alone = model(**collator([make_sample(3)]))
-        beside = model(**collator([make_sample(2, geometry=False), make_sample(3), {"messages": chat(kind=None)}]))
+        beside = model(**collator([{"messages": chat(kind=None)}, make_sample(2, geometry=False), make_sample(3)]))
         for name in ("loss_depth", "loss_cross_view_depth", "loss_overlap_depth"):
             torch.testing.assert_close(alone[name], beside[name], atol=1e-6, rtol=1e-5)
         assert len(alone.cross_view_depth) == len(beside.cross_view_depth) == 3
