@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput
 
-from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry, IDE3DGeometryOutputWithPast
 from trainer.geometry_criterion import GeometryCriterion
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -126,6 +127,18 @@ class IDE3DTrainer(Trainer):
         terms = self._pop_terms("eval")
         output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in terms.items()})
         return output
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[Tensor | None, Any, Any]:
+        """Hand `compute_metrics` the logits alone by default: other outputs differ in shape from batch to batch."""
+        if ignore_keys is None:
+            ignore_keys = [item.name for item in fields(IDE3DGeometryOutputWithPast) if item.name != "logits"]
+        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer of Trainer, its parameter groups split by part where a part has its own learning rate."""

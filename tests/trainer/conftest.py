@@ -36,7 +36,8 @@ def make_trainer(tmp_path: Path, model, collator) -> Callable[..., IDE3DTrainer]
     def build(dataset: list, output: str = "run", **arguments: Any) -> IDE3DTrainer:
         trained = arguments.pop("model", None)
         collate = arguments.pop("collator", collator)
-        others = {key: arguments.pop(key) for key in ("eval_dataset", "callbacks") if key in arguments}
+        of_trainer = ("eval_dataset", "callbacks", "compute_metrics")
+        others = {key: arguments.pop(key) for key in of_trainer if key in arguments}
         defaults = {
             "use_cpu": True,
             "report_to": "none",

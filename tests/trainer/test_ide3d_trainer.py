@@ -82,6 +82,20 @@ class TestLogs:
             trainer.evaluate([far, far, {**good, "depth": good["depth"] * 1000}])
         assert trainer.evaluate([good])["eval_loss_depth"] == expected
 
+    def test_metrics_are_computed_from_logits_and_labels(self, make_trainer, collator):
+        samples = make_mixed_batch()
+        seen = {}
+
+        def accuracy(prediction):
+            seen["shape"] = prediction.predictions.shape
+            said, right = prediction.predictions[:, :-1].argmax(-1), prediction.label_ids[:, 1:]
+            return {"accuracy": (said == right)[right != -100].mean()}
+
+        trainer = make_trainer(samples, eval_dataset=samples, compute_metrics=accuracy)
+        metrics = trainer.evaluate()
+        assert 0 <= metrics["eval_accuracy"] <= 1 and metrics["eval_loss_depth"] > 0
+        assert seen["shape"] == (*collator(samples)["input_ids"].shape, len(collator.processor.tokenizer))
+
     def test_terms_without_a_head_are_not_logged(self, make_trainer):
         trainer = make_trainer([make_sample(2)], max_steps=1, model=build_model(validator=False, teacher_size=None))
         trainer.train()
