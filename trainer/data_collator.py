@@ -3,10 +3,12 @@
 import functools
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from torch import Tensor
 
 from processing import IDE3DProcessor
@@ -16,6 +18,7 @@ from trainer.geometry.checks import check_protocol
 from trainer.teachers import Teacher
 
 IGNORED_LABEL = -100
+NUM_CHANNELS = (1, 3, 4)
 GEOMETRY_KEYS = ("depth", "intrinsics", "camera_to_world")
 
 
@@ -119,13 +122,16 @@ class IDE3DDataCollator:
         return f"Sample {sample.get('scene_id', index)!r}"
 
     def _tokenize_chat(self, chat: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        encoded = self.processor.tokenizer.apply_chat_template(
-            json.loads(chat),
-            chat_template=self.processor.chat_template,
-            tokenize=True,
-            return_dict=True,
-            return_assistant_tokens_mask=True,
-        )
+        try:
+            encoded = self.processor.tokenizer.apply_chat_template(
+                json.loads(chat),
+                chat_template=self.processor.chat_template,
+                tokenize=True,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+            )
+        except TemplateError as error:
+            raise ValueError(f"The chat template refuses the messages: {error}") from error
         return tuple(encoded["input_ids"]), tuple(encoded["assistant_masks"])
 
     def _text(self, sample: Mapping[str, Any]) -> dict[str, list[int]]:
@@ -135,7 +141,9 @@ class IDE3DDataCollator:
             raise ValueError(
                 f"messages is {'missing' if messages is None else 'empty'}; expected a chat or a list of chats."
             )
-        chats = [messages] if isinstance(messages[0], Mapping) else messages
+        chats = [messages] if isinstance(messages[0], (Mapping, str)) else messages
+        for chat in chats:
+            _check_chat(chat)
         encoded = [self._tokenize(_to_json(chat)) for chat in chats]
         frames, images = sample.get("frames"), _images(sample)
         self._check_placeholders(encoded[0][0], frames, images)
@@ -160,8 +168,14 @@ class IDE3DDataCollator:
                 f"messages have {num_videos} video parts and the sample {int(frames is not None)} videos: give "
                 '`frames` for the one {"type": "video"} part.'
             )
-        if frames is not None and len(frames) == 0:
-            raise ValueError("frames is empty; a video needs at least one frame.")
+        if frames is not None:
+            is_path = isinstance(frames, (str, Path))
+            if not is_path and len(frames) == 0:
+                raise ValueError("frames is empty; a video needs at least one frame.")
+            if is_path or isinstance(frames[0], (str, Path)):
+                raise ValueError(
+                    "frames must be an array (V, h, w, 3) or PIL images, got file names. Read them before."
+                )
         num_images = ids.count(self.processor.image_token_id)
         if num_images != len(images):
             raise ValueError(f"messages have {num_images} image parts and the sample {len(images)} images.")
@@ -272,7 +286,11 @@ class IDE3DDataCollator:
     @staticmethod
     def _frame_size(frames: Any) -> tuple[int, int]:
         first = frames[0]
-        return (first.height, first.width) if hasattr(first, "height") else tuple(np.asarray(first).shape[:2])
+        if hasattr(first, "height"):
+            return first.height, first.width
+        shape = np.shape(first)
+        # The video processor takes channels first too.
+        return tuple(shape[:2] if shape[-1] in NUM_CHANNELS else shape[1:])
 
     def _teacher_features(self, sample: Mapping[str, Any], geometry: dict[str, Tensor] | None) -> Tensor | None:
         features = sample.get("teacher_features")
@@ -359,6 +377,13 @@ def _to_tensor(values: Any) -> Tensor:
         return values
     array = np.asarray(values)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _check_chat(chat: Any) -> None:
+    is_chat = isinstance(chat, Sequence) and not isinstance(chat, str)
+    for message in chat if is_chat else (None,):
+        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
+            raise ValueError(f"A chat is a list of messages with role and content, got {message or chat!r}.")
 
 
 def _to_json(chat: Sequence[Mapping[str, Any]]) -> str:

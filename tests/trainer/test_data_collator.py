@@ -1,6 +1,7 @@
 """What a batch holds: tokens, labels, packed chats, privileged tensors on pixels and tokens of the vision input."""
 
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,6 +194,12 @@ class TestGeometry:
         scale = torch.tensor([IMAGE_SIZE / WIDTH, IMAGE_SIZE / HEIGHT])
         torch.testing.assert_close(after[:2], (before[:2] + 0.5) * scale - 0.5)
 
+    def test_frames_with_channels_first_have_the_same_cameras(self, collator):
+        sample = make_sample(2)
+        turned = collator([{**sample, "frames": sample["frames"].transpose(0, 3, 1, 2).copy()}])
+        for key, value in collator([sample]).items():
+            assert torch.equal(turned[key], value), key
+
     def test_poses_are_kept(self, collator):
         sample = make_sample(3)
         assert torch.equal(collator([sample])["camera_to_world"][0], torch.from_numpy(sample["camera_to_world"]))
@@ -233,6 +240,14 @@ BAD_SAMPLES = {
     "0 video parts and the sample 1 videos": {**GOOD, "messages": chat(kind=None)},
     "2 video parts": {**GOOD, "messages": [*chat(), *chat()]},
     "1 image parts and the sample 0 images": {"messages": chat(kind="image")},
+    "got file names": {"messages": chat(), "frames": Path("video.mp4")},
+    "got file names. Read": {"messages": chat(), "frames": ["1.png", "2.png"]},
+    "a list of messages with role and content, got 'hello'": {**GOOD, "messages": "hello"},
+    "a list of messages with role and content, got {'content": {**GOOD, "messages": [{"content": "hello"}]},
+    "template refuses the messages: .* got audio": {
+        **GOOD,
+        "messages": [{"role": "user", "content": [{"type": "audio"}]}],
+    },
     "frames is empty": {"messages": chat(), "frames": []},
     "one entry a frame, got 2, 3, 2 and 2": {**GOOD, "depth": make_sample(3)["depth"]},
     "one entry a frame, got 2, 2, 2 and 3": {**GOOD, "camera_to_world": make_sample(3)["camera_to_world"]},
