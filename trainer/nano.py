@@ -1,7 +1,7 @@
 """A nano model of the standard classes: small enough to train on two cores within minutes."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -119,36 +119,80 @@ def build_nano_model(
     *,
     teacher_size: int | None = None,
     validator: dict[str, Any] | None = None,
-    position_scale: float = 0.5,
-    recency_scale: float = 1.0,
+    position_scale: float = 0.3,
+    recency_scale: float = 1.5,
+    identity_scale: float = 0.7,
 ) -> IDE3DForConditionalGenerationWithGeometry:
-    """Training model with random weights, whose position embeddings start as waves of row and column.
+    """Training model with random weights that start where a small model learns within minutes.
 
-    A region is the mean of its tokens, and a random position embedding is lost in a mean; waves are not. It is an
-    initialisation only: the embeddings are trained like all other weights.
+    Three initialisations, no change of the architecture; all weights are trained:
+
+    - position embeddings are waves of row and column: a region is the mean of its tokens, and a random embedding is
+      lost in a mean, waves are not;
+    - query and key biases are constant in half of the heads: under rotary positions that prefers near tokens, so that
+      an answer finds its question behind hundreds of visual tokens;
+    - value and output projections are near the identity, so that what is attended to can be read as it is (mimetic
+      initialisation, Trockman and Kolter, arXiv 2305.09828).
 
     Args:
         config: Sizes.
         teacher_size: Width of the teacher's features; None trains without one.
         validator: Changes to `GeometricValidatorConfig.light`; an empty dict changes nothing, None leaves it out.
         position_scale: Amplitude of the waves; 0 keeps the random embeddings.
-        recency_scale: Query and key biases of half of the heads. Under rotary positions a constant bias prefers near
-            tokens, so that an answer finds its question among hundreds of visual tokens; 0 leaves it to training.
+        recency_scale: The constant of the biases; 0 keeps them at zero.
+        identity_scale: Share of the identity; 0 keeps the random projections.
     """
     validator_config = None
     if validator is not None:
         validator_config = GeometricValidatorConfig.light(config.vision_config, **validator)
     model = IDE3DForConditionalGenerationWithGeometry(config, validator_config, teacher_size)
-    if position_scale:
-        weight = model.model.vision_tower.embeddings.position_embedding.weight
-        with torch.no_grad():
+    with torch.no_grad():
+        if position_scale:
+            weight = model.model.vision_tower.embeddings.position_embedding.weight
             weight.copy_(position_scale * grid_waves(*config.patch_grid, weight.shape[1]))
-    if recency_scale:
         for layer in model.model.language_model.layers:
-            for projection in (layer.self_attn.q_proj, layer.self_attn.k_proj):
-                with torch.no_grad():
+            attention = layer.self_attn
+            if recency_scale:
+                for projection in (attention.q_proj, attention.k_proj):
                     projection.bias[: len(projection.bias) // 2] = recency_scale
+            if identity_scale:
+                for projection in (attention.v_proj, attention.o_proj):
+                    identity = torch.eye(*projection.weight.shape)
+                    projection.weight.mul_(1 - identity_scale).add_(identity, alpha=identity_scale)
     return model
+
+
+@torch.no_grad()
+def standardize_regions(
+    model: IDE3DForConditionalGenerationWithGeometry, batches: Iterable[Mapping[str, torch.Tensor]]
+) -> None:
+    """Shift and scale the projector's output so that region features have mean 0 and deviation 1 in each channel.
+
+    What all regions have in common grows while a model learns to tell objects from walls, and then hides what sets
+    one object apart from the next.
+
+    Args:
+        model: Its projector is changed in place.
+        batches: Batches of the collator; those without regions are passed over.
+
+    Raises:
+        ValueError: There are fewer than two regions.
+    """
+    features = []
+    for batch in batches:
+        if "region_masks" not in batch:
+            continue
+        video = model.get_video_features(batch["pixel_values_videos"], batch.get("video_frame_mask"), return_dict=True)
+        pooled, empty, _ = model.model.get_region_features(batch["input_ids"], {"video": video}, batch["region_masks"])
+        features.append(pooled[batch["region_valid"] & ~empty])
+    count = sum(map(len, features))
+    if count < 2:
+        raise ValueError(f"Expected at least two regions to standardise by, got {count}.")
+    features = torch.cat(features)
+    mean, deviation = features.mean(0), features.std(0) + 1e-3
+    projection = model.model.multi_modal_projector.linear_2
+    projection.weight.div_(deviation.unsqueeze(1))
+    projection.bias.sub_(mean).div_(deviation)
 
 
 def grid_waves(rows: int, cols: int, channels: int) -> torch.Tensor:
@@ -166,4 +210,4 @@ def grid_waves(rows: int, cols: int, channels: int) -> torch.Tensor:
     return torch.nn.functional.pad(waves, (0, channels - waves.shape[1]))
 
 
-__all__ = ["build_nano_config", "build_nano_model", "build_nano_processor", "grid_waves"]
+__all__ = ["build_nano_config", "build_nano_model", "build_nano_processor", "grid_waves", "standardize_regions"]

@@ -6,10 +6,13 @@ import numpy as np
 
 from processing.regions import TokenGrid, regions_from_ids
 
-__all__ = ["room_samples"]
+__all__ = ["cell_colours", "cell_depth", "chat", "naming_samples", "room_samples", "video_arrays"]
+
+_POINTED_SHARE = 0.5  # who points at an object marks what is mostly it, if there is such a cell
 
 
-def _chat(question: dict) -> list[dict]:
+def chat(question: dict) -> list[dict]:
+    """A question and its answer as one turn about the video."""
     return [
         {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question["question"]}]},
         {"role": "assistant", "content": [{"type": "text", "text": question["answer"]}]},
@@ -18,10 +21,77 @@ def _chat(question: dict) -> list[dict]:
 
 def _pointed_masks(ids: np.ndarray, objects: list[int], token_grid: TokenGrid, first_frame_only: bool) -> np.ndarray:
     if not first_frame_only:
-        return regions_from_ids(ids, objects, token_grid).numpy()
+        return regions_from_ids(ids, objects, token_grid, min_share=_POINTED_SHARE).numpy()
     masks = np.zeros((len(objects), len(ids), token_grid.rows, token_grid.cols), bool)
-    masks[:, :1] = regions_from_ids(ids[:1], objects, token_grid).numpy()
+    masks[:, :1] = regions_from_ids(ids[:1], objects, token_grid, min_share=_POINTED_SHARE).numpy()
     return masks
+
+
+def cell_colours(row: dict, token_grid: TokenGrid) -> np.ndarray:
+    """Colour (V, rows, cols), str, of the object that fills most of each cell; "" where none does."""
+    ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
+    masks = regions_from_ids(ids, [o["id"] for o in row["objects"]], token_grid, min_share=_POINTED_SHARE).numpy()
+    colours = np.full(masks.shape[1:], "", dtype="U12")
+    for thing, mask in zip(row["objects"], masks, strict=True):
+        colours[mask] = thing["colour"]
+    return colours
+
+
+def cell_depth(depth: np.ndarray, token_grid: TokenGrid) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
+    """Depth at the middle of each cell, and the pixels (v, u) of the frame where that is.
+
+    Shape:
+        depth: (V, h, w), metres, of frames before they are resized to the vision input.
+        output: (V, rows, cols), metres; ((rows,), (cols,)) whole pixels.
+    """
+    v, u = (
+        ((np.arange(cells) + 0.5) * covered / cells * length / full).astype(int)
+        for cells, covered, full, length in zip(
+            token_grid.shape, token_grid.covered_size, token_grid.image_size, depth.shape[1:], strict=True
+        )
+    )
+    return depth[:, v[:, None], u[None, :]], (v, u)
+
+
+def naming_samples(row: dict, token_grid: TokenGrid) -> list[dict]:
+    """What each visual token shows, in one word: a dense first lesson for a model that knows nothing yet.
+
+    Args:
+        row: a row of `load_rooms`.
+        token_grid: how the model that will see the sample cuts its pictures into tokens.
+
+    Returns:
+        Four dicts as `room_samples` gives them, without questions, with `cell_words` (V, rows, cols), str, "" = none:
+        the colour of the object that fills most of the cell, the whole metres of depth at its middle (one digit), and
+        its row and column in the picture, in tenths of its side.
+    """
+    video = video_arrays(row)
+    depth, _ = cell_depth(video["depth"], token_grid)
+    row_of, column_of = (np.arange(cells) * 10 // cells for cells in token_grid.shape)
+    words = {
+        "colours": cell_colours(row, token_grid),
+        "meters": np.clip(depth, 0, 9).astype(int).astype(str),
+        "rows": np.broadcast_to(row_of[:, None], depth.shape).astype(str),
+        "columns": np.broadcast_to(column_of, depth.shape).astype(str),
+    }
+    return [
+        {
+            **video,
+            "messages": [{"role": "system", "content": what}, {"role": "user", "content": [{"type": "video"}]}],
+            "cell_words": named,
+        }
+        for what, named in words.items()
+    ]
+
+
+def video_arrays(row: dict) -> dict:
+    """Frames, depth and cameras of a room as arrays, by the keys of a sample."""
+    return {
+        "frames": np.stack([np.asarray(image) for image in row["frames"]]),
+        "depth": np.stack([np.asarray(image, dtype=np.float32) for image in row["depth"]]),
+        "intrinsics": np.asarray(row["intrinsics"], np.float32),
+        "camera_to_world": np.asarray(row["camera_to_world"], np.float32),
+    }
 
 
 def room_samples(
@@ -68,12 +138,7 @@ def room_samples(
     if not talk and not ground:
         return []
     ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
-    shared = {
-        "frames": np.stack([np.asarray(image) for image in row["frames"]]),
-        "depth": np.stack([np.asarray(image, dtype=np.float32) for image in row["depth"]]),
-        "intrinsics": np.asarray(row["intrinsics"], np.float32),
-        "camera_to_world": np.asarray(row["camera_to_world"], np.float32),
-    }
+    shared = video_arrays(row)
     samples = []
     for group in [talk] if packed and talk else [[q] for q in talk]:
         samples.append({**shared, **_talk_sample(group, ids, token_grid, first_frame_only, packed)})
@@ -92,7 +157,7 @@ def _ground_samples(group: list[dict], objects: list[int], ids: np.ndarray, toke
         targets = np.isin(objects, question["target_objects"])
         samples.append(
             {
-                "messages": _chat(question),
+                "messages": chat(question),
                 "region_masks": masks,
                 "region_targets": np.append(targets, not targets.any()),
                 "questions": [question],
@@ -115,7 +180,7 @@ def _talk_sample(
 ) -> dict:
     references = [n for question in group for n in question["region_objects"]]
     objects = sorted(set(references))
-    sample = {"messages": [_chat(q) for q in group] if packed else _chat(group[0]), "questions": group}
+    sample = {"messages": [chat(q) for q in group] if packed else chat(group[0]), "questions": group}
     if objects:
         sample["region_masks"] = _pointed_masks(ids, objects, token_grid, first_frame_only)
         sample["region_references"] = np.array([objects.index(n) for n in references], np.int64)

@@ -1,0 +1,223 @@
+"""Train with geometry supervision: RGB-D video with poses, a teacher and questions in, an RGB-only model out.
+
+    python examples/train.py examples/recipes/rooms_nano.yaml
+    python examples/train.py examples/recipes/rooms_nano.yaml --max_steps 50 --output_dir outputs/try
+
+A folder that holds a checkpoint is resumed. The export lies in `output_dir/export`.
+"""
+
+import dataclasses
+import logging
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import yaml
+from tqdm import tqdm
+from transformers import HfArgumentParser, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
+from processing import IDE3DProcessor
+from processing.regions import TokenGrid
+from processing.rooms import load_rooms
+from processing.rooms.places import place_sample
+from processing.rooms.samples import naming_samples, room_samples
+from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments, export_inference_model
+from trainer.cell_naming import CellNamingCollator
+from trainer.model_card import create_model_card, list_loss_terms
+from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, standardize_regions
+from trainer.teachers import PointMapTeacher
+
+logger = logging.getLogger("train")
+
+REGION_QUESTIONS = ("distance", "position", "closer", "direction", "colour")
+
+
+@dataclass
+class ModelArguments:
+    """Where the weights come from."""
+
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Converted or exported checkpoint; default: a nano model from scratch."},
+    )
+    validator: Literal["light", "paper", "none"] = field(
+        default="light", metadata={"help": "Size of the depth decoder, or none."}
+    )
+    validator_stride: int = field(default=2, metadata={"help": "Pixels of a frame per predicted pixel and side."})
+    teacher: Literal["point_map", "none"] = field(default="point_map", metadata={"help": "Frozen teacher."})
+    hidden_size: int = field(default=128, metadata={"help": "Width of the nano model."})
+    patch_size: int = field(default=8, metadata={"help": "Patch of the nano model in pixels."})
+    spatial_pool_stride: int = field(default=1, metadata={"help": "Patches a visual token of the nano model."})
+
+
+@dataclass
+class DataArguments:
+    """Rooms and their questions."""
+
+    num_rooms: int = field(default=900, metadata={"help": "Training rooms."})
+    num_validation_rooms: int = field(default=64, metadata={"help": "Rooms of the evaluation loss."})
+    image_size: int = field(default=64, metadata={"help": "Side of a frame in pixels."})
+    num_frames: int = field(default=4, metadata={"help": "Frames a room."})
+    data_seed_rooms: int = field(default=0, metadata={"help": "Which family of rooms."})
+    reference: Literal["region", "word", "both"] = field(
+        default="region", metadata={"help": "Questions that point at an object, name it, or both."}
+    )
+    max_questions: int = field(default=14, metadata={"help": "Questions of a room that share one visual prefix."})
+    max_grounding: int = field(default=1, metadata={"help": "Grounding questions a room."})
+    place_samples: int = field(default=0, metadata={"help": "Samples a training room about places, not objects."})
+    naming_steps: int = field(
+        default=0, metadata={"help": "Steps of a first lesson for nano models: name what each visual token shows."}
+    )
+
+
+def load_samples(split: str, num_rooms: int, data: DataArguments, grid: TokenGrid) -> list[dict]:
+    """Rooms of a split as samples: all questions of a room packed into one, grounding questions beside."""
+    rooms = load_rooms(
+        split, num_rooms, seed=data.data_seed_rooms, image_size=data.image_size, num_frames=data.num_frames
+    )
+    reference = None if data.reference == "both" else data.reference
+    types = REGION_QUESTIONS if data.reference == "region" else None
+    samples = []
+    rng = np.random.default_rng(data.data_seed_rooms)
+    for room in tqdm(rooms, desc=f"Samples of {split}", unit="room"):
+        if split == "train":
+            samples += [place_sample(room, grid, rng, data.max_questions) for _ in range(data.place_samples)]
+        samples += [
+            sample
+            for sample in room_samples(room, grid, reference=reference, types=types, max_questions=data.max_questions)
+            if "region_targets" not in sample
+        ]
+        if data.max_grounding:
+            samples += room_samples(room, grid, types=("grounding",), max_questions=data.max_grounding)
+    return samples
+
+
+def load_model(
+    arguments: ModelArguments, data: DataArguments, texts: list[str], teacher_size: int | None
+) -> tuple[IDE3DForConditionalGenerationWithGeometry, IDE3DProcessor]:
+    """Training model and processor, from a checkpoint or from scratch."""
+    if arguments.model_name_or_path is None:
+        processor = build_nano_processor(
+            texts,
+            image_size=data.image_size,
+            patch_size=arguments.patch_size,
+            spatial_pool_stride=arguments.spatial_pool_stride,
+            num_frames=data.num_frames,
+        )
+        config = build_nano_config(processor, hidden_size=arguments.hidden_size)
+        validator = None if arguments.validator == "none" else {"output_stride": arguments.validator_stride}
+        return build_nano_model(config, teacher_size=teacher_size, validator=validator), processor
+    processor = IDE3DProcessor.from_pretrained(arguments.model_name_or_path)
+    config = IDE3DForConditionalGenerationWithGeometry.config_class.from_pretrained(arguments.model_name_or_path)
+    build = {
+        "light": GeometricValidatorConfig.light,
+        "paper": GeometricValidatorConfig.from_vision_config,
+        "none": lambda *_, **__: None,
+    }[arguments.validator]
+    model = IDE3DForConditionalGenerationWithGeometry.from_pretrained(
+        arguments.model_name_or_path,
+        validator_config=build(config.vision_config, output_stride=arguments.validator_stride),
+        teacher_size=teacher_size,
+        dtype=torch.float32,
+    )
+    return model, processor
+
+
+def train(
+    model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainingArguments
+) -> tuple[IDE3DTrainer, IDE3DProcessor]:
+    """Build everything, train (or resume), and return the trainer and the processor."""
+    set_seed(args.seed)
+    teacher = PointMapTeacher() if model_arguments.teacher == "point_map" else None
+    if model_arguments.model_name_or_path is None:
+        grid = TokenGrid(data.image_size, model_arguments.patch_size, model_arguments.spatial_pool_stride)
+    else:
+        known = IDE3DProcessor.from_pretrained(model_arguments.model_name_or_path)
+        grid = TokenGrid(known.image_size, known.patch_size, known.spatial_pool_stride)
+    samples = load_samples("train", data.num_rooms, data, grid)
+    validation = load_samples("validation", data.num_validation_rooms, data, grid)
+    texts = [
+        text for sample in samples for entry in sample["questions"] for text in (entry["question"], entry["answer"])
+    ]
+    model, processor = load_model(model_arguments, data, texts, teacher.feature_size if teacher else None)
+    collator = IDE3DDataCollator(processor, teacher=teacher, protocol=args.protocol)
+    trainer = IDE3DTrainer(
+        model,
+        args,
+        train_dataset=samples,
+        eval_dataset=validation,
+        data_collator=collator,
+        processing_class=processor,
+    )
+    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    if checkpoint:
+        logger.info("Resuming from %s", checkpoint)
+    elif data.naming_steps:
+        name_cells(model, collator, samples, data, args, grid)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer, processor
+
+
+def name_cells(
+    model: IDE3DForConditionalGenerationWithGeometry,
+    collator: IDE3DDataCollator,
+    samples: list[dict],
+    data: DataArguments,
+    args: IDE3DTrainingArguments,
+    grid: TokenGrid,
+) -> None:
+    """First lesson: name what each visual token shows; then give all regions' features mean 0 and deviation 1."""
+    rooms = load_rooms(
+        "train", data.num_rooms, seed=data.data_seed_rooms, image_size=data.image_size, num_frames=data.num_frames
+    )
+    lessons = [
+        sample for room in tqdm(rooms, desc="Words of cells", unit="room") for sample in naming_samples(room, grid)
+    ]
+    first = dataclasses.replace(
+        args,
+        output_dir=str(Path(args.output_dir) / "naming"),
+        max_steps=data.naming_steps,
+        per_device_train_batch_size=2 * args.per_device_train_batch_size,
+        save_strategy="no",
+    )
+    IDE3DTrainer(model, first, train_dataset=lessons, data_collator=CellNamingCollator(collator)).train()
+    pointed = [sample for sample in samples if "region_targets" not in sample]
+    size = args.per_device_train_batch_size
+    standardize_regions(model, (collator(pointed[start : start + size]) for start in range(0, 25 * size, size)))
+
+
+def read_recipe(path: str | Path, words: list[str]) -> tuple[ModelArguments, DataArguments, IDE3DTrainingArguments]:
+    """A YAML recipe, changed by command-line words (`--max_steps 50`)."""
+    flat = []
+    for key, value in yaml.safe_load(Path(path).read_text()).items():
+        flat += [f"--{key}", str(value)]
+    parser = HfArgumentParser((ModelArguments, DataArguments, IDE3DTrainingArguments))
+    return parser.parse_args_into_dataclasses([*flat, *words])
+
+
+def main() -> None:
+    """Train by a recipe, evaluate, export."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    if len(sys.argv) < 2 or not sys.argv[1].endswith((".yaml", ".yml")):
+        sys.exit("Expected a recipe, e.g. python examples/train.py examples/recipes/rooms_nano.yaml [--max_steps 50]")
+    model_arguments, data, args = read_recipe(sys.argv[1], sys.argv[2:])
+    trainer, processor = train(model_arguments, data, args)
+    logger.info("Validation: %s", trainer.evaluate())
+    teacher = PointMapTeacher() if model_arguments.teacher == "point_map" else None
+    card = create_model_card(
+        model_name=Path(args.output_dir).name,
+        losses=list_loss_terms(trainer),
+        teacher=teacher,
+        config=trainer.model.config,
+    )
+    folder = export_inference_model(trainer.model, processor, Path(args.output_dir) / "export", card=card)
+    logger.info("Exported to %s", folder)
+
+
+if __name__ == "__main__":
+    main()
