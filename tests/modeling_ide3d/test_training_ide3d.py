@@ -133,6 +133,7 @@ def test_region_reference_is_detached_by_config(make_tiny_model, tiny_config, ti
     assert (gradient is None or gradient.abs().sum() == 0) == detach
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
 @pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 def test_low_rank_adapters_on_the_language_model(tiny_model, batch):
     from peft import LoraConfig, get_peft_model
