@@ -37,7 +37,7 @@ class CellNamingCollator:
         labels = torch.full_like(batch["labels"], IGNORED_LABEL)
         for index, sample in enumerate(samples):
             words = np.asarray(sample.get("cell_words", ()))
-            expected = (len(sample["frames"]), rows, cols)
+            expected = (len(sample.get("frames", ())), rows, cols)
             if words.shape != expected:
                 raise ValueError(f"Sample {index}: cell_words must have shape {expected}, got {words.shape}.")
             places = (batch["input_ids"][index] == processor.video_token_id).nonzero().flatten()

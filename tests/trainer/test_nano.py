@@ -1,12 +1,12 @@
-"""The nano model: any text has tokens, sizes agree, position embeddings start as waves."""
+"""The nano model: any text has tokens, sizes agree, weights start where it learns quickly."""
 
 import pytest
 import torch
-from training_samples import WORDS, build_collator, make_sample
+from training_samples import WORDS, build_collator, build_model, make_mixed_batch, make_sample
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, grid_waves
+from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, grid_waves, standardize_regions
 
 SMALL = {"hidden_size": 32, "vision_layers": 2, "text_layers": 2, "heads": 2}
 
@@ -61,7 +61,7 @@ class TestModel:
         config = build_nano_config(processor, **SMALL)
         model = build_nano_model(config)
         weight = model.model.vision_tower.embeddings.position_embedding.weight
-        assert torch.equal(weight, 0.5 * grid_waves(*config.patch_grid, 32))
+        assert torch.equal(weight, 0.3 * grid_waves(*config.patch_grid, 32))
         assert weight.requires_grad
         torch.manual_seed(0)
         random = build_nano_model(config, position_scale=0)
@@ -89,6 +89,81 @@ class TestModel:
         loaded = IDE3DForConditionalGeneration.from_pretrained(tmp_path)
         names = ("input_ids", "attention_mask", "labels", "pixel_values_videos")
         assert torch.equal(loaded(**{name: batch[name] for name in names}).loss, loss)
+
+
+def build_twice(processor, **changes):
+    """The model with and without some of its initialisations, from the same random numbers."""
+    config = build_nano_config(processor, **SMALL)
+    models = []
+    for scales in ({}, changes):
+        torch.manual_seed(0)
+        models.append(build_nano_model(config, **scales))
+    return models
+
+
+class TestInitialisation:
+    def test_biases_of_half_of_the_heads(self, processor):
+        with_bias, without = build_twice(processor, recency_scale=0)
+        for layer, plain in zip(
+            with_bias.model.language_model.layers, without.model.language_model.layers, strict=True
+        ):
+            for name in ("q_proj", "k_proj"):
+                bias = getattr(layer.self_attn, name).bias
+                assert (bias[:16] == 1.5).all() and (bias[16:] == 0).all() and bias.requires_grad
+                assert not getattr(plain.self_attn, name).bias.any()
+
+    def test_near_tokens_are_preferred(self, processor):
+        config = build_nano_config(processor, **SMALL)
+        words = torch.randn(8, 80, 32, generator=torch.Generator().manual_seed(0)) * 32**-0.5
+        shares = []
+        for scale in (0.0, 1.5):
+            torch.manual_seed(0)
+            model = build_nano_model(config, recency_scale=scale).eval().model.language_model
+            model.set_attn_implementation("eager")
+            attention = model(inputs_embeds=words, output_attentions=True).attentions[0]
+            shares.append(attention[:, 0, -1, -10:].sum(-1).mean().item())  # a biased head, the last word
+        assert shares[1] > 2 * shares[0]
+
+    def test_values_and_outputs_are_near_the_identity(self, processor):
+        mixed, random = build_twice(processor, identity_scale=0)
+        for layer, plain in zip(mixed.model.language_model.layers, random.model.language_model.layers, strict=True):
+            for name in ("v_proj", "o_proj"):
+                weight = getattr(plain.self_attn, name).weight
+                expected = 0.3 * weight + 0.7 * torch.eye(32)
+                torch.testing.assert_close(getattr(layer.self_attn, name).weight, expected)
+                assert getattr(layer.self_attn, name).weight.requires_grad
+
+
+class TestStandardizedRegions:
+    @staticmethod
+    def features(model, batches):
+        found = []
+        for batch in batches:
+            video = model.get_video_features(
+                batch["pixel_values_videos"], batch.get("video_frame_mask"), return_dict=True
+            )
+            pooled, empty, _ = model.model.get_region_features(
+                batch["input_ids"], {"video": video}, batch["region_masks"]
+            )
+            found.append(pooled[batch["region_valid"] & ~empty])
+        return torch.cat(found)
+
+    @torch.no_grad()
+    def test_features_get_mean_0_and_deviation_1(self):
+        collator, model = build_collator(), build_model().eval()
+        samples = make_mixed_batch()
+        batches = [collator(samples[2:4]), collator(samples[3:4])]
+        before = self.features(model, batches)
+        standardize_regions(model, [*batches, collator(samples[:1])])  # the last has no regions
+        after = self.features(model, batches)
+        torch.testing.assert_close(after.mean(0), torch.zeros(32), atol=1e-4, rtol=0)
+        torch.testing.assert_close(after.std(0), before.std(0) / (before.std(0) + 1e-3), atol=1e-3, rtol=1e-3)
+        assert before.mean(0).abs().max() > 1e-2
+
+    def test_too_few_regions_raise(self):
+        collator, model = build_collator(), build_model()
+        with pytest.raises(ValueError, match="at least two regions.*got 0"):
+            standardize_regions(model, [collator([make_sample(1)])])
 
 
 class TestWaves:
