@@ -28,7 +28,10 @@ def _pointed_masks(ids: np.ndarray, objects: list[int], token_grid: TokenGrid, f
 
 
 def cell_colours(row: dict, token_grid: TokenGrid) -> np.ndarray:
-    """Colour (V, rows, cols), str, of the object that fills most of each cell; "" where none does."""
+    """Colour (V, rows, cols), str, of the object that fills most of each cell; "" where none does.
+
+    An object too small for that in every view names the one cell that it fills most, as where it is pointed at.
+    """
     ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
     masks = regions_from_ids(ids, [o["id"] for o in row["objects"]], token_grid, min_share=_POINTED_SHARE).numpy()
     colours = np.full(masks.shape[1:], "", dtype="U12")
