@@ -184,25 +184,42 @@ def name_cells(
         max_steps=data.naming_steps,
         per_device_train_batch_size=2 * args.per_device_train_batch_size,
         save_strategy="no",
+        eval_strategy="no",
+        load_best_model_at_end=False,
     )
     IDE3DTrainer(model, first, train_dataset=lessons, data_collator=CellNamingCollator(collator)).train()
     pointed = [sample for sample in samples if "region_targets" not in sample]
     size = args.per_device_train_batch_size
-    standardize_regions(model, (collator(pointed[start : start + size]) for start in range(0, 25 * size, size)))
+    pointed = pointed[: 25 * size]
+    standardize_regions(model, (collator(pointed[at : at + size]) for at in range(0, len(pointed), size)))
+
+
+def build_parser(**options: str) -> HfArgumentParser:
+    """Parser of everything that a recipe or the command line may set."""
+    return HfArgumentParser((ModelArguments, DataArguments, IDE3DTrainingArguments), **options)
 
 
 def read_recipe(path: str | Path, words: list[str]) -> tuple[ModelArguments, DataArguments, IDE3DTrainingArguments]:
-    """A YAML recipe, changed by command-line words (`--max_steps 50`)."""
+    """A YAML recipe, changed by command-line words (`--max_steps 50`).
+
+    Raises:
+        ValueError: The file holds no keys with values, or a key that is no argument.
+    """
+    recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} must hold lines of `argument: value`, got {type(recipe).__name__}.")
     flat = []
-    for key, value in yaml.safe_load(Path(path).read_text()).items():
+    for key, value in recipe.items():
         flat += [f"--{key}", str(value)]
-    parser = HfArgumentParser((ModelArguments, DataArguments, IDE3DTrainingArguments))
-    return parser.parse_args_into_dataclasses([*flat, *words])
+    return build_parser().parse_args_into_dataclasses([*flat, *words])
 
 
 def main() -> None:
     """Train by a recipe, evaluate, export."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        usage = "%(prog)s RECIPE.yaml [--argument value ...]"
+        build_parser(usage=usage, description=__doc__.splitlines()[0]).parse_args(["--help"])
     if len(sys.argv) < 2 or not sys.argv[1].endswith((".yaml", ".yml")):
         sys.exit("Expected a recipe, e.g. python examples/train.py examples/recipes/rooms_nano.yaml [--max_steps 50]")
     model_arguments, data, args = read_recipe(sys.argv[1], sys.argv[2:])

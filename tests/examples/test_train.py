@@ -1,0 +1,158 @@
+"""`train.py` from a recipe to an export: naming lesson, training, resuming, and what the command line changes."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModel
+
+from processing.regions import TokenGrid
+
+
+@pytest.fixture
+def train(example):
+    return example("train")
+
+
+@pytest.fixture
+def run(train, monkeypatch):
+    def call(*words) -> None:
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
+        train.main()
+
+    return call
+
+
+class TestRecipe:
+    def test_the_recipe_of_the_repository_is_read(self, train):
+        recipes = sorted((train.Path(train.__file__).parent / "recipes").glob("*.yaml"))
+        assert recipes
+        for path in recipes:
+            model, data, args = train.read_recipe(path, [])
+            assert model.model_name_or_path is None and data.num_rooms > 100
+            assert args.use_cpu is True and args.report_to == []
+
+    def test_the_command_line_changes_the_recipe(self, train, tiny_recipe):
+        words = ["--max_steps", "7", "--num_rooms=9", "--teacher", "none", "--use_cpu", "True"]
+        model, data, args = train.read_recipe(tiny_recipe(depth_weight=0.3), words)
+        assert (args.max_steps, data.num_rooms, model.teacher) == (7, 9, "none")
+        assert (args.depth_weight, model.hidden_size, data.place_samples) == (0.3, 32, 1)
+
+    @pytest.mark.parametrize("words", [["--no_such_argument", "1"], ["stray"]])
+    def test_unknown_words_raise(self, train, tiny_recipe, words):
+        with pytest.raises(ValueError, match=words[0]):
+            train.read_recipe(tiny_recipe(), words)
+
+    def test_unknown_keys_raise(self, train, tiny_recipe):
+        with pytest.raises(ValueError, match="num_romms"):
+            train.read_recipe(tiny_recipe(num_romms=3), [])
+
+    @pytest.mark.parametrize("text", ["", "- max_steps\n", "max_steps"])
+    def test_a_file_without_keys_is_named(self, train, tmp_path, text):
+        (tmp_path / "odd.yaml").write_text(text)
+        with pytest.raises(ValueError, match=r"odd.yaml must hold lines of `argument: value`"):
+            train.read_recipe(tmp_path / "odd.yaml", [])
+
+    def test_wrong_choice_ends_with_the_choices(self, train, tiny_recipe, capsys):
+        with pytest.raises(SystemExit):
+            train.read_recipe(tiny_recipe(validator="heavy"), [])
+        assert "light" in capsys.readouterr().err
+
+    def test_help_lists_all_arguments(self, run, capsys):
+        with pytest.raises(SystemExit) as end:
+            run("--help")
+        told = capsys.readouterr().out
+        assert end.value.code == 0 and "RECIPE.yaml" in told
+        for name in ("--model_name_or_path", "--num_rooms", "--naming_steps", "--depth_weight", "--learning_rate"):
+            assert name in told
+
+    def test_no_recipe_ends_with_an_example(self, run):
+        for words in ([], ["--max_steps", "3"]):
+            with pytest.raises(SystemExit, match="Expected a recipe, e.g. python examples/train.py"):
+                run(*words)
+
+
+class TestSamples:
+    def load(self, train, split="train", **changes):
+        small = {"image_size": 32, "num_frames": 2, "max_questions": 4}
+        data = train.DataArguments(**{**small, **changes})
+        return train.load_samples(split, 4, data, TokenGrid(32, 8, 1))
+
+    def test_kinds(self, train):
+        samples = self.load(train, place_samples=1, max_grounding=2)
+        grounding = [sample for sample in samples if "region_targets" in sample]
+        places = [sample for sample in samples if "region_targets" not in sample and "object_ids" not in sample]
+        assert 0 < len(grounding) <= 8 and len(places) == 4 and len(samples) > 8
+        asked = {entry["type"] for sample in samples for entry in sample["questions"]}
+        assert asked <= {*train.REGION_QUESTIONS, "grounding"}
+
+    def test_places_and_grounding_only_where_asked_for(self, train):
+        assert len(self.load(train, max_grounding=0)) <= 4
+        counts = {len(self.load(train, "validation", place_samples=number)) for number in (0, 1)}
+        assert len(counts) == 1  # the evaluation loss is of objects alone
+
+    def test_words_or_regions(self, train):
+        for reference in ("word", "region"):
+            entries = [e for s in self.load(train, max_grounding=0, reference=reference) for e in s["questions"]]
+            assert {entry["reference"] for entry in entries} == {reference}
+
+
+class TestTraining:
+    def test_recipe_to_export_and_resume(self, train, run, tiny_recipe, tmp_path, monkeypatch):
+        recipe, lessons = tiny_recipe(), []
+        naming = train.name_cells
+        monkeypatch.setattr(train, "name_cells", lambda *words: lessons.append(naming(*words)))
+        run(recipe)
+        assert len(lessons) == 1
+        assert (tmp_path / "out" / "checkpoint-2").is_dir()
+        folder = tmp_path / "out" / "export"
+        assert {"config.json", "model.safetensors", "README.md"} <= {file.name for file in folder.iterdir()}
+        assert "out" in (folder / "README.md").read_text()
+        loaded = AutoModel.from_pretrained(folder, trust_remote_code=True)
+        assert not any("validator" in name or "teacher" in name for name, _ in loaded.named_parameters())
+
+        run(recipe, "--max_steps", 3)
+        assert len(lessons) == 1  # resumed: the first lesson is not given again
+        state = json.loads((tmp_path / "out" / "checkpoint-3" / "trainer_state.json").read_text())
+        assert [entry["step"] for entry in state["log_history"] if "loss_language" in entry] == [1, 2, 3]
+
+    def test_training_goes_on_from_an_export(self, train, tiny_recipe, tmp_path):
+        model, data, args = train.read_recipe(tiny_recipe(), ["--max_steps", "1", "--naming_steps", "0"])
+        trainer, processor = train.train(model, data, args)
+        weights = trainer.model.state_dict()
+        trainer.model.save_pretrained(tmp_path / "first")
+        processor.save_pretrained(tmp_path / "first")
+        model.model_name_or_path = str(tmp_path / "first")
+        again, _ = train.load_model(model, data, [], 3)
+        assert again.teacher_projector.config.teacher_size == 3
+        for name, value in again.state_dict().items():
+            if not name.startswith(("geometric_validator", "teacher_projector")):
+                assert torch.equal(value, weights[name]), name
+
+    def test_without_heads(self, train, tiny_recipe):
+        words = ["--validator", "none", "--teacher", "none", "--max_steps", "1", "--naming_steps", "0"]
+        trainer, _ = train.train(*train.read_recipe(tiny_recipe(), words))
+        assert trainer.model.geometry_state_dict() == {} and trainer.state.global_step == 1
+
+
+class TestNaming:
+    def test_few_rooms_evaluation_and_best_model(self, train, tiny_recipe, monkeypatch):
+        """The first lesson has no evaluation set, and fewer samples than it would standardise by."""
+        words = ["--eval_strategy", "steps", "--eval_steps", "1", "--load_best_model_at_end", "True"]
+        trainer, _ = train.train(*train.read_recipe(tiny_recipe(), [*words, "--max_steps", "1"]))
+        assert any("eval_loss" in entry for entry in trainer.state.log_history)
+
+    def test_tower_and_projector_learn_and_the_model_is_whole(self, train, tiny_recipe):
+        model_arguments, data, args = train.read_recipe(tiny_recipe(), ["--naming_steps", "2"])
+        grid = TokenGrid(data.image_size, model_arguments.patch_size, model_arguments.spatial_pool_stride)
+        samples = train.load_samples("train", data.num_rooms, data, grid)
+        model, processor = train.load_model(model_arguments, data, ["a", "b"], None)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        train.name_cells(model, train.IDE3DDataCollator(processor), samples, data, args, grid)
+        after = model.state_dict()
+        assert after.keys() == before.keys()
+        for part in ("vision_tower.embeddings.patch_embedding", "multi_modal_projector.linear_1", "lm_head"):
+            changed = [not torch.equal(after[name], before[name]) for name in after if part in name]
+            assert changed and np.all(changed), part
