@@ -47,7 +47,7 @@ def write_tasks(rooms: Any, grid: TokenGrid, folder: Path, data: DataArguments) 
         if not talk or not ground:
             continue
         frames = talk[0]["frames"]
-        if index < NUM_VIDEOS:
+        if len(given) < NUM_VIDEOS:
             video = f"{name}.mp4"
             write_video(frames, folder / video)
         else:
@@ -60,7 +60,7 @@ def write_tasks(rooms: Any, grid: TokenGrid, folder: Path, data: DataArguments) 
         )
         task = {"name": name, "video": video, "questions": [], "requests": []}
         references = talk[0]["region_references"].tolist()
-        truth = {"room": room, "talk": talk[0], "ground": ground, "ids": {}}
+        truth = {"room": room, "talk": talk[0], "ground": ground, "ids": {}, "index": index}
         for number, entry in enumerate(talk[0]["questions"]):
             count = len(entry["region_objects"])
             key = f"{name}/q{number}"
@@ -86,7 +86,7 @@ def score_answers(
     found, chance = [], []
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for number, (entry, predicted) in enumerate(zip(tasks, depth, strict=False)):
+    for number, entry in enumerate(tasks):
         shown = []
         for key, (question, regions) in entry["truth"]["ids"].items():
             if regions is None:
@@ -98,7 +98,8 @@ def score_answers(
             hits.setdefault(question["type"], []).append(is_right)
             shown.append((question, regions, by_id[key]["answer"], is_right))
         if number < NUM_VIDEOS:
-            write_scene(entry, by_id, shown, predicted, folder)
+            # A room without questions has a depth, but no task.
+            write_scene(entry, by_id, shown, depth[entry["truth"]["index"]], folder)
     baselines = {row["type"]: row for row in table if row["reference"] == "region"}
     scores = [
         {
