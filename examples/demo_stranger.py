@@ -67,7 +67,7 @@ def answer_scene(model, processor, scene: dict, folder: Path) -> list[dict]:
             count = len(question["regions"])
             pointed[row, :count] = torch.from_numpy(masks["pointed"][question["regions"]])
             valid[row, :count] = True
-        output = model.generate(**inputs, region_masks=pointed, region_valid=valid, max_new_tokens=16, do_sample=False)
+        output = model.generate(**inputs, region_masks=pointed, region_valid=valid, max_new_tokens=24, do_sample=False)
         texts = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         results += [
             {"id": question["id"], "answer": text.strip()}

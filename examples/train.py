@@ -86,7 +86,8 @@ def load_samples(split: str, num_rooms: int, data: DataArguments, grid: TokenGri
     rng = np.random.default_rng(data.data_seed_rooms)
     for room in tqdm(rooms, desc=f"Samples of {split}", unit="room"):
         if split == "train":
-            samples += [place_sample(room, grid, rng, data.max_questions) for _ in range(data.place_samples)]
+            views = rng.permutation(data.num_frames)[: data.place_samples]
+            samples += [place_sample(room, grid, rng, data.max_questions, view=int(view)) for view in views]
         samples += [
             sample
             for sample in room_samples(room, grid, reference=reference, types=types, max_questions=data.max_questions)
@@ -171,23 +172,28 @@ def name_cells(
     args: IDE3DTrainingArguments,
     grid: TokenGrid,
 ) -> None:
-    """First lesson: name what each visual token shows; then give all regions' features mean 0 and deviation 1."""
+    """First lesson, for tower and projector: name what each visual token shows; then standardise the regions."""
     rooms = load_rooms(
         "train", data.num_rooms, seed=data.data_seed_rooms, image_size=data.image_size, num_frames=data.num_frames
     )
-    lessons = [
-        sample for room in tqdm(rooms, desc="Words of cells", unit="room") for sample in naming_samples(room, grid)
-    ]
+    lessons = []
+    for room in tqdm(rooms, desc="Words of cells", unit="room"):
+        colours, *others = naming_samples(room, grid)
+        lessons += [colours, colours, colours, *others]  # most cells show no object: colours are rare
     first = dataclasses.replace(
         args,
         output_dir=str(Path(args.output_dir) / "naming"),
         max_steps=data.naming_steps,
-        per_device_train_batch_size=2 * args.per_device_train_batch_size,
+        per_device_train_batch_size=4 * args.per_device_train_batch_size,
         save_strategy="no",
         eval_strategy="no",
         load_best_model_at_end=False,
     )
+    # Without its layers the language model is its embeddings and its head: the words have to be in the visual tokens.
+    language_model = model.model.language_model
+    layers, language_model.layers = language_model.layers, torch.nn.ModuleList()
     IDE3DTrainer(model, first, train_dataset=lessons, data_collator=CellNamingCollator(collator)).train()
+    language_model.layers = layers
     pointed = [sample for sample in samples if "region_targets" not in sample]
     size = args.per_device_train_batch_size
     pointed = pointed[: 25 * size]

@@ -17,7 +17,9 @@ _CLOSER_RATIO = 1.15  # of two distances; below it "closer" is a matter of opini
 _SIDE_CELLS = 2  # columns apart; below it left and right are
 
 
-def place_sample(row: dict, token_grid: TokenGrid, rng: np.random.Generator, num_questions: int = 14) -> dict:
+def place_sample(
+    row: dict, token_grid: TokenGrid, rng: np.random.Generator, num_questions: int = 14, view: int | None = None
+) -> dict:
     """Questions about single cells of the first frame, packed over one video.
 
     Objects give a handful of questions a room; places give as many as one likes, of the same wording, and cover all
@@ -28,13 +30,16 @@ def place_sample(row: dict, token_grid: TokenGrid, rng: np.random.Generator, num
         token_grid: how the model that will see the sample cuts its pictures into tokens.
         rng: source of the draws.
         num_questions: number of questions.
+        view: this frame alone, as a video of one frame; None takes the whole video and asks about its first frame.
 
     Returns:
         Dict as `room_samples` gives it, with region_masks (N, V, rows, cols) of one cell each.
     """
-    video = video_arrays(row)
-    colours = cell_colours(row, token_grid)[0]
-    asker = _PlaceAsker(_cell_points(video, token_grid), colours, rng)
+    video, colours = video_arrays(row), cell_colours(row, token_grid)
+    if view is not None:
+        video = {key: value[view : view + 1] for key, value in video.items()}
+        colours = colours[view : view + 1]
+    asker = _PlaceAsker(_cell_points(video, token_grid), colours[0], rng)
     questions, cells = [], []
     for kind in asker.kinds(num_questions):
         entry, places = asker.ask(kind)

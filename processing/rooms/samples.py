@@ -66,25 +66,20 @@ def naming_samples(row: dict, token_grid: TokenGrid) -> list[dict]:
     Returns:
         Four dicts as `room_samples` gives them, without questions, with `cell_words` (V, rows, cols), str, "" = none:
         the colour of the object that fills most of the cell, the whole metres of depth at its middle (one digit), and
-        its row and column in the picture, in tenths of its side.
+        the column and the row in tenths of the picture (a letter each).
     """
     video = video_arrays(row)
     depth, _ = cell_depth(video["depth"], token_grid)
+    # Letters, so that no word means two things: a to j from left to right, k to t from top to bottom.
     row_of, column_of = (np.arange(cells) * 10 // cells for cells in token_grid.shape)
-    words = {
-        "colours": cell_colours(row, token_grid),
-        "meters": np.clip(depth, 0, 9).astype(int).astype(str),
-        "rows": np.broadcast_to(row_of[:, None], depth.shape).astype(str),
-        "columns": np.broadcast_to(column_of, depth.shape).astype(str),
-    }
-    return [
-        {
-            **video,
-            "messages": [{"role": "system", "content": what}, {"role": "user", "content": [{"type": "video"}]}],
-            "cell_words": named,
-        }
-        for what, named in words.items()
-    ]
+    letters = np.array(list("abcdefghijklmnopqrst"))
+    words = (
+        cell_colours(row, token_grid),
+        np.clip(depth, 0, 9).astype(int).astype(str),
+        np.broadcast_to(letters[column_of], depth.shape),
+        np.broadcast_to(letters[10 + row_of][:, None], depth.shape),
+    )
+    return [{**video, "messages": [{"role": "user", "content": [{"type": "video"}]}], "cell_words": w} for w in words]
 
 
 def video_arrays(row: dict) -> dict:
