@@ -105,3 +105,17 @@ def test_the_generator_alone_decides(rooms):
     first, again, other = (place_sample(row, GRIDS[0], np.random.default_rng(seed)) for seed in (0, 0, 1))
     assert first["questions"] == again["questions"] != other["questions"]
     assert np.array_equal(first["region_masks"], again["region_masks"])
+
+
+def test_one_frame_alone(rooms):
+    row = rooms[0][1]
+    turned = {
+        key: [value[1]] if key in ("frames", "depth", "instance_ids", "intrinsics", "camera_to_world") else value
+        for key, value in row.items()
+    }
+    sample = place_sample(row, GRIDS[0], np.random.default_rng(0), 15, view=1)
+    assert sample["region_masks"].shape[1] == len(sample["frames"]) == len(sample["depth"]) == 1
+    assert np.array_equal(sample["frames"][0], np.asarray(row["frames"][1]))
+    for entry, cells in questions_with_cells(sample):
+        if entry["type"] == "position":
+            np.testing.assert_allclose(entry["value"], point(turned, GRIDS[0], cells[0]), rtol=1e-4, atol=1e-5)
