@@ -68,7 +68,8 @@ class DataArguments:
         default="region", metadata={"help": "Questions that point at an object, name it, or both."}
     )
     max_questions: int = field(default=14, metadata={"help": "Questions of a room that share one visual prefix."})
-    max_grounding: int = field(default=1, metadata={"help": "Grounding questions a room."})
+    max_grounding: int = field(default=1, metadata={"help": "Grounding questions a room that has any."})
+    grounding_share: float = field(default=1.0, metadata={"help": "Share of the training rooms with grounding."})
     place_samples: int = field(default=0, metadata={"help": "Samples a training room about places, not objects."})
     naming_steps: int = field(
         default=0, metadata={"help": "Steps of a first lesson for nano models: name what each visual token shows."}
@@ -93,7 +94,7 @@ def load_samples(split: str, num_rooms: int, data: DataArguments, grid: TokenGri
             for sample in room_samples(room, grid, reference=reference, types=types, max_questions=data.max_questions)
             if "region_targets" not in sample
         ]
-        if data.max_grounding:
+        if data.max_grounding and (split != "train" or rng.random() < data.grounding_share):
             samples += room_samples(room, grid, types=("grounding",), max_questions=data.max_grounding)
     return samples
 
@@ -179,7 +180,7 @@ def name_cells(
     lessons = []
     for room in tqdm(rooms, desc="Words of cells", unit="room"):
         colours, *others = naming_samples(room, grid)
-        lessons += [colours, colours, colours, *others]  # most cells show no object: colours are rare
+        lessons += [colours, colours, *others]  # most cells show no object: colours are rare
     first = dataclasses.replace(
         args,
         output_dir=str(Path(args.output_dir) / "naming"),
