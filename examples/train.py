@@ -193,8 +193,10 @@ def name_cells(
     # Without its layers the language model is its embeddings and its head: the words have to be in the visual tokens.
     language_model = model.model.language_model
     layers, language_model.layers = language_model.layers, torch.nn.ModuleList()
-    IDE3DTrainer(model, first, train_dataset=lessons, data_collator=CellNamingCollator(collator)).train()
-    language_model.layers = layers
+    try:
+        IDE3DTrainer(model, first, train_dataset=lessons, data_collator=CellNamingCollator(collator)).train()
+    finally:
+        language_model.layers = layers
     pointed = [sample for sample in samples if "region_targets" not in sample]
     size = args.per_device_train_batch_size
     pointed = pointed[: 25 * size]

@@ -182,6 +182,7 @@ def standardize_regions(
     for batch in batches:
         if "region_masks" not in batch:
             continue
+        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         video = model.get_video_features(batch["pixel_values_videos"], batch.get("video_frame_mask"), return_dict=True)
         pooled, empty, _ = model.model.get_region_features(batch["input_ids"], {"video": video}, batch["region_masks"])
         features.append(pooled[batch["region_valid"] & ~empty])
