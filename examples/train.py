@@ -179,8 +179,7 @@ def name_cells(
     )
     lessons = []
     for room in tqdm(rooms, desc="Words of cells", unit="room"):
-        colours, *others = naming_samples(room, grid)
-        lessons += [colours, colours, *others]  # most cells show no object: colours are rare
+        lessons += naming_samples(room, grid)
     first = dataclasses.replace(
         args,
         output_dir=str(Path(args.output_dir) / "naming"),
