@@ -8,6 +8,7 @@ the baselines. Interrupted, it goes on from its last checkpoint.
 
 import json
 import logging
+import math
 import shutil
 import subprocess
 import sys
@@ -34,8 +35,10 @@ HERE = Path(__file__).resolve().parent
 RECIPE = HERE / "recipes" / "rooms_nano.yaml"
 NUM_TEST_ROOMS = 150
 NUM_BASELINE_ROOMS = 400
-# Question types that small models learned from region references in minutes (see the README, "What the demo shows").
-MUST_BEAT_BASELINES = ("closer", "colour", "direction", "distance", "position")
+# What this recipe learns within its minutes. Distance and left/right are measured and reported too, but were not above
+# their baselines by more than noise (see the README, "What the demo shows").
+MUST_BEAT_BASELINES = ("closer", "colour", "position")
+NUM_STANDARD_ERRORS = 2.0  # a smaller lead is noise
 
 logger = logging.getLogger("demo")
 
@@ -85,14 +88,18 @@ def ask_stranger(folder: Path) -> list[dict]:
 
 
 def compare(scores: list[dict], depth: dict) -> list[dict]:
-    """What has to hold for the demo to pass."""
+    """What has to hold for the demo to pass: a lead of two standard errors, questions taken as independent."""
     checks = []
     for entry in scores:
         if entry["type"] in MUST_BEAT_BASELINES:
             names = ("majority", "text", "mean_row", "bottom_row")
             best = max(entry[name] for name in names if entry[name] is not None)
             detail = f"{100 * entry['model']:.1f} % against {100 * best:.1f} % ({entry['n']} questions)"
-            checks.append({"name": f"{entry['type']} beats its baselines", "passed": entry["model"] > best})
+            error = (
+                math.sqrt(entry["model"] * (1 - entry["model"]) / entry["n"])
+            )
+            passed = entry["model"] - best > NUM_STANDARD_ERRORS * error
+            checks.append({"name": f"{entry['type']} beats its baselines", "passed": passed})
             checks[-1]["detail"] = detail
     for kind in sorted({*MUST_BEAT_BASELINES} - {entry["type"] for entry in scores}):
         checks.append({"name": f"{kind} beats its baselines", "passed": False, "detail": "no such question was asked"})

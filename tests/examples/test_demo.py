@@ -166,7 +166,7 @@ class TestChecks:
     @pytest.fixture
     def good(self, demo):
         scores = [
-            {"type": kind, "n": 9, "model": 0.6, "majority": 0.5, "text": 0.4, "mean_row": None, "bottom_row": None}
+            {"type": kind, "n": 900, "model": 0.6, "majority": 0.5, "text": 0.4, "mean_row": None, "bottom_row": None}
             for kind in demo.MUST_BEAT_BASELINES
         ]
         return scores, {"abs_rel": 0.1, "abs_rel_constant": 0.3}
@@ -184,6 +184,10 @@ class TestChecks:
     @pytest.mark.parametrize("baseline", ["majority", "text", "mean_row", "bottom_row"])
     def test_level_with_a_baseline_fails(self, demo, good, baseline):
         good[0][0][baseline] = 0.6
+        assert self.failed(demo.compare(*good)) == [f"{good[0][0]['type']} beats its baselines"]
+
+    def test_a_lead_within_noise_fails(self, demo, good):
+        good[0][0] |= {"n": 50, "majority": 0.59}
         assert self.failed(demo.compare(*good)) == [f"{good[0][0]['type']} beats its baselines"]
 
     def test_nothing_measured_fails(self, demo, good):
