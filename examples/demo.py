@@ -95,9 +95,7 @@ def compare(scores: list[dict], depth: dict) -> list[dict]:
             names = ("majority", "text", "mean_row", "bottom_row")
             best = max(entry[name] for name in names if entry[name] is not None)
             detail = f"{100 * entry['model']:.1f} % against {100 * best:.1f} % ({entry['n']} questions)"
-            error = (
-                math.sqrt(entry["model"] * (1 - entry["model"]) / entry["n"])
-            )
+            error = math.sqrt(entry["model"] * (1 - entry["model"]) / entry["n"])
             passed = entry["model"] - best > NUM_STANDARD_ERRORS * error
             checks.append({"name": f"{entry['type']} beats its baselines", "passed": passed})
             checks[-1]["detail"] = detail
