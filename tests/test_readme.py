@@ -157,8 +157,7 @@ def test_links_lead_to_files_and_headings(page):
 
 
 def test_picture_exists():
-    if "DEMO_FIGURES" in README:
-        pytest.skip("the figures and the picture of the demo are not in yet")
+    assert "DEMO_FIGURES" not in README
     pictures = [target for _, target in links(PAGES[0]) if target.endswith(".png")]
     assert pictures and all((REPOSITORY / target).is_file() for target in pictures)
 
