@@ -96,7 +96,10 @@ def score_row(score: dict) -> str:
     verdict = '<td class="quiet">no baseline</td>'
     if strongest is not None:
         points = 100 * (score["model"] - baselines[strongest])
-        if points > 0:
+        noise = 200 * (score["model"] * (1 - score["model"]) / max(score["n"], 1)) ** 0.5  # two standard errors
+        if 0 < points <= noise:
+            verdict = f'<td class="verdict quiet">within noise, {points:+.1f} points</td>'
+        elif points > 0:
             verdict = f'<td class="verdict right">above all, by {points:.1f} points</td>'
         else:
             words = "level with" if points == 0 else f"{-points:.1f} points below"
