@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from transformers import AutoModel, GenerationMixin
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, ModelOutput
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
 from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, torch_compilable_check
@@ -29,6 +29,9 @@ from .grounding_ide3d import (
     select_region_references,
 )
 
+# Transformers 5.24 renamed `past_key_values` to `cache`, as an argument and as an output; both versions are served.
+CACHE_NAME = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
+
 
 @dataclass
 class IDE3DModelOutputWithPast(BaseModelOutputWithPast):
@@ -37,7 +40,7 @@ class IDE3DModelOutputWithPast(BaseModelOutputWithPast):
     Args:
         last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
             States of the language model after its final norm.
-        past_key_values (`Cache`, *optional*): Keys and values of the sequence so far.
+        cache (`Cache`, *optional*): Keys and values so far; `past_key_values` before Transformers 5.24.
         hidden_states (`tuple[torch.Tensor]`, *optional*): States of the language model, layer by layer.
         attentions (`tuple[torch.Tensor]`, *optional*): Attention weights of the language model.
         image_hidden_states (`torch.Tensor` of shape `(image_tokens, hidden_size)`, *optional*):
@@ -51,7 +54,7 @@ class IDE3DModelOutputWithPast(BaseModelOutputWithPast):
 
 
 @dataclass
-class IDE3DCausalLMOutputWithPast(ModelOutput):
+class IDE3DCausalLMOutputWithPast(CausalLMOutputWithPast):
     """Outputs of [`IDE3DForConditionalGeneration`].
 
     Args:
@@ -59,19 +62,14 @@ class IDE3DCausalLMOutputWithPast(ModelOutput):
         logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`): Scores of the vocabulary.
         last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
             States of the language model after its final norm.
-        past_key_values (`Cache`, *optional*): Keys and values of the sequence so far.
+        cache (`Cache`, *optional*): Keys and values so far; `past_key_values` before Transformers 5.24.
         hidden_states (`tuple[torch.Tensor]`, *optional*): States of the language model, layer by layer.
         attentions (`tuple[torch.Tensor]`, *optional*): Attention weights of the language model.
         image_hidden_states (`torch.Tensor` of shape `(image_tokens, hidden_size)`, *optional*): See the base model.
         video_hidden_states (`torch.Tensor` of shape `(video_tokens, hidden_size)`, *optional*): See the base model.
     """
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor] | None = None
-    attentions: tuple[torch.Tensor] | None = None
     image_hidden_states: torch.Tensor | None = None
     video_hidden_states: torch.Tensor | None = None
 
@@ -104,7 +102,7 @@ class IDE3DPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache", "past_key_values"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -388,7 +386,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         video_frame_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         region_masks: torch.Tensor | None = None,
         region_valid: torch.Tensor | None = None,
@@ -396,11 +394,13 @@ class IDE3DModel(IDE3DPreTrainedModel):
         use_cache: bool | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | IDE3DModelOutputWithPast:
         """Run the model; the arguments are those of [`IDE3DForConditionalGeneration.forward`]."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        cache = past_key_values if cache is None else cache
         if mm_encoder_outputs and (pixel_values is not None or pixel_values_videos is not None):
             raise ValueError("Pass either pixels or mm_encoder_outputs, which were computed from them, not both.")
         if inputs_embeds is None:
@@ -412,7 +412,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         if pixel_values_videos is not None:
             encoded["video"] = self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
 
-        is_prefill = past_key_values is None or past_key_values.get_seq_length() == 0
+        is_prefill = cache is None or cache.get_seq_length() == 0
         # A single token is a step of decoding; its cache may count on the device, which nobody should wait for.
         starts_text = input_ids is not None and input_ids.shape[1] > 1 and is_prefill
         hidden_states = {}
@@ -431,9 +431,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
             if input_ids is None:
                 raise ValueError("region_masks need input_ids, which say where the <ground> tokens are.")
             if not is_prefill:
-                raise ValueError(
-                    "region_masks were given with filled past_key_values; pass the whole text and its video."
-                )
+                raise ValueError("region_masks were given with a filled cache; pass the whole text and its video.")
             inputs_embeds = self._replace_references(
                 inputs_embeds, input_ids, encoded, region_masks, region_valid, region_references
             )
@@ -441,15 +439,15 @@ class IDE3DModel(IDE3DPreTrainedModel):
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             return_dict=True,
+            **{CACHE_NAME: cache},
             **kwargs,
         )
         return IDE3DModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            **{CACHE_NAME: outputs.get(CACHE_NAME)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=hidden_states.get("image"),
@@ -516,7 +514,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         video_frame_mask: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         region_masks: torch.Tensor | None = None,
         region_valid: torch.Tensor | None = None,
@@ -526,6 +524,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         mm_token_type_ids: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | IDE3DCausalLMOutputWithPast:
         """Score the next token of each position.
@@ -540,7 +539,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
                 Frames that exist, where videos of different length are padded to one.
             attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*): Padding is 0.
             position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): Positions.
-            past_key_values (`Cache`, *optional*): Keys and values of the sequence so far.
+            cache (`Cache`, *optional*): Keys and values of the sequence so far.
             inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
                 Embeddings instead of `input_ids`.
             region_masks (`torch.Tensor` of shape `(batch_size, num_regions, num_frames, rows, cols)`, *optional*):
@@ -549,11 +548,12 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
             region_references (`torch.LongTensor` of shape `(batch_size, num_references)`, *optional*):
                 Region that the k-th `<ground>` of a sample stands for, -1 for none. Default: in order of appearance.
             labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): Targets, -100 is ignored.
-            use_cache (`bool`, *optional*): Whether to return `past_key_values`.
+            use_cache (`bool`, *optional*): Whether to return the cache.
             logits_to_keep (`int` or `torch.Tensor`): Last positions, or indices, whose logits are computed; 0 is all.
             mm_token_type_ids (`torch.Tensor`, *optional*): Accepted, as processors return it, and not used.
             mm_encoder_outputs (`dict`, *optional*): Outputs of `get_image_features` and `get_video_features` under
                 "image" and "video", instead of pixels: visual features are then not computed again.
+            past_key_values (`Cache`, *optional*): Name of `cache` before Transformers 5.24.
             **kwargs: Passed on to the language model and to the loss.
 
         Returns:
@@ -570,7 +570,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
             video_frame_mask=video_frame_mask,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=past_key_values if cache is None else cache,
             inputs_embeds=inputs_embeds,
             region_masks=region_masks,
             region_valid=region_valid,
@@ -590,7 +590,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
             loss=loss,
             logits=logits,
             last_hidden_state=outputs.last_hidden_state,
-            past_key_values=outputs.past_key_values,
+            **{CACHE_NAME: outputs.get(CACHE_NAME)},
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
