@@ -22,6 +22,9 @@ class GeometryCriterion(nn.Module):
         neighbor_range: Largest distance of two paired frames, for "neighbor".
         pairs_per_frame: Number of partners of a frame, for "random".
         grounding_temperature: Divides the cosine scores.
+
+    Attributes:
+        terms: Names of the terms that are wanted; neither the others nor what only they need is computed.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class GeometryCriterion(nn.Module):
         self.cross_view_loss = CrossViewDepthLoss(protocol=protocol)
         self.distillation_loss = FeatureDistillationLoss()
         self.grounding_loss = RegionContrastLoss(temperature=grounding_temperature)
+        self.terms = frozenset(self.losses())
 
     @torch.no_grad()
     def select_pairs(
@@ -80,14 +84,17 @@ class GeometryCriterion(nn.Module):
             terms["loss_distillation"] = self.distillation_loss(outputs.teacher_prediction, teacher, mask)
         if "depth" in targets:
             depth, pairs = targets["depth"], targets.get("pairs")
-            terms["loss_depth"] = self.depth_loss(outputs.depth, outputs.depth_confidence, depth)
+            if "loss_depth" in self.terms:
+                terms["loss_depth"] = self.depth_loss(outputs.depth, outputs.depth_confidence, depth)
             # Official: too few measured pixels in the batch turn the terms of the pairs off too.
             enough = self.protocol == "clean" or self.depth_loss.count_valid_pixels(depth) >= MIN_VALID_PIXELS
             if pairs is not None and len(pairs) and enough:
                 target_depth = pairs.gather_target(depth)
                 arguments = (target_depth, pairs.covisible, pairs.weight)
-                terms["loss_cross_view_depth"] = self.cross_view_loss(outputs.cross_view_depth, *arguments)
-                terms["loss_overlap_depth"] = self.cross_view_loss(pairs.gather_target(outputs.depth), *arguments)
+                if "loss_cross_view_depth" in self.terms:
+                    terms["loss_cross_view_depth"] = self.cross_view_loss(outputs.cross_view_depth, *arguments)
+                if "loss_overlap_depth" in self.terms:
+                    terms["loss_overlap_depth"] = self.cross_view_loss(pairs.gather_target(outputs.depth), *arguments)
         return terms
 
     def losses(self) -> dict[str, nn.Module]:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry, IDE3DGeometryOutputWithPast
@@ -22,6 +22,21 @@ logger = logging.getLogger(__name__)
 
 GEOMETRY_WEIGHTS = "geometry_modules.safetensors"
 PARTS = {"vision": ("model.vision_tower.",), "geometry": ("geometric_validator.", "teacher_projector.")}
+
+
+class _IdleHeads(TrainerCallback):
+    """Takes the zero gradients from heads that were not used in a step.
+
+    The optimizer would let them decay, and count a step without a gradient in its averages.
+    """
+
+    def __init__(self, model: IDE3DForConditionalGenerationWithGeometry):
+        self.model = model
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        for head in self.model.idle_heads():
+            for parameter in head.parameters():
+                parameter.grad = None
 
 
 class IDE3DTrainer(Trainer):
@@ -55,6 +70,7 @@ class IDE3DTrainer(Trainer):
             grounding_temperature=model.config.grounding_temperature,
         )
         super().__init__(model=model, args=args, **kwargs)
+        self.add_callback(_IdleHeads(model))
         # One row a term, (sum, weight): fixed, so that all processes reduce the same shape.
         self._term_names = ("loss_language", *args.loss_weights)
         self._term_sums: dict[str, Tensor] = {}
@@ -72,9 +88,13 @@ class IDE3DTrainer(Trainer):
         accumulated batches and processes. Every other term is a mean over its batch, and the step takes the mean over
         its batches: accumulation gives the same gradients where the batches hold equally many targets.
         """
+        weights = self._weights(model.training)
+        self.accelerator.unwrap_model(model).criterion.terms = frozenset(name for name in weights if weights[name])
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
-        terms = {name: outputs[name] for name in self.args.loss_weights if outputs.get(name) is not None}
-        auxiliary = sum(self.args.loss_weights[name] * term for name, term in terms.items())
+        # Terms of weight 0 are zeros that keep their heads in the graph, for processes that wait for gradients.
+        terms = {name: outputs[name] for name in weights if outputs.get(name) is not None}
+        auxiliary = sum(weights[name] * term for name, term in terms.items())
+        terms = {name: term for name, term in terms.items() if weights[name]}
         # With num_items_in_batch the language loss is a share of the accumulated batch; a mean has to become one too.
         is_share = model.training and num_items_in_batch is not None
         steps = self.current_gradient_accumulation_steps if model.training else 1
@@ -84,6 +104,12 @@ class IDE3DTrainer(Trainer):
         self._record("train" if model.training else "eval", weight, {"loss_language": language, **terms})
         total = loss + auxiliary / (steps if is_share else 1)
         return (total, outputs) if return_outputs else total
+
+    def _weights(self, is_training: bool) -> dict[str, float]:
+        """Weight of each term now: in training by the schedule, in evaluation in full, so that losses compare."""
+        if not is_training:
+            return self.args.loss_weights
+        return self.args.loss_weights_at(self.state.global_step, self.state.max_steps)
 
     def _record(self, mode: str, weight: float, values: dict[str, Tensor]) -> None:
         # Detached and summed on the device: no step waits for the host.

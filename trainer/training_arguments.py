@@ -1,5 +1,6 @@
 """Training arguments: those of Trainer, the weight of every loss term, and a learning rate per part."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -22,6 +23,18 @@ class IDE3DTrainingArguments(TrainingArguments):
     )
     distillation_weight: float = field(default=1.0, metadata={"help": "Weight of the distance to the teacher."})
     grounding_weight: float = field(default=1.0, metadata={"help": "Weight of the contrast between regions."})
+    geometry_start_step: int = field(
+        default=0, metadata={"help": "Steps of the training before any geometry term is computed."}
+    )
+    geometry_warmup_steps: int = field(
+        default=0, metadata={"help": "Steps over which the weights of the geometry terms then rise to full."}
+    )
+    geometry_decay_steps: int = field(
+        default=0, metadata={"help": "Last steps of the training over which these weights fall again."}
+    )
+    geometry_decay_type: Literal["linear", "cosine"] = field(
+        default="linear", metadata={"help": "How they fall: in a straight line, or as half a cosine."}
+    )
     vision_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the vision tower; default: learning_rate."}
     )
@@ -49,6 +62,11 @@ class IDE3DTrainingArguments(TrainingArguments):
         for name, weight in self.loss_weights.items():
             if not weight >= 0:
                 raise ValueError(f"The weight of {name} must not be negative, got {weight}.")
+        for name in ("geometry_start_step", "geometry_warmup_steps", "geometry_decay_steps"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
+        if self.geometry_decay_type not in ("linear", "cosine"):
+            raise ValueError(f"geometry_decay_type must be 'linear' or 'cosine', got {self.geometry_decay_type!r}.")
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -59,6 +77,28 @@ class IDE3DTrainingArguments(TrainingArguments):
             "loss_overlap_depth": self.overlap_weight,
             "loss_distillation": self.distillation_weight,
             "loss_grounding": self.grounding_weight,
+        }
+
+    def geometry_scale(self, step: int, num_steps: int) -> float:
+        """Share of their weight that the geometry terms have in step `step`, counted from 0, of `num_steps`.
+
+        0 before `geometry_start_step`, rising over `geometry_warmup_steps` to 1, falling in the last
+        `geometry_decay_steps`; the last step has the share 1 / (geometry_decay_steps + 1), or what half a cosine
+        makes of it.
+        """
+        if step < self.geometry_start_step:
+            return 0.0
+        rise = min(1.0, (step - self.geometry_start_step + 1) / (self.geometry_warmup_steps + 1))
+        fall = min(1.0, (num_steps - step) / (self.geometry_decay_steps + 1))
+        if self.geometry_decay_type == "cosine":
+            fall = (1 - math.cos(math.pi * fall)) / 2
+        return rise * fall
+
+    def loss_weights_at(self, step: int, num_steps: int) -> dict[str, float]:
+        """`loss_weights` with the schedule of the geometry terms; grounding is a task of its own and has none."""
+        scale = self.geometry_scale(step, num_steps)
+        return {
+            name: weight if name == "loss_grounding" else scale * weight for name, weight in self.loss_weights.items()
         }
 
 

@@ -28,6 +28,15 @@ from modeling_ide3d.grounding_ide3d import select_region_references
 from modeling_ide3d.modeling_ide3d import IDE3DCausalLMOutputWithPast, IDE3DForConditionalGeneration
 
 GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.")
+# The part that only this term, among others, trains. Two terms look at pairs of frames.
+HEADS = {
+    "loss_grounding": "grounding_head",
+    "loss_depth": "geometric_validator",
+    "loss_cross_view_depth": "geometric_validator",
+    "loss_overlap_depth": "geometric_validator",
+    "loss_distillation": "teacher_projector",
+}
+PAIR_TERMS = frozenset({"loss_cross_view_depth", "loss_overlap_depth"})
 
 
 @dataclass
@@ -60,7 +69,13 @@ class IDE3DGeometryOutputWithPast(IDE3DCausalLMOutputWithPast):
 
 
 class Criterion(Protocol):
-    """What compares predictions with targets. The trainer hands one over; the model itself knows no loss."""
+    """What compares predictions with targets. The trainer hands one over; the model itself knows no loss.
+
+    Attributes:
+        terms: Names of the terms that are wanted; a head that none of them needs does not run.
+    """
+
+    terms: frozenset[str]
 
     def select_pairs(
         self, depth: torch.Tensor, intrinsics: torch.Tensor, camera_to_world: torch.Tensor, has_geometry: torch.Tensor
@@ -148,6 +163,17 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             )
         self.load_state_dict(state_dict, strict=False)
 
+    def idle_heads(self) -> list[torch.nn.Module]:
+        """Heads that no term which the criterion wants belongs to."""
+        wanted = set() if self.criterion is None else {HEADS[name] for name in self.criterion.terms}
+        heads = (getattr(self, name) for name in sorted(set(HEADS.values()) - wanted))
+        return [head for head in heads if head is not None]
+
+    def _wants(self, head: str) -> bool:
+        """Whether this head is there and the criterion asks for one of its terms."""
+        wanted = self.criterion is not None and any(HEADS[name] == head for name in self.criterion.terms)
+        return wanted and getattr(self, head) is not None
+
     def predict_depth(
         self, pixel_values_videos: torch.Tensor, video_frame_mask: torch.Tensor | None = None
     ) -> GeometricValidatorOutput:
@@ -162,14 +188,14 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         """
         if self.geometric_validator is None:
             raise ValueError("This model has no geometric validator: build it with a validator_config.")
-        _, levels = self._encode_video(pixel_values_videos, video_frame_mask)
+        _, levels = self._encode_video(pixel_values_videos, video_frame_mask, with_levels=True)
         return self.geometric_validator(levels, self.config.patch_grid)
 
     def _encode_video(
-        self, pixel_values_videos: torch.Tensor, video_frame_mask: torch.Tensor | None
+        self, pixel_values_videos: torch.Tensor, video_frame_mask: torch.Tensor | None, with_levels: bool
     ) -> tuple[BaseModelOutputWithPooling, tuple[torch.Tensor, ...] | None]:
         """One pass of the vision tower: visual tokens, and the levels the validator reads, (videos, V, P, C) each."""
-        if self.geometric_validator is None:
+        if not with_levels:
             return self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True), None
         layers = list(self.geometric_validator.config.layer_indices)
         encoded = self.get_video_features(
@@ -232,7 +258,11 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             if pixel_values is not None:
                 mm_encoder_outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
             if pixel_values_videos is not None:
-                mm_encoder_outputs["video"], levels = self._encode_video(pixel_values_videos, video_frame_mask)
+                mm_encoder_outputs["video"], levels = self._encode_video(
+                    pixel_values_videos,
+                    video_frame_mask,
+                    with_levels=depth is not None and self._wants("geometric_validator"),
+                )
         if segment_ids is not None:
             attention = self.config.text_config._attn_implementation
             attention_mask, position_ids = build_packed_attention(segment_ids, attention, self.dtype)
@@ -290,18 +320,12 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
 
     def _absent_terms(self) -> dict[str, torch.Tensor]:
         """A zero for each term that keeps its head in the graph: every rank reduces the same gradients."""
-        heads = {
-            "loss_grounding": self.grounding_head,
-            "loss_depth": self.geometric_validator,
-            "loss_cross_view_depth": self.geometric_validator,
-            "loss_overlap_depth": self.geometric_validator,
-            "loss_distillation": self.teacher_projector,
+        zeros = {
+            head: sum(parameter.sum() for parameter in getattr(self, head).parameters()) * 0.0
+            for head in set(HEADS.values())
+            if getattr(self, head) is not None
         }
-        return {
-            name: sum(parameter.sum() for parameter in head.parameters()) * 0.0
-            for name, head in heads.items()
-            if head is not None
-        }
+        return {name: zeros[head] for name, head in HEADS.items() if head in zeros}
 
     def _predict(
         self,
@@ -320,7 +344,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
     ) -> dict[str, Any]:
         """Fill in the predictions that have a target, and return the targets in the layout of the predictions."""
         targets: dict[str, Any] = {}
-        if region_targets is not None and region_targets.any():
+        if region_targets is not None and self._wants("grounding_head") and region_targets.any():
             query = self.locate_query(input_ids, region_references)
             if (region_targets.any(-1) & (query < 0)).any():
                 raise ValueError("A sample has region_targets but no <ground> token to answer with.")
@@ -329,8 +353,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             )
             targets["region_targets"] = region_targets
         video = mm_encoder_outputs.get("video")
-        has_depth = self.geometric_validator is not None and levels is not None and geometry is not None
-        has_teacher = self.teacher_projector is not None and teacher_features is not None
+        has_depth = self._wants("geometric_validator") and levels is not None and geometry is not None
+        has_teacher = self._wants("teacher_projector") and teacher_features is not None
         if video is None or not (has_depth or has_teacher):
             return targets
         lengths = [len(tokens) for tokens in video.pooler_output]
@@ -369,9 +393,9 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         depth, usable = select_usable_depth(depth, has_geometry, samples, frame_mask)
         depth, intrinsics = align_to_prediction(depth, intrinsics, covered, prediction.depth.shape[-2:])
         targets = {"depth": depth}
-        if intrinsics is not None and camera_to_world is not None:
+        if intrinsics is not None and camera_to_world is not None and PAIR_TERMS & self.criterion.terms:
             pairs = self.criterion.select_pairs(depth, intrinsics[samples], camera_to_world[samples], usable)
-            if len(pairs):
+            if len(pairs) and "loss_cross_view_depth" in self.criterion.terms:
                 cross_view = self.geometric_validator.predict_cross_view(
                     levels, self.config.patch_grid, pairs.batch, pairs.source, pairs.target_from_source
                 )
