@@ -6,7 +6,6 @@
 A folder that holds a checkpoint is resumed. The export lies in `output_dir/export`.
 """
 
-import dataclasses
 import logging
 import sys
 from dataclasses import dataclass, field
@@ -27,9 +26,9 @@ from processing.rooms import load_rooms
 from processing.rooms.places import place_sample
 from processing.rooms.samples import naming_samples, room_samples
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments, export_inference_model
-from trainer.cell_naming import CellNamingCollator
 from trainer.model_card import create_model_card, list_loss_terms
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, standardize_regions
+from trainer.nano import build_nano_config, build_nano_model, build_nano_processor
+from trainer.nano_lessons import name_cells, read_regions
 from trainer.teachers import PointMapTeacher
 
 logger = logging.getLogger("train")
@@ -74,19 +73,31 @@ class DataArguments:
     naming_steps: int = field(
         default=0, metadata={"help": "Steps of a first lesson for nano models: name what each visual token shows."}
     )
+    reading_steps: int = field(
+        default=0, metadata={"help": "Steps of a second lesson for nano models: read what a question points at."}
+    )
 
 
-def load_samples(split: str, num_rooms: int, data: DataArguments, grid: TokenGrid) -> list[dict]:
-    """Rooms of a split as samples: all questions of a room packed into one, grounding questions beside."""
+def load_decoded(split: str, num_rooms: int, data: DataArguments) -> list[dict]:
+    """Rooms of a split, their pictures decoded once for all samples that are made of them."""
     rooms = load_rooms(
         split, num_rooms, seed=data.data_seed_rooms, image_size=data.image_size, num_frames=data.num_frames
     )
+    pictures = ("frames", "depth", "instance_ids")
+    return [
+        {**room, **{key: [np.asarray(image) for image in room[key]] for key in pictures}}
+        for room in tqdm(rooms, desc=f"Rooms of {split}", unit="room")
+    ]
+
+
+def make_samples(rooms: list[dict], data: DataArguments, grid: TokenGrid, *, training: bool) -> list[dict]:
+    """Rooms as samples: all questions of a room packed into one, grounding questions beside, places in training."""
     reference = None if data.reference == "both" else data.reference
     types = REGION_QUESTIONS if data.reference == "region" else None
     samples = []
     rng = np.random.default_rng(data.data_seed_rooms)
-    for room in tqdm(rooms, desc=f"Samples of {split}", unit="room"):
-        if split == "train":
+    for room in tqdm(rooms, desc="Samples", unit="room"):
+        if training:
             views = rng.permutation(data.num_frames)[: data.place_samples]
             samples += [place_sample(room, grid, rng, data.max_questions, view=int(view)) for view in views]
         samples += [
@@ -94,7 +105,7 @@ def load_samples(split: str, num_rooms: int, data: DataArguments, grid: TokenGri
             for sample in room_samples(room, grid, reference=reference, types=types, max_questions=data.max_questions)
             if "region_targets" not in sample
         ]
-        if data.max_grounding and (split != "train" or rng.random() < data.grounding_share):
+        if data.max_grounding and (not training or rng.random() < data.grounding_share):
             samples += room_samples(room, grid, types=("grounding",), max_questions=data.max_grounding)
     return samples
 
@@ -141,8 +152,10 @@ def train(
     else:
         known = IDE3DProcessor.from_pretrained(model_arguments.model_name_or_path)
         grid = TokenGrid(known.image_size, known.patch_size, known.spatial_pool_stride)
-    samples = load_samples("train", data.num_rooms, data, grid)
-    validation = load_samples("validation", data.num_validation_rooms, data, grid)
+    rooms = load_decoded("train", data.num_rooms, data)
+    samples = make_samples(rooms, data, grid, training=True)
+    validation = load_decoded("validation", data.num_validation_rooms, data)
+    validation = make_samples(validation, data, grid, training=False)
     texts = [
         text for sample in samples for entry in sample["questions"] for text in (entry["question"], entry["answer"])
     ]
@@ -159,47 +172,17 @@ def train(
     checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
     if checkpoint:
         logger.info("Resuming from %s", checkpoint)
-    elif data.naming_steps:
-        name_cells(model, collator, samples, data, args, grid)
+    else:
+        pointed = [
+            sample for sample in samples if all(entry["reference"] == "region" for entry in sample["questions"])
+        ]
+        if data.naming_steps:
+            words = [sample for room in rooms for sample in naming_samples(room, grid)]
+            name_cells(model, collator, words, pointed, args, data.naming_steps)
+        if data.reading_steps:
+            read_regions(model, collator, pointed, args, data.reading_steps)
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, processor
-
-
-def name_cells(
-    model: IDE3DForConditionalGenerationWithGeometry,
-    collator: IDE3DDataCollator,
-    samples: list[dict],
-    data: DataArguments,
-    args: IDE3DTrainingArguments,
-    grid: TokenGrid,
-) -> None:
-    """First lesson, for tower and projector: name what each visual token shows; then standardise the regions."""
-    rooms = load_rooms(
-        "train", data.num_rooms, seed=data.data_seed_rooms, image_size=data.image_size, num_frames=data.num_frames
-    )
-    lessons = []
-    for room in tqdm(rooms, desc="Words of cells", unit="room"):
-        lessons += naming_samples(room, grid)
-    first = dataclasses.replace(
-        args,
-        output_dir=str(Path(args.output_dir) / "naming"),
-        max_steps=data.naming_steps,
-        per_device_train_batch_size=4 * args.per_device_train_batch_size,
-        save_strategy="no",
-        eval_strategy="no",
-        load_best_model_at_end=False,
-    )
-    # Without its layers the language model is its embeddings and its head: the words have to be in the visual tokens.
-    language_model = model.model.language_model
-    layers, language_model.layers = language_model.layers, torch.nn.ModuleList()
-    try:
-        IDE3DTrainer(model, first, train_dataset=lessons, data_collator=CellNamingCollator(collator)).train()
-    finally:
-        language_model.layers = layers
-    pointed = [sample for sample in samples if "region_targets" not in sample]
-    size = args.per_device_train_batch_size
-    pointed = pointed[: 25 * size]
-    standardize_regions(model, (collator(pointed[at : at + size]) for at in range(0, len(pointed), size)))
 
 
 def build_parser(**options: str) -> HfArgumentParser:

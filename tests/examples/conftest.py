@@ -20,6 +20,7 @@ TINY_RECIPE = {
     "max_questions": 4,
     "place_samples": 1,
     "naming_steps": 1,
+    "reading_steps": 1,
     "max_steps": 2,
     "per_device_train_batch_size": 2,
     "per_device_eval_batch_size": 2,

@@ -3,7 +3,6 @@
 import json
 import sys
 
-import numpy as np
 import pytest
 import torch
 from transformers import AutoModel
@@ -78,7 +77,8 @@ class TestSamples:
     def load(self, train, split="train", **changes):
         small = {"image_size": 32, "num_frames": 2, "max_questions": 4}
         data = train.DataArguments(**{**small, **changes})
-        return train.load_samples(split, 4, data, TokenGrid(32, 8, 1))
+        rooms = train.load_decoded(split, 4, data)
+        return train.make_samples(rooms, data, TokenGrid(32, 8, 1), training=split == "train")
 
     def test_kinds(self, train):
         samples = self.load(train, place_samples=1, max_grounding=2)
@@ -102,10 +102,11 @@ class TestSamples:
 class TestTraining:
     def test_recipe_to_export_and_resume(self, train, run, tiny_recipe, tmp_path, monkeypatch):
         recipe, lessons = tiny_recipe(), []
-        naming = train.name_cells
-        monkeypatch.setattr(train, "name_cells", lambda *words: lessons.append(naming(*words)))
+        for name in ("name_cells", "read_regions"):
+            give = getattr(train, name)
+            monkeypatch.setattr(train, name, lambda *words, n=name, g=give: (lessons.append(n), g(*words)))
         run(recipe)
-        assert len(lessons) == 1
+        assert lessons == ["name_cells", "read_regions"]
         assert (tmp_path / "out" / "checkpoint-2").is_dir()
         folder = tmp_path / "out" / "export"
         assert {"config.json", "model.safetensors", "README.md"} <= {file.name for file in folder.iterdir()}
@@ -114,12 +115,14 @@ class TestTraining:
         assert not any("validator" in name or "teacher" in name for name, _ in loaded.named_parameters())
 
         run(recipe, "--max_steps", 3)
-        assert len(lessons) == 1  # resumed: the first lesson is not given again
+        assert len(lessons) == 2  # resumed: no lesson is given again
         state = json.loads((tmp_path / "out" / "checkpoint-3" / "trainer_state.json").read_text())
         assert [entry["step"] for entry in state["log_history"] if "loss_language" in entry] == [1, 2, 3]
 
     def test_training_goes_on_from_an_export(self, train, tiny_recipe, tmp_path):
-        model, data, args = train.read_recipe(tiny_recipe(), ["--max_steps", "1", "--naming_steps", "0"])
+        model, data, args = train.read_recipe(
+            tiny_recipe(), ["--max_steps", "1", "--naming_steps", "0", "--reading_steps", "0"]
+        )
         trainer, processor = train.train(model, data, args)
         weights = trainer.model.state_dict()
         trainer.model.save_pretrained(tmp_path / "first")
@@ -132,27 +135,32 @@ class TestTraining:
                 assert torch.equal(value, weights[name]), name
 
     def test_without_heads(self, train, tiny_recipe):
-        words = ["--validator", "none", "--teacher", "none", "--max_steps", "1", "--naming_steps", "0"]
+        words = [
+            "--validator",
+            "none",
+            "--teacher",
+            "none",
+            "--max_steps",
+            "1",
+            "--naming_steps",
+            "0",
+            "--reading_steps",
+            "0",
+        ]
         trainer, _ = train.train(*train.read_recipe(tiny_recipe(), words))
         assert trainer.model.geometry_state_dict() == {} and trainer.state.global_step == 1
 
 
-class TestNaming:
+class TestLessons:
     def test_few_rooms_evaluation_and_best_model(self, train, tiny_recipe, monkeypatch):
-        """The first lesson has no evaluation set, and fewer samples than it would standardise by."""
+        """The lessons have no evaluation set, and fewer samples than they would standardise by."""
         words = ["--eval_strategy", "steps", "--eval_steps", "1", "--load_best_model_at_end", "True"]
         trainer, _ = train.train(*train.read_recipe(tiny_recipe(), [*words, "--max_steps", "1"]))
         assert any("eval_loss" in entry for entry in trainer.state.log_history)
 
-    def test_tower_and_projector_learn_and_the_model_is_whole(self, train, tiny_recipe):
-        model_arguments, data, args = train.read_recipe(tiny_recipe(), ["--naming_steps", "2"])
-        grid = TokenGrid(data.image_size, model_arguments.patch_size, model_arguments.spatial_pool_stride)
-        samples = train.load_samples("train", data.num_rooms, data, grid)
-        model, processor = train.load_model(model_arguments, data, ["a", "b"], None)
-        before = {name: value.clone() for name, value in model.state_dict().items()}
-        train.name_cells(model, train.IDE3DDataCollator(processor), samples, data, args, grid)
-        after = model.state_dict()
-        assert after.keys() == before.keys()
-        for part in ("vision_tower.embeddings.patch_embedding", "multi_modal_projector.linear_1", "lm_head"):
-            changed = [not torch.equal(after[name], before[name]) for name in after if part in name]
-            assert changed and np.all(changed), part
+    def test_questions_in_words_are_no_reading_lesson(self, train, tiny_recipe, monkeypatch):
+        read = []
+        monkeypatch.setattr(train, "read_regions", lambda model, collator, pointed, *rest: read.extend(pointed))
+        words = ["--reference", "both", "--place_samples", "1", "--max_steps", "1", "--naming_steps", "0"]
+        train.train(*train.read_recipe(tiny_recipe(), words))
+        assert read and {entry["reference"] for sample in read for entry in sample["questions"]} == {"region"}

@@ -1,0 +1,136 @@
+"""Two lessons before the training proper, for models that start from nothing; every model can do without them.
+
+From scratch, questions about a video stay on the most frequent answers for a long time: the visual tokens do not say
+anything yet, and an answer has to find the region that is meant among hundreds of them. So a nano model first learns
+to say what each visual token shows, then to read the region that a question points at, and then all at once.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from trainer.cell_naming import CellNamingCollator
+from trainer.data_collator import IDE3DDataCollator
+from trainer.ide3d_trainer import IDE3DTrainer
+from trainer.nano import standardize_regions
+from trainer.training_arguments import IDE3DTrainingArguments
+
+_STANDARD_BATCHES = 25  # some thousand regions; more do not change mean and deviation
+
+
+class RegionReadingCollator:
+    """Collates packed samples so that a question sees itself and the regions it points at, not the video.
+
+    The video is still encoded, because the regions are pooled from it. The chats of a sample are packed as ever, but
+    the shared prefix is out of their sight: nothing competes with the region for the attention of the answer.
+
+    Args:
+        collator: Makes everything but the segments.
+
+    Raises:
+        ValueError: No sample of the batch packs its chats.
+    """
+
+    def __init__(self, collator: IDE3DDataCollator):
+        self.collator = collator
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Collate."""
+        batch = self.collator(samples)
+        if "segment_ids" not in batch:
+            raise ValueError("Expected samples whose `messages` is a list of chats about one video, got single chats.")
+        segments = batch["segment_ids"]
+        # A segment sees the prefix, which is segment 0, and itself. As a segment of its own the prefix is not seen.
+        return {**batch, "segment_ids": segments.masked_fill(segments == 0, int(segments.max()) + 1)}
+
+
+def lesson_arguments(
+    args: IDE3DTrainingArguments, name: str, num_steps: int, **changes: Any
+) -> IDE3DTrainingArguments:
+    """Arguments of a lesson: those of the training, for `num_steps`, without checkpoints and evaluation."""
+    return dataclasses.replace(
+        args,
+        output_dir=str(Path(args.output_dir) / name),
+        max_steps=num_steps,
+        save_strategy="no",
+        eval_strategy="no",
+        load_best_model_at_end=False,
+        **changes,
+    )
+
+
+def name_cells(
+    model: IDE3DForConditionalGenerationWithGeometry,
+    collator: IDE3DDataCollator,
+    samples: Sequence[Mapping[str, Any]],
+    pointed: Sequence[Mapping[str, Any]],
+    args: IDE3DTrainingArguments,
+    num_steps: int,
+) -> None:
+    """First lesson, for tower and projector: name what each visual token shows; then standardise the regions.
+
+    Batches are four times those of the training, the language model has no layers meanwhile, and only the terms that
+    look at single frames and at the teacher are computed beside the words.
+
+    Args:
+        model: Trained in place.
+        collator: That of the training.
+        samples: Samples with `cell_words`, see `processing.rooms.samples.naming_samples`.
+        pointed: Samples with regions, which are then standardised.
+        args: Arguments of the training.
+        num_steps: Steps of the lesson.
+    """
+    lesson = lesson_arguments(
+        args,
+        "naming",
+        num_steps,
+        per_device_train_batch_size=4 * args.per_device_train_batch_size,
+        vision_learning_rate=None,
+        cross_view_weight=0.0,
+        overlap_weight=0.0,
+    )
+    # Without its layers the language model is its embeddings and its head: the words have to be in the visual tokens.
+    language_model = model.model.language_model
+    layers, language_model.layers = language_model.layers, nn.ModuleList()
+    try:
+        IDE3DTrainer(model, lesson, train_dataset=samples, data_collator=CellNamingCollator(collator)).train()
+    finally:
+        language_model.layers = layers
+    size = args.per_device_train_batch_size
+    pointed = pointed[: _STANDARD_BATCHES * size]
+    standardize_regions(model, (collator(pointed[at : at + size]) for at in range(0, len(pointed), size)))
+
+
+def read_regions(
+    model: IDE3DForConditionalGenerationWithGeometry,
+    collator: IDE3DDataCollator,
+    pointed: Sequence[Mapping[str, Any]],
+    args: IDE3DTrainingArguments,
+    num_steps: int,
+) -> None:
+    """Second lesson, for the language model: answer from the regions alone, by the language loss alone.
+
+    Args:
+        model: Trained in place.
+        collator: That of the training.
+        pointed: Packed samples whose questions point at regions.
+        args: Arguments of the training.
+        num_steps: Steps of the lesson.
+    """
+    lesson = lesson_arguments(
+        args,
+        "reading",
+        num_steps,
+        depth_weight=0.0,
+        cross_view_weight=0.0,
+        overlap_weight=0.0,
+        distillation_weight=0.0,
+    )
+    IDE3DTrainer(model, lesson, train_dataset=pointed, data_collator=RegionReadingCollator(collator)).train()
+
+
+__all__ = ["RegionReadingCollator", "lesson_arguments", "name_cells", "read_regions"]
