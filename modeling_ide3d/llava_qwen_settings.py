@@ -1,12 +1,13 @@
 """What an original LLaVA-Qwen checkpoint says about itself: config, tokenizer, generation settings."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
-from transformers.utils import GENERATION_CONFIG_NAME
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, SiglipVisionConfig
+from transformers.utils import CHAT_TEMPLATE_FILE, GENERATION_CONFIG_NAME
 
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
 
@@ -14,10 +15,65 @@ PLACEHOLDERS = {"image_token_id": "<image>", "video_token_id": "<video>", "groun
 
 DEFAULT_POOL_STRIDE = 2
 DEFAULT_TEMPERATURE = 0.07
+QWEN2_WORDS = 151_646  # tokens of every Qwen2 tokenizer; rows of the embedding behind them are free
 
-# The original takes the sizes of its tower from the name on the Hub.
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+# What a checkpoint folder holds beside its weights, kept as it is for the way back.
+SETTINGS_FILES = (
+    "config.json",
+    GENERATION_CONFIG_NAME,
+    "model.safetensors.index.json",
+    "pytorch_model.bin.index.json",
+    *TOKENIZER_FILES,
+)
+
+# The original's prompts, Qwen ChatML. The same text as the default of the processor, which nothing here may import.
+CHAT_TEMPLATE = r"""
+{%- macro render(content) -%}
+    {%- if content is string -%}
+        {{- content -}}
+    {%- else -%}
+        {%- for part in content or [] -%}
+            {%- if part['type'] == 'text' -%}
+                {{- part['text'] -}}
+            {%- elif part['type'] in ('video', 'image') -%}
+                {{- '<video>' if part['type'] == 'video' else '<image>' -}}
+                {{- '' if loop.last else '\n' -}}
+            {%- else -%}
+                {{- raise_exception("A message part has the type video, image or text, got " + part['type']) -}}
+            {%- endif -%}
+        {%- endfor -%}
+    {%- endif -%}
+{%- endmacro -%}
+{%- if not messages or messages[0]['role'] != 'system' -%}
+    {{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' -}}
+{%- endif -%}
+{%- for message in messages -%}
+    {{- '<|im_start|>' + message['role'] + '\n' -}}
+    {%- if message['role'] == 'assistant' -%}
+        {%- generation -%}
+            {{- render(message['content']) + '<|im_end|>' -}}
+        {%- endgeneration -%}
+    {%- else -%}
+        {{- render(message['content']) + '<|im_end|>' -}}
+    {%- endif -%}
+    {{- '\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}
+    {{- '<|im_start|>assistant\n' -}}
+{%- endif -%}
+"""
+
+# The original takes the sizes of its tower from the name on the Hub, or of a local folder of that name.
 VISION_TOWERS = {
-    "google/siglip-so400m-patch14-384": {
+    "siglip-so400m-patch14-384": {
         "hidden_size": 1152,
         "intermediate_size": 4304,
         "num_hidden_layers": 27,
@@ -55,10 +111,7 @@ def read_original_config(source: Path) -> dict[str, Any]:
             f"{path} does not exist. source_dir must be a folder with an original checkpoint; "
             "`huggingface_hub.snapshot_download` makes one from a name on the Hub."
         )
-    try:
-        original = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}). Download it again.") from error
+    original = _read_json(path)
     if original.get("model_type") != "llava_qwen":
         raise ValueError(f'{path} must have model_type "llava_qwen", got {original.get("model_type")!r}.')
     for key, (assumed, supported) in SUPPORTED_SETTINGS.items():
@@ -69,18 +122,53 @@ def read_original_config(source: Path) -> dict[str, Any]:
     return original
 
 
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}). Download it again.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}.")
+    return content
+
+
+def read_tower_config(folder: Path) -> dict[str, Any]:
+    """Sizes of the vision tower of a SigLIP folder, all its layers counted.
+
+    Raises:
+        FileNotFoundError: The folder has no config.
+        ValueError: The config is not JSON, or of another model.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} does not exist. The vision tower must be a folder with a SigLIP checkpoint.")
+    config = _read_json(path)
+    if config.get("model_type") == "siglip":
+        config = config.get("vision_config", {})
+    elif config.get("model_type") != "siglip_vision_model":
+        raise ValueError(
+            f'{path} must have model_type "siglip" or "siglip_vision_model", got {config.get("model_type")!r}.'
+        )
+    return SiglipVisionConfig(**config).to_dict()  # a config may leave out what is default
+
+
 def load_tokenizer(source: Path, staging: Path) -> PreTrainedTokenizerBase | None:
-    """Tokenizer beside the weights, None where there is none. `staging` is a folder for temporary files."""
-    names = ("tokenizer.json", "vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
-    files = [source / name for name in (*names, "added_tokens.json") if (source / name).is_file()]
+    """Tokenizer beside the weights, None where there is none. `staging` is a folder for temporary files.
+
+    Raises:
+        ValueError: A tokenizer file is not valid JSON.
+    """
+    files = [source / name for name in TOKENIZER_FILES if (source / name).is_file()]
     if not any(file.name in ("tokenizer.json", "vocab.json") for file in files):
         return None
     # Read from a folder of its own: the config beside the original files is of a type nobody has registered.
     folder = staging / "tokenizer"
     folder.mkdir()
     for file in files:
+        if file.suffix == ".json":
+            _read_json(file)
         shutil.copy(file, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     shutil.rmtree(folder)
     # The processor's own template knows videos; one saved with the tokenizer would hide it.
     tokenizer.chat_template = None
@@ -105,11 +193,12 @@ def build_config(
         ValueError: The sizes of the vision tower are not known, or sizes contradict each other.
     """
     name = original.get("mm_vision_tower")
-    vision = vision_config or original.get("oracle_vision_config") or VISION_TOWERS.get(name)
+    known = VISION_TOWERS.get(Path(str(name)).name)
+    vision = vision_config or original.get("oracle_vision_config") or known
     if vision is None:
         raise ValueError(
             f"The sizes of the vision tower {name!r} are not known; known towers: {sorted(VISION_TOWERS)}. "
-            "Pass vision_config, the config of the original tower."
+            "Pass vision_tower, a folder with that SigLIP checkpoint, or vision_config, its sizes."
         )
     # Official: the last encoder layer is deleted and the pooling head is not built.
     vision = {
@@ -134,11 +223,22 @@ def build_config(
     )
 
 
-def choose_token_ids(original: dict[str, Any], tokenizer: PreTrainedTokenizerBase | None) -> dict[str, int]:
-    """Ids of the placeholders: those of the tokenizer, which gets them in place, or free ones of the vocabulary.
+def choose_token_ids(
+    original: dict[str, Any], rows: int, tokenizer: PreTrainedTokenizerBase | None
+) -> tuple[dict[str, int], int]:
+    """Ids of the placeholders: those of the tokenizer, which gets them in place, or free rows of the embedding.
+
+    Args:
+        original: Config of the original checkpoint.
+        rows: Rows of the original embedding.
+        tokenizer: Changed in place. Without one, Qwen2's words are taken to fill the first 151,646 rows of an
+            embedding that large, and the last rows of a smaller one to be free.
+
+    Returns:
+        The ids, and how many rows the embedding lacks for them.
 
     Raises:
-        ValueError: Config and tokenizer disagree about `<ground>`.
+        ValueError: Config and tokenizer disagree about `<ground>`, or the config names several ids for it.
     """
     ground = original.get("ground_token_ids") or []
     if len(ground) > 1:
@@ -154,20 +254,24 @@ def choose_token_ids(original: dict[str, Any], tokenizer: PreTrainedTokenizerBas
                 f"ground_token_ids is {ground}, but the tokenizer gives <ground> the id {found}: the tokenizer files "
                 "belong to another checkpoint."
             )
-        return ids
+        return ids, max(0, len(tokenizer) - rows)
     taken = set(ground)
     for key in ("pad_token_id", "bos_token_id", "eos_token_id"):
         value = original.get(key)
         taken.update(value if isinstance(value, list) else [value])
-    # From the top: spare rows of the embedding lie behind the words.
-    free = (token for token in reversed(range(original["vocab_size"])) if token not in taken)
-    ids = {"video_token_id": next(free), "image_token_id": next(free)}
+    if rows >= QWEN2_WORDS:
+        behind = itertools.count(QWEN2_WORDS)  # the ids that a tokenizer would give
+    else:
+        behind = itertools.chain(reversed(range(rows)), itertools.count(rows))
+    free = (token for token in behind if token not in taken)
+    image, video = sorted([next(free), next(free)])
+    ids = {"image_token_id": image, "video_token_id": video}
     ids["ground_token_id"] = ground[0] if ground else next(free)
-    return ids
+    return ids, max(0, max(ids.values()) + 1 - rows)
 
 
 def write_settings(source: Path, folder: Path, config: IDE3DConfig, tokenizer: PreTrainedTokenizerBase | None) -> None:
-    """Write config, generation config and, where there is a tokenizer, tokenizer and processor config."""
+    """Write config, generation config and, where there is a tokenizer, tokenizer, chat template and processor."""
     config.save_pretrained(folder)
     if (source / GENERATION_CONFIG_NAME).is_file():
         shutil.copy(source / GENERATION_CONFIG_NAME, folder)
@@ -191,7 +295,8 @@ def write_settings(source: Path, folder: Path, config: IDE3DConfig, tokenizer: P
         "image_processor": {"image_processor_type": "SiglipImageProcessor", "size": size, **normalization},
         "video_processor": {"video_processor_type": "IDE3DVideoProcessor", "size": size, **normalization},
     }
-    (folder / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n")
+    (folder / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
+    (folder / CHAT_TEMPLATE_FILE).write_text(CHAT_TEMPLATE, encoding="utf-8")
 
 
 __all__ = ["build_config", "choose_token_ids", "load_tokenizer", "read_original_config", "write_settings"]

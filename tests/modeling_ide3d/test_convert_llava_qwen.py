@@ -7,136 +7,30 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoProcessor, PreTrainedTokenizerFast
+from original_checkpoints import (
+    GROUND,
+    ORIGINAL_CONFIG,
+    TEXT,
+    TOWER,
+    TRAINING_ONLY,
+    VISION,
+    VOCAB,
+    build_model,
+    inputs,
+    load_converted,
+    original_weights,
+    write_source,
+    write_tokenizer,
+)
+from safetensors.torch import load_file
+from transformers import AutoProcessor
 
-from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
+from modeling_ide3d import IDE3DForConditionalGeneration
 from modeling_ide3d.convert_llava_qwen import convert_checkpoint, main
 from modeling_ide3d.llava_qwen_settings import build_config, choose_token_ids
 from modeling_ide3d.weight_files import parse_size
 from processing import IDE3DProcessor
-
-VOCAB, GROUND = 300, 298
-VISION = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 3,  # of the original tower, whose last layer is not used
-    "num_attention_heads": 2,
-    "image_size": 28,
-    "patch_size": 7,
-}
-TEXT = {
-    "vocab_size": VOCAB,
-    "hidden_size": 24,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "bos_token_id": 0,
-    "eos_token_id": 1,
-}
-ORIGINAL_CONFIG = {
-    **TEXT,
-    "model_type": "llava_qwen",
-    "rope_theta": 5e5,
-    "rope_scaling": None,
-    "tie_word_embeddings": False,
-    "torch_dtype": "bfloat16",
-    "mm_newline_position": "grid",
-    "mm_patch_merge_type": "spatial_unpad",
-    "mm_projector_type": "mlp2x_gelu",
-    "mm_spatial_pool_mode": "bilinear",
-    "mm_spatial_pool_stride": 2,
-    "mm_vision_tower": "google/some-siglip",
-    "oracle_vision_config": VISION,
-    "ground_head_type": "infonce",
-    "ground_head_temperature": 0.05,
-    "ground_token_ids": [GROUND],
-    "skip_3d_pe_fusion": True,
-    "use_depth_auxiliary_task": True,
-}
-ORIGINAL_NAMES = [
-    ("model.vision_tower.", "model.vision_tower.vision_tower.vision_model."),
-    ("model.multi_modal_projector.linear_1.", "model.mm_projector.0."),
-    ("model.multi_modal_projector.linear_2.", "model.mm_projector.2."),
-    ("model.language_model.", "model."),
-    ("grounding_head.query_proj.", "ground_head_query."),
-    ("grounding_head.key_proj.", "ground_head_obj."),
-    ("grounding_head.no_object", "ground_head_zero_target"),
-    ("grounding_head.empty_region", "empty_object_embedding"),
-]
-TOWER = "model.vision_tower.vision_tower.vision_model."
-TRAINING_ONLY = {
-    "model.dpt_module.depth_head.norm.weight": (4,),
-    "model.dpt_module.camera_pose_embedding.0": (16, 16),
-    "model.proj_3d.0.weight": (48, 24),
-}
-
-
-def build_model(tie: bool = False) -> IDE3DForConditionalGeneration:
-    torch.manual_seed(0)
-    vision = {**VISION, "model_type": "siglip_vision_model", "num_hidden_layers": 2, "vision_use_head": False}
-    text = {**TEXT, "model_type": "qwen2", "rope_theta": 5e5, "initializer_range": 0.2}
-    config = IDE3DConfig(
-        vision_config=vision,
-        text_config=text,
-        image_token_id=297,
-        video_token_id=299,
-        ground_token_id=GROUND,
-        tie_word_embeddings=tie,
-    )
-    return IDE3DForConditionalGeneration(config).eval()
-
-
-def original_weights(model: IDE3DForConditionalGeneration) -> dict[str, torch.Tensor]:
-    """State dict of `model` under the original names, with what the original keeps beside it."""
-    weights = {}
-    for name, tensor in model.state_dict().items():
-        prefix, original = next(((a, b) for a, b in ORIGINAL_NAMES if name.startswith(a)), ("", ""))
-        weights[original + name.removeprefix(prefix)] = tensor.clone()
-    for key in list(weights):
-        if key.startswith(f"{TOWER}encoder.layers.0."):
-            weights[key.replace("layers.0.", "layers.2.")] = weights[key] + 1
-    weights[f"{TOWER}head.probe"] = torch.zeros(1, 1, VISION["hidden_size"])
-    weights[f"{TOWER}head.mlp.fc1.weight"] = torch.zeros(24, 16)
-    weights.update({key: torch.randn(shape) for key, shape in TRAINING_ONLY.items()})
-    return weights
-
-
-def write_source(folder: Path, weights: dict[str, torch.Tensor], shards: int = 1, **changes) -> Path:
-    folder.mkdir()
-    config = {key: value for key, value in {**ORIGINAL_CONFIG, **changes}.items() if value is not ...}
-    (folder / "config.json").write_text(json.dumps(config))
-    weights = {key: tensor.contiguous() for key, tensor in weights.items()}
-    if shards == 1:
-        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-        return folder
-    weight_map = {}
-    for number in range(shards):
-        name = f"model-{number + 1:05d}-of-{shards:05d}.safetensors"
-        part = {key: weights[key] for key in sorted(weights)[number::shards]}
-        save_file(part, folder / name, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(part, name))
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    return folder
-
-
-def load_converted(folder: Path) -> IDE3DForConditionalGeneration:
-    model, info = IDE3DForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
-    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), info
-    return model.eval()
-
-
-def inputs(model: IDE3DForConditionalGeneration) -> dict[str, torch.Tensor]:
-    size = VISION["image_size"]
-    ids = [5, 6, *[model.config.video_token_id] * (2 * model.config.tokens_per_frame), 7, GROUND]
-    generator = torch.Generator().manual_seed(1)
-    return {
-        "input_ids": torch.tensor([ids]),
-        "pixel_values_videos": torch.randn(1, 2, 3, size, size, generator=generator),
-    }
+from processing.processing_ide3d import DEFAULT_CHAT_TEMPLATE
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +73,12 @@ def test_every_weight_is_accounted_for(tmp_path, weights):
         "pooling head of the vision tower, not used",
     }
     files = {str(path.relative_to(tmp_path / "target")) for path in (tmp_path / "target").rglob("*.*")}
-    assert files == {"config.json", "generation_config.json", "model.safetensors", report.training_only_file}
+    settings = {"config.json", "generation_config.json", "conversion_report.json"}
+    way_back = {f"original_layout/{name}" for name in ("layout.json", "config.json", "unused_weights.safetensors")}
+    assert files == {*settings, *way_back, "model.safetensors", report.training_only_file}
+    saved = json.loads((tmp_path / "target" / "conversion_report.json").read_text())
+    assert saved["converted"] == report.converted and saved["dropped"] == report.dropped
+    assert saved["training_only"] == report.training_only
     aside = load_file(tmp_path / "target" / report.training_only_file)
     assert all(torch.equal(aside[key], weights[key]) for key in TRAINING_ONLY)
 
@@ -255,6 +154,7 @@ def test_head_without_empty_vector_is_legal_only_before_3d_ide(tmp_path, weights
     del weights["empty_object_embedding"]
     with pytest.raises(ValueError, match="lacks 1 weights .*empty_region"):
         convert_checkpoint(write_source(tmp_path / "source", weights), tmp_path / "target")
+    weights = {key: tensor for key, tensor in weights.items() if ".dpt_module." not in key}
     older = write_source(tmp_path / "older", weights, use_depth_auxiliary_task=...)
     report = convert_checkpoint(older, tmp_path / "target")
     assert report.newly_initialized == ["grounding_head.empty_region"]
@@ -283,24 +183,14 @@ def test_official_sizes_are_planned_without_weights():
     }
     for key in ("oracle_vision_config", "ground_head_type", "ground_token_ids", "use_depth_auxiliary_task"):
         del original[key]
-    ids = choose_token_ids(original, None)
+    ids = choose_token_ids(original, 152064, None)[0]
     with torch.device("meta"):
         model = IDE3DForConditionalGeneration(build_config(original, ids, original["vocab_size"]))
     assert model.config.token_grid == (14, 14)
     assert model.config.tokens_per_frame == 210
     assert model.config.vision_config.num_hidden_layers == 26
     assert model.lm_head.weight.shape == (152064, 3584)
-    assert set(ids.values()) == {152063, 152062, 152061}
-
-
-def test_world_positions_are_reported(tmp_path, weights, caplog):
-    source = write_source(
-        tmp_path / "source", weights, skip_3d_pe_fusion=False, world_position_embedding_type="avg-discrete-sin3d"
-    )
-    with caplog.at_level(logging.WARNING):
-        report = convert_checkpoint(source, tmp_path / "target")
-    assert "world positions" in report.notes[0]
-    assert "world positions" in caplog.text
+    assert set(ids.values()) == {151646, 151647, 151648}
 
 
 @pytest.mark.parametrize(
@@ -410,25 +300,6 @@ def test_sizes_of_an_unknown_tower_can_be_given(tmp_path, model, weights):
     assert set(report.converted.values()) == set(model.state_dict())
 
 
-def write_tokenizer(folder: Path, words: int, extra: list[str]) -> PreTrainedTokenizerFast:
-    """Byte-level tokenizer of 256 bytes, ChatML marks and made-up words up to `words` tokens, then `extra` ones."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {symbol: number for number, symbol in enumerate(alphabet)}
-    vocab.update({f"word{number}": number for number in range(len(vocab), words - 3)})
-    backend = Tokenizer(models.BPE(vocab=vocab, merges=[]))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        extra_special_tokens=["<|im_start|>", *extra],
-        chat_template="{{ messages }} a template that knows no videos",
-    )
-    tokenizer.save_pretrained(folder)
-    return tokenizer
-
-
 def test_tokenizer_gets_the_placeholders_and_a_processor_is_written(tmp_path, model, weights):
     source = write_source(tmp_path / "source", weights, ground_token_ids=[270])
     tokenizer = write_tokenizer(source, words=270, extra=["<ground>"])
@@ -442,7 +313,8 @@ def test_tokenizer_gets_the_placeholders_and_a_processor_is_written(tmp_path, mo
     converted = load_converted(tmp_path / "target")
     assert (processor.video_token_id, processor.ground_token_id) == (272, 270)
     assert processor.token_grid == converted.config.token_grid
-    assert "template that knows no videos" not in processor.chat_template
+    assert processor.chat_template == DEFAULT_CHAT_TEMPLATE
+    assert (tmp_path / "target" / "chat_template.jinja").read_text() == DEFAULT_CHAT_TEMPLATE
     messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "Where?"}]}]
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
     batch = processor(text=text, videos=[torch.zeros(2, 3, 40, 50, dtype=torch.uint8)], return_tensors="pt")
