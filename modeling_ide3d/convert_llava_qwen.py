@@ -46,9 +46,10 @@ from modeling_ide3d.weight_files import (
     StoredTensor,
     TensorSpec,
     build_header,
+    create_file,
     create_sharded_files,
     find_weight_files,
-    inspect_weight_files,
+    inspect_folder,
     open_weight_file,
     parse_size,
     staged_folder,
@@ -99,8 +100,7 @@ def convert_checkpoint(
     shard_bytes = parse_size(max_shard_size)
     with staged_folder(target) as staging:
         original = read_original_config(source)
-        files = find_weight_files(source)
-        stored = inspect_weight_files(files)
+        stored = inspect_folder(source)
         rows = _count_rows(stored, source)
         family = identify_family(original, stored, rows)
         report = ConversionReport(target, family, rows)
@@ -122,7 +122,7 @@ def convert_checkpoint(
         wanted = _list_weights(model)
         assign_weights(stored, wanted, config.vision_config.num_hidden_layers, original, report)
         _write_weights(stored, model, staging, shard_bytes, report)
-        _keep_original_layout(source, files, staging)
+        _keep_original_layout(source, staging)
         write_settings(source, staging, config, tokenizer)
         report.save(staging)
     for note in report.notes:
@@ -156,7 +156,7 @@ def _find_tower(
             "vision_tower=FOLDER (--vision-tower FOLDER), a folder with that SigLIP checkpoint; it is never replaced "
             "by random weights."
         )
-    found = inspect_weight_files(find_weight_files(Path(folder)))
+    found = inspect_folder(Path(folder))
     # The whole SigLIP has a text model too; a vision model saved alone may leave the prefix out.
     prefix = "vision_model." if any(key.startswith("vision_model.") for key in found) else ""
     report.vision_tower = str(folder)
@@ -243,7 +243,7 @@ def _create_aside(
 ) -> dict[str, tuple[SafetensorsWriter, str]]:
     """A file for weights that keep their original names."""
     path.parent.mkdir(exist_ok=True)
-    writer = SafetensorsWriter(path, build_header({key: stored[key].spec for key in keys}))
+    writer = create_file(path, {key: stored[key].spec for key in keys})
     return {key: (writer, key) for key in keys}
 
 
@@ -277,9 +277,9 @@ def _initialize(model: IDE3DForConditionalGeneration, names: list[str]) -> dict[
     return {f"grounding_head.{name}": tensor for name, tensor in head.state_dict().items()}
 
 
-def _keep_original_layout(source: Path, files: list[Path], folder: Path) -> None:
+def _keep_original_layout(source: Path, folder: Path) -> None:
     """Keep what the way back needs: names, order and headers of the weight files, and the settings as they were."""
-    layout = {"files": [_describe_file(file) for file in files]}
+    layout = {"files": [_describe_file(file) for file in find_weight_files(source)]}
     (folder / ORIGINAL_LAYOUT).mkdir(exist_ok=True)
     (folder / LAYOUT_FILE).write_text(json.dumps(layout) + "\n", encoding="utf-8")
     for name in SETTINGS_FILES:

@@ -239,8 +239,7 @@ def inspect_weight_files(files: list[Path]) -> dict[str, StoredTensor]:
     """Place, type and shape of every tensor, from the headers alone.
 
     Raises:
-        ValueError: A file is truncated or damaged, two files hold the same tensor, or the index beside them names one
-            that its file does not have.
+        ValueError: A file is truncated or damaged, or two files hold the same tensor.
     """
     found: dict[str, StoredTensor] = {}
     for file in files:
@@ -248,21 +247,33 @@ def inspect_weight_files(files: list[Path]) -> dict[str, StoredTensor]:
             if name in found:
                 raise ValueError(f"{name} is in two weight files, {found[name].file.name} and {file.name}.")
             found[name] = StoredTensor(file, name, spec)
-    for kind in (SAFETENSORS_NAME, PICKLE_NAME):
-        index = files[0].parent / f"{kind}.index.json"
-        if files[0].suffix == Path(kind).suffix and index.is_file():
-            named = _read_index(index).items()
-            absent = sorted(key for key, shard in named if key not in found or found[key].file.name != shard)
-            if absent:
-                raise ValueError(f"{index} names {len(absent)} weights that its files do not hold: {absent[:8]}.")
+    return found
+
+
+def inspect_folder(folder: Path) -> dict[str, StoredTensor]:
+    """Place, type and shape of every tensor of a checkpoint folder.
+
+    Raises:
+        FileNotFoundError: There are no weights, or a shard that the index names is missing.
+        ValueError: A file is damaged, or the index names a tensor that its file does not have.
+    """
+    files = find_weight_files(folder)
+    found = inspect_weight_files(files)
+    kind = SAFETENSORS_NAME if files[0].suffix == ".safetensors" else PICKLE_NAME
+    index = folder / f"{kind}.index.json"
+    if index.is_file():
+        named = _read_index(index).items()
+        absent = sorted(key for key, shard in named if key not in found or found[key].file.name != shard)
+        if absent:
+            raise ValueError(f"{index} names {len(absent)} weights that its files do not hold: {absent[:8]}.")
     return found
 
 
 def build_header(tensors: dict[str, TensorSpec]) -> str:
-    """Header of a safetensors file; wide types come first, so that every tensor is aligned."""
+    """Header of a safetensors file with the tensors in the given order."""
     entries: dict[str, dict] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for name, spec in sorted(tensors.items(), key=lambda item: -DTYPES[item[1].dtype].itemsize):
+    for name, spec in tensors.items():
         entries[name] = {
             "dtype": spec.dtype,
             "shape": list(spec.shape),
@@ -308,6 +319,12 @@ class SafetensorsWriter:
             raise ValueError(f"{name} must have {end - begin} bytes in {self.path.name}, got {written}.")
 
 
+def create_file(path: Path, tensors: dict[str, TensorSpec]) -> SafetensorsWriter:
+    """Lay out a safetensors file; wide types come first, so that every tensor is aligned."""
+    ordered = sorted(tensors.items(), key=lambda item: -DTYPES[item[1].dtype].itemsize)
+    return SafetensorsWriter(path, build_header(dict(ordered)))
+
+
 def create_sharded_files(
     folder: Path, tensors: dict[str, TensorSpec], max_shard_bytes: int
 ) -> tuple[dict[str, SafetensorsWriter], list[str]]:
@@ -330,7 +347,7 @@ def create_sharded_files(
         names = [SAFETENSORS_NAME]
     writers: dict[str, SafetensorsWriter] = {}
     for file, shard in zip(names, shards, strict=True):
-        writers.update(dict.fromkeys(shard, SafetensorsWriter(folder / file, build_header(shard))))
+        writers.update(dict.fromkeys(shard, create_file(folder / file, shard)))
     if count > 1:
         weight_map = {name: writer.path.name for name, writer in sorted(writers.items())}
         index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
@@ -346,8 +363,10 @@ __all__ = [
     "StoredTensor",
     "TensorSpec",
     "build_header",
+    "create_file",
     "create_sharded_files",
     "find_weight_files",
+    "inspect_folder",
     "inspect_weight_files",
     "open_weight_file",
     "parse_size",

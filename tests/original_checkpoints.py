@@ -221,3 +221,19 @@ def write_siglip(folder: Path, weights: dict[str, torch.Tensor], whole: bool = T
     (folder / "config.json").write_text(json.dumps(config))
     save_file(tower, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def original_decoder_names() -> list[str]:
+    """Names of the weights of the original's `dpt_module`, without everything up to it."""
+    scratch, both = "depth_head.scratch.", ("weight", "bias")
+    names = [f"camera_pose_embedding.{level}" for level in range(4)]
+    names += [f"{scratch}layer{level}_rn.weight" for level in range(1, 5)]
+    modules = [f"feature_projector.{layer}" for layer in (0, 2, 3)] + ["depth_head.norm"]
+    modules += [f"depth_head.projects.{level}" for level in range(4)]
+    modules += [f"depth_head.resize_layers.{level}" for level in (0, 1, 3)]
+    modules += [f"{scratch}output_conv1", f"{scratch}output_conv2.0", f"{scratch}output_conv2.2"]
+    for block in range(1, 5):
+        units = (2,) if block == 4 else (1, 2)
+        modules.append(f"{scratch}refinenet{block}.out_conv")
+        modules += [f"{scratch}refinenet{block}.resConfUnit{unit}.conv{conv}" for unit in units for conv in (1, 2)]
+    return names + [f"{module}.{kind}" for module in modules for kind in both]

@@ -9,6 +9,7 @@ from modeling_ide3d.auxiliary.modeling_ide3d_geometry import (
     IDE3DForConditionalGenerationWithGeometry,
     IDE3DGeometryOutputWithPast,
 )
+from modeling_ide3d.auxiliary.original_geometry import load_converted_for_training, read_original_geometry
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
 
 __all__ = [
@@ -19,4 +20,6 @@ __all__ = [
     "IDE3DGeometryOutputWithPast",
     "TeacherProjector",
     "TeacherProjectorConfig",
+    "load_converted_for_training",
+    "read_original_geometry",
 ]

@@ -91,17 +91,20 @@ class GeometricValidatorConfig(PreTrainedConfig):
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, torch.Tensor], **overrides) -> "GeometricValidatorConfig":
-        """Widths of given weights; what shapes do not tell (patch size, layers, strides) comes from the arguments."""
+        """Widths of given weights, which must be whole; what shapes do not tell comes from the arguments."""
         weights = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
-        hidden, vision = weights["decoder.projection.0.weight"]
-        widths = {
-            "vision_hidden_size": vision,
-            "projection_hidden_size": hidden,
-            "projection_size": weights["decoder.projection.2.weight"][0],
-            "features": weights["decoder.head.level_convs.0.weight"][0],
-            "out_channels": tuple(weights[f"decoder.head.projections.{i}.weight"][0] for i in range(NUM_LEVELS)),
-            "head_features": weights["decoder.head.pixel_conv.weight"][0],
-        }
+        try:
+            hidden, vision = weights["decoder.projection.0.weight"]
+            widths = {
+                "vision_hidden_size": vision,
+                "projection_hidden_size": hidden,
+                "projection_size": weights["decoder.projection.2.weight"][0],
+                "features": weights["decoder.head.level_convs.0.weight"][0],
+                "out_channels": tuple(weights[f"decoder.head.projections.{i}.weight"][0] for i in range(NUM_LEVELS)),
+                "head_features": weights["decoder.head.pixel_conv.weight"][0],
+            }
+        except KeyError as error:
+            raise ValueError(f"The weights lack {error}, which tells a width of the decoder.") from error
         return cls(**{**widths, **overrides})
 
     def validate_architecture(self):

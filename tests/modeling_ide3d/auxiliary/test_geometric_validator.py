@@ -1,6 +1,7 @@
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from original_checkpoints import original_decoder_names
 from transformers import SiglipVisionConfig
 
 from modeling_ide3d.auxiliary import (
@@ -237,7 +238,7 @@ def test_wrong_features_are_named():
 
 
 def test_original_names_cover_every_weight():
-    names = {name: rename_original_key(name) for name in _original_names()}
+    names = {name: rename_original_key(name) for name in original_decoder_names()}
     assert set(names.values()) == set(build().state_dict())
     with pytest.raises(ValueError, match="not a weight of the original dpt_module"):
         rename_original_key("model.dpt_module.depth_head.scratch.output_conv3.weight")
@@ -247,18 +248,3 @@ def test_original_pose_embeddings_are_turned():
     stored = torch.arange(16.0 * 3).reshape(16, 3)
     converted = convert_original_state_dict({"model.dpt_module.camera_pose_embedding.2": stored})
     torch.testing.assert_close(converted["relative_pose_embedding.2.weight"], stored.T)
-
-
-def _original_names() -> list[str]:
-    head, both = "depth_head.scratch.", ("weight", "bias")
-    names = [f"camera_pose_embedding.{level}" for level in range(4)]
-    names += [f"{head}layer{level}_rn.weight" for level in range(1, 5)]
-    modules = [f"feature_projector.{layer}" for layer in (0, 2, 3)] + ["depth_head.norm"]
-    modules += [f"depth_head.projects.{level}" for level in range(4)]
-    modules += [f"depth_head.resize_layers.{level}" for level in (0, 1, 3)]
-    modules += [f"{head}output_conv1", f"{head}output_conv2.0", f"{head}output_conv2.2"]
-    for block in range(1, 5):
-        units = (2,) if block == 4 else (1, 2)
-        modules.append(f"{head}refinenet{block}.out_conv")
-        modules += [f"{head}refinenet{block}.resConfUnit{unit}.conv{conv}" for unit in units for conv in (1, 2)]
-    return names + [f"{module}.{kind}" for module in modules for kind in both]
