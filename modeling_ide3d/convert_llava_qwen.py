@@ -99,25 +99,17 @@ def convert_checkpoint(
     source, target = Path(source_dir), Path(target_dir)
     shard_bytes = parse_size(max_shard_size)
     with staged_folder(target) as staging:
-        original = read_original_config(source)
-        stored = inspect_folder(source)
-        rows = _count_rows(stored, source)
-        family = identify_family(original, stored, rows)
-        report = ConversionReport(target, family, rows)
-        report.notes += check_position_encoding(original, stored, family, ignore_position_encoding)
-        if rows != original.get("vocab_size"):
-            report.notes.append(
-                f"config.json says vocab_size {original.get('vocab_size')}, the embedding has {rows} rows; the rows "
-                "count."
-            )
+        original, stored = read_original_config(source), inspect_folder(source)
+        report = _start_report(source, target, original, stored, ignore_position_encoding)
         stored |= _find_tower(stored, original, vision_tower, report)
         if vision_config is None and vision_tower is not None:
             vision_config = read_tower_config(Path(vision_tower))
 
         tokenizer = load_tokenizer(source, staging)
         report.has_tokenizer = tokenizer is not None
-        report.token_ids, report.added_embedding_rows = choose_token_ids(original, rows, tokenizer)
-        config = build_config(original, report.token_ids, rows + report.added_embedding_rows, vision_config)
+        report.token_ids, report.added_embedding_rows = choose_token_ids(original, report.embedding_rows, tokenizer)
+        rows = report.embedding_rows + report.added_embedding_rows
+        config = build_config(original, report.token_ids, rows, vision_config)
         model = _build_on_meta(config)
         wanted = _list_weights(model)
         assign_weights(stored, wanted, config.vision_config.num_hidden_layers, original, report)
@@ -130,13 +122,27 @@ def convert_checkpoint(
     return report
 
 
-def _count_rows(stored: dict[str, StoredTensor], source: Path) -> int:
+def _start_report(
+    source: Path,
+    target: Path,
+    original: dict[str, Any],
+    stored: dict[str, StoredTensor],
+    ignore_position_encoding: bool,
+) -> ConversionReport:
+    """A report that says whose checkpoint this is; refuses what this model cannot compute."""
     if ORIGINAL_EMBEDDING not in stored:
         raise ValueError(
             f"The weights in {source} lack {ORIGINAL_EMBEDDING}. Expected a whole checkpoint in the layout of "
             "LLaVA-Video-Qwen2; merge a LoRA adapter into its base model first."
         )
-    return stored[ORIGINAL_EMBEDDING].spec.shape[0]
+    rows = stored[ORIGINAL_EMBEDDING].spec.shape[0]
+    report = ConversionReport(target, identify_family(original, stored, rows), rows)
+    report.notes += check_position_encoding(original, stored, report.family, ignore_position_encoding)
+    if rows != original.get("vocab_size"):
+        report.notes.append(
+            f"config.json says vocab_size {original.get('vocab_size')}, the embedding has {rows} rows; the rows count."
+        )
+    return report
 
 
 def _find_tower(
@@ -255,7 +261,7 @@ def _read_with_rows(opened: SafetensorsFile | PickledFile, tensor: StoredTensor,
     rows, width = tensor.spec.shape
     row_bytes = tensor.spec.nbytes // rows
     total = torch.zeros(width, dtype=torch.float64)
-    for chunk in opened.read(tensor.name, chunk_bytes=max(2**20 // row_bytes, 1) * row_bytes):
+    for chunk in opened.read(tensor.name, chunk_bytes=max(2**17 // row_bytes, 1) * row_bytes):
         part = torch.frombuffer(bytearray(chunk), dtype=DTYPES[tensor.spec.dtype])
         total += part.view(-1, width).sum(0, dtype=torch.float64)
         yield chunk

@@ -95,6 +95,7 @@ SUPPORTED_SETTINGS = {
     "mm_spatial_pool_mode": ("bilinear", "bilinear"),
     "mm_vision_select_feature": ("patch", "patch"),
     "mm_resampler_type": (None, None),
+    "add_faster_video": (False, False),
 }
 
 
@@ -274,6 +275,7 @@ def write_settings(source: Path, folder: Path, config: IDE3DConfig, tokenizer: P
     """Write config, generation config and, where there is a tokenizer, tokenizer, chat template and processor."""
     config.save_pretrained(folder)
     if (source / GENERATION_CONFIG_NAME).is_file():
+        _read_json(source / GENERATION_CONFIG_NAME)
         shutil.copy(source / GENERATION_CONFIG_NAME, folder)
     else:
         text = config.text_config

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 
 SAFETENSORS_NAME = "model.safetensors"
 PICKLE_NAME = "pytorch_model.bin"
-CHUNK_BYTES = 2**22
+CHUNK_BYTES = 2**20
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 DTYPES = {  # as safetensors spells them
     "F64": torch.float64,

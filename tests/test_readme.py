@@ -28,7 +28,8 @@ ASK, POINT, TRAIN, OWN_DATA, CONVERTED = PYTHON
 EXPORT, VIDEO, SCENE = "outputs/demo/export", "room.mp4", "scans/scene0000_00"
 # Where the names of the paper table are looked for.
 MODULES = """
-    modeling_ide3d modeling_ide3d.auxiliary modeling_ide3d.convert_llava_qwen modeling_ide3d.grounding_ide3d
+    modeling_ide3d modeling_ide3d.auxiliary modeling_ide3d.convert_llava_qwen modeling_ide3d.restore_llava_qwen
+    modeling_ide3d.grounding_ide3d
     processing processing.regions trainer trainer.geometry trainer.geometry_criterion trainer.losses
 """.split()
 

@@ -281,6 +281,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path, weights, monkeypatch):
         ("mm_newline_position", ...),
         ("mm_spatial_pool_mode", "average"),
         ("mm_projector_type", "linear"),
+        ("add_faster_video", True),
         ("ground_head_type", "score"),
         ("ground_token_ids", [297, 298]),
     ],

@@ -243,6 +243,7 @@ def test_pickled_shards_of_every_age_are_read(tmp_path, model, weights, legacy, 
     [
         ("config.json", "[]", r"config\.json must hold a JSON object"),
         ("config.json", "{", r"config\.json is not valid JSON"),
+        ("generation_config.json", "?", r"generation_config\.json is not valid JSON"),
         ("tokenizer.json", '{"version": ', r"tokenizer\.json is not valid JSON"),
         ("model.safetensors.index.json", '{"weight_map": []}', r"index\.json is not a valid weight index"),
         ("model.safetensors.index.json", '{"weight_map": {"a": "../a.safetensors"}}', "its own folder"),

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
-from modeling_ide3d.auxiliary import GeometricValidator, GeometricValidatorConfig
-from modeling_ide3d.auxiliary.geometric_validator import convert_original_state_dict
+from modeling_ide3d.auxiliary import load_converted_for_training
 from modeling_ide3d.convert_llava_qwen import ConversionReport, convert_checkpoint
+from modeling_ide3d.restore_llava_qwen import restore_checkpoint
 from processing.regions import TokenGrid, regions_from_boxes_3d
 from trainer.losses import RegionContrastLoss
 
@@ -198,15 +198,16 @@ def test_greedy_tokens(converted):
     assert generated[0, prompt.shape[1] :].tolist() == expected
 
 
+def test_the_original_layout_comes_back_byte_for_byte(converted, golden_path, tmp_path):
+    restore_checkpoint(converted.report.target_dir, tmp_path / "restored")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "restored" / name).read_bytes() == golden_path(f"{FOLDER}/{name}").read_bytes()
+
+
 def test_depth_from_the_tower_with_the_weights_kept_aside(converted):
     tensors, vision = converted.tensors, converted.config.vision_config
-    aside = load_file(converted.report.target_dir / converted.report.training_only_file)
-    weights = convert_original_state_dict({key: value for key, value in aside.items() if ".dpt_module." in key})
-    config = GeometricValidatorConfig.from_state_dict(
-        weights, patch_size=vision.patch_size, layer_indices=(0, 1, 2, vision.num_hidden_layers)
-    )
-    validator = GeometricValidator(config)
-    validator.load_state_dict(weights, strict=True)
+    model = load_converted_for_training(converted.report.target_dir, layer_indices=(0, 1, 2, vision.num_hidden_layers))
+    validator, config = model.geometric_validator.eval(), model.geometric_validator.config
     with torch.no_grad():
         states = converted.model.get_video_features(
             converted.pixel_values_videos, output_hidden_states=True, return_dict=True
