@@ -44,10 +44,12 @@ def pool_regions(frame_features: torch.Tensor, region_masks: torch.Tensor) -> tu
         `tuple[torch.Tensor, torch.Tensor]`: Features of shape `(batch_size, num_regions, hidden_size)`, zero for an
         empty region, and whether a region is empty, of shape `(batch_size, num_regions)`.
     """
-    masks = region_masks.flatten(2).to(frame_features.dtype)
-    tokens = region_masks.flatten(2).sum(-1)
-    features = torch.bmm(masks, frame_features.flatten(1, 3))
-    return features / tokens.clamp(min=1).unsqueeze(-1).to(features.dtype), tokens == 0
+    masks = region_masks.flatten(2)
+    tokens = masks.sum(-1)
+    # Thousands of tokens are added up: half precision would overflow, or lose the last digits of sum and count.
+    with torch.autocast(frame_features.device.type, enabled=False):
+        features = torch.bmm(masks.float(), frame_features.flatten(1, 3).float())
+    return (features / tokens.clamp(min=1).unsqueeze(-1)).to(frame_features.dtype), tokens == 0
 
 
 def complete_region_valid(region_masks: torch.Tensor, region_valid: torch.Tensor | None) -> torch.Tensor:

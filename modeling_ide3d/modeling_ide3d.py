@@ -335,8 +335,9 @@ class IDE3DModel(IDE3DPreTrainedModel):
             "region_masks mark cells of frames that their sample does not have.",
         )
         tokens_per_frame = features.shape[2] * features.shape[3]
-        mean = features.sum((1, 2, 3)) / (frame_counts * tokens_per_frame).clamp(min=1).unsqueeze(-1).to(features)
-        return *pool_regions(features, masks), mean
+        total = features.sum((1, 2, 3), dtype=torch.float32)
+        mean = total / (frame_counts * tokens_per_frame).clamp(min=1).unsqueeze(-1).to(total)
+        return *pool_regions(features, masks), mean.to(features.dtype)
 
     def _replace_references(
         self,

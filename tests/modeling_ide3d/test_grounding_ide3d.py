@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_ide3d.grounding_ide3d import (
     GroundingHead,
@@ -42,6 +43,51 @@ def test_pooled_feature_is_the_mean_of_the_marked_tokens():
     torch.testing.assert_close(pooled[1, 1], features[1].flatten(0, 2).mean(0))
     assert empty.tolist() == [[False, True], [False, False]]
     assert (pooled[0, 1] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_pooling_of_a_large_region_keeps_the_precision_of_its_type(dtype):
+    """6,272 tokens a video: their sum exceeds half precision, and so does the number of tokens."""
+    generator = torch.Generator().manual_seed(0)
+    features = (20 + torch.rand(1, 32, 14, 14, 3, generator=generator)).to(dtype)
+    masks = torch.rand(1, 2, 32, 14, 14, generator=generator) < 0.7
+    pooled, _ = pool_regions(features, masks)
+    assert pooled.dtype == dtype
+    for region in range(2):
+        expected = features[0].double()[masks[0, region]].mean(0).to(dtype)
+        torch.testing.assert_close(pooled[0, region], expected, atol=0, rtol=0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside, _ = pool_regions(features, masks)
+    torch.testing.assert_close(inside, pooled, atol=0, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_scores_are_close_and_finite(tiny_model, tiny_inputs, dtype):
+    """Videos of different length, regions of different number, one of them empty, one sample without any."""
+    inputs = ask(tiny_inputs, [1], [3, "text"], ["text", 2], regions=[2, 3, 0])
+    inputs["region_masks"][0, 0] = False
+    expected = tiny_model.ground(**inputs)
+    low = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
+    scores = tiny_model.to(dtype).ground(**low)
+    assert scores.dtype == torch.float32
+    assert torch.equal(scores.isneginf(), expected.isneginf())
+    real = ~expected.isneginf()
+    torch.testing.assert_close(scores[real], expected[real], atol=0.1, rtol=0)
+
+
+@torch.no_grad()
+def test_fallback_to_the_mean_of_a_long_video_does_not_overflow(make_tiny_model, tiny_config):
+    config = tiny_config(spatial_pool_stride=1)
+    model = make_tiny_model(config).half()
+    rows, cols = config.token_grid
+    tokens = torch.full((24 * rows * (cols + 1), config.text_config.hidden_size), 200.0, dtype=torch.float16)
+    masks = torch.zeros(1, 1, 24, rows, cols, dtype=torch.bool)
+    encoded = {"video": BaseModelOutputWithPooling(pooler_output=[tokens])}
+    ids = torch.full((1, len(tokens)), config.video_token_id)
+    _, empty, mean = model.model.get_region_features(ids, encoded, masks)
+    assert empty.all()
+    torch.testing.assert_close(mean, torch.full_like(mean, 200.0))
 
 
 def test_frames_are_gathered_without_newlines_and_in_order_of_the_samples():
