@@ -135,7 +135,13 @@ def _start_report(
             f"The weights in {source} lack {ORIGINAL_EMBEDDING}. Expected a whole checkpoint in the layout of "
             "LLaVA-Video-Qwen2; merge a LoRA adapter into its base model first."
         )
-    rows = stored[ORIGINAL_EMBEDDING].spec.shape[0]
+    embedding = stored[ORIGINAL_EMBEDDING].spec
+    if len(embedding.shape) != 2 or not DTYPES[embedding.dtype].is_floating_point:
+        raise ValueError(
+            f"{ORIGINAL_EMBEDDING} in {source} must be a floating-point matrix, got {embedding}. Quantised "
+            "checkpoints cannot be converted."
+        )
+    rows = embedding.shape[0]
     report = ConversionReport(target, identify_family(original, stored, rows), rows)
     report.notes += check_position_encoding(original, stored, report.family, ignore_position_encoding)
     if rows != original.get("vocab_size"):
@@ -205,8 +211,6 @@ def _write_weights(
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     embedding = stored[ORIGINAL_EMBEDDING]
     dtype = DTYPES[embedding.spec.dtype]
-    if not dtype.is_floating_point:
-        raise ValueError(f"{embedding.name} in {embedding.file} must be a floating-point tensor, got {dtype}.")
     names = [*report.converted.items(), *((None, name) for name in report.newly_initialized)]
     outputs = {
         name: TensorSpec((stored[key] if key else embedding).spec.dtype, tuple(wanted[name])) for key, name in names
@@ -222,7 +226,7 @@ def _write_weights(
         places |= _create_aside(folder / UNUSED_FILE, unused, stored)
     for file in tqdm(sorted({tensor.file for tensor in stored.values()}), desc="Converting", unit="file", delay=2):
         inside = {key: tensor for key, tensor in stored.items() if tensor.file == file and key in places}
-        _copy_file(open_weight_file(file), inside, places, report.added_embedding_rows)
+        _copy_file(open_weight_file(file), inside, places, report)
     for name, tensor in _initialize(model, report.newly_initialized).items():
         writers[name].write(name, [tensor.to(dtype).contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()])
     model.config.dtype = str(dtype).removeprefix("torch.")
@@ -237,11 +241,12 @@ def _copy_file(
     opened: SafetensorsFile | PickledFile,
     tensors: dict[str, StoredTensor],
     places: dict[str, tuple[SafetensorsWriter, str]],
-    added_embedding_rows: int,
+    report: ConversionReport,
 ) -> None:
     for key, tensor in tensors.items():
         writer, name = places[key]
-        writer.write(name, _read_with_rows(opened, tensor, added_embedding_rows if name in EMBEDDINGS else 0))
+        added_rows = report.added_embedding_rows if report.converted.get(key) in EMBEDDINGS else 0
+        writer.write(name, _read_with_rows(opened, tensor, added_rows))
 
 
 def _create_aside(

@@ -171,7 +171,7 @@ class PickledFile:
 
     def read(self, name: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """Values of a tensor, piece by piece."""
-        values = self._content[name].contiguous().reshape(-1).view(torch.uint8)
+        values = self._content[name].detach().contiguous().reshape(-1).view(torch.uint8)
         for chunk in values.split(chunk_bytes):
             yield chunk.numpy().tobytes()
 

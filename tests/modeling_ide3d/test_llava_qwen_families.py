@@ -229,6 +229,7 @@ def test_pickle_of_anything_else_is_refused(tmp_path, content, message):
 def test_pickled_shards_of_every_age_are_read(tmp_path, model, weights, legacy, dtype):
     weights = {key: tensor.to(dtype) for key, tensor in weights.items()}
     weights["lm_head.weight"] = weights["lm_head.weight"].T.contiguous().T  # as a view may be stored
+    weights["model.norm.weight"] = torch.nn.Parameter(weights["model.norm.weight"])
     source = write_pickled_source(tmp_path / "source", weights, shards=2)
     if legacy:
         for file in source.glob("*.bin"):
@@ -263,6 +264,13 @@ def test_types_that_nothing_here_knows_are_named(tmp_path, weights):
     source = write_source(tmp_path / "source", weights)
     save_file({"model.norm.weight": torch.zeros(8).to(torch.float8_e4m3fn)}, source / "model.safetensors")
     with pytest.raises(ValueError, match=r"model\.safetensors holds tensors of type .*F8_E4M3"):
+        convert_checkpoint(source, tmp_path / "target")
+
+
+@pytest.mark.parametrize("embedding", [torch.zeros(300, 24, dtype=torch.int8), torch.zeros(300)])
+def test_strange_embeddings_are_refused(tmp_path, weights, embedding):
+    source = write_source(tmp_path / "source", {**weights, EMBEDDINGS[0]: embedding})
+    with pytest.raises(ValueError, match=r"model\.embed_tokens\.weight in .*must be a floating-point matrix"):
         convert_checkpoint(source, tmp_path / "target")
 
 

@@ -97,9 +97,13 @@ def test_separate_tower_stays_separate(tmp_path, weights):
     assert_same_files(source, round_trip(source, vision_tower=siglip))
 
 
-def test_tied_head_comes_back(tmp_path):
-    source = write_source(tmp_path / "source", original_weights(build_model(tie=True)), tie_word_embeddings=True)
+@pytest.mark.parametrize("ground", [298, 301])
+def test_tied_head_comes_back(tmp_path, ground):
+    """Also where the embedding grows: the copy of it that is put aside does not."""
+    weights = original_weights(build_model(tie=True))
+    source = write_source(tmp_path / "source", weights, tie_word_embeddings=True, ground_token_ids=[ground])
     assert_same_files(source, round_trip(source))
+    assert load_converted(tmp_path / "converted").lm_head.weight.shape[0] == max(300, ground + 1)
 
 
 def test_header_of_another_writer_comes_back(tmp_path, weights):
