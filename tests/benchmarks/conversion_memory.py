@@ -6,6 +6,7 @@ take before the work begins is measured too and subtracted. Linux only.
 """
 
 import argparse
+import filecmp
 import json
 import logging
 import subprocess
@@ -137,6 +138,19 @@ def measure(kind: str, source: Path, target: Path) -> tuple[int, int]:
     return before, peak
 
 
+def count_equal_files(first: Path, second: Path) -> tuple[int, int]:
+    """Files of `first` that came back, byte for byte, pickled ones tensor by tensor; and how many there are."""
+    equal = 0
+    for path in first.iterdir():
+        if path.suffix == ".bin":
+            before, after = (torch.load(folder / path.name, mmap=True) for folder in (first, second))
+            same_names = list(before) == list(after)
+            equal += same_names and all(torch.equal(before[name], after[name]) for name in before)
+        else:
+            equal += filecmp.cmp(path, second / path.name, shallow=False)
+    return equal, len(list(first.iterdir()))
+
+
 def main() -> None:
     """Entry point of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -144,19 +158,24 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logger.info(f"{'':24}{'largest shard':>15}{'imports':>10}{'peak':>10}{'added':>10}{'added / shard':>15}")
-    for pickled in (False, True):
+    for kind in (".safetensors", ".bin"):
         with tempfile.TemporaryDirectory(dir=options.folder) as name:
-            folder = Path(name)
-            shard = write_checkpoint(folder / "original", options.hidden_size, pickled=pickled)
-            for kind, source, target in (
-                ("convert", folder / "original", folder / "converted"),
-                ("restore", folder / "converted", folder / "restored"),
-            ):
-                before, peak = measure(kind, source, target)
+            original, converted, restored = (Path(name, part) for part in ("original", "converted", "restored"))
+            shard = write_checkpoint(original, options.hidden_size, pickled=kind == ".bin")
+            logger.info(
+                f"\n{kind:24}{'largest shard':>15}{'imports':>10}{'peak':>10}{'added':>10}{'added / shard':>15}"
+            )
+            for step, source, target in (("convert", original, converted), ("restore", converted, restored)):
+                before, peak = measure(step, source, target)
                 figures = "".join(f"{value / 1e6:>7.0f} MB" for value in (before, peak, peak - before))
-                label = f"{kind} {'.bin' if pickled else '.safetensors'}"
-                logger.info(f"{label:24}{shard / 1e6:>12.0f} MB{figures}{(peak - before) / shard:>15.2f}")
+                logger.info(f"{step:24}{shard / 1e6:>12.0f} MB{figures}{(peak - before) / shard:>15.2f}")
+            report = json.loads((converted / "conversion_report.json").read_text())
+            fates = {
+                fate: len(report[fate]) for fate in ("converted", "training_only", "dropped", "newly_initialized")
+            }
+            rows = f"{report['embedding_rows']} rows, {report['added_embedding_rows']} added"
+            logger.info(f"report: {report['family']}, {rows}, weights {fates}")
+            logger.info("files that came back: %d of %d", *count_equal_files(original, restored))
 
 
 if __name__ == "__main__":
