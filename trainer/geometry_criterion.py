@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from trainer.geometry import FramePairs, covisibility_mask, select_frame_pairs
 from trainer.losses import CrossViewDepthLoss, DepthRegressionLoss, FeatureDistillationLoss, RegionContrastLoss
+from trainer.losses.blocks import graph_zero
 from trainer.losses.depth_regression import MIN_VALID_PIXELS
 
 
@@ -85,7 +86,7 @@ class GeometryCriterion(nn.Module):
         if "depth" in targets:
             depth, pairs = targets["depth"], targets.get("pairs")
             if "loss_depth" in self.terms:
-                terms["loss_depth"] = self.depth_loss(outputs.depth, outputs.depth_confidence, depth)
+                terms["loss_depth"] = self._compare_depth(outputs.depth, outputs.depth_confidence, depth)
             # Official: too few measured pixels in the batch turn the terms of the pairs off too.
             enough = self.protocol == "clean" or self.depth_loss.count_valid_pixels(depth) >= MIN_VALID_PIXELS
             if pairs is not None and len(pairs) and enough:
@@ -96,6 +97,46 @@ class GeometryCriterion(nn.Module):
                 if "loss_overlap_depth" in self.terms:
                     terms["loss_overlap_depth"] = self.cross_view_loss(pairs.gather_target(outputs.depth), *arguments)
         return terms
+
+    def _compare_depth(self, predicted_depth: Tensor, confidence: Tensor, depth: Tensor) -> Tensor:
+        """Depth term: of the batch as a whole in "paper"; in "clean" of each video, weighted by its valid pixels.
+
+        The tail that the loss cuts and its least number of pixels are then those of a video, so that the term does
+        not depend on which videos share a batch.
+        """
+        if self.protocol == "paper":
+            return self.depth_loss(predicted_depth, confidence, depth)
+        counts = self._count_depth(depth)
+        used = counts.nonzero().flatten().tolist()
+        if not used:
+            return graph_zero(predicted_depth, confidence)
+        losses = [self.depth_loss(predicted_depth[[i]], confidence[[i]], depth[[i]]) for i in used]
+        return (torch.stack(losses) * counts[used]).sum() / counts.sum()
+
+    def _count_depth(self, depth: Tensor) -> Tensor:
+        """Valid pixels (videos,), 0 where a video has too few of them; those of the batch, (1,), in "paper"."""
+        total = self.depth_loss.count_valid_pixels(depth)  # says which frame is broken
+        counts = depth.new_tensor([total]) if self.protocol == "paper" else (depth > 0).flatten(1).sum(1).float()
+        return torch.where(counts >= MIN_VALID_PIXELS, counts, 0.0)
+
+    @torch.no_grad()
+    def count(self, targets: Mapping[str, Any]) -> dict[str, Tensor]:
+        """What each term is a mean over: pixels, pairs by weight, tokens, samples; scalars, float32.
+
+        The mean of two batches is the mean of their terms, weighted by these; only in "clean" exactly so.
+        """
+        counts = {}
+        if "region_targets" in targets:
+            counts["loss_grounding"] = targets["region_targets"].any(-1).sum()
+        if "teacher_features" in targets:
+            counts["loss_distillation"] = (targets["teacher_features"].abs().amax(-1) > 0).sum()
+        if "depth" in targets:
+            depth, pairs = targets["depth"], targets.get("pairs")
+            counts["loss_depth"] = enough = self._count_depth(depth).sum()
+            if pairs is not None and len(pairs) and (self.protocol == "clean" or enough):
+                used = self.cross_view_loss.count_pairs(pairs.gather_target(depth), pairs.covisible, pairs.weight)
+                counts["loss_cross_view_depth"] = counts["loss_overlap_depth"] = used
+        return {name: count.float() for name, count in counts.items() if name in self.terms}
 
     def losses(self) -> dict[str, nn.Module]:
         """The losses by the name of their term, e.g. for the citations of a model card."""

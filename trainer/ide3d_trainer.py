@@ -1,27 +1,37 @@
 """Trainer that weighs, sums and logs the loss terms, and keeps the training-only heads beside the checkpoints."""
 
+import contextlib
 import logging
 import math
+import shutil
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
+from transformers.utils import is_peft_available
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry, IDE3DGeometryOutputWithPast
 from trainer.geometry_criterion import GeometryCriterion
+from trainer.model_parts import compute_gradient_norms, freeze_parts, split_groups
+from trainer.step_statistics import DEPTH_FIGURES, TASK_FIGURES, RunningMeans, measure_depth, measure_tasks
 from trainer.training_arguments import IDE3DTrainingArguments
+
+if is_peft_available():
+    import peft
 
 logger = logging.getLogger(__name__)
 
 GEOMETRY_WEIGHTS = "geometry_modules.safetensors"
-PARTS = {"vision": ("model.vision_tower.",), "geometry": ("geometric_validator.", "teacher_projector.")}
+INCOMPLETE = "incomplete"  # folder of a run that a checkpoint is written in before it is moved to its place
 
 
 class _IdleHeads(TrainerCallback):
@@ -58,22 +68,64 @@ class IDE3DTrainer(Trainer):
     args: IDE3DTrainingArguments
 
     def __init__(self, model: nn.Module, args: IDE3DTrainingArguments, **kwargs: Any):
-        if not isinstance(model, IDE3DForConditionalGenerationWithGeometry):
-            raise TypeError(
-                f"IDE3DTrainer trains IDE3DForConditionalGenerationWithGeometry, got {type(model).__name__}. For the "
-                "inference model alone, use transformers.Trainer."
-            )
-        model.criterion = GeometryCriterion(
+        self._core = _find_training_model(model)
+        self._core.criterion = GeometryCriterion(
             protocol=args.protocol,
             pair_mode=args.pair_mode,
             neighbor_range=args.neighbor_range,
-            grounding_temperature=model.config.grounding_temperature,
+            grounding_temperature=self._core.config.grounding_temperature,
         )
+        if self._core is not model:
+            # PEFT freezes all but its adapters; heads that no adapter file will hold are trained as they are.
+            for parameter in self._core.geometry_parameters():
+                parameter.requires_grad_(True)
+        freeze_parts(self._core, args.frozen_parts)
         super().__init__(model=model, args=args, **kwargs)
-        self.add_callback(_IdleHeads(model))
-        # One row a term, (sum, weight): fixed, so that all processes reduce the same shape.
-        self._term_names = ("loss_language", *args.loss_weights)
-        self._term_sums: dict[str, Tensor] = {}
+        self._check_processes()
+        self._core.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self.add_callback(_IdleHeads(self._core))
+        names = ("loss_language", *args.loss_weights, *DEPTH_FIGURES)
+        self._means = {
+            "train": RunningMeans((*names, "valid_pixels")),
+            "eval": RunningMeans((*names, *TASK_FIGURES)),
+        }
+        self._step_counts: dict[str, Tensor] | None = None
+        self._gradient_norms: dict[str, Tensor] = {}
+        self._staging: Path | None = None
+
+    def _check_processes(self) -> None:
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"One process sees {self.args.n_gpu} GPUs, and Trainer would copy the model to all of them without "
+                "splitting the targets. Start one process a GPU: `accelerate launch` or `torchrun`."
+            )
+        if self.args.fsdp and self.accelerator.distributed_type != DistributedType.FSDP:
+            raise ValueError(
+                f"fsdp is set, but accelerate trains with {self.accelerator.distributed_type.value}, which shards "
+                "nothing. FSDP needs several processes, each with its own accelerator, and use_cpu=False."
+            )
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor | int | None]:
+        """The batches of an optimizer step, with their targets, and the number of answer tokens in all of them.
+
+        What the other terms are means over is counted here too, over all batches and processes, before the first
+        forward pass.
+        """
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._want_terms(is_training=True)
+        names = list(self.args.loss_weights)
+        counts = torch.zeros(len(names), device=device)
+        for index, batch in enumerate(batches):
+            batch = self._prepare_inputs(batch)
+            targets = self._core.build_targets(**batch)
+            batches[index] = {**batch, "targets": targets}
+            for name, count in self._core.criterion.count(targets.tensors).items():
+                counts[names.index(name)] += count
+        counts = self.accelerator.gather(counts.unsqueeze(0)).sum(0)
+        self._step_counts = dict(zip(names, counts, strict=True))
+        return batches, num_items
 
     def compute_loss(
         self,
@@ -84,47 +136,63 @@ class IDE3DTrainer(Trainer):
     ) -> Tensor | tuple[Tensor, Any]:
         """Language loss plus weighted terms; see `Trainer.compute_loss` for the contract of `num_items_in_batch`.
 
-        The language loss is a mean over all answer tokens of an optimizer step, however they are spread over
-        accumulated batches and processes. Every other term is a mean over its batch, and the step takes the mean over
-        its batches: accumulation gives the same gradients where the batches hold equally many targets.
+        Every term is a mean over what it was computed on in a whole optimizer step, however that is spread over
+        accumulated batches and processes: answer tokens, measured pixels, frame pairs, visual tokens, samples.
         """
-        weights = self._weights(model.training)
-        self.accelerator.unwrap_model(model).criterion.terms = frozenset(name for name in weights if weights[name])
+        is_training = model.training
+        weights = self._want_terms(is_training)
+        if "targets" not in inputs:
+            inputs = {**inputs, "targets": self._core.build_targets(**inputs)}
+        targets = inputs["targets"].tensors
+        counts = self._core.criterion.count(targets)
+        labels = inputs.get("labels")
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
-        # Terms of weight 0 are zeros that keep their heads in the graph, for processes that wait for gradients.
+        # Terms without a count are zeros that keep their heads in the graph, for processes that wait for gradients.
         terms = {name: outputs[name] for name in weights if outputs.get(name) is not None}
-        auxiliary = sum(weights[name] * term for name, term in terms.items())
-        terms = {name: term for name, term in terms.items() if weights[name]}
-        # With num_items_in_batch the language loss is a share of the accumulated batch; a mean has to become one too.
-        is_share = model.training and num_items_in_batch is not None
-        steps = self.current_gradient_accumulation_steps if model.training else 1
-        language = outputs.loss * steps if is_share else outputs.loss
-        # A batch counts as it does in the loss that is logged: for its part of a step, or for its samples.
-        weight = 1 / steps if model.training else len(inputs["input_ids"])
-        self._record("train" if model.training else "eval", weight, {"loss_language": language, **terms})
-        total = loss + auxiliary / (steps if is_share else 1)
+        figures: dict[str, tuple] = {}
+        if "depth" in targets:
+            figures |= measure_depth(outputs.depth, outputs.depth_confidence, targets["depth"])
+        if is_training:
+            steps, processes = self.current_gradient_accumulation_steps, self.accelerator.num_processes
+            totals = self._step_counts if self._step_counts is not None else counts
+            # Gradients are averaged over the processes: a share of the sum has to be multiplied by their number.
+            terms = {
+                name: term * (counts[name] * processes / totals[name].clamp(min=1)) if name in counts else term
+                for name, term in terms.items()
+            }
+            # With num_items_in_batch the language loss is a share already; otherwise Trainer divides by the steps.
+            is_share = num_items_in_batch is not None
+            auxiliary = sum(weights[name] * term for name, term in terms.items()) * (1 if is_share else steps)
+            figures |= {name: (term.detach(), 1 / steps) for name, term in terms.items() if weights[name]}
+            figures["loss_language"] = (loss.detach() / (1 if is_share else steps), 1 / steps)
+            figures["valid_pixels"] = (counts.get("loss_depth", 0), 1 / (steps * processes))
+            self._means["train"].add(figures, loss.device)
+        else:
+            auxiliary = sum(weights[name] * term for name, term in terms.items())
+            figures |= {name: (terms[name] * count, count) for name, count in counts.items() if name in terms}
+            figures |= measure_tasks(outputs, labels, targets)
+            num_tokens = figures["token_accuracy"][1] if labels is not None else 0
+            figures["loss_language"] = (loss * num_tokens, num_tokens)
+            self._means["eval"].add(figures, loss.device)
+        total = loss + auxiliary
         return (total, outputs) if return_outputs else total
 
-    def _weights(self, is_training: bool) -> dict[str, float]:
-        """Weight of each term now: in training by the schedule, in evaluation in full, so that losses compare."""
-        if not is_training:
-            return self.args.loss_weights
-        return self.args.loss_weights_at(self.state.global_step, self.state.max_steps)
+    def _want_terms(self, is_training: bool) -> dict[str, float]:
+        """Weight of each term now, by the schedule or, in evaluation, in full; the model is told which have one."""
+        weights = self.args.loss_weights
+        if is_training:
+            weights = self.args.loss_weights_at(self.state.global_step, self.state.max_steps)
+        self._core.criterion.terms = frozenset(name for name in weights if weights[name])
+        return weights
 
-    def _record(self, mode: str, weight: float, values: dict[str, Tensor]) -> None:
-        # Detached and summed on the device: no step waits for the host.
-        rows = torch.zeros(len(self._term_names), 2, device=values["loss_language"].device)
-        for row, name in zip(rows, self._term_names, strict=True):
-            if name in values:
-                row[0], row[1] = values[name].detach().float() * weight, weight
-        self._term_sums[mode] = self._term_sums[mode] + rows if mode in self._term_sums else rows
-
-    def _pop_terms(self, mode: str) -> dict[str, float]:
-        """Mean of every term since the last call, over all processes; all of them have to call it."""
-        empty = torch.zeros(len(self._term_names), 2, device=self.args.device)
-        sums = self.accelerator.gather(self._term_sums.pop(mode, empty).unsqueeze(0)).sum(0)
-        pairs = zip(self._term_names, sums.tolist(), strict=True)
-        return {name: round(total / count, 6) for name, (total, count) in pairs if count}
+    def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """See `Trainer.training_step`; takes the gradient norm of each part where the step will be logged."""
+        loss = super().training_step(model, *args, **kwargs)
+        step = self.state.global_step + 1
+        is_logged = self.args.logging_strategy == "steps" and step % self.state.logging_steps == 0
+        if is_logged and self.accelerator.sync_gradients and not self.is_deepspeed_enabled:
+            self._gradient_norms = compute_gradient_norms(self._core)
+        return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the mean of every term since the last log, over all processes.
@@ -133,7 +201,7 @@ class IDE3DTrainer(Trainer):
             FloatingPointError: A term became NaN or Inf; the weights are lost, and training on would hide it.
         """
         if "loss" in logs or "train_loss" in logs:  # the second is the end of the training
-            terms = self._pop_terms("train")
+            terms = self._means["train"].pop(self.accelerator.gather, self.args.device)
             broken = [name for name, value in terms.items() if not math.isfinite(value)]
             if broken:
                 raise FloatingPointError(
@@ -141,17 +209,26 @@ class IDE3DTrainer(Trainer):
                     "rate, clip gradients (max_grad_norm) or look for the sample; then resume from an old checkpoint."
                 )
             if "loss" in logs:
-                logs.update(terms)
+                norms = {f"grad_norm_{part}": norm.item() for part, norm in self._gradient_norms.items()}
+                logs.update({**terms, **norms})
         super().log(logs, start_time)
 
     def evaluation_loop(
         self, dataloader: DataLoader, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
     ) -> EvalLoopOutput:
-        """Evaluate, with every term among the metrics, e.g. `eval_loss_depth` for `metric_for_best_model`."""
-        self._term_sums.pop("eval", None)
+        """Evaluate; every term, depth error and task accuracy is among the metrics.
+
+        Each is a mean over what it was computed on in the whole set, say all measured pixels for `eval_depth_abs_rel`,
+        and `eval_loss` is the weighted sum of the terms: neither depends on how the set is cut into batches.
+        """
+        self._means["eval"].clear()
         output = super().evaluation_loop(dataloader, *args, metric_key_prefix=metric_key_prefix, **kwargs)
-        terms = self._pop_terms("eval")
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in terms.items()})
+        figures = self._means["eval"].pop(self.accelerator.gather, self.args.device)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in figures.items()})
+        if "loss_language" in figures:
+            weights = {"loss_language": 1.0, **self.args.loss_weights}
+            total = sum(weight * figures[name] for name, weight in weights.items() if name in figures)
+            output.metrics[f"{metric_key_prefix}_loss"] = total
         return output
 
     def prediction_step(
@@ -170,28 +247,73 @@ class IDE3DTrainer(Trainer):
         """The optimizer of Trainer, its parameter groups split by part where a part has its own learning rate."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        rates = {"vision": self.args.vision_learning_rate, "geometry": self.args.geometry_learning_rate}
-        rates = {part: rate for part, rate in rates.items() if rate is not None}
+        rates = self.args.learning_rates
         if is_new and rates:
             names = {id(value): name for name, value in (model or self.model).named_parameters()}
-            groups = []
-            for group in optimizer.param_groups:
-                by_part: dict[str | None, list[nn.Parameter]] = {}
-                for parameter in group["params"]:
-                    name = names[id(parameter)].removeprefix("module.")
-                    part = next((part for part in rates if name.startswith(PARTS[part])), None)
-                    by_part.setdefault(part, []).append(parameter)
-                groups += [
-                    {**group, "params": parameters, "lr": rates.get(part, group["lr"])}
-                    for part, parameters in by_part.items()
-                ]
-            optimizer.param_groups[:] = groups
+            optimizer.param_groups[:] = split_groups(optimizer.param_groups, names, rates)
         return optimizer
 
+    def _get_output_dir(self, *args: Any, **kwargs: Any) -> str:
+        return super()._get_output_dir(*args, **kwargs) if self._staging is None else str(self._staging)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self._staging is None:
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write the checkpoint beside its place and move it there when it is whole.
+
+        A run that is killed while it writes leaves no folder that looks like a checkpoint.
+        """
+        run = Path(self._get_output_dir(trial=trial))
+        final = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+        if self.state.best_global_step and (best == final or best.is_dir()):
+            self.state.best_model_checkpoint = str(best)
+        with self._stage(run / INCOMPLETE):
+            try:
+                super()._save_checkpoint(model, trial)
+            except (OSError, RuntimeError, SafetensorError) as error:
+                raise OSError(
+                    f"The checkpoint of step {self.state.global_step} could not be written to {run}: {error}. Earlier "
+                    "checkpoints there are whole; make room and resume from the last."
+                ) from error
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                if final.exists():
+                    final.rename(run / INCOMPLETE / "replaced")
+                (run / INCOMPLETE / final.name).rename(final)
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(run),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        self.accelerator.wait_for_everyone()
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(final))
+
+    @contextlib.contextmanager
+    def _stage(self, folder: Path) -> Iterator[None]:
+        """Everything that is saved in this context goes to a folder that is empty before and gone after."""
+        if self.args.should_save and folder.exists():
+            shutil.rmtree(folder)
+        self.accelerator.wait_for_everyone()
+        self._staging = folder
+        try:
+            yield
+        finally:
+            self._staging = None
+            if self.args.should_save:
+                shutil.rmtree(folder, ignore_errors=True)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        model = self.accelerator.unwrap_model(self.model)
         # Taken first: save_pretrained removes these keys from the dictionary it is given.
-        heads = model.geometry_state_dict(state_dict)
+        gathered = None
+        if state_dict is not None:
+            gathered = {key.removeprefix("base_model.model."): value for key, value in state_dict.items()}
+        heads = self._core.geometry_state_dict(gathered)
         super()._save(output_dir, state_dict)
         if heads and self.args.should_save:
             heads = {key: value.detach().cpu().contiguous() for key, value in heads.items()}
@@ -199,15 +321,16 @@ class IDE3DTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._load_heads(resume_from_checkpoint, self.model if model is None else model)
+        if not self.is_fsdp_enabled:  # its checkpoints hold the training model whole
+            self._load_heads(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        self._load_heads(self.state.best_model_checkpoint, self.model)
+        if not self.is_fsdp_enabled:
+            self._load_heads(self.state.best_model_checkpoint)
 
-    def _load_heads(self, checkpoint: str, model: nn.Module) -> None:
-        target = self.accelerator.unwrap_model(model)
-        if not target.geometry_state_dict():
+    def _load_heads(self, checkpoint: str) -> None:
+        if not self._core.geometry_state_dict():
             return
         path = Path(checkpoint) / GEOMETRY_WEIGHTS
         if not path.is_file():
@@ -219,14 +342,26 @@ class IDE3DTrainer(Trainer):
             heads = load_file(path)
         except SafetensorError as error:
             raise OSError(f"{path} is truncated or no safetensors file ({error}). Copy it again.") from error
-        target.load_geometry_state_dict(heads)
+        self._core.load_geometry_state_dict(heads)
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         # The heads are kept beside the inference weights and loaded after them.
+        heads = self._core.geometry_state_dict()
         load_result.missing_keys[:] = [
-            key for key in load_result.missing_keys if key not in self.model.geometry_state_dict()
+            key for key in load_result.missing_keys if key.removeprefix("base_model.model.") not in heads
         ]
         super()._issue_warnings_after_load(load_result)
+
+
+def _find_training_model(model: nn.Module) -> IDE3DForConditionalGenerationWithGeometry:
+    """The training model itself, or the one that PEFT wrapped."""
+    core = model.get_base_model() if is_peft_available() and isinstance(model, peft.PeftModel) else model
+    if not isinstance(core, IDE3DForConditionalGenerationWithGeometry):
+        raise TypeError(
+            f"IDE3DTrainer trains IDE3DForConditionalGenerationWithGeometry, got {type(core).__name__}. For the "
+            "inference model alone, use transformers.Trainer."
+        )
+    return core
 
 
 __all__ = ["GEOMETRY_WEIGHTS", "IDE3DTrainer"]

@@ -38,8 +38,21 @@ class IDE3DTrainingArguments(TrainingArguments):
     vision_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of the vision tower; default: learning_rate."}
     )
+    projector_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of projector and newline; default: learning_rate."}
+    )
+    language_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the language model; default: learning_rate."}
+    )
+    grounding_learning_rate: float | None = field(
+        default=None, metadata={"help": "Learning rate of the grounding head; default: learning_rate."}
+    )
     geometry_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of validator and teacher projector; default: learning_rate."}
+    )
+    frozen_parts: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Parts that are not trained, of vision, projector, language, grounding, geometry."},
     )
     protocol: Literal["clean", "paper"] = field(
         default="clean",
@@ -67,6 +80,18 @@ class IDE3DTrainingArguments(TrainingArguments):
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
         if self.geometry_decay_type not in ("linear", "cosine"):
             raise ValueError(f"geometry_decay_type must be 'linear' or 'cosine', got {self.geometry_decay_type!r}.")
+
+    @property
+    def learning_rates(self) -> dict[str, float]:
+        """Learning rate of each part that has its own."""
+        rates = {
+            "vision": self.vision_learning_rate,
+            "projector": self.projector_learning_rate,
+            "language": self.language_learning_rate,
+            "grounding": self.grounding_learning_rate,
+            "geometry": self.geometry_learning_rate,
+        }
+        return {part: rate for part, rate in rates.items() if rate is not None}
 
     @property
     def loss_weights(self) -> dict[str, float]:

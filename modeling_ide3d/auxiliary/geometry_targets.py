@@ -1,6 +1,24 @@
 """Privileged targets in the layout of the predictions: by video instead of by sample, on the validator's pixels."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
+
+
+@dataclass(frozen=True)
+class GeometryTargets:
+    """What a batch's predictions are compared with, as `build_targets` of the training model makes it.
+
+    No mapping on purpose: mixed precision casts the floats of a model's arguments to bfloat16, where a depth of 3 m
+    is off by a centimetre and a rotation is none; it does not look into this.
+
+    Shape:
+        tensors: any of `region_targets` (B, regions + 1); `depth` (videos, V, h, w), metres on the validator's pixels;
+            `pairs`, the frame pairs; `teacher_features` (frames, rows, cols, C).
+    """
+
+    tensors: dict[str, Any]
 
 
 def locate_videos(input_ids: torch.LongTensor, video_token_id: int, lengths: list[int]) -> torch.LongTensor:
@@ -138,4 +156,11 @@ def align_to_prediction(
     return depth, intrinsics
 
 
-__all__ = ["align_to_prediction", "check_geometry", "locate_videos", "select_teacher_features", "select_usable_depth"]
+__all__ = [
+    "GeometryTargets",
+    "align_to_prediction",
+    "check_geometry",
+    "locate_videos",
+    "select_teacher_features",
+    "select_usable_depth",
+]

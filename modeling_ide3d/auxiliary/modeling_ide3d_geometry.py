@@ -1,7 +1,6 @@
 """The inference model with its training-only heads in one module, as Trainer, DDP, FSDP and PEFT need it."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -9,12 +8,14 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
+from modeling_ide3d.auxiliary.criterion import HEADS, PAIR_TERMS, Criterion, IDE3DGeometryOutputWithPast
 from modeling_ide3d.auxiliary.geometric_validator import (
     GeometricValidator,
     GeometricValidatorConfig,
     GeometricValidatorOutput,
 )
 from modeling_ide3d.auxiliary.geometry_targets import (
+    GeometryTargets,
     align_to_prediction,
     check_geometry,
     locate_videos,
@@ -25,65 +26,9 @@ from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
 from modeling_ide3d.grounding_ide3d import select_region_references
-from modeling_ide3d.modeling_ide3d import IDE3DCausalLMOutputWithPast, IDE3DForConditionalGeneration
+from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
 
 GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.")
-# The part that only this term, among others, trains. Two terms look at pairs of frames.
-HEADS = {
-    "loss_grounding": "grounding_head",
-    "loss_depth": "geometric_validator",
-    "loss_cross_view_depth": "geometric_validator",
-    "loss_overlap_depth": "geometric_validator",
-    "loss_distillation": "teacher_projector",
-}
-PAIR_TERMS = frozenset({"loss_cross_view_depth", "loss_overlap_depth"})
-
-
-@dataclass
-class IDE3DGeometryOutputWithPast(IDE3DCausalLMOutputWithPast):
-    """Outputs of [`IDE3DForConditionalGenerationWithGeometry`]; every loss term is an unweighted scalar.
-
-    Shape:
-        loss:                     scalar, next-token loss of the answers (`loss_language` in the logs).
-        loss_grounding:           scalar, contrast between true regions and all others.
-        loss_depth:               scalar, depth of each frame against its measurement.
-        loss_cross_view_depth:    scalar, depth of a frame predicted from another frame.
-        loss_overlap_depth:       scalar, a frame's own depth where another frame sees it too.
-        loss_distillation:        scalar, distance to the teacher's features.
-        depth, depth_confidence:  (videos, V, h, w), metres; pixels of the validator.
-        cross_view_depth:         (N, h, w), metres; N frame pairs.
-        teacher_prediction:       (visual tokens without newlines, C).
-        region_scores:            (B, regions + 1), cosine similarities.
-    """
-
-    loss_grounding: torch.Tensor | None = None
-    loss_depth: torch.Tensor | None = None
-    loss_cross_view_depth: torch.Tensor | None = None
-    loss_overlap_depth: torch.Tensor | None = None
-    loss_distillation: torch.Tensor | None = None
-    depth: torch.Tensor | None = None
-    depth_confidence: torch.Tensor | None = None
-    cross_view_depth: torch.Tensor | None = None
-    teacher_prediction: torch.Tensor | None = None
-    region_scores: torch.Tensor | None = None
-
-
-class Criterion(Protocol):
-    """What compares predictions with targets. The trainer hands one over; the model itself knows no loss.
-
-    Attributes:
-        terms: Names of the terms that are wanted; a head that none of them needs does not run.
-    """
-
-    terms: frozenset[str]
-
-    def select_pairs(
-        self, depth: torch.Tensor, intrinsics: torch.Tensor, camera_to_world: torch.Tensor, has_geometry: torch.Tensor
-    ) -> Any:
-        """Frame pairs (with `batch`, `source`, `target_from_source`) for the cross-view prediction."""
-
-    def __call__(self, outputs: IDE3DGeometryOutputWithPast, targets: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Loss terms by the name of their field; a term without targets is left out."""
 
 
 class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
@@ -119,9 +64,14 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
                 TeacherProjectorConfig(hidden_size=config.text_config.hidden_size, teacher_size=teacher_size)
             )
         self.criterion: Criterion | None = None
+        # Whether the tower's weights are spread over processes, which then have to run it equally often.
+        self.is_sharded = False
         # Never used: features are read before it. DDP waits for its gradient unless it is frozen.
         self.model.vision_tower.post_layernorm.requires_grad_(False)
         self.post_init()
+        # FSDP wraps each of these and refuses a class that the model does not hold, such as SigLIP's text part.
+        held = {type(module).__name__ for module in self.modules()}
+        self._no_split_modules = set(self._no_split_modules) & held
         heads = {key for key in self.state_dict() if key.startswith(GEOMETRY_PREFIXES)}
         self._keys_to_ignore_on_save = heads | set(self._keys_to_ignore_on_save or ())
 
@@ -140,6 +90,10 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         """Weights of the training-only heads, of this module or picked from a gathered `state_dict`."""
         state_dict = self.state_dict() if state_dict is None else state_dict
         return {key: value for key, value in state_dict.items() if key.startswith(GEOMETRY_PREFIXES)}
+
+    def geometry_parameters(self) -> list[torch.nn.Parameter]:
+        """Parameters of the training-only heads."""
+        return [value for name, value in self.named_parameters() if name.startswith(GEOMETRY_PREFIXES)]
 
     def load_geometry_state_dict(self, state_dict: dict[str, torch.Tensor]) -> None:
         """Load what `geometry_state_dict` gave.
@@ -232,6 +186,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         camera_to_world: torch.Tensor | None = None,
         has_geometry: torch.Tensor | None = None,
         teacher_features: torch.Tensor | None = None,
+        targets: GeometryTargets | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | IDE3DGeometryOutputWithPast:
@@ -248,21 +203,26 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             camera_to_world:  (B, V, 4, 4), metres.
             has_geometry:     (B,), bool; default: all samples.
             teacher_features: (B, V, rows, cols, C); all-zero vectors have no target.
+            targets:          what `build_targets` made of the arguments above, if that was done before.
 
         Raises:
             ValueError: A sample has more than one video, or a tensor has another shape than its video asks for.
         """
-        levels = None
+        levels, zero = None, 0.0
         if mm_encoder_outputs is None:
             mm_encoder_outputs = {}
+            is_text = pixel_values is None and pixel_values_videos is None
             if pixel_values is not None:
                 mm_encoder_outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
+            elif self.is_sharded or (is_text and torch.is_grad_enabled()):
+                zero = zero + self._encode_nothing()
             if pixel_values_videos is not None:
+                with_levels = self._wants("geometric_validator") and (depth is not None or targets is not None)
                 mm_encoder_outputs["video"], levels = self._encode_video(
-                    pixel_values_videos,
-                    video_frame_mask,
-                    with_levels=depth is not None and self._wants("geometric_validator"),
+                    pixel_values_videos, video_frame_mask, with_levels=with_levels
                 )
+            elif self.is_sharded:
+                zero = zero + self._encode_nothing()
         if segment_ids is not None:
             attention = self.config.text_config._attn_implementation
             attention_mask, position_ids = build_packed_attention(segment_ids, attention, self.dtype)
@@ -290,33 +250,46 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         outputs = IDE3DGeometryOutputWithPast(**outputs)
         if labels is not None and not has_labels:
             outputs.loss = outputs.logits.sum() * 0.0  # nothing to say in this batch, but the graph stays whole
-        if outputs.loss is not None and not mm_encoder_outputs and torch.is_grad_enabled():
-            outputs.loss = outputs.loss + self._zero_of_visual_parts()
+        if outputs.loss is not None:
+            outputs.loss = outputs.loss + zero
         if self.criterion is None:
             return outputs
-        targets = self._predict(
+        if targets is None:
+            targets = self.build_targets(
+                input_ids=input_ids,
+                pixel_values_videos=pixel_values_videos,
+                video_frame_mask=video_frame_mask,
+                region_targets=region_targets,
+                depth=depth,
+                intrinsics=intrinsics,
+                camera_to_world=camera_to_world,
+                has_geometry=has_geometry,
+                teacher_features=teacher_features,
+            )
+        self._predict(
             outputs,
+            targets.tensors,
             levels,
             mm_encoder_outputs,
             input_ids=input_ids,
-            video_frame_mask=video_frame_mask,
             region_masks=region_masks,
             region_valid=region_valid,
             region_references=region_references,
-            region_targets=region_targets,
-            geometry=None if depth is None else (depth, intrinsics, camera_to_world, has_geometry),
-            teacher_features=teacher_features,
         )
-        terms = {**self._absent_terms(), **self.criterion(outputs, targets)}
+        terms = {**self._absent_terms(), **self.criterion(outputs, targets.tensors)}
         for name, term in terms.items():
             setattr(outputs, name, term)
         return outputs
 
-    def _zero_of_visual_parts(self) -> torch.Tensor:
-        """A zero that keeps the visual parts in the graph of a batch of text alone."""
-        parts = (self.model.vision_tower, self.model.multi_modal_projector)
-        parameters = [parameter for part in parts for parameter in part.parameters() if parameter.requires_grad]
-        return sum(parameter.sum() for parameter in (*parameters, self.model.image_newline)) * 0.0
+    def _encode_nothing(self) -> torch.Tensor:
+        """A zero from an empty frame: it keeps the visual parts in the graph of a batch of text.
+
+        Where weights are sharded, every process has to run the tower as often, and in the same order, as the others:
+        once for images and then once for videos.
+        """
+        side = self.config.vision_config.image_size
+        frame = torch.zeros(1, 3, side, side, dtype=self.dtype, device=self.device)
+        return self.get_image_features(frame, return_dict=True).pooler_output[0].sum() * 0.0
 
     def _absent_terms(self) -> dict[str, torch.Tensor]:
         """A zero for each term that keeps its head in the graph: every rank reduces the same gradients."""
@@ -327,81 +300,91 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         }
         return {name: zeros[head] for name, head in HEADS.items() if head in zeros}
 
-    def _predict(
+    @torch.no_grad()
+    def build_targets(
         self,
-        outputs: IDE3DGeometryOutputWithPast,
-        levels: tuple[torch.Tensor, ...] | None,
-        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
-        *,
         input_ids: torch.LongTensor,
-        video_frame_mask: torch.Tensor | None,
-        region_masks: torch.Tensor | None,
-        region_valid: torch.Tensor | None,
-        region_references: torch.LongTensor | None,
-        region_targets: torch.Tensor | None,
-        geometry: tuple[torch.Tensor | None, ...] | None,
-        teacher_features: torch.Tensor | None,
-    ) -> dict[str, Any]:
-        """Fill in the predictions that have a target, and return the targets in the layout of the predictions."""
+        pixel_values_videos: torch.Tensor | None = None,
+        video_frame_mask: torch.Tensor | None = None,
+        region_targets: torch.Tensor | None = None,
+        depth: torch.Tensor | None = None,
+        intrinsics: torch.Tensor | None = None,
+        camera_to_world: torch.Tensor | None = None,
+        has_geometry: torch.Tensor | None = None,
+        teacher_features: torch.Tensor | None = None,
+        **_: Any,
+    ) -> GeometryTargets:
+        """What the predictions of a batch will be compared with; needs no forward pass, so that it can be counted.
+
+        The arguments are those of `forward`; others are not looked at.
+
+        Raises:
+            ValueError: A sample has more than one video, or a tensor has another shape than its video asks for.
+        """
         targets: dict[str, Any] = {}
         if region_targets is not None and self._wants("grounding_head") and region_targets.any():
-            query = self.locate_query(input_ids, region_references)
-            if (region_targets.any(-1) & (query < 0)).any():
-                raise ValueError("A sample has region_targets but no <ground> token to answer with.")
-            outputs.region_scores = self.score_regions(
-                outputs.last_hidden_state, query, input_ids, mm_encoder_outputs, region_masks, region_valid
-            )
             targets["region_targets"] = region_targets
-        video = mm_encoder_outputs.get("video")
-        has_depth = self._wants("geometric_validator") and levels is not None and geometry is not None
+        has_depth = self._wants("geometric_validator") and depth is not None
         has_teacher = self._wants("teacher_projector") and teacher_features is not None
-        if video is None or not (has_depth or has_teacher):
-            return targets
-        lengths = [len(tokens) for tokens in video.pooler_output]
-        samples = locate_videos(input_ids, self.config.video_token_id, lengths)
+        if pixel_values_videos is None or not (has_depth or has_teacher):
+            return GeometryTargets(targets)
+        videos, num_frames = pixel_values_videos.shape[:2]
         frame_mask = None if video_frame_mask is None else video_frame_mask.bool()
-        num_frames = max(lengths) // self.config.tokens_per_frame if frame_mask is None else frame_mask.shape[1]
+        frames = [num_frames] * videos if frame_mask is None else frame_mask.sum(1).tolist()
+        lengths = [count * self.config.tokens_per_frame for count in frames]
+        samples = locate_videos(input_ids, self.config.video_token_id, lengths)
         if has_depth:
             expected = (len(input_ids), num_frames, self.config.vision_config.image_size)
-            check_geometry(*geometry, expected)
-            targets.update(self._predict_depth_targets(outputs, levels, samples, frame_mask, *geometry))
+            check_geometry(depth, intrinsics, camera_to_world, has_geometry, expected)
+            patch = self.config.vision_config.patch_size
+            covered = tuple(patches * patch for patches in self.config.patch_grid)
+            depth, usable = select_usable_depth(depth, has_geometry, samples, frame_mask)
+            size = self.geometric_validator.output_size(self.config.patch_grid)
+            targets["depth"], intrinsics = align_to_prediction(depth, intrinsics, covered, size)
+            if intrinsics is not None and camera_to_world is not None and PAIR_TERMS & self.criterion.terms:
+                targets["pairs"] = self.criterion.select_pairs(
+                    targets["depth"], intrinsics[samples], camera_to_world[samples], usable
+                )
         if has_teacher:
             rows, cols = self.config.token_grid
             expected = (len(input_ids), num_frames, rows, cols, self.teacher_projector.config.teacher_size)
             targets["teacher_features"] = select_teacher_features(teacher_features, expected, samples, frame_mask)
-            visual = outputs.last_hidden_state[input_ids == self.config.video_token_id]
-            visual = visual.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
-            outputs.teacher_prediction = self.teacher_projector(visual)
-        return targets
+        return GeometryTargets(targets)
 
-    def _predict_depth_targets(
+    def _predict(
         self,
         outputs: IDE3DGeometryOutputWithPast,
-        levels: tuple[torch.Tensor, ...],
-        samples: torch.Tensor,
-        frame_mask: torch.Tensor | None,
-        depth: torch.Tensor,
-        intrinsics: torch.Tensor | None,
-        camera_to_world: torch.Tensor | None,
-        has_geometry: torch.Tensor | None,
-    ) -> dict[str, Any]:
-        """Predict depth of each frame and of each pair, and lay the measurement on the validator's pixels."""
-        prediction = self.geometric_validator(levels, self.config.patch_grid)
-        outputs.depth, outputs.depth_confidence = prediction.depth, prediction.confidence
-        patch = self.config.vision_config.patch_size
-        covered = tuple(patches * patch for patches in self.config.patch_grid)
-        depth, usable = select_usable_depth(depth, has_geometry, samples, frame_mask)
-        depth, intrinsics = align_to_prediction(depth, intrinsics, covered, prediction.depth.shape[-2:])
-        targets = {"depth": depth}
-        if intrinsics is not None and camera_to_world is not None and PAIR_TERMS & self.criterion.terms:
-            pairs = self.criterion.select_pairs(depth, intrinsics[samples], camera_to_world[samples], usable)
-            if len(pairs) and "loss_cross_view_depth" in self.criterion.terms:
+        targets: dict[str, Any],
+        levels: tuple[torch.Tensor, ...] | None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
+        *,
+        input_ids: torch.LongTensor,
+        region_masks: torch.Tensor | None,
+        region_valid: torch.Tensor | None,
+        region_references: torch.LongTensor | None,
+    ) -> None:
+        """Fill in the predictions that have a target."""
+        if "region_targets" in targets:
+            query = self.locate_query(input_ids, region_references)
+            if (targets["region_targets"].any(-1) & (query < 0)).any():
+                raise ValueError("A sample has region_targets but no <ground> token to answer with.")
+            outputs.region_scores = self.score_regions(
+                outputs.last_hidden_state, query, input_ids, mm_encoder_outputs, region_masks, region_valid
+            )
+        if "depth" in targets:
+            prediction = self.geometric_validator(levels, self.config.patch_grid)
+            outputs.depth, outputs.depth_confidence = prediction.depth, prediction.confidence
+            pairs = targets.get("pairs")
+            if pairs is not None and len(pairs) and "loss_cross_view_depth" in self.criterion.terms:
                 cross_view = self.geometric_validator.predict_cross_view(
                     levels, self.config.patch_grid, pairs.batch, pairs.source, pairs.target_from_source
                 )
                 outputs.cross_view_depth = cross_view.depth
-            targets["pairs"] = pairs
-        return targets
+        if "teacher_features" in targets:
+            rows, cols = self.config.token_grid
+            visual = outputs.last_hidden_state[input_ids == self.config.video_token_id]
+            visual = visual.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
+            outputs.teacher_prediction = self.teacher_projector(visual)
 
 
 __all__ = [

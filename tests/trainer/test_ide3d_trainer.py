@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_samples import build_model, chat, make_grounding_sample, make_mixed_batch, make_sample
+from training_samples import build_model, make_grounding_sample, make_mixed_batch, make_sample
 from transformers import TrainerCallback
 
 from modeling_ide3d import IDE3DForConditionalGeneration
@@ -23,7 +23,8 @@ def logged(trainer, key="loss"):
 
 def weighted_sum(entry, args, prefix=""):
     weights = {"loss_language": 1.0, **args.loss_weights}
-    return sum(weight * entry[prefix + name] for name, weight in weights.items())
+    # A term that nothing was computed for is left out of an evaluation.
+    return sum(weight * entry[prefix + name] for name, weight in weights.items() if prefix + name in entry)
 
 
 class TestLogs:
@@ -119,50 +120,6 @@ class TestOptimisation:
         assert last["loss"] < 0.8 * first["loss"]
         for name in ("loss_language", *TERMS):
             assert last[name] < first[name], name
-
-    @pytest.mark.parametrize(
-        "weight, samples",
-        [
-            # The language loss is one mean over all tokens of the step, however they are spread over batches.
-            (
-                None,
-                [
-                    make_sample(1),
-                    make_sample(3),
-                    make_sample(2, messages=chat(answer="2 m")),
-                    {"messages": chat(kind=None)},
-                ],
-            ),
-            # Other terms are means of a batch, then mean over batches: equal where the batches hold equally much.
-            ("distillation_weight", [make_sample(2, seed=seed, teacher=True) for seed in range(4)]),
-            ("grounding_weight", [make_grounding_sample(2, seed=seed) for seed in range(4)]),
-        ],
-        ids=["language", "distillation", "grounding"],
-    )
-    def test_accumulation_changes_no_gradient(self, make_trainer, model, weight, samples):
-        names = ("depth_weight", "cross_view_weight", "overlap_weight", "distillation_weight", "grounding_weight")
-        weights = {name: float(name == weight) for name in names}
-
-        def step(batch, accumulation):
-            trained = copy.deepcopy(model)
-            arguments = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulation}
-            make_trainer(
-                samples,
-                model=trained,
-                max_steps=1,
-                optim="sgd",
-                learning_rate=1.0,
-                max_grad_norm=0,
-                **arguments,
-                **weights,
-            ).train()
-            before = dict(model.named_parameters())
-            return {name: before[name].detach() - p.detach() for name, p in trained.named_parameters()}
-
-        whole, parts = step(4, 1), step(1, 4)
-        assert max(update.abs().max() for update in whole.values()) > 0.01
-        for name, update in whole.items():
-            torch.testing.assert_close(parts[name], update, atol=2e-6, rtol=1e-3, msg=name)
 
     def test_each_part_has_its_learning_rate(self, make_trainer):
         trainer = make_trainer(

@@ -1,11 +1,6 @@
-"""A run that is interrupted and resumed is the run that was not; two processes train one model."""
+"""A run that is interrupted and resumed is the run that was not."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +9,6 @@ from training_samples import build_model, make_grounding_sample, make_mixed_batc
 
 from trainer.ide3d_trainer import GEOMETRY_WEIGHTS
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ARGUMENTS = {
     "max_steps": 5,
     "save_strategy": "steps",
@@ -105,33 +99,3 @@ class TestBrokenCheckpoints:
     def test_nothing_is_reported_missing_when_all_is_there(self, make_trainer, checkpoint, caplog):
         self.resume(make_trainer, checkpoint)
         assert "missing keys" not in caplog.text
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--activation_checkpointing"]], ids=["plain", "activation checkpointing"])
-def test_two_processes(tmp_path, options):
-    """One has no geometry, no teacher, no region or not even a video in its batch; both stay the same model."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]),
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    script = str(Path(__file__).with_name("ddp_training.py"))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", script]
-    run = subprocess.run(
-        [*command, str(tmp_path), *options], env=environment, capture_output=True, text=True, timeout=300, cwd=tmp_path
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    reports = [json.loads((tmp_path / f"report_{rank}.json").read_text()) for rank in (0, 1)]
-    assert all(report["largest_difference"] == 0 for report in reports)
-    weights = {"loss_language": 1.0, **reports[0]["weights"]}
-    steps = [entry for entry in reports[0]["history"] if "loss" in entry]
-    assert len(steps) == 3
-    for entry in steps:
-        assert entry["loss"] == pytest.approx(sum(weight * entry[name] for name, weight in weights.items()), rel=1e-4)
-        assert entry["loss_language"] > 1
-    metrics = reports[0]["metrics"]
-    total = sum(weight * metrics[f"eval_{name}"] for name, weight in weights.items())
-    assert metrics["eval_loss"] == pytest.approx(total, rel=1e-4)
-    assert (tmp_path / "checkpoint-3" / GEOMETRY_WEIGHTS).is_file()

@@ -62,17 +62,29 @@ class CrossViewDepthLoss(nn.Module):
     ) -> Tensor:
         """Mean over pairs; shapes as in the class."""
         prediction, measurement, covisible = self._check(predicted_depth, target_depth, covisible)
-        if weight is None:
-            weight = prediction.new_ones(len(prediction))
-        elif weight.shape != prediction.shape[:1]:
-            raise ValueError(f"weight must have shape ({len(prediction)},), got {tuple(weight.shape)}.")
-        weight = weight.to(prediction)
+        weight = self._check_weight(weight, prediction)
         pair_loss, counts = self._pair_losses(prediction, measurement, covisible)
         is_used = counts >= MIN_PIXELS_PER_PAIR
         if not is_used.any():
             return graph_zero(replace_non_finite(prediction) if self.protocol == "paper" else prediction)
         total = (pair_loss * weight)[is_used].sum()
         return total / (is_used.sum() if self.protocol == "paper" else weight[is_used].sum())
+
+    @torch.no_grad()
+    def count_pairs(self, target_depth: Tensor, covisible: Tensor, weight: Tensor | None = None) -> Tensor:
+        """What the loss is a mean over: the sum of the weights of the used pairs (paper: their number), a scalar."""
+        nothing = torch.zeros_like(covisible, dtype=torch.float32)
+        prediction, measurement, covisible = self._check(nothing, target_depth, covisible)
+        is_used = self._pair_losses(prediction, measurement, covisible)[1] >= MIN_PIXELS_PER_PAIR
+        return is_used.sum() if self.protocol == "paper" else self._check_weight(weight, prediction)[is_used].sum()
+
+    @staticmethod
+    def _check_weight(weight: Tensor | None, prediction: Tensor) -> Tensor:
+        if weight is None:
+            return prediction.new_ones(len(prediction))
+        if weight.shape != prediction.shape[:1]:
+            raise ValueError(f"weight must have shape ({len(prediction)},), got {tuple(weight.shape)}.")
+        return weight.to(prediction)
 
     @property
     def citation(self) -> str:

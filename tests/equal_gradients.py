@@ -1,0 +1,71 @@
+"""One optimizer step over the same mixed samples, cut differently: all of them give one gradient.
+
+As a script, `torchrun --nproc_per_node 2 equal_gradients.py OUTPUT` takes the step in two processes; without torchrun
+in one. OUTPUT/gradients.pt of the first process has the update of each parameter.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from training_samples import build_collator, build_model, chat, make_grounding_sample, make_regions, make_sample
+
+from trainer import IDE3DTrainer, IDE3DTrainingArguments
+
+WEIGHTS = ("depth_weight", "cross_view_weight", "overlap_weight", "distillation_weight", "grounding_weight")
+
+
+def mixture() -> list[dict[str, Any]]:
+    """Four samples that have as little in common as samples can: frames, regions, depth, poses, teacher, tasks."""
+    holes = make_sample(3, seed=2, teacher=True)
+    holes["depth"] = holes["depth"].copy()
+    holes["depth"][0, :40] = 0
+    holes["teacher_features"][1] = 0
+    packed = [chat("How far is <ground>?", "2 m"), chat("Name it.")]
+    return [
+        make_grounding_sample(2, regions=4, teacher=True, seed=1),
+        {"messages": chat(kind=None, answer="The ball")},
+        holes,
+        make_sample(1, geometry=False, messages=packed, region_masks=make_regions(1, 1)),
+    ]
+
+
+def take_step(
+    output: Path, samples: list, per_device: int, accumulation: int = 1, **arguments: Any
+) -> dict[str, torch.Tensor]:
+    """Change of each parameter by one step of plain gradient descent with learning rate 1."""
+    model = build_model()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    args = IDE3DTrainingArguments(
+        output_dir=str(output),
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        save_strategy="no",
+        max_steps=1,
+        optim="sgd",
+        learning_rate=1.0,
+        max_grad_norm=0,
+        lr_scheduler_type="constant",
+        train_sampling_strategy="sequential",
+        per_device_train_batch_size=per_device,
+        gradient_accumulation_steps=accumulation,
+        **arguments,
+    )
+    IDE3DTrainer(model, args, train_dataset=samples, data_collator=build_collator()).train()
+    return {name: before[name] - parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
+    """Largest difference of two gradients, relative to the largest entry of the first."""
+    scale = max(value.abs().max() for value in left.values())
+    return max(float((left[name] - right[name]).abs().max() / scale) for name in left)
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    update = take_step(folder, mixture(), per_device=2, ddp_backend="gloo")
+    if int(os.environ.get("RANK", "0")) == 0:
+        torch.save(update, folder / "gradients.pt")

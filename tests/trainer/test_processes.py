@@ -1,0 +1,72 @@
+"""Two processes train one model, replicated or sharded, and give the gradients of one."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from equal_gradients import largest_difference, mixture, take_step
+
+from trainer.ide3d_trainer import GEOMETRY_WEIGHTS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def run_two(script: str, *words: object, cwd: Path) -> None:
+    """Run a script of the tests in two processes, and fail with what it wrote."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")]),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command += [str(REPOSITORY / "tests" / script), *map(str, words)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=cwd)
+    assert run.returncode == 0, run.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--activation_checkpointing"], ["--fsdp"], ["--fsdp", "--activation_checkpointing"]],
+    ids=["plain", "activation checkpointing", "sharded", "sharded, activation checkpointing"],
+)
+def test_two_processes(tmp_path, options):
+    """One has no geometry, no teacher, no region or not even a video in its batch; both stay the same model."""
+    run_two("trainer/ddp_training.py", tmp_path, *options, cwd=tmp_path)
+    reports = [json.loads((tmp_path / f"report_{rank}.json").read_text()) for rank in (0, 1)]
+    assert all(report["largest_difference"] == 0 for report in reports)
+    assert all(report["difference_after_resume"] == 0 for report in reports)
+    assert all(set(report["sharded"]) == {"--fsdp" in options} for report in reports)
+    weights = {"loss_language": 1.0, **reports[0]["weights"]}
+    steps = [entry for entry in reports[0]["history"] if "loss" in entry]
+    assert len(steps) == 3
+    for entry in steps:
+        assert entry["loss"] == pytest.approx(sum(weight * entry[name] for name, weight in weights.items()), rel=1e-4)
+        assert entry["loss_language"] > 1
+        norms = [value for name, value in entry.items() if name.startswith("grad_norm_")]
+        assert entry["grad_norm"] == pytest.approx(sum(norm**2 for norm in norms) ** 0.5, rel=1e-3)
+    metrics = reports[0]["metrics"]
+    total = sum(weight * metrics.get(f"eval_{name}", 0.0) for name, weight in weights.items())
+    assert metrics["eval_loss"] == pytest.approx(total, rel=1e-4)
+    assert (tmp_path / "checkpoint-3" / GEOMETRY_WEIGHTS).is_file()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_gradients_of_one(tmp_path):
+    run_two("equal_gradients.py", tmp_path, cwd=tmp_path)
+    of_two = torch.load(tmp_path / "gradients.pt", weights_only=True)
+    of_one = take_step(tmp_path / "one", mixture(), per_device=4)
+    assert largest_difference(of_one, of_two) < 1e-5
+
+
+def test_fsdp_that_would_not_shard_is_refused(make_trainer):
+    """On CPUs accelerate trains replicas instead, and says nothing."""
+    trainer = make_trainer([])
+    trainer.args.fsdp = True
+    with pytest.raises(ValueError, match="fsdp is set, but accelerate trains with NO, which shards nothing"):
+        trainer._check_processes()

@@ -1,0 +1,82 @@
+"""The parts of a training model: what each is called, which are frozen, and what each learns at."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+PARTS = {
+    "vision": ("model.vision_tower.",),
+    "projector": ("model.multi_modal_projector.", "model.image_newline"),
+    "language": ("model.language_model.", "lm_head."),
+    "grounding": ("grounding_head.",),
+    "geometry": ("geometric_validator.", "teacher_projector."),
+}
+# What DDP and PEFT put before the names of the model they wrap.
+WRAPPERS = ("module.", "base_model.model.")
+
+
+def find_part(name: str) -> str:
+    """Part that a parameter belongs to, by its name in the training model or in a wrapper around it.
+
+    Raises:
+        ValueError: No part has such a parameter.
+    """
+    for wrapper in WRAPPERS:
+        name = name.removeprefix(wrapper)
+    for part, prefixes in PARTS.items():
+        if name.startswith(prefixes):
+            return part
+    raise ValueError(f"Parameter {name!r} belongs to none of the parts {list(PARTS)}.")
+
+
+def freeze_parts(model: nn.Module, parts: Iterable[str]) -> None:
+    """Take the parameters of these parts out of the training; the other parameters are left as they are.
+
+    Raises:
+        ValueError: A part that there is not.
+    """
+    parts = set(parts)
+    if parts - set(PARTS):
+        raise ValueError(f"frozen_parts must be of {list(PARTS)}, got {sorted(parts - set(PARTS))}.")
+    for name, parameter in model.named_parameters():
+        if find_part(name) in parts:
+            parameter.requires_grad_(False)
+
+
+def split_groups(
+    groups: list[dict[str, Any]], names: Mapping[int, str], rates: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Parameter groups of an optimizer, split by part, with the learning rate of each part that has one.
+
+    Args:
+        groups: Groups as the optimizer has them.
+        names: Name of each parameter, by `id`.
+        rates: Learning rate by part; the others keep that of their group.
+    """
+    split = []
+    for group in groups:
+        by_part: dict[str | None, list[nn.Parameter]] = {}
+        for parameter in group["params"]:
+            part = find_part(names[id(parameter)])
+            by_part.setdefault(part if part in rates else None, []).append(parameter)
+        split += [
+            {**group, "params": parameters, "lr": rates.get(part, group["lr"])} for part, parameters in by_part.items()
+        ]
+    return split
+
+
+@torch.no_grad()
+def compute_gradient_norms(model: nn.Module) -> dict[str, Tensor]:
+    """L2 norm of the gradient of each part that has one; sharded gradients are summed over the processes."""
+    gradients: dict[str, list[Tensor]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            gradients.setdefault(find_part(name), []).append(parameter.grad)
+    norms = {part: torch.nn.utils.get_total_norm(grads) for part, grads in gradients.items()}
+    return {part: norm.full_tensor() if isinstance(norm, DTensor) else norm for part, norm in norms.items()}
+
+
+__all__ = ["PARTS", "compute_gradient_norms", "find_part", "freeze_parts", "split_groups"]

@@ -1,0 +1,85 @@
+"""Figures of a run as sums and counts, so that every average over batches, steps and processes is exact."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DEPTH_RATIO = 1.25  # The usual first threshold of depth estimation.
+Pair = tuple[Tensor | float, Tensor | float]
+
+
+class RunningMeans:
+    """Sums and counts of a fixed list of figures: all processes reduce tensors of the same shape.
+
+    Args:
+        names: The figures.
+
+    Raises:
+        KeyError: A figure that is not on the list is added.
+    """
+
+    def __init__(self, names: Iterable[str]):
+        self.rows = {name: row for row, name in enumerate(names)}
+        self.sums: Tensor | None = None
+
+    def add(self, values: Mapping[str, Pair], device: torch.device) -> None:
+        """Add sum and count of each figure. Nothing waits for the host."""
+        rows = torch.zeros(len(self.rows), 2, dtype=torch.float64, device=device)
+        for name, (total, count) in values.items():
+            rows[self.rows[name], 0], rows[self.rows[name], 1] = total, count
+        self.sums = rows if self.sums is None else self.sums + rows
+
+    def clear(self) -> None:
+        """Forget what was added."""
+        self.sums = None
+
+    def pop(self, gather: Callable[[Tensor], Tensor], device: torch.device) -> dict[str, float]:
+        """Mean of each figure that was added since the last call, over all processes; all of them have to call."""
+        sums = torch.zeros(len(self.rows), 2, dtype=torch.float64, device=device) if self.sums is None else self.sums
+        totals = gather(sums.unsqueeze(0)).sum(0).tolist()
+        self.clear()
+        return {name: round(totals[row][0] / totals[row][1], 6) for name, row in self.rows.items() if totals[row][1]}
+
+
+DEPTH_FIGURES = ("depth_abs_rel", "depth_delta", "depth_confidence")
+TASK_FIGURES = ("token_accuracy", "grounding_accuracy")
+
+
+@torch.no_grad()
+def measure_depth(predicted_depth: Tensor, confidence: Tensor, depth: Tensor) -> dict[str, Pair]:
+    """Errors of the validator over the measured pixels: sums and their number.
+
+    `depth_abs_rel` is |prediction - depth| / depth, `depth_delta` the share of pixels with a ratio below 1.25 either
+    way, `depth_confidence` the confidence that the validator gives itself.
+
+    Shape:
+        predicted_depth, confidence, depth: (videos, V, h, w), metres; depth 0 = no measurement.
+    """
+    mask = depth > 0
+    prediction, measured, count = predicted_depth[mask].float(), depth[mask].float(), mask.sum()
+    ratio = torch.maximum(prediction / measured, measured / prediction)
+    return {
+        "depth_abs_rel": (((prediction - measured).abs() / measured).sum(), count),
+        "depth_delta": ((ratio < DEPTH_RATIO).sum(), count),
+        "depth_confidence": (confidence[mask].float().sum(), count),
+    }
+
+
+@torch.no_grad()
+def measure_tasks(outputs: Any, labels: Tensor | None, targets: Mapping[str, Any]) -> dict[str, Pair]:
+    """How often the next token of an answer, and the region that is meant, score highest: sums and counts."""
+    figures: dict[str, Pair] = {}
+    if labels is not None:
+        is_said = labels[:, 1:] != -100
+        is_right = outputs.logits[:, :-1].argmax(-1) == labels[:, 1:]
+        figures["token_accuracy"] = ((is_right & is_said).sum(), is_said.sum())
+    if "region_targets" in targets:
+        is_true = targets["region_targets"]
+        chosen = is_true.gather(1, outputs.region_scores.argmax(1, keepdim=True))
+        figures["grounding_accuracy"] = (chosen.sum(), is_true.any(1).sum())
+    return figures
+
+
+__all__ = ["DEPTH_FIGURES", "TASK_FIGURES", "RunningMeans", "measure_depth", "measure_tasks"]
