@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import fields
@@ -14,13 +15,14 @@ from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
 from transformers.utils import is_peft_available
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry, IDE3DGeometryOutputWithPast
 from trainer.geometry_criterion import GeometryCriterion
+from trainer.mixture import MixtureDataset, MixtureSampler
 from trainer.model_parts import compute_gradient_norms, freeze_parts, split_groups
 from trainer.step_statistics import DEPTH_FIGURES, TASK_FIGURES, RunningMeans, measure_depth, measure_tasks
 from trainer.training_arguments import IDE3DTrainingArguments
@@ -99,10 +101,11 @@ class IDE3DTrainer(Trainer):
                 f"One process sees {self.args.n_gpu} GPUs, and Trainer would copy the model to all of them without "
                 "splitting the targets. Start one process a GPU: `accelerate launch` or `torchrun`."
             )
-        if self.args.fsdp and self.accelerator.distributed_type != DistributedType.FSDP:
+        is_fsdp_wanted = bool(self.args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+        if is_fsdp_wanted and self.accelerator.distributed_type != DistributedType.FSDP:
             raise ValueError(
-                f"fsdp is set, but accelerate trains with {self.accelerator.distributed_type.value}, which shards "
-                "nothing. FSDP needs several processes, each with its own accelerator, and use_cpu=False."
+                f"FSDP is asked for, but accelerate trains with {self.accelerator.distributed_type.value}, which "
+                "shards nothing. FSDP needs several processes, each with its own accelerator, and use_cpu=False."
             )
 
     def get_batch_samples(
@@ -117,12 +120,16 @@ class IDE3DTrainer(Trainer):
         self._want_terms(is_training=True)
         names = list(self.args.loss_weights)
         counts = torch.zeros(len(names), device=device)
-        for index, batch in enumerate(batches):
-            batch = self._prepare_inputs(batch)
-            targets = self._core.build_targets(**batch)
-            batches[index] = {**batch, "targets": targets}
-            for name, count in self._core.criterion.count(targets.tensors).items():
-                counts[names.index(name)] += count
+        # Pairs that are drawn at random depend on seed and step alone: a resumed run restores the global state of random
+        # numbers only after this call.
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(hash((self.args.seed, self.state.global_step, self.args.process_index)) % 2**63)
+            for index, batch in enumerate(batches):
+                batch = self._prepare_inputs(batch)
+                targets = self._core.build_targets(**batch)
+                batches[index] = {**batch, "targets": targets}
+                for name, count in self._core.criterion.count(targets.tensors).items():
+                    counts[names.index(name)] += count
         counts = self.accelerator.gather(counts.unsqueeze(0)).sum(0)
         self._step_counts = dict(zip(names, counts, strict=True))
         return batches, num_items
@@ -242,6 +249,15 @@ class IDE3DTrainer(Trainer):
         if ignore_keys is None:
             ignore_keys = [item.name for item in fields(IDE3DGeometryOutputWithPast) if item.name != "logits"]
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not isinstance(dataset, MixtureDataset):
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        is_grouped = self.args.mixture_batches == "grouped"
+        block = self.args.train_batch_size * self.args.world_size if is_grouped else 1
+        return MixtureSampler(dataset, block, seed)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer of Trainer, its parameter groups split by part where a part has its own learning rate."""

@@ -50,6 +50,10 @@ class IDE3DTrainingArguments(TrainingArguments):
     geometry_learning_rate: float | None = field(
         default=None, metadata={"help": "Learning rate of validator and teacher projector; default: learning_rate."}
     )
+    mixture_batches: Literal["mixed", "grouped"] = field(
+        default="mixed",
+        metadata={"help": "Whether a batch of a MixtureDataset draws from all its data sets, or from one at a time."},
+    )
     frozen_parts: list[str] = field(
         default_factory=list,
         metadata={"help": "Parts that are not trained, of vision, projector, language, grounding, geometry."},

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.utils import FullyShardedDataParallelPlugin
+from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from equal_gradients import largest_difference, mixture, take_step
+from training_samples import build_model
 
 from trainer.ide3d_trainer import GEOMETRY_WEIGHTS
 
@@ -68,5 +72,36 @@ def test_fsdp_that_would_not_shard_is_refused(make_trainer):
     """On CPUs accelerate trains replicas instead, and says nothing."""
     trainer = make_trainer([])
     trainer.args.fsdp = True
-    with pytest.raises(ValueError, match="fsdp is set, but accelerate trains with NO, which shards nothing"):
+    with pytest.raises(ValueError, match="FSDP is asked for, but accelerate trains with NO, which shards nothing"):
         trainer._check_processes()
+
+
+class TestConfigurations:
+    FOLDER = REPOSITORY / "examples/recipes/accelerate"
+
+    def test_accelerate_reads_them(self):
+        kinds = {}
+        for path in sorted(self.FOLDER.glob("*.yaml")):
+            config = load_config_from_file(str(path))
+            kinds[path.stem] = str(config.distributed_type)
+        expected = {"ddp": "MULTI_GPU", "fsdp2": "FSDP", "zero2": "DEEPSPEED", "zero3": "DEEPSPEED"}
+        assert {name: kind.rpartition(".")[2] for name, kind in kinds.items()} == expected
+
+    def test_fsdp_shards_by_layers_and_keeps_whole_checkpoints(self, monkeypatch):
+        config = load_config_from_file(str(self.FOLDER / "fsdp2.yaml")).fsdp_config
+        for key, value in config.items():
+            monkeypatch.setenv(key.upper(), str(value))
+        monkeypatch.setenv("FSDP_VERSION", "2")
+        plugin = FullyShardedDataParallelPlugin()
+        plugin.set_auto_wrap_policy(build_model())
+        assert plugin.fsdp_version == 2 and "FULL_STATE_DICT" in str(plugin.state_dict_type)
+
+    @pytest.mark.parametrize("stage", [2, 3])
+    def test_deepspeed_settings_are_of_their_stage(self, stage):
+        """As far as accelerate reads them without DeepSpeed."""
+        path = load_config_from_file(str(self.FOLDER / f"zero{stage}.yaml")).deepspeed_config["deepspeed_config_file"]
+        config = HfDeepSpeedConfig(str(REPOSITORY / path))
+        assert config.is_zero3() == (stage == 3) and not config.is_offload()
+        assert config.get_value("train_micro_batch_size_per_gpu") == "auto"
+        gathers = config.get_value("zero_optimization.stage3_gather_16bit_weights_on_model_save")
+        assert gathers is (True if stage == 3 else None)

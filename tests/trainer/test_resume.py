@@ -1,13 +1,19 @@
 """A run that is interrupted and resumed is the run that was not."""
 
+import os
+import resource
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from training_samples import build_model, make_grounding_sample, make_mixed_batch, make_sample
+from transformers import TrainerCallback
 
-from trainer.ide3d_trainer import GEOMETRY_WEIGHTS
+from trainer.ide3d_trainer import GEOMETRY_WEIGHTS, INCOMPLETE
 
 ARGUMENTS = {
     "max_steps": 5,
@@ -41,7 +47,7 @@ def optimizer_state(folder):
 )
 def test_resume_reproduces_the_uninterrupted_run(make_trainer, tmp_path, options):
     """Bit for bit: weights, heads, optimizer and every logged loss, across the border of an epoch."""
-    samples = [*make_mixed_batch(), make_grounding_sample(2, seed=7)]
+    samples = [*make_mixed_batch(), make_grounding_sample(2, seed=7), make_sample(5, seed=4)]
     options = {**ARGUMENTS, **options}
     whole = make_trainer(samples, "whole", **options)
     whole.train()
@@ -99,3 +105,53 @@ class TestBrokenCheckpoints:
     def test_nothing_is_reported_missing_when_all_is_there(self, make_trainer, checkpoint, caplog):
         self.resume(make_trainer, checkpoint)
         assert "missing keys" not in caplog.text
+
+
+class TestInterrupted:
+    def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(self, make_trainer, tmp_path):
+        """A limit on the size of files stands for the full disk: writing fails in the midst of the weights."""
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+        class FullDisk(TrainerCallback):
+            def on_step_end(self, args, state, control, **kwargs):
+                if state.global_step == 2:
+                    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+
+        options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 3, "save_total_limit": 1}
+        trainer = make_trainer([make_sample(2)], callbacks=[FullDisk()], **options)
+        try:
+            with pytest.raises(OSError, match="checkpoint of step 2 could not be written to .*Earlier checkpoints"):
+                trainer.train()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoint-1"]
+        make_trainer([make_sample(2)], **options).train(resume_from_checkpoint=True)
+        assert (tmp_path / "run" / "checkpoint-3").is_dir()
+
+    def test_what_a_killed_run_left_is_no_checkpoint(self, make_trainer, tmp_path):
+        options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+        make_trainer([make_sample(2)], **options).train()
+        left = tmp_path / "run" / INCOMPLETE / "checkpoint-3"
+        shutil.copytree(tmp_path / "run" / "checkpoint-2", left)
+        (left / "model.safetensors").write_bytes(b"cut")
+        resumed = make_trainer([make_sample(2)], **{**options, "max_steps": 3})
+        resumed.train(resume_from_checkpoint=True)
+        assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [f"checkpoint-{k}" for k in (1, 2, 3)]
+        assert load_file(tmp_path / "run" / "checkpoint-3" / "model.safetensors")
+
+    def test_a_checkpoint_that_is_written_again_replaces_the_first(self, make_trainer, tmp_path):
+        trainer = make_trainer([make_sample(2)], save_strategy="steps", save_steps=2)
+        trainer.train()
+        mark = tmp_path / "run" / "checkpoint-2" / "mark"
+        mark.write_text("old")
+        trainer._save_checkpoint(trainer.model, None)
+        assert not mark.exists() and (mark.parent / "optimizer.pt").is_file()
+
+    @pytest.mark.slow
+    def test_killed_again_and_again(self, tmp_path):
+        root = Path(__file__).resolve().parents[2]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
+        script = str(Path(__file__).with_name("kill_and_resume.py"))
+        run = subprocess.run([sys.executable, script, str(tmp_path)], env=environment, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert ", 0 unequal" in run.stderr

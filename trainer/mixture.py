@@ -1,0 +1,109 @@
+"""Several data sets as one: in which shares, and whether a batch holds samples of one of them or of all."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset, Sampler
+
+
+class MixtureDataset(Dataset):
+    """Data sets one after the other, with the share of an epoch that each is drawn for.
+
+    An epoch has as many samples as all data sets together. A share above its size repeats a data set, after all of its
+    samples were drawn; one below leaves samples for the next epochs. `IDE3DTrainer` draws accordingly.
+
+    Args:
+        datasets: Data sets by name.
+        weights: Relative shares by name; default: the sizes, so that every sample is drawn once.
+
+    Raises:
+        ValueError: No data set, an empty one, other names among the weights, or a weight that is not positive.
+
+    Example:
+        >>> mixture = MixtureDataset({"questions": ["a", "b"], "grounding": ["c"]}, {"questions": 1, "grounding": 1})
+        >>> len(mixture), mixture[2]
+        (3, 'c')
+    """
+
+    def __init__(self, datasets: Mapping[str, Sequence[Any]], weights: Mapping[str, float] | None = None):
+        if not datasets or not all(map(len, datasets.values())):
+            sizes = {name: len(dataset) for name, dataset in datasets.items()}
+            raise ValueError(f"A mixture needs data sets with at least one sample each, got {sizes}.")
+        if weights is not None and (set(weights) != set(datasets) or not all(w > 0 for w in weights.values())):
+            raise ValueError(f"weights must be positive, one for each of {list(datasets)}, got {dict(weights)}.")
+        self.datasets = dict(datasets)
+        self.sizes = [len(dataset) for dataset in self.datasets.values()]
+        self.weights = list(map(float, self.sizes if weights is None else (weights[name] for name in datasets)))
+
+    def __len__(self) -> int:
+        return sum(self.sizes)
+
+    def __getitem__(self, index: int) -> Any:
+        for dataset in self.datasets.values():
+            if index < len(dataset):
+                return dataset[index]
+            index -= len(dataset)
+        raise IndexError(f"The mixture has {len(self)} samples.")
+
+    def draws(self) -> list[int]:
+        """How many samples of each data set an epoch has: the shares, rounded so that the sum is right."""
+        exact = [len(self) * weight / sum(self.weights) for weight in self.weights]
+        counts = [int(value) for value in exact]
+        by_remainder = sorted(range(len(exact)), key=lambda place: counts[place] - exact[place])
+        for place in by_remainder[: len(self) - sum(counts)]:
+            counts[place] += 1
+        return counts
+
+
+class MixtureSampler(Sampler[int]):
+    """Indices of a mixture's epoch.
+
+    Args:
+        mixture: Its data sets and shares.
+        block: Samples of one data set in a row, a batch of all processes; 1 mixes freely. A data set's last block is
+            filled up with its next samples.
+        seed: Order of the samples.
+    """
+
+    def __init__(self, mixture: MixtureDataset, block: int = 1, seed: int = 0):
+        self.mixture = mixture
+        self.block = block
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; the order depends on seed and epoch alone, so that a resumed run goes on exactly."""
+        self.epoch = epoch
+
+    def _num_blocks(self) -> list[int]:
+        return [-(-draws // self.block) for draws in self.mixture.draws()]
+
+    def __len__(self) -> int:
+        return self.block * sum(self._num_blocks())
+
+    def __iter__(self) -> Iterator[int]:
+        blocks: list[list[int]] = []
+        first = 0
+        for source, (size, count) in enumerate(zip(self.mixture.sizes, self._num_blocks(), strict=True)):
+            # Positions in an endless row of permutations of this data set.
+            start = self.epoch * count * self.block
+            drawn = self._draw(source, size, range(start, start + count * self.block))
+            blocks += [
+                [first + index for index in drawn[at : at + self.block]] for at in range(0, len(drawn), self.block)
+            ]
+            first += size
+        generator = torch.Generator().manual_seed(hash((self.seed, self.epoch)) % 2**63)
+        for place in torch.randperm(len(blocks), generator=generator).tolist():
+            yield from blocks[place]
+
+    def _draw(self, source: int, size: int, positions: range) -> list[int]:
+        drawn: list[int] = []
+        for lap in range(positions.start // size, -(-positions.stop // size)):
+            generator = torch.Generator().manual_seed(hash((self.seed, source, lap)) % 2**63)
+            order = torch.randperm(size, generator=generator).tolist()
+            drawn += order[max(positions.start - lap * size, 0) : max(positions.stop - lap * size, 0)]
+        return drawn
+
+
+__all__ = ["MixtureDataset", "MixtureSampler"]
