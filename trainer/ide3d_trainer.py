@@ -120,8 +120,8 @@ class IDE3DTrainer(Trainer):
         self._want_terms(is_training=True)
         names = list(self.args.loss_weights)
         counts = torch.zeros(len(names), device=device)
-        # Pairs that are drawn at random depend on seed and step alone: a resumed run restores the global state of random
-        # numbers only after this call.
+        # Pairs that are drawn at random depend on seed and step alone: a resumed run restores the global state of
+        # random numbers only after this call.
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(hash((self.args.seed, self.state.global_step, self.args.process_index)) % 2**63)
             for index, batch in enumerate(batches):
