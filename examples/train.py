@@ -201,7 +201,7 @@ def read_recipe(path: str | Path, words: list[str]) -> tuple[ModelArguments, Dat
         raise ValueError(f"{path} must hold lines of `argument: value`, got {type(recipe).__name__}.")
     flat = []
     for key, value in recipe.items():
-        flat += [f"--{key}", str(value)]
+        flat += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
     return build_parser().parse_args_into_dataclasses([*flat, *words])
 
 

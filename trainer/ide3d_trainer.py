@@ -125,7 +125,7 @@ class IDE3DTrainer(Trainer):
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(hash((self.args.seed, self.state.global_step, self.args.process_index)) % 2**63)
             for index, batch in enumerate(batches):
-                batch = self._prepare_inputs(batch)
+                # From the batch as it came: Trainer casts the floats of what it prepares for DeepSpeed.
                 targets = self._core.build_targets(**batch)
                 batches[index] = {**batch, "targets": targets}
                 for name, count in self._core.criterion.count(targets.tensors).items():
@@ -248,6 +248,8 @@ class IDE3DTrainer(Trainer):
         """Hand `compute_metrics` the logits alone by default: other outputs differ in shape from batch to batch."""
         if ignore_keys is None:
             ignore_keys = [item.name for item in fields(IDE3DGeometryOutputWithPast) if item.name != "logits"]
+        self._want_terms(is_training=False)
+        inputs = {**inputs, "targets": self._core.build_targets(**inputs)}
         return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:

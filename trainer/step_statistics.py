@@ -26,7 +26,7 @@ class RunningMeans:
 
     def add(self, values: Mapping[str, Pair], device: torch.device) -> None:
         """Add sum and count of each figure. Nothing waits for the host."""
-        rows = torch.zeros(len(self.rows), 2, dtype=torch.float64, device=device)
+        rows = torch.zeros(len(self.rows), 2, dtype=_dtype(device), device=device)
         for name, (total, count) in values.items():
             rows[self.rows[name], 0], rows[self.rows[name], 1] = total, count
         self.sums = rows if self.sums is None else self.sums + rows
@@ -37,10 +37,17 @@ class RunningMeans:
 
     def pop(self, gather: Callable[[Tensor], Tensor], device: torch.device) -> dict[str, float]:
         """Mean of each figure that was added since the last call, over all processes; all of them have to call."""
-        sums = torch.zeros(len(self.rows), 2, dtype=torch.float64, device=device) if self.sums is None else self.sums
+        sums = self.sums
+        if sums is None:
+            sums = torch.zeros(len(self.rows), 2, dtype=_dtype(device), device=device)
         totals = gather(sums.unsqueeze(0)).sum(0).tolist()
         self.clear()
         return {name: round(totals[row][0] / totals[row][1], 6) for name, row in self.rows.items() if totals[row][1]}
+
+
+def _dtype(device: torch.device) -> torch.dtype:
+    # Counts of pixels outgrow the whole numbers of float32; Apple's GPUs have no other.
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 DEPTH_FIGURES = ("depth_abs_rel", "depth_delta", "depth_confidence")

@@ -92,7 +92,7 @@ def kill_at(process: subprocess.Popen, output: Path, moment: str, step: int) -> 
             process.wait()
             left = "an incomplete folder" if (output / INCOMPLETE).is_dir() else "no incomplete folder"
             return f"killed at step {step} ({moment}); {len(checkpoints(output))} checkpoints and {left} left"
-        time.sleep(0.001)
+        time.sleep(0.003)
     raise RuntimeError(f"The run ended with {process.returncode} before it could be killed; see {output}.log.")
 
 
