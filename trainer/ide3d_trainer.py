@@ -164,7 +164,9 @@ class IDE3DTrainer(Trainer):
             totals = self._step_counts if self._step_counts is not None else counts
             # Gradients are averaged over the processes: a share of the sum has to be multiplied by their number.
             terms = {
-                name: term * (counts[name] * processes / totals[name].clamp(min=1)) if name in counts else term
+                name: term * (counts[name] * processes / totals[name].clamp(min=torch.finfo(torch.float32).tiny))
+                if name in counts
+                else term
                 for name, term in terms.items()
             }
             # With num_items_in_batch the language loss is a share already; otherwise Trainer divides by the steps.
