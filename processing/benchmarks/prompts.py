@@ -140,7 +140,7 @@ def build_chat(task: str, sample: Mapping[str, Any], *, protocol: str = "clean",
 
 def prompt_digest(task: str, *, protocol: str = "clean", stage: str = "eval") -> str:
     """Short digest of a prompt's wording: two runs with the same digest asked with the same words."""
-    blank = {"id": "", "question": "{question}", "input_box": [0.0] * 6, "options": []}
+    blank = {"id": "", "question": "a Question", "input_box": [0.0] * 6, "options": []}
     texts = [build_prompt(task, blank, protocol=protocol, stage=stage)]
     if task == "vsibench":
         texts.append(build_prompt(task, {**blank, "options": ["{option}"]}, protocol=protocol, stage=stage))

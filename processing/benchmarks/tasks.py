@@ -90,7 +90,7 @@ class Layout:
         return self.root / "metadata" / f"scannet_{split}_{source}_box.json"
 
     def infos(self, split: str) -> list[Path]:
-        """Image lists, depth cameras and alignment of all scenes of a split: pickle-free first, then EmbodiedScan's."""
+        """Image lists, depth cameras and alignment of the scenes of a split; pickle-free first, then EmbodiedScan's."""
         return [self.root / "embodiedscan" / f"embodiedscan_infos_{split}.{suffix}" for suffix in ("json", "pkl")]
 
     @property
