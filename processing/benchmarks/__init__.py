@@ -19,7 +19,7 @@ Samples of one scene stand together in the order of the file; `scene_id` groups 
 
     id: str, unique in an evaluation split.
     task: str, key of TASKS.
-    scene_id: str, "scannet/scene0000_00".
+    scene_id: str, "scannet/scene0000_00"; a video file of VSI-Bench is "vsibench/scannet/scene0000_00".
     question: description to find (ScanRefer, Multi3DRefer), question (ScanQA, VSI-Bench), situation and question
         (SQA3D), "" (Scan2Cap).
     options: the choices of a multiple choice question, "A. 3" and so on; else empty.

@@ -88,6 +88,8 @@ def load_task(
             raise ValueError(f"{path} has {len(twice)} ids twice, such as {twice[:3]}; scores would be wrong")
     if spec.kind == "ground":
         _put_candidates(rows, layout, split, boxes or ("gt" if split == "train" else "pred"))
+    if task == "vsibench":
+        _put_scenes(rows, layout)
     lists = FrameLists(layout, frames, num_frames, coverage)
     names = {scene_id: lists.names(scene_id) for scene_id in dict.fromkeys(row["scene_id"] for row in rows)}
     for row in rows:
@@ -135,7 +137,7 @@ def _vsi_row(record: dict) -> dict[str, Any]:
     return {
         "id": str(record["id"]),
         "task": "vsibench",
-        "scene_id": f"{record['dataset']}/{record['scene_name']}",
+        "scene_id": f"vsibench/{record['dataset']}/{record['scene_name']}",
         "question": record["question"],
         "options": record.get("options") or [],
         "answers": [str(record["ground_truth"])],
@@ -182,6 +184,14 @@ def _llava_row(task: Task, record: dict, where: str) -> dict[str, Any]:
 
 def _no_boxes() -> dict[str, list]:
     return {"candidate_boxes": [], "gt_boxes": [], "object_ids": [], "input_box": []}
+
+
+def _put_scenes(rows: list[dict], layout: Layout) -> None:
+    """Frames of a scene instead of its video file, where only they are there."""
+    for row in rows:
+        if not layout.video(row["scene_id"]).is_file():
+            folder = row["scene_id"].removeprefix("vsibench/")
+            row["scene_id"] = folder if layout.frames(folder).is_dir() else row["scene_id"]
 
 
 def _put_candidates(rows: list[dict], layout: Layout, split: str, source: str) -> None:

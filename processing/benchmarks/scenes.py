@@ -61,7 +61,9 @@ class FrameLists:
             FileNotFoundError: the scene has neither frames nor a video.
             ValueError: the rule's file does not list the scene.
         """
-        if not self.layout.frames(scene_id).is_dir() and self.layout.video(scene_id).is_file():
+        if scene_id.startswith("vsibench/"):
+            if not self.layout.video(scene_id).is_file():
+                raise FileNotFoundError(f"{scene_id} has no video: expected {self.layout.video(scene_id)}")
             return []
         if self.rule == "coverage":
             return self._by_coverage(scene_id)
@@ -149,16 +151,15 @@ def load_scene(
     if unknown:
         raise ValueError(f"parts are {SCENE_PARTS}, got {unknown}")
     layout = Layout(data_dir)
-    folder, video = layout.frames(scene_id), layout.video(scene_id)
-    if not folder.is_dir() and video.is_file():
+    if scene_id.startswith("vsibench/"):
         if set(parts) - {"frames"}:
-            raise FileNotFoundError(f"{video} is a video without poses or depth; ask for parts=('frames',)")
-        return _read_video_file(video, scene_id, num_frames)
+            raise FileNotFoundError(f"{scene_id} is a video without poses or depth; ask for parts=('frames',)")
+        return _read_video_file(layout.video(scene_id), scene_id, num_frames)
     names = list(frame_names) if frame_names else uniform_names(folder_names(layout, scene_id), num_frames)
     scene = PosedVideo.from_folder(
-        folder,
+        layout.frames(scene_id),
         frame_names=names,
-        parts=[{"poses": "camera_to_world"}.get(part, part) for part in parts],
+        parts=[{"poses": "camera_to_world"}.get(part, part) for part in parts if part != "frames"],
         skip_invalid_poses=skip_invalid_poses,
     )
     scene = dataclasses.replace(scene, scene_id=scene_id)

@@ -71,7 +71,8 @@ def find_task(name: str, split: str | None = None) -> Task:
 class Layout:
     """Paths of the layout that 3D-IDE, 3DRS and Video-3D-LLM share. Nothing is opened or checked here.
 
-    `scene_id` is "scannet/scene0000_00": the folder of a data set and a scene in it.
+    `scene_id` is "scannet/scene0000_00", the folder of a data set and a scene in it; a video file of VSI-Bench is
+    "vsibench/scannet/scene0000_00".
     """
 
     root: Path
@@ -90,7 +91,7 @@ class Layout:
         return self.root / "metadata" / f"scannet_{split}_{source}_box.json"
 
     def infos(self, split: str) -> list[Path]:
-        """Image lists, depth cameras and alignment of the scenes of a split; pickle-free first, then EmbodiedScan's."""
+        """Image lists, depth cameras and alignment of a split; first the pickle-free file, then EmbodiedScan's."""
         return [self.root / "embodiedscan" / f"embodiedscan_infos_{split}.{suffix}" for suffix in ("json", "pkl")]
 
     @property
@@ -104,8 +105,8 @@ class Layout:
         return self.root / dataset / "posed_images" / scene
 
     def video(self, scene_id: str) -> Path:
-        """Video file of one scene of VSI-Bench."""
-        return self.root / "vsibench" / f"{scene_id}.mp4"
+        """Video file of one scene of VSI-Bench, whose id is "vsibench/scannet/scene0000_00"."""
+        return self.root / f"{scene_id}.mp4"
 
     def masks(self, scene_id: str) -> Path:
         """Instance proposals on the mesh of one scene."""
