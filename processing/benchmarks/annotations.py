@@ -130,6 +130,8 @@ def _row(task: Task, record: dict, where: str) -> dict[str, Any]:
         return _vsi_row(record) if task.name == "vsibench" else _llava_row(task, record, where)
     except KeyError as error:
         raise ValueError(f"{where} lacks the field {error}") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{where} has a field of another type than expected: {error}") from error
 
 
 def _vsi_row(record: dict) -> dict[str, Any]:

@@ -152,18 +152,29 @@ def read_infos(path: str | Path) -> dict[str, dict]:
         raise ValueError(f'{path} must hold a dict with a list "data_list"; is it an EmbodiedScan file?')
     infos = {}
     for item in contents["data_list"]:
+        if not isinstance(item, dict):
+            raise ValueError(f"{path}: data_list must hold dicts, got {type(item).__name__}")
         scene_id = item.get("sample_idx")
-        if not str(scene_id).startswith("scannet/"):
-            continue
-        missing = [name for name in INFO_FIELDS if item.get(name) is None]
-        if missing:
-            raise ValueError(f"{path}: scene {scene_id} lacks {missing}")
-        matrices = {name: np.asarray(item[name], np.float64) for name in ("axis_align_matrix", "depth_cam2img")}
-        for name, matrix in matrices.items():
-            if matrix.shape != (4, 4) or not np.isfinite(matrix).all():
-                raise ValueError(f"{path}: {name} of {scene_id} must be a finite 4 x 4 matrix, got {matrix.shape}")
-        infos[scene_id] = {"images": [str(image["img_path"]) for image in item["images"]], **matrices}
+        if str(scene_id).startswith("scannet/"):
+            infos[scene_id] = _read_info(item, f"{path}, scene {scene_id}")
     return infos
+
+
+def _read_info(item: dict, where: str) -> dict:
+    missing = [name for name in INFO_FIELDS if item.get(name) is None]
+    if missing:
+        raise ValueError(f"{where} lacks {missing}")
+    info = {}
+    for name in ("axis_align_matrix", "depth_cam2img"):
+        try:
+            info[name] = np.asarray(item[name], np.float64)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{where}: {name} is no matrix of numbers: {error}") from error
+        if info[name].shape != (4, 4) or not np.isfinite(info[name]).all():
+            raise ValueError(f"{where}: {name} must be a finite 4 x 4 matrix, got shape {info[name].shape}")
+    if not all(isinstance(image, dict) and "img_path" in image for image in item["images"]):
+        raise ValueError(f"{where}: every image must have an img_path")
+    return {"images": [str(image["img_path"]) for image in item["images"]], **info}
 
 
 def read_masks(path: str | Path, max_masks: int | None = 50) -> np.ndarray:
@@ -275,6 +286,8 @@ def read_selected_frames(path: str | Path) -> dict[str, dict]:
         missing = [name for name in ("video_id", "frame_files", "voxel_nums", "num_all_voxels") if name not in item]
         if missing:
             raise ValueError(f"{path}: scene {item.get('video_id')} lacks {missing}")
+        if not isinstance(item["frame_files"], list) or not isinstance(item["voxel_nums"], list):
+            raise ValueError(f"{path}: frame_files and voxel_nums of {item['video_id']} must be lists")
         if len(item["frame_files"]) != len(item["voxel_nums"]) or not item["frame_files"]:
             counts = f"{len(item['frame_files'])} frame_files and {len(item['voxel_nums'])} voxel_nums"
             raise ValueError(f"{path}: {item['video_id']} has {counts}; expected as many of both, and at least one")
