@@ -16,7 +16,7 @@ from processing.benchmarks.prompts import SOURCE_TEMPLATES, question_of
 from processing.benchmarks.scenes import FrameLists
 from processing.benchmarks.tasks import BOX_SOURCES, Layout, Task, find_task
 
-__all__ = ["FEATURES", "load_task", "read_records"]
+__all__ = ["FEATURES", "load_task", "object_ids", "read_records"]
 
 _BOX = List(Value("float64"))
 
@@ -170,18 +170,23 @@ def _llava_row(task: Task, record: dict, where: str) -> dict[str, Any]:
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from error
     if task.kind == "ground":
-        ids = metadata["object_id"]
-        row["object_ids"] = [int(n) for n in (ids if isinstance(ids, list) else [ids])]
+        row["object_ids"] = object_ids(metadata)
         boxes = record["box"] if task.name == "multi3drefer" else [record["box"]]
         row["gt_boxes"] = [checked_box(box, f"{where}, box {index}") for index, box in enumerate(boxes)]
     elif task.kind == "describe":
-        row["object_ids"] = [int(metadata["object_id"])] if "object_id" in metadata else []
+        row["object_ids"] = object_ids(metadata) if "object_id" in metadata else []
         row["gt_boxes"] = [checked_box(record["gt_box"], f"{where}, gt_box")] if record.get("gt_box") else []
         row["input_box"] = checked_box(record["box_input"], f"{where}, box_input") if record["box_input"] else []
         row["answers"] = record.get("annotations") or [turns["gpt"]]
     else:
         row["answers"] = metadata.get("answers") or [turns["gpt"]]
     return row
+
+
+def object_ids(metadata: dict) -> list[int]:
+    """The ids in a sample's metadata: one, or a list of them, as numbers or as text."""
+    ids = metadata["object_id"]
+    return [int(number) for number in (ids if isinstance(ids, list) else [ids])]
 
 
 def _no_boxes() -> dict[str, list]:

@@ -189,7 +189,7 @@ def _overlaps(states: list[SplitState]) -> list[Finding]:
 
 
 def _look_at_infos(layout: Layout, states: list[SplitState], findings: list[Finding]) -> dict[str, dict]:
-    """EmbodiedScan's facts of all splits that can be read, if poses are needed; findings on what is wrong with them."""
+    """EmbodiedScan's facts of all splits, if poses are needed; findings on what is wrong with them."""
     needing = [scene_id for state in states if "poses" in state.needs for scene_id in state.scenes]
     infos: dict[str, dict] = {}
     if not needing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -206,7 +207,7 @@ def read_masks(path: str | Path, max_masks: int | None = 50) -> np.ndarray:
         masks[row[kept], column[kept]] = True
     except FileNotFoundError:
         raise
-    except (OSError, KeyError, ValueError, IndexError) as error:
+    except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is not a sparse matrix of SciPy (csr, csc or coo): {error}") from error
     return masks
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from processing.benchmarks.annotations import read_records
+from processing.benchmarks.annotations import object_ids, read_records
 from processing.benchmarks.files import checked_box, read_boxes, read_json
 from processing.benchmarks.findings import Finding
 from processing.benchmarks.prompts import SOURCE_TEMPLATES, question_of
@@ -73,7 +73,7 @@ def _bad_fields(task: Task, record: dict) -> list[str]:
     bad += [] if isinstance(record.get("video"), str) and "/" in record["video"] else ["video"]
     if not isinstance(metadata, dict) or not isinstance(metadata.get("question_type"), str):
         bad.append("metadata.question_type")
-    elif task.kind == "ground":
+    elif task.kind == "ground" or "object_id" in metadata:
         ids = metadata.get("object_id")
         ids = ids if isinstance(ids, list) else [ids]
         bad += [] if all(str(number).isdigit() for number in ids) else ["metadata.object_id"]
@@ -195,8 +195,7 @@ def _loose_box_findings(path: Path, finding, error: ValueError) -> list[Finding]
 
 def _identity_faults(task: Task, record: dict, boxes: dict[str, list]) -> Iterator[tuple[str, str]]:
     """Whether the object ids of a train sample lead to its boxes."""
-    candidates, ids = boxes.get(record["video"], []), record["metadata"]["object_id"]
-    ids = [int(n) for n in (ids if isinstance(ids, list) else [ids])]
+    candidates, ids = boxes.get(record["video"], []), object_ids(record["metadata"])
     truth = record["box"] if task.name == "multi3drefer" else [record["box"]]
     if not candidates or truth is None:
         return
