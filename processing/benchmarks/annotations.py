@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow.parquet
 from datasets import Features, List, Value
 
 from processing.benchmarks.files import checked_box, read_boxes, read_json
@@ -91,9 +92,7 @@ def load_task(
     if task == "vsibench":
         _put_scenes(rows, layout)
     lists = FrameLists(layout, frames, num_frames, coverage)
-    names = {scene_id: lists.names(scene_id) for scene_id in dict.fromkeys(row["scene_id"] for row in rows)}
-    for row in rows:
-        row["frame_names"] = names[row["scene_id"]]
+    _put_frames(rows, lists)
     return datasets.Dataset.from_list(rows, features=FEATURES, split=datasets.NamedSplit(split))
 
 
@@ -109,8 +108,6 @@ def read_records(layout: Layout, task: Task, split: str) -> tuple[Path, list[dic
     if path is None:
         raise FileNotFoundError(f"{task.name} {split} needs {' or '.join(map(str, candidates))}; none exists")
     if path.suffix == ".parquet":
-        import pyarrow.parquet
-
         return path, pyarrow.parquet.read_table(path).to_pylist()
     if path.suffix == ".jsonl":
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -191,6 +188,21 @@ def object_ids(metadata: dict) -> list[int]:
 
 def _no_boxes() -> dict[str, list]:
     return {"candidate_boxes": [], "gt_boxes": [], "object_ids": [], "input_box": []}
+
+
+def _put_frames(rows: list[dict], lists: FrameLists) -> None:
+    names: dict[str, list[str]] = {}
+    absent: list[str] = []
+    for scene_id in dict.fromkeys(row["scene_id"] for row in rows):
+        try:
+            names[scene_id] = lists.names(scene_id)
+        except FileNotFoundError as error:
+            absent.append(str(error))
+    if absent:
+        more = f" and {len(absent) - 1} more scenes (see python -m processing.benchmarks.doctor)" if absent[1:] else ""
+        raise FileNotFoundError(absent[0] + more)
+    for row in rows:
+        row["frame_names"] = names[row["scene_id"]]
 
 
 def _put_scenes(rows: list[dict], layout: Layout) -> None:

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
 
 __all__ = [
     "boxes_from_masks",
@@ -250,10 +253,6 @@ def read_point_cloud(path: str | Path) -> dict[str, np.ndarray]:
         FileNotFoundError: no such file.
         ValueError: not such a file, or one that holds anything but arrays.
     """
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} does not exist")
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,9 +122,3 @@ class Layout:
         """Stored teacher features of one scene."""
         dataset, _, scene = scene_id.rpartition("/")
         return self.root / dataset / "posed_images_3d_feature_vggt" / scene / "vggt_sliced.npy"
-
-    def scenes(self) -> Iterator[str]:
-        """Ids of all scenes that have a folder of frames."""
-        for folder in sorted(self.root.glob("*/posed_images/*")):
-            if folder.is_dir():
-                yield f"{folder.parents[1].name}/{folder.name}"
