@@ -79,20 +79,19 @@ def load_task(
     layout = Layout(data_dir)
     path, records = read_records(layout, spec, split)
     rows = [_row(spec, record, f"{path}, sample {record.get('id', index)}") for index, record in enumerate(records)]
+    if task == "vsibench":
+        _put_scenes(rows, layout)
     if scenes is not None:
         rows = [row for row in rows if row["scene_id"] in scenes]
-        if not rows:
-            raise ValueError(f"{path} has no sample of the scenes {sorted(scenes)[:5]}")
+    if not rows:
+        raise ValueError(f"{path} has no sample" + ("" if scenes is None else f" of the scenes {sorted(scenes)[:5]}"))
     if split != "train":
         twice = [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]
         if twice:
             raise ValueError(f"{path} has {len(twice)} ids twice, such as {twice[:3]}; scores would be wrong")
     if spec.kind == "ground":
         _put_candidates(rows, layout, split, boxes or ("gt" if split == "train" else "pred"))
-    if task == "vsibench":
-        _put_scenes(rows, layout)
-    lists = FrameLists(layout, frames, num_frames, coverage)
-    _put_frames(rows, lists)
+    _put_frames(rows, FrameLists(layout, frames, num_frames, coverage))
     return datasets.Dataset.from_list(rows, features=FEATURES, split=datasets.NamedSplit(split))
 
 
@@ -108,7 +107,10 @@ def read_records(layout: Layout, task: Task, split: str) -> tuple[Path, list[dic
     if path is None:
         raise FileNotFoundError(f"{task.name} {split} needs {' or '.join(map(str, candidates))}; none exists")
     if path.suffix == ".parquet":
-        return path, pyarrow.parquet.read_table(path).to_pylist()
+        try:
+            return path, pyarrow.parquet.read_table(path).to_pylist()
+        except pyarrow.ArrowInvalid as error:
+            raise ValueError(f"{path} is not a complete parquet file: {error}") from error
     if path.suffix == ".jsonl":
         lines = path.read_text(encoding="utf-8").splitlines()
         try:
@@ -124,11 +126,20 @@ def read_records(layout: Layout, task: Task, split: str) -> tuple[Path, list[dic
 
 def _row(task: Task, record: dict, where: str) -> dict[str, Any]:
     try:
-        return _vsi_row(record) if task.name == "vsibench" else _llava_row(task, record, where)
+        row = _vsi_row(record) if task.name == "vsibench" else _llava_row(task, record)
     except KeyError as error:
         raise ValueError(f"{where} lacks the field {error}") from error
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{where} has a field of another type than expected: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    texts = {name: [row[name]] for name in ("scene_id", "question", "question_type")} | {"answers": row["answers"]}
+    for name, values in texts.items():
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise ValueError(f"{where}: {name} must be text, got {row[name]!r}")
+    if task.kind != "ground" and not row["answers"]:
+        raise ValueError(f"{where} has no answer")
+    return row
 
 
 def _vsi_row(record: dict) -> dict[str, Any]:
@@ -147,7 +158,7 @@ def _vsi_row(record: dict) -> dict[str, Any]:
     }
 
 
-def _llava_row(task: Task, record: dict, where: str) -> dict[str, Any]:
+def _llava_row(task: Task, record: dict) -> dict[str, Any]:
     metadata, turns = record["metadata"], {turn["from"]: turn["value"] for turn in record["conversations"]}
     row = {
         "id": str(record["id"]),
@@ -162,28 +173,31 @@ def _llava_row(task: Task, record: dict, where: str) -> dict[str, Any]:
         "metadata": json.dumps(metadata),
     }
     if task.name in SOURCE_TEMPLATES:
-        try:
-            row["question"] = question_of(task.name, turns["human"])
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from error
+        row["question"] = question_of(task.name, turns["human"])
     if task.kind == "ground":
         row["object_ids"] = object_ids(metadata)
         boxes = record["box"] if task.name == "multi3drefer" else [record["box"]]
-        row["gt_boxes"] = [checked_box(box, f"{where}, box {index}") for index, box in enumerate(boxes)]
+        row["gt_boxes"] = [checked_box(box, f"box {index}") for index, box in enumerate(boxes)]
     elif task.kind == "describe":
         row["object_ids"] = object_ids(metadata) if "object_id" in metadata else []
-        row["gt_boxes"] = [checked_box(record["gt_box"], f"{where}, gt_box")] if record.get("gt_box") else []
-        row["input_box"] = checked_box(record["box_input"], f"{where}, box_input") if record["box_input"] else []
-        row["answers"] = record.get("annotations") or [turns["gpt"]]
+        row["gt_boxes"] = [checked_box(record["gt_box"], "gt_box")]
+        row["input_box"] = [] if record["box_input"] is None else checked_box(record["box_input"], "box_input")
+        row["answers"] = record.get("annotations", [turns["gpt"]])
     else:
-        row["answers"] = metadata.get("answers") or [turns["gpt"]]
+        row["answers"] = metadata.get("answers", [turns["gpt"]])
     return row
 
 
 def object_ids(metadata: dict) -> list[int]:
-    """The ids in a sample's metadata: one, or a list of them, as numbers or as text."""
-    ids = metadata["object_id"]
-    return [int(number) for number in (ids if isinstance(ids, list) else [ids])]
+    """The ids in a sample's metadata: one, or a list of them, as numbers or as text.
+
+    Raises:
+        ValueError: one of them is neither.
+    """
+    ids = metadata["object_id"] if isinstance(metadata["object_id"], list) else [metadata["object_id"]]
+    if not all(str(number).isdigit() for number in ids):
+        raise ValueError(f"metadata.object_id must be a number, or a list of them, got {metadata['object_id']!r}")
+    return [int(number) for number in ids]
 
 
 def _no_boxes() -> dict[str, list]:

@@ -48,11 +48,15 @@ class SplitState:
 
 @dataclass
 class Diagnosis:
-    """All findings on a folder, and what follows for each split of each task."""
+    """All findings on a folder, and what follows for each split of each task.
+
+    `extras` says of how many scenes there is what only some uses need: teacher features, masks, point clouds.
+    """
 
     folder: str
     splits: list[SplitState]
     findings: list[Finding]
+    extras: dict[str, int]
 
     def can_run(self, task: str | None = None, split: str | None = None) -> bool:
         """Whether a split of a task can be used, by default the one that papers report; None asks for all there is."""
@@ -69,7 +73,8 @@ class Diagnosis:
              "fix": KINDS[kind].fix, "findings": [asdict(finding) for finding in found]}
             for kind, found in self._grouped().items()
         ]  # fmt: skip
-        return {"folder": self.folder, "splits": [asdict(state) for state in self.splits], "kinds": groups}
+        splits = [asdict(state) for state in self.splits]
+        return {"folder": self.folder, "splits": splits, "extras": self.extras, "kinds": groups}
 
     def as_text(self) -> str:
         """The report for people."""
@@ -79,6 +84,7 @@ class Diagnosis:
             reasons = ", ".join(f"{kind} ({count})" for kind, count in state.stopped_by.items())
             reasons = f": {reasons}" if reasons and state.is_there else ""
             lines.append(f"{state.task:14}{state.split:7}{state.samples:8}{len(state.scenes):8}  {mark}{reasons}")
+        lines += ["", "Scenes with " + ", ".join(f"{name}: {count}" for name, count in self.extras.items()) + "."]
         for kind, found in self._grouped().items():
             weight = "stops a task" if KINDS[kind].stops else "note"
             lines += ["", f"{kind} ({weight}, {len(found)}). Fix: {KINDS[kind].fix}."]
@@ -135,7 +141,16 @@ def examine(
     findings += _check_selection(layout, set(needed))
     for state in states:
         _judge(state, findings)
-    return Diagnosis(str(data_dir), states, findings)
+    extras = {
+        "teacher features": sum(layout.teacher(scene_id).is_file() for scene_id in needed),
+        "proposal masks": sum(layout.masks(scene_id).is_file() for scene_id in needed),
+        "point clouds": sum(_has_cloud(layout, scene_id) for scene_id in needed),
+    }
+    return Diagnosis(str(data_dir), states, findings, extras)
+
+
+def _has_cloud(layout: Layout, scene_id: str) -> bool:
+    return any(path.is_file() for split in ("train", "val", "test") for path in layout.point_clouds(scene_id, split))
 
 
 def _check_root(layout: Layout) -> list[Finding]:
