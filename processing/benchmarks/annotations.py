@@ -133,7 +133,9 @@ def _row(task: Task, record: dict, where: str) -> dict[str, Any]:
         raise ValueError(f"{where} has a field of another type than expected: {error}") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
-    texts = {name: [row[name]] for name in ("scene_id", "question", "question_type")} | {"answers": row["answers"]}
+    texts: dict[str, Any] = {name: [row[name]] for name in ("scene_id", "question", "question_type")} | {
+        name: row[name] for name in ("answers", "options")
+    }
     for name, values in texts.items():
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise ValueError(f"{where}: {name} must be text, got {row[name]!r}")

@@ -130,16 +130,19 @@ def _box_faults(boxes: Any) -> Iterator[tuple[str, str]]:
 
 
 def _vsi_faults(record: dict) -> Iterator[tuple[str, str]]:
-    needed = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth")
-    missing = [name for name in needed if not isinstance(record.get(name), str | int | float)]
+    kinds = {"question": str, "question_type": str} | dict.fromkeys(("dataset", "scene_name"), str | int)
+    kinds |= {"id": str | int, "ground_truth": str | int | float, "options": list | None}
+    missing = [name for name, kind in kinds.items() if not isinstance(record.get(name), kind)]
+    if "options" not in missing and not all(isinstance(option, str) for option in record.get("options") or []):
+        missing.append("options")
     if missing:
         yield "field-missing", f"it lacks {', '.join(missing)}, or has another type there"
         return
-    if not str(record["question"]).strip():
+    if not record["question"].strip():
         yield "question-empty", "nothing is asked"
     kind, truth, options = record["question_type"], str(record["ground_truth"]), record.get("options") or []
     if kind in VSI_CHOICES:
-        letters = [str(option).partition(".")[0].strip() for option in options]
+        letters = [option.partition(".")[0].strip() for option in options]
         if truth not in letters:
             yield "choice-bad", f"the truth is {truth!r}, the options are {letters}"
     elif kind in VSI_NUMBERS:
