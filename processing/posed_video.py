@@ -290,7 +290,7 @@ def _read_image(file: Path, mode: str | None) -> np.ndarray:
     try:
         with Image.open(file) as image:
             return np.asarray(image if mode is None else image.convert(mode))
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # the last one is how PNG chunks break
         raise ValueError(f"{file} cannot be read as an image ({error}); is it complete?") from error
 
 

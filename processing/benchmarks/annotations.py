@@ -109,7 +109,7 @@ def read_records(layout: Layout, task: Task, split: str) -> tuple[Path, list[dic
     if path.suffix == ".parquet":
         try:
             return path, pyarrow.parquet.read_table(path).to_pylist()
-        except pyarrow.ArrowInvalid as error:
+        except (pyarrow.ArrowException, OSError) as error:
             raise ValueError(f"{path} is not a complete parquet file: {error}") from error
     if path.suffix == ".jsonl":
         lines = path.read_text(encoding="utf-8").splitlines()

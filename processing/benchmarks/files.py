@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ __all__ = [
     "boxes_from_masks",
     "checked_box",
     "load_pickle",
+    "open_array",
     "read_boxes",
     "read_infos",
     "read_json",
@@ -54,6 +57,24 @@ _NUMPY_MODULES = {
 }
 
 
+# What the parsers of pickle, zip and array headers raise on bytes that are no such file.
+_BROKEN = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    tokenize.TokenError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+    OverflowError,
+    NotImplementedError,
+)
+
+
 class _AllowListUnpickler(pickle.Unpickler):
     """Numpy arrays, numpy scalars and plain builtins; everything else is refused by name."""
 
@@ -78,16 +99,23 @@ def load_pickle(path: str | Path) -> Any:
     with open(path, "rb") as file:
         try:
             return _AllowListUnpickler(file).load()
-        except (
-            pickle.UnpicklingError,
-            EOFError,
-            ValueError,
-            TypeError,
-            AttributeError,
-            IndexError,
-            KeyError,
-        ) as error:
+        except _BROKEN as error:
             raise ValueError(f"{path} is not a pickle of arrays and builtins: {error}") from error
+
+
+def open_array(path: str | Path) -> np.ndarray:
+    """An `.npy` file as a memory map; nothing of it is read yet, and it may hold no objects.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not an array, or cut off.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except (*_BROKEN, OSError) as error:
+        raise ValueError(f"{path} is not a complete array: {error}; make it again") from error
 
 
 def read_json(path: str | Path) -> Any:
@@ -158,8 +186,8 @@ def read_infos(path: str | Path) -> dict[str, dict]:
     for item in contents["data_list"]:
         if not isinstance(item, dict):
             raise ValueError(f"{path}: data_list must hold dicts, got {type(item).__name__}")
-        scene_id = item.get("sample_idx")
-        if str(scene_id).startswith("scannet/"):
+        scene_id = str(item.get("sample_idx"))
+        if scene_id.startswith("scannet/"):
             infos[scene_id] = _read_info(item, f"{path}, scene {scene_id}")
     return infos
 
@@ -176,9 +204,10 @@ def _read_info(item: dict, where: str) -> dict:
             raise ValueError(f"{where}: {name} is no matrix of numbers: {error}") from error
         if info[name].shape != (4, 4) or not np.isfinite(info[name]).all():
             raise ValueError(f"{where}: {name} must be a finite 4 x 4 matrix, got shape {info[name].shape}")
-    if not all(isinstance(image, dict) and "img_path" in image for image in item["images"]):
-        raise ValueError(f"{where}: every image must have an img_path")
-    return {"images": [str(image["img_path"]) for image in item["images"]], **info}
+    images = item["images"]
+    if not isinstance(images, list) or not all(isinstance(image, dict) and "img_path" in image for image in images):
+        raise ValueError(f"{where}: images must be a list of dicts with img_path")
+    return {"images": [str(image["img_path"]) for image in images], **info}
 
 
 def read_masks(path: str | Path, max_masks: int | None = 50) -> np.ndarray:
@@ -210,7 +239,7 @@ def read_masks(path: str | Path, max_masks: int | None = 50) -> np.ndarray:
         masks[row[kept], column[kept]] = True
     except FileNotFoundError:
         raise
-    except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
+    except (*_BROKEN, OSError) as error:
         raise ValueError(f"{path} is not a sparse matrix of SciPy (csr, csc or coo): {error}") from error
     return masks
 
@@ -261,14 +290,19 @@ def read_point_cloud(path: str | Path) -> dict[str, np.ndarray]:
         else:
             with torch.serialization.safe_globals(_safe_numpy_globals()):
                 cloud = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is not a point cloud of plain arrays: {str(error).splitlines()[0]}") from error
+    except (*_BROKEN, SafetensorError, RuntimeError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{path} is not a point cloud of plain arrays: {reason}") from error
     if not isinstance(cloud, dict):
         raise ValueError(f"{path} must hold a dict of arrays, got {type(cloud).__name__}")
-    missing = [name for name in CLOUD_REQUIRED if name not in cloud]
+    missing = [name for name in CLOUD_REQUIRED if cloud.get(name) is None]
     if missing:
         raise ValueError(f"{path} lacks {missing}")
-    return {name: np.asarray(cloud[name]) for name in CLOUD_FIELDS if cloud.get(name) is not None}
+    arrays = {name: np.asarray(cloud[name]) for name in CLOUD_FIELDS if cloud.get(name) is not None}
+    for name, shape in {"xyz": (-1, 3), "aabb_corner_xyz": (-1, 8, 3)}.items():
+        if arrays[name].ndim != len(shape) or arrays[name].shape[1:] != shape[1:]:
+            raise ValueError(f"{path}: {name} must have shape {shape} with any first size, got {arrays[name].shape}")
+    return arrays
 
 
 def read_selected_frames(path: str | Path) -> dict[str, dict]:
@@ -286,16 +320,19 @@ def read_selected_frames(path: str | Path) -> dict[str, dict]:
         missing = [name for name in ("video_id", "frame_files", "voxel_nums", "num_all_voxels") if name not in item]
         if missing:
             raise ValueError(f"{path}: scene {item.get('video_id')} lacks {missing}")
-        if not isinstance(item["frame_files"], list) or not isinstance(item["voxel_nums"], list):
-            raise ValueError(f"{path}: frame_files and voxel_nums of {item['video_id']} must be lists")
+        for name, kind in {"frame_files": str, "voxel_nums": int}.items():
+            if not isinstance(item[name], list) or not all(isinstance(value, kind) for value in item[name]):
+                raise ValueError(f"{path}: {name} of {item['video_id']} must be a list of {kind.__name__}")
+        if not isinstance(item["num_all_voxels"], int) or not isinstance(item["video_id"], str):
+            raise ValueError(f"{path}: num_all_voxels and video_id of {item['video_id']} must be a number and text")
         if len(item["frame_files"]) != len(item["voxel_nums"]) or not item["frame_files"]:
             counts = f"{len(item['frame_files'])} frame_files and {len(item['voxel_nums'])} voxel_nums"
             raise ValueError(f"{path}: {item['video_id']} has {counts}; expected as many of both, and at least one")
         scene_id = item["video_id"] if "/" in item["video_id"] else f"scannet/{item['video_id']}"
         scenes[scene_id] = {
             "frame_names": [Path(name).stem for name in item["frame_files"]],
-            "voxel_nums": [int(number) for number in item["voxel_nums"]],
-            "num_all_voxels": int(item["num_all_voxels"]),
+            "voxel_nums": item["voxel_nums"],
+            "num_all_voxels": item["num_all_voxels"],
         }
     return scenes
 

@@ -154,7 +154,7 @@ def _check_depth(
                     yield Finding("depth-broken", str(path), f"its pixels are of the kind {image.mode}", scene_id)
                     continue
                 millimetres = np.asarray(image) if name in decoded else None
-        except (UnidentifiedImageError, OSError) as error:
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:  # the last one is how PNG chunks break
             yield Finding("depth-broken", str(path), str(error), scene_id)
             continue
         if millimetres is not None:

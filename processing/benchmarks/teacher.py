@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from processing.benchmarks.files import open_array
 from processing.benchmarks.scenes import folder_names
 from processing.benchmarks.tasks import Layout
 
@@ -29,12 +30,7 @@ def open_teacher(path: str | Path) -> np.ndarray:
         FileNotFoundError: no such file.
         ValueError: not an array of shape (1, V, patches, C) with a known number of patches, or cut off.
     """
-    try:
-        store = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise
-    except (OSError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is not a complete array: {error}; extract the features again") from error
+    store = open_array(path)
     if store.ndim != 4 or len(store) != 1 or store.shape[2] not in PATCH_GRIDS:
         raise ValueError(
             f"{path} must have shape (1, V, patches, C) with {sorted(PATCH_GRIDS)} patches, got {store.shape}"

@@ -388,3 +388,36 @@ def test_what_the_doctor_passes_can_be_loaded(task, data):
             except (ValueError, FileNotFoundError) as error:
                 assert not can_run, f"{outer} {name} = {value!r}: {error}"
                 assert str(data) in str(error)
+
+
+FILES = [
+    "embodiedscan/embodiedscan_infos_val.pkl",
+    "metadata/scannet_val_pred_box.json",
+    "metadata/scannet_select_frames.json",
+    "processed/scanrefer_vg_val_llava_style.json",
+    "vsibench/test-00000-of-00001.parquet",
+    "vsibench/scannet/room0004_00.mp4",
+    f"{FRAMES}/00000.jpg",
+    f"{FRAMES}/00000.png",
+    f"{FRAMES}/00000.txt",
+    "scannet/mask/room0002_00.mask.npz",
+    "scannet/pcd_with_object_aabbs/val/room0002_00.pth",
+    "scannet/posed_images_3d_feature_vggt/room0002_00/vggt_sliced.npy",
+]
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning")
+@pytest.mark.parametrize("name", FILES)
+def test_random_damage_is_survived(name, data):
+    """Whatever the bytes of a file, the doctor gives a report."""
+    path, random = data / name, np.random.default_rng(0)
+    original = path.read_bytes()
+    for length in (0, 1, len(original) // 3, len(original) - 1):
+        path.write_bytes(original[:length])
+        assert examine(data, tasks=["scanrefer", "vsibench"], splits=["val", "test"]).findings
+    for reach in (16, 64, 256, len(original)) * 2:
+        damaged = bytearray(original)
+        for place in random.integers(min(reach, len(original)), size=4):
+            damaged[place] = random.integers(256)
+        path.write_bytes(bytes(damaged))
+        examine(data, tasks=["scanrefer", "vsibench"], splits=["val", "test"])

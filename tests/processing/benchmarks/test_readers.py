@@ -296,13 +296,20 @@ def test_pickle_free_folder_reads_the_same(data):
 
 
 def test_point_clouds_of_numpy_1_are_read(tmp_path):
-    fields = ("xyz", "instance_ids", "aabb_obj_ids", "aabb_corner_xyz")
-    cloud = {name: np.zeros((2, 3), np.float32) for name in fields} | {"sem_labels": np.int64(3)}
+    cloud = {
+        "xyz": np.zeros((2, 3), np.float32),
+        "instance_ids": np.arange(2),
+        "aabb_obj_ids": np.arange(1, dtype=np.int32),
+        "aabb_corner_xyz": np.zeros((1, 8, 3)),
+    }
     buffer = io.BytesIO()
     torch.save(cloud, buffer, _use_new_zipfile_serialization=False)
     old = buffer.getvalue().replace(b"numpy._core", b"numpy.core")
     (tmp_path / "old.pth").write_bytes(old)
     assert read_point_cloud(tmp_path / "old.pth")["xyz"].shape == (2, 3)
+    torch.save({**cloud, "xyz": np.zeros((3, 2))}, tmp_path / "flat.pth")
+    with pytest.raises(ValueError, match="xyz must have shape"):
+        read_point_cloud(tmp_path / "flat.pth")
 
 
 @pytest.mark.parametrize(
