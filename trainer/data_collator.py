@@ -96,7 +96,7 @@ class IDE3DDataCollator:
                 raise ValueError(f"Sample {self._name(sample, index)!r}: {error}") from error
         batch = self._pad_texts([sample["text"] for sample in prepared])
         if any("scene_id" in sample for sample in samples):
-            batch["sample_names"] = [str(self._name(sample, index)) for index, sample in enumerate(samples)]
+            batch["sample_names"] = encode_names([str(self._name(s, index)) for index, s in enumerate(samples)])
         videos = [sample["frames"] for sample in samples if sample.get("frames") is not None]
         if videos:
             videos = [list(video) if isinstance(video, tuple) else video for video in videos]
@@ -314,6 +314,17 @@ class IDE3DDataCollator:
         return references
 
 
+def encode_names(names: Sequence[str]) -> Tensor:
+    """Names as bytes (B, L) uint8, padded by 0: a batch holds nothing but tensors, whoever moves or copies it."""
+    rows = [torch.tensor(list(name.encode()), dtype=torch.uint8) for name in names]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def decode_names(sample_names: Tensor) -> list[str]:
+    """The names that `encode_names` was given."""
+    return [bytes(row).rstrip(b"\0").decode() for row in sample_names.tolist()]
+
+
 def _images(sample: Mapping[str, Any]) -> Sequence[Any]:
     images = sample.get("images")
     return () if images is None else images
@@ -335,4 +346,4 @@ def _to_json(chat: Sequence[Mapping[str, Any]]) -> str:
         ) from error
 
 
-__all__ = ["IDE3DDataCollator"]
+__all__ = ["IDE3DDataCollator", "decode_names", "encode_names"]

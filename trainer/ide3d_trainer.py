@@ -15,7 +15,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry, IDE3DGeometryOutputWithPast
-from trainer.data_collator import IDE3DDataCollator
+from trainer.data_collator import IDE3DDataCollator, decode_names
 from trainer.geometry_criterion import GeometryCriterion
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -143,10 +143,8 @@ class IDE3DTrainer(Trainer):
         """A zero for a batch whose loss is NaN or Inf; FloatingPointError after `max_nonfinite` of them."""
         self._num_nonfinite += 1
         broken = [name for name, term in terms.items() if not torch.isfinite(term)]
-        message = (
-            f"{', '.join(broken)} became NaN or Inf at step {self.state.global_step} for the samples "
-            f"{inputs.get('sample_names', 'of a batch without sample_names')}"
-        )
+        names = decode_names(inputs["sample_names"]) if "sample_names" in inputs else "of a batch without scene_id"
+        message = f"{', '.join(broken)} became NaN or Inf at step {self.state.global_step} for the samples {names}"
         if self._num_nonfinite > self.args.max_nonfinite:
             raise FloatingPointError(
                 f"{message}; max_nonfinite={self.args.max_nonfinite} such batches are allowed. Look at these samples, "

@@ -178,7 +178,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         native_depth: torch.Tensor | None = None,
         native_intrinsics: torch.Tensor | None = None,
         teacher_features: torch.Tensor | None = None,
-        sample_names: list[str] | None = None,
+        sample_names: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | IDE3DGeometryOutputWithPast:
@@ -192,7 +192,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             segment_ids:      (B, L), long; packed questions, see `IDE3DDataCollator`.
             depth, intrinsics, camera_to_world, has_geometry, native_depth, native_intrinsics: see `MeasuredGeometry`.
             teacher_features: (B, V, rows, cols, C); all-zero vectors have no target.
-            sample_names:     B names, for the messages of `IDE3DTrainer`.
+            sample_names:     (B, L), bytes of the names, for the messages of `IDE3DTrainer`.
 
         Raises:
             ValueError: A sample has more than one video, or a tensor has another shape than its video asks for.

@@ -23,6 +23,7 @@ from training_samples import (
 )
 
 from trainer import IDE3DDataCollator
+from trainer.data_collator import decode_names
 from trainer.teachers import PointMapTeacher
 
 
@@ -218,8 +219,8 @@ class TestGeometry:
             build_collator()([sample])
 
     def test_names_go_along_where_samples_have_them(self, collator):
-        batch = collator([make_sample(1, scene_id="attic"), make_sample(1)])
-        assert batch["sample_names"] == ["attic", "1"]
+        batch = collator([make_sample(1, scene_id="grenier \u00e9troit"), make_sample(1)])
+        assert decode_names(batch["sample_names"]) == ["grenier \u00e9troit", "1"]
 
     def test_zeros_stay_zeros_and_do_not_mix_in(self, collator):
         depth = np.full((1, 24, 32), 2.0, np.float32)
