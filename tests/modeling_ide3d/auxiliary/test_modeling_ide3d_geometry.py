@@ -19,16 +19,10 @@ from training_samples import (
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
+from modeling_ide3d.auxiliary.geometry_outputs import HEADS
 from trainer.geometry_criterion import GeometryCriterion
 
-TERMS = (
-    "loss_grounding",
-    "loss_depth",
-    "loss_cross_view_depth",
-    "loss_overlap_l1",
-    "loss_view_consistency",
-    "loss_distillation",
-)
+TERMS = tuple(HEADS)
 PARTS = {
     "tower": "model.vision_tower.",
     "projector": "model.multi_modal_projector.",
