@@ -15,6 +15,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry, IDE3DGeometryOutputWithPast
+from trainer.data_collator import IDE3DDataCollator, decode_names
 from trainer.geometry_criterion import GeometryCriterion
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -53,6 +54,7 @@ class IDE3DTrainer(Trainer):
 
     Raises:
         TypeError: The model has no place for a criterion.
+        ValueError: Arguments, model and collator follow different protocols.
     """
 
     args: IDE3DTrainingArguments
@@ -67,13 +69,36 @@ class IDE3DTrainer(Trainer):
             protocol=args.protocol,
             pair_mode=args.pair_mode,
             neighbor_range=args.neighbor_range,
+            pairs_per_frame=args.pairs_per_frame,
+            depth_range=args.depth_range,
             grounding_temperature=model.config.grounding_temperature,
         )
         super().__init__(model=model, args=args, **kwargs)
+        self._check_protocol(model)
+        self._num_nonfinite = 0
         self.add_callback(_IdleHeads(model))
         # One row a term, (sum, weight): fixed, so that all processes reduce the same shape.
         self._term_names = ("loss_language", *args.loss_weights)
         self._term_sums: dict[str, Tensor] = {}
+
+    def _check_protocol(self, model: IDE3DForConditionalGenerationWithGeometry) -> None:
+        """One protocol for all: the collator's is set where it is open; what differs raises ValueError.
+
+        A validator with the original's weights reads poses as the original does, also in a training by clean rules.
+        """
+        protocol, validator, parts = self.args.protocol, model.geometric_validator, {}
+        if isinstance(self.data_collator, IDE3DDataCollator):
+            if self.data_collator.protocol is None:
+                self.data_collator.protocol = protocol
+            parts["the collator"] = self.data_collator.protocol
+        if validator is not None and protocol == "paper":
+            parts["the geometric validator"] = validator.config.protocol
+        for name, other in parts.items():
+            if other != protocol:
+                raise ValueError(
+                    f"The training arguments have protocol={protocol!r}, {name} has {other!r}. Build both with one "
+                    "protocol."
+                )
 
     def compute_loss(
         self,
@@ -101,8 +126,11 @@ class IDE3DTrainer(Trainer):
         language = outputs.loss * steps if is_share else outputs.loss
         # A batch counts as it does in the loss that is logged: for its part of a step, or for its samples.
         weight = 1 / steps if model.training else len(inputs["input_ids"])
-        self._record("train" if model.training else "eval", weight, {"loss_language": language, **terms})
         total = loss + auxiliary / (steps if is_share else 1)
+        if model.training and not torch.isfinite(total):
+            total = self._skip_batch(model, inputs, {"loss_language": language, **terms})
+        else:
+            self._record("train" if model.training else "eval", weight, {"loss_language": language, **terms})
         return (total, outputs) if return_outputs else total
 
     def _weights(self, is_training: bool) -> dict[str, float]:
@@ -110,6 +138,21 @@ class IDE3DTrainer(Trainer):
         if not is_training:
             return self.args.loss_weights
         return self.args.loss_weights_at(self.state.global_step, self.state.max_steps)
+
+    def _skip_batch(self, model: nn.Module, inputs: dict[str, Any], terms: dict[str, Tensor]) -> Tensor:
+        """A zero for a batch whose loss is NaN or Inf; FloatingPointError after `max_nonfinite` of them."""
+        self._num_nonfinite += 1
+        broken = [name for name, term in terms.items() if not torch.isfinite(term)]
+        names = decode_names(inputs["sample_names"]) if "sample_names" in inputs else "of a batch without scene_id"
+        message = f"{', '.join(broken)} became NaN or Inf at step {self.state.global_step} for the samples {names}"
+        if self._num_nonfinite > self.args.max_nonfinite:
+            raise FloatingPointError(
+                f"{message}; max_nonfinite={self.args.max_nonfinite} such batches are allowed. Look at these samples, "
+                "lower the learning rate or clip gradients (max_grad_norm)."
+            )
+        logger.warning("%s; the batch is left out (%d so far).", message, self._num_nonfinite)
+        # The weights themselves are finite: this zero keeps all of them in the graph, the broken terms do not.
+        return sum(parameter.sum() for parameter in model.parameters() if parameter.requires_grad) * 0.0
 
     def _record(self, mode: str, weight: float, values: dict[str, Tensor]) -> None:
         # Detached and summed on the device: no step waits for the host.

@@ -1,5 +1,7 @@
 """Privileged targets in the layout of the predictions: by video instead of by sample, on the validator's pixels."""
 
+from dataclasses import dataclass
+
 import torch
 
 
@@ -22,39 +24,52 @@ def locate_videos(input_ids: torch.LongTensor, video_token_id: int, lengths: lis
     return samples
 
 
-def check_geometry(
-    depth: torch.Tensor,
-    intrinsics: torch.Tensor | None,
-    camera_to_world: torch.Tensor | None,
-    has_geometry: torch.Tensor | None,
-    expected: tuple[int, int, int],
-) -> None:
-    """Raise ValueError unless all tensors fit a batch of `expected` (samples, frames, pixels of a side).
+@dataclass
+class MeasuredGeometry:
+    """What was measured of a batch's videos, by sample.
 
     Shape:
-        depth:           (B, V, H, W), metres.
-        intrinsics:      (B, V, 3, 3) or None.
-        camera_to_world: (B, V, 4, 4) or None.
-        has_geometry:    (B,), bool, or None.
+        depth:             (B, V, H, W), metres on the pixels of the vision input, 0 = no measurement.
+        intrinsics:        (B, V, 3, 3), of these pixels, or None.
+        camera_to_world:   (B, V, 4, 4), metres, or None.
+        has_geometry:      (B,), bool, or None for all samples.
+        native_depth:      (B, V, h, w), metres before any resize, or None; frame pairs get their masks from it.
+        native_intrinsics: (B, V, 3, 3), of those pixels, or None.
     """
-    samples, frames, side = expected
-    if depth.ndim != 4 or depth.shape[2:] != (side, side):
-        raise ValueError(
-            f"depth must have shape (B, V, {side}, {side}), the pixels of the vision input, got {tuple(depth.shape)}. "
-            "IDE3DDataCollator resizes it."
-        )
-    if len(depth) != samples:
-        raise ValueError(f"depth must have one entry a sample, {samples}, got {len(depth)}.")
-    if depth.shape[1] != frames:
-        raise ValueError(f"depth must have as many frames as the video, {frames}, got {depth.shape[1]}.")
-    if has_geometry is not None and has_geometry.shape != (samples,):
-        raise ValueError(f"has_geometry must have shape ({samples},), got {tuple(has_geometry.shape)}.")
-    for name, value, size in (("intrinsics", intrinsics, 3), ("camera_to_world", camera_to_world, 4)):
-        if value is not None and value.shape != (samples, frames, size, size):
+
+    depth: torch.Tensor
+    intrinsics: torch.Tensor | None = None
+    camera_to_world: torch.Tensor | None = None
+    has_geometry: torch.Tensor | None = None
+    native_depth: torch.Tensor | None = None
+    native_intrinsics: torch.Tensor | None = None
+
+    def check(self, samples: int, frames: int, side: int) -> None:
+        """Raise ValueError unless all tensors fit a batch of so many samples, frames, and pixels of a side."""
+        depth = self.depth
+        if depth.ndim != 4 or depth.shape[2:] != (side, side):
             raise ValueError(
-                f"{name} must have shape ({samples}, {frames}, {size}, {size}), as depth has it, got "
-                f"{tuple(value.shape)}."
+                f"depth must have shape (B, V, {side}, {side}), the pixels of the vision input, got "
+                f"{tuple(depth.shape)}. IDE3DDataCollator resizes it."
             )
+        if len(depth) != samples:
+            raise ValueError(f"depth must have one entry a sample, {samples}, got {len(depth)}.")
+        if depth.shape[1] != frames:
+            raise ValueError(f"depth must have as many frames as the video, {frames}, got {depth.shape[1]}.")
+        if self.has_geometry is not None and self.has_geometry.shape != (samples,):
+            raise ValueError(f"has_geometry must have shape ({samples},), got {tuple(self.has_geometry.shape)}.")
+        for name, size in (("intrinsics", 3), ("camera_to_world", 4), ("native_intrinsics", 3)):
+            value = getattr(self, name)
+            if value is not None and value.shape != (samples, frames, size, size):
+                raise ValueError(
+                    f"{name} must have shape ({samples}, {frames}, {size}, {size}), as depth has it, got "
+                    f"{tuple(value.shape)}."
+                )
+        native = self.native_depth
+        if (native is None) != (self.native_intrinsics is None):
+            raise ValueError("native_depth and native_intrinsics need each other, got only one of them.")
+        if native is not None and (native.ndim != 4 or native.shape[:2] != (samples, frames)):
+            raise ValueError(f"native_depth must have shape ({samples}, {frames}, h, w), got {tuple(native.shape)}.")
 
 
 def select_usable_depth(
@@ -138,4 +153,10 @@ def align_to_prediction(
     return depth, intrinsics
 
 
-__all__ = ["align_to_prediction", "check_geometry", "locate_videos", "select_teacher_features", "select_usable_depth"]
+__all__ = [
+    "MeasuredGeometry",
+    "align_to_prediction",
+    "locate_videos",
+    "select_teacher_features",
+    "select_usable_depth",
+]

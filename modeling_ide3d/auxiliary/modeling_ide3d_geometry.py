@@ -1,7 +1,6 @@
 """The inference model with its training-only heads in one module, as Trainer, DDP, FSDP and PEFT need it."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -14,9 +13,10 @@ from modeling_ide3d.auxiliary.geometric_validator import (
     GeometricValidatorConfig,
     GeometricValidatorOutput,
 )
+from modeling_ide3d.auxiliary.geometry_outputs import HEADS, PAIR_TERMS, Criterion, IDE3DGeometryOutputWithPast
 from modeling_ide3d.auxiliary.geometry_targets import (
+    MeasuredGeometry,
     align_to_prediction,
-    check_geometry,
     locate_videos,
     select_teacher_features,
     select_usable_depth,
@@ -25,65 +25,9 @@ from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
 from modeling_ide3d.grounding_ide3d import select_region_references
-from modeling_ide3d.modeling_ide3d import IDE3DCausalLMOutputWithPast, IDE3DForConditionalGeneration
+from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
 
 GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.")
-# The part that only this term, among others, trains. Two terms look at pairs of frames.
-HEADS = {
-    "loss_grounding": "grounding_head",
-    "loss_depth": "geometric_validator",
-    "loss_cross_view_depth": "geometric_validator",
-    "loss_overlap_depth": "geometric_validator",
-    "loss_distillation": "teacher_projector",
-}
-PAIR_TERMS = frozenset({"loss_cross_view_depth", "loss_overlap_depth"})
-
-
-@dataclass
-class IDE3DGeometryOutputWithPast(IDE3DCausalLMOutputWithPast):
-    """Outputs of [`IDE3DForConditionalGenerationWithGeometry`]; every loss term is an unweighted scalar.
-
-    Shape:
-        loss:                     scalar, next-token loss of the answers (`loss_language` in the logs).
-        loss_grounding:           scalar, contrast between true regions and all others.
-        loss_depth:               scalar, depth of each frame against its measurement.
-        loss_cross_view_depth:    scalar, depth of a frame predicted from another frame.
-        loss_overlap_depth:       scalar, a frame's own depth where another frame sees it too.
-        loss_distillation:        scalar, distance to the teacher's features.
-        depth, depth_confidence:  (videos, V, h, w), metres; pixels of the validator.
-        cross_view_depth:         (N, h, w), metres; N frame pairs.
-        teacher_prediction:       (visual tokens without newlines, C).
-        region_scores:            (B, regions + 1), cosine similarities.
-    """
-
-    loss_grounding: torch.Tensor | None = None
-    loss_depth: torch.Tensor | None = None
-    loss_cross_view_depth: torch.Tensor | None = None
-    loss_overlap_depth: torch.Tensor | None = None
-    loss_distillation: torch.Tensor | None = None
-    depth: torch.Tensor | None = None
-    depth_confidence: torch.Tensor | None = None
-    cross_view_depth: torch.Tensor | None = None
-    teacher_prediction: torch.Tensor | None = None
-    region_scores: torch.Tensor | None = None
-
-
-class Criterion(Protocol):
-    """What compares predictions with targets. The trainer hands one over; the model itself knows no loss.
-
-    Attributes:
-        terms: Names of the terms that are wanted; a head that none of them needs does not run.
-    """
-
-    terms: frozenset[str]
-
-    def select_pairs(
-        self, depth: torch.Tensor, intrinsics: torch.Tensor, camera_to_world: torch.Tensor, has_geometry: torch.Tensor
-    ) -> Any:
-        """Frame pairs (with `batch`, `source`, `target_from_source`) for the cross-view prediction."""
-
-    def __call__(self, outputs: IDE3DGeometryOutputWithPast, targets: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Loss terms by the name of their field; a term without targets is left out."""
 
 
 class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
@@ -231,7 +175,10 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         intrinsics: torch.Tensor | None = None,
         camera_to_world: torch.Tensor | None = None,
         has_geometry: torch.Tensor | None = None,
+        native_depth: torch.Tensor | None = None,
+        native_intrinsics: torch.Tensor | None = None,
         teacher_features: torch.Tensor | None = None,
+        sample_names: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | IDE3DGeometryOutputWithPast:
@@ -243,11 +190,9 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             region_targets:   (B, regions + 1), bool; true regions, last column = "no such object"; a row without any
                               is no grounding sample.
             segment_ids:      (B, L), long; packed questions, see `IDE3DDataCollator`.
-            depth:            (B, V, H, W), metres on the pixels of the vision input, 0 = no measurement.
-            intrinsics:       (B, V, 3, 3), of those pixels.
-            camera_to_world:  (B, V, 4, 4), metres.
-            has_geometry:     (B,), bool; default: all samples.
+            depth, intrinsics, camera_to_world, has_geometry, native_depth, native_intrinsics: see `MeasuredGeometry`.
             teacher_features: (B, V, rows, cols, C); all-zero vectors have no target.
+            sample_names:     (B, L), bytes of the names, for the messages of `IDE3DTrainer`.
 
         Raises:
             ValueError: A sample has more than one video, or a tensor has another shape than its video asks for.
@@ -304,7 +249,9 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             region_valid=region_valid,
             region_references=region_references,
             region_targets=region_targets,
-            geometry=None if depth is None else (depth, intrinsics, camera_to_world, has_geometry),
+            geometry=None
+            if depth is None
+            else MeasuredGeometry(depth, intrinsics, camera_to_world, has_geometry, native_depth, native_intrinsics),
             teacher_features=teacher_features,
         )
         terms = {**self._absent_terms(), **self.criterion(outputs, targets)}
@@ -339,7 +286,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         region_valid: torch.Tensor | None,
         region_references: torch.LongTensor | None,
         region_targets: torch.Tensor | None,
-        geometry: tuple[torch.Tensor | None, ...] | None,
+        geometry: MeasuredGeometry | None,
         teacher_features: torch.Tensor | None,
     ) -> dict[str, Any]:
         """Fill in the predictions that have a target, and return the targets in the layout of the predictions."""
@@ -362,9 +309,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         frame_mask = None if video_frame_mask is None else video_frame_mask.bool()
         num_frames = max(lengths) // self.config.tokens_per_frame if frame_mask is None else frame_mask.shape[1]
         if has_depth:
-            expected = (len(input_ids), num_frames, self.config.vision_config.image_size)
-            check_geometry(*geometry, expected)
-            targets.update(self._predict_depth_targets(outputs, levels, samples, frame_mask, *geometry))
+            geometry.check(len(input_ids), num_frames, self.config.vision_config.image_size)
+            targets.update(self._predict_depth_targets(outputs, levels, samples, frame_mask, geometry))
         if has_teacher:
             rows, cols = self.config.token_grid
             expected = (len(input_ids), num_frames, rows, cols, self.teacher_projector.config.teacher_size)
@@ -380,21 +326,22 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         levels: tuple[torch.Tensor, ...],
         samples: torch.Tensor,
         frame_mask: torch.Tensor | None,
-        depth: torch.Tensor,
-        intrinsics: torch.Tensor | None,
-        camera_to_world: torch.Tensor | None,
-        has_geometry: torch.Tensor | None,
+        geometry: MeasuredGeometry,
     ) -> dict[str, Any]:
         """Predict depth of each frame and of each pair, and lay the measurement on the validator's pixels."""
         prediction = self.geometric_validator(levels, self.config.patch_grid)
         outputs.depth, outputs.depth_confidence = prediction.depth, prediction.confidence
         patch = self.config.vision_config.patch_size
-        covered = tuple(patches * patch for patches in self.config.patch_grid)
-        depth, usable = select_usable_depth(depth, has_geometry, samples, frame_mask)
-        depth, intrinsics = align_to_prediction(depth, intrinsics, covered, prediction.depth.shape[-2:])
+        covered, size = tuple(patches * patch for patches in self.config.patch_grid), prediction.depth.shape[-2:]
+        depth, usable = select_usable_depth(geometry.depth, geometry.has_geometry, samples, frame_mask)
+        depth, intrinsics = align_to_prediction(depth, geometry.intrinsics, covered, size)
         targets = {"depth": depth}
-        if intrinsics is not None and camera_to_world is not None and PAIR_TERMS & self.criterion.terms:
-            pairs = self.criterion.select_pairs(depth, intrinsics[samples], camera_to_world[samples], usable)
+        if intrinsics is not None and geometry.camera_to_world is not None and PAIR_TERMS & self.criterion.terms:
+            targets["intrinsics"] = seen_by = intrinsics[samples]
+            if geometry.native_depth is not None:
+                depth, _ = select_usable_depth(geometry.native_depth, geometry.has_geometry, samples, frame_mask)
+                seen_by = geometry.native_intrinsics[samples]
+            pairs = self.criterion.select_pairs(depth, seen_by, geometry.camera_to_world[samples], usable, size)
             if len(pairs) and "loss_cross_view_depth" in self.criterion.terms:
                 cross_view = self.geometric_validator.predict_cross_view(
                     levels, self.config.patch_grid, pairs.batch, pairs.source, pairs.target_from_source
