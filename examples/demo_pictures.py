@@ -31,7 +31,8 @@ LOSS_TITLES = {
     "loss_grounding": "grounding",
     "loss_depth": "depth",
     "loss_cross_view_depth": "cross-view depth",
-    "loss_overlap_depth": "overlap depth",
+    "loss_overlap_l1": "overlap depth",
+    "loss_view_consistency": "view consistency",
     "loss_distillation": "distillation",
 }
 SCENE_KEYS = {"scene_id", "request", "found", "truth", "is_right", "answers"}

@@ -111,9 +111,10 @@ def make_samples(rooms: list[dict], data: DataArguments, grid: TokenGrid, *, tra
 
 
 def load_model(
-    arguments: ModelArguments, data: DataArguments, texts: list[str], teacher_size: int | None
+    arguments: ModelArguments, data: DataArguments, texts: list[str], teacher_size: int | None, protocol: str = "clean"
 ) -> tuple[IDE3DForConditionalGenerationWithGeometry, IDE3DProcessor]:
     """Training model and processor, from a checkpoint or from scratch."""
+    changes = {"output_stride": arguments.validator_stride, "protocol": protocol}
     if arguments.model_name_or_path is None:
         processor = build_nano_processor(
             texts,
@@ -123,7 +124,7 @@ def load_model(
             num_frames=data.num_frames,
         )
         config = build_nano_config(processor, hidden_size=arguments.hidden_size)
-        validator = None if arguments.validator == "none" else {"output_stride": arguments.validator_stride}
+        validator = None if arguments.validator == "none" else changes
         return build_nano_model(config, teacher_size=teacher_size, validator=validator), processor
     processor = IDE3DProcessor.from_pretrained(arguments.model_name_or_path)
     config = IDE3DForConditionalGenerationWithGeometry.config_class.from_pretrained(arguments.model_name_or_path)
@@ -134,7 +135,7 @@ def load_model(
     }[arguments.validator]
     model = IDE3DForConditionalGenerationWithGeometry.from_pretrained(
         arguments.model_name_or_path,
-        validator_config=build(config.vision_config, output_stride=arguments.validator_stride),
+        validator_config=build(config.vision_config, **changes),
         teacher_size=teacher_size,
         dtype=torch.float32,
     )
@@ -159,7 +160,9 @@ def train(
     texts = [
         text for sample in samples for entry in sample["questions"] for text in (entry["question"], entry["answer"])
     ]
-    model, processor = load_model(model_arguments, data, texts, teacher.feature_size if teacher else None)
+    model, processor = load_model(
+        model_arguments, data, texts, teacher.feature_size if teacher else None, args.protocol
+    )
     collator = IDE3DDataCollator(processor, teacher=teacher, protocol=args.protocol)
     trainer = IDE3DTrainer(
         model,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-__all__ = ["PosedVideo"]
+__all__ = ["PosedVideo", "rescaled_intrinsics"]
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +121,13 @@ class PosedVideo:
 
     @classmethod
     def from_folder(
-        cls, path: str | Path, *, indices: Sequence[int] | None = None, skip_invalid_poses: bool = False
+        cls,
+        path: str | Path,
+        *,
+        indices: Sequence[int] | None = None,
+        frame_names: Sequence[str] | None = None,
+        parts: Collection[str] | None = None,
+        skip_invalid_poses: bool = False,
     ) -> PosedVideo:
         """Read a scene in the public posed_images layout.
 
@@ -132,24 +138,23 @@ class PosedVideo:
         Args:
             path: folder of one scene.
             indices: which frames to read, counted along the sorted names; default is all.
+            frame_names: which frames to read, by name such as "00010"; an alternative to `indices`.
+            parts: what to open beside the frames, of "depth" and "camera_to_world" (intrinsics come with either); a
+                part that is named must be there. None reads what there is, () the frames alone.
             skip_invalid_poses: leave frames out whose pose holds inf or nan, as in some scans, with a warning.
 
         Raises:
             FileNotFoundError: no such folder, no frames, or a part that is missing for some frames.
-            ValueError: a file that cannot be read, or contents that the checks of this class refuse.
+            ValueError: an unknown part, a file that cannot be read, or contents that the checks of this class refuse.
         """
+        if parts is not None and (unknown := set(parts) - {"depth", "camera_to_world"}):
+            raise ValueError(f'parts are "depth" and "camera_to_world", got {sorted(unknown)}')
         folder = Path(path)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder; give the folder of one scene, with NNNNN.jpg files")
-        names = sorted(file.stem for file in folder.glob("*.jpg") if file.stem.isdigit())
-        if not names:
-            raise FileNotFoundError(f"{folder} holds no frames; expected files such as 00000.jpg")
-        if indices is not None:
-            if any(not 0 <= i < len(names) for i in indices):
-                raise ValueError(f"indices must lie in [0, {len(names)}), got {list(indices)}")
-            names = [names[i] for i in indices]
+        names = _chosen_names(folder, indices, frame_names)
         poses = None
-        if _all_have(folder, names, ".txt", "pose"):
+        if _wants(folder, names, parts, "camera_to_world", ".txt"):
             poses = np.stack([_read_matrix(folder / f"{name}.txt", (4,)) for name in names])
             if skip_invalid_poses:
                 valid = np.isfinite(poses).all(axis=(1, 2))
@@ -161,10 +166,12 @@ class PosedVideo:
                 names, poses = [name for name, ok in zip(names, valid, strict=True) if ok], poses[valid]
         frames = _stacked([_read_image(folder / f"{name}.jpg", "RGB") for name in names], names)
         depth = None
-        if _all_have(folder, names, ".png", "depth"):
+        if _wants(folder, names, parts, "depth", ".png"):
             depth_millimetres = _stacked([_read_depth(folder / f"{name}.png") for name in names], names)
             depth = depth_millimetres.astype(np.float32) / 1000
-        intrinsics = _folder_intrinsics(folder, frames.shape[1:3], None if depth is None else depth.shape[1:3])
+        intrinsics = None
+        if parts is None or parts:
+            intrinsics = _folder_intrinsics(folder, frames.shape[1:3], None if depth is None else depth.shape[1:3])
         return cls(frames, depth, intrinsics, poses, frame_names=tuple(names), scene_id=folder.name)
 
 
@@ -248,10 +255,31 @@ def _checked_boxes(boxes) -> np.ndarray:
     return boxes
 
 
-def _all_have(folder: Path, names: list[str], suffix: str, what: str) -> bool:
-    """Whether every frame has this file; none is fine too, some is an error."""
+def _chosen_names(folder: Path, indices: Sequence[int] | None, frame_names: Sequence[str] | None) -> list[str]:
+    if indices is not None and frame_names is not None:
+        raise ValueError("give indices or frame_names, not both")
+    if frame_names is not None:
+        absent = [name for name in frame_names if not (folder / f"{name}.jpg").is_file()]
+        if absent or not len(frame_names):
+            raise FileNotFoundError(f"{folder} lacks the frames {absent}" if absent else "frame_names names no frame")
+        return list(frame_names)
+    names = sorted(file.stem for file in folder.glob("*.jpg") if file.stem.isdigit())
+    if not names:
+        raise FileNotFoundError(f"{folder} holds no frames; expected files such as 00000.jpg")
+    if indices is None:
+        return names
+    if any(not 0 <= i < len(names) for i in indices):
+        raise ValueError(f"indices must lie in [0, {len(names)}), got {list(indices)}")
+    return [names[i] for i in indices]
+
+
+def _wants(folder: Path, names: list[str], parts: Collection[str] | None, part: str, suffix: str) -> bool:
+    """Whether to read this part: what is named must be there for all frames, what is not named for all or for none."""
+    if parts is not None and part not in parts:
+        return False
     missing = [name for name in names if not (folder / f"{name}{suffix}").is_file()]
-    if missing and len(missing) < len(names):
+    if missing and (parts is not None or len(missing) < len(names)):
+        what = {"depth": "depth", "camera_to_world": "pose"}[part]
         raise FileNotFoundError(
             f"{folder} lacks {what} files for frames {missing}; remove these frames or add {suffix}"
         )
@@ -262,7 +290,7 @@ def _read_image(file: Path, mode: str | None) -> np.ndarray:
     try:
         with Image.open(file) as image:
             return np.asarray(image if mode is None else image.convert(mode))
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # the last one is how PNG chunks break
         raise ValueError(f"{file} cannot be read as an image ({error}); is it complete?") from error
 
 
@@ -294,14 +322,21 @@ def _stacked(images: list[np.ndarray], names: list[str]) -> np.ndarray:
     return np.stack(images)
 
 
+def rescaled_intrinsics(intrinsics: np.ndarray, size: Sequence[int], new_size: Sequence[int]) -> np.ndarray:
+    """Intrinsics (3, 3) of an image of `size` (height, width) after it is resized to `new_size`."""
+    scaled = np.array(intrinsics, np.float64)
+    for axis, factor in enumerate((new_size[1] / size[1], new_size[0] / size[0])):
+        scaled[axis, axis] *= factor
+        scaled[axis, 2] = (scaled[axis, 2] + 0.5) * factor - 0.5
+    return scaled
+
+
 def _folder_intrinsics(folder: Path, frame_size, depth_size) -> np.ndarray | None:
     """Intrinsics (3, 3) of the frames' pixels, from the colour camera or else from the depth camera."""
     colour, scaled = folder / "intrinsic.txt", None
     if depth_size is not None and (folder / "depth_intrinsic.txt").is_file():
-        scaled = _read_matrix(folder / "depth_intrinsic.txt", (3, 4))[:3, :3]
-        for axis, factor in enumerate((frame_size[1] / depth_size[1], frame_size[0] / depth_size[0])):
-            scaled[axis, axis] *= factor
-            scaled[axis, 2] = (scaled[axis, 2] + 0.5) * factor - 0.5
+        stored = _read_matrix(folder / "depth_intrinsic.txt", (3, 4))[:3, :3]
+        scaled = rescaled_intrinsics(stored, depth_size, frame_size)
     if not colour.is_file():
         return scaled
     intrinsics = _read_matrix(colour, (3, 4))[:3, :3]

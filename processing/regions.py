@@ -7,6 +7,7 @@ token; images, depth and regions all use it.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -216,7 +217,12 @@ def regions_from_boxes_2d(
 
 
 def regions_from_boxes_3d(
-    boxes: ArrayLike, world_points: ArrayLike, grid: TokenGrid, *, min_share: float = MIN_SHARE
+    boxes: ArrayLike,
+    world_points: ArrayLike,
+    grid: TokenGrid,
+    *,
+    min_share: float = MIN_SHARE,
+    protocol: Literal["clean", "paper"] = "clean",
 ) -> Tensor:
     """Region masks from 3D boxes and the world point of every pixel; the rule of the original for its benchmarks.
 
@@ -230,6 +236,8 @@ def regions_from_boxes_3d(
         world_points: World point of every pixel of the whole frame.
         grid: Token grid.
         min_share: Least share of a token's pixels.
+        protocol: "clean" asks every point there is for its token. "paper" first brings the points to the pixels of
+            the vision input, nearest by corners, which leaves some out and moves the others by up to a pixel.
 
     Shape:
         boxes:        (N, 6) or, for one region, (6,).
@@ -243,6 +251,11 @@ def regions_from_boxes_3d(
     points = torch.as_tensor(world_points).float()
     if points.dim() != 4 or points.shape[-1] != 3:
         raise ValueError(f"world_points must have shape (V, h, w, 3), got {tuple(points.shape)}.")
+    if protocol not in ("clean", "paper"):
+        raise ValueError(f'protocol must be "clean" or "paper", got {protocol!r}.')
+    if protocol == "paper":
+        points = torch.nn.functional.interpolate(points.permute(0, 3, 1, 2), grid.image_size, mode="nearest")
+        points = points.permute(0, 2, 3, 1)
     masks = []
     for index in range(len(low)):  # One box at a time: N times all pixels would not fit for big scenes.
         inside = ((points >= low[index]) & (points <= high[index])).all(-1)

@@ -14,7 +14,14 @@ from training_samples import build_collator, build_model, chat, make_grounding_s
 
 from trainer import IDE3DTrainer, IDE3DTrainingArguments
 
-WEIGHTS = ("depth_weight", "cross_view_weight", "overlap_weight", "distillation_weight", "grounding_weight")
+WEIGHTS = (
+    "depth_weight",
+    "cross_view_weight",
+    "overlap_weight",
+    "consistency_weight",
+    "distillation_weight",
+    "grounding_weight",
+)
 
 
 def mixture() -> list[dict[str, Any]]:

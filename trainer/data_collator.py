@@ -4,22 +4,19 @@ import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
 
 from processing import IDE3DProcessor
 from processing.regions import TokenGrid, check_region_masks
-from trainer.geometry import check_camera_to_world, check_depth, check_intrinsics, scale_intrinsics
-from trainer.geometry.checks import check_protocol
+from trainer.geometry.checks import Protocol, check_protocol
+from trainer.geometry_inputs import pad_geometry, prepare_geometry, to_tensor
 from trainer.teachers import Teacher
 
 IGNORED_LABEL = -100
-NUM_CHANNELS = (1, 3, 4)
-GEOMETRY_KEYS = ("depth", "intrinsics", "camera_to_world")
 
 
 class IDE3DDataCollator:
@@ -29,6 +26,7 @@ class IDE3DDataCollator:
 
     - `messages`: a chat (list of messages with `role` and `content`), or a list of chats about the same video. The
       chats of a list are *packed*: they share one visual prefix, and none sees another.
+    - `scene_id`: name of the sample in messages about it; the batch then has `sample_names`.
     - `frames`: (V, h, w, 3) uint8, or a list of PIL images; for the one `{"type": "video"}` part of the chat.
     - `images`: PIL images, for the `{"type": "image"}` parts.
     - `depth` (V, hd, wd) metres, `intrinsics` (V, 3, 3) of the frames' pixels, `camera_to_world` (V, 4, 4) metres.
@@ -45,9 +43,13 @@ class IDE3DDataCollator:
     Args:
         processor: Gives tokenizer, chat template, video processor and token grid.
         teacher: Computes `teacher_features` for samples that bring none.
-        label_grounding: Whether the answer of a grounding sample is a target of the language loss too. Official: no,
-            the contrast between regions replaces it; then the model never learns to write `<ground>`.
-        protocol: "clean" resizes depth by pixel centres, "paper" by corners as the original.
+        label_grounding: Whether the answer of a grounding sample is a target of the language loss too. None: clean
+            yes, paper no: there the contrast between regions replaces it, and the model never learns to write
+            `<ground>`.
+        protocol: "clean" lays depth on the pixels of the vision input, by pixel centres. "paper" squashes the whole
+            frame onto the pixels that the vision tower sees, by corners, and adds `native_depth` and
+            `native_intrinsics`, from which the original makes the masks of its frame pairs. None: that of the
+            training arguments, given by `IDE3DTrainer`; "clean" without a trainer.
 
     Raises:
         ValueError: Placeholders and frames do not match, frame counts differ, masks have another grid, packed chats
@@ -58,13 +60,14 @@ class IDE3DDataCollator:
         self,
         processor: IDE3DProcessor,
         teacher: Teacher | None = None,
-        label_grounding: bool = True,
-        protocol: Literal["clean", "paper"] = "clean",
+        label_grounding: bool | None = None,
+        protocol: Protocol | None = None,
     ):
         self.processor = processor
         self.teacher = teacher
         self.label_grounding = label_grounding
-        check_protocol(protocol)
+        if protocol is not None:
+            check_protocol(protocol)
         self.protocol = protocol
         self.grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
         self._remember_chats()
@@ -90,8 +93,10 @@ class IDE3DDataCollator:
             try:
                 prepared.append(self._prepare(sample))
             except ValueError as error:
-                raise ValueError(f"{self._name(sample, index)}: {error}") from error
+                raise ValueError(f"Sample {self._name(sample, index)!r}: {error}") from error
         batch = self._pad_texts([sample["text"] for sample in prepared])
+        if any("scene_id" in sample for sample in samples):
+            batch["sample_names"] = encode_names([str(self._name(s, index)) for index, s in enumerate(samples)])
         videos = [sample["frames"] for sample in samples if sample.get("frames") is not None]
         if videos:
             videos = [list(video) if isinstance(video, tuple) else video for video in videos]
@@ -100,7 +105,7 @@ class IDE3DDataCollator:
         if images:
             batch["pixel_values"] = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
         num_frames = max((len(video) for video in videos), default=0)
-        batch.update(self._pad_geometry([sample["geometry"] for sample in prepared], num_frames))
+        batch.update(pad_geometry([sample["geometry"] for sample in prepared], num_frames, self.grid))
         batch.update(self._pad_teacher_features([sample["teacher_features"] for sample in prepared], num_frames))
         if any(sample["has_regions"] for sample in prepared):
             batch.update(self._pad_regions(prepared))
@@ -109,7 +114,7 @@ class IDE3DDataCollator:
     def _prepare(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """All of a sample but its pixels, checked and laid on the pixels and tokens of the vision input."""
         text = self._text(sample)
-        geometry = self._sample_geometry(sample)
+        geometry = prepare_geometry(sample, self.grid, self.protocol or "clean")
         return {
             "text": text,
             "geometry": geometry,
@@ -118,8 +123,8 @@ class IDE3DDataCollator:
         }
 
     @staticmethod
-    def _name(sample: Mapping[str, Any], index: int) -> str:
-        return f"Sample {sample.get('scene_id', index)!r}"
+    def _name(sample: Mapping[str, Any], index: int) -> str | int:
+        return sample.get("scene_id", index)
 
     def _tokenize_chat(self, chat: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         try:
@@ -147,7 +152,8 @@ class IDE3DDataCollator:
         encoded = [self._tokenize(_to_json(chat)) for chat in chats]
         frames, images = sample.get("frames"), _images(sample)
         self._check_placeholders(encoded[0][0], frames, images)
-        is_query_labelled = self.label_grounding or sample.get("region_targets") is None
+        is_labelled = self.protocol != "paper" if self.label_grounding is None else self.label_grounding
+        is_query_labelled = is_labelled or sample.get("region_targets") is None
         prefix = self._prefix_length([ids for ids, _ in encoded]) if len(chats) > 1 else 0
         ids, labels, segments = [], [], []
         for index, (tokens, spoken) in enumerate(encoded):
@@ -218,20 +224,6 @@ class IDE3DDataCollator:
             del batch["segment_ids"]  # no sample is packed
         return batch
 
-    def _pad_geometry(self, per_sample: list[dict[str, Tensor] | None], num_frames: int) -> dict[str, Tensor]:
-        if all(geometry is None for geometry in per_sample):
-            return {}
-        # A camera that is never read still has to be one.
-        fills = (torch.zeros(self.grid.image_size), torch.eye(3), torch.eye(4))
-        batch = {
-            key: fill.repeat(len(per_sample), num_frames, 1, 1) for key, fill in zip(GEOMETRY_KEYS, fills, strict=True)
-        }
-        for index, geometry in enumerate(per_sample):
-            for key, value in (geometry or {}).items():
-                batch[key][index, : len(value)] = value
-        batch["has_geometry"] = torch.tensor([geometry is not None for geometry in per_sample])
-        return batch
-
     @staticmethod
     def _pad_teacher_features(per_sample: list[Tensor | None], num_frames: int) -> dict[str, Tensor]:
         given = {index: features for index, features in enumerate(per_sample) if features is not None}
@@ -248,57 +240,13 @@ class IDE3DDataCollator:
             batch[index, : len(features)] = features
         return {"teacher_features": batch}
 
-    def _sample_geometry(self, sample: Mapping[str, Any]) -> dict[str, Tensor] | None:
-        given = [key for key in GEOMETRY_KEYS if sample.get(key) is not None]
-        if not given:
-            return None
-        if len(given) < len(GEOMETRY_KEYS):
-            raise ValueError(f"Geometry needs {GEOMETRY_KEYS} together, got only {given}.")
-        frames = sample.get("frames")
-        if frames is None:
-            raise ValueError(f"{given} need the `frames` that they were measured with.")
-        depth, intrinsics, poses = (_to_tensor(sample[key]).float() for key in GEOMETRY_KEYS)
-        if not len(frames) == len(depth) == len(intrinsics) == len(poses):
-            raise ValueError(
-                f"frames, depth, intrinsics and camera_to_world must have one entry a frame, got {len(frames)}, "
-                f"{len(depth)}, {len(intrinsics)} and {len(poses)}."
-            )
-        if depth.dim() != 3:
-            raise ValueError(f"depth must have shape (V, h, w), got {tuple(depth.shape)}.")
-        for key, value, side in (("intrinsics", intrinsics, 3), ("camera_to_world", poses, 4)):
-            if value.shape != (len(frames), side, side):
-                raise ValueError(
-                    f"{key} must have shape ({len(frames)}, {side}, {side}), one matrix a frame, got "
-                    f"{tuple(value.shape)}."
-                )
-        check_depth(depth)
-        check_intrinsics(intrinsics)
-        check_camera_to_world(poses)
-        frame_height, frame_width = self._frame_size(frames)
-        height, width = self.grid.image_size
-        mode = "nearest-exact" if self.protocol == "clean" else "nearest"
-        return {
-            "depth": torch.nn.functional.interpolate(depth[None], size=(height, width), mode=mode)[0],
-            "intrinsics": scale_intrinsics(intrinsics, width / frame_width, height / frame_height),
-            "camera_to_world": poses,
-        }
-
-    @staticmethod
-    def _frame_size(frames: Any) -> tuple[int, int]:
-        first = frames[0]
-        if hasattr(first, "height"):
-            return first.height, first.width
-        shape = np.shape(first)
-        # The video processor takes channels first too.
-        return tuple(shape[:2] if shape[-1] in NUM_CHANNELS else shape[1:])
-
     def _teacher_features(self, sample: Mapping[str, Any], geometry: dict[str, Tensor] | None) -> Tensor | None:
         features = sample.get("teacher_features")
         if features is None:
             if self.teacher is None or sample.get("frames") is None:
                 return None
             return self.teacher.compute_features(sample["frames"], geometry, self.grid)
-        features = _to_tensor(features)
+        features = to_tensor(features)
         expected = (len(sample.get("frames") if sample.get("frames") is not None else ()), *self.grid.shape)
         if tuple(features.shape[:-1]) != expected:
             raise ValueError(f"teacher_features must have shape {(*expected, 'C')}, got {tuple(features.shape)}.")
@@ -310,7 +258,7 @@ class IDE3DDataCollator:
         num_frames = (0 if frames is None else len(frames)) + len(_images(sample))
         has_regions = masks is not None
         if has_regions:
-            masks = _to_tensor(masks)
+            masks = to_tensor(masks)
         else:
             for key in ("region_references", "region_targets"):
                 if sample.get(key) is not None:
@@ -318,7 +266,7 @@ class IDE3DDataCollator:
             masks = torch.zeros(0, num_frames, *self.grid.shape, dtype=torch.bool)
         check_region_masks(masks, self.grid, num_frames)
         if targets is not None:
-            targets = _to_tensor(targets).bool()
+            targets = to_tensor(targets).bool()
             if targets.shape != (len(masks) + 1,) or not targets.any():
                 raise ValueError(
                     f"region_targets must be bool ({len(masks) + 1},) with a true entry; the last means no such "
@@ -366,17 +314,20 @@ class IDE3DDataCollator:
         return references
 
 
+def encode_names(names: Sequence[str]) -> Tensor:
+    """Names as bytes (B, L) uint8, padded by 0: a batch holds nothing but tensors, whoever moves or copies it."""
+    rows = [torch.tensor(list(name.encode()), dtype=torch.uint8) for name in names]
+    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+
+
+def decode_names(sample_names: Tensor) -> list[str]:
+    """The names that `encode_names` was given."""
+    return [bytes(row).rstrip(b"\0").decode() for row in sample_names.tolist()]
+
+
 def _images(sample: Mapping[str, Any]) -> Sequence[Any]:
     images = sample.get("images")
     return () if images is None else images
-
-
-def _to_tensor(values: Any) -> Tensor:
-    """Tensor of an array, tensor or list; arrays that must not be written, as datasets give them, are copied."""
-    if isinstance(values, Tensor):
-        return values
-    array = np.asarray(values)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _check_chat(chat: Any) -> None:
@@ -395,4 +346,4 @@ def _to_json(chat: Sequence[Mapping[str, Any]]) -> str:
         ) from error
 
 
-__all__ = ["IDE3DDataCollator"]
+__all__ = ["IDE3DDataCollator", "decode_names", "encode_names"]

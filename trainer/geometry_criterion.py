@@ -1,77 +1,144 @@
 """What compares the training model's predictions with the privileged targets: the loss terms, unweighted."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from trainer.geometry import FramePairs, covisibility_mask, select_frame_pairs
-from trainer.losses import CrossViewDepthLoss, DepthRegressionLoss, FeatureDistillationLoss, RegionContrastLoss
+from trainer.geometry import (
+    FramePairs,
+    compute_covisible_share,
+    compute_voxel_overlap,
+    covisibility_mask,
+    select_frame_pairs,
+    unproject_depth,
+)
+from trainer.geometry.checks import Protocol
+from trainer.geometry.frame_pairs import PairMode
+from trainer.losses import (
+    CrossViewDepthLoss,
+    DepthRegressionLoss,
+    FeatureDistillationLoss,
+    RegionContrastLoss,
+    ViewConsistencyLoss,
+)
 from trainer.losses.blocks import graph_zero
 from trainer.losses.depth_regression import MIN_VALID_PIXELS
+
+PAPER_MAX_DEPTH = 10.0  # Metres, official: points farther away share no voxels.
+PAPER_VOXEL_SIZE = 0.2  # Metres, for "overlap" pairs; the original crashes in this mode.
+
+
+def limit_depth(depth: Tensor, depth_range: tuple[float, float] | None) -> Tensor:
+    """Depth with 0, "no measurement", where it is measured outside the range; NaN, Inf and negative values stay."""
+    if depth_range is None:
+        return depth
+    is_outside = (depth > 0) & torch.isfinite(depth) & ((depth < depth_range[0]) | (depth > depth_range[1]))
+    return torch.where(is_outside, 0.0, depth)
 
 
 class GeometryCriterion(nn.Module):
     """Frame pairs and the loss terms of one step; weights of the terms belong to the training arguments.
 
-    Source: 3D-IDE (arXiv 2604.03296), L_geometry, L_cross_view, L_global and the grounding part of L_ce.
+    Source: 3D-IDE (arXiv 2604.03296), L_geometry, L_cross_view, L_global and the grounding part of L_ce. The term
+    between two predictions is ours.
 
     Args:
         protocol: "clean", or "paper" for the original's rules.
-        pair_mode: How frame pairs are chosen, "neighbor" or "random"; see `select_frame_pairs`.
+        pair_mode: How frame pairs are chosen, "neighbor", "random" or "overlap"; see `select_frame_pairs`.
         neighbor_range: Largest distance of two paired frames, for "neighbor".
-        pairs_per_frame: Number of partners of a frame, for "random".
+        pairs_per_frame: Number of partners of a frame, for "random" and "overlap".
+        depth_range: Least and largest depth in metres that counts as a measurement; None: all of it.
         grounding_temperature: Divides the cosine scores.
 
     Attributes:
         terms: Names of the terms that are wanted; neither the others nor what only they need is computed.
+
+    Raises:
+        ValueError: An unknown protocol, or a range that is none.
     """
 
     def __init__(
         self,
-        protocol: Literal["clean", "paper"] = "clean",
-        pair_mode: Literal["neighbor", "random"] = "neighbor",
+        protocol: Protocol = "clean",
+        pair_mode: PairMode = "neighbor",
         neighbor_range: int = 2,
         pairs_per_frame: int = 2,
+        depth_range: tuple[float, float] | None = None,
         grounding_temperature: float = 0.07,
     ):
         super().__init__()
+        if depth_range is not None and not (len(depth_range) == 2 and 0 <= depth_range[0] < depth_range[1]):
+            raise ValueError(f"depth_range must be (least, largest) in metres, got {depth_range}.")
         self.protocol = protocol
         self.pair_mode = pair_mode
         self.neighbor_range = neighbor_range
         self.pairs_per_frame = pairs_per_frame
+        self.depth_range = depth_range
         self.depth_loss = DepthRegressionLoss(protocol=protocol)
         self.cross_view_loss = CrossViewDepthLoss(protocol=protocol)
+        self.consistency_loss = ViewConsistencyLoss()
         self.distillation_loss = FeatureDistillationLoss()
         self.grounding_loss = RegionContrastLoss(temperature=grounding_temperature)
         self.terms = frozenset(self.losses())
 
     @torch.no_grad()
     def select_pairs(
-        self, depth: Tensor, intrinsics: Tensor, camera_to_world: Tensor, has_geometry: Tensor
+        self,
+        depth: Tensor,
+        intrinsics: Tensor,
+        camera_to_world: Tensor,
+        has_geometry: Tensor,
+        size: tuple[int, int] | None = None,
     ) -> FramePairs:
         """Pairs of frames that see something in common, with their masks.
+
+        Args:
+            depth: Where the masks are computed. Official: before any resize.
+            intrinsics: Of these pixels.
+            camera_to_world: Poses.
+            has_geometry: Frames that may be used.
+            size: Height and width of the prediction, which the masks are brought to (nearest, as the original); None:
+                those of `depth`.
 
         Shape:
             depth:           (B, V, H, W), metres, 0 = no measurement.
             intrinsics:      (B, V, 3, 3), of these pixels.
             camera_to_world: (B, V, 4, 4), metres.
             has_geometry:    (B, V), bool.
+            output.covisible: (N, *size), bool.
         """
+        depth = limit_depth(depth, self.depth_range)
+        overlap = None
+        if self.pair_mode == "overlap":
+            overlap = self._compute_overlap(depth, intrinsics, camera_to_world, has_geometry)
         pairs = select_frame_pairs(
             camera_to_world,
             mode=self.pair_mode,
             neighbor_range=self.neighbor_range,
             pairs_per_frame=self.pairs_per_frame,
             valid=has_geometry,
+            overlap=overlap,
             protocol=self.protocol,
         )
         if not len(pairs):
             return pairs
         covisible = covisibility_mask(depth, intrinsics, pairs, protocol=self.protocol)
+        if size is not None and covisible.shape[1:] != size:
+            covisible = F.interpolate(covisible.unsqueeze(1).float(), size, mode="nearest").squeeze(1) > 0.5
         # Official: pairs with an empty mask are dropped before the prediction.
         return pairs.with_covisible(covisible).select(covisible.flatten(1).any(-1))
+
+    def _compute_overlap(
+        self, depth: Tensor, intrinsics: Tensor, camera_to_world: Tensor, has_geometry: Tensor
+    ) -> Tensor:
+        if self.protocol == "clean":
+            return compute_covisible_share(depth, intrinsics, camera_to_world, valid=has_geometry)
+        points = unproject_depth(depth, intrinsics, camera_to_world, protocol="paper")
+        mask = (depth > 0) & (depth < PAPER_MAX_DEPTH) & has_geometry[..., None, None]
+        return compute_voxel_overlap(points, mask, PAPER_VOXEL_SIZE)
 
     def forward(self, outputs: Any, targets: Mapping[str, Any]) -> dict[str, Tensor]:
         """Loss terms by the name of their field in `IDE3DGeometryOutputWithPast`; without targets there is no term."""
@@ -84,18 +151,24 @@ class GeometryCriterion(nn.Module):
             mask = teacher.abs().amax(-1) > 0
             terms["loss_distillation"] = self.distillation_loss(outputs.teacher_prediction, teacher, mask)
         if "depth" in targets:
-            depth, pairs = targets["depth"], targets.get("pairs")
+            depth = limit_depth(targets["depth"], self.depth_range)
             if "loss_depth" in self.terms:
                 terms["loss_depth"] = self._compare_depth(outputs.depth, outputs.depth_confidence, depth)
             # Official: too few measured pixels in the batch turn the terms of the pairs off too.
             enough = self.protocol == "clean" or self.depth_loss.count_valid_pixels(depth) >= MIN_VALID_PIXELS
-            if pairs is not None and len(pairs) and enough:
-                target_depth = pairs.gather_target(depth)
-                arguments = (target_depth, pairs.covisible, pairs.weight)
-                if "loss_cross_view_depth" in self.terms:
-                    terms["loss_cross_view_depth"] = self.cross_view_loss(outputs.cross_view_depth, *arguments)
-                if "loss_overlap_depth" in self.terms:
-                    terms["loss_overlap_depth"] = self.cross_view_loss(pairs.gather_target(outputs.depth), *arguments)
+            if targets.get("pairs") is not None and len(targets["pairs"]) and enough:
+                terms.update(self._compare_pairs(outputs, depth, targets))
+        return terms
+
+    def _compare_pairs(self, outputs: Any, depth: Tensor, targets: Mapping[str, Any]) -> dict[str, Tensor]:
+        pairs, terms = targets["pairs"], {}
+        arguments = (pairs.gather_target(depth), pairs.covisible, pairs.weight)
+        if "loss_cross_view_depth" in self.terms:
+            terms["loss_cross_view_depth"] = self.cross_view_loss(outputs.cross_view_depth, *arguments)
+        if "loss_overlap_l1" in self.terms:
+            terms["loss_overlap_l1"] = self.cross_view_loss(pairs.gather_target(outputs.depth), *arguments)
+        if "loss_view_consistency" in self.terms and "intrinsics" in targets:
+            terms["loss_view_consistency"] = self.consistency_loss(outputs.depth, targets["intrinsics"], pairs, depth)
         return terms
 
     def _compare_depth(self, predicted_depth: Tensor, confidence: Tensor, depth: Tensor) -> Tensor:
@@ -123,7 +196,8 @@ class GeometryCriterion(nn.Module):
     def count(self, targets: Mapping[str, Any]) -> dict[str, Tensor]:
         """What each term is a mean over: pixels, pairs by weight, tokens, samples; scalars, float32.
 
-        The mean of two batches is the mean of their terms, weighted by these; only in "clean" exactly so.
+        The mean of two batches is the mean of their terms, weighted by these; only in "clean" exactly so, and for
+        `loss_view_consistency` where the predictions leave every pair enough pixels: only they tell which it drops.
         """
         counts = {}
         if "region_targets" in targets:
@@ -131,11 +205,13 @@ class GeometryCriterion(nn.Module):
         if "teacher_features" in targets:
             counts["loss_distillation"] = (targets["teacher_features"].abs().amax(-1) > 0).sum()
         if "depth" in targets:
-            depth, pairs = targets["depth"], targets.get("pairs")
+            depth, pairs = limit_depth(targets["depth"], self.depth_range), targets.get("pairs")
             counts["loss_depth"] = enough = self._count_depth(depth).sum()
             if pairs is not None and len(pairs) and (self.protocol == "clean" or enough):
                 used = self.cross_view_loss.count_pairs(pairs.gather_target(depth), pairs.covisible, pairs.weight)
-                counts["loss_cross_view_depth"] = counts["loss_overlap_depth"] = used
+                counts["loss_cross_view_depth"] = counts["loss_overlap_l1"] = used
+                if "intrinsics" in targets:
+                    counts["loss_view_consistency"] = pairs.weight.sum()
         return {name: count.float() for name, count in counts.items() if name in self.terms}
 
     def losses(self) -> dict[str, nn.Module]:
@@ -143,7 +219,8 @@ class GeometryCriterion(nn.Module):
         return {
             "loss_depth": self.depth_loss,
             "loss_cross_view_depth": self.cross_view_loss,
-            "loss_overlap_depth": self.cross_view_loss,
+            "loss_overlap_l1": self.cross_view_loss,
+            "loss_view_consistency": self.consistency_loss,
             "loss_distillation": self.distillation_loss,
             "loss_grounding": self.grounding_loss,
         }

@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import fields
@@ -11,44 +10,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import DistributedType
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
-from transformers.utils import is_peft_available
 
-from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry, IDE3DGeometryOutputWithPast
-from trainer.geometry_criterion import GeometryCriterion
+from modeling_ide3d.auxiliary import IDE3DGeometryOutputWithPast
+from trainer.data_collator import decode_names
+from trainer.geometry_criterion import GeometryCriterion, limit_depth
 from trainer.mixture import MixtureDataset, MixtureSampler
 from trainer.model_parts import compute_gradient_norms, freeze_parts, split_groups
 from trainer.step_statistics import DEPTH_FIGURES, TASK_FIGURES, RunningMeans, measure_depth, measure_tasks
 from trainer.training_arguments import IDE3DTrainingArguments
-
-if is_peft_available():
-    import peft
+from trainer.training_checks import IdleHeads, check_processes, check_protocol, find_training_model
 
 logger = logging.getLogger(__name__)
 
 GEOMETRY_WEIGHTS = "geometry_modules.safetensors"
 INCOMPLETE = "incomplete"  # folder of a run that a checkpoint is written in before it is moved to its place
-
-
-class _IdleHeads(TrainerCallback):
-    """Takes the zero gradients from heads that were not used in a step.
-
-    The optimizer would let them decay, and count a step without a gradient in its averages.
-    """
-
-    def __init__(self, model: IDE3DForConditionalGenerationWithGeometry):
-        self.model = model
-
-    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        for head in self.model.idle_heads():
-            for parameter in head.parameters():
-                parameter.grad = None
 
 
 class IDE3DTrainer(Trainer):
@@ -65,16 +46,19 @@ class IDE3DTrainer(Trainer):
 
     Raises:
         TypeError: The model has no place for a criterion.
+        ValueError: Arguments, model and collator follow different protocols, or the processes cannot train.
     """
 
     args: IDE3DTrainingArguments
 
     def __init__(self, model: nn.Module, args: IDE3DTrainingArguments, **kwargs: Any):
-        self._core = _find_training_model(model)
+        self._core = find_training_model(model)
         self._core.criterion = GeometryCriterion(
             protocol=args.protocol,
             pair_mode=args.pair_mode,
             neighbor_range=args.neighbor_range,
+            pairs_per_frame=args.pairs_per_frame,
+            depth_range=args.depth_range,
             grounding_temperature=self._core.config.grounding_temperature,
         )
         if self._core is not model:
@@ -83,9 +67,11 @@ class IDE3DTrainer(Trainer):
                 parameter.requires_grad_(True)
         freeze_parts(self._core, args.frozen_parts)
         super().__init__(model=model, args=args, **kwargs)
-        self._check_processes()
         self._core.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        self.add_callback(_IdleHeads(self._core))
+        check_processes(args, self.accelerator.distributed_type, self._core.is_sharded)
+        check_protocol(args, self._core.geometric_validator, self.data_collator)
+        self.add_callback(IdleHeads(self._core))
+        self._num_nonfinite = 0
         names = ("loss_language", *args.loss_weights, *DEPTH_FIGURES)
         self._means = {
             "train": RunningMeans((*names, "valid_pixels")),
@@ -94,19 +80,6 @@ class IDE3DTrainer(Trainer):
         self._step_counts: dict[str, Tensor] | None = None
         self._gradient_norms: dict[str, Tensor] = {}
         self._staging: Path | None = None
-
-    def _check_processes(self) -> None:
-        if self.args.n_gpu > 1:
-            raise ValueError(
-                f"One process sees {self.args.n_gpu} GPUs, and Trainer would copy the model to all of them without "
-                "splitting the targets. Start one process a GPU: `accelerate launch` or `torchrun`."
-            )
-        is_fsdp_wanted = bool(self.args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
-        if is_fsdp_wanted and self.accelerator.distributed_type != DistributedType.FSDP:
-            raise ValueError(
-                f"FSDP is asked for, but accelerate trains with {self.accelerator.distributed_type.value}, which "
-                "shards nothing. FSDP needs several processes, each with its own accelerator, and use_cpu=False."
-            )
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -158,33 +131,42 @@ class IDE3DTrainer(Trainer):
         terms = {name: outputs[name] for name in weights if outputs.get(name) is not None}
         figures: dict[str, tuple] = {}
         if "depth" in targets:
-            figures |= measure_depth(outputs.depth, outputs.depth_confidence, targets["depth"])
+            measured = limit_depth(targets["depth"], self.args.depth_range)
+            figures |= measure_depth(outputs.depth, outputs.depth_confidence, measured)
         if is_training:
             steps, processes = self.current_gradient_accumulation_steps, self.accelerator.num_processes
-            totals = self._step_counts if self._step_counts is not None else counts
-            # Gradients are averaged over the processes: a share of the sum has to be multiplied by their number.
-            terms = {
-                name: term * (counts[name] * processes / totals[name].clamp(min=torch.finfo(torch.float32).tiny))
-                if name in counts
-                else term
-                for name, term in terms.items()
-            }
+            terms = self._shares_of_step(terms, counts)
             # With num_items_in_batch the language loss is a share already; otherwise Trainer divides by the steps.
             is_share = num_items_in_batch is not None
             auxiliary = sum(weights[name] * term for name, term in terms.items()) * (1 if is_share else steps)
             figures |= {name: (term.detach(), 1 / steps) for name, term in terms.items() if weights[name]}
             figures["loss_language"] = (loss.detach() / (1 if is_share else steps), 1 / steps)
             figures["valid_pixels"] = (counts.get("loss_depth", 0), 1 / (steps * processes))
-            self._means["train"].add(figures, loss.device)
         else:
             auxiliary = sum(weights[name] * term for name, term in terms.items())
             figures |= {name: (terms[name] * count, count) for name, count in counts.items() if name in terms}
             figures |= measure_tasks(outputs, labels, targets)
             num_tokens = figures["token_accuracy"][1] if labels is not None else 0
             figures["loss_language"] = (loss * num_tokens, num_tokens)
-            self._means["eval"].add(figures, loss.device)
         total = loss + auxiliary
+        if is_training and not torch.isfinite(total):
+            wanted = {name: term for name, term in terms.items() if weights[name]}
+            total = self._skip_batch(inputs, {"loss_language": loss, **wanted})
+        else:
+            self._means["train" if is_training else "eval"].add(figures, loss.device)
         return (total, outputs) if return_outputs else total
+
+    def _shares_of_step(self, terms: dict[str, Tensor], counts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the terms of a batch add to the means over its optimizer step; a term without a count is a zero."""
+        totals = self._step_counts if self._step_counts is not None else counts
+        shares = {
+            name: counts[name] / totals[name].clamp(min=torch.finfo(torch.float32).tiny)
+            for name in terms
+            if name in counts
+        }
+        # Gradients are averaged over the processes: a share of the sum has to be multiplied by their number.
+        processes = self.accelerator.num_processes
+        return {name: term * (shares[name] * processes) if name in shares else term for name, term in terms.items()}
 
     def _want_terms(self, is_training: bool) -> dict[str, float]:
         """Weight of each term now, by the schedule or, in evaluation, in full; the model is told which have one."""
@@ -193,6 +175,21 @@ class IDE3DTrainer(Trainer):
             weights = self.args.loss_weights_at(self.state.global_step, self.state.max_steps)
         self._core.criterion.terms = frozenset(name for name in weights if weights[name])
         return weights
+
+    def _skip_batch(self, inputs: dict[str, Any], terms: dict[str, Tensor]) -> Tensor:
+        """A zero for a batch whose loss is NaN or Inf; FloatingPointError after `max_nonfinite` of them."""
+        self._num_nonfinite += 1
+        broken = [name for name, term in terms.items() if not torch.isfinite(term)]
+        names = decode_names(inputs["sample_names"]) if "sample_names" in inputs else "of a batch without scene_id"
+        message = f"{', '.join(broken)} became NaN or Inf at step {self.state.global_step} for the samples {names}"
+        if self._num_nonfinite > self.args.max_nonfinite:
+            raise FloatingPointError(
+                f"{message}; max_nonfinite={self.args.max_nonfinite} such batches are allowed. Look at these samples, "
+                "lower the learning rate or clip gradients (max_grad_norm)."
+            )
+        logger.warning("%s; the batch is left out (%d so far).", message, self._num_nonfinite)
+        # The weights themselves are finite: this zero keeps all of them in the graph, the broken terms do not.
+        return sum(parameter.sum() for parameter in self._core.parameters() if parameter.requires_grad) * 0.0
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """See `Trainer.training_step`; takes the gradient norm of each part where the step will be logged."""
@@ -371,17 +368,6 @@ class IDE3DTrainer(Trainer):
             key for key in load_result.missing_keys if key.removeprefix("base_model.model.") not in heads
         ]
         super()._issue_warnings_after_load(load_result)
-
-
-def _find_training_model(model: nn.Module) -> IDE3DForConditionalGenerationWithGeometry:
-    """The training model itself, or the one that PEFT wrapped."""
-    core = model.get_base_model() if is_peft_available() and isinstance(model, peft.PeftModel) else model
-    if not isinstance(core, IDE3DForConditionalGenerationWithGeometry):
-        raise TypeError(
-            f"IDE3DTrainer trains IDE3DForConditionalGenerationWithGeometry, got {type(core).__name__}. For the "
-            "inference model alone, use transformers.Trainer."
-        )
-    return core
 
 
 __all__ = ["GEOMETRY_WEIGHTS", "IDE3DTrainer"]

@@ -149,7 +149,8 @@ def list_loss_terms(trainer: "IDE3DTrainer") -> list[LossTerm]:
     heads = {
         "loss_depth": model.geometric_validator,
         "loss_cross_view_depth": model.geometric_validator,
-        "loss_overlap_depth": model.geometric_validator,
+        "loss_overlap_l1": model.geometric_validator,
+        "loss_view_consistency": model.geometric_validator,
         "loss_distillation": model.teacher_projector,
     }
     terms = [LossTerm("loss_language", 1.0)]

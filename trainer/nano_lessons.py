@@ -92,6 +92,7 @@ def name_cells(
         vision_learning_rate=None,
         cross_view_weight=0.0,
         overlap_weight=0.0,
+        consistency_weight=0.0,
     )
     # Without its layers the language model is its embeddings and its head: the words have to be in the visual tokens.
     language_model = model.model.language_model
@@ -128,6 +129,7 @@ def read_regions(
         depth_weight=0.0,
         cross_view_weight=0.0,
         overlap_weight=0.0,
+        consistency_weight=0.0,
         distillation_weight=0.0,
     )
     IDE3DTrainer(model, lesson, train_dataset=pointed, data_collator=RegionReadingCollator(collator)).train()

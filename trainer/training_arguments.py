@@ -6,6 +6,8 @@ from typing import Literal
 
 from transformers import TrainingArguments
 
+PAIR_WEIGHT = 0.08  # Official: 0.8 of the depth terms x 0.1.
+
 
 @dataclass
 class IDE3DTrainingArguments(TrainingArguments):
@@ -15,10 +17,18 @@ class IDE3DTrainingArguments(TrainingArguments):
     cross_view_weight: float = field(
         default=0.08, metadata={"help": "Weight of depth predicted from another frame (0.8 x 0.1 in the original)."}
     )
-    overlap_weight: float = field(
-        default=0.08,
+    overlap_weight: float | None = field(
+        default=None,
         metadata={
-            "help": "Weight of a frame's own depth where another frame sees it too (0.8 x 0.1 in the original)."
+            "help": "Weight of a frame's own depth where another frame sees it too, which the original calls "
+            "consistency; default: 0.08 (0.8 x 0.1) in protocol paper, 0 in clean."
+        },
+    )
+    consistency_weight: float | None = field(
+        default=None,
+        metadata={
+            "help": "Weight of the difference between the depth predictions of two frames; default: 0.08 in protocol "
+            "clean, 0 in paper."
         },
     )
     distillation_weight: float = field(default=1.0, metadata={"help": "Weight of the distance to the teacher."})
@@ -62,14 +72,31 @@ class IDE3DTrainingArguments(TrainingArguments):
         default="clean",
         metadata={"help": "Rules of pairs, masks and losses: as they should be, or the original's."},
     )
-    pair_mode: Literal["neighbor", "random"] = field(
-        default="neighbor", metadata={"help": "How frame pairs are chosen."}
+    pair_mode: Literal["neighbor", "random", "overlap"] = field(
+        default="neighbor",
+        metadata={
+            "help": "How frame pairs are chosen: by frame order, at random, or by baseline and covisible share."
+        },
     )
-    neighbor_range: int = field(default=2, metadata={"help": "Largest distance of two paired frames."})
+    neighbor_range: int = field(default=2, metadata={"help": "Largest distance of two paired frames, for neighbor."})
+    pairs_per_frame: int = field(default=2, metadata={"help": "Partners of a frame, for random and overlap."})
+    depth_range: list[float] | None = field(
+        default=None, metadata={"help": "Least and largest depth in metres that is a measurement; default: all."}
+    )
+    max_nonfinite: int = field(
+        default=0, metadata={"help": "Batches with a NaN or Inf loss that are left out, named, before training stops."}
+    )
     # Samples are dicts of frames and chats; the collator makes the model's arguments out of them.
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False."})
 
     def __post_init__(self):
+        is_paper = self.protocol == "paper"
+        if self.overlap_weight is None:
+            self.overlap_weight = PAIR_WEIGHT if is_paper else 0.0
+        if self.consistency_weight is None:
+            self.consistency_weight = 0.0 if is_paper else PAIR_WEIGHT
+        if self.max_nonfinite < 0:
+            raise ValueError(f"max_nonfinite must not be negative, got {self.max_nonfinite}.")
         metric = (self.metric_for_best_model or "").removeprefix("eval_")
         if self.greater_is_better is None and metric in {"loss_language", *self.loss_weights}:
             self.greater_is_better = False  # Transformers knows a loss by the end of its name
@@ -103,7 +130,8 @@ class IDE3DTrainingArguments(TrainingArguments):
         return {
             "loss_depth": self.depth_weight,
             "loss_cross_view_depth": self.cross_view_weight,
-            "loss_overlap_depth": self.overlap_weight,
+            "loss_overlap_l1": self.overlap_weight,
+            "loss_view_consistency": self.consistency_weight,
             "loss_distillation": self.distillation_weight,
             "loss_grounding": self.grounding_weight,
         }

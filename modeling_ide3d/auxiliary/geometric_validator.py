@@ -14,10 +14,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
 from modeling_ide3d.auxiliary.dpt_head import NUM_LEVELS, DPTHead
+from modeling_ide3d.auxiliary.relative_pose import POSE_ENTRIES, RelativePoseEmbedding, encode_relative_pose
 
 logger = logging.getLogger(__name__)
 
-POSE_ENTRIES = 16  # a relative pose enters as its flattened 4x4 matrix
 OFFICIAL_LAYERS = 26  # layers of the vision tower that the official indices 6, 12, 18, 26 refer to
 
 
@@ -36,7 +36,8 @@ class GeometricValidatorConfig(PreTrainedConfig):
         head_features: Width of the last 3x3 convolution.
         output_stride: Pixels of the vision input per predicted pixel; it must divide the pixels of a frame.
         frames_per_chunk: Frames decoded at a time; None takes all at once. Bounds the memory, not the result.
-        relative_pose_encoding: How the pose of another view enters; "matrix" is the flattened 4x4 matrix.
+        protocol: How the pose of another view enters. "clean": scaled translation and six numbers of the rotation, see
+            `encode_relative_pose`. "paper": the flattened 4x4 matrix.
         initialization: "random" is the paper's best ("scratch"): the validator starts knowing nothing.
 
     Raises:
@@ -56,7 +57,7 @@ class GeometricValidatorConfig(PreTrainedConfig):
     head_features: int = 32
     output_stride: int = 1
     frames_per_chunk: int | None = 8
-    relative_pose_encoding: Literal["matrix"] = "matrix"
+    protocol: Literal["clean", "paper"] = "clean"
     initialization: Literal["random"] = "random"
 
     def __post_init__(self, **kwargs):
@@ -103,9 +104,15 @@ class GeometricValidatorConfig(PreTrainedConfig):
                 "out_channels": tuple(weights[f"decoder.head.projections.{i}.weight"][0] for i in range(NUM_LEVELS)),
                 "head_features": weights["decoder.head.pixel_conv.weight"][0],
             }
+            pose_entries = weights["relative_pose_embedding.0.weight"][1]
         except KeyError as error:
             raise ValueError(f"The weights lack {error}, which tells a width of the decoder.") from error
-        return cls(**{**widths, **overrides})
+        protocols = [protocol for protocol, entries in POSE_ENTRIES.items() if entries == pose_entries]
+        if not protocols:
+            raise ValueError(
+                f"relative_pose_embedding.0.weight takes {pose_entries} numbers of a pose, expected {POSE_ENTRIES}."
+            )
+        return cls(**{**widths, "protocol": protocols[0], **overrides})
 
     def validate_architecture(self):
         """Check what types cannot say: number of levels, widths, strides."""
@@ -174,17 +181,6 @@ class DepthDecoder(GradientCheckpointingLayer):
         return self.head(patch_grid, *(self.projection(level) for level in features))
 
 
-class RelativePoseEmbedding(nn.Linear):
-    """Learned map (..., 16) -> (..., hidden_size) of a flattened relative pose; training starts at the own view."""
-
-    def __init__(self, hidden_size: int):
-        super().__init__(POSE_ENTRIES, hidden_size, bias=False)
-
-    def reset_parameters(self) -> None:
-        """Zero, whoever initialises: this module's own construction or a checkpoint that lacks it."""
-        nn.init.zeros_(self.weight)
-
-
 class GeometricValidator(PreTrainedModel):
     """Depth and confidence from intermediate features of the vision tower, of the own view or of another one.
 
@@ -210,7 +206,7 @@ class GeometricValidator(PreTrainedModel):
         super().__init__(config)
         self.decoder = DepthDecoder(config)
         self.relative_pose_embedding = nn.ModuleList(
-            RelativePoseEmbedding(config.vision_hidden_size) for _ in config.layer_indices
+            RelativePoseEmbedding(config.vision_hidden_size, config.protocol) for _ in config.layer_indices
         )
         self.post_init()
 
@@ -299,7 +295,7 @@ class GeometricValidator(PreTrainedModel):
         for rows in torch.arange(count, device=batch.device).split(self.config.frames_per_chunk or count):
             levels = [level[batch[rows], frame[rows]].to(dtype) for level in features]
             if target_from_source is not None:
-                pose = target_from_source[rows].flatten(1).to(dtype)
+                pose = encode_relative_pose(target_from_source[rows], self.config.protocol).to(dtype)
                 levels = [
                     level + embedding(pose).unsqueeze(1)
                     for level, embedding in zip(levels, self.relative_pose_embedding, strict=True)

@@ -1,5 +1,6 @@
 """Privileged targets in the layout of the predictions: by video instead of by sample, on the validator's pixels."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,8 @@ class GeometryTargets:
 
     Shape:
         tensors: any of `region_targets` (B, regions + 1); `depth` (videos, V, h, w), metres on the validator's pixels;
-            `pairs`, the frame pairs; `teacher_features` (frames, rows, cols, C).
+            `pairs`, the frame pairs, and with them `intrinsics` (videos, V, 3, 3), of these pixels; `teacher_features`
+            (frames, rows, cols, C).
     """
 
     tensors: dict[str, Any]
@@ -40,39 +42,52 @@ def locate_videos(input_ids: torch.LongTensor, video_token_id: int, lengths: lis
     return samples
 
 
-def check_geometry(
-    depth: torch.Tensor,
-    intrinsics: torch.Tensor | None,
-    camera_to_world: torch.Tensor | None,
-    has_geometry: torch.Tensor | None,
-    expected: tuple[int, int, int],
-) -> None:
-    """Raise ValueError unless all tensors fit a batch of `expected` (samples, frames, pixels of a side).
+@dataclass
+class MeasuredGeometry:
+    """What was measured of a batch's videos, by sample.
 
     Shape:
-        depth:           (B, V, H, W), metres.
-        intrinsics:      (B, V, 3, 3) or None.
-        camera_to_world: (B, V, 4, 4) or None.
-        has_geometry:    (B,), bool, or None.
+        depth:             (B, V, H, W), metres on the pixels of the vision input, 0 = no measurement.
+        intrinsics:        (B, V, 3, 3), of these pixels, or None.
+        camera_to_world:   (B, V, 4, 4), metres, or None.
+        has_geometry:      (B,), bool, or None for all samples.
+        native_depth:      (B, V, h, w), metres before any resize, or None; frame pairs get their masks from it.
+        native_intrinsics: (B, V, 3, 3), of those pixels, or None.
     """
-    samples, frames, side = expected
-    if depth.ndim != 4 or depth.shape[2:] != (side, side):
-        raise ValueError(
-            f"depth must have shape (B, V, {side}, {side}), the pixels of the vision input, got {tuple(depth.shape)}. "
-            "IDE3DDataCollator resizes it."
-        )
-    if len(depth) != samples:
-        raise ValueError(f"depth must have one entry a sample, {samples}, got {len(depth)}.")
-    if depth.shape[1] != frames:
-        raise ValueError(f"depth must have as many frames as the video, {frames}, got {depth.shape[1]}.")
-    if has_geometry is not None and has_geometry.shape != (samples,):
-        raise ValueError(f"has_geometry must have shape ({samples},), got {tuple(has_geometry.shape)}.")
-    for name, value, size in (("intrinsics", intrinsics, 3), ("camera_to_world", camera_to_world, 4)):
-        if value is not None and value.shape != (samples, frames, size, size):
+
+    depth: torch.Tensor
+    intrinsics: torch.Tensor | None = None
+    camera_to_world: torch.Tensor | None = None
+    has_geometry: torch.Tensor | None = None
+    native_depth: torch.Tensor | None = None
+    native_intrinsics: torch.Tensor | None = None
+
+    def check(self, samples: int, frames: int, side: int) -> None:
+        """Raise ValueError unless all tensors fit a batch of so many samples, frames, and pixels of a side."""
+        depth = self.depth
+        if depth.ndim != 4 or depth.shape[2:] != (side, side):
             raise ValueError(
-                f"{name} must have shape ({samples}, {frames}, {size}, {size}), as depth has it, got "
-                f"{tuple(value.shape)}."
+                f"depth must have shape (B, V, {side}, {side}), the pixels of the vision input, got "
+                f"{tuple(depth.shape)}. IDE3DDataCollator resizes it."
             )
+        if len(depth) != samples:
+            raise ValueError(f"depth must have one entry a sample, {samples}, got {len(depth)}.")
+        if depth.shape[1] != frames:
+            raise ValueError(f"depth must have as many frames as the video, {frames}, got {depth.shape[1]}.")
+        if self.has_geometry is not None and self.has_geometry.shape != (samples,):
+            raise ValueError(f"has_geometry must have shape ({samples},), got {tuple(self.has_geometry.shape)}.")
+        for name, size in (("intrinsics", 3), ("camera_to_world", 4), ("native_intrinsics", 3)):
+            value = getattr(self, name)
+            if value is not None and value.shape != (samples, frames, size, size):
+                raise ValueError(
+                    f"{name} must have shape ({samples}, {frames}, {size}, {size}), as depth has it, got "
+                    f"{tuple(value.shape)}."
+                )
+        native = self.native_depth
+        if (native is None) != (self.native_intrinsics is None):
+            raise ValueError("native_depth and native_intrinsics need each other, got only one of them.")
+        if native is not None and (native.ndim != 4 or native.shape[:2] != (samples, frames)):
+            raise ValueError(f"native_depth must have shape ({samples}, {frames}, h, w), got {tuple(native.shape)}.")
 
 
 def select_usable_depth(
@@ -156,10 +171,44 @@ def align_to_prediction(
     return depth, intrinsics
 
 
+def build_depth_targets(
+    geometry: MeasuredGeometry,
+    samples: torch.LongTensor,
+    frame_mask: torch.Tensor | None,
+    covered: tuple[int, int],
+    size: tuple[int, int],
+    select_pairs: Callable[..., Any] | None,
+) -> dict[str, Any]:
+    """Measurements of each video on the validator's pixels and, where cameras are known, its pairs of frames.
+
+    Args:
+        geometry: What was measured, by sample.
+        samples: Sample of each video, (videos,), long.
+        frame_mask: Frames that exist, (videos, V), bool, or None for all.
+        covered: Height and width, from the top-left corner, that whole patches cover.
+        size: Height and width of the prediction.
+        select_pairs: As in `Criterion`; None: no term needs pairs.
+
+    Shape:
+        output: `depth` (videos, V, h, w), metres; with pairs, `pairs` and `intrinsics` (videos, V, 3, 3).
+    """
+    depth, usable = select_usable_depth(geometry.depth, geometry.has_geometry, samples, frame_mask)
+    depth, intrinsics = align_to_prediction(depth, geometry.intrinsics, covered, size)
+    targets: dict[str, Any] = {"depth": depth}
+    if intrinsics is not None and geometry.camera_to_world is not None and select_pairs is not None:
+        targets["intrinsics"] = seen_by = intrinsics[samples]
+        if geometry.native_depth is not None:
+            depth, _ = select_usable_depth(geometry.native_depth, geometry.has_geometry, samples, frame_mask)
+            seen_by = geometry.native_intrinsics[samples]
+        targets["pairs"] = select_pairs(depth, seen_by, geometry.camera_to_world[samples], usable, size)
+    return targets
+
+
 __all__ = [
     "GeometryTargets",
+    "MeasuredGeometry",
     "align_to_prediction",
-    "check_geometry",
+    "build_depth_targets",
     "locate_videos",
     "select_teacher_features",
     "select_usable_depth",

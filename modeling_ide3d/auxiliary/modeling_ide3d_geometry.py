@@ -8,19 +8,18 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from modeling_ide3d.auxiliary.criterion import HEADS, PAIR_TERMS, Criterion, IDE3DGeometryOutputWithPast
 from modeling_ide3d.auxiliary.geometric_validator import (
     GeometricValidator,
     GeometricValidatorConfig,
     GeometricValidatorOutput,
 )
+from modeling_ide3d.auxiliary.geometry_outputs import HEADS, PAIR_TERMS, Criterion, IDE3DGeometryOutputWithPast
 from modeling_ide3d.auxiliary.geometry_targets import (
     GeometryTargets,
-    align_to_prediction,
-    check_geometry,
+    MeasuredGeometry,
+    build_depth_targets,
     locate_videos,
     select_teacher_features,
-    select_usable_depth,
 )
 from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
@@ -185,7 +184,10 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         intrinsics: torch.Tensor | None = None,
         camera_to_world: torch.Tensor | None = None,
         has_geometry: torch.Tensor | None = None,
+        native_depth: torch.Tensor | None = None,
+        native_intrinsics: torch.Tensor | None = None,
         teacher_features: torch.Tensor | None = None,
+        sample_names: torch.Tensor | None = None,
         targets: GeometryTargets | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
         **kwargs: Unpack[TransformersKwargs],
@@ -198,11 +200,9 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             region_targets:   (B, regions + 1), bool; true regions, last column = "no such object"; a row without any
                               is no grounding sample.
             segment_ids:      (B, L), long; packed questions, see `IDE3DDataCollator`.
-            depth:            (B, V, H, W), metres on the pixels of the vision input, 0 = no measurement.
-            intrinsics:       (B, V, 3, 3), of those pixels.
-            camera_to_world:  (B, V, 4, 4), metres.
-            has_geometry:     (B,), bool; default: all samples.
+            depth, intrinsics, camera_to_world, has_geometry, native_depth, native_intrinsics: see `MeasuredGeometry`.
             teacher_features: (B, V, rows, cols, C); all-zero vectors have no target.
+            sample_names:     (B, L), bytes of the names, for the messages of `IDE3DTrainer`.
             targets:          what `build_targets` made of the arguments above, if that was done before.
 
         Raises:
@@ -264,6 +264,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
                 intrinsics=intrinsics,
                 camera_to_world=camera_to_world,
                 has_geometry=has_geometry,
+                native_depth=native_depth,
+                native_intrinsics=native_intrinsics,
                 teacher_features=teacher_features,
             )
         self._predict(
@@ -311,6 +313,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         intrinsics: torch.Tensor | None = None,
         camera_to_world: torch.Tensor | None = None,
         has_geometry: torch.Tensor | None = None,
+        native_depth: torch.Tensor | None = None,
+        native_intrinsics: torch.Tensor | None = None,
         teacher_features: torch.Tensor | None = None,
         **_: Any,
     ) -> GeometryTargets:
@@ -334,17 +338,15 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         lengths = [count * self.config.tokens_per_frame for count in frames]
         samples = locate_videos(input_ids, self.config.video_token_id, lengths)
         if has_depth:
-            expected = (len(input_ids), num_frames, self.config.vision_config.image_size)
-            check_geometry(depth, intrinsics, camera_to_world, has_geometry, expected)
+            geometry = MeasuredGeometry(
+                depth, intrinsics, camera_to_world, has_geometry, native_depth, native_intrinsics
+            )
+            geometry.check(len(input_ids), num_frames, self.config.vision_config.image_size)
             patch = self.config.vision_config.patch_size
             covered = tuple(patches * patch for patches in self.config.patch_grid)
-            depth, usable = select_usable_depth(depth, has_geometry, samples, frame_mask)
             size = self.geometric_validator.output_size(self.config.patch_grid)
-            targets["depth"], intrinsics = align_to_prediction(depth, intrinsics, covered, size)
-            if intrinsics is not None and camera_to_world is not None and PAIR_TERMS & self.criterion.terms:
-                targets["pairs"] = self.criterion.select_pairs(
-                    targets["depth"], intrinsics[samples], camera_to_world[samples], usable
-                )
+            select_pairs = self.criterion.select_pairs if PAIR_TERMS & self.criterion.terms else None
+            targets.update(build_depth_targets(geometry, samples, frame_mask, covered, size, select_pairs))
         if has_teacher:
             rows, cols = self.config.token_grid
             expected = (len(input_ids), num_frames, rows, cols, self.teacher_projector.config.teacher_size)

@@ -83,8 +83,9 @@ def naming_samples(row: dict, token_grid: TokenGrid) -> list[dict]:
 
 
 def video_arrays(row: dict) -> dict:
-    """Frames, depth and cameras of a room as arrays, by the keys of a sample."""
+    """Name, frames, depth and cameras of a room, by the keys of a sample."""
     return {
+        "scene_id": row["scene_id"],
         "frames": np.stack([np.asarray(image) for image in row["frames"]]),
         "depth": np.stack([np.asarray(image, dtype=np.float32) for image in row["depth"]]),
         "intrinsics": np.asarray(row["intrinsics"], np.float32),

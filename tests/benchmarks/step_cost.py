@@ -31,7 +31,7 @@ logger = logging.getLogger("step_cost")
 
 TEACHER = ("loss_distillation",)
 VALIDATOR = (*TEACHER, "loss_depth")
-CROSS_VIEW = (*VALIDATOR, "loss_cross_view_depth", "loss_overlap_depth")
+CROSS_VIEW = (*VALIDATOR, "loss_cross_view_depth", "loss_view_consistency")
 CONFIGURATIONS = {"language": (), "+ teacher": TEACHER, "+ validator": VALIDATOR, "+ cross-view": CROSS_VIEW}
 NUM_FRAMES, NUM_PAIRS, TEACHER_SIZE = 32, 61, 2048  # a frame with its two next ones: 31 + 30 pairs
 

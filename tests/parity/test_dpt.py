@@ -1,5 +1,7 @@
 """The geometric validator against the original depth head."""
 
+import re
+
 import pytest
 import torch
 
@@ -48,10 +50,13 @@ def features(tensors) -> list[torch.Tensor]:
 
 
 def test_position_embedding(tensors):
-    expected = tensors["pos.embed_c16_w5_h3_aspect70/42"]
-    rows, cols, channels = expected.shape
-    positions = embed_positions(rows, cols, channels, 70 / 42, device=torch.device("cpu"))
-    torch.testing.assert_close(positions.permute(1, 2, 0), expected, atol=1e-6, rtol=1e-6)
+    names = [match for key in tensors if (match := re.fullmatch(r"pos\.embed_.*_aspect(\d+)/(\d+)", key))]
+    assert names
+    for match in names:
+        rows, cols, channels = tensors[match[0]].shape
+        aspect = int(match[1]) / int(match[2])
+        positions = embed_positions(rows, cols, channels, aspect, device=torch.device("cpu"))
+        torch.testing.assert_close(positions.permute(1, 2, 0), tensors[match[0]], atol=1e-6, rtol=1e-6)
 
 
 def test_projection(tensors, validator):
@@ -92,13 +97,14 @@ def test_head_on_a_grid_that_is_not_square(tensors, validator):
     keys = sorted(
         (key for key in tensors if key.startswith("head.in.tokens.")), key=lambda key: int(key.split(".")[-1])
     )
-    expected = tensors["head.out.depth_H42_W70_start2"].squeeze(-1)[0]
+    name = next(key for key in tensors if key.startswith("head.out.depth_"))
+    expected = tensors[name].squeeze(-1)[0]
     patch_grid = tuple(pixels // validator.config.patch_size for pixels in expected.shape[-2:])
     tokens = [tensors[key][0, :, -patch_grid[0] * patch_grid[1] :] for key in keys]
     head: DPTHead = validator.decoder.head
     log_depth, log_confidence = head(patch_grid, *tokens).unbind(1)
     torch.testing.assert_close(log_depth.exp(), expected, **DEPTH)
-    torch.testing.assert_close(1 + log_confidence.exp(), tensors["head.out.conf_H42_W70_start2"][0], **DEPTH)
+    torch.testing.assert_close(1 + log_confidence.exp(), tensors[name.replace("depth", "conf")][0], **DEPTH)
 
 
 def test_cross_view_and_gradients(tensors, validator, features):
@@ -124,14 +130,15 @@ def test_cross_view_and_gradients(tensors, validator, features):
 def test_full_size_frame(golden):
     tensors = golden("dpt_378.safetensors")
     features = tuple(tensors[f"in.multilevel_features.{level}"] for level in range(4))
-    row = tensors["out.depth_row189"].squeeze(-1)
+    name = next(key for key in tensors if key.startswith("out.depth_row"))
+    row, index = tensors[name].squeeze(-1), int(name.removeprefix("out.depth_row"))
     patch_grid = square_grid(features[0])
     validator = load_validator(tensors, patch_size=row.shape[-1] // patch_grid[1])
     with torch.no_grad():
         output = validator(features, patch_grid)
     torch.testing.assert_close(output.depth[..., ::3, ::3], tensors["out.depth_stride3"].squeeze(-1), **DEPTH)
     torch.testing.assert_close(output.confidence[..., ::3, ::3], tensors["out.depth_conf_stride3"], **DEPTH)
-    torch.testing.assert_close(output.depth[..., 189, :], row, **DEPTH)
+    torch.testing.assert_close(output.depth[..., index, :], row, **DEPTH)
     torch.testing.assert_close(output.depth.double().sum().float(), tensors["out.depth_sum"], atol=0, rtol=1e-5)
     torch.testing.assert_close(
         output.confidence.double().sum().float(), tensors["out.depth_conf_sum"], atol=0, rtol=1e-5

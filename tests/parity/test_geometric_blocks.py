@@ -7,6 +7,7 @@ from trainer.losses import DepthRegressionLoss
 from trainer.losses.blocks import (
     PAPER_HARD_MAX,
     filter_upper_tail,
+    find_threshold,
     gradient_difference,
     gradient_difference_multiscale,
     replace_non_finite,
@@ -93,6 +94,15 @@ def test_quantile_filter(tensors):
         count, valid_range = name.removeprefix("quantile.out.filter_").split("_vr")
         values = tensors[f"quantile.in.x{count}"].clamp(-PAPER_HARD_MAX, PAPER_HARD_MAX)
         torch.testing.assert_close(filter_upper_tail(values, float(valid_range)), tensors[name], **VALUE)
+
+
+def test_quantile_threshold(tensors):
+    names = [key for key in tensors if key.startswith("quantile.out.torch_quantile_")]
+    assert names
+    for name in names:
+        count, valid_range = name.removeprefix("quantile.out.torch_quantile_").split("_")
+        threshold = find_threshold(tensors[f"quantile.in.x{count}"], float(valid_range))
+        torch.testing.assert_close(threshold, tensors[name].view(()), **VALUE)
 
 
 def test_quantile_threshold_of_more_than_a_million_values(golden_json):

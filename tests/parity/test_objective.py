@@ -16,7 +16,7 @@ PAIRS = ("frame_i_indices", "frame_j_indices", "batch_indices", "T_relatives", "
 @pytest.mark.parametrize("file", ["geometric_loss", "geometric_loss_large"])
 def test_the_weighted_terms_are_the_objective(golden, golden_json, file, tmp_path):
     tensors, scalars = golden(f"{file}.safetensors"), golden_json(f"{file}.json")
-    weights = IDE3DTrainingArguments(output_dir=str(tmp_path), use_cpu=True).loss_weights
+    weights = IDE3DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, protocol="paper").loss_weights
     checked = []
     for case, expected in scalars.items():
         read = lambda name, case=case: tensors.get(f"{case}.in.{name}")  # noqa: E731

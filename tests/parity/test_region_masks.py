@@ -25,7 +25,7 @@ def test_box_masks(tensors):
     grid = TokenGrid(points.shape[1], PATCH_SIZE, POOL_STRIDE)
     expected = tensors["mask.out.masks"]
     assert grid.shape == tuple(expected.shape[-2:])
-    assert torch.equal(regions_from_boxes_3d(boxes, points, grid), expected)
+    assert torch.equal(regions_from_boxes_3d(boxes, points, grid, protocol="paper"), expected)
     assert torch.equal(regions_from_boxes_3d(boxes[0], points, grid)[0], tensors["mask.out.single_box0"])
     assert torch.equal(regions_from_boxes_3d(boxes.numpy(), points.numpy(), grid), expected)
 

@@ -217,6 +217,7 @@ def test_depth_from_the_tower_with_the_weights_kept_aside(converted):
     for level in (0, 1):
         expected = tensors[f"train.out.multilevel{level}_frame0_first8tokens"]
         torch.testing.assert_close(levels[level][0, 0, : len(expected)], expected, **VISION)
+    assert torch.equal(levels[2], levels[3]) == bool(tensors["train.out.multilevel2_equals_last"])
     depth, confidence = tensors["train.out.dpt_depth_stride9"], tensors["train.out.dpt_depth_conf_stride9"]
     assert list(output.depth.shape) == converted.record["dpt_depth_shape"][:-1]
     stride = output.depth.shape[-1] // depth.shape[-1]

@@ -124,7 +124,7 @@ def test_pair_lists_of_several_samples_are_flattened_sample_by_sample(tensors, r
 
 def test_overlap_pairs(tensors, records):
     """Intended values of a mode that crashes in the original; its points are drawn at random, hence the tolerance."""
-    points, mask = tensors["overlap.in.world_coords"], tensors["overlap.in.valid_masks"]
+    points, mask = tensors["overlap.in.world_coords"][None], tensors["overlap.in.valid_masks"][None]
     poses = tensors["overlap.in.poses"].unsqueeze(0)
     seen = 0
     for name, rows in records.items():
@@ -132,7 +132,7 @@ def test_overlap_pairs(tensors, records):
         if match is None:
             continue
         seen += 1
-        overlap = compute_voxel_overlap(points, mask, float(match[2]))
+        overlap = compute_voxel_overlap(points, mask, float(match[2]))[0]
         pairs = select_frame_pairs(
             poses, mode="overlap", overlap=overlap.unsqueeze(0), pairs_per_frame=int(match[1]), protocol="paper"
         )
@@ -160,14 +160,16 @@ def test_overlap_matrix(tensors, records):
     for name, rows in records.items():
         if name.startswith("overlap_matrix_thr"):
             overlap = compute_voxel_overlap(
-                tensors["overlap.in.world_coords"], tensors["overlap.in.valid_masks"], float(name.split("thr")[1])
+                tensors["overlap.in.world_coords"][None],
+                tensors["overlap.in.valid_masks"][None],
+                float(name.split("thr")[1]),
             )
-            torch.testing.assert_close(overlap, torch.tensor(rows), atol=0.02, rtol=0.0)
+            torch.testing.assert_close(overlap[0], torch.tensor(rows), atol=0.02, rtol=0.0)
 
 
 def test_frames_with_few_points_share_nothing(tensors, records):
     mask = tensors["overlap.in.valid_masks"].clone()
     mask[0] = False
     mask[0].view(-1)[:99] = True
-    overlap = compute_voxel_overlap(tensors["overlap.in.world_coords"], mask, 0.2)
+    overlap = compute_voxel_overlap(tensors["overlap.in.world_coords"][None], mask[None], 0.2)[0]
     assert not overlap[0].any() and records["overlap_lt100_points"] == 0.0

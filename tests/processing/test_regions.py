@@ -228,3 +228,14 @@ def test_region_masks_of_another_grid_are_refused():
     for masks in (torch.zeros(3, 4, 4, 4).bool(), torch.zeros(3, 5, 2, 2).bool(), torch.zeros(3, 4, 2, 2)):
         with pytest.raises(ValueError, match=r"region_masks must be bool of shape \(N, 4, 2, 2\)"):
             check_region_masks(masks, grid, num_views=4)
+
+
+def test_paper_asks_only_the_points_that_are_left_after_its_resize():
+    grid = TokenGrid(70, 14, 1)
+    v, u = torch.meshgrid(torch.arange(140), torch.arange(140), indexing="ij")
+    points = torch.stack(((u % 2) * 1.0, (v % 2) * 1.0, torch.zeros(140, 140)), -1)[None]
+    box = torch.tensor([1.0, 1.0, 0.0, 0.5, 0.5, 0.5])  # A quarter of the points, none of them on an even corner.
+    assert regions_from_boxes_3d(box, points, grid).all()
+    assert not regions_from_boxes_3d(box, points, grid, protocol="paper").any()
+    with pytest.raises(ValueError, match="protocol"):
+        regions_from_boxes_3d(box, points, grid, protocol="original")

@@ -11,6 +11,7 @@ from training_samples import (
     GRID,
     HEIGHT,
     IMAGE_SIZE,
+    PATCH_SIZE,
     TEACHER_SIZE,
     WIDTH,
     build_collator,
@@ -22,6 +23,7 @@ from training_samples import (
 )
 
 from trainer import IDE3DDataCollator
+from trainer.data_collator import decode_names
 from trainer.teachers import PointMapTeacher
 
 
@@ -62,9 +64,12 @@ class TestText:
         samples = [make_grounding_sample(), make_sample()]
         batch = collator(samples)
         assert spoken(collator.processor, batch, 0) == "The ball is <ground>.<|im_end|>"
-        batch = build_collator(label_grounding=False)(samples)
-        assert (batch["labels"][0] == -100).all()
-        assert (batch["labels"][1] != -100).any()
+        for other in ({"label_grounding": False}, {"protocol": "paper"}):
+            batch = build_collator(**other)(samples)
+            assert (batch["labels"][0] == -100).all()
+            assert (batch["labels"][1] != -100).any()
+        batch = build_collator(protocol="paper", label_grounding=True)(samples)
+        assert (batch["labels"][0] != -100).any()
 
     def test_text_only_and_images(self, collator):
         picture = Image.new("RGB", (40, 30), (200, 10, 10))
@@ -175,10 +180,47 @@ class TestGeometry:
         assert error.abs().max() <= 0.5 / size[1] + 1e-6
         assert abs(error.mean()) < 0.1 / size[1]
 
-    def test_paper_depth_is_resized_by_corners(self):
+    def test_paper_squashes_the_whole_frame_onto_the_seen_pixels_by_corners(self):
+        seen = IMAGE_SIZE // PATCH_SIZE * PATCH_SIZE
         batch = build_collator(protocol="paper")([make_sample(1, depth=self.ramp(24, 32))])
-        expected = 1 + ((torch.arange(IMAGE_SIZE) * 32 // IMAGE_SIZE) + 0.5) / 32
-        torch.testing.assert_close(batch["depth"][0, 0], expected.expand(IMAGE_SIZE, -1))
+        expected = 1 + ((torch.arange(seen) * 32 // seen) + 0.5) / 32
+        torch.testing.assert_close(batch["depth"][0, 0, :seen, :seen], expected.expand(seen, -1))
+        assert not batch["depth"][0, 0, seen:].any() and not batch["depth"][0, 0, :, seen:].any()
+
+    def test_paper_keeps_depth_as_it_came_with_its_own_cameras(self):
+        sample = make_sample(2, depth=np.concatenate([self.ramp(24, 32)] * 2))
+        batch = build_collator(protocol="paper")([sample, make_sample(1, geometry=False)])
+        assert torch.equal(batch["native_depth"][0], torch.from_numpy(sample["depth"]))
+        assert not batch["native_depth"][1].any()
+        point = torch.tensor([0.3, -0.2, 2.0])
+        frame, native, squashed = (
+            (camera @ point / 2.0)[:2]
+            for camera in (
+                torch.from_numpy(sample["intrinsics"][0]),
+                batch["native_intrinsics"][0, 0],
+                batch["intrinsics"][0, 0],
+            )
+        )
+        seen = IMAGE_SIZE // PATCH_SIZE * PATCH_SIZE
+        torch.testing.assert_close(native, (frame + 0.5) / 2 - 0.5)
+        torch.testing.assert_close(squashed, (frame + 0.5) * torch.tensor([seen / WIDTH, seen / HEIGHT]) - 0.5)
+        assert "native_depth" not in build_collator()([sample])
+
+    def test_paper_takes_depth_of_one_size(self):
+        samples = [make_sample(1), make_sample(1, depth=self.ramp(24, 32))]
+        with pytest.raises(ValueError, match=r"one size in a batch, got \[\(24, 32\), \(48, 64\)\]"):
+            build_collator(protocol="paper")(samples)
+
+    def test_poses_need_not_be_rigid_in_paper(self):
+        sample = make_sample(1)
+        sample["camera_to_world"] = sample["camera_to_world"] * np.float32(1.5)
+        assert "depth" in build_collator(protocol="paper")([sample])
+        with pytest.raises(ValueError, match="not a rigid motion"):
+            build_collator()([sample])
+
+    def test_names_go_along_where_samples_have_them(self, collator):
+        batch = collator([make_sample(1, scene_id="grenier \u00e9troit"), make_sample(1)])
+        assert decode_names(batch["sample_names"]) == ["grenier \u00e9troit", "1"]
 
     def test_zeros_stay_zeros_and_do_not_mix_in(self, collator):
         depth = np.full((1, 24, 32), 2.0, np.float32)

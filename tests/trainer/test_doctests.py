@@ -6,6 +6,7 @@ import importlib
 import pytest
 
 MODULES = [
+    "processing.benchmarks",
     "processing.regions",
     "trainer.geometry.cameras",
     "trainer.losses.cross_view_depth",

@@ -38,7 +38,7 @@ class TestParts:
     @pytest.mark.parametrize("frozen", [[], ["vision"], ["language"], ["vision", "language", "geometry"]])
     def test_frozen_parts_stay_and_the_loss_goes_down(self, make_trainer, model, frozen):
         before = {name: value.detach().clone() for name, value in model.named_parameters()}
-        trainer = make_trainer(samples(), frozen_parts=frozen, max_steps=8)
+        trainer = make_trainer(samples(), frozen_parts=frozen, max_steps=8, learning_rate=1e-3)
         trainer.train()
         assert changed_parts(trainer, before) == set(PARTS) - set(frozen)
         assert losses(trainer)[-1] < losses(trainer)[0]

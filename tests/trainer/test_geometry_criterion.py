@@ -43,6 +43,41 @@ class TestPairs:
         random = GeometryCriterion(pair_mode="random", pairs_per_frame=1).select_pairs(*scene)
         assert len(random) == 5 and (random.source != random.target).all()
 
+    @pytest.mark.parametrize("protocol", ["clean", "paper"])
+    def test_overlap_chooses_by_baseline_and_share_whatever_the_order(self, protocol):
+        order = torch.tensor([2, 0, 3, 1])
+        walk = torch.stack([camera_to_world(position=(0.3 * k, 0.0, 0.0)) for k in range(3)] + [camera_to_world(3.14)])
+        camera = intrinsics(height=HEIGHT, width=WIDTH)
+        depth = torch.stack([render(camera, pose) for pose in walk[:3]] + [torch.full((HEIGHT, WIDTH), 2.0)])
+        criterion = GeometryCriterion(protocol=protocol, pair_mode="overlap", pairs_per_frame=1)
+        arguments = (camera.expand(1, 4, 3, 3), walk[None, order], torch.ones(1, 4, dtype=torch.bool))
+        pairs = criterion.select_pairs(depth[None, order], *arguments)
+        found = {(int(order[i]), int(order[j])) for i, j in zip(pairs.source, pairs.target, strict=True) if i != j}
+        assert found and not any(3 in pair for pair in found)  # The last frame looks the other way.
+        assert all(abs(i - j) >= 1 for i, j in found)
+
+    @pytest.mark.parametrize("protocol", ["clean", "paper"])
+    def test_masks_are_brought_to_the_size_of_the_prediction(self, scene, protocol):
+        criterion = GeometryCriterion(protocol=protocol)
+        whole = criterion.select_pairs(*scene)
+        small = criterion.select_pairs(*scene, size=(HEIGHT // 3, WIDTH // 4))
+        assert torch.equal(small.covisible, whole.covisible[:, ::3, ::4])
+
+    def test_depth_outside_the_range_is_no_measurement(self, scene):
+        depth, camera, walk, has_geometry = scene
+        near = depth.clone()
+        near[depth > 2.5] = 0.0  # The wall is 3 m away, the ball 2 m.
+        ranged, plain = GeometryCriterion(depth_range=(0.1, 2.5)), GeometryCriterion()
+        pairs, expected = (c.select_pairs(d, *scene[1:]) for c, d in ((ranged, depth), (plain, near)))
+        assert torch.equal(pairs.covisible, expected.covisible)
+        terms = ranged(predictions(depth, pairs), {"depth": depth, "pairs": pairs, "intrinsics": camera})
+        wanted = plain(predictions(depth, pairs), {"depth": near, "pairs": pairs, "intrinsics": camera})
+        assert terms == wanted
+        with pytest.raises(ValueError, match="NaN"):
+            ranged(predictions(depth), {"depth": torch.full_like(depth, torch.nan)})
+        with pytest.raises(ValueError, match="depth_range"):
+            GeometryCriterion(depth_range=(2.0, 1.0))
+
     def test_pairs_without_a_common_surface_are_left_out(self, scene):
         depth, camera, walk, has_geometry = scene
         walk = walk.clone()
@@ -68,8 +103,32 @@ class TestTerms:
         terms = criterion(predictions(depth, pairs), {"depth": depth, "pairs": pairs})
         # |error| as it is, and once more weighted by the confidence 1; a constant error has no gradient term.
         assert terms["loss_depth"].item() == pytest.approx(1.0, abs=1e-5)
-        assert terms["loss_overlap_depth"].item() == pytest.approx(0.5, abs=1e-5)
+        assert terms["loss_overlap_l1"].item() == pytest.approx(0.5, abs=1e-5)
         assert terms["loss_cross_view_depth"].item() == pytest.approx(1.0, abs=1e-5)
+
+    def test_the_term_between_two_predictions_can_be_left_out(self, scene):
+        depth, camera = scene[:2]
+        pairs = GeometryCriterion().select_pairs(*scene)
+        targets = {"depth": depth, "pairs": pairs, "intrinsics": camera}
+        outputs = predictions(depth, pairs, error=0.0)
+        outputs.depth = outputs.depth + 0.3 * torch.tensor([0.0, 1.0, 0.0])[None, :, None, None]
+        terms = GeometryCriterion()(outputs, targets)
+        assert terms["loss_view_consistency"] > 0.05
+        without = GeometryCriterion()
+        without.terms = without.terms - {"loss_view_consistency"}
+        assert set(without(outputs, targets)) == set(terms) - {"loss_view_consistency"}
+
+    def test_mixed_precision_changes_no_term(self, scene):
+        depth, camera = scene[:2]
+        criterion = GeometryCriterion()
+        pairs = criterion.select_pairs(*scene)
+        targets = {"depth": depth, "pairs": pairs, "intrinsics": camera}
+        outputs = predictions(depth, pairs, error=0.2)
+        plain = criterion(outputs, targets)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert criterion(outputs, targets) == plain
+            assert torch.equal(criterion.select_pairs(*scene).covisible, pairs.covisible)
+        assert all(term.dtype == torch.float32 for term in plain.values())
 
     def test_overlap_looks_at_the_target_frame_only_where_the_source_sees_it(self, scene):
         criterion, depth = GeometryCriterion(), scene[0]
@@ -78,9 +137,9 @@ class TestTerms:
         outputs = predictions(depth, pairs, error=0.0)
         outputs.depth[0, 1][~pairs.covisible[0]] += 1.0
         outputs.depth[0, 0] += 1.0
-        assert criterion(outputs, {"depth": depth, "pairs": pairs})["loss_overlap_depth"] == 0
+        assert criterion(outputs, {"depth": depth, "pairs": pairs})["loss_overlap_l1"] == 0
         outputs.depth[0, 1][pairs.covisible[0]] += 1.0
-        assert criterion(outputs, {"depth": depth, "pairs": pairs})["loss_overlap_depth"] > 0.5
+        assert criterion(outputs, {"depth": depth, "pairs": pairs})["loss_overlap_l1"] > 0.5
 
     def test_without_targets_there_are_no_terms(self):
         assert GeometryCriterion()(SimpleNamespace(), {}) == {}
@@ -128,4 +187,4 @@ class TestPaper:
         for protocol, expected in (("paper", {"loss_depth"}), ("clean", {"loss_depth", "loss_cross_view_depth"})):
             terms = GeometryCriterion(protocol=protocol)(predictions(depth, pairs), {"depth": depth, "pairs": pairs})
             assert terms["loss_depth"] == 0
-            assert expected <= set(terms) and ("loss_overlap_depth" in terms) == (protocol == "clean")
+            assert expected <= set(terms) and ("loss_overlap_l1" in terms) == (protocol == "clean")

@@ -7,14 +7,15 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_samples import build_model, make_grounding_sample, make_mixed_batch, make_sample
+from training_samples import build_collator, build_model, make_grounding_sample, make_mixed_batch, make_sample
 from transformers import TrainerCallback
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from trainer import IDE3DTrainer, IDE3DTrainingArguments
+from trainer.data_collator import decode_names
 from trainer.ide3d_trainer import GEOMETRY_WEIGHTS
 
-TERMS = ("loss_grounding", "loss_depth", "loss_cross_view_depth", "loss_overlap_depth", "loss_distillation")
+TERMS = ("loss_grounding", "loss_depth", "loss_cross_view_depth", "loss_overlap_l1", "loss_distillation")
 
 
 def logged(trainer, key="loss"):
@@ -103,7 +104,7 @@ class TestLogs:
         assert set(logged(trainer)[0]) & set(TERMS) == {"loss_grounding"}
 
     def test_a_weight_of_zero_turns_a_term_off(self, make_trainer):
-        trainer = make_trainer([make_sample(2)], depth_weight=0.0, cross_view_weight=0.0, overlap_weight=0.0)
+        trainer = make_trainer([make_sample(2)], depth_weight=0.0, cross_view_weight=0.0, consistency_weight=0.0)
         before = copy.deepcopy(trainer.model.geometric_validator.state_dict())
         trainer.train()
         after = trainer.model.geometric_validator.state_dict()
@@ -114,7 +115,7 @@ class TestLogs:
 class TestOptimisation:
     def test_every_loss_goes_down(self, make_trainer):
         samples = [make_sample(2, teacher=True), make_grounding_sample(2, teacher=True)]
-        trainer = make_trainer(samples, max_steps=10)
+        trainer = make_trainer(samples, max_steps=10, overlap_weight=0.08)
         trainer.train()
         first, last = logged(trainer)[0], logged(trainer)[-1]
         assert last["loss"] < 0.8 * first["loss"]
@@ -228,8 +229,9 @@ class TestRefused:
 
 
 def test_the_defaults_are_the_weights_of_the_original(tmp_path):
-    args = IDE3DTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
-    assert list(args.loss_weights.values()) == pytest.approx([0.8, 0.08, 0.08, 1.0, 1.0])
+    for protocol, pairs in (("paper", [0.08, 0.08, 0.0]), ("clean", [0.08, 0.0, 0.08])):
+        args = IDE3DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, protocol=protocol)
+        assert list(args.loss_weights.values()) == pytest.approx([0.8, *pairs, 1.0, 1.0])
 
 
 @pytest.mark.parametrize("metric", ["loss_depth", "eval_loss_language", "eval_loss"])
@@ -260,13 +262,80 @@ def test_a_failing_callback_ends_the_training(make_trainer):
 def test_losses_that_are_not_finite_end_the_training(make_trainer, logging):
     """Also where the run is over before the next log."""
     trainer = make_trainer([make_sample(2)], learning_rate=100.0, max_grad_norm=0, max_steps=4, logging_steps=logging)
-    with pytest.raises(FloatingPointError, match="loss_depth.* became NaN or Inf by step"):
+    with pytest.raises(FloatingPointError, match="loss_depth.* became NaN or Inf at step [1-3] for"):
         trainer.train()
 
 
+class TestNonFiniteBatches:
+    """One sample whose depth loss is NaN, among good ones."""
+
+    @pytest.fixture
+    def samples(self):
+        return [make_sample(2, scene_id=name) for name in ("kitchen", "hall", "cellar", "attic")]
+
+    @pytest.fixture
+    def breaking_model(self, model, monkeypatch):
+        whole = type(model).forward
+
+        def forward(self, *args, **kwargs):
+            outputs = whole(self, *args, **kwargs)
+            if "attic" in decode_names(kwargs["sample_names"]):
+                outputs.loss_depth = outputs.loss_depth * torch.nan
+            return outputs
+
+        monkeypatch.setattr(type(model), "forward", forward)
+        return model
+
+    def test_the_message_names_the_sample(self, make_trainer, samples, breaking_model):
+        with pytest.raises(FloatingPointError, match=r"loss_depth became NaN .* for the samples \['attic'\]; max_non"):
+            make_trainer(samples, model=breaking_model, per_device_train_batch_size=1, max_steps=4).train()
+
+    def test_as_many_as_allowed_are_left_out(self, make_trainer, samples, breaking_model, caplog):
+        trainer = make_trainer(
+            samples,
+            model=breaking_model,
+            per_device_train_batch_size=1,
+            max_steps=4,
+            max_nonfinite=1,
+            learning_rate=1e-3,
+        )
+        with caplog.at_level("WARNING"):
+            trainer.train()
+        assert "['attic']; the batch is left out (1 so far)" in caplog.text
+        assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+        again = make_trainer(
+            samples, model=breaking_model, per_device_train_batch_size=1, max_steps=8, max_nonfinite=1
+        )
+        with pytest.raises(FloatingPointError, match="max_nonfinite=1"):
+            again.train()
+
+    def test_a_negative_number(self, tmp_path):
+        with pytest.raises(ValueError, match="max_nonfinite"):
+            IDE3DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, max_nonfinite=-1)
+
+
+class TestOneProtocol:
+    def test_it_reaches_criterion_and_collator(self, make_trainer):
+        options = {"pair_mode": "overlap", "neighbor_range": 1, "pairs_per_frame": 3, "depth_range": [0.1, 8.0]}
+        model, collator = build_model(validator={"protocol": "paper"}), build_collator()
+        trainer = make_trainer([make_sample(2)], protocol="paper", model=model, collator=collator, **options)
+        criterion = trainer.model.criterion
+        assert {name: getattr(criterion, name) for name in options} == options
+        protocols = {criterion.protocol, criterion.depth_loss.protocol, criterion.cross_view_loss.protocol}
+        assert protocols == {trainer.data_collator.protocol} == {"paper"}
+        trainer.train()
+        assert logged(trainer)[0]["loss_overlap_l1"] >= 0
+
+    def test_parts_of_another_protocol_are_refused(self, make_trainer):
+        with pytest.raises(ValueError, match="protocol='paper', the geometric validator has 'clean'"):
+            make_trainer([make_sample(1)], protocol="paper", collator=build_collator())
+        with pytest.raises(ValueError, match="protocol='clean', the collator has 'paper'"):
+            make_trainer([make_sample(1)], collator=build_collator(protocol="paper"))
+
+
 def test_the_trainer_hands_its_options_to_the_criterion(make_trainer):
-    trainer = make_trainer([make_sample(1)], protocol="paper", pair_mode="random", neighbor_range=1)
+    trainer = make_trainer([make_sample(1)], pair_mode="random", neighbor_range=1)
     criterion = trainer.model.criterion
-    assert (criterion.protocol, criterion.pair_mode, criterion.neighbor_range) == ("paper", "random", 1)
+    assert (criterion.protocol, criterion.pair_mode, criterion.neighbor_range) == ("clean", "random", 1)
     assert criterion.grounding_loss.temperature == trainer.model.config.grounding_temperature
     assert isinstance(trainer, IDE3DTrainer)

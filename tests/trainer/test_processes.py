@@ -15,6 +15,7 @@ from equal_gradients import largest_difference, mixture, take_step
 from training_samples import build_model
 
 from trainer.ide3d_trainer import GEOMETRY_WEIGHTS
+from trainer.training_checks import check_processes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -50,7 +51,9 @@ def test_two_processes(tmp_path, options):
     steps = [entry for entry in reports[0]["history"] if "loss" in entry]
     assert len(steps) == 3
     for entry in steps:
-        assert entry["loss"] == pytest.approx(sum(weight * entry[name] for name, weight in weights.items()), rel=1e-4)
+        assert entry["loss"] == pytest.approx(
+            sum(weight * entry[name] for name, weight in weights.items() if weight), rel=1e-4
+        )
         assert entry["loss_language"] > 1
         norms = [value for name, value in entry.items() if name.startswith("grad_norm_")]
         assert entry["grad_norm"] == pytest.approx(sum(norm**2 for norm in norms) ** 0.5, rel=1e-3)
@@ -73,7 +76,13 @@ def test_fsdp_that_would_not_shard_is_refused(make_trainer):
     trainer = make_trainer([])
     trainer.args.fsdp = True
     with pytest.raises(ValueError, match="FSDP is asked for, but accelerate trains with NO, which shards nothing"):
-        trainer._check_processes()
+        check_processes(trainer.args, trainer.accelerator.distributed_type, is_sharded=False)
+
+
+def test_no_batch_is_left_out_of_a_sharded_training(make_trainer):
+    trainer = make_trainer([], max_nonfinite=1)
+    with pytest.raises(ValueError, match="max_nonfinite=1 .* Set max_nonfinite=0 with FSDP and DeepSpeed"):
+        check_processes(trainer.args, trainer.accelerator.distributed_type, is_sharded=True)
 
 
 class TestConfigurations:

@@ -9,7 +9,7 @@ from training_samples import build_model, make_grounding_sample, make_sample
 
 from trainer import IDE3DTrainingArguments
 
-GEOMETRY = ("loss_depth", "loss_cross_view_depth", "loss_overlap_depth", "loss_distillation")
+GEOMETRY = ("loss_depth", "loss_cross_view_depth", "loss_view_consistency", "loss_distillation")
 SCHEDULE = {"geometry_start_step": 2, "geometry_warmup_steps": 1}
 
 
@@ -79,7 +79,9 @@ class TestTraining:
         weights = {"loss_language": 1.0, **trainer.args.loss_weights_at(2, 4)}
         entry = entries(trainer)[2]
         assert weights["loss_depth"] == pytest.approx(0.4)
-        assert entry["loss"] == pytest.approx(sum(weight * entry[name] for name, weight in weights.items()), rel=1e-4)
+        assert entry["loss"] == pytest.approx(
+            sum(weight * entry[name] for name, weight in weights.items() if weight), rel=1e-4
+        )
 
     def test_heads_that_are_off_stay_as_they_are(self, make_trainer):
         """Neither weight decay nor the optimizer's count of steps touches them."""
@@ -92,7 +94,7 @@ class TestTraining:
         assert not any(id(parameter) in known for parameter in trainer.model.geometric_validator.parameters())
 
     def test_one_term_of_a_head_alone(self, make_trainer):
-        trainer = make_trainer(samples(), max_steps=1, depth_weight=0.0, overlap_weight=0.0)
+        trainer = make_trainer(samples(), max_steps=1, depth_weight=0.0, consistency_weight=0.0)
         trainer.train()
         assert set(GEOMETRY) & set(entries(trainer)[0]) == {"loss_cross_view_depth", "loss_distillation"}
         assert entries(trainer)[0]["loss_cross_view_depth"] > 0
@@ -103,7 +105,7 @@ class TestTraining:
         metrics = trainer.evaluate()
         weights = {"loss_language": 1.0, **trainer.args.loss_weights}
         assert all(metrics[f"eval_{name}"] > 0 for name in GEOMETRY)
-        expected = sum(weight * metrics[f"eval_{name}"] for name, weight in weights.items())
+        expected = sum(weight * metrics[f"eval_{name}"] for name, weight in weights.items() if weight)
         assert metrics["eval_loss"] == pytest.approx(expected, rel=1e-4)
 
     @pytest.mark.parametrize("checkpoint", [1, 3], ids=["while off", "while rising"])

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from trainer.geometry.checks import Protocol, check_intrinsics, check_protocol, to_float
+from trainer.geometry.checks import Protocol, check_intrinsics, check_protocol, multiply_matrices, to_float
 
 MIN_PROJECTED_DEPTH = 1e-6  # Metres. A point on or behind the plane of the camera centre has no pixel.
 
@@ -88,7 +88,9 @@ def transform_points(transform: Tensor, points: Tensor) -> Tensor:
         )
     transform, points = to_float(transform), to_float(points)
     flat = points.reshape(*leading, math.prod(points.shape[len(leading) : -1]), 3)
-    moved = flat @ transform[..., :3, :3].mT + transform[..., None, :3, 3]
+    # Written out, column by column: a matrix product would lose digits in mixed precision, see `multiply_matrices`.
+    columns = transform[..., None, :3, :].unbind(-1)
+    moved = sum((flat[..., axis, None] * columns[axis] for axis in range(3)), start=columns[3])
     return moved.reshape(points.shape)
 
 
@@ -154,7 +156,7 @@ def relative_pose(source_camera_to_world: Tensor, target_camera_to_world: Tensor
             f"Both poses must have the same shape (..., 4, 4), got {tuple(source.shape)} and {tuple(target.shape)}. "
             "Have (..., 3, 4)? Append the row 0 0 0 1."
         )
-    return invert_pose(target) @ source
+    return multiply_matrices(invert_pose(target), source)
 
 
 def scale_intrinsics(intrinsics: Tensor, scale_x: float | Tensor, scale_y: float | Tensor | None = None) -> Tensor:

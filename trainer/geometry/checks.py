@@ -32,6 +32,15 @@ def to_float(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def multiply_matrices(left: Tensor, right: Tensor) -> Tensor:
+    """`left @ right` of small matrices (..., n, n) in the precision they have.
+
+    A matrix product proper would follow autocast to bfloat16 or run in TF32, three digits either way: a camera 5 m
+    from the origin would be off by centimetres.
+    """
+    return (left.unsqueeze(-1) * right.unsqueeze(-3)).sum(-2)
+
+
 def check_camera_to_world(camera_to_world: Tensor, *, is_rigid: bool = True, name: str = "camera_to_world") -> None:
     """Raise ValueError unless every matrix is a finite rigid motion.
 
@@ -51,7 +60,7 @@ def check_camera_to_world(camera_to_world: Tensor, *, is_rigid: bool = True, nam
         return
     rotation = matrices[..., :3, :3]
     eye = torch.eye(3, device=matrices.device, dtype=matrices.dtype)
-    error = (rotation.mT @ rotation - eye).abs().amax((-2, -1))
+    error = (multiply_matrices(rotation.mT, rotation) - eye).abs().amax((-2, -1))
     reflected = torch.linalg.det(rotation) < 0
     last_row = (matrices[..., 3, :] - matrices.new_tensor([0.0, 0.0, 0.0, 1.0])).abs().amax(-1)
     is_bad = (error > RIGID_TOLERANCE) | reflected | (last_row > RIGID_TOLERANCE)

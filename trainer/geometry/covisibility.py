@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from trainer.geometry.cameras import project_points, transform_points, unproject_depth
+from trainer.geometry.cameras import invert_pose, project_points, relative_pose, transform_points, unproject_depth
 from trainer.geometry.checks import Protocol, check_intrinsics, check_protocol, to_float
 from trainer.geometry.frame_pairs import FramePairs, usable_frames
 
@@ -62,36 +62,54 @@ def covisibility_mask(
         return _reprojection_mask(pairs.gather_source(depth), source_intrinsics, pairs.target_from_source)
     target_depth = pairs.gather_target(depth)
     points = unproject_depth(target_depth, pairs.gather_target(intrinsics))
-    points = transform_points(torch.linalg.inv(to_float(pairs.target_from_source)), points)
+    points = transform_points(invert_pose(pairs.target_from_source), points)
     pixels, z = project_points(points, source_intrinsics)
     tolerance = absolute_tolerance + relative_tolerance * z
-    nearest, between = _sample_depth(pairs.gather_source(depth), pixels)
+    nearest, between = sample_depth(pairs.gather_source(depth), pixels)
     is_same = ((nearest - z).abs() <= tolerance) | ((between - z).abs() <= tolerance)
     return is_same & (target_depth > 0)
 
 
-def _sample_depth(depth: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Depth (N, H, W) at pixels (N, H, W, 2): of the nearest pixel, and between the four around; NaN without one."""
+def sample_depth(depth: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Depth at given pixels: of the nearest pixel, and between the four around.
+
+    In between the inverse depth is interpolated, which is linear on planes. NaN outside the image and where a pixel
+    that counts has no depth.
+
+    Shape:
+        depth:  (N, H, W), metres.
+        pixels: (N, H, W, 2), (u, v).
+        output: (N, H, W) each, metres. Differentiable in both, also beside NaN.
+    """
     height, width = depth.shape[-2:]
     u, v = pixels.unbind(-1)
     is_inside = (u >= -0.5) & (u <= width - 0.5) & (v >= -0.5) & (v <= height - 0.5)
     u, v = torch.where(is_inside, u, 0.0), torch.where(is_inside, v, 0.0)
-    flat = torch.where(depth > 0, depth, torch.nan).flatten(1)
+    has_depth = depth > 0
+    # The fill is finite: NaN would reach the gradients of the pixels, even where it is not used.
+    flat, has_depth = torch.where(has_depth, depth, 1.0).flatten(1), has_depth.flatten(1)
 
-    def pick(row: Tensor, column: Tensor) -> Tensor:
+    def pick(row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
         index = row.long().clamp(0, height - 1) * width + column.long().clamp(0, width - 1)
-        return flat.gather(1, index.flatten(1)).view(index.shape)
+        return flat.gather(1, index.flatten(1)).view(index.shape), has_depth.gather(1, index.flatten(1)).view(
+            index.shape
+        )
 
-    nearest = pick((v + 0.5).floor(), (u + 0.5).floor())
+    nearest, has_nearest = pick((v + 0.5).floor(), (u + 0.5).floor())
     u, v = u.clamp(0, width - 1), v.clamp(0, height - 1)
     left, top = u.floor(), v.floor()
     right_share, low_share = u - left, v - top
     # A neighbour of weight zero must not matter: on the last column and row it would lie outside.
     right, low = torch.where(right_share > 0, left + 1, left), torch.where(low_share > 0, top + 1, top)
-    upper = (1 - right_share) / pick(top, left) + right_share / pick(top, right)
-    lower = (1 - right_share) / pick(low, left) + right_share / pick(low, right)
+    corners = [pick(top, left), pick(top, right), pick(low, left), pick(low, right)]
+    upper = (1 - right_share) / corners[0][0] + right_share / corners[1][0]
+    lower = (1 - right_share) / corners[2][0] + right_share / corners[3][0]
     between = 1 / ((1 - low_share) * upper + low_share * lower)
-    return torch.where(is_inside, nearest, torch.nan), torch.where(is_inside, between, torch.nan)
+    has_all = corners[0][1] & corners[1][1] & corners[2][1] & corners[3][1]
+    return (
+        torch.where(is_inside & has_nearest, nearest, torch.nan),
+        torch.where(is_inside & has_all, between, torch.nan),
+    )
 
 
 def _reprojection_mask(source_depth: Tensor, intrinsics: Tensor, target_from_source: Tensor) -> Tensor:
@@ -135,7 +153,7 @@ def compute_covisible_share(
     is_pair = usable[:, :, None] & usable[:, None, :]
     batch, source, target = is_pair.nonzero(as_tuple=True)
     poses = to_float(camera_to_world)
-    motion = torch.linalg.inv(poses[batch, target]) @ poses[batch, source]
+    motion = relative_pose(poses[batch, source], poses[batch, target])
     pairs = FramePairs(source, target, batch, motion, poses.new_ones(len(source)))
     seen = covisibility_mask(small, cameras, pairs).flatten(1).sum(1)
     measured = (pairs.gather_target(small) > 0).flatten(1).sum(1)
@@ -145,30 +163,38 @@ def compute_covisible_share(
 
 
 def compute_voxel_overlap(world_points: Tensor, mask: Tensor, voxel_size: float) -> Tensor:
-    """Intersection over union of the voxels two frames see, all pairs of one scene. Official overlap rule.
+    """Intersection over union of the voxels that two frames see, for all pairs of every scene. Official overlap rule.
 
     Voxels are trunc(point / voxel_size), so those around 0 are twice as wide. Frames with fewer than 100 points share
     0.
     Differs: all points are used, where the original takes 5,000 of them at random without a seed.
 
     Shape:
-        world_points: (V, H, W, 3), metres.
-        mask:         (V, H, W), bool.
-        output:       (V, V), 0 to 1.
+        world_points: (B, V, H, W, 3), metres.
+        mask:         (B, V, H, W), bool.
+        output:       (B, V, V), 0 to 1.
+
+    Raises:
+        ValueError: Other shapes, a mask that is not bool, a size that is not positive.
     """
-    if world_points.dim() != 4 or world_points.shape[-1] != 3 or mask.shape != world_points.shape[:-1]:
+    if world_points.dim() != 5 or world_points.shape[-1] != 3 or mask.shape != world_points.shape[:-1]:
         raise ValueError(
-            f"world_points must have shape (V, H, W, 3) and mask (V, H, W), "
+            f"world_points must have shape (B, V, H, W, 3) and mask (B, V, H, W), "
             f"got {tuple(world_points.shape)} and {tuple(mask.shape)}."
         )
-    num_views = mask.shape[0]
-    frame = mask.nonzero()[:, 0]
+    if mask.dtype != torch.bool or not voxel_size > 0:
+        raise ValueError(f"Expected a bool mask and a positive voxel_size, got {mask.dtype} and {voxel_size}.")
+    batch, frame = mask.nonzero()[:, :2].unbind(1)
     voxels = (to_float(world_points)[mask] / voxel_size).trunc().long()
-    _, voxel = torch.unique(voxels, dim=0, return_inverse=True)
-    occupied = torch.zeros(num_views, int(voxel.max()) + 1 if len(voxel) else 1, device=mask.device)
-    occupied[frame, voxel] = 1.0
-    count = occupied.sum(1)
-    common = occupied @ occupied.T
-    overlap = common / (count[:, None] + count[None, :] - common).clamp(min=1)
-    has_enough = mask.flatten(1).sum(1) >= PAPER_MIN_OVERLAP_POINTS
-    return overlap * (has_enough[:, None] & has_enough[None, :])
+    # Sorted by sample first: the voxels of a sample are consecutive, and count from its own first one.
+    voxels, voxel = torch.unique(torch.cat((batch.unsqueeze(1), voxels), 1), dim=0, return_inverse=True)
+    per_sample = torch.bincount(voxels[:, 0], minlength=len(mask))
+    voxel = voxel - (per_sample.cumsum(0) - per_sample)[batch]
+    size = (*mask.shape[:2], max(1, int(per_sample.max()) if len(mask) else 1))
+    occupied = torch.zeros(size, dtype=torch.float64, device=mask.device)  # Float64 is left alone by autocast.
+    occupied[batch, frame, voxel] = 1.0
+    count = occupied.sum(-1)
+    common = occupied @ occupied.mT
+    overlap = common / (count[:, :, None] + count[:, None, :] - common).clamp(min=1)
+    has_enough = mask.flatten(2).sum(-1) >= PAPER_MIN_OVERLAP_POINTS
+    return (overlap * (has_enough[:, :, None] & has_enough[:, None, :])).float()

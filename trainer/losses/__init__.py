@@ -4,6 +4,7 @@ from trainer.losses.cross_view_depth import CrossViewDepthLoss
 from trainer.losses.depth_regression import DepthLossTerms, DepthRegressionLoss
 from trainer.losses.feature_distillation import FeatureDistillationLoss, pool_teacher_features
 from trainer.losses.region_contrast import RegionContrastLoss
+from trainer.losses.view_consistency import ViewConsistencyLoss
 
 __all__ = [
     "CrossViewDepthLoss",
@@ -11,5 +12,6 @@ __all__ = [
     "DepthRegressionLoss",
     "FeatureDistillationLoss",
     "RegionContrastLoss",
+    "ViewConsistencyLoss",
     "pool_teacher_features",
 ]

@@ -29,13 +29,21 @@ def replace_non_finite(values: Tensor, hard_max: float | None = PAPER_HARD_MAX) 
     return values if hard_max is None else values.clamp(-hard_max, hard_max)
 
 
+def find_threshold(values: Tensor, valid_range: float) -> Tensor:
+    """The k-th smallest of values (n,), k = round(valid_range (n - 1)) + 1, half to even. Official `torch_quantile`.
+
+    With more than a million values it is taken from every ceil(n / 1e6)-th of them.
+    """
+    if values.numel() > MAX_QUANTILE_ELEMENTS:
+        values = values[:: math.ceil(values.numel() / MAX_QUANTILE_ELEMENTS)]
+    return values.kthvalue(round(valid_range * (values.numel() - 1)) + 1).values
+
+
 def filter_upper_tail(values: Tensor, valid_range: float) -> Tensor:
     """Cut the largest values without changing the length, so that the mean becomes the mean of the kept ones.
 
     Values at or above the `valid_range` quantile become 0 and the kept ones are multiplied by n / kept; nothing
-    happens unless more than 1,000 would be kept. The threshold is the k-th smallest value with
-    k = round(valid_range (n - 1)) + 1, half to even. With more than a million values it is taken from every
-    ceil(n / 1e6)-th of them. Official quantile filter, without its clamp.
+    happens unless more than 1,000 would be kept. Official quantile filter, without its clamp.
 
     Shape:
         values: (n,).
@@ -43,12 +51,7 @@ def filter_upper_tail(values: Tensor, valid_range: float) -> Tensor:
     """
     if values.numel() <= MIN_KEPT_ELEMENTS:
         return values
-    detached = values.detach()
-    sample = detached
-    if sample.numel() > MAX_QUANTILE_ELEMENTS:
-        sample = sample[:: math.ceil(sample.numel() / MAX_QUANTILE_ELEMENTS)]
-    rank = round(valid_range * (sample.numel() - 1)) + 1
-    is_kept = detached < sample.kthvalue(rank).values
+    is_kept = values.detach() < find_threshold(values.detach(), valid_range)
     num_kept = int(is_kept.sum())
     if num_kept <= MIN_KEPT_ELEMENTS:
         return values

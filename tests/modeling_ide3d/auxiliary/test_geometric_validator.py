@@ -10,6 +10,7 @@ from modeling_ide3d.auxiliary import (
     IDE3DForConditionalGenerationWithGeometry,
 )
 from modeling_ide3d.auxiliary.geometric_validator import convert_original_state_dict, rename_original_key
+from modeling_ide3d.auxiliary.relative_pose import TRANSLATION_SCALE, encode_relative_pose
 
 VISION = SiglipVisionConfig(
     hidden_size=12, intermediate_size=16, num_hidden_layers=4, num_attention_heads=2, image_size=24, patch_size=6
@@ -218,7 +219,7 @@ def test_sizes_follow_the_vision_tower():
         ("out_channels", (16, 16, 30, 32), "multiples of 4"),
         ("output_stride", 0, "at least 1"),
         ("frames_per_chunk", 0, "at least 1"),
-        ("relative_pose_encoding", "quaternion", "relative_pose_encoding"),
+        ("protocol", "quaternion", "protocol"),
         ("features", "wide", "features"),
     ],
 )
@@ -248,3 +249,53 @@ def test_original_pose_embeddings_are_turned():
     stored = torch.arange(16.0 * 3).reshape(16, 3)
     converted = convert_original_state_dict({"model.dpt_module.camera_pose_embedding.2": stored})
     torch.testing.assert_close(converted["relative_pose_embedding.2.weight"], stored.T)
+
+
+def turn(angle: float) -> torch.Tensor:
+    """Motion that turns about the vertical axis and goes 2 m to the right."""
+    motion = torch.eye(4)
+    cos, sin = torch.tensor(angle).cos(), torch.tensor(angle).sin()
+    motion[0, 0], motion[0, 2], motion[2, 0], motion[2, 2] = cos, sin, -sin, cos
+    motion[0, 3] = 2.0
+    return motion
+
+
+class TestPoseNumbers:
+    def test_clean_numbers_are_scaled_and_zero_without_motion(self):
+        numbers = encode_relative_pose(torch.stack([torch.eye(4), turn(0.3)]), "clean")
+        assert numbers.shape == (2, 9) and not numbers[0].any()
+        assert numbers[1, 0] == 1.0 and numbers.abs().max() <= 1.0
+
+    def test_a_pose_can_be_told_from_its_clean_numbers(self):
+        """Two columns are all of a rotation: the third is their cross product."""
+        motion = turn(1.1)
+        numbers = encode_relative_pose(motion[None], "clean")[0]
+        first, second = numbers[3:].view(2, 3) + torch.eye(3)[:2]
+        rotation = torch.stack([first, second, torch.linalg.cross(first, second)], dim=1)
+        torch.testing.assert_close(rotation, motion[:3, :3])
+        torch.testing.assert_close(numbers[:3] * TRANSLATION_SCALE, motion[:3, 3])
+
+    def test_paper_numbers_are_the_matrix_row_by_row(self):
+        assert torch.equal(encode_relative_pose(turn(0.3)[None], "paper"), turn(0.3).view(1, 16))
+
+    @pytest.mark.parametrize("protocol", ["clean", "paper"])
+    def test_training_starts_at_the_own_view(self, protocol):
+        validator, features = build(protocol=protocol).eval(), build_features()
+        pair = (torch.tensor([0]), torch.tensor([1]), turn(0.3)[None])
+        own = validator.predict_cross_view(features, GRID, *pair).depth[0]
+        torch.testing.assert_close(own, validator(features, GRID).depth[0, 1])
+        for embedding in validator.relative_pose_embedding:
+            torch.nn.init.normal_(embedding.weight)
+        moved = validator.predict_cross_view(features, GRID, *pair).depth[0]
+        still = validator.predict_cross_view(features, GRID, *pair[:2], torch.eye(4)[None]).depth[0]
+        assert not torch.allclose(moved, own) and torch.equal(still, own) == (protocol == "clean")
+
+    @pytest.mark.parametrize("protocol", ["clean", "paper"])
+    def test_the_protocol_is_read_from_weights(self, protocol):
+        weights = build(protocol=protocol).state_dict()
+        assert GeometricValidatorConfig.from_state_dict(weights).protocol == protocol
+
+    def test_other_pose_embeddings_are_refused(self):
+        weights = build().state_dict() | {"relative_pose_embedding.0.weight": torch.zeros(12, 7)}
+        with pytest.raises(ValueError, match="takes 7 numbers"):
+            GeometricValidatorConfig.from_state_dict(weights)

@@ -98,8 +98,10 @@ class TestPerfectPrediction:
         monkeypatch.setattr(model.geometric_validator, "predict_cross_view", predict_cross_view)
         outputs = model(**batch)
         assert asked == [(0, 1), (0, 2), (0, 2), (1, 1)]
-        for name in ("loss_depth", "loss_cross_view_depth", "loss_overlap_depth"):
+        for name in ("loss_depth", "loss_cross_view_depth", "loss_overlap_l1"):
             assert outputs[name] == 0, name
+        # Measured depth comes in steps, and coarse pixels cut the edge of the ball.
+        assert outputs.loss_view_consistency < 0.01
 
     def test_a_shift_of_one_pixel_shows(self, batch):
         criterion = GeometryCriterion()
@@ -166,3 +168,44 @@ def test_chunks_of_frames_change_nothing(batch):
     whole, parts = model(**batch), chunked(**batch)
     torch.testing.assert_close(whole.depth, parts.depth)
     torch.testing.assert_close(whole.cross_view_depth, parts.cross_view_depth)
+
+
+class TestPaperLayout:
+    """Targets as the original lays them out: whole frames on the seen pixels, masks from depth as it came."""
+
+    @pytest.fixture
+    def model(self):
+        class Spy(GeometryCriterion):
+            def forward(self, outputs, targets):
+                self.targets = targets
+                return super().forward(outputs, targets)
+
+        model = build_model(validator={"protocol": "paper"})
+        model.criterion = Spy(protocol="paper")
+        return model
+
+    def test_depth_and_masks(self, model):
+        sample = make_sample(3)
+        model(**build_collator(protocol="paper")([sample, make_sample(2, geometry=False)]))
+        targets, depth = model.criterion.targets, torch.from_numpy(sample["depth"])
+        squashed = torch.nn.functional.interpolate(depth[None], (COVERED, COVERED), mode="nearest")[0]
+        assert torch.equal(targets["depth"][0], squashed) and not targets["depth"][1].any()
+        poses, cameras = (torch.from_numpy(sample[key])[None] for key in ("camera_to_world", "intrinsics"))
+        pairs = select_frame_pairs(poses, protocol="paper")
+        masks = covisibility_mask(depth[None], cameras, pairs, protocol="paper")
+        masks = torch.nn.functional.interpolate(masks[None].float(), (COVERED, COVERED), mode="nearest")[0] > 0.5
+        assert targets["pairs"].batch.tolist() == [0] * len(pairs)
+        assert torch.equal(targets["pairs"].covisible, masks)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"native_intrinsics": None}, "need each other"),
+            ({"native_depth": torch.ones(1, 2, 8, 8)}, r"native_depth must have shape \(1, 3, h, w\)"),
+            ({"native_intrinsics": torch.eye(3).expand(1, 2, 3, 3)}, "native_intrinsics must have shape"),
+        ],
+    )
+    def test_native_parts_that_do_not_fit(self, model, changes, message):
+        batch = build_collator(protocol="paper")([make_sample(3)])
+        with pytest.raises(ValueError, match=message):
+            model(**{**batch, **changes})

@@ -19,9 +19,10 @@ from training_samples import (
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
+from modeling_ide3d.auxiliary.geometry_outputs import HEADS
 from trainer.geometry_criterion import GeometryCriterion
 
-TERMS = ("loss_grounding", "loss_depth", "loss_cross_view_depth", "loss_overlap_depth", "loss_distillation")
+TERMS = tuple(HEADS)
 PARTS = {
     "tower": "model.vision_tower.",
     "projector": "model.multi_modal_projector.",
@@ -206,7 +207,8 @@ class TestGradients:
         [
             ("loss", {"tower", "projector", "newline", "llm", "lm_head"}),
             ("loss_depth", {"tower", "decoder"}),
-            ("loss_overlap_depth", {"tower", "decoder"}),
+            ("loss_overlap_l1", {"tower", "decoder"}),
+            ("loss_view_consistency", {"tower", "decoder"}),
             ("loss_cross_view_depth", {"tower", "decoder", "pose"}),
             ("loss_distillation", {"tower", "projector", "newline", "llm", "teacher"}),
         ],
@@ -272,7 +274,7 @@ class TestAbsentTargets:
         outputs = model(**collator([make_sample(2, geometry=False)]))
         assert terms_of(outputs) == dict.fromkeys(TERMS, 0.0)
         outputs = model(**collator([make_sample(1)]))
-        assert outputs.loss_depth > 0 and outputs.loss_cross_view_depth == 0 and outputs.loss_overlap_depth == 0
+        assert outputs.loss_depth > 0 and outputs.loss_cross_view_depth == 0 and outputs.loss_overlap_l1 == 0
 
     def test_terms_of_heads_that_do_not_exist_are_left_out(self, collator):
         model = build_model(validator=False, teacher_size=None)
@@ -298,7 +300,7 @@ class TestMasks:
     def test_samples_without_geometry_do_not_count(self, model, collator):
         alone = model(**collator([make_sample(3)]))
         beside = model(**collator([{"messages": chat(kind=None)}, make_sample(2, geometry=False), make_sample(3)]))
-        for name in ("loss_depth", "loss_cross_view_depth", "loss_overlap_depth"):
+        for name in ("loss_depth", "loss_cross_view_depth", "loss_overlap_l1", "loss_view_consistency"):
             torch.testing.assert_close(alone[name], beside[name], atol=1e-6, rtol=1e-5)
         assert len(alone.cross_view_depth) == len(beside.cross_view_depth) == 3
 

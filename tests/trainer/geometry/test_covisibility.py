@@ -4,7 +4,14 @@ from analytic_scenes import BALL, camera_to_world, intrinsics, is_visible, rende
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.geometry import compute_covisible_share, covisibility_mask, select_frame_pairs, unproject_depth
+from trainer.geometry import (
+    compute_covisible_share,
+    compute_voxel_overlap,
+    covisibility_mask,
+    project_points,
+    select_frame_pairs,
+    unproject_depth,
+)
 
 few = settings(max_examples=25, derandomize=True, deadline=None)
 
@@ -120,3 +127,35 @@ def test_wrong_shapes_are_named():
         covisibility_mask(depth[0], cameras, select_frame_pairs(poses))
     with pytest.raises(ValueError, match="protocol"):
         covisibility_mask(depth, cameras, select_frame_pairs(poses), protocol="new")
+
+
+def test_scenes_of_a_batch_do_not_meet_in_the_voxel_overlap():
+    points = torch.rand(2, 3, 12, 12, 3, generator=torch.Generator().manual_seed(0)) * 2
+    mask = torch.ones(points.shape[:-1], dtype=torch.bool)
+    mask[1, :, 9:] = False
+    together = compute_voxel_overlap(points, mask, 0.4)
+    alone = [compute_voxel_overlap(points[k : k + 1], mask[k : k + 1], 0.4)[0] for k in range(2)]
+    assert torch.equal(together, torch.stack(alone)) and (together.diagonal(dim1=1, dim2=2) == 1).all()
+    assert not compute_voxel_overlap(points, torch.zeros_like(mask), 0.4).any()
+    with pytest.raises(ValueError, match="B, V, H, W, 3"):
+        compute_voxel_overlap(points[0], mask[0], 0.4)
+
+
+def test_mixed_precision_changes_nothing():
+    depth, cameras, poses = ball_scene()
+    poses = poses.clone()
+    poses[..., :3, 3] += 5.0  # Far from the origin, where bfloat16 knows centimetres.
+    points = unproject_depth(depth, cameras, poses)
+
+    def everything():
+        pairs = select_frame_pairs(poses)
+        masks = [covisibility_mask(depth, cameras, pairs, protocol=protocol) for protocol in ("clean", "paper")]
+        share = compute_covisible_share(depth, cameras, poses)
+        overlap = compute_voxel_overlap(points, points.isfinite().all(-1), 0.1)
+        world = unproject_depth(depth, cameras, poses).nan_to_num()
+        return [pairs.target_from_source, *masks, share, overlap, world, project_points(world, cameras, poses)[1]]
+
+    plain = everything()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = everything()
+    assert all(torch.equal(one, other) for one, other in zip(plain, mixed, strict=True))

@@ -1,4 +1,4 @@
-"""What the training model and its criterion agree on: names of terms, the output, and who compares."""
+"""What the training model returns, and what it asks of the criterion that compares it with the targets."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -7,15 +7,16 @@ import torch
 
 from modeling_ide3d.modeling_ide3d import IDE3DCausalLMOutputWithPast
 
-# The part that only this term, among others, trains. Two terms look at pairs of frames.
+# The part that only this term, among others, trains. Three terms look at pairs of frames.
 HEADS = {
     "loss_grounding": "grounding_head",
     "loss_depth": "geometric_validator",
     "loss_cross_view_depth": "geometric_validator",
-    "loss_overlap_depth": "geometric_validator",
+    "loss_overlap_l1": "geometric_validator",
+    "loss_view_consistency": "geometric_validator",
     "loss_distillation": "teacher_projector",
 }
-PAIR_TERMS = frozenset({"loss_cross_view_depth", "loss_overlap_depth"})
+PAIR_TERMS = frozenset({"loss_cross_view_depth", "loss_overlap_l1", "loss_view_consistency"})
 
 
 @dataclass
@@ -27,7 +28,8 @@ class IDE3DGeometryOutputWithPast(IDE3DCausalLMOutputWithPast):
         loss_grounding:           scalar, contrast between true regions and all others.
         loss_depth:               scalar, depth of each frame against its measurement.
         loss_cross_view_depth:    scalar, depth of a frame predicted from another frame.
-        loss_overlap_depth:       scalar, a frame's own depth where another frame sees it too.
+        loss_overlap_l1:          scalar, a frame's own depth where another frame sees it too.
+        loss_view_consistency:    scalar, depth predictions of two frames against each other.
         loss_distillation:        scalar, distance to the teacher's features.
         depth, depth_confidence:  (videos, V, h, w), metres; pixels of the validator.
         cross_view_depth:         (N, h, w), metres; N frame pairs.
@@ -38,7 +40,8 @@ class IDE3DGeometryOutputWithPast(IDE3DCausalLMOutputWithPast):
     loss_grounding: torch.Tensor | None = None
     loss_depth: torch.Tensor | None = None
     loss_cross_view_depth: torch.Tensor | None = None
-    loss_overlap_depth: torch.Tensor | None = None
+    loss_overlap_l1: torch.Tensor | None = None
+    loss_view_consistency: torch.Tensor | None = None
     loss_distillation: torch.Tensor | None = None
     depth: torch.Tensor | None = None
     depth_confidence: torch.Tensor | None = None
@@ -57,9 +60,14 @@ class Criterion(Protocol):
     terms: frozenset[str]
 
     def select_pairs(
-        self, depth: torch.Tensor, intrinsics: torch.Tensor, camera_to_world: torch.Tensor, has_geometry: torch.Tensor
+        self,
+        depth: torch.Tensor,
+        intrinsics: torch.Tensor,
+        camera_to_world: torch.Tensor,
+        has_geometry: torch.Tensor,
+        size: tuple[int, int],
     ) -> Any:
-        """Frame pairs (with `batch`, `source`, `target_from_source`) for the cross-view prediction."""
+        """Frame pairs (with `batch`, `source`, `target_from_source`) for a prediction of `size` pixels."""
 
     def __call__(self, outputs: IDE3DGeometryOutputWithPast, targets: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Loss terms by the name of their field; a term without targets is left out."""

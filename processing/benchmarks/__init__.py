@@ -1,0 +1,49 @@
+"""Public benchmarks from the folders people already have: samples, scenes, prompts, and what is wrong with the data.
+
+    >>> from processing.benchmarks import TASKS, build_prompt, load_scene, load_task
+    >>> sorted(TASKS)
+    ['multi3drefer', 'nr3d', 'scan2cap', 'scanqa', 'scanrefer', 'sqa3d', 'vsibench']
+    >>> TASKS["scanqa"].needs
+    ('frames',)
+
+A sample says what is asked and what is right, a scene gives the pictures, and the prompt registry joins them::
+
+    samples = load_task("scanqa", "val", "data")              # datasets.Dataset, columns as FEATURES
+    sample = samples[0]
+    video = load_scene("data", sample["scene_id"], frame_names=sample["frame_names"])   # PosedVideo, frames alone
+    text = build_prompt("scanqa", sample, protocol="clean", stage="eval")   # what follows the video and its newline
+    chat = build_chat("scanqa", sample, protocol="clean", stage="train")    # messages, in training with the answer
+
+`load_task` opens no picture, `load_scene` opens what `parts` names: question answering reads RGB frames only.
+Samples of one scene stand together in the order of the file; `scene_id` groups them. Columns (`FEATURES`):
+
+    id: str, unique in an evaluation split.
+    task: str, key of TASKS.
+    scene_id: str, "scannet/scene0000_00"; a video file of VSI-Bench is "vsibench/scannet/scene0000_00".
+    question: description to find (ScanRefer, Multi3DRefer), question (ScanQA, VSI-Bench), situation and question
+        (SQA3D), "" (Scan2Cap).
+    options: the choices of a multiple choice question, "A. 3" and so on; else empty.
+    answers: every reference answer or caption; empty for grounding.
+    question_type: str as the benchmark names it, such as "unique", "zt_w_d", "what", "object_counting".
+    candidate_boxes: boxes to choose from (grounding); else empty.
+    gt_boxes: boxes that are right: one (ScanRefer, Scan2Cap), none or more (Multi3DRefer); else empty.
+    object_ids: ids of those objects. In the boxes of the train split an id is the index into candidate_boxes.
+    input_box: the box to describe (Scan2Cap); empty where no proposal comes near the object.
+    frame_names: names of the frames to show, in order of time; empty where the scene is a video file, which
+        `load_scene` samples.
+    source_text: the user's words as the file has them, verbatim; "" where it has none.
+    metadata: everything else that the file says of the sample, as JSON text.
+
+Boxes are (cx, cy, cz, dx, dy, dz), float64, metres, axis aligned in the axis-aligned world frame of ScanNet, which is
+the world frame of `load_scene(..., parts=("frames", "poses"))`.
+
+`python -m processing.benchmarks.doctor DATA` says what of a folder can be used, and `python -m
+processing.benchmarks.export_rooms TARGET` writes a complete example of such a folder.
+"""
+
+from processing.benchmarks.annotations import FEATURES, load_task
+from processing.benchmarks.prompts import build_chat, build_prompt, prompt_digest
+from processing.benchmarks.scenes import load_scene
+from processing.benchmarks.tasks import TASKS, Task
+
+__all__ = ["FEATURES", "TASKS", "Task", "build_chat", "build_prompt", "load_scene", "load_task", "prompt_digest"]

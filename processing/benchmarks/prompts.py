@@ -1,0 +1,147 @@
+"""The words around a question: six tasks, two protocols, training and evaluation.
+
+`protocol="paper"` repeats the original: the description in small letters behind a capital, coordinates that no RGB
+frame shows, a sentence that training has and evaluation lacks, a blank at the start of three tasks. `protocol="clean"`
+says the same without these, and the same in training as in evaluation.
+
+A prompt is what follows the video and its newline in the user's turn, so the chat template of `IDE3DProcessor` gives
+the original's `<image>` + newline + text. VSI-Bench has no prompt in the original; its own is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from processing.benchmarks.tasks import TASKS, find_task
+
+__all__ = ["PROTOCOLS", "STAGES", "build_chat", "build_prompt", "format_source_text", "prompt_digest", "question_of"]
+
+PROTOCOLS = ("clean", "paper")
+STAGES = ("train", "eval")
+GROUND = "<ground>"
+
+SPATIAL_INSTRUCTION = (
+    "The video captures 3D spatial information of a scene. Please focus on the spatial relationships in the video and "
+    "answer the following questions.\n"
+)
+# User turns of the original's annotation files. "{point}" is a box centre as "[x, y, z]" with two decimals.
+SOURCE_TEMPLATES = {
+    "scanrefer": "<image>Identify the object according to the following description.\n{question}",
+    "multi3drefer": (
+        "<image>Identify the object according to the following description.\n{question}\n"
+        "There may be no corresponding object, or there may be one or more objects."
+    ),
+    "scan2cap": "<image> Carefully watch the video and describe the object located at {point} in detail.",
+    "scanqa": "<image> {question} Answer the question simply.",
+    "sqa3d": "<image> {question} Answer the question using a single word or phrase.",
+}
+_CLEAN_SCAN2CAP = f"Carefully watch the video and describe the object {GROUND} in detail."
+_VSI_START = "These are frames of a video.\n"
+_VSI_NUMBER = "Please answer the question using a single word or phrase."
+_VSI_CHOICE = "Answer with the option's letter from the given choices directly."
+
+
+def format_source_text(task: str, *, question: str = "", point: list[float] | None = None) -> str:
+    """The user turn of an annotation file of the original.
+
+    Args:
+        task: key of `TASKS` with such a file.
+        question: description or question; of SQA3D the situation, a blank and the question.
+        point: centre of the box to describe, metres; None is a missing box, which the original spells as the origin.
+    """
+    if task in ("scanrefer", "multi3drefer"):
+        question = question.capitalize()
+    return SOURCE_TEMPLATES[task].format(question=question, point=_spelled(point))
+
+
+def question_of(task: str, source_text: str) -> str:
+    """The description or question inside a user turn of an annotation file; "" for Scan2Cap.
+
+    Raises:
+        ValueError: the text does not follow the original's template, so the file is of another version.
+    """
+    before, _, after = SOURCE_TEMPLATES[task].partition("{point}" if task == "scan2cap" else "{question}")
+    fits = source_text.startswith(before) and source_text.endswith(after)
+    if not fits or len(source_text) < len(before) + len(after):
+        raise ValueError(
+            f"a user turn of {task} must read {SOURCE_TEMPLATES[task]!r}, got {source_text!r}; the file was made for "
+            "another model, make it again"
+        )
+    return "" if task == "scan2cap" else source_text[len(before) : len(source_text) - len(after)]
+
+
+def build_prompt(task: str, sample: Mapping[str, Any], *, protocol: str = "clean", stage: str = "eval") -> str:
+    """What the user says behind the video.
+
+    Args:
+        task: key of `TASKS`.
+        sample: a row of `load_task`; `question`, `options` and `input_box` are read.
+        protocol: "clean" or "paper".
+        stage: "train" or "eval"; only `paper` tells them apart.
+
+    Raises:
+        ValueError: unknown task, protocol or stage; a task without a prompt; or, under `clean`, a sample of Scan2Cap
+            without a box: there is nothing to describe.
+    """
+    spec = find_task(task)
+    if not spec.has_prompt:
+        raise ValueError(f"{task} has no prompt here; its result files can be scored")
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"protocol must be one of {PROTOCOLS}, got {protocol!r}")
+    if stage not in STAGES:
+        raise ValueError(f"stage must be one of {STAGES}, got {stage!r}")
+    if task == "vsibench":
+        return _vsi_prompt(sample)
+    if protocol == "clean":
+        return _clean_prompt(task, sample)
+    point = list(sample["input_box"])[:3] or None
+    text = format_source_text(task, question=sample["question"], point=point).replace("<image>", "")
+    if task == "scan2cap":
+        text = text.replace(_spelled(point), f"{_spelled(point)} {GROUND}")
+    return SPATIAL_INSTRUCTION + text if stage == "train" else text
+
+
+def _clean_prompt(task: str, sample: Mapping[str, Any]) -> str:
+    if task != "scan2cap":
+        return SOURCE_TEMPLATES[task].replace("<image>", "").strip().replace("{question}", sample["question"].strip())
+    if not len(sample["input_box"]):
+        raise ValueError(
+            f"sample {sample['id']} has no box to describe; leave it out, its score is that of no caption"
+        )
+    return _CLEAN_SCAN2CAP
+
+
+def _vsi_prompt(sample: Mapping[str, Any]) -> str:
+    if not len(sample["options"]):
+        return f"{_VSI_START}{sample['question']}\n{_VSI_NUMBER}"
+    return "\n".join([_VSI_START + sample["question"], "Options:", *sample["options"], _VSI_CHOICE])
+
+
+def _spelled(point: list[float] | None) -> str:
+    return "[{:.2f}, {:.2f}, {:.2f}]".format(*(point or (0.0, 0.0, 0.0)))
+
+
+def build_chat(task: str, sample: Mapping[str, Any], *, protocol: str = "clean", stage: str = "eval") -> list[dict]:
+    """Messages for the chat template: the video and the prompt, in training also what the assistant answers.
+
+    In training the answer is the first of `answers`, or `<ground>` where an object is looked for. Arguments and errors
+    are those of `build_prompt`.
+    """
+    text = build_prompt(task, sample, protocol=protocol, stage=stage)
+    user = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}
+    if stage == "eval":
+        return [user]
+    answer = GROUND if TASKS[task].kind == "ground" else sample["answers"][0]
+    return [user, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
+
+
+def prompt_digest(task: str, *, protocol: str = "clean", stage: str = "eval") -> str:
+    """Short digest of a prompt's wording: two runs with the same digest asked with the same words."""
+    blank = {"id": "", "question": "a Question", "input_box": [0.0] * 6, "options": []}
+    texts = [build_prompt(task, blank, protocol=protocol, stage=stage)]
+    if task == "vsibench":
+        texts.append(build_prompt(task, {**blank, "options": ["{option}"]}, protocol=protocol, stage=stage))
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]

@@ -1,0 +1,124 @@
+"""Which benchmarks there are, what each needs, and where the public layout keeps it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["BOX_SOURCES", "PARTS", "TASKS", "Layout", "Task", "find_task"]
+
+PARTS = ("frames", "boxes", "poses", "depth")
+BOX_SOURCES = ("gt", "pred")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A benchmark.
+
+    Attributes:
+        name: key of `TASKS`.
+        kind: "ground" (choose among boxes), "describe" (say what a box holds) or "answer" (a question in words).
+        splits: splits of the public layout.
+        eval_split: the one that papers report.
+        needs: parts of the data without which it cannot run as in the original, of `PARTS`. Grounding and description
+            need depth only to make region masks; masks from boxes and poses do without.
+        file_stems: names of the annotation file in `processed/`, before `_<split>_llava_style.json`.
+        has_prompt: False where only the scoring is supported.
+    """
+
+    name: str
+    kind: str
+    splits: tuple[str, ...]
+    eval_split: str
+    needs: tuple[str, ...]
+    file_stems: tuple[str, ...]
+    has_prompt: bool = True
+
+
+_WITH_GEOMETRY = ("frames", "boxes", "poses", "depth")
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("scanrefer", "ground", ("train", "val"), "val", _WITH_GEOMETRY, ("scanrefer_vg", "scanrefer")),
+        Task("multi3drefer", "ground", ("train", "val"), "val", _WITH_GEOMETRY, ("multi3drefer", "multi3drefer_vg")),
+        Task("scan2cap", "describe", ("train", "val"), "val", ("frames", "poses", "depth"), ("scan2cap",)),
+        Task("scanqa", "answer", ("train", "val"), "val", ("frames",), ("scanqa",)),
+        Task("sqa3d", "answer", ("train", "val", "test"), "test", ("frames",), ("sqa3d",)),
+        Task("vsibench", "answer", ("test",), "test", ("frames",), ()),
+        # Scored from result files of others; no prompt of it is published with this method.
+        Task("nr3d", "ground", ("val",), "val", _WITH_GEOMETRY, ("nr3d",), has_prompt=False),
+    )
+}
+
+
+def find_task(name: str, split: str | None = None) -> Task:
+    """The task of this name, checked to have the split.
+
+    Raises:
+        ValueError: no such task, or no such split of it.
+    """
+    if name not in TASKS:
+        raise ValueError(f"task must be one of {sorted(TASKS)}, got {name!r}")
+    task = TASKS[name]
+    if split is not None and split not in task.splits:
+        raise ValueError(f"{name} has the splits {task.splits}, got {split!r}")
+    return task
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of the layout that 3D-IDE, 3DRS and Video-3D-LLM share. Nothing is opened or checked here.
+
+    `scene_id` is "scannet/scene0000_00", the folder of a data set and a scene in it; a video file of VSI-Bench is
+    "vsibench/scannet/scene0000_00".
+    """
+
+    root: Path
+
+    def __init__(self, root: str | Path):
+        object.__setattr__(self, "root", Path(root))
+
+    def annotations(self, task: Task, split: str) -> list[Path]:
+        """Files that may hold the samples; the first that exists counts."""
+        if task.name == "vsibench":
+            return [self.root / "vsibench" / name for name in ("test-00000-of-00001.parquet", "test.jsonl")]
+        return [self.root / "processed" / f"{stem}_{split}_llava_style.json" for stem in task.file_stems]
+
+    def boxes(self, split: str, source: str) -> Path:
+        """Boxes of all scenes of a split; source "gt" or "pred"."""
+        return self.root / "metadata" / f"scannet_{split}_{source}_box.json"
+
+    def infos(self, split: str) -> list[Path]:
+        """Image lists, depth cameras and alignment of a split; first the pickle-free file, then EmbodiedScan's."""
+        return [self.root / "embodiedscan" / f"embodiedscan_infos_{split}.{suffix}" for suffix in ("json", "pkl")]
+
+    @property
+    def selected_frames(self) -> Path:
+        """Frames by maximum coverage."""
+        return self.root / "metadata" / "scannet_select_frames.json"
+
+    def frames(self, scene_id: str) -> Path:
+        """Folder of `NNNNN.jpg`, `NNNNN.png`, `NNNNN.txt` and the intrinsics of one scene."""
+        dataset, _, scene = scene_id.rpartition("/")
+        return self.root / dataset / "posed_images" / scene
+
+    def video(self, scene_id: str) -> Path:
+        """Video file of one scene of VSI-Bench, whose id is "vsibench/scannet/scene0000_00"."""
+        return self.root / f"{scene_id}.mp4"
+
+    def masks(self, scene_id: str) -> Path:
+        """Instance proposals on the mesh of one scene."""
+        dataset, _, scene = scene_id.rpartition("/")
+        return self.root / dataset / "mask" / f"{scene}.mask.npz"
+
+    def point_clouds(self, scene_id: str, split: str) -> list[Path]:
+        """Point cloud with instances of one scene: pickle-free first, then the original file."""
+        dataset, _, scene = scene_id.rpartition("/")
+        folder = self.root / dataset / "pcd_with_object_aabbs" / split
+        return [folder / f"{scene}{suffix}" for suffix in (".safetensors", ".pth")]
+
+    def teacher(self, scene_id: str) -> Path:
+        """Stored teacher features of one scene."""
+        dataset, _, scene = scene_id.rpartition("/")
+        return self.root / dataset / "posed_images_3d_feature_vggt" / scene / "vggt_sliced.npy"

@@ -1,0 +1,127 @@
+"""Measured geometry of a sample on the pixels of the vision input, by the layout of a protocol."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from processing.regions import TokenGrid
+from trainer.geometry import check_camera_to_world, check_depth, check_intrinsics, scale_intrinsics
+from trainer.geometry.checks import Protocol
+
+NUM_CHANNELS = (1, 3, 4)
+GEOMETRY_KEYS = ("depth", "intrinsics", "camera_to_world")
+
+
+def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Protocol) -> dict[str, Tensor] | None:
+    """Geometry of a sample as the model takes it; None for a sample without any.
+
+    clean: depth on the pixels of the vision input, nearest by pixel centres.
+
+    paper: the whole frame on the pixels that the vision tower sees, nearest by corners, as the original; the pixels
+    that it does not see are 0. For 384 px and patches of 14 the frame is squashed onto 378 px, up to 6 px beside the
+    features that are compared with it. Depth as it came and its cameras go along, for the masks of frame pairs.
+
+    Shape:
+        sample:  depth (V, h, w) metres, intrinsics (V, 3, 3) of the pixels of `frames`, camera_to_world (V, 4, 4).
+        output:  depth (V, H, W), intrinsics (V, 3, 3), camera_to_world (V, 4, 4); in "paper" also native_depth
+                 (V, h, w) and native_intrinsics (V, 3, 3).
+
+    Raises:
+        ValueError: Parts are missing, shapes or frame counts differ, or depth, cameras or poses are broken.
+    """
+    given = [key for key in GEOMETRY_KEYS if sample.get(key) is not None]
+    if not given:
+        return None
+    if len(given) < len(GEOMETRY_KEYS):
+        raise ValueError(f"Geometry needs {GEOMETRY_KEYS} together, got only {given}.")
+    frames = sample.get("frames")
+    if frames is None:
+        raise ValueError(f"{given} need the `frames` that they were measured with.")
+    depth, intrinsics, poses = (to_tensor(sample[key]).float() for key in GEOMETRY_KEYS)
+    if not len(frames) == len(depth) == len(intrinsics) == len(poses):
+        raise ValueError(
+            f"frames, depth, intrinsics and camera_to_world must have one entry a frame, got {len(frames)}, "
+            f"{len(depth)}, {len(intrinsics)} and {len(poses)}."
+        )
+    if depth.dim() != 3:
+        raise ValueError(f"depth must have shape (V, h, w), got {tuple(depth.shape)}.")
+    for key, value, side in (("intrinsics", intrinsics, 3), ("camera_to_world", poses, 4)):
+        if value.shape != (len(frames), side, side):
+            raise ValueError(
+                f"{key} must have shape ({len(frames)}, {side}, {side}), one matrix a frame, got {tuple(value.shape)}."
+            )
+    check_depth(depth)
+    check_intrinsics(intrinsics)
+    check_camera_to_world(poses, is_rigid=protocol == "clean")
+    size, mode = (grid.image_size, "nearest-exact") if protocol == "clean" else (grid.covered_size, "nearest")
+    frame_size = _frame_size(frames)
+    geometry = {
+        "depth": F.interpolate(depth[None], size=size, mode=mode)[0],
+        "intrinsics": _scale_to(intrinsics, frame_size, size),
+        "camera_to_world": poses,
+    }
+    if protocol == "paper":
+        unseen = [full - covered for full, covered in zip(grid.image_size, grid.covered_size, strict=True)]
+        geometry["depth"] = F.pad(geometry["depth"], (0, unseen[1], 0, unseen[0]))
+        geometry["native_depth"] = depth
+        geometry["native_intrinsics"] = _scale_to(intrinsics, frame_size, depth.shape[1:])
+    return geometry
+
+
+def pad_geometry(
+    per_sample: Sequence[dict[str, Tensor] | None], num_frames: int, grid: TokenGrid
+) -> dict[str, Tensor]:
+    """What `prepare_geometry` gave for each sample as one batch of `num_frames` frames, and `has_geometry` (B,).
+
+    Raises:
+        ValueError: Native depth of several sizes; a batch holds one.
+    """
+    given = [geometry for geometry in per_sample if geometry is not None]
+    if not given:
+        return {}
+    sizes = sorted({tuple(geometry["native_depth"].shape[1:]) for geometry in given if "native_depth" in geometry})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"Protocol paper needs depth of one size in a batch, got {sizes}. Batch samples of one source, or one at "
+            "a time as the original."
+        )
+    # A camera that is never read still has to be one.
+    fills = {
+        "depth": torch.zeros(grid.image_size),
+        "intrinsics": torch.eye(3),
+        "camera_to_world": torch.eye(4),
+        "native_depth": torch.zeros(sizes[0] if sizes else ()),
+        "native_intrinsics": torch.eye(3),
+    }
+    batch = {key: fills[key].repeat(len(per_sample), num_frames, 1, 1) for key in given[0]}
+    for index, geometry in enumerate(per_sample):
+        for key, value in (geometry or {}).items():
+            batch[key][index, : len(value)] = value
+    batch["has_geometry"] = torch.tensor([geometry is not None for geometry in per_sample])
+    return batch
+
+
+def to_tensor(values: Any) -> Tensor:
+    """Tensor of an array, tensor or list; arrays that must not be written, as datasets give them, are copied."""
+    if isinstance(values, Tensor):
+        return values
+    array = np.asarray(values)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _scale_to(intrinsics: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
+    """Intrinsics of frames of size `old` (height, width), resized to `new`."""
+    return scale_intrinsics(intrinsics, new[1] / old[1], new[0] / old[0])
+
+
+def _frame_size(frames: Any) -> tuple[int, int]:
+    first = frames[0]
+    if hasattr(first, "height"):
+        return first.height, first.width
+    shape = np.shape(first)
+    # The video processor takes channels first too.
+    return tuple(shape[:2] if shape[-1] in NUM_CHANNELS else shape[1:])

@@ -1,0 +1,90 @@
+"""What has to hold before a training starts, and heads that no step used."""
+
+import os
+from typing import Any
+
+from accelerate.utils import DistributedType
+from torch import nn
+from transformers import TrainerCallback
+from transformers.utils import is_peft_available
+
+from modeling_ide3d.auxiliary import GeometricValidator, IDE3DForConditionalGenerationWithGeometry
+from trainer.data_collator import IDE3DDataCollator
+from trainer.training_arguments import IDE3DTrainingArguments
+
+if is_peft_available():
+    import peft
+
+
+class IdleHeads(TrainerCallback):
+    """Takes the zero gradients from heads that were not used in a step.
+
+    The optimizer would let them decay, and count a step without a gradient in its averages.
+    """
+
+    def __init__(self, model: IDE3DForConditionalGenerationWithGeometry):
+        self.model = model
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """See the class."""
+        for head in self.model.idle_heads():
+            for parameter in head.parameters():
+                parameter.grad = None
+
+
+def find_training_model(model: nn.Module) -> IDE3DForConditionalGenerationWithGeometry:
+    """The training model itself, or the one that PEFT wrapped.
+
+    Raises:
+        TypeError: It is another model.
+    """
+    core = model.get_base_model() if is_peft_available() and isinstance(model, peft.PeftModel) else model
+    if not isinstance(core, IDE3DForConditionalGenerationWithGeometry):
+        raise TypeError(
+            f"IDE3DTrainer trains IDE3DForConditionalGenerationWithGeometry, got {type(core).__name__}. For the "
+            "inference model alone, use transformers.Trainer."
+        )
+    return core
+
+
+def check_processes(args: IDE3DTrainingArguments, distributed_type: DistributedType, is_sharded: bool) -> None:
+    """Raise ValueError where the processes that Trainer found cannot train this model, or not as it was asked for."""
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"One process sees {args.n_gpu} GPUs, and Trainer would copy the model to all of them without "
+            "splitting the targets. Start one process a GPU: `accelerate launch` or `torchrun`."
+        )
+    is_fsdp_wanted = bool(args.fsdp) or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"
+    if is_fsdp_wanted and distributed_type != DistributedType.FSDP:
+        raise ValueError(
+            f"FSDP is asked for, but accelerate trains with {distributed_type.value}, which "
+            "shards nothing. FSDP needs several processes, each with its own accelerator, and use_cpu=False."
+        )
+    if is_sharded and args.max_nonfinite:
+        raise ValueError(
+            f"max_nonfinite={args.max_nonfinite} leaves batches out in one process, but with sharded weights the "
+            "others would wait for its backward pass for ever. Set max_nonfinite=0 with FSDP and DeepSpeed."
+        )
+
+
+def check_protocol(args: IDE3DTrainingArguments, validator: GeometricValidator | None, data_collator: Any) -> None:
+    """One protocol for all: the collator's is set where it is open; what differs raises ValueError.
+
+    A validator with the original's weights reads poses as the original does, also in a training by clean rules.
+    """
+    protocol, parts = args.protocol, {}
+    if isinstance(data_collator, IDE3DDataCollator):
+        if data_collator.protocol is None:
+            data_collator.protocol = protocol
+        parts["the collator"] = data_collator.protocol
+    if validator is not None and protocol == "paper":
+        parts["the geometric validator"] = validator.config.protocol
+    for name, other in parts.items():
+        if other != protocol:
+            raise ValueError(
+                f"The training arguments have protocol={protocol!r}, {name} has {other!r}. Build both with one "
+                "protocol."
+            )
+
+
+__all__ = ["IdleHeads", "check_processes", "check_protocol", "find_training_model"]
