@@ -115,6 +115,6 @@ class MemoryPlan:
     def _fits(self, lengths: list[int], max_new_tokens: int) -> bool:
         if self.questions(lengths, max_new_tokens) > self.max_memory - self.scene:
             return False
-        if self.is_packed:  # beyond half of the prefix, pairs that are masked out cost more than is gained
-            return sum(lengths) <= max(self.prefix_length // 2, MIN_PACKED_TOKENS)
+        if self.is_packed:  # beyond a third of the prefix, masked pairs cost more than large products gain
+            return sum(lengths) <= max(self.prefix_length // 3, MIN_PACKED_TOKENS)
         return not self.needs_equal_lengths or len(set(lengths)) == 1
