@@ -133,17 +133,10 @@ def test_scanqa(golden_lines, golden_json, expected):
 
 def test_sqa3d(golden_lines, expected):
     lines = golden_lines("sqa3d")
-    first_word = {"others": "where"}
     scores = compute(
         "sqa3d",
         [{"text": line["pred_response"]} for line in lines],
-        [
-            {
-                "texts": [line["gt_response"]],
-                "question": first_word.get(line["question_type"], line["question_type"]),
-            }
-            for line in lines
-        ],
+        [{"texts": [line["gt_response"]], "question_type": line["question_type"]} for line in lines],
     )
     for kind, value in expected["sqa3d"].items():
         assert scores["em" if kind == "all" else f"{kind}/em"] == close(value), kind

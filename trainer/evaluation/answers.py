@@ -3,6 +3,8 @@
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 __all__ = [
     "clean_answer",
     "normalise_answer",
@@ -10,6 +12,8 @@ __all__ = [
     "read_number",
     "read_option",
     "refined_match",
+    "relative_accuracy",
+    "score_spatial_answer",
 ]
 
 NUMBERS = (
@@ -31,6 +35,10 @@ MISSPELT = {
     "waslked": "walked",
     "oclock": "o'clock",
 }
+# Of VSI-Bench: types whose answer is a number, and the thresholds of their relative accuracy.
+NUMERIC_TYPES = ("object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation")
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
+ROUNDING = 1e-9
 SQA3D_TYPES = ("what", "is", "how", "can", "which")
 
 
@@ -140,3 +148,23 @@ def read_number(text: str, *, protocol: str = "clean") -> float | None:
         return float(found[0])
     words = [NUMBERS.index(word) for word in re.findall(r"[a-z]+", text.lower()) if word in NUMBERS]
     return float(words[0]) if words else None
+
+
+def relative_accuracy(found: float, true: float, *, protocol: str = "clean") -> float:
+    """Share of the thresholds t = 0.50, 0.55, ..., 0.95 for which |found - true| / true is at most 1 - t.
+
+    The original divides by `true`, and by floating point chance misses some errors that equal 1 - t; "clean" forgives
+    rounding, and for a true 0 asks for 0.
+    """
+    if protocol == "paper":
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float((np.abs(np.float64(found) - true) / np.float64(true) <= 1 - THRESHOLDS).mean())
+    return float((abs(found - true) <= (1 - THRESHOLDS + ROUNDING) * abs(true)).mean())
+
+
+def score_spatial_answer(text: str, true: str, kind: str, *, protocol: str = "clean") -> float:
+    """Score in [0, 1] of an answer of VSI-Bench: 1 for the right letter, relative accuracy of a number."""
+    if kind not in NUMERIC_TYPES:
+        return float(read_option(text, protocol=protocol) == true.strip().lower())
+    number = read_number(text, protocol=protocol)
+    return 0.0 if number is None else relative_accuracy(number, float(true), protocol=protocol)

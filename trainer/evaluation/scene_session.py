@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from modeling_ide3d.modeling_ide3d import CACHE_NAME
+from processing.benchmarks import build_prompt
+from processing.regions import TokenGrid
 from trainer.evaluation.memory import MemoryPlan
 from trainer.evaluation.shared_prefix import PACKABLE_ATTENTION, PackedQuestions, RepeatedPrefix
 
@@ -17,8 +19,8 @@ __all__ = ["SceneAnswer", "SceneSession"]
 logger = logging.getLogger(__name__)
 
 DEFAULT_MAX_MEMORY = 4 * 1024**3
-DESCRIBE = "Describe the object <ground> in detail."
-GROUND = "Identify the object according to the following description.\n{description}"
+DESCRIBE = build_prompt("scan2cap", {"id": "", "question": "", "input_box": [0.0] * 6})
+GROUND = build_prompt("scanrefer", {"id": "", "question": "{description}", "input_box": []})
 # Settings of `generate` that change what greedy decoding gives, and their neutral values.
 NEUTRAL_GENERATION = {
     "num_beams": (None, 1),
@@ -82,6 +84,7 @@ class SceneSession:
             raise ValueError("The model is in training mode: call model.eval() first.")
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PeftModel
         self.processor, self.system = processor, system
+        self.token_grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
         self.head = self._split(self._render("?"))[0]
         self._read_generation_config()
         inputs = processor(text=[self.head], videos=[video], return_tensors="pt", **video_kwargs)

@@ -2,7 +2,7 @@
 
 import datasets
 
-from trainer.evaluation.answers import clean_answer, normalise_answer, question_type, refined_match
+from trainer.evaluation.answers import clean_answer, normalise_answer, refined_match
 from trainer.evaluation.benchmark_metric import TEXT, BenchmarkMetric
 from trainer.evaluation.scores import Score, mean_score, per_type
 
@@ -10,13 +10,13 @@ from trainer.evaluation.scores import Score, mean_score, per_type
 class SQA3D(BenchmarkMetric):
     """Exact match of cleaned answers, also by type of question.
 
-    "paper": SQA3D's own cleaning, and the first answer alone; a question's type is what it begins with letter by letter.
-    "clean": any accepted answer, a cleaning that treats all numbers and articles alike, and whole first words.
-    `variant="leo"` adds LEO's refined match, where one answer may hold the other.
+    "paper": SQA3D's own cleaning, and the first answer alone. "clean": any accepted answer, and a cleaning that treats
+    all numbers and articles alike. `variant="leo"` adds LEO's refined match, where one answer may hold the other.
+    Types are given (what, is, how, can, which, others); `answers.question_type` tells them from the question.
     """
 
     prediction_fields = {"text": TEXT}
-    reference_fields = {"texts": datasets.Sequence(TEXT), "question": TEXT}
+    reference_fields = {"texts": datasets.Sequence(TEXT), "question_type": TEXT}
     citation = "Ma et al., SQA3D: Situated question answering in 3D scenes, ICLR 2023."
 
     def _scores(self, predictions, references, protocol, variant=None) -> dict[str, Score]:
@@ -32,5 +32,4 @@ class SQA3D(BenchmarkMetric):
         scores = {"em": mean_score(matches)}
         if variant == "leo":
             scores["leo/refined-em"] = mean_score(refined)
-        types = [question_type(reference["question"], protocol=protocol) for reference in references]
-        return {**scores, **per_type(scores, types)}
+        return {**scores, **per_type(scores, [reference["question_type"] for reference in references])}

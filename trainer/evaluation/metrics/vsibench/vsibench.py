@@ -2,26 +2,11 @@
 
 import numpy as np
 
-from trainer.evaluation.answers import read_number, read_option
+from trainer.evaluation.answers import score_spatial_answer
 from trainer.evaluation.benchmark_metric import TEXT, BenchmarkMetric
 from trainer.evaluation.scores import Score, mean_score, per_type
 
-NUMERIC = ("object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation")
 DIRECTION = "object_rel_direction"  # easy, medium and hard are one task
-THRESHOLDS = np.linspace(0.5, 0.95, 10)
-ROUNDING = 1e-9
-
-
-def relative_accuracy(found: float, true: float, protocol: str = "clean") -> float:
-    """Share of the thresholds t = 0.50, 0.55, ..., 0.95 for which |found - true| / true is at most 1 - t.
-
-    The original divides by `true`, and by floating point chance misses some errors that equal 1 - t; "clean" forgives
-    rounding, and for a true 0 asks for 0.
-    """
-    if protocol == "paper":
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return float((np.abs(np.float64(found) - true) / np.float64(true) <= 1 - THRESHOLDS).mean())
-    return float((abs(found - true) <= (1 - THRESHOLDS + ROUNDING) * abs(true)).mean())
 
 
 class VSIBench(BenchmarkMetric):
@@ -38,7 +23,7 @@ class VSIBench(BenchmarkMetric):
     def _scores(self, predictions, references, protocol) -> dict[str, Score]:
         types = [reference["question_type"] for reference in references]
         values = [
-            self._value(found["text"], meant["text"], kind, protocol)
+            score_spatial_answer(found["text"], meant["text"], kind, protocol=protocol)
             for found, meant, kind in zip(predictions, references, types, strict=True)
         ]
         micro = mean_score(values)
@@ -57,10 +42,3 @@ class VSIBench(BenchmarkMetric):
 
         statistics = np.concatenate([columns * micro.statistics, columns], axis=1)
         return {"macro": Score(statistics, macro), "micro": micro, **per_type({"score": micro}, types)}
-
-    @staticmethod
-    def _value(found: str, true: str, kind: str, protocol: str) -> float:
-        if kind not in NUMERIC:
-            return float(read_option(found, protocol=protocol) == true.strip().lower())
-        number = read_number(found, protocol=protocol)
-        return 0.0 if number is None else relative_accuracy(number, float(true), protocol)
