@@ -8,7 +8,7 @@ import evaluate
 
 from trainer.evaluation.scores import RESAMPLES, Protocol, Score, check_protocol, summarise
 
-__all__ = ["BOX", "BenchmarkMetric", "NUMBER", "TEXT"]
+__all__ = ["BOX", "NUMBER", "TEXT", "BenchmarkMetric"]
 
 TEXT, NUMBER = datasets.Value("string"), datasets.Value("float64")
 BOX = datasets.Sequence(NUMBER)
@@ -17,9 +17,9 @@ BOX = datasets.Sequence(NUMBER)
 class BenchmarkMetric(evaluate.Metric, abc.ABC):
     """An `evaluate` module that scores one benchmark.
 
-    `compute(predictions=..., references=..., protocol="clean")` takes one dict per sample in each list, with the fields
-    of `prediction_fields` and `reference_fields`; every reference has a `scene_id`. All scores are in percent. The
-    result holds them by name, `bands` with their 95 % bootstrap bands over scenes, and `counts`.
+    `compute(predictions=..., references=..., protocol="clean")` takes one dict per sample in each list, with the
+    fields of `prediction_fields` and `reference_fields`; every reference has a `scene_id`. All scores are in percent.
+    The result holds them by name, `bands` with their 95 % bootstrap bands over scenes, and `counts`.
     `protocol="paper"` repeats the original, bug for bug. `resamples` (0 for no bands) and `seed` are of the bootstrap.
     """
 

@@ -10,8 +10,8 @@ from trainer.evaluation.scores import Score, mean_score, per_type
 class Multi3DRefer(BenchmarkMetric):
     """Mean F1 over descriptions at overlaps of 0.25 and 0.5, also by type (zt, st, mt; with and without distractors).
 
-    "paper" matches boxes so that the sum of overlaps is largest, in float32, as the original does; "clean" so that most
-    pairs reach the threshold. Which objects belong to the answer is decided before: `boxes.choose_objects`.
+    "paper" matches boxes so that the sum of overlaps is largest, in float32, as the original does; "clean" so that
+    most pairs reach the threshold. Which objects belong to the answer is decided before: `boxes.choose_objects`.
     """
 
     prediction_fields = {"boxes": datasets.Sequence(BOX)}

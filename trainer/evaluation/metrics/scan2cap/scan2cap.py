@@ -13,10 +13,11 @@ LIMITS = (0.25, 0.5)
 class Scan2Cap(BenchmarkMetric):
     """CIDEr, BLEU, ROUGE-L, and METEOR where Java is, of captions of objects, over all true objects.
 
-    "paper": an object whose box was not found has an empty prediction, decided before; texts get "sos" and "eos", which
-    give even an empty caption some BLEU and ROUGE-L. "clean": texts are parted into words and punctuation, and every
-    score is given without a gate and as `...@0.25` and `...@0.5`, where a caption counts 0 unless the box it was given
-    (its overlap is `iou`) reaches the limit. `variant="ptb"` uses the PTB tokeniser (needs Java), as GPT4Scene does.
+    "paper": an object whose box was not found has an empty prediction, decided before; texts get "sos" and "eos",
+    which give even an empty caption some BLEU and ROUGE-L. "clean": texts are parted into words and punctuation, and
+    every score is given without a gate and as `...@0.25` and `...@0.5`, where a caption counts 0 unless the box it was
+    given (its overlap is `iou`) reaches the limit. `variant="ptb"` uses the PTB tokeniser (needs Java), as GPT4Scene
+    does.
     """
 
     prediction_fields = {"text": TEXT, "iou": NUMBER}
