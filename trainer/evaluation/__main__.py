@@ -30,6 +30,7 @@ def parse_arguments(arguments: list[str] | None = None) -> EvaluationSettings:
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--attention", help="attention implementation, such as sdpa or flash_attention_2")
     parser.add_argument("--variant", help='of the metric, such as "ptb"')
+    parser.add_argument("--no-meteor", dest="meteor", action="store_false", default=None, help="METEOR takes long")
     parser.add_argument("--output", help="default: outputs/evaluation/<task>-<split>-<protocol>")
     given = vars(parser.parse_args(arguments))
     split = given["split"] or EVALUATED_TASKS[given["task"]].task.eval_split

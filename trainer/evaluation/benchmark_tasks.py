@@ -49,7 +49,8 @@ def compute_regions(
     poses = torch.from_numpy(scene.camera_to_world)
     if source == "poses":
         return regions_from_boxes_and_poses(boxes, intrinsics, poses, grid)
-    points = unproject_depth(torch.from_numpy(scene.depth), intrinsics, poses, protocol=protocol)
+    depth = torch.from_numpy(scene.depth)
+    points = unproject_depth(depth, intrinsics.float(), poses.float(), protocol=protocol)
     return regions_from_boxes_3d(boxes, points, grid)
 
 
@@ -73,6 +74,11 @@ class EvaluatedTask:
     def needs_regions(self) -> bool:
         """Whether the model is shown where boxes are."""
         return self.task.kind != "answer"
+
+    @property
+    def has_meteor(self) -> bool:
+        """Whether METEOR belongs to the scores."""
+        return self.task.name in ("scan2cap", "scanqa")
 
     def parts(self, source: RegionSource) -> tuple[str, ...]:
         """Parts of a scene that are opened."""

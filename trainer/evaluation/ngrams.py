@@ -1,7 +1,6 @@
 """BLEU, CIDEr, ROUGE-L and METEOR of coco-caption, as scores with statistics for each sample."""
 
 import contextlib
-import logging
 import os
 import re
 import shutil
@@ -9,11 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainer.evaluation.scores import Score
+from trainer.evaluation.scores import Score, mean_score
 
-__all__ = ["caption_text", "has_java", "ngram_scores", "ptb_tokenise", "split_words"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["caption_text", "gate_scores", "has_java", "ngram_scores", "ptb_tokenise", "split_words"]
 
 MISSING = "n-gram scores need pycocoevalcap: pip install 'ide3d[evaluation]'."
 SMALL, TINY = 1e-9, 1e-15  # of coco-caption's BLEU
@@ -55,11 +52,7 @@ def ptb_tokenise(texts: Sequence[str]) -> list[str]:
 
 
 def ngram_scores(
-    predictions: Sequence[str],
-    references: Sequence[Sequence[str]],
-    *,
-    meteor: bool = False,
-    gate: np.ndarray | None = None,
+    predictions: Sequence[str], references: Sequence[Sequence[str]], *, meteor: bool = False
 ) -> dict[str, Score]:
     """Scores in percent: `bleu-1` to `bleu-4`, `cider`, `rouge-l`, and `meteor`.
 
@@ -70,33 +63,50 @@ def ngram_scores(
         predictions: One text per sample, words parted by blanks.
         references: The accepted texts of each.
         meteor: Whether to run METEOR, which needs Java.
-        gate: (n,), bool. Where False a sample scores 0, and gives BLEU an empty text.
     """
     try:
-        from pycocoevalcap.bleu.bleu_scorer import BleuScorer
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
     except ImportError as error:
         raise ImportError(MISSING) from error
-    gate = np.ones(len(predictions), bool) if gate is None else np.asarray(gate, bool)
-    predictions = [text if is_open else "" for text, is_open in zip(predictions, gate, strict=True)]
     given = {index: [text] for index, text in enumerate(predictions)}
     accepted = {index: list(texts) for index, texts in enumerate(references)}
+    scores = _bleu_scores(predictions, references)
+    scores["cider"] = mean_score(Cider().compute_score(accepted, given)[1])
+    scores["rouge-l"] = mean_score(Rouge().compute_score(accepted, given)[1])
+    if meteor:
+        scores["meteor"] = _meteor(accepted, given)
+    return scores
 
+
+def gate_scores(
+    scores: dict[str, Score], predictions: Sequence[str], references: Sequence[Sequence[str]], gate: np.ndarray
+) -> dict[str, Score]:
+    """The same scores where samples outside the gate (n,) count 0: m@k of Scan2Cap.
+
+    Means over samples lose these samples' values; BLEU of the corpus gets an empty text for them.
+    """
+    open_texts = [text if is_open else "" for text, is_open in zip(predictions, gate, strict=True)]
+    gated = _bleu_scores(open_texts, references)
+    for name in scores.keys() - gated.keys():
+        gated[name] = Score(scores[name].statistics * gate[:, None])
+    return {name: gated[name] for name in scores}
+
+
+def _bleu_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
+    try:
+        from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+    except ImportError as error:
+        raise ImportError(MISSING) from error
     corpus = BleuScorer(n=4)
-    for text, texts in zip(predictions, accepted.values(), strict=True):
-        corpus += (text, texts)
+    for text, texts in zip(predictions, references, strict=True):
+        corpus += (text, list(texts))
     rows = []
     for sample in corpus.ctest:
         closest = min((abs(length - sample["testlen"]), length) for length in sample["reflen"])[1]
         rows.append([sample["testlen"], closest, *sample["guess"], *sample["correct"]])
-    bleu = np.asarray(rows, dtype=np.float64).reshape(-1, 10)
-    scores = {f"bleu-{order}": Score(bleu, _bleu_of_order(order)) for order in (1, 2, 3, 4)}
-    scores["cider"] = Score(100 * gate * Cider().compute_score(accepted, given)[1])
-    scores["rouge-l"] = Score(100 * gate * np.asarray(Rouge().compute_score(accepted, given)[1]))
-    if meteor:
-        scores["meteor"] = _meteor(accepted, given, gate)
-    return scores
+    statistics = np.asarray(rows, dtype=np.float64).reshape(-1, 10)
+    return {f"bleu-{order}": Score(statistics, _bleu_of_order(order)) for order in (1, 2, 3, 4)}
 
 
 def _bleu_of_order(order: int):
@@ -111,7 +121,7 @@ def _bleu_of_order(order: int):
     return finish
 
 
-def _meteor(accepted: dict[int, list[str]], given: dict[int, list[str]], gate: np.ndarray) -> Score:
+def _meteor(accepted: dict[int, list[str]], given: dict[int, list[str]]) -> Score:
     """METEOR of the corpus; its band comes from the mean over samples, which is close to it."""
     from pycocoevalcap.meteor.meteor import Meteor
 
@@ -123,6 +133,6 @@ def _meteor(accepted: dict[int, list[str]], given: dict[int, list[str]], gate: n
         {key: one_line(texts) for key, texts in accepted.items()},
         {key: one_line(texts) for key, texts in given.items()},
     )
-    values = 100 * gate * np.asarray(samples)
+    values = 100 * np.asarray(samples)
     shift = 100 * corpus - values.mean()
     return Score(values, lambda sums, counts: sums[:, 0] / counts + shift)

@@ -1,19 +1,22 @@
 """Frames of a scene with boxes drawn into them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
 from processing import PosedVideo
+from processing.regions import TokenGrid
 from trainer.geometry import project_points
 
 __all__ = ["draw_example"]
 
 FRAMES = 4
 WIDTH = 320  # of a frame, pixels
-MEANT, FOUND, GIVEN = "#22cc66", "#ff5533", "#3399ff"
+STYLES = {"meant": ("#22cc66", 5), "given": ("#3399ff", 3), "found": ("#ff5533", 2)}  # colour, width of a line
+NAMES = {"meant": "green", "given": "blue", "found": "red"}
+TINT = 70  # of 255
 CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2
 EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1]
 STEPS = 9  # points of an edge, so that one that passes the camera is drawn as far as it is seen
@@ -50,26 +53,24 @@ def _choose_frames(scene: PosedVideo, pixels: np.ndarray | None) -> list[int]:
 
 def draw_example(
     scene: PosedVideo,
-    *,
-    meant: Sequence[Sequence[float]] = (),
-    found: Sequence[Sequence[float]] = (),
-    given: Sequence[Sequence[float]] = (),
+    boxes: Mapping[str, Sequence[Sequence[float]]],
+    masks: Mapping[str, np.ndarray],
+    grid: TokenGrid,
 ) -> tuple[Image.Image, str]:
-    """Up to four frames side by side, with the true boxes (green), those found (red), and that given (blue).
+    """Up to four frames side by side, with boxes as wires and the tokens of their regions tinted.
 
     Args:
         scene: Frames; boxes are drawn where poses and intrinsics are known.
-        meant: (N, 6), metres, in the frame of the poses.
-        found: The same.
-        given: The same.
+        boxes: (N, 6) by "meant" (green), "given" (blue) and "found" (red), metres, in the frame of the poses.
+        masks: Region masks of the boxes, (N, V, rows, cols), under the same names.
+        grid: Of the masks.
 
     Returns:
         The picture, and what it shows in words.
     """
-    layers = [(meant, MEANT, 5), (given, GIVEN, 3), (found, FOUND, 2)]
     has_cameras = scene.camera_to_world is not None and scene.intrinsics is not None
-    boxes = [list(box) for group, _, _ in layers for box in group] if has_cameras else []
-    pixels = _pixels(scene, boxes) if boxes else None
+    drawn = [(name, list(box)) for name in STYLES for box in boxes.get(name, ()) if has_cameras]
+    pixels = _pixels(scene, [box for _, box in drawn]) if drawn else None
     chosen = _choose_frames(scene, pixels)
     height, width = scene.frames.shape[1:3]
     scale = WIDTH / width
@@ -77,16 +78,28 @@ def draw_example(
     sheet = Image.new("RGB", (size[0] * len(chosen), size[1]))
     for place, view in enumerate(chosen):
         frame = Image.fromarray(scene.frames[view]).resize(size)
+        for name in STYLES:
+            if name in masks:
+                _tint(frame, masks[name][:, view].any(0), grid, STYLES[name][0])
         if pixels is not None:
             draw = ImageDraw.Draw(frame)
-            styles = [style for group, *style in layers for _ in group]
-            for edges, (colour, thickness) in zip(pixels[view], styles, strict=True):
-                _draw_edges(draw, (edges + 0.5) * scale, colour, thickness)
+            for edges, (name, _) in zip(pixels[view], drawn, strict=True):
+                _draw_edges(draw, (edges + 0.5) * scale, *STYLES[name])
         sheet.paste(frame, (place * size[0], 0))
     names = scene.frame_names or [str(index) for index in range(len(scene))]
-    shown = [word for group, word in ((meant, "meant: green"), (given, "given: blue"), (found, "found: red")) if group]
-    where = f" Boxes {', '.join(shown)}." if boxes else ""
+    shown = [f"{name}: {NAMES[name]}" for name in STYLES if any(name == other for other, _ in drawn)]
+    where = f" Boxes and their tokens {', '.join(shown)}." if shown else ""
     return sheet, f"Frames {', '.join(names[view] for view in chosen)}.{where}"
+
+
+def _tint(frame: Image.Image, cells: np.ndarray, grid: TokenGrid, colour: str) -> None:
+    """Lay a colour over the tokens (rows, cols) of a frame, in place."""
+    covered = [
+        max(1, round(side * seen / whole))
+        for side, seen, whole in zip(frame.size[::-1], grid.covered_size, grid.image_size, strict=True)
+    ]
+    mask = Image.fromarray(np.where(cells, TINT, 0).astype(np.uint8)).resize(covered[::-1], Image.Resampling.NEAREST)
+    frame.paste(Image.new("RGB", mask.size, colour), (0, 0), mask)
 
 
 def _draw_edges(draw: ImageDraw.ImageDraw, edges: np.ndarray, colour: str, thickness: int) -> None:

@@ -9,7 +9,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment
 
 from processing.benchmarks import load_scene
-from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS
+from processing.regions import TokenGrid
+from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS, compute_regions
 from trainer.evaluation.pictures import draw_example
 
 if TYPE_CHECKING:
@@ -160,8 +161,10 @@ def _lines(sample: Mapping[str, Any], answer: Mapping[str, Any], task: str) -> l
         lines.append(("type", sample["question_type"]))
     if spec.task.kind == "ground":
         found = spec.found_boxes(sample, answer, "clean")
+        quality = "F1 at an overlap of 0.5" if task == "multi3drefer" else "overlap with what was meant"
         lines.append(("found", f"{len(found)} of {len(sample['candidate_boxes'])} candidates"))
-        lines.append(("meant", f"{len(sample['gt_boxes'])} objects"))
+        lines.append(("meant", f"{len(sample['gt_boxes'])}"))
+        lines.append((quality, f"{spec.quality(sample, answer):.2f}"))
     else:
         lines.append(("answer", answer["text"] or "(none)"))
         lines.append(("right", " / ".join(sample["answers"])))
@@ -174,6 +177,7 @@ def write_report(
     samples: Sequence[Mapping[str, Any]],
     answers: Sequence[Mapping[str, Any]],
     settings: "EvaluationSettings",
+    grid: TokenGrid,
 ) -> None:
     """Write `report.md`, `report.html`, `model_index.yml` and the pictures that they show.
 
@@ -183,6 +187,7 @@ def write_report(
         samples: All samples.
         answers: Of the model, in the same order.
         settings: Of the run.
+        grid: Token grid of the model.
     """
     spec = EVALUATED_TASKS[settings.task]
     pictures = folder / "pictures"
@@ -194,12 +199,17 @@ def write_report(
             settings.data,
             sample["scene_id"],
             frame_names=sample["frame_names"],
-            parts=spec.parts("poses"),
+            parts=spec.parts(settings.regions),
             num_frames=results["num_frames"],
         )
-        found = spec.found_boxes(sample, answer, "clean") if spec.task.kind == "ground" else []
-        given = [sample["input_box"]] if len(sample["input_box"]) else []
-        picture, caption = draw_example(scene, meant=sample["gt_boxes"], found=found, given=given)
+        boxes = {"meant": sample["gt_boxes"], "given": [sample["input_box"]] if len(sample["input_box"]) else []}
+        boxes["found"] = spec.found_boxes(sample, answer, "clean") if spec.task.kind == "ground" else []
+        masks = {
+            name: compute_regions(scene, group, grid, settings.regions, settings.protocol).numpy()
+            for name, group in boxes.items()
+            if group
+        }
+        picture, caption = draw_example(scene, boxes, masks, grid)
         picture.save(pictures / f"{number:02d}.jpg", quality=88)
         examples.append(
             {
@@ -213,9 +223,10 @@ def write_report(
     index = model_index(results)
     (folder / "model_index.yml").write_text(index, encoding="utf-8")
     notes = []
-    if spec.task.kind == "describe" or settings.task == "scanqa":
+    if spec.has_meteor:
         if "meteor" not in results["scores"]["clean"]:
-            notes.append("METEOR is left out: it needs Java, and there is none.")
+            reason = "as was asked" if settings.meteor is False else "it needs Java, and there is none"
+            notes.append(f"METEOR is left out: {reason}.")
     if results["proposals"]:
         source = {"gt": "the annotated boxes", "pred": "boxes that a detector proposed on the mesh"}
         notes.append(f"Objects are chosen among {source[results['proposals']]}.")

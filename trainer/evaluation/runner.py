@@ -18,6 +18,7 @@ from tqdm import tqdm
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
 from processing.benchmarks import load_scene, load_task, prompt_digest
+from processing.regions import TokenGrid
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS, EvaluatedTask, RegionSource
 from trainer.evaluation.metrics import load_metric
@@ -53,6 +54,7 @@ class EvaluationSettings:
         dtype: Of the weights, such as "bfloat16"; "auto" takes that of the file.
         attention: Attention implementation; default: that of Transformers.
         variant: Of the metric, such as "ptb"; default: that of the task.
+        meteor: Whether to run METEOR, which takes long; default: where there is Java.
         output: Folder of answers, results and report.
     """
 
@@ -72,6 +74,7 @@ class EvaluationSettings:
     dtype: str = "auto"
     attention: str | None = None
     variant: str | None = None
+    meteor: bool | None = None
     output: str = "outputs/evaluation"
 
     def __post_init__(self):
@@ -135,6 +138,8 @@ class Evaluation:
         self.settings, self.accelerator = settings, accelerator
         self.task: EvaluatedTask = EVALUATED_TASKS[settings.task]
         self.processor = IDE3DProcessor.from_pretrained(settings.model)
+        processor = self.processor
+        self.grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
         self.num_frames = settings.num_frames or self.processor.video_processor.num_frames
         self.split = settings.split or self.task.task.eval_split
         self.samples = load_task(
@@ -259,13 +264,16 @@ def score_answers(
     protocol: Protocol,
     *,
     variant: str | None = None,
+    meteor: bool | None = None,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Scores of answers under a protocol; see `BenchmarkMetric`."""
+    """Scores of answers under a protocol; see `BenchmarkMetric`. `meteor` matters where a metric has it."""
     spec = EVALUATED_TASKS[task]
     pairs = [spec.metric_inputs(sample, answer, protocol) for sample, answer in zip(samples, answers, strict=True)]
     predictions, references = (list(column) for column in zip(*pairs, strict=True))
     options = {**spec.options, **({"variant": variant} if variant else {})}
+    if meteor is not None and spec.has_meteor:
+        options["meteor"] = meteor
     return load_metric(task).compute(
         predictions=predictions, references=references, protocol=protocol, resamples=resamples, **options
     )
@@ -314,7 +322,9 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
         (folder / "answers.jsonl").write_text(lines, encoding="utf-8")
         protocols: tuple[Literal["clean", "paper"], ...] = ("clean", "paper")
         scores = {
-            name: score_answers(settings.task, evaluation.samples, answers, name, variant=settings.variant)
+            name: score_answers(
+                settings.task, evaluation.samples, answers, name, variant=settings.variant, meteor=settings.meteor
+            )
             for name in protocols
         }
         results = _plain(
@@ -328,7 +338,7 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
             }
         )
         (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        write_report(folder, results, evaluation.samples, answers, settings)
+        write_report(folder, results, evaluation.samples, answers, settings, evaluation.grid)
         logger.info("Wrote %s", folder / "report.html")
     accelerator.wait_for_everyone()
     accelerator.end_training()

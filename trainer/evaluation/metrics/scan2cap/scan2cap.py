@@ -4,7 +4,7 @@ import datasets
 import numpy as np
 
 from trainer.evaluation.benchmark_metric import NUMBER, TEXT, BenchmarkMetric
-from trainer.evaluation.ngrams import caption_text, has_java, ngram_scores, ptb_tokenise, split_words
+from trainer.evaluation.ngrams import caption_text, gate_scores, has_java, ngram_scores, ptb_tokenise, split_words
 from trainer.evaluation.scores import Score
 
 LIMITS = (0.25, 0.5)
@@ -38,13 +38,16 @@ class Scan2Cap(BenchmarkMetric):
             shape = caption_text if protocol == "paper" else split_words
             said = [shape(text) for text in said]
             accepted = [[shape(text) for text in texts] for texts in accepted]
+        scores = ngram_scores(said, accepted, meteor=meteor)
         if protocol == "paper":
-            return ngram_scores(said, accepted, meteor=meteor)
+            return scores
         overlaps = np.array([prediction["iou"] for prediction in predictions], dtype=np.float64)
         if np.isnan(overlaps).any():
-            raise ValueError('The "clean" protocol gates by `iou`, the overlap of the box that was given, got NaN.')
-        scores = ngram_scores(said, accepted, meteor=meteor, gate=np.array([bool(text) for text in said]))
-        for limit in LIMITS:
-            gated = ngram_scores(said, accepted, meteor=meteor, gate=(overlaps >= limit) & [bool(t) for t in said])
-            scores |= {f"{name}@{limit}": score for name, score in gated.items()}
-        return scores
+            raise ValueError('The "clean" protocol gates by `iou`, the overlap of the box that was given, got none.')
+        is_said = np.array([bool(text) for text in said])
+        gated = {"": is_said, **{f"@{limit}": is_said & (overlaps >= limit) for limit in LIMITS}}
+        return {
+            f"{name}{suffix}": score
+            for suffix, gate in gated.items()
+            for name, score in gate_scores(scores, said, accepted, gate).items()
+        }
