@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from tqdm import tqdm
@@ -310,7 +311,9 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
     """
     from trainer.evaluation.report import write_report
 
-    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)])
+    # Told that there is no other device, accelerate joins processes that run on the CPU.
+    is_cpu = not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=is_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)])
     evaluation = Evaluation(settings, accelerator)
     evaluation.answer_all()
     accelerator.wait_for_everyone()
