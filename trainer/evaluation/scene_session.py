@@ -251,11 +251,12 @@ class SceneSession:
             if (row == self.model.config.ground_token_id).sum() != 1:
                 raise ValueError(f"Description {index} holds a {ground}: candidates are found, not pointed at.")
         features, empty, _ = self._pool(regions)
-        queries = features.new_zeros(len(tokens), features.shape[-1])
+        # Never one row alone: the last bit of a product with a vector depends on where in memory it lies.
+        queries = features.new_zeros(max(len(tokens), 2), features.shape[-1])
         for group in self._groups(tokens, 0, batch_size):
             states = self.questions.start([self._embed(tokens[index], None) for index in group], 0)
             queries[group] = torch.stack([state[-1] for state in states]).to(queries)
-        return self.model.grounding_head(queries, features[None], empty[None])
+        return self.model.grounding_head(queries, features[None], empty[None])[: len(tokens)]
 
     def _groups(self, tokens: list[torch.Tensor], max_new_tokens: int, batch_size: int | None) -> list[list[int]]:
         if batch_size is not None and batch_size < 1:
