@@ -93,6 +93,8 @@ def digest(value: Any) -> str:
 def model_revision(model: str, commit: str | None) -> str:
     """What the weights are: the commit of a Hub model, else a digest of the files of a folder.
 
+    For the folder of a PEFT adapter the revision of its base follows.
+
     Raises:
         FileNotFoundError: A folder without weights.
     """
@@ -113,7 +115,12 @@ def model_revision(model: str, commit: str | None) -> str:
                 while block := stream.read(1 << 22):
                     found.update(block)
                     progress.update(len(block))
-    return f"sha256:{found.hexdigest()[:32]}"
+    revision = f"sha256:{found.hexdigest()[:32]}"
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        revision += f" on {model_revision(base, commit)}"
+    return revision
 
 
 def split_scenes(loads: Mapping[str, float], processes: int) -> list[list[str]]:

@@ -16,6 +16,7 @@ from PIL import Image
 from scene_models import build_scene_model, build_scene_processor
 from yaml import safe_load
 
+from modeling_ide3d import IDE3DForConditionalGeneration
 from processing.benchmarks.export_rooms import export_rooms
 from trainer.evaluation import EvaluationSettings, run_evaluation
 from trainer.evaluation.__main__ import parse_arguments
@@ -150,6 +151,28 @@ def test_what_changed_since_the_last_run_is_refused(settings, model_folder, tmp_
     for key, change in changes.items():
         with pytest.raises(ValueError, match=rf"answers of another run(.|\n)*  {key}: "):
             run_evaluation(settings(**change))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
+def test_an_adapter_is_a_model_and_depends_on_its_base(settings, model_folder, tmp_path):
+    peft = pytest.importorskip("peft")
+    base, folder = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(model_folder, base)
+    model = IDE3DForConditionalGeneration.from_pretrained(base)
+    targets = r"model\.language_model\..*\.(q_proj|down_proj)"
+    config = peft.LoraConfig(r=4, target_modules=targets, init_lora_weights=False)
+    peft.get_peft_model(model, config).save_pretrained(folder)
+    build_scene_processor().save_pretrained(folder)
+    plain = run_evaluation(settings())
+    adapted = run_evaluation(settings(model=str(folder), output=str(tmp_path / "adapted")))
+    assert adapted["model_revision"].endswith(plain["model_revision"])
+    said, plain_said = (
+        (Path(path) / "answers.jsonl").read_text() for path in (tmp_path / "adapted", settings().output)
+    )
+    assert said != plain_said
+    build_scene_model(build_scene_processor(), seed=1).save_pretrained(base)
+    with pytest.raises(ValueError, match="model_revision"):
+        run_evaluation(settings(model=str(folder), output=str(tmp_path / "adapted")))
 
 
 def test_a_prompt_with_other_words_is_refused(settings, monkeypatch):
