@@ -23,6 +23,7 @@ def parse_arguments(arguments: list[str] | None = None) -> EvaluationSettings:
     parser.add_argument("--regions", default="depth", choices=tuple(REGION_SOURCES), help="what makes masks of boxes")
     parser.add_argument("--frames", default="uniform", choices=("uniform", "listed", "coverage"))
     parser.add_argument("--num-frames", type=int, help="default: that of the processor")
+    parser.add_argument("--skip-invalid-poses", action="store_true", help="leave out frames without a finite pose")
     parser.add_argument("--scenes", nargs="+", help="only these scenes")
     parser.add_argument("--batch-size", type=int, default=64, help="questions of a scene at a time, at most")
     parser.add_argument("--max-new-tokens", type=int, help="default: that of the task")

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from trainer.evaluation.scene_session import SceneSession
 from trainer.evaluation.scores import Protocol
 from trainer.geometry import unproject_depth
 
-__all__ = ["EVALUATED_TASKS", "REGION_SOURCES", "EvaluatedTask", "RegionSource", "compute_regions"]
+__all__ = ["EVALUATED_TASKS", "REGION_SOURCES", "EvaluatedTask", "RegionSource", "SceneRegions"]
 
 RegionSource = Literal["depth", "poses"]
 REGION_SOURCES = {
@@ -27,31 +28,44 @@ REGION_SOURCES = {
 }
 
 
-def compute_regions(
-    scene: PosedVideo, boxes: Sequence[Sequence[float]], grid: TokenGrid, source: RegionSource, protocol: Protocol
-) -> torch.Tensor:
-    """Region masks (N, V, rows, cols) of boxes in a scene.
+class SceneRegions:
+    """Region masks of boxes in a scene; the world point of every pixel is computed once.
 
     Args:
         scene: With poses in the frame of the boxes; for "depth" also with depth.
-        boxes: (N, 6), metres.
         grid: Token grid of the model.
         source: "depth": tokens whose measured points lie in the box, as the original does; "poses": the box's outline
             in each frame, whatever stands before it.
         protocol: "paper" counts pixels without depth as points at the camera, as the original does.
     """
-    boxes = torch.tensor(np.asarray(boxes, dtype=np.float64).reshape(-1, 6))
-    size = scene.frames.shape[1:3]
-    new_size = grid.image_size if source == "poses" else scene.depth.shape[1:3]
-    intrinsics = torch.from_numpy(
-        np.stack([rescaled_intrinsics(camera, size, new_size) for camera in scene.intrinsics])
-    )
-    poses = torch.from_numpy(scene.camera_to_world)
-    if source == "poses":
-        return regions_from_boxes_and_poses(boxes, intrinsics, poses, grid)
-    depth = torch.from_numpy(scene.depth)
-    points = unproject_depth(depth, intrinsics.float(), poses.float(), protocol=protocol)
-    return regions_from_boxes_3d(boxes, points, grid)
+
+    def __init__(self, scene: PosedVideo, grid: TokenGrid, source: RegionSource, protocol: Protocol):
+        self.scene, self.grid, self.source, self.protocol = scene, grid, source, protocol
+        self._last: tuple[np.ndarray, torch.Tensor] | None = None
+
+    def masks(self, boxes: Sequence[Sequence[float]]) -> torch.Tensor:
+        """Masks (N, V, rows, cols) of boxes (N, 6), metres. The last are kept: questions share their candidates."""
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 6)
+        if self._last is None or not np.array_equal(self._last[0], boxes):
+            self._last = (boxes, self._compute(torch.from_numpy(boxes)))
+        return self._last[1]
+
+    def _compute(self, boxes: torch.Tensor) -> torch.Tensor:
+        if self.source == "depth":
+            return regions_from_boxes_3d(boxes, self._world_points, self.grid)
+        poses = torch.from_numpy(self.scene.camera_to_world)
+        return regions_from_boxes_and_poses(boxes, self._cameras(self.grid.image_size), poses, self.grid)
+
+    def _cameras(self, size: tuple[int, int]) -> torch.Tensor:
+        """Intrinsics (V, 3, 3) of frames of another size."""
+        own = self.scene.frames.shape[1:3]
+        return torch.from_numpy(np.stack([rescaled_intrinsics(camera, own, size) for camera in self.scene.intrinsics]))
+
+    @cached_property
+    def _world_points(self) -> torch.Tensor:
+        depth, poses = torch.from_numpy(self.scene.depth), torch.from_numpy(self.scene.camera_to_world)
+        cameras = self._cameras(self.scene.depth.shape[1:3])
+        return unproject_depth(depth, cameras.float(), poses.float(), protocol=self.protocol)
 
 
 @dataclass(frozen=True)
@@ -88,37 +102,35 @@ class EvaluatedTask:
         self,
         session: SceneSession,
         samples: Sequence[Mapping[str, Any]],
-        scene: PosedVideo,
-        *,
-        source: RegionSource,
-        protocol: Protocol,
+        scene: SceneRegions,
         max_new_tokens: int,
     ) -> list[dict[str, Any]]:
         """What the model says about samples of one scene: {"scores": [...]} or {"text": ...}."""
-        grid = session.token_grid
+        protocol = scene.protocol
         if self.task.kind == "ground":
-            return self._ground(session, samples, scene, grid, source, protocol)
+            return self._ground(session, samples, scene)
         described = [self.task.kind == "answer" or len(sample["input_box"]) > 0 for sample in samples]
         asked = [sample for sample, is_asked in zip(samples, described, strict=True) if is_asked]
         regions = None
         if self.task.kind == "describe" and asked:
             boxes = [sample["input_box"] for sample in asked]
-            regions = list(compute_regions(scene, boxes, grid, source, protocol).unsqueeze(1))
+            regions = list(scene.masks(boxes).unsqueeze(1))
         chats = [build_chat(self.task.name, sample, protocol=protocol, stage="eval") for sample in asked]
         texts = iter(session.ask(chats, regions, max_new_tokens=max_new_tokens))
         # Without a box there is nothing to describe, in the original too: the prediction is empty.
         return [{"text": next(texts).strip() if is_asked else ""} for is_asked in described]
 
-    def _ground(self, session, samples, scene, grid, source, protocol) -> list[dict[str, Any]]:
+    def _ground(
+        self, session: SceneSession, samples: Sequence[Mapping[str, Any]], scene: SceneRegions
+    ) -> list[dict[str, Any]]:
         results: dict[int, dict[str, Any]] = {}
         by_boxes: dict[str, list[int]] = {}
         for index, sample in enumerate(samples):
             by_boxes.setdefault(str(sample["candidate_boxes"]), []).append(index)
         for indices in by_boxes.values():
             boxes = samples[indices[0]]["candidate_boxes"]
-            regions = compute_regions(scene, boxes, grid, source, protocol)
-            chats = [build_chat(self.task.name, samples[i], protocol=protocol, stage="eval") for i in indices]
-            scores = session.ground(chats, regions).float().tolist()
+            chats = [build_chat(self.task.name, samples[i], protocol=scene.protocol, stage="eval") for i in indices]
+            scores = session.ground(chats, scene.masks(boxes)).float().tolist()
             results.update({i: {"scores": row} for i, row in zip(indices, scores, strict=True)})
         return [results[index] for index in range(len(samples))]
 

@@ -10,7 +10,7 @@ from jinja2 import Environment
 
 from processing.benchmarks import load_scene
 from processing.regions import TokenGrid
-from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS, compute_regions
+from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS, SceneRegions
 from trainer.evaluation.pictures import draw_example
 
 if TYPE_CHECKING:
@@ -201,14 +201,12 @@ def write_report(
             frame_names=sample["frame_names"],
             parts=spec.parts(settings.regions),
             num_frames=results["num_frames"],
+            skip_invalid_poses=settings.skip_invalid_poses,
         )
         boxes = {"meant": sample["gt_boxes"], "given": [sample["input_box"]] if len(sample["input_box"]) else []}
         boxes["found"] = spec.found_boxes(sample, answer, "clean") if spec.task.kind == "ground" else []
-        masks = {
-            name: compute_regions(scene, group, grid, settings.regions, settings.protocol).numpy()
-            for name, group in boxes.items()
-            if group
-        }
+        regions = SceneRegions(scene, grid, settings.regions, settings.protocol)
+        masks = {name: regions.masks(group).numpy() for name, group in boxes.items() if group}
         picture, caption = draw_example(scene, boxes, masks, grid)
         picture.save(pictures / f"{number:02d}.jpg", quality=88)
         examples.append(

@@ -21,7 +21,7 @@ from processing import IDE3DProcessor
 from processing.benchmarks import load_scene, load_task, prompt_digest
 from processing.regions import TokenGrid
 from trainer.evaluation.answer_log import AnswerLog
-from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS, EvaluatedTask, RegionSource
+from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS, EvaluatedTask, RegionSource, SceneRegions
 from trainer.evaluation.metrics import load_metric
 from trainer.evaluation.scene_session import DEFAULT_MAX_MEMORY, SceneSession
 from trainer.evaluation.scores import RESAMPLES, Protocol
@@ -48,6 +48,7 @@ class EvaluationSettings:
         regions: Whether masks of boxes are made from depth, as in the original, or from poses alone.
         frames: Which frames are shown: "uniform", "listed" or "coverage".
         num_frames: At most so many; default: as many as the processor takes from a video.
+        skip_invalid_poses: Leave out frames whose pose is not finite, where a task needs poses, instead of an error.
         scenes: Only these; default: all.
         batch_size: Questions of a scene at a time at most; fewer where `max_memory` holds fewer.
         max_new_tokens: Default: that of the task.
@@ -68,6 +69,7 @@ class EvaluationSettings:
     regions: RegionSource = "depth"
     frames: str = "uniform"
     num_frames: int | None = None
+    skip_invalid_poses: bool = False
     scenes: tuple[str, ...] | None = None
     batch_size: int = 64
     max_new_tokens: int | None = None
@@ -190,6 +192,7 @@ class Evaluation:
             "samples_digest": digest(asked),
             "proposals": (settings.boxes or "pred") if uses_boxes else None,
             "region_source": settings.regions if task.needs_regions else None,
+            "skip_invalid_poses": settings.skip_invalid_poses if task.needs_regions else None,
             "max_new_tokens": self.max_new_tokens,
             "decoding": "greedy",
         }
@@ -225,23 +228,18 @@ class Evaluation:
             frame_names=samples[0]["frame_names"],
             parts=self.task.parts(settings.regions),
             num_frames=self.num_frames,
+            skip_invalid_poses=settings.skip_invalid_poses,
         )
         session = SceneSession(
             self.model, self.processor, scene.frames, max_memory=settings.max_memory, do_sample_frames=False
         )
+        regions = SceneRegions(scene, self.grid, settings.regions, settings.protocol)
         for start in range(0, len(samples), settings.batch_size):
             batch = samples[start : start + settings.batch_size]
             missing = [sample["id"] not in done for sample in batch]
             if not any(missing):
                 continue
-            answers = self.task.predict(
-                session,
-                batch,
-                scene,
-                source=settings.regions,
-                protocol=settings.protocol,
-                max_new_tokens=self.max_new_tokens,
-            )
+            answers = self.task.predict(session, batch, regions, self.max_new_tokens)
             self.log.append(
                 {"id": sample["id"], "scene_id": scene_id, **answer}
                 for sample, answer, is_missing in zip(batch, answers, missing, strict=True)

@@ -113,11 +113,13 @@ class SceneSession:
 
     def _encode(self, pixels: torch.Tensor):
         """Vision features of all frames, as many frames at a time as the memory holds."""
-        chunks = pixels.split(self.memory.frames_at_once, dim=1)
-        outputs = [self.model.get_video_features(chunk, return_dict=True) for chunk in chunks]
-        outputs[0].pooler_output = [torch.cat([output.pooler_output[0] for output in outputs])]
-        outputs[0].hidden_states = outputs[0].last_hidden_state = None  # only the tokens are needed
-        return outputs[0]
+        tokens = []
+        for chunk in pixels.split(self.memory.frames_at_once, dim=1):
+            output = self.model.get_video_features(chunk, return_dict=True)
+            tokens.append(output.pooler_output[0])
+        output.pooler_output = [torch.cat(tokens)]
+        output.hidden_states = output.last_hidden_state = None  # only the tokens are needed
+        return output
 
     def _render(self, question: Question) -> str:
         """Chat text of a question up to where the answer begins."""

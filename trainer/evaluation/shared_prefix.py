@@ -11,7 +11,7 @@ from modeling_ide3d.modeling_ide3d import CACHE_NAME
 
 __all__ = ["PackedQuestions", "RepeatedPrefix", "SharedPrefixLayer"]
 
-PACKABLE_ATTENTION = ("eager", "sdpa", "flex_attention")  # these take a mask for every pair of query and key
+PACKABLE_ATTENTION = ("eager", "sdpa")  # these take a mask for every pair of query and key
 
 
 class SharedPrefixLayer(DynamicLayer):
@@ -151,7 +151,8 @@ class PackedQuestions(_Questions):
 class RepeatedPrefix(_Questions):
     """Questions side by side in a batch, padded on the left, each behind its own copy of the prefix.
 
-    For attention that takes no mask of pairs (FlashAttention) and for language models with sliding windows or states.
+    For attention that takes no mask of pairs (FlashAttention, FlexAttention), and for language models with sliding
+    windows or states.
     """
 
     def __init__(self, language_model: nn.Module, prefix: Cache):

@@ -201,6 +201,18 @@ def test_regions_may_come_from_poses_alone(settings, tmp_path):
     assert all(-1 <= value <= 1 for row in scores for value in row)
 
 
+def test_frames_without_a_pose_stop_the_run_or_are_left_out(settings, data, tmp_path):
+    holed = tmp_path / "holed"
+    shutil.copytree(data, holed)
+    scene = json.loads((holed / "processed" / "scanrefer_vg_val_llava_style.json").read_text())[0]["video"]
+    pose = sorted((holed / scene.replace("/", "/posed_images/")).glob("0*.txt"))[1]
+    pose.write_text(pose.read_text().replace(pose.read_text().split()[0], "-inf", 1))
+    with pytest.raises(ValueError, match="finite|valid pose"):
+        run_evaluation(settings("scanrefer", data=str(holed)))
+    left = run_evaluation(settings("scanrefer", data=str(holed), skip_invalid_poses=True, output=str(tmp_path / "s")))
+    assert left["skip_invalid_poses"] is True and left["num_samples"] > 4
+
+
 def test_questions_open_frames_alone(settings, data, tmp_path):
     """Of ScanQA's scenes nothing is read but pictures: depth and poses may be missing or broken."""
     bare = tmp_path / "bare"
