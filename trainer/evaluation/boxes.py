@@ -1,12 +1,12 @@
 """Overlap of axis-aligned boxes, matching, and the choice of objects from grounding scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trainer.evaluation.scores import Protocol, check_protocol
+from trainer.evaluation.scores import Protocol, Score, check_protocol, mean_score
 
-__all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "select_input_box"]
+__all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "overlap_scores", "select_input_box"]
 
 TEMPERATURE = 0.07  # also of the training
 CUMULATIVE_THRESHOLD = 0.4
@@ -48,6 +48,19 @@ def box_iou(
     if protocol == "paper":
         return inter / (union + dtype(1e-8))
     return np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
+
+
+def overlap_scores(
+    predictions: Sequence[Mapping], references: Sequence[Mapping], protocol: Protocol
+) -> dict[str, Score]:
+    """`acc@0.25` and `acc@0.5` of dicts with one `box` each; an empty predicted box is a miss."""
+    overlaps = np.array(
+        [
+            box_iou([found["box"]], [meant["box"]], protocol=protocol)[0, 0] if len(found["box"]) else 0.0
+            for found, meant in zip(predictions, references, strict=True)
+        ]
+    )
+    return {f"acc@{limit}": mean_score(overlaps >= limit) for limit in (0.25, 0.5)}
 
 
 def matched_f1(

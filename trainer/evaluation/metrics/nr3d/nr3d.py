@@ -3,8 +3,8 @@
 import numpy as np
 
 from trainer.evaluation.benchmark_metric import BOX, TEXT, BenchmarkMetric
-from trainer.evaluation.boxes import box_iou
-from trainer.evaluation.scores import Score, mean_score
+from trainer.evaluation.boxes import overlap_scores
+from trainer.evaluation.scores import Score
 
 
 class Nr3D(BenchmarkMetric):
@@ -19,13 +19,7 @@ class Nr3D(BenchmarkMetric):
     citation = "Achlioptas et al., ReferIt3D: Neural listeners for fine-grained 3D object identification, ECCV 2020."
 
     def _scores(self, predictions, references, protocol) -> dict[str, Score]:
-        overlaps = np.array(
-            [
-                box_iou([found["box"]], [meant["box"]], protocol=protocol)[0, 0] if len(found["box"]) else 0.0
-                for found, meant in zip(predictions, references, strict=True)
-            ]
-        )
-        scores = {f"acc@{limit}": mean_score(overlaps >= limit) for limit in (0.25, 0.5)}
+        scores = overlap_scores(predictions, references, protocol)
         types = [reference["question_type"].lower() for reference in references]
         kinds = {"easy": ("easy",), "hard": ("hard",), "view-dep": ("view-dep",)}
         kinds["view-indep"] = ("view-indep", "vide-indep")
