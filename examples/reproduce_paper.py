@@ -25,11 +25,7 @@ logger = logging.getLogger("reproduce_paper")
 
 SOURCE_FILE = "converted_from.txt"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
-# Settings of a run that are passed on, by their flags in `python -m trainer.evaluation`.
-FLAGS = {
-    "model": "--model", "task": "--task", "data": "--data", "protocol": "--protocol", "output": "--output",
-    "dtype": "--dtype", "attention": "--attention", "batch_size": "--batch-size",
-}  # fmt: skip
+GIGABYTE = 1024**3
 
 
 def check_data(data: Path, tasks: Sequence[str]) -> None:
@@ -82,11 +78,13 @@ def convert(source: Path, target: Path, vision_tower: Path | None) -> None:
 
 
 def build_command(settings: EvaluationSettings, launcher: str) -> list[str]:
-    """The runner's command line for these settings, behind a launcher of several processes."""
-    given = {flag: getattr(settings, name) for name, flag in FLAGS.items()}
-    words = [word for flag, value in given.items() if value is not None for word in (flag, str(value))]
-    scenes = ["--scenes", *settings.scenes] if settings.scenes else []
-    return [*shlex.split(launcher), "-m", "trainer.evaluation", *words, "--no-meteor", *scenes]
+    """The runner's command line for these settings, which is one flag for each, behind a launcher of processes."""
+    given = {name: value for name, value in vars(settings).items() if value is not None}
+    given["max_memory"] /= GIGABYTE
+    words = [] if given.pop("meteor", True) else ["--no-meteor"]
+    for name, value in given.items():
+        words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
+    return [*shlex.split(launcher), "-m", "trainer.evaluation", *words]
 
 
 def reproduce(
@@ -101,7 +99,7 @@ def reproduce(
         output: A folder each checkpoint, named after it, with the model and a folder each benchmark.
         tasks: Keys of `PUBLISHED`.
         vision_tower: See `convert_checkpoint`.
-        launcher: Command that starts several processes, such as "accelerate launch --multi_gpu --num_processes 8".
+        launcher: Command that starts several processes, such as "accelerate launch --num_processes 8".
         **settings: Changes to `EvaluationSettings`.
 
     Raises:
@@ -140,18 +138,14 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path, help="folder of the benchmarks in the public layout")
     parser.add_argument("--output", default="outputs/reproduction", type=Path)
     parser.add_argument("--tasks", nargs="+", choices=tuple(PUBLISHED), default=tuple(PUBLISHED))
-    parser.add_argument(
-        "--scenes", nargs="+", help="only these scenes; scores of a part compare with nothing published"
-    )
     parser.add_argument("--vision-tower", type=Path, help="SigLIP folder, where a checkpoint holds no vision tower")
-    parser.add_argument(
-        "--launcher", help='for several GPUs, such as "accelerate launch --multi_gpu --num_processes 8"'
-    )
+    parser.add_argument("--launcher", help='for several GPUs, such as "accelerate launch --num_processes 8"')
     parser.add_argument("--dtype", default="float16", help="default: float16, as the original evaluates")
     parser.add_argument("--attention", help="attention implementation, such as sdpa or flash_attention_2")
     parser.add_argument("--batch-size", type=int, default=64, help="questions of a scene at a time, at most")
+    parser.add_argument("--max-memory", type=float, default=4.0, help="gigabytes beside the weights")
     given = vars(parser.parse_args())
-    given["scenes"] = tuple(given["scenes"]) if given["scenes"] else None
+    given["max_memory"] = int(given["max_memory"] * GIGABYTE)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for name in (logger.name, "trainer.evaluation"):
         logging.getLogger(name).setLevel(logging.INFO)

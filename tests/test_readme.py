@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -122,7 +123,7 @@ def flags_of_training() -> set[str]:
 
 @pytest.mark.parametrize("command", shell_commands())
 def test_command_exists(command):
-    words = command.split()
+    words = shlex.split(command)
     if words[:2] == ["accelerate", "launch"]:
         words = ["python", *words[words.index("-m") :]]
     flags = [word for word in words if word.startswith("--")]
