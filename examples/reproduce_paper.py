@@ -72,9 +72,8 @@ def find_model(source: Path, folder: Path) -> Path:
 def convert(source: Path, target: Path, vision_tower: Path | None) -> None:
     """Convert a checkpoint unless that was done before, and remember where it came from."""
     if not (target / "config.json").is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (target.parent / SOURCE_FILE).write_text(str(source.resolve()), encoding="utf-8")
         logger.info("%s", convert_checkpoint(source, target, vision_tower=vision_tower))
+        (target.parent / SOURCE_FILE).write_text(str(source.resolve()), encoding="utf-8")
 
 
 def build_command(settings: EvaluationSettings, launcher: str) -> list[str]:

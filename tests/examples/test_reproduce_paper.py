@@ -6,11 +6,20 @@ import shutil
 import sys
 
 import pytest
-from original_checkpoints import GROUND, VOCAB, build_model, original_weights, write_source, write_tokenizer
+from original_checkpoints import (
+    GROUND,
+    TOWER,
+    build_model,
+    original_weights,
+    without,
+    write_source,
+    write_tokenizer,
+)
 
 from processing.benchmarks.export_rooms import export_rooms
 from trainer.evaluation import score_answers
 from trainer.evaluation.__main__ import parse_arguments
+from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS
 
 TASKS = ["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"]
@@ -35,7 +44,6 @@ def data(tmp_path_factory):
 def _checkpoint(tmp_path_factory):
     source = write_source(tmp_path_factory.mktemp("original") / "tiny-3d-ide", original_weights(build_model()))
     write_tokenizer(source, words=GROUND, extra=["<ground>"])
-    assert GROUND < VOCAB
     return source
 
 
@@ -82,6 +90,20 @@ def cells(markdown: str) -> list[list[str]]:
 
 def test_the_whole_way_from_an_original_checkpoint_to_the_table(run, script, checkpoint, data, tmp_path, monkeypatch):
     output = tmp_path / "out"
+    # Stopped in the second benchmark, the table holds the first; the same command goes on from there.
+    append, calls = AnswerLog.append, []
+
+    def stops(log, rows):
+        calls.append(log)
+        if len(calls) == 4:  # the second scene
+            raise KeyboardInterrupt
+        append(log, rows)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(AnswerLog, "append", stops)
+        run(checkpoint, "--data", data, "--output", output)
+    assert {row[1] for row in cells((output / "reproduction.md").read_text())} == {"scanrefer"}
+    monkeypatch.setattr(script, "convert_checkpoint", None)
     printed = run(checkpoint, "--data", data, "--output", output)
     assert printed == (output / "reproduction.md").read_text()
     record = json.loads((output / "reproduction.json").read_text())
@@ -94,8 +116,7 @@ def test_the_whole_way_from_an_original_checkpoint_to_the_table(run, script, che
         assert results["scores"]["paper"][score["score"]] == score["ours"]
         assert results["scores"]["paper"]["bands"][score["score"]] == [score["low"], score["high"]]
         assert row[0] == "tiny-3d-ide" and row[7].endswith("other data")
-    # The same command goes on: nothing is converted or asked again, and the original may be gone.
-    monkeypatch.setattr(script, "convert_checkpoint", None)
+    # Once more: nothing is converted or asked again, and the original may be gone.
     shutil.rmtree(checkpoint)
     with monkeypatch.context() as patch:
         patch.setattr("trainer.evaluation.runner.SceneSession", None)
@@ -150,6 +171,10 @@ def test_checkpoints_that_cannot_be_used_are_named(run, script, checkpoint, data
     arguments = ("--data", data, "--output", tmp_path / "out", "--tasks", "sqa3d")
     absent = tmp_path / "absent"
     assert f"no checkpoint in {absent}" in fails(run, absent, *arguments)
+    weights = without(original_weights(build_model()), TOWER)
+    write_tokenizer(write_source(tmp_path / "towerless", weights), words=GROUND, extra=["<ground>"])
+    assert "--vision-tower" in fails(run, tmp_path / "towerless", *arguments)
+    assert not (tmp_path / "out").exists()
     twin = shutil.copytree(checkpoint, tmp_path / "other" / checkpoint.name)
     assert "must differ" in fails(run, checkpoint, twin, *arguments)
     script.convert(checkpoint, tmp_path / "out" / checkpoint.name / "model", None)
