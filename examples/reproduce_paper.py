@@ -78,11 +78,14 @@ def convert(source: Path, target: Path, vision_tower: Path | None) -> None:
 
 def build_command(settings: EvaluationSettings, launcher: str) -> list[str]:
     """The runner's command line for these settings, which is one flag for each, behind a launcher of processes."""
-    given = {name: value for name, value in vars(settings).items() if value is not None}
-    given["max_memory"] /= GIGABYTE
-    words = [] if given.pop("meteor", True) else ["--no-meteor"]
+    given = {**vars(settings), "max_memory": settings.max_memory / GIGABYTE}
+    words = ["--no-meteor"] if given.pop("meteor") is False else []
     for name, value in given.items():
-        words += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else [value])]
+        if value is None or value is False:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words += map(str, value if isinstance(value, tuple) else [value])
     return [*shlex.split(launcher), "-m", "trainer.evaluation", *words]
 
 

@@ -137,10 +137,12 @@ def test_a_launcher_gives_the_table_of_one_process(run, checkpoint, data, tmp_pa
     assert sum(log.stat().st_size > 0 for log in logs) == 2
 
 
-@pytest.mark.parametrize("changes", [{}, {"scenes": ("a", "b"), "attention": "sdpa", "max_memory": 3 * 2**29}])
+@pytest.mark.parametrize("changes", [{}, {"scenes": ("a", "b"), "skip_invalid_poses": True, "max_memory": 3 * 2**29}])
 def test_the_launcher_gets_the_settings_of_the_run(script, changes):
     fields = {"model": "a model", "task": "scan2cap", "data": "data", "protocol": "paper", "output": "out"}
-    settings = script.EvaluationSettings(**fields, split="val", meteor=False, dtype="float16", batch_size=7, **changes)
+    settings = script.EvaluationSettings(
+        **fields, split="val", meteor=False, attention="sdpa", batch_size=7, **changes
+    )
     command = script.build_command(settings, 'accelerate launch --config "my config.yaml"')
     assert command[:6] == ["accelerate", "launch", "--config", "my config.yaml", "-m", "trainer.evaluation"]
     assert parse_arguments(command[6:]) == settings
