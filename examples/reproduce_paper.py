@@ -28,16 +28,22 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 GIGABYTE = 1024**3
 
 
-def check_data(data: Path, tasks: Sequence[str]) -> None:
+def check_data(data: Path, tasks: Sequence[str], skip_invalid_poses: bool) -> None:
     """Let the data doctor look at the splits that the paper reports, each scene once.
+
+    Args:
+        data: Folder in the public layout.
+        tasks: Keys of `TASKS`.
+        skip_invalid_poses: Poses that are not finite stop nothing, since the runner leaves their frames out.
 
     Raises:
         ValueError: A task cannot be run; the doctor's report says why, and how to mend it.
     """
+    excused = {"pose-not-finite"} if skip_invalid_poses else set()
     for split in dict.fromkeys(TASKS[task].eval_split for task in tasks):
         chosen = [task for task in tasks if TASKS[task].eval_split == split]
         diagnosis = examine(data, tasks=chosen, splits=[split])
-        broken = [task for task in chosen if not diagnosis.can_run(task)]
+        broken = [state.task for state in diagnosis.splits if not state.is_there or set(state.stopped_by) - excused]
         if broken:
             raise ValueError(
                 f"{data} cannot be used for {', '.join(broken)}. Mend it, or choose other --tasks. "
@@ -114,7 +120,7 @@ def reproduce(
     if len(set(names)) < len(names):
         raise ValueError(f"Checkpoints must differ in the names of their folders, got {names}.")
     targets = [find_model(source, output / name) for source, name in zip(checkpoints, names, strict=True)]
-    check_data(data, tasks)
+    check_data(data, tasks, settings.get("skip_invalid_poses", False))
     comparisons: list[Comparison] = []
     for source, name, target in zip(checkpoints, names, targets, strict=True):
         convert(source, target, vision_tower)
@@ -145,6 +151,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float16", help="default: float16, as the original evaluates")
     parser.add_argument("--attention", help="attention implementation, such as sdpa or flash_attention_2")
     parser.add_argument("--batch-size", type=int, default=64, help="questions of a scene at a time, at most")
+    parser.add_argument("--skip-invalid-poses", action="store_true", help="leave out frames without a finite pose")
     parser.add_argument("--max-memory", type=float, default=4.0, help="gigabytes beside the weights")
     given = vars(parser.parse_args())
     given["max_memory"] = int(given["max_memory"] * GIGABYTE)

@@ -169,6 +169,18 @@ def test_broken_data_are_diagnosed_before_anything_is_converted(run, checkpoint,
     assert not (tmp_path / "out").exists()
 
 
+def test_frames_without_a_pose_can_be_left_out(run, script, checkpoint, data, tmp_path):
+    broken = shutil.copytree(data, tmp_path / "rooms")
+    pose = min((broken / "scannet" / "posed_images" / "room0002_00").glob("0*.txt"))
+    pose.write_text("\n".join(["-inf -inf -inf -inf"] * 4))
+    message = fails(run, checkpoint, "--data", broken, "--output", tmp_path / "out")
+    assert "cannot be used for scanrefer, multi3drefer, scan2cap." in message and "pose-not-finite" in message
+    script.check_data(broken, TASKS, skip_invalid_poses=True)
+    pose.with_suffix(".png").unlink()
+    with pytest.raises(ValueError, match="depth-missing"):
+        script.check_data(broken, TASKS, skip_invalid_poses=True)
+
+
 def test_checkpoints_that_cannot_be_used_are_named(run, script, checkpoint, data, tmp_path, monkeypatch):
     arguments = ("--data", data, "--output", tmp_path / "out", "--tasks", "sqa3d")
     absent = tmp_path / "absent"
