@@ -21,6 +21,14 @@ PUBLIC_NAMES = {
     "processing.benchmarks": ["build_chat", "build_prompt", "load_scene", "load_task"],
     "processing.rooms": ["load_rooms"],
     "trainer": ["IDE3DDataCollator", "IDE3DTrainer", "IDE3DTrainingArguments", "export_inference_model"],
+    "trainer.evaluation": [
+        "EvaluationSettings",
+        "SceneAnswer",
+        "SceneSession",
+        "load_metric",
+        "run_evaluation",
+        "score_answers",
+    ],
     "trainer.geometry": [
         "FramePairs",
         "covisibility_mask",

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "examples" / "README.md"]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
-ASK, POINT, TRAIN, OWN_DATA, CONVERTED = PYTHON
+ASK, POINT, TRAIN, OWN_DATA, SESSION, CONVERTED = PYTHON
 EXPORT, VIDEO, SCENE = "outputs/demo/export", "room.mp4", "scans/scene0000_00"
 # Where the names of the paper table are looked for.
 MODULES = """
@@ -69,9 +70,11 @@ def test_twelve_lines_and_pointing_run_on_an_export(tmp_path):
     video = write_video(tmp_path / "own.mp4")
     ask = replaced(ASK, {EXPORT: str(export), VIDEO: str(video)})
     assert len(ASK.strip().splitlines()) <= 12
-    printed = run(ask + "print('asked')\n" + POINT, tmp_path)
+    session = replaced(SESSION, {VIDEO: str(video)}) + "print(len(answers), len(captions), *scores.shape)\n"
+    printed = run(ask + "print('asked')\n" + POINT + session, tmp_path)
     assert "asked" in printed
-    assert re.fullmatch(r"region [01]|no such object", printed[-1])
+    assert re.fullmatch(r"region [01]|no such object", printed[-2])
+    assert printed[-1] == "2 2 2 3"
 
 
 def test_training_and_own_data_run(tmp_path):
@@ -90,7 +93,7 @@ def test_training_and_own_data_run(tmp_path):
     assert all(f"`{key}`" in README for key in keys), "the table of batch keys lacks one"
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["ask", "point", "train", "own data", "converted"])
+@pytest.mark.parametrize("code", PYTHON, ids=["ask", "point", "train", "own data", "session", "converted"])
 def test_imports_of_every_block_exist(code):
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.ImportFrom):
@@ -120,7 +123,9 @@ def flags_of_training() -> set[str]:
 
 @pytest.mark.parametrize("command", shell_commands())
 def test_command_exists(command):
-    words = command.split()
+    words = shlex.split(command)
+    if words[:2] == ["accelerate", "launch"]:
+        words = ["python", *words[words.index("-m") :]]
     flags = [word for word in words if word.startswith("--")]
     if words[0] == "make":
         makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")

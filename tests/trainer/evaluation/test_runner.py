@@ -1,0 +1,280 @@
+"""Runs over rooms in the layout of the benchmarks: results, resuming, refusal, several processes, reports."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from scene_models import build_scene_model, build_scene_processor
+from yaml import safe_load
+
+from modeling_ide3d import IDE3DForConditionalGeneration
+from processing.benchmarks.export_rooms import export_rooms
+from trainer.evaluation import EvaluationSettings, run_evaluation
+from trainer.evaluation.__main__ import parse_arguments
+from trainer.evaluation.answer_log import AnswerLog
+from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS
+from trainer.evaluation.runner import split_scenes
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+NEW_TOKENS = 4
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two rooms a split, with all kinds of files."""
+    return export_rooms(tmp_path_factory.mktemp("data") / "rooms", num_scenes=2, image_size=70, num_frames=3)
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    processor = build_scene_processor()
+    build_scene_model(processor).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def settings(data, model_folder, tmp_path):
+    """`settings(task, **changes)` of a short run."""
+
+    def build(task="scanqa", **changes):
+        fields = {"model": str(model_folder), "data": str(data), "output": str(tmp_path / task), "meteor": False}
+        fields |= {"max_new_tokens": NEW_TOKENS, "batch_size": 4, **changes}
+        return EvaluationSettings(task=task, **fields)
+
+    return build
+
+
+def read(folder, name="results.json"):
+    return json.loads((Path(folder) / name).read_text())
+
+
+@pytest.mark.parametrize("task", EVALUATED_TASKS)
+def test_every_task_runs_and_says_how(settings, task):
+    chosen = settings(task)
+    results = run_evaluation(chosen)
+    folder = Path(chosen.output)
+    assert results == read(folder)
+    answers = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    assert len(answers) == len({answer["id"] for answer in answers}) == results["num_samples"] > 4
+    assert results["num_scenes"] == 2 and results["protocol"] == "clean"
+    for key in ("model_revision", "prompt_digest", "frame_list_digest", "versions"):
+        assert results[key]
+    assert (results["proposals"] == "pred") == (EVALUATED_TASKS[task].task.kind == "ground")
+    for protocol in ("clean", "paper"):
+        main = EVALUATED_TASKS[task].main_score[protocol]
+        scores = results["scores"][protocol]
+        low, high = scores["bands"][main]
+        assert low <= scores[main] <= high
+    index = safe_load((folder / "model_index.yml").read_text())["model-index"][0]["results"][0]
+    main = results["main_score"]
+    value = next(metric["value"] for metric in index["metrics"] if metric["type"] == main)
+    assert value == pytest.approx(results["scores"]["clean"][main], abs=0.01)
+    for page in ("report.md", "report.html"):
+        text = (folder / page).read_text()
+        assert main in text and results["model_revision"] in text
+        pictures = re.findall(r"pictures/\d+\.jpg", text)
+        assert pictures
+        for picture in pictures:
+            with Image.open(folder / picture) as image:
+                assert image.width == 3 * 320
+
+
+def test_answers_of_strangers_are_escaped_in_the_page(settings, monkeypatch):
+    monkeypatch.setattr("trainer.evaluation.scene_session.SceneSession.ask", lambda self, q, *a, **k: ["<b>"] * len(q))
+    chosen = settings("scanqa")
+    run_evaluation(chosen)
+    page = (Path(chosen.output) / "report.html").read_text()
+    assert "&lt;b&gt;" in page and "<b>" not in page
+
+
+@pytest.mark.parametrize("task", ["scanqa", "scanrefer"])
+def test_a_run_stopped_at_any_batch_goes_on_to_the_same_result(settings, tmp_path, monkeypatch, task):
+    whole = settings(task)
+    run_evaluation(whole)
+    append = AnswerLog.append
+    stopped = dataclasses.replace(whole, output=str(tmp_path / "stopped"))
+    finished = stops = 0
+    for _ in range(20):
+        calls = []
+
+        def dies(log, rows, calls=calls):
+            rows = list(rows)
+            calls.append(rows)
+            if len(calls) == 2:  # after one batch, and in the middle of the next one's second line
+                with log.file.open("a") as stream:
+                    stream.write("".join(json.dumps(row) + "\n" for row in rows[:1]) + '{"id": "')
+                raise KeyboardInterrupt
+            append(log, rows)
+
+        monkeypatch.setattr(AnswerLog, "append", dies)
+        try:
+            run_evaluation(stopped)
+            finished += 1
+            break
+        except KeyboardInterrupt:
+            stops += 1
+    assert finished and stops > 1
+    for name in ("results.json", "answers.jsonl"):
+        assert (Path(stopped.output) / name).read_bytes() == (Path(whole.output) / name).read_bytes()
+    lines = (Path(stopped.output) / "answers.00000.jsonl").read_text().splitlines()
+    assert len(lines) == read(whole.output)["num_samples"]
+
+
+def test_a_finished_run_asks_nothing_again(settings, monkeypatch):
+    run_evaluation(settings())
+    monkeypatch.setattr("trainer.evaluation.runner.SceneSession", None)
+    assert run_evaluation(settings()) == read(settings().output)
+
+
+def test_what_changed_since_the_last_run_is_refused(settings, model_folder, tmp_path):
+    run_evaluation(settings())
+    other = tmp_path / "tiny"
+    shutil.copytree(model_folder, other)
+    build_scene_model(build_scene_processor(), seed=1).save_pretrained(other)
+    changes = {
+        "model_revision": {"model": str(other)},
+        "prompt_digest": {"protocol": "paper"},
+        "frame_list_digest": {"num_frames": 2},
+        "max_new_tokens": {"max_new_tokens": 5},
+    }
+    for key, change in changes.items():
+        with pytest.raises(ValueError, match=rf"answers of another run(.|\n)*  {key}: "):
+            run_evaluation(settings(**change))
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
+def test_an_adapter_is_a_model_and_depends_on_its_base(settings, model_folder, tmp_path):
+    peft = pytest.importorskip("peft")
+    base, folder = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(model_folder, base)
+    model = IDE3DForConditionalGeneration.from_pretrained(base)
+    targets = r"model\.language_model\..*\.(q_proj|down_proj)"
+    config = peft.LoraConfig(r=4, target_modules=targets, init_lora_weights=False)
+    peft.get_peft_model(model, config).save_pretrained(folder)
+    build_scene_processor().save_pretrained(folder)
+    plain = run_evaluation(settings())
+    adapted = run_evaluation(settings(model=str(folder), output=str(tmp_path / "adapted")))
+    assert adapted["model_revision"].endswith(plain["model_revision"])
+    said, plain_said = (
+        (Path(path) / "answers.jsonl").read_text() for path in (tmp_path / "adapted", settings().output)
+    )
+    assert said != plain_said
+    build_scene_model(build_scene_processor(), seed=1).save_pretrained(base)
+    with pytest.raises(ValueError, match="model_revision"):
+        run_evaluation(settings(model=str(folder), output=str(tmp_path / "adapted")))
+
+
+def test_a_prompt_with_other_words_is_refused(settings, monkeypatch):
+    run_evaluation(settings("vsibench"))
+    monkeypatch.setattr("processing.benchmarks.prompts._VSI_START", "This is a video.\n")
+    with pytest.raises(ValueError, match="prompt_digest"):
+        run_evaluation(settings("vsibench"))
+
+
+def test_missing_data_and_wrong_settings_are_named(settings, tmp_path):
+    with pytest.raises(FileNotFoundError, match="scanqa_val_llava_style"):
+        run_evaluation(settings(data=str(tmp_path)))
+    with pytest.raises(ValueError, match="task must be one of"):
+        settings("nr3d")
+    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+        settings(batch_size=0)
+    with pytest.raises(ValueError, match="The scene takes .* MB"):
+        run_evaluation(settings(max_memory=1000))
+
+
+def test_regions_may_come_from_poses_alone(settings, tmp_path):
+    by_depth = run_evaluation(settings("scanrefer"))
+    by_poses = run_evaluation(settings("scanrefer", regions="poses", output=str(tmp_path / "poses")))
+    assert (by_depth["region_source"], by_poses["region_source"]) == ("depth", "poses")
+    scores = [json.loads(line)["scores"] for line in (tmp_path / "poses" / "answers.jsonl").read_text().splitlines()]
+    assert all(-1 <= value <= 1 for row in scores for value in row)
+
+
+def test_frames_without_a_pose_stop_the_run_or_are_left_out(settings, data, tmp_path):
+    holed = tmp_path / "holed"
+    shutil.copytree(data, holed)
+    scene = json.loads((holed / "processed" / "scanrefer_vg_val_llava_style.json").read_text())[0]["video"]
+    pose = sorted((holed / scene.replace("/", "/posed_images/")).glob("0*.txt"))[1]
+    pose.write_text(pose.read_text().replace(pose.read_text().split()[0], "-inf", 1))
+    with pytest.raises(ValueError, match="finite|valid pose"):
+        run_evaluation(settings("scanrefer", data=str(holed)))
+    left = run_evaluation(settings("scanrefer", data=str(holed), skip_invalid_poses=True, output=str(tmp_path / "s")))
+    assert left["skip_invalid_poses"] is True and left["num_samples"] > 4
+
+
+def test_questions_open_frames_alone(settings, data, tmp_path):
+    """Of ScanQA's scenes nothing is read but pictures: depth and poses may be missing or broken."""
+    bare = tmp_path / "bare"
+    shutil.copytree(data, bare)
+    for file in [*bare.rglob("*.png"), *bare.rglob("*.txt"), *bare.rglob("*.pkl")]:
+        file.write_bytes(b"broken")
+    broken = run_evaluation(settings(data=str(bare), output=str(tmp_path / "broken")))
+    assert broken["scores"] == run_evaluation(settings())["scores"]
+
+
+def test_scenes_are_split_by_load():
+    loads = {"a": 10, "b": 1, "c": 1, "d": 8, "e": 1}
+    shares = split_scenes(loads, 2)
+    assert sorted(scene for share in shares for scene in share) == sorted(loads)
+    assert max(sum(loads[scene] for scene in share) for share in shares) == 11
+    assert split_scenes(loads, 1)[0][0] == "a"
+    assert [len(share) for share in split_scenes({"a": 1}, 3)] == [1, 0, 0]
+
+
+def test_the_command_line_names_its_folder():
+    given = parse_arguments(["--model", "m", "--task", "sqa3d", "--data", "d", "--max-memory", "2"])
+    assert given.output == "outputs/evaluation/sqa3d-test-clean"
+    assert given.max_memory == 2 * 1024**3 and given.meteor is None
+
+
+def start(chosen, *launcher):
+    """The command in processes of its own."""
+    command = [sys.executable, *launcher, "-m", "trainer.evaluation", "--no-meteor"]
+    for key in ("model", "task", "data", "output", "batch_size", "max_new_tokens"):
+        command += [f"--{key.replace('_', '-')}", str(getattr(chosen, key))]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_file_of_one(settings, tmp_path):
+    one = settings("scanrefer")
+    run_evaluation(one)
+    two = dataclasses.replace(one, output=str(tmp_path / "two"))
+    process = start(two, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    written = [path for path in Path(two.output).glob("answers.0*.jsonl") if path.stat().st_size]
+    assert len(written) == 2
+    for name in ("results.json", "answers.jsonl", "report.md"):
+        assert (Path(two.output) / name).read_bytes() == (Path(one.output) / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_killed_process_goes_on(settings, tmp_path):
+    whole = settings("scanqa")
+    run_evaluation(whole)
+    killed = dataclasses.replace(whole, output=str(tmp_path / "killed"), batch_size=1)
+    log = Path(killed.output) / "answers.00000.jsonl"
+    process = start(killed)
+    while process.poll() is None and not (log.exists() and log.stat().st_size):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    answered = log.read_text().count("\n")
+    assert 0 < answered < read(whole.output)["num_samples"]
+    process = start(killed)
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
+    assert (Path(killed.output) / "answers.jsonl").read_text() == (Path(whole.output) / "answers.jsonl").read_text()

@@ -1,0 +1,88 @@
+"""Answers on disk, one line each, so that a run that was killed goes on where it stopped."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["AnswerLog"]
+
+
+class AnswerLog:
+    """Append-only JSONL of answers, keyed by sample id, beside a file that says what made them.
+
+    Each process writes a file of its own; all are read, so a run may go on with another number of processes.
+
+    Args:
+        folder: Of the run; made if it does not exist.
+        identity: What must be the same for answers to belong together: model, prompts, frames, protocol and so on.
+        rank: Of this process.
+
+    Raises:
+        ValueError: The folder holds answers of another run: what differs is named. Or a line of it is broken in the
+            middle of a file.
+    """
+
+    def __init__(self, folder: str | Path, identity: Mapping[str, Any], rank: int = 0):
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.file = self.folder / f"answers.{rank:05d}.jsonl"
+        self._check_identity(dict(identity))
+        self._drop_torn_line()
+
+    def _check_identity(self, identity: dict[str, Any]) -> None:
+        file = self.folder / "run.json"
+        wanted = json.loads(json.dumps(identity))
+        if not file.exists():
+            if any(self.folder.glob("answers.*.jsonl")):
+                raise ValueError(f"{self.folder} holds answers, but no run.json that says whose: use another folder.")
+            # Written whole or not at all; several processes write the same.
+            draft = file.with_suffix(f".{os.getpid()}.tmp")
+            draft.write_text(json.dumps(wanted, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            draft.replace(file)
+            return
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
+        if changed:
+            lines = [f"  {key}: {stored.get(key)!r}, now {wanted.get(key)!r}" for key in changed]
+            raise ValueError(
+                f"{self.folder} holds answers of another run. Changed:\n"
+                + "\n".join(lines)
+                + "\nGo on with what it was, or choose another output folder."
+            )
+
+    def _drop_torn_line(self) -> None:
+        """Cut off a last line that a killed process did not finish; its sample is asked again."""
+        if not self.file.exists():
+            return
+        with self.file.open("rb+") as stream:
+            content = stream.read()
+            stream.truncate(content.rfind(b"\n") + 1)
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        """Answers of all processes by sample id.
+
+        Raises:
+            ValueError: A line is no JSON, or an id comes twice.
+        """
+        answers: dict[str, dict[str, Any]] = {}
+        for file in sorted(self.folder.glob("answers.*.jsonl")):
+            *lines, torn = file.read_text(encoding="utf-8").split("\n")
+            del torn  # empty, or a line that another process is writing
+            for number, line in enumerate(lines, start=1):
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise ValueError(f"{file}, line {number} is no JSON: delete the line, and run again.") from error
+                if row["id"] in answers:
+                    raise ValueError(f"{file}, line {number}: the answer to {row['id']!r} comes twice; delete one.")
+                answers[row["id"]] = row
+        return answers
+
+    def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write answers, each with its `id`, and hand them to the disk."""
+        with self.file.open("a", encoding="utf-8") as stream:
+            stream.write("".join(json.dumps(row) + "\n" for row in rows))
+            stream.flush()
+            os.fsync(stream.fileno())

@@ -1,0 +1,59 @@
+"""What the metrics of all benchmarks share: typed inputs, two protocols, and bands."""
+
+import abc
+from typing import Any
+
+import datasets
+import evaluate
+
+from trainer.evaluation.scores import RESAMPLES, Protocol, Score, check_protocol, summarise
+
+__all__ = ["BOX", "NUMBER", "TEXT", "BenchmarkMetric"]
+
+TEXT, NUMBER = datasets.Value("string"), datasets.Value("float64")
+BOX = datasets.Sequence(NUMBER)
+
+
+class BenchmarkMetric(evaluate.Metric, abc.ABC):
+    """An `evaluate` module that scores one benchmark.
+
+    `compute(predictions=..., references=..., protocol="clean")` takes one dict per sample in each list, with the
+    fields of `prediction_fields` and `reference_fields`; every reference has a `scene_id`. All scores are in percent.
+    The result holds them by name, `bands` with their 95 % bootstrap bands over scenes, and `counts`.
+    `protocol="paper"` repeats the original, bug for bug. `resamples` (0 for no bands) and `seed` are of the bootstrap.
+    """
+
+    prediction_fields: dict[str, Any]
+    reference_fields: dict[str, Any]
+    citation: str
+
+    def _info(self) -> evaluate.MetricInfo:
+        references = {"scene_id": TEXT, **self.reference_fields}
+        return evaluate.MetricInfo(
+            description=type(self).__doc__,
+            citation=self.citation,
+            inputs_description=BenchmarkMetric.__doc__,
+            features=datasets.Features({"predictions": dict(self.prediction_fields), "references": references}),
+        )
+
+    def _compute(
+        self,
+        predictions: list[dict],
+        references: list[dict],
+        protocol: Protocol = "clean",
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+        **options: Any,
+    ) -> dict[str, Any]:
+        check_protocol(protocol)
+        if not references:
+            raise ValueError("There is nothing to score: predictions and references are empty.")
+        scores = self._scores(predictions, references, protocol, **options)
+        scenes = [reference["scene_id"] for reference in references]
+        return summarise(scores, scenes, resamples=resamples, seed=seed)
+
+    @abc.abstractmethod
+    def _scores(
+        self, predictions: list[dict], references: list[dict], protocol: Protocol, **options: Any
+    ) -> dict[str, Score]:
+        """Scores by name."""

@@ -1,0 +1,208 @@
+"""What a model does in each benchmark, and how its answers become the inputs of the metric."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from processing import PosedVideo
+from processing.benchmarks import TASKS, Task, build_chat
+from processing.posed_video import rescaled_intrinsics
+from processing.regions import TokenGrid, regions_from_boxes_3d, regions_from_boxes_and_poses
+from trainer.evaluation.answers import normalise_answer, score_spatial_answer
+from trainer.evaluation.boxes import box_iou, choose_object, choose_objects, matched_f1
+from trainer.evaluation.scene_session import SceneSession
+from trainer.evaluation.scores import Protocol
+from trainer.geometry import unproject_depth
+
+__all__ = ["EVALUATED_TASKS", "REGION_SOURCES", "EvaluatedTask", "RegionSource", "SceneRegions"]
+
+RegionSource = Literal["depth", "poses"]
+REGION_SOURCES = {
+    "depth": ("frames", "poses", "depth"),
+    "poses": ("frames", "poses"),
+}
+
+
+class SceneRegions:
+    """Region masks of boxes in a scene; the world point of every pixel is computed once.
+
+    Args:
+        scene: With poses in the frame of the boxes; for "depth" also with depth.
+        grid: Token grid of the model.
+        source: "depth": tokens whose measured points lie in the box, as the original does; "poses": the box's outline
+            in each frame, whatever stands before it.
+        protocol: "paper" counts pixels without depth as points at the camera, as the original does.
+    """
+
+    def __init__(self, scene: PosedVideo, grid: TokenGrid, source: RegionSource, protocol: Protocol):
+        self.scene, self.grid, self.source, self.protocol = scene, grid, source, protocol
+        self._last: tuple[np.ndarray, torch.Tensor] | None = None
+
+    def masks(self, boxes: Sequence[Sequence[float]]) -> torch.Tensor:
+        """Masks (N, V, rows, cols) of boxes (N, 6), metres. The last are kept: questions share their candidates."""
+        boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 6)
+        if self._last is None or not np.array_equal(self._last[0], boxes):
+            self._last = (boxes, self._compute(torch.from_numpy(boxes)))
+        return self._last[1]
+
+    def _compute(self, boxes: torch.Tensor) -> torch.Tensor:
+        if self.source == "depth":
+            return regions_from_boxes_3d(boxes, self._world_points, self.grid)
+        poses = torch.from_numpy(self.scene.camera_to_world)
+        return regions_from_boxes_and_poses(boxes, self._cameras(self.grid.image_size), poses, self.grid)
+
+    def _cameras(self, size: tuple[int, int]) -> torch.Tensor:
+        """Intrinsics (V, 3, 3) of frames of another size."""
+        own = self.scene.frames.shape[1:3]
+        return torch.from_numpy(np.stack([rescaled_intrinsics(camera, own, size) for camera in self.scene.intrinsics]))
+
+    @cached_property
+    def _world_points(self) -> torch.Tensor:
+        depth, poses = torch.from_numpy(self.scene.depth), torch.from_numpy(self.scene.camera_to_world)
+        cameras = self._cameras(self.scene.depth.shape[1:3])
+        return unproject_depth(depth, cameras.float(), poses.float(), protocol=self.protocol)
+
+
+@dataclass(frozen=True)
+class EvaluatedTask:
+    """How a benchmark is run.
+
+    Args:
+        task: What it needs and where its data are.
+        max_new_tokens: Where an answer ends at the latest; decoding is greedy.
+        main_score: The score that papers report first, by protocol.
+        options: Of the metric.
+    """
+
+    task: Task
+    max_new_tokens: int
+    main_score: Mapping[str, str]
+    options: Mapping[str, Any]
+
+    @property
+    def needs_regions(self) -> bool:
+        """Whether the model is shown where boxes are."""
+        return self.task.kind != "answer"
+
+    @property
+    def has_meteor(self) -> bool:
+        """Whether METEOR belongs to the scores."""
+        return self.task.name in ("scan2cap", "scanqa")
+
+    def parts(self, source: RegionSource) -> tuple[str, ...]:
+        """Parts of a scene that are opened."""
+        return REGION_SOURCES[source] if self.needs_regions else ("frames",)
+
+    def predict(
+        self,
+        session: SceneSession,
+        samples: Sequence[Mapping[str, Any]],
+        scene: SceneRegions,
+        max_new_tokens: int,
+    ) -> list[dict[str, Any]]:
+        """What the model says about samples of one scene: {"scores": [...]} or {"text": ...}."""
+        protocol = scene.protocol
+        if self.task.kind == "ground":
+            return self._ground(session, samples, scene)
+        described = [self.task.kind == "answer" or len(sample["input_box"]) > 0 for sample in samples]
+        asked = [sample for sample, is_asked in zip(samples, described, strict=True) if is_asked]
+        regions = None
+        if self.task.kind == "describe" and asked:
+            boxes = [sample["input_box"] for sample in asked]
+            regions = list(scene.masks(boxes).unsqueeze(1))
+        chats = [build_chat(self.task.name, sample, protocol=protocol, stage="eval") for sample in asked]
+        texts = iter(session.ask(chats, regions, max_new_tokens=max_new_tokens))
+        # Without a box there is nothing to describe, in the original too: the prediction is empty.
+        return [{"text": next(texts).strip() if is_asked else ""} for is_asked in described]
+
+    def _ground(
+        self, session: SceneSession, samples: Sequence[Mapping[str, Any]], scene: SceneRegions
+    ) -> list[dict[str, Any]]:
+        results: dict[int, dict[str, Any]] = {}
+        by_boxes: dict[str, list[int]] = {}
+        for index, sample in enumerate(samples):
+            by_boxes.setdefault(str(sample["candidate_boxes"]), []).append(index)
+        for indices in by_boxes.values():
+            boxes = samples[indices[0]]["candidate_boxes"]
+            chats = [build_chat(self.task.name, samples[i], protocol=scene.protocol, stage="eval") for i in indices]
+            scores = session.ground(chats, scene.masks(boxes)).float().tolist()
+            results.update({i: {"scores": row} for i, row in zip(indices, scores, strict=True)})
+        return [results[index] for index in range(len(samples))]
+
+    def metric_inputs(
+        self, sample: Mapping[str, Any], answer: Mapping[str, Any], protocol: Protocol
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Prediction and reference of a sample, as the metric takes them."""
+        reference: dict[str, Any] = {"scene_id": sample["scene_id"]}
+        name = self.task.name
+        if name in ("scanrefer", "multi3drefer"):
+            reference["question_type"] = sample["question_type"]
+            found = self.found_boxes(sample, answer, protocol)
+            if name == "multi3drefer":
+                return {"boxes": found}, reference | {"boxes": sample["gt_boxes"]}
+            return {"box": found[0] if found else []}, reference | {"box": sample["gt_boxes"][0]}
+        if name == "scan2cap":
+            given, true = sample["input_box"], sample["gt_boxes"]
+            overlap = float(box_iou([given], true)[0, 0]) if len(given) and len(true) else float(len(given) > 0)
+            return {"text": answer["text"], "iou": overlap}, reference | {"texts": sample["answers"]}
+        prediction = {"text": answer["text"]}
+        if name == "scanqa":
+            return prediction, reference | {"id": sample["id"], "texts": sample["answers"]}
+        reference["question_type"] = sample["question_type"]
+        if name == "sqa3d":
+            return prediction, reference | {"texts": sample["answers"]}
+        return prediction, reference | {"text": sample["answers"][0]}
+
+    def quality(self, sample: Mapping[str, Any], answer: Mapping[str, Any]) -> float:
+        """How right an answer is, in [0, 1], to tell examples of a report apart; at least one half is right."""
+        name = self.task.name
+        if self.task.kind == "ground":
+            found = self.found_boxes(sample, answer, "clean")
+            if name == "multi3drefer":
+                return matched_f1(found, sample["gt_boxes"], 0.5)
+            return float(box_iou(found, sample["gt_boxes"])[0, 0]) if found else 0.0
+        if name == "vsibench":
+            return score_spatial_answer(answer["text"], sample["answers"][0], sample["question_type"])
+        said = normalise_answer(answer["text"])
+        accepted = [normalise_answer(text) for text in sample["answers"]]
+        if self.task.kind == "answer":
+            return float(said in accepted)
+        return max((_word_overlap(said, text) for text in accepted), default=0.0)
+
+    def found_boxes(
+        self, sample: Mapping[str, Any], answer: Mapping[str, Any], protocol: Protocol
+    ) -> list[list[float]]:
+        """Boxes that grounding scores choose. "paper" rounds them to float16, as the original's files do."""
+        if self.task.name == "multi3drefer":
+            chosen = choose_objects(answer["scores"], protocol=protocol)
+        else:
+            best = choose_object(answer["scores"])
+            chosen = [] if best is None else [best]
+        boxes = [list(sample["candidate_boxes"][index]) for index in chosen]
+        return np.float16(boxes).astype(float).tolist() if protocol == "paper" and boxes else boxes
+
+
+def _word_overlap(text: str, other: str) -> float:
+    """F1 of the words of two texts."""
+    common = (Counter(text.split()) & Counter(other.split())).total()
+    return 2 * common / max(len(text.split()) + len(other.split()), 1)
+
+
+def _evaluated(name: str, max_new_tokens: int = 0, main: str | tuple[str, str] = "em", **options) -> EvaluatedTask:
+    clean, paper = (main, main) if isinstance(main, str) else main
+    return EvaluatedTask(TASKS[name], max_new_tokens, {"clean": clean, "paper": paper}, options)
+
+
+EVALUATED_TASKS = {
+    "scanrefer": _evaluated("scanrefer", main="acc@0.5"),
+    "multi3drefer": _evaluated("multi3drefer", main="f1@0.5"),
+    "scan2cap": _evaluated("scan2cap", 128, main=("cider@0.5", "cider")),
+    "scanqa": _evaluated("scanqa", 64, variant="leo"),
+    "sqa3d": _evaluated("sqa3d", 32, variant="leo"),
+    "vsibench": _evaluated("vsibench", 32, main="macro"),
+}

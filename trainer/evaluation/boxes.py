@@ -1,0 +1,131 @@
+"""Overlap of axis-aligned boxes, matching, and the choice of objects from grounding scores."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from trainer.evaluation.scores import Protocol, Score, check_protocol, mean_score
+
+__all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "overlap_scores", "select_input_box"]
+
+TEMPERATURE = 0.07  # also of the training
+CUMULATIVE_THRESHOLD = 0.4
+
+
+def box_iou(
+    boxes_a: np.ndarray, boxes_b: np.ndarray, *, protocol: Protocol = "clean", dtype: type = np.float64
+) -> np.ndarray:
+    """Intersection over union of axis-aligned boxes.
+
+    Source: ScanRefer; the original adds 1e-8 to the union and takes a negative size for its absolute value.
+
+    Args:
+        boxes_a: (N, 6), centre and full sizes in metres.
+        boxes_b: (M, 6), the same.
+        protocol: "paper" keeps both of these; "clean" has no such term and refuses negative sizes.
+        dtype: float32 in the original of Multi3DRefer.
+
+    Returns:
+        (N, M), in [0, 1]; 0 for boxes without volume.
+
+    Raises:
+        ValueError: A box has not six finite numbers, or (clean) a negative size.
+    """
+    check_protocol(protocol)
+    corners = []
+    for boxes in (boxes_a, boxes_b):
+        boxes = np.asarray(boxes, dtype=dtype).reshape(-1, 6) if np.size(boxes) == 0 else np.asarray(boxes, dtype)
+        if boxes.ndim != 2 or boxes.shape[1] != 6 or not np.isfinite(boxes).all():
+            raise ValueError(f"Boxes must be finite (N, 6), centre and full sizes, got shape {boxes.shape}.")
+        if protocol == "clean" and (boxes[:, 3:] < 0).any():
+            raise ValueError("A box has a negative size; boxes are (cx, cy, cz, dx, dy, dz).")
+        half = np.abs(boxes[:, 3:]) / 2
+        corners.append((boxes[:, :3] - half, boxes[:, :3] + half))
+    (low_a, high_a), (low_b, high_b) = corners
+    overlap = np.minimum(high_a[:, None], high_b[None]) - np.maximum(low_a[:, None], low_b[None])
+    inter = overlap.clip(min=0).prod(-1)
+    union = (high_a - low_a).prod(-1)[:, None] + (high_b - low_b).prod(-1)[None] - inter
+    if protocol == "paper":
+        return inter / (union + dtype(1e-8))
+    return np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
+
+
+def overlap_scores(
+    predictions: Sequence[Mapping], references: Sequence[Mapping], protocol: Protocol
+) -> dict[str, Score]:
+    """`acc@0.25` and `acc@0.5` of dicts with one `box` each; an empty predicted box is a miss."""
+    overlaps = np.array(
+        [
+            box_iou([found["box"]], [meant["box"]], protocol=protocol)[0, 0] if len(found["box"]) else 0.0
+            for found, meant in zip(predictions, references, strict=True)
+        ]
+    )
+    return {f"acc@{limit}": mean_score(overlaps >= limit) for limit in (0.25, 0.5)}
+
+
+def matched_f1(
+    predicted: np.ndarray, expected: np.ndarray, threshold: float, *, protocol: Protocol = "clean"
+) -> float:
+    """F1 of a set of boxes against another, each box of which counts once.
+
+    Source: Multi3DRefer. The original matches so that the sum of overlaps is largest, and then asks which pairs reach
+    the threshold; "clean" matches so that most pairs reach it. Two empty sets have F1 = 1.
+
+    Args:
+        predicted: (N, 6).
+        expected: (M, 6).
+        threshold: Overlap that a pair must reach.
+        protocol: See above.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    if len(predicted) == 0 or len(expected) == 0:
+        return float(len(predicted) == len(expected))
+    iou = box_iou(predicted, expected, protocol=protocol, dtype=np.float32 if protocol == "paper" else np.float64)
+    value = iou if protocol == "paper" else (iou >= threshold) + iou / (1 + min(iou.shape))
+    rows, columns = linear_sum_assignment(value, maximize=True)
+    return 2 * int((iou[rows, columns] >= threshold).sum()) / (len(predicted) + len(expected))
+
+
+def choose_object(scores: Sequence[float]) -> int | None:
+    """The best real object of scores (N + 1,), the last of which is "no such object"; None without objects.
+
+    Source: ScanRefer, where an object always exists: "no such object" falls back to the best real one.
+    """
+    return int(np.argmax(scores[:-1])) if len(scores) > 1 else None
+
+
+def choose_objects(
+    scores: Sequence[float],
+    *,
+    threshold: float = CUMULATIVE_THRESHOLD,
+    temperature: float = TEMPERATURE,
+    protocol: Protocol = "clean",
+) -> list[int]:
+    """Objects that a description means, best first, from scores (N + 1,).
+
+    Source: Multi3DRefer decoding of the original. Nothing, if "no such object" is best. Otherwise the probabilities of
+    the objects are added, best first, up to and with the one that reaches the threshold. The original takes them from
+    a softmax that holds "no such object" too, so that its mass makes the set larger; "clean" leaves it out.
+    """
+    check_protocol(protocol)
+    scores = np.asarray(scores, dtype=np.float32)
+    if len(scores) < 2 or int(np.argmax(scores)) == len(scores) - 1:
+        return []
+    shifted = np.exp((scores - scores.max()) / np.float32(temperature))
+    weights = shifted[:-1] / (shifted.sum() if protocol == "paper" else shifted[:-1].sum())
+    order = np.argsort(-weights, kind="stable")
+    reached = np.flatnonzero(np.cumsum(weights[order]) >= threshold)
+    return order[: reached[0] + 1 if len(reached) else len(order)].tolist()
+
+
+def select_input_box(box: Sequence[float], proposals: np.ndarray, *, threshold: float = 0.5) -> int | None:
+    """Proposal that overlaps a given box most, None below the threshold.
+
+    Source: the original's preparation of Scan2Cap, which so gates captions before they are made.
+    """
+    if len(proposals) == 0:
+        return None
+    iou = box_iou(np.asarray([box]), np.asarray(proposals), protocol="paper")[0]
+    best = int(iou.argmax())
+    return best if iou[best] >= threshold else None

@@ -1,0 +1,53 @@
+"""Scan2Cap: how well is an object described?"""
+
+import datasets
+import numpy as np
+
+from trainer.evaluation.benchmark_metric import NUMBER, TEXT, BenchmarkMetric
+from trainer.evaluation.ngrams import caption_text, gate_scores, has_java, ngram_scores, ptb_tokenise, split_words
+from trainer.evaluation.scores import Score
+
+LIMITS = (0.25, 0.5)
+
+
+class Scan2Cap(BenchmarkMetric):
+    """CIDEr, BLEU, ROUGE-L, and METEOR where Java is, of captions of objects, over all true objects.
+
+    "paper": an object whose box was not found has an empty prediction, decided before; texts get "sos" and "eos",
+    which give even an empty caption some BLEU and ROUGE-L. "clean": texts are parted into words and punctuation, and
+    every score is given without a gate and as `...@0.25` and `...@0.5`, where a caption counts 0 unless the box it was
+    given (its overlap is `iou`) reaches the limit. `variant="ptb"` uses the PTB tokeniser (needs Java), as GPT4Scene
+    does.
+    """
+
+    prediction_fields = {"text": TEXT, "iou": NUMBER}
+    reference_fields = {"texts": datasets.Sequence(TEXT)}
+    citation = "Chen et al., Scan2Cap: Context-aware dense captioning in RGB-D scans, CVPR 2021."
+
+    def _scores(self, predictions, references, protocol, variant=None, meteor=None) -> dict[str, Score]:
+        if variant not in (None, "ptb"):
+            raise ValueError(f'Scan2Cap has the variant "ptb", got {variant!r}.')
+        meteor = has_java() if meteor is None else meteor
+        said = [prediction["text"] for prediction in predictions]
+        accepted = [reference["texts"] for reference in references]
+        if variant == "ptb":
+            words = iter(ptb_tokenise([*said, *(text for texts in accepted for text in texts)]))
+            said = [next(words) for _ in said]
+            accepted = [[next(words) for _ in texts] for texts in accepted]
+        else:
+            shape = caption_text if protocol == "paper" else split_words
+            said = [shape(text) for text in said]
+            accepted = [[shape(text) for text in texts] for texts in accepted]
+        scores = ngram_scores(said, accepted, meteor=meteor)
+        if protocol == "paper":
+            return scores
+        overlaps = np.array([prediction["iou"] for prediction in predictions], dtype=np.float64)
+        if np.isnan(overlaps).any():
+            raise ValueError('The "clean" protocol gates by `iou`, the overlap of the box that was given, got none.')
+        is_said = np.array([bool(text) for text in said])
+        gated = {"": is_said, **{f"@{limit}": is_said & (overlaps >= limit) for limit in LIMITS}}
+        return {
+            f"{name}{suffix}": score
+            for suffix, gate in gated.items()
+            for name, score in gate_scores(scores, said, accepted, gate).items()
+        }

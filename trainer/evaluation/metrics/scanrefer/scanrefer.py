@@ -1,0 +1,21 @@
+"""ScanRefer: is the box that was found the one that was meant?"""
+
+from trainer.evaluation.benchmark_metric import BOX, TEXT, BenchmarkMetric
+from trainer.evaluation.boxes import overlap_scores
+from trainer.evaluation.scores import Score, per_type
+
+
+class ScanRefer(BenchmarkMetric):
+    """Share of boxes whose overlap with the true one is at least 0.25 and 0.5, also for `unique` and `multiple`.
+
+    An empty predicted box is a miss. "paper" has 1e-8 in the denominator of the overlap and takes negative sizes for
+    absolute ones; "clean" has neither, and refuses negative sizes.
+    """
+
+    prediction_fields = {"box": BOX}
+    reference_fields = {"box": BOX, "question_type": TEXT}
+    citation = "Chen et al., ScanRefer: 3D object localization in RGB-D scans using natural language, ECCV 2020."
+
+    def _scores(self, predictions, references, protocol) -> dict[str, Score]:
+        scores = overlap_scores(predictions, references, protocol)
+        return {**scores, **per_type(scores, [reference["question_type"] for reference in references])}

@@ -1,0 +1,35 @@
+"""SQA3D: is the answer right, given where one stands?"""
+
+import datasets
+
+from trainer.evaluation.answers import clean_answer, normalise_answer, refined_match
+from trainer.evaluation.benchmark_metric import TEXT, BenchmarkMetric
+from trainer.evaluation.scores import Score, mean_score, per_type
+
+
+class SQA3D(BenchmarkMetric):
+    """Exact match of cleaned answers, also by type of question.
+
+    "paper": SQA3D's own cleaning, and the first answer alone. "clean": any accepted answer, and a cleaning that treats
+    all numbers and articles alike. `variant="leo"` adds LEO's refined match, where one answer may hold the other.
+    Types are given (what, is, how, can, which, others); `answers.question_type` tells them from the question.
+    """
+
+    prediction_fields = {"text": TEXT}
+    reference_fields = {"texts": datasets.Sequence(TEXT), "question_type": TEXT}
+    citation = "Ma et al., SQA3D: Situated question answering in 3D scenes, ICLR 2023."
+
+    def _scores(self, predictions, references, protocol, variant=None) -> dict[str, Score]:
+        if variant not in (None, "leo"):
+            raise ValueError(f'SQA3D has the variant "leo", got {variant!r}.')
+        shape, most = (clean_answer, 1) if protocol == "paper" else (normalise_answer, None)
+        matches, refined = [], []
+        for prediction, reference in zip(predictions, references, strict=True):
+            accepted = reference["texts"][:most]
+            matches.append(shape(prediction["text"]) in [shape(text) for text in accepted])
+            cleaned = [clean_answer(text) for text in accepted]
+            refined.append(refined_match(clean_answer(prediction["text"]), cleaned, protocol=protocol)[1])
+        scores = {"em": mean_score(matches)}
+        if variant == "leo":
+            scores["leo/refined-em"] = mean_score(refined)
+        return {**scores, **per_type(scores, [reference["question_type"] for reference in references])}

@@ -1,0 +1,138 @@
+"""BLEU, CIDEr, ROUGE-L and METEOR of coco-caption, as scores with statistics for each sample."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Sequence
+
+import numpy as np
+
+from trainer.evaluation.scores import Score, mean_score
+
+__all__ = ["caption_text", "gate_scores", "has_java", "ngram_scores", "ptb_tokenise", "split_words"]
+
+MISSING = "n-gram scores need pycocoevalcap: pip install 'ide3d[evaluation]'."
+SMALL, TINY = 1e-9, 1e-15  # of coco-caption's BLEU
+
+
+def has_java() -> bool:
+    """Whether METEOR and the PTB tokeniser can run."""
+    return shutil.which("java") is not None
+
+
+def caption_text(text: str) -> str:
+    """The form in which the original scores captions of Scan2Cap: marks at both ends, dots and commas apart.
+
+    An empty text becomes "sos  eos", with two blanks.
+    """
+    return f"sos {text.replace('.', ' . ').replace(',', ' , ').lower()} eos"
+
+
+def split_words(text: str) -> str:
+    """Lower case, words and punctuation marks with single blanks between them."""
+    return " ".join(re.findall(r"\w+(?:['-]\w+)*|[^\w\s]", text.lower()))
+
+
+def ptb_tokenise(texts: Sequence[str]) -> list[str]:
+    """Texts as the PTB tokeniser of coco-caption leaves them: lower case, without punctuation.
+
+    Raises:
+        RuntimeError: There is no Java.
+    """
+    if not has_java():
+        raise RuntimeError('The "ptb" variant needs Java, and there is no `java` on the path: install a JRE (17).')
+    try:
+        from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        tokens = PTBTokenizer().tokenize({index: [{"caption": text}] for index, text in enumerate(texts)})
+    return [tokens[index][0] for index in range(len(texts))]
+
+
+def ngram_scores(
+    predictions: Sequence[str], references: Sequence[Sequence[str]], *, meteor: bool = False
+) -> dict[str, Score]:
+    """Scores in percent: `bleu-1` to `bleu-4`, `cider`, `rouge-l`, and `meteor`.
+
+    CIDEr is coco-caption's CIDEr-D; its document frequencies come from the references given here, so that a part of a
+    benchmark scores differently from the whole. BLEU is that of the corpus.
+
+    Args:
+        predictions: One text per sample, words parted by blanks.
+        references: The accepted texts of each.
+        meteor: Whether to run METEOR, which needs Java.
+    """
+    try:
+        from pycocoevalcap.cider.cider import Cider
+        from pycocoevalcap.rouge.rouge import Rouge
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    given = {index: [text] for index, text in enumerate(predictions)}
+    accepted = {index: list(texts) for index, texts in enumerate(references)}
+    scores = _bleu_scores(predictions, references)
+    scores["cider"] = mean_score(Cider().compute_score(accepted, given)[1])
+    scores["rouge-l"] = mean_score(Rouge().compute_score(accepted, given)[1])
+    if meteor:
+        scores["meteor"] = _meteor(accepted, given)
+    return scores
+
+
+def gate_scores(
+    scores: dict[str, Score], predictions: Sequence[str], references: Sequence[Sequence[str]], gate: np.ndarray
+) -> dict[str, Score]:
+    """The same scores where samples outside the gate (n,) count 0: m@k of Scan2Cap.
+
+    Means over samples lose these samples' values; BLEU of the corpus gets an empty text for them.
+    """
+    open_texts = [text if is_open else "" for text, is_open in zip(predictions, gate, strict=True)]
+    gated = _bleu_scores(open_texts, references)
+    for name in scores.keys() - gated.keys():
+        gated[name] = Score(scores[name].statistics * gate[:, None])
+    return {name: gated[name] for name in scores}
+
+
+def _bleu_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
+    try:
+        from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    corpus = BleuScorer(n=4)
+    for text, texts in zip(predictions, references, strict=True):
+        corpus += (text, list(texts))
+    rows = []
+    for sample in corpus.ctest:
+        closest = min((abs(length - sample["testlen"]), length) for length in sample["reflen"])[1]
+        rows.append([sample["testlen"], closest, *sample["guess"], *sample["correct"]])
+    statistics = np.asarray(rows, dtype=np.float64).reshape(-1, 10)
+    return {f"bleu-{order}": Score(statistics, _bleu_of_order(order)) for order in (1, 2, 3, 4)}
+
+
+def _bleu_of_order(order: int):
+    """Corpus BLEU in percent from sums of lengths, n-grams and matches, with coco-caption's small terms."""
+
+    def finish(sums: np.ndarray, _: np.ndarray) -> np.ndarray:
+        guess, correct = sums[:, 2 : 2 + order], sums[:, 6 : 6 + order]
+        precision = ((correct + TINY) / (guess + SMALL)).prod(-1) ** (1 / order)
+        ratio = (sums[:, 0] + TINY) / (sums[:, 1] + SMALL)
+        return 100 * precision * np.exp(np.minimum(0, 1 - 1 / ratio))
+
+    return finish
+
+
+def _meteor(accepted: dict[int, list[str]], given: dict[int, list[str]]) -> Score:
+    """METEOR of the corpus; its band comes from the mean over samples, which is close to it."""
+    from pycocoevalcap.meteor.meteor import Meteor
+
+    def one_line(texts: list[str]) -> list[str]:
+        return [" ".join(text.replace("|||", " ").split()) for text in texts]
+
+    scorer = Meteor()
+    corpus, samples = scorer.compute_score(
+        {key: one_line(texts) for key, texts in accepted.items()},
+        {key: one_line(texts) for key, texts in given.items()},
+    )
+    values = 100 * np.asarray(samples)
+    shift = 100 * corpus - values.mean()
+    return Score(values, lambda sums, counts: sums[:, 0] / counts + shift)

@@ -1,0 +1,353 @@
+"""Run a model over a benchmark, scene by scene, in one or several processes, and go on where a run was stopped."""
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+from tqdm import tqdm
+
+from modeling_ide3d import IDE3DForConditionalGeneration
+from processing import IDE3DProcessor
+from processing.benchmarks import load_scene, load_task, prompt_digest
+from processing.regions import TokenGrid
+from trainer.evaluation.answer_log import AnswerLog
+from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS, EvaluatedTask, RegionSource, SceneRegions
+from trainer.evaluation.metrics import load_metric
+from trainer.evaluation.scene_session import DEFAULT_MAX_MEMORY, SceneSession
+from trainer.evaluation.scores import RESAMPLES, Protocol
+
+__all__ = ["EvaluationSettings", "digest", "model_revision", "run_evaluation", "score_answers", "split_scenes"]
+
+logger = logging.getLogger(__name__)
+
+WAIT = timedelta(days=2)  # for the slowest process
+DISTRIBUTIONS = ("ide3d", "torch", "transformers", "accelerate", "evaluate", "datasets", "pycocoevalcap", "numpy")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """What is evaluated, and how.
+
+    Args:
+        model: Folder or Hub name of a model, or of a PEFT adapter, with its processor.
+        task: Key of `EVALUATED_TASKS`.
+        data: Folder in the public layout.
+        protocol: Of prompts, regions and the score that is named first. Both protocols are scored.
+        split: Default: the one that papers report.
+        boxes: Candidates of grounding, "gt" or "pred"; default is the original's choice.
+        regions: Whether masks of boxes are made from depth, as in the original, or from poses alone.
+        frames: Which frames are shown: "uniform", "listed" or "coverage".
+        num_frames: At most so many; default: as many as the processor takes from a video.
+        skip_invalid_poses: Leave out frames whose pose is not finite, where a task needs poses, instead of an error.
+        scenes: Only these; default: all.
+        batch_size: Questions of a scene at a time at most; fewer where `max_memory` holds fewer.
+        max_new_tokens: Default: that of the task.
+        max_memory: Bytes beside the weights; see `SceneSession`.
+        dtype: Of the weights, such as "bfloat16"; "auto" takes that of the file.
+        attention: Attention implementation; default: that of Transformers.
+        variant: Of the metric, such as "ptb"; default: that of the task.
+        meteor: Whether to run METEOR, which takes long; default: where there is Java.
+        output: Folder of answers, results and report.
+    """
+
+    model: str
+    task: str
+    data: str
+    protocol: Protocol = "clean"
+    split: str | None = None
+    boxes: str | None = None
+    regions: RegionSource = "depth"
+    frames: str = "uniform"
+    num_frames: int | None = None
+    skip_invalid_poses: bool = False
+    scenes: tuple[str, ...] | None = None
+    batch_size: int = 64
+    max_new_tokens: int | None = None
+    max_memory: int = DEFAULT_MAX_MEMORY
+    dtype: str = "auto"
+    attention: str | None = None
+    variant: str | None = None
+    meteor: bool | None = None
+    output: str = "outputs/evaluation"
+
+    def __post_init__(self):
+        if self.task not in EVALUATED_TASKS:
+            raise ValueError(f"task must be one of {sorted(EVALUATED_TASKS)}, got {self.task!r}.")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
+
+
+def digest(value: Any) -> str:
+    """Short digest of anything that JSON holds."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def model_revision(model: str, commit: str | None) -> str:
+    """What the weights are: the commit of a Hub model, else a digest of the files of a folder.
+
+    For the folder of a PEFT adapter the revision of its base follows.
+
+    Raises:
+        FileNotFoundError: A folder without weights.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return str(commit)
+    files = sorted(
+        file for file in folder.iterdir() if file.suffix == ".safetensors" or file.name.endswith("config.json")
+    )
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise FileNotFoundError(f"{folder} holds no .safetensors file: give the folder of a model or an adapter.")
+    found = hashlib.sha256()
+    total = sum(file.stat().st_size for file in files)
+    with tqdm(total=total, desc="Weights", unit="B", unit_scale=True, delay=2, disable=None) as progress:
+        for file in files:
+            found.update(file.name.encode())
+            with file.open("rb") as stream:
+                while block := stream.read(1 << 22):
+                    found.update(block)
+                    progress.update(len(block))
+    revision = f"sha256:{found.hexdigest()[:32]}"
+    adapter = folder / "adapter_config.json"
+    if adapter.is_file():
+        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        revision += f" on {model_revision(base, commit)}"
+    return revision
+
+
+def split_scenes(loads: Mapping[str, float], processes: int) -> list[list[str]]:
+    """Scenes of each process, so that the loads are as even as the largest first, to the least loaded, makes them."""
+    shares: list[list[str]] = [[] for _ in range(processes)]
+    totals = [0.0] * processes
+    for scene in sorted(loads, key=lambda name: (-loads[name], name)):
+        least = totals.index(min(totals))
+        shares[least].append(scene)
+        totals[least] += loads[scene]
+    return shares
+
+
+class Evaluation:
+    """One run: samples, model, log.
+
+    Args:
+        settings: What to run.
+        accelerator: Processes and devices.
+    """
+
+    def __init__(self, settings: EvaluationSettings, accelerator: Accelerator):
+        self.settings, self.accelerator = settings, accelerator
+        self.task: EvaluatedTask = EVALUATED_TASKS[settings.task]
+        self.processor = IDE3DProcessor.from_pretrained(settings.model)
+        processor = self.processor
+        self.grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+        self.num_frames = settings.num_frames or self.processor.video_processor.num_frames
+        self.split = settings.split or self.task.task.eval_split
+        self.samples = load_task(
+            settings.task,
+            self.split,
+            settings.data,
+            boxes=settings.boxes,
+            frames=settings.frames,
+            num_frames=self.num_frames,
+            scenes=settings.scenes,
+        ).to_list()
+        self.max_new_tokens = settings.max_new_tokens or self.task.max_new_tokens
+        options = {"attn_implementation": settings.attention} if settings.attention else {}
+        self.model = IDE3DForConditionalGeneration.from_pretrained(settings.model, dtype=settings.dtype, **options)
+        self.model = self.model.to(accelerator.device).eval()
+        self.identity = self._identity()
+        self.log = AnswerLog(settings.output, self.identity, accelerator.process_index)
+
+    def _identity(self) -> dict[str, Any]:
+        """What makes an answer what it is. A run that differs in any of it is another run."""
+        settings, task = self.settings, self.task
+        by_scene = {sample["scene_id"]: sample["frame_names"] for sample in self.samples}
+        asked = [
+            [sample[key] for key in ("id", "question", "options", "candidate_boxes", "input_box")]
+            for sample in self.samples
+        ]
+        uses_boxes = task.task.kind == "ground"
+        return {
+            "task": settings.task,
+            "split": self.split,
+            "protocol": settings.protocol,
+            "model": Path(settings.model).name if Path(settings.model).is_dir() else settings.model,
+            "model_revision": model_revision(settings.model, getattr(self.model.config, "_commit_hash", None)),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "prompt_digest": prompt_digest(settings.task, protocol=settings.protocol, stage="eval"),
+            "chat_template_digest": digest(self.processor.chat_template),
+            "frames": settings.frames,
+            "num_frames": self.num_frames,
+            "frame_list_digest": digest(by_scene),
+            "samples_digest": digest(asked),
+            "proposals": (settings.boxes or "pred") if uses_boxes else None,
+            "region_source": settings.regions if task.needs_regions else None,
+            "skip_invalid_poses": settings.skip_invalid_poses if task.needs_regions else None,
+            "max_new_tokens": self.max_new_tokens,
+            "decoding": "greedy",
+        }
+
+    def answer_all(self) -> None:
+        """Answer what is not answered yet, this process its share of the scenes."""
+        done = set(self.log.read())
+        # A process that is ahead writes answers of its own while another still reads: agree on what was done before.
+        self.accelerator.wait_for_everyone()
+        by_scene: dict[str, list[dict]] = {}
+        for sample in self.samples:
+            by_scene.setdefault(sample["scene_id"], []).append(sample)
+        open_questions = {
+            scene: sum(sample["id"] not in done for sample in samples) for scene, samples in by_scene.items()
+        }
+        # A scene costs about as much as two hundred short questions.
+        loads = {scene: 200.0 + number for scene, number in open_questions.items() if number}
+        share = split_scenes(loads, self.accelerator.num_processes)[self.accelerator.process_index]
+        total = sum(open_questions[scene] for scene in share)
+        is_main = self.accelerator.is_main_process
+        with tqdm(
+            total=total, desc=self.settings.task, unit="question", disable=None if is_main else True
+        ) as progress:
+            for scene in share:
+                self._answer_scene(scene, by_scene[scene], done, progress)
+
+    def _answer_scene(self, scene_id: str, samples: list[dict], done: set[str], progress: tqdm) -> None:
+        """Batches are those of an undisturbed run, so that a run that went on gives the same answers."""
+        settings = self.settings
+        scene = load_scene(
+            settings.data,
+            scene_id,
+            frame_names=samples[0]["frame_names"],
+            parts=self.task.parts(settings.regions),
+            num_frames=self.num_frames,
+            skip_invalid_poses=settings.skip_invalid_poses,
+        )
+        session = SceneSession(
+            self.model, self.processor, scene.frames, max_memory=settings.max_memory, do_sample_frames=False
+        )
+        regions = SceneRegions(scene, self.grid, settings.regions, settings.protocol)
+        for start in range(0, len(samples), settings.batch_size):
+            batch = samples[start : start + settings.batch_size]
+            missing = [sample["id"] not in done for sample in batch]
+            if not any(missing):
+                continue
+            answers = self.task.predict(session, batch, regions, self.max_new_tokens)
+            self.log.append(
+                {"id": sample["id"], "scene_id": scene_id, **answer}
+                for sample, answer, is_missing in zip(batch, answers, missing, strict=True)
+                if is_missing
+            )
+            progress.update(sum(missing))
+
+    def gather(self) -> list[dict[str, Any]]:
+        """Answers of all processes in the order of the samples.
+
+        Raises:
+            RuntimeError: Some are missing.
+        """
+        answers = self.log.read()
+        missing = [sample["id"] for sample in self.samples if sample["id"] not in answers]
+        if missing:
+            raise RuntimeError(
+                f"{len(missing)} of {len(self.samples)} answers are missing in {self.log.folder}, the first is "
+                f"{missing[0]!r}. All processes must write to one folder that all of them see."
+            )
+        return [answers[sample["id"]] for sample in self.samples]
+
+
+def score_answers(
+    task: str,
+    samples: Sequence[Mapping[str, Any]],
+    answers: Sequence[Mapping[str, Any]],
+    protocol: Protocol,
+    *,
+    variant: str | None = None,
+    meteor: bool | None = None,
+    resamples: int = RESAMPLES,
+) -> dict[str, Any]:
+    """Scores of answers under a protocol; see `BenchmarkMetric`. `meteor` matters where a metric has it."""
+    spec = EVALUATED_TASKS[task]
+    pairs = [spec.metric_inputs(sample, answer, protocol) for sample, answer in zip(samples, answers, strict=True)]
+    predictions, references = (list(column) for column in zip(*pairs, strict=True))
+    options = {**spec.options, **({"variant": variant} if variant else {})}
+    if meteor is not None and spec.has_meteor:
+        options["meteor"] = meteor
+    return load_metric(task).compute(
+        predictions=predictions, references=references, protocol=protocol, resamples=resamples, **options
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """NaN as null, which JSON knows."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
+    """Answer, score under both protocols, and write `answers.jsonl`, `results.json` and the report.
+
+    Returns:
+        The results, in the main process; None in the others.
+
+    Raises:
+        ValueError: The output folder holds answers of another run; what changed is named.
+        FileNotFoundError: The data lack what the task needs.
+    """
+    from trainer.evaluation.report import write_report
+
+    # Told that there is no other device, accelerate joins processes that run on the CPU.
+    is_cpu = not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=is_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)])
+    evaluation = Evaluation(settings, accelerator)
+    evaluation.answer_all()
+    accelerator.wait_for_everyone()
+    results = None
+    if accelerator.is_main_process:
+        answers = evaluation.gather()
+        folder = evaluation.log.folder
+        lines = "".join(json.dumps(answer) + "\n" for answer in answers)
+        (folder / "answers.jsonl").write_text(lines, encoding="utf-8")
+        protocols: tuple[Literal["clean", "paper"], ...] = ("clean", "paper")
+        scores = {
+            name: score_answers(
+                settings.task, evaluation.samples, answers, name, variant=settings.variant, meteor=settings.meteor
+            )
+            for name in protocols
+        }
+        results = _plain(
+            {
+                **evaluation.identity,
+                "num_samples": len(answers),
+                "num_scenes": len({sample["scene_id"] for sample in evaluation.samples}),
+                "main_score": evaluation.task.main_score[settings.protocol],
+                "scores": scores,
+                "versions": _versions(),
+            }
+        )
+        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_report(folder, results, evaluation.samples, answers, settings, evaluation.grid)
+        logger.info("Wrote %s", folder / "report.html")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    return results
