@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
 
 from modeling_ide3d.auxiliary import IDE3DGeometryOutputWithPast
@@ -285,11 +286,15 @@ class IDE3DTrainer(Trainer):
         run = Path(self._get_output_dir(trial=trial))
         final = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
-        if self.state.best_global_step and (best == final or best.is_dir()):
-            self.state.best_model_checkpoint = str(best)
+        staged = run / INCOMPLETE / final.name
         with self._stage(run / INCOMPLETE):
             try:
                 super()._save_checkpoint(model, trial)
+                # Trainer took the folder that this one is written in for the place of the best checkpoint.
+                if self.state.best_global_step and (best == final or best.is_dir()):
+                    self.state.best_model_checkpoint = str(best)
+                    if self.args.should_save:
+                        self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
             except (OSError, RuntimeError, SafetensorError) as error:
                 raise OSError(
                     f"The checkpoint of step {self.state.global_step} could not be written to {run}: {error}. Earlier "
@@ -299,7 +304,7 @@ class IDE3DTrainer(Trainer):
             if self.args.should_save:
                 if final.exists():
                     final.rename(run / INCOMPLETE / "replaced")
-                (run / INCOMPLETE / final.name).rename(final)
+                staged.rename(final)
         if self.args.should_save:
             rotate_checkpoints(
                 output_dir=str(run),

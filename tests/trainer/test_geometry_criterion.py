@@ -1,5 +1,6 @@
 """Which terms there are, when they are there, and the original's objective put together from them."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -147,6 +148,34 @@ class TestTerms:
     def test_depth_without_poses(self, scene):
         depth = scene[0]
         assert set(GeometryCriterion()(predictions(depth), {"depth": depth})) == {"loss_depth"}
+
+    def test_counts_are_of_what_a_term_is_a_mean_over(self, scene):
+        depth, camera = scene[:2]
+        least, largest = depth[depth > 0].quantile(torch.tensor([0.2, 0.7])).tolist()
+        criterion = GeometryCriterion(depth_range=(least, largest))
+        pairs = criterion.select_pairs(*scene)
+        targets = {"depth": depth, "pairs": pairs, "intrinsics": camera}
+        counts = criterion.count(targets)
+        assert counts["loss_depth"] == ((depth >= least) & (depth <= largest)).sum() < (depth > 0).sum()
+        assert counts["loss_view_consistency"] == pairs.weight.sum() > 0
+        assert set(counts) == set(criterion(predictions(depth, pairs), targets))
+        # Two videos apart, in the shares of their counts, are the two together: also where they measure unequally.
+        outputs = predictions(depth, pairs)
+        outputs.depth = outputs.depth + torch.tensor([0.0, 0.3]).view(2, 1, 1, 1)
+        outputs.cross_view_depth = outputs.cross_view_depth + 0.3 * pairs.batch.view(-1, 1, 1)
+        whole, summed = criterion(outputs, targets), dict.fromkeys(counts, 0.0)
+        for video in (0, 1):
+            of_video = pairs.batch == video
+            part = pairs.select(of_video)
+            part = replace(part, batch=torch.zeros_like(part.batch))
+            alone = {"depth": depth[[video]], "pairs": part, "intrinsics": camera[[video]]}
+            seen = predictions(depth[[video]])
+            seen.depth, seen.cross_view_depth = outputs.depth[[video]], outputs.cross_view_depth[of_video]
+            number, terms = criterion.count(alone), criterion(seen, alone)
+            summed = {name: summed[name] + terms[name] * number[name] / counts[name] for name in counts}
+        assert {name: float(value) for name, value in summed.items()} == pytest.approx(
+            {name: float(value) for name, value in whole.items()}, rel=1e-5
+        )
 
     def test_grounding_temperature(self):
         outputs = SimpleNamespace(region_scores=torch.tensor([[0.5, 0.1, 0.0]]))

@@ -207,6 +207,22 @@ class TestCheckpoint:
         assert all(torch.equal(value, heads[key]) for key, value in trainer.model.geometry_state_dict().items())
         assert trainer.evaluate()["eval_loss_depth"] == pytest.approx(max(history.values()), rel=1e-3)
 
+    def test_the_last_checkpoint_can_be_the_best(self, make_trainer, tmp_path):
+        trainer = make_trainer(
+            [make_sample(2, teacher=True)],
+            eval_dataset=[make_sample(2, teacher=True)],
+            max_steps=1,
+            save_strategy="steps",
+            eval_strategy="steps",
+            save_steps=1,
+            eval_steps=1,
+            load_best_model_at_end=True,
+        )
+        trainer.train()
+        folder = tmp_path / "run" / "checkpoint-1"
+        state = json.loads((folder / "trainer_state.json").read_text())
+        assert trainer.state.best_model_checkpoint == state["best_model_checkpoint"] == str(folder)
+
 
 class TestRefused:
     def test_an_inference_model(self, make_trainer, model):
