@@ -166,7 +166,7 @@ class TestChecks:
     @pytest.fixture
     def good(self, demo):
         scores = [
-            {"type": kind, "n": 900, "model": 0.6, "majority": 0.5, "text": 0.4, "mean_row": None, "bottom_row": None}
+            {"type": kind, "n": 900, "model": 0.6, "majority": 0.5, "text": 0.4, "mean_row": 0.3, "bottom_row": 0.3}
             for kind in demo.MUST_BEAT_BASELINES
         ]
         return scores, {"abs_rel": 0.1, "abs_rel_constant": 0.3}
@@ -185,6 +185,13 @@ class TestChecks:
     def test_level_with_a_baseline_fails(self, demo, good, baseline):
         good[0][0][baseline] = 0.6
         assert self.failed(demo.compare(*good)) == [f"{good[0][0]['type']} beats its baselines"]
+
+    def test_distance_is_measured_against_words_and_not_against_height(self, demo, good):
+        distance = next(entry for entry in good[0] if entry["type"] == "distance")
+        distance |= {"mean_row": 0.6, "bottom_row": 0.7}
+        assert self.failed(demo.compare(*good)) == []
+        distance["text"] = 0.6
+        assert self.failed(demo.compare(*good)) == ["distance beats its baselines"]
 
     def test_a_lead_within_noise_fails(self, demo, good):
         good[0][0] |= {"n": 50, "majority": 0.59}
