@@ -6,10 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from training_samples import build_collator, build_model
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """For what is compared to the last digit: several threads add up in an order that differs from run to run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,8 @@ import torch
 from equal_gradients import WEIGHTS, largest_difference, mixture, take_step
 from training_samples import make_grounding_sample, make_mixed_batch, make_sample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 @pytest.fixture(scope="module")
 def of_one_batch(tmp_path_factory):

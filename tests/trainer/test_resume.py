@@ -15,6 +15,8 @@ from transformers import TrainerCallback
 
 from trainer.ide3d_trainer import GEOMETRY_WEIGHTS, INCOMPLETE
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ARGUMENTS = {
     "max_steps": 5,
     "save_strategy": "steps",
