@@ -32,7 +32,8 @@ class IDE3DDataCollator:
     - `depth` (V, hd, wd) metres, `intrinsics` (V, 3, 3) of the frames' pixels, `camera_to_world` (V, 4, 4) metres.
     - `teacher_features`: (V, rows, cols, C).
     - `region_masks`: (N, V, rows, cols) bool; `region_references`: (R,) region of the k-th `<ground>` of the prompts,
-      by default the k-th; `region_targets`: (N + 1,) bool, makes the last `<ground>` a grounding query.
+      by default the k-th; `region_targets`: (N + 1,) bool, makes the last `<ground>` a grounding query, or
+      (Q, N + 1) for packed chats: a row for each `<ground>` that refers to no region, in order.
 
     A batch has the keys of the tensor table: `input_ids`, `attention_mask`, `labels`, `pixel_values_videos`,
     `video_frame_mask` (where frame counts differ), `depth`, `intrinsics`, `camera_to_world`, `has_geometry`,
@@ -267,7 +268,7 @@ class IDE3DDataCollator:
         check_region_masks(masks, self.grid, num_frames)
         if targets is not None:
             targets = to_tensor(targets).bool()
-            if targets.shape != (len(masks) + 1,) or not targets.any():
+            if targets.ndim not in (1, 2) or targets.shape[-1] != len(masks) + 1 or not targets.any(-1).all():
                 raise ValueError(
                     f"region_targets must be bool ({len(masks) + 1},) with a true entry; the last means no such "
                     f"object. Got {targets.tolist()}."
@@ -278,9 +279,19 @@ class IDE3DDataCollator:
                 f"The chats have {num_ground_tokens} <ground> tokens for {len(references)} references: write one "
                 "<ground> per region that a question points at."
             )
-        if targets is not None and num_ground_tokens == len(references):
-            raise ValueError("region_targets are given, but the chat has no <ground> token to answer with.")
+        if targets is not None:
+            self._check_queries(targets, num_ground_tokens - sum(reference >= 0 for reference in references))
         return {"has_regions": has_regions, "masks": masks, "references": references, "targets": targets}
+
+    @staticmethod
+    def _check_queries(targets: Tensor, num_queries: int) -> None:
+        if num_queries == 0:
+            raise ValueError("region_targets are given, but the chat has no <ground> token to answer with.")
+        if targets.ndim == 2 and len(targets) != num_queries:
+            raise ValueError(
+                f"region_targets have {len(targets)} rows for {num_queries} <ground> tokens that refer to no region: "
+                "give one row per query, in the order of the chats."
+            )
 
     def _pad_regions(self, prepared: list[dict[str, Any]]) -> dict[str, Tensor]:
         masks, references, targets = ([s[key] for s in prepared] for key in ("masks", "references", "targets"))
@@ -295,12 +306,20 @@ class IDE3DDataCollator:
             batch["region_valid"][index, : len(mask)] = True
             batch["region_references"][index, : len(reference)] = torch.tensor(reference, dtype=torch.long)
         if any(target is not None for target in targets):
-            batch["region_targets"] = torch.zeros(len(masks), num_regions + 1, dtype=torch.bool)
-            for index, target in enumerate(targets):
-                if target is not None:
-                    batch["region_targets"][index, : len(target) - 1] = target[:-1]
-                    batch["region_targets"][index, -1] = target[-1]
+            batch["region_targets"] = self._pad_targets(targets, num_regions)
         return batch
+
+    @staticmethod
+    def _pad_targets(targets: list[Tensor | None], num_regions: int) -> Tensor:
+        """Targets (B, N + 1), or (B, Q, N + 1) if a sample packs several queries; rows without a query are False."""
+        rows = [target.reshape(-1, target.shape[-1]) if target is not None else None for target in targets]
+        num_queries = max(len(target) for target in rows if target is not None)
+        batch = torch.zeros(len(rows), num_queries, num_regions + 1, dtype=torch.bool)
+        for index, target in enumerate(rows):
+            if target is not None:
+                batch[index, : len(target), : target.shape[1] - 1] = target[:, :-1]
+                batch[index, : len(target), -1] = target[:, -1]
+        return batch.squeeze(1) if num_queries == 1 else batch
 
     @staticmethod
     def _references(sample: Mapping[str, Any], num_regions: int) -> list[int]:

@@ -24,7 +24,7 @@ from modeling_ide3d.auxiliary.geometry_targets import (
 from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
-from modeling_ide3d.grounding_ide3d import select_region_references
+from modeling_ide3d.grounding_ide3d import locate_references, select_region_references
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
 
 GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.")
@@ -198,7 +198,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
 
         Shape:
             region_targets:   (B, regions + 1), bool; true regions, last column = "no such object"; a row without any
-                              is no grounding sample.
+                              is no grounding sample. (B, queries, regions + 1) where packed chats ask for several:
+                              the k-th row is that of the k-th `<ground>` that refers to no region.
             segment_ids:      (B, L), long; packed questions, see `IDE3DDataCollator`.
             depth, intrinsics, camera_to_world, has_geometry, native_depth, native_intrinsics: see `MeasuredGeometry`.
             teacher_features: (B, V, rows, cols, C); all-zero vectors have no target.
@@ -229,6 +230,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         if region_targets is not None and region_masks is None:
             raise ValueError("region_targets need region_masks, which say where the regions are.")
         if region_targets is not None and region_references is None:
+            if region_targets.ndim == 3:
+                raise ValueError("region_targets of packed queries need region_references, -1 at every query.")
             valid = region_valid
             if valid is None:
                 valid = torch.ones(region_masks.shape[:2], dtype=torch.bool, device=input_ids.device)
@@ -327,7 +330,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         """
         targets: dict[str, Any] = {}
         if region_targets is not None and self._wants("grounding_head") and region_targets.any():
-            targets["region_targets"] = region_targets
+            targets["region_targets"] = region_targets.flatten(0, -2)
         has_depth = self._wants("geometric_validator") and depth is not None
         has_teacher = self._wants("teacher_projector") and teacher_features is not None
         if pixel_values_videos is None or not (has_depth or has_teacher):
@@ -367,11 +370,14 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
     ) -> None:
         """Fill in the predictions that have a target."""
         if "region_targets" in targets:
-            query = self.locate_query(input_ids, region_references)
-            if (targets["region_targets"].any(-1) & (query < 0)).any():
-                raise ValueError("A sample has region_targets but no <ground> token to answer with.")
-            outputs.region_scores = self.score_regions(
-                outputs.last_hidden_state, query, input_ids, mm_encoder_outputs, region_masks, region_valid
+            outputs.region_scores = self._score_queries(
+                outputs.last_hidden_state,
+                targets["region_targets"],
+                input_ids,
+                mm_encoder_outputs,
+                region_masks,
+                region_valid,
+                region_references,
             )
         if "depth" in targets:
             prediction = self.geometric_validator(levels, self.config.patch_grid)
@@ -387,6 +393,39 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             visual = outputs.last_hidden_state[input_ids == self.config.video_token_id]
             visual = visual.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
             outputs.teacher_prediction = self.teacher_projector(visual)
+
+    def _score_queries(
+        self,
+        last_hidden_state: torch.Tensor,
+        region_targets: torch.Tensor,
+        input_ids: torch.LongTensor,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
+        region_masks: torch.Tensor,
+        region_valid: torch.Tensor | None,
+        region_references: torch.LongTensor | None,
+    ) -> torch.Tensor:
+        """Scores (B * queries, regions + 1) of all queries of a batch, in the order of the targets' rows."""
+        per_sample = len(region_targets) // len(input_ids)
+        position = self._locate_queries(input_ids, region_references, per_sample).flatten()
+        if (region_targets.any(-1) & (position < 0)).any():
+            raise ValueError("A sample has region_targets but no <ground> token to answer with.")
+        features, empty, _ = self.model.get_region_features(input_ids, mm_encoder_outputs, region_masks)
+        rows = torch.arange(len(input_ids), device=input_ids.device).repeat_interleave(per_sample)
+        query = last_hidden_state[rows, position.clamp(min=0)]
+        valid = None if region_valid is None else region_valid[rows]
+        return self.grounding_head(query, features[rows].to(query), empty[rows].to(query.device), valid)
+
+    def _locate_queries(
+        self, input_ids: torch.LongTensor, region_references: torch.LongTensor | None, per_sample: int
+    ) -> torch.LongTensor:
+        """Positions (B, per_sample) of the grounding queries, -1 where a sample has fewer."""
+        if per_sample == 1:
+            return self.locate_query(input_ids, region_references).unsqueeze(1)
+        is_ground = input_ids == self.config.ground_token_id
+        is_query = is_ground & (locate_references(is_ground, region_references) < 0)
+        wanted = torch.arange(1, per_sample + 1, device=input_ids.device)
+        found = (is_query.cumsum(-1) * is_query).unsqueeze(1) == wanted.unsqueeze(-1)
+        return found.int().argmax(-1).masked_fill(~found.any(-1), -1)
 
 
 __all__ = [
