@@ -16,23 +16,27 @@ import numpy as np
 import torch
 import yaml
 from tqdm import tqdm
-from transformers import HfArgumentParser, set_seed
+from transformers import HfArgumentParser, PreTrainedTokenizerBase, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
 from processing import IDE3DProcessor
 from processing.regions import TokenGrid
 from processing.rooms import load_rooms
+from processing.rooms.lessons import LessonSamples
 from processing.rooms.places import place_sample
 from processing.rooms.samples import naming_samples, room_samples
+from processing.rooms.wording import plural
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments, export_inference_model
+from trainer.mixture import MixtureDataset
 from trainer.model_card import create_model_card, list_loss_terms
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor
-from trainer.nano_lessons import name_cells, read_regions
+from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, search_by_words
+from trainer.nano_lessons import lesson_kept, name_cells, read_regions
 from trainer.teachers import PointMapTeacher
 
 logger = logging.getLogger("train")
 
+LESSON_PASSES = 100  # samples of a room and kind that are not alike
 REGION_QUESTIONS = ("distance", "position", "closer", "direction", "colour")
 
 
@@ -50,6 +54,11 @@ class ModelArguments:
     validator_stride: int = field(default=2, metadata={"help": "Pixels of a frame per predicted pixel and side."})
     teacher: Literal["point_map", "none"] = field(default="point_map", metadata={"help": "Frozen teacher."})
     hidden_size: int = field(default=128, metadata={"help": "Width of the nano model."})
+    text_layers: int = field(default=3, metadata={"help": "Layers of the nano model's language model."})
+    rope_theta: float = field(default=300.0, metadata={"help": "Base of the nano model's rotary positions."})
+    tie_word_embeddings: bool = field(
+        default=False, metadata={"help": "Whether the nano model reads and writes words by the same embeddings."}
+    )
     patch_size: int = field(default=8, metadata={"help": "Patch of the nano model in pixels."})
     spatial_pool_stride: int = field(default=1, metadata={"help": "Patches a visual token of the nano model."})
 
@@ -69,12 +78,22 @@ class DataArguments:
     max_questions: int = field(default=14, metadata={"help": "Questions of a room that share one visual prefix."})
     max_grounding: int = field(default=1, metadata={"help": "Grounding questions a room that has any."})
     grounding_share: float = field(default=1.0, metadata={"help": "Share of the training rooms with grounding."})
+    lessons: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Kinds of samples and their shares, such as view=2 word=1, drawn anew at every visit of a room "
+            "(see processing.rooms.lessons); default: each question of a room as it is stored."
+        },
+    )
     place_samples: int = field(default=0, metadata={"help": "Samples a training room about places, not objects."})
     naming_steps: int = field(
         default=0, metadata={"help": "Steps of a first lesson for nano models: name what each visual token shows."}
     )
     reading_steps: int = field(
         default=0, metadata={"help": "Steps of a second lesson for nano models: read what a question points at."}
+    )
+    word_search: bool = field(
+        default=False, metadata={"help": "Start heads that look for what a word names (nano models, after naming)."}
     )
 
 
@@ -110,6 +129,24 @@ def make_samples(rooms: list[dict], data: DataArguments, grid: TokenGrid, *, tra
     return samples
 
 
+def draw_lessons(rooms: list[dict], data: DataArguments, grid: TokenGrid) -> MixtureDataset:
+    """Samples of the kinds in `data.lessons`, in their shares, drawn anew at every visit of a room."""
+    shares = {name: float(share) for name, _, share in (lesson.partition("=") for lesson in data.lessons)}
+    return MixtureDataset({name: make_lesson(rooms, data, grid, name) for name in shares}, shares)
+
+
+def make_lesson(rooms: list[dict], data: DataArguments, grid: TokenGrid, name: str) -> LessonSamples:
+    """Samples of one kind, more than a training of hours visits."""
+    options = {"num_passes": LESSON_PASSES, "max_questions": data.max_questions, "seed": data.data_seed_rooms}
+    return LessonSamples(rooms, grid, name, **options)
+
+
+def draw_validation(rooms: list[dict], data: DataArguments, grid: TokenGrid) -> list[dict]:
+    """One sample of each kind and room, the same at every evaluation."""
+    kinds = [lesson.partition("=")[0] for lesson in data.lessons]
+    return [sample for kind in kinds for sample in LessonSamples(rooms, grid, kind, max_questions=data.max_questions)]
+
+
 def load_model(
     arguments: ModelArguments, data: DataArguments, texts: list[str], teacher_size: int | None, protocol: str = "clean"
 ) -> tuple[IDE3DForConditionalGenerationWithGeometry, IDE3DProcessor]:
@@ -123,7 +160,13 @@ def load_model(
             spatial_pool_stride=arguments.spatial_pool_stride,
             num_frames=data.num_frames,
         )
-        config = build_nano_config(processor, hidden_size=arguments.hidden_size)
+        config = build_nano_config(
+            processor,
+            hidden_size=arguments.hidden_size,
+            text_layers=arguments.text_layers,
+            rope_theta=arguments.rope_theta,
+            tie_word_embeddings=arguments.tie_word_embeddings,
+        )
         validator = None if arguments.validator == "none" else changes
         return build_nano_model(config, teacher_size=teacher_size, validator=validator), processor
     processor = IDE3DProcessor.from_pretrained(arguments.model_name_or_path)
@@ -154,12 +197,15 @@ def train(
         known = IDE3DProcessor.from_pretrained(model_arguments.model_name_or_path)
         grid = TokenGrid(known.image_size, known.patch_size, known.spatial_pool_stride)
     rooms = load_decoded("train", data.num_rooms, data)
-    samples = make_samples(rooms, data, grid, training=True)
     validation = load_decoded("validation", data.num_validation_rooms, data)
-    validation = make_samples(validation, data, grid, training=False)
-    texts = [
-        text for sample in samples for entry in sample["questions"] for text in (entry["question"], entry["answer"])
-    ]
+    if data.lessons:
+        samples, validation = draw_lessons(rooms, data, grid), draw_validation(validation, data, grid)
+        questions = [entry for room in rooms for entry in room["questions"]]
+    else:
+        samples = make_samples(rooms, data, grid, training=True)
+        validation = make_samples(validation, data, grid, training=False)
+        questions = [entry for sample in samples for entry in sample["questions"]]
+    texts = [text for entry in questions for text in (entry["question"], entry["answer"])]
     model, processor = load_model(
         model_arguments, data, texts, teacher.feature_size if teacher else None, args.protocol
     )
@@ -176,16 +222,48 @@ def train(
     if checkpoint:
         logger.info("Resuming from %s", checkpoint)
     else:
-        pointed = [
-            sample for sample in samples if all(entry["reference"] == "region" for entry in sample["questions"])
-        ]
-        if data.naming_steps:
-            words = [sample for room in rooms for sample in naming_samples(room, grid)]
-            name_cells(model, collator, words, pointed, args, data.naming_steps)
-        if data.reading_steps:
-            read_regions(model, collator, pointed, args, data.reading_steps)
+        take_lessons(model, collator, rooms, samples, data, grid, args)
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, processor
+
+
+def take_lessons(
+    model: IDE3DForConditionalGenerationWithGeometry,
+    collator: IDE3DDataCollator,
+    rooms: list[dict],
+    samples: list[dict] | MixtureDataset,
+    data: DataArguments,
+    grid: TokenGrid,
+    args: IDE3DTrainingArguments,
+) -> None:
+    """The lessons before the training, each done once: an interrupted run goes on with the next."""
+    folder = Path(args.output_dir) / "lessons"
+    if data.lessons:
+        words, pointed = make_lesson(rooms, data, grid, "naming"), make_lesson(rooms, data, grid, "region")
+        read = samples
+    else:
+        words = [sample for room in rooms for sample in naming_samples(room, grid)]
+        read = pointed = [
+            sample for sample in samples if all(entry["reference"] == "region" for entry in sample["questions"])
+        ]
+    if data.naming_steps:
+        with lesson_kept(model, folder / "naming.safetensors") as is_done:
+            if not is_done:
+                name_cells(model, collator, words, pointed, args, data.naming_steps)
+        if data.word_search:
+            search_by_words(model, content_words(collator.processor.tokenizer, rooms))
+    if data.reading_steps:
+        with lesson_kept(model, folder / "reading.safetensors") as is_done:
+            if not is_done:
+                read_regions(model, collator, read, args, data.reading_steps)
+
+
+def content_words(tokenizer: PreTrainedTokenizerBase, rooms: list[dict]) -> list[list[int]]:
+    """First tokens of the colours, the kinds and their plurals, as they stand within a question."""
+    colours = sorted({thing["colour"] for room in rooms for thing in room["objects"]})
+    kinds = sorted({thing["category"] for room in rooms for thing in room["objects"]})
+    groups = (colours, kinds, [plural(kind) for kind in kinds])
+    return [[tokenizer.encode(f" {word}")[0] for word in group] for group in groups]
 
 
 def build_parser(**options: str) -> HfArgumentParser:

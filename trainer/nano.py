@@ -1,7 +1,7 @@
 """A nano model of the standard classes: small enough to train on two cores within minutes."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
 from processing import IDE3DProcessor, IDE3DVideoProcessor
 
+_SLOW = 1 / 300  # radians a token: frequencies that a video of some hundred tokens hardly turns
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
 
@@ -74,7 +75,14 @@ def build_nano_processor(
 
 
 def build_nano_config(
-    processor: IDE3DProcessor, *, hidden_size: int = 128, vision_layers: int = 4, text_layers: int = 3, heads: int = 4
+    processor: IDE3DProcessor,
+    *,
+    hidden_size: int = 128,
+    vision_layers: int = 4,
+    text_layers: int = 3,
+    heads: int = 4,
+    rope_theta: float = 300.0,
+    tie_word_embeddings: bool = False,
 ) -> IDE3DConfig:
     """Configuration of SigLIP and Qwen2 classes at nano size that fits a processor."""
     tokenizer = processor.tokenizer
@@ -98,12 +106,12 @@ def build_nano_config(
             "num_attention_heads": heads,
             "num_key_value_heads": heads,
             "max_position_embeddings": 8192,
-            # Sequences of hundreds of tokens, not of thousands: every frequency tells near from far.
-            "rope_parameters": {"rope_type": "default", "rope_theta": 300.0},
+            # By default for sequences of hundreds of tokens, not of thousands: every frequency tells near from far.
+            "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta},
             "pad_token_id": tokenizer.pad_token_id,
             "bos_token_id": tokenizer.pad_token_id,
             "eos_token_id": tokenizer.eos_token_id,
-            "tie_word_embeddings": False,
+            "tie_word_embeddings": tie_word_embeddings,
             "initializer_range": hidden_size**-0.5,  # 0.02 suits widths of thousands; here it would mute every branch
         },
         image_token_id=processor.image_token_id,
@@ -163,6 +171,59 @@ def build_nano_model(
 
 
 @torch.no_grad()
+def search_by_words(
+    model: IDE3DForConditionalGenerationWithGeometry,
+    groups: Sequence[Sequence[int]],
+    scale: float = 1.5,
+    mark: float = 6.0,
+    preference: float = 5.0,
+) -> None:
+    """Let the second half of the heads look for visual tokens that show what a word names, over any distance.
+
+    Query and key of these heads are one projection: onto the directions in which the embeddings of the words differ,
+    on the dimensions that rotary positions hardly turn. So that a word does not find itself, visual tokens are marked
+    in one direction that no word has, and the heads prefer what is marked. They copy the channels that the other
+    heads copy, so that an answer reads what was found as it reads a region. It takes visual tokens that are made of
+    the words, as a model with tied embeddings has them once it has learned to name what they show.
+
+    Args:
+        model: Changed in place.
+        groups: Token ids of words that exclude each other, such as colours, and kinds of furniture.
+        scale: Of the projection; the scores grow by its square.
+        mark: Length of the mark, beside visual tokens of about the root of the width.
+        preference: Weight of the mark in query and key.
+    """
+    language_model = model.model.language_model
+    embeddings = model.get_input_embeddings().weight
+    words = torch.cat([embeddings[list(group)] - embeddings[list(group)].mean(0) for group in groups])
+    directions = torch.linalg.svd(words)[2]
+    marked = directions[-1]
+    embeddings.sub_(torch.outer(embeddings @ marked, marked))
+    # Words as long as visual tokens, so that one does not drown the other; the scores of the output head stay.
+    loudness = len(marked) ** 0.5 / embeddings.norm(dim=1).mean()
+    embeddings.mul_(loudness)
+    language_model.norm.weight.div_(loudness)
+    projection = model.model.multi_modal_projector.linear_2
+    projection.weight.sub_(torch.outer(marked, marked @ projection.weight))
+    projection.bias.add_(marked, alpha=mark - float(projection.bias @ marked))
+    slow = (language_model.rotary_emb.inv_freq < _SLOW).repeat(2).nonzero().flatten()
+    for layer in language_model.layers:
+        layer.mlp.down_proj.weight.mul_(0.2)
+    for layer in language_model.layers[1:]:
+        attention = layer.self_attn
+        size, half = attention.head_dim, attention.q_proj.out_features // 2
+        for projection in (attention.q_proj, attention.k_proj):
+            weight = projection.weight[half:].unflatten(0, (-1, size)).zero_()
+            weight[:, slow[1:]] = scale * directions[: len(slow) - 1]
+        attention.k_proj.weight[half:].unflatten(0, (-1, size))[:, slow[0]] = preference * marked
+        attention.q_proj.bias[half:].unflatten(0, (-1, size))[:, slow[0]] = preference
+        attention.v_proj.weight[half:] = attention.v_proj.weight[:half]
+        attention.o_proj.weight[:, half:] = attention.o_proj.weight[:, :half]
+        # Nobody passes the mark on.
+        attention.v_proj.weight.sub_(torch.outer(attention.v_proj.weight @ marked, marked))
+
+
+@torch.no_grad()
 def standardize_regions(
     model: IDE3DForConditionalGenerationWithGeometry, batches: Iterable[Mapping[str, torch.Tensor]]
 ) -> None:
@@ -211,4 +272,11 @@ def grid_waves(rows: int, cols: int, channels: int) -> torch.Tensor:
     return torch.nn.functional.pad(waves, (0, channels - waves.shape[1]))
 
 
-__all__ = ["build_nano_config", "build_nano_model", "build_nano_processor", "grid_waves", "standardize_regions"]
+__all__ = [
+    "build_nano_config",
+    "build_nano_model",
+    "build_nano_processor",
+    "grid_waves",
+    "search_by_words",
+    "standardize_regions",
+]

@@ -6,10 +6,12 @@ to say what each visual token shows, then to read the region that a question poi
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
@@ -24,6 +26,8 @@ _STANDARD_BATCHES = 25  # some thousand regions; more do not change mean and dev
 
 class RegionReadingCollator:
     """Collates packed samples so that a question sees itself and the regions it points at, not the video.
+
+    Samples whose questions point at nothing are collated as ever: what they ask for is in the video.
 
     The video is still encoded, because the regions are pooled from it. The chats of a sample are packed as ever, but
     the shared prefix is out of their sight: nothing competes with the region for the attention of the answer.
@@ -45,7 +49,27 @@ class RegionReadingCollator:
             raise ValueError("Expected samples whose `messages` is a list of chats about one video, got single chats.")
         segments = batch["segment_ids"]
         # A segment sees the prefix, which is segment 0, and itself. As a segment of its own the prefix is not seen.
-        return {**batch, "segment_ids": segments.masked_fill(segments == 0, int(segments.max()) + 1)}
+        pointing = (batch["region_references"] >= 0).any(1, keepdim=True) if "region_references" in batch else False
+        return {**batch, "segment_ids": segments.masked_fill((segments == 0) & pointing, int(segments.max()) + 1)}
+
+
+@contextmanager
+def lesson_kept(model: IDE3DForConditionalGenerationWithGeometry, path: Path) -> Iterator[bool]:
+    """Say whether a lesson was taken before, loading what it left if so; else keep what it leaves.
+
+    Args:
+        model: Taught in place.
+        path: Where the weights after the lesson are kept, complete or not at all.
+    """
+    if path.is_file():
+        load_model(model, path)
+        yield True
+        return
+    yield False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".incomplete")
+    save_model(model, str(unfinished))
+    unfinished.replace(path)
 
 
 def lesson_arguments(
@@ -102,7 +126,7 @@ def name_cells(
     finally:
         language_model.layers = layers
     size = args.per_device_train_batch_size
-    pointed = pointed[: _STANDARD_BATCHES * size]
+    pointed = [pointed[place] for place in range(min(len(pointed), _STANDARD_BATCHES * size))]
     standardize_regions(model, (collator(pointed[at : at + size]) for at in range(0, len(pointed), size)))
 
 
@@ -135,4 +159,4 @@ def read_regions(
     IDE3DTrainer(model, lesson, train_dataset=pointed, data_collator=RegionReadingCollator(collator)).train()
 
 
-__all__ = ["RegionReadingCollator", "lesson_arguments", "name_cells", "read_regions"]
+__all__ = ["RegionReadingCollator", "lesson_arguments", "lesson_kept", "name_cells", "read_regions"]

@@ -24,7 +24,8 @@ _MAX_COVER = 0.5  # of a frame by one object
 _MIN_SHOWN = 4  # objects shown well in frame 0
 _MIN_OVERLAP = 0.5  # of a frame's points that fall into the next frame
 _PATHS_PER_ROOM = 20
-_READERS = ("__init__", "__main__", "baselines", "places", "samples", "scoring")  # modules that make no rooms
+# Modules that make no rooms.
+_READERS = ("__init__", "__main__", "baselines", "lessons", "places", "samples", "scoring")
 _MAX_ATTEMPTS = 1000
 
 

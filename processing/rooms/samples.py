@@ -5,9 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 from processing.regions import TokenGrid, regions_from_ids
+from processing.rooms.wording import plural
 
-__all__ = ["cell_colours", "cell_depth", "chat", "naming_samples", "room_samples", "video_arrays"]
+__all__ = [
+    "cell_colours",
+    "cell_depth",
+    "cell_objects",
+    "chat",
+    "naming_sample",
+    "naming_samples",
+    "packed_word_sample",
+    "room_samples",
+    "video_arrays",
+]
 
+_HEIGHTS = (0.3, 0.5, 0.8, 1.1, 1.6)  # metres, between the words of a first lesson
 _POINTED_SHARE = 0.5  # who points at an object marks what is mostly it, if there is such a cell
 
 
@@ -32,12 +44,17 @@ def cell_colours(row: dict, token_grid: TokenGrid) -> np.ndarray:
 
     An object too small for that in every view names the one cell that it fills most, as where it is pointed at.
     """
+    return np.array([*(o["colour"] for o in row["objects"]), ""])[cell_objects(row, token_grid)]
+
+
+def cell_objects(row: dict, token_grid: TokenGrid) -> np.ndarray:
+    """Index (V, rows, cols) into the row's objects of what fills most of each cell, -1 where no object does."""
     ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
     masks = regions_from_ids(ids, [o["id"] for o in row["objects"]], token_grid, min_share=_POINTED_SHARE).numpy()
-    colours = np.full(masks.shape[1:], "", dtype="U12")
-    for thing, mask in zip(row["objects"], masks, strict=True):
-        colours[mask] = thing["colour"]
-    return colours
+    index = np.full(masks.shape[1:], -1)
+    for number, mask in enumerate(masks):
+        index[mask] = number
+    return index
 
 
 def cell_depth(depth: np.ndarray, token_grid: TokenGrid) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
@@ -80,6 +97,31 @@ def naming_samples(row: dict, token_grid: TokenGrid) -> list[dict]:
         np.broadcast_to(letters[10 + row_of][:, None], depth.shape),
     )
     return [{**video, "messages": [{"role": "user", "content": [{"type": "video"}]}], "cell_words": w} for w in words]
+
+
+def naming_sample(row: dict, token_grid: TokenGrid, rng: np.random.Generator) -> dict:
+    """One of `naming_samples`, or one in words as questions use them: a blank, then colour, kind or its plural.
+
+    A model whose visual tokens are made of the words of questions can look for what a question names.
+
+    Args:
+        row: a row of `load_rooms`.
+        token_grid: how the model that will see the sample cuts its pictures into tokens.
+        rng: source of the draw.
+    """
+    turn = int(rng.integers(8))
+    if turn < 4:
+        return naming_samples(row, token_grid)[turn]
+    things = row["objects"]
+    if turn == 4:
+        words = [" " + o["colour"] for o in things]
+    elif turn < 7:
+        words = [" " + (plural(o["category"]) if turn == 6 else o["category"]) for o in things]
+    else:
+        # Letters again: u to z from low to tall.
+        words = ["uvwxyz"[int(np.digitize(o["size"][2], _HEIGHTS))] for o in things]
+    words = np.array([*words, ""])[cell_objects(row, token_grid)]
+    return {**video_arrays(row), "messages": [{"role": "user", "content": [{"type": "video"}]}], "cell_words": words}
 
 
 def video_arrays(row: dict) -> dict:
@@ -145,6 +187,29 @@ def room_samples(
         objects = [o["id"] for o in row["objects"]]
         samples += [{**shared, **sample} for sample in _ground_samples(ground, objects, ids, token_grid)]
     return samples
+
+
+def packed_word_sample(row: dict, token_grid: TokenGrid) -> dict | None:
+    """Questions that name objects, and requests to find some, packed over one video; None if there are none.
+
+    Args:
+        row: a row of `load_rooms`.
+        token_grid: how the model that will see the sample cuts its pictures into tokens.
+
+    Returns:
+        Dict as `room_samples` gives it; region_targets (Q, N + 1) has a row for each of the Q requests.
+    """
+    questions = [q for q in row["questions"] if q["reference"] == "word"]
+    if not questions:
+        return None
+    sample = {**video_arrays(row), "messages": [chat(q) for q in questions], "questions": questions}
+    requests = [q for q in questions if q["type"] == "grounding"]
+    if requests:
+        ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
+        found = _ground_samples(requests, [o["id"] for o in row["objects"]], ids, token_grid)
+        sample |= {key: found[0][key] for key in ("region_masks", "object_ids")}
+        sample["region_targets"] = np.stack([entry["region_targets"] for entry in found])
+    return sample
 
 
 def _ground_samples(group: list[dict], objects: list[int], ids: np.ndarray, token_grid: TokenGrid) -> list[dict]:

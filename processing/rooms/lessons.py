@@ -1,0 +1,129 @@
+"""Samples that are drawn anew each time a room is visited: other frames first, other questions, one visual prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import numpy as np
+
+from processing.regions import TokenGrid
+from processing.rooms.layout import COUNTABLE
+from processing.rooms.places import place_sample
+from processing.rooms.questions import SceneFacts, ask_questions
+from processing.rooms.samples import naming_sample, packed_word_sample, room_samples
+from processing.rooms.wording import plural
+
+__all__ = ["Lesson", "LessonSamples", "retake_room"]
+
+Lesson = Literal["naming", "place", "region", "word", "view"]
+_PICTURES = ("frames", "depth", "instance_ids", "intrinsics", "camera_to_world")
+_NOT_ASKED = ("description",)  # what pictures of a nano model do not show
+
+
+def retake_room(row: dict, views: Sequence[int], rng: np.random.Generator) -> dict:
+    """A room as if its video were these frames in this order, with questions about that video.
+
+    Distances and sides then refer to the camera of the first of them. How many there are of something is asked for
+    the kind that the room was planned for, so that all numbers are answers.
+
+    Args:
+        row: a row of `load_rooms`, pictures decoded or not.
+        views: indices of its frames.
+        rng: source of the draws.
+
+    Returns:
+        Row with the same keys.
+    """
+    pictures = {key: [row[key][view] for view in views] for key in _PICTURES}
+    counted = [q["question"] for q in row["questions"] if q["type"] == "counting"]
+    # Longest first: "armchairs" holds "chairs".
+    kinds = sorted(COUNTABLE, key=len, reverse=True)
+    featured = next((kind for kind in kinds for text in counted if plural(kind) in text), None)
+    ids = np.stack([np.asarray(image) for image in pictures["instance_ids"]])
+    poses = np.asarray(pictures["camera_to_world"], np.float64)
+    facts = SceneFacts(row["objects"], ids, poses, featured or COUNTABLE[0])
+    # Asked twice, for some types give a room few questions.
+    questions = {(q["reference"], q["question"]): q for _ in range(2) for q in ask_questions(facts, rng)}
+    questions = [q for q in questions.values() if featured or q["type"] != "counting"]
+    return {**row, **pictures, "questions": questions}
+
+
+def draw_evenly(questions: list[dict], most: int, rng: np.random.Generator) -> list[dict]:
+    """At most this many questions, as evenly from each type as there are, in random order."""
+    by_type: dict[str, list[dict]] = {}
+    for index in rng.permutation(len(questions)):
+        by_type.setdefault(questions[index]["type"], []).append(questions[index])
+    rounds = [group[turn] for turn in range(most) for group in by_type.values() if turn < len(group)]
+    return [rounds[index] for index in rng.permutation(len(rounds[:most]))]
+
+
+class LessonSamples(Sequence):
+    """Samples of one kind, as many a room as one likes; each follows from the seed and its index alone.
+
+    - "naming": one property of what each cell of all frames shows, in a word;
+    - "place": questions about single cells of one frame;
+    - "region": questions that point at objects, about all frames, forwards or backwards;
+    - "word": questions that name objects, and requests to find them, about all frames, forwards or backwards;
+    - "view": the same about one frame.
+
+    Args:
+        rooms: rows of `load_rooms`.
+        grid: how the model cuts its pictures into tokens.
+        lesson: the kind.
+        num_passes: samples per room.
+        max_questions: at most this many questions that share a video.
+        seed: source of all draws.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+
+    def __init__(
+        self,
+        rooms: Sequence[dict],
+        grid: TokenGrid,
+        lesson: Lesson,
+        *,
+        num_passes: int = 1,
+        max_questions: int = 16,
+        seed: int = 0,
+    ):
+        if lesson not in get_args(Lesson):
+            raise ValueError(f"lesson must be one of {get_args(Lesson)}, got {lesson!r}")
+        self.rooms, self.grid, self.lesson = rooms, grid, lesson
+        self.num_passes, self.max_questions, self.seed = num_passes, max_questions, seed
+
+    def __len__(self) -> int:
+        return self.num_passes * len(self.rooms)
+
+    def __getitem__(self, index: int) -> dict:
+        if not 0 <= index < len(self):
+            raise IndexError(f"There are {len(self)} samples, got index {index}.")
+        row = self.rooms[index % len(self.rooms)]
+        rng = np.random.default_rng([self.seed, get_args(Lesson).index(self.lesson), index])
+        while True:
+            sample = self._draw(row, rng)
+            if sample is not None:
+                return sample
+            # A view may show nothing to ask about.
+            row = self.rooms[int(rng.integers(len(self.rooms)))]
+
+    def _draw(self, row: dict, rng: np.random.Generator) -> dict | None:
+        num_frames = len(row["frames"])
+        if self.lesson == "naming":
+            return naming_sample(row, self.grid, rng)
+        if self.lesson == "place":
+            return place_sample(row, self.grid, rng, self.max_questions, view=int(rng.integers(num_frames)))
+        if self.lesson == "view":
+            views = [int(rng.integers(num_frames))]
+        else:
+            views = list(range(num_frames))[:: 1 if rng.integers(2) else -1]
+        retaken = retake_room(row, views, rng)
+        reference = "region" if self.lesson == "region" else "word"
+        questions = [q for q in retaken["questions"] if q["reference"] == reference and q["type"] not in _NOT_ASKED]
+        retaken["questions"] = draw_evenly(questions, self.max_questions, rng)
+        if self.lesson == "region":
+            samples = room_samples(retaken, self.grid)
+            return samples[0] if samples else None
+        return packed_word_sample(retaken, self.grid)
