@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from modeling_ide3d.auxiliary.geometric_validator import GeometricValidator
+from modeling_ide3d.auxiliary.geometric_validator import GeometricValidator, GeometricValidatorConfig
 from modeling_ide3d.auxiliary.geometry_outputs import HEADS, PAIR_TERMS, Criterion
 from modeling_ide3d.auxiliary.geometry_targets import (
     MeasuredGeometry,
@@ -121,6 +121,20 @@ class GeometryHeads:
         return predictions
 
 
+def check_validator_config(
+    validator_config: GeometricValidatorConfig, hidden_size: int, patch_size: int, num_layers: int
+) -> None:
+    """Raise ValueError unless the validator fits a vision tower of this width, patch size and number of layers."""
+    expected = (hidden_size, patch_size)
+    given = (validator_config.vision_hidden_size, validator_config.patch_size)
+    if given != expected or max(validator_config.layer_indices) > num_layers:
+        raise ValueError(
+            f"validator_config is for a vision tower of (hidden_size, patch_size) {given} with at least "
+            f"{max(validator_config.layer_indices)} layers; this one has {expected} and {num_layers} layers. Build it "
+            "with GeometricValidatorConfig.from_vision_config."
+        )
+
+
 def pad_frames(states: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
     """States of frames that exist, laid out by video, zeros between.
 
@@ -133,4 +147,4 @@ def pad_frames(states: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
     return padded.index_put(frame_mask.nonzero(as_tuple=True), states)
 
 
-__all__ = ["GeometryHeads", "GeometryPredictions", "pad_frames"]
+__all__ = ["GeometryHeads", "GeometryPredictions", "check_validator_config", "pad_frames"]

@@ -13,7 +13,7 @@ from modeling_ide3d.auxiliary.geometric_validator import (
     GeometricValidatorConfig,
     GeometricValidatorOutput,
 )
-from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, pad_frames
+from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, check_validator_config, pad_frames
 from modeling_ide3d.auxiliary.geometry_outputs import Criterion, IDE3DGeometryOutputWithPast
 from modeling_ide3d.auxiliary.geometry_targets import (
     GeometryTargets,
@@ -56,7 +56,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         self.geometric_validator = None
         self.teacher_projector = None
         if validator_config is not None:
-            self._check_validator_config(validator_config)
+            vision = config.vision_config
+            check_validator_config(validator_config, vision.hidden_size, vision.patch_size, vision.num_hidden_layers)
             self.geometric_validator = GeometricValidator(validator_config)
         if teacher_size is not None:
             self.teacher_projector = TeacherProjector(
@@ -73,17 +74,6 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         self._no_split_modules = set(self._no_split_modules) & held
         heads = {key for key in self.state_dict() if key.startswith(GEOMETRY_PREFIXES)}
         self._keys_to_ignore_on_save = heads | set(self._keys_to_ignore_on_save or ())
-
-    def _check_validator_config(self, validator_config: GeometricValidatorConfig) -> None:
-        vision = self.config.vision_config
-        expected = (vision.hidden_size, vision.patch_size)
-        given = (validator_config.vision_hidden_size, validator_config.patch_size)
-        if given != expected or max(validator_config.layer_indices) > vision.num_hidden_layers:
-            raise ValueError(
-                f"validator_config is for a vision tower of (hidden_size, patch_size) {given} with at least "
-                f"{max(validator_config.layer_indices)} layers; this one has {expected} and "
-                f"{vision.num_hidden_layers} layers. Build it with GeometricValidatorConfig.from_vision_config."
-            )
 
     def geometry_state_dict(self, state_dict: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """Weights of the training-only heads, of this module or picked from a gathered `state_dict`."""
