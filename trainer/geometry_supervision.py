@@ -49,7 +49,8 @@ class GeometrySupervision(nn.Module, GeometryHeads):
     Attributes:
         layout: Where the model keeps its states and visual tokens.
         criterion: What compares predictions with targets.
-        loss_weights: Weight of each term by name.
+        loss_weights: Weight of each term by name, which may be changed between steps; a term of weight 0 is not
+            computed.
     """
 
     def __init__(
@@ -67,7 +68,6 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         self.grounding_head = None  # regions are no part of other models
         self.loss_weights = dict(loss_weights)
         self.criterion = criterion
-        criterion.terms = frozenset(name for name, weight in loss_weights.items() if weight)
         self._recorder = recorder
 
     @classmethod
@@ -170,14 +170,17 @@ class GeometrySupervision(nn.Module, GeometryHeads):
                 broken; a sample with several videos; visual tokens that the layout does not explain.
         """
         recorded = self._take_pass()
+        self.criterion.terms = frozenset(name for name, weight in self.loss_weights.items() if weight)
         geometry = {"depth": depth, "intrinsics": intrinsics, "camera_to_world": camera_to_world}
         self._check_given(geometry, teacher_features)
         terms = self.absent_terms()
         has_depth = depth is not None and self.wants_head("geometric_validator")
         has_teacher = teacher_features is not None and self.wants_head("teacher_projector")
-        if recorded.tower_calls < recorded.video_call or not (has_depth or has_teacher):
+        if not (has_depth or has_teacher):
             return terms
-        input_ids = recorded.arguments["input_ids"]
+        input_ids = recorded.arguments.get("input_ids")
+        if input_ids is None:
+            raise ValueError("Visual tokens are found by input_ids, but the model was called without them.")
         places = self.layout.find_videos(input_ids, recorded.arguments)
         measured: list[dict[str, Tensor] | None] = [None] * len(places)
         features: list[Tensor | None] = [None] * len(places)
@@ -198,6 +201,8 @@ class GeometrySupervision(nn.Module, GeometryHeads):
                         f"teacher_features of sample {place.sample} must have shape (V, {place.grid.rows}, "
                         f"{place.grid.cols}, C), the grid of its visual tokens, got {tuple(value.shape)}."
                     )
+        if all(value is None for value in (*measured, *features)):
+            return terms
         return {**terms, **self._compare(recorded, places, measured, features)}
 
     def _take_pass(self) -> ForwardPass:
@@ -231,7 +236,12 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             return [None] * len(places)
         if len(values) != len(input_ids):
             raise ValueError(f"{name} must have one entry a sample, {len(input_ids)}, got {len(values)}.")
-        merged, longest = self.layout.frames_per_step, max(place.steps for place in places)
+        if not isinstance(values, Tensor):
+            without = set(range(len(values))) - {place.sample for place in places}
+            stray = sorted(sample for sample in without if values[sample] is not None)
+            if stray:
+                raise ValueError(f"{name} is given for the samples {stray}, which have no video.")
+        merged, longest = self.layout.frames_per_step, max((place.steps for place in places), default=0)
         device = next(self.parameters()).device
         videos: list[Tensor | None] = []
         for place in places:

@@ -86,13 +86,20 @@ class VisionLayout:
 
         Args:
             input_ids: (B, L), long.
-            arguments: Arguments of the base model.
+            arguments: Arguments of the base model, those that were given.
 
         Raises:
             ValueError: Visual tokens and pixels do not match, or a sample has several videos.
         """
         counts = (input_ids == self.video_token_id).sum(-1).tolist()
-        pixels = arguments[self.pixels]
+        pixels = arguments.get(self.pixels)
+        if pixels is None:
+            if any(counts):
+                raise ValueError(
+                    f"The samples have {counts} visual tokens, but the model was called without {self.pixels}: "
+                    "features that were computed before have no states to compare."
+                )
+            return []
         if self.grid_thw is not None:
             patch = self.patch_size
             sizes = [(steps, rows * patch, cols * patch) for steps, rows, cols in self._read_grids(arguments)]
