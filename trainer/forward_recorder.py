@@ -44,7 +44,8 @@ class ForwardRecorder:
     """
 
     def __init__(self, model: nn.Module, layout: VisionLayout, layer_indices: Iterable[int]):
-        if any(isinstance(getattr(hook, "__self__", None), ForwardRecorder) for hook in _pre_hooks(model)):
+        owners = [getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values()]
+        if any(isinstance(owner, ForwardRecorder) and owner.is_attached for owner in owners):
             raise ValueError(f"This {type(model).__name__} has a geometry supervision already: detach that one first.")
         tower, blocks, language_model = (
             layout.find_module(model, name) for name in ("tower", "blocks", "language_model")
@@ -71,6 +72,10 @@ class ForwardRecorder:
             else:
                 self._handles.append(blocks[index - 1].register_forward_hook(hook))
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of the model takes copies of the hooks along, which nobody could take out again: they do nothing.
+        return {**self.__dict__, "_handles": [], "_running": None, "_recorded": None}
+
     @property
     def is_attached(self) -> bool:
         """Whether the hooks are in the model."""
@@ -89,7 +94,7 @@ class ForwardRecorder:
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
         self._running = None
-        if not (module.training and torch.is_grad_enabled()):
+        if not (self.is_attached and module.training and torch.is_grad_enabled()):
             return
         given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
         wanted = {"input_ids", self.layout.pixels, self.layout.grid_thw}
@@ -124,10 +129,6 @@ class ForwardRecorder:
     def _record_final_states(self, module: nn.Module, args: tuple, output: Any) -> None:
         if self._running is not None:
             self._running.final_states = output[0]
-
-
-def _pre_hooks(module: nn.Module) -> list[Any]:
-    return list(module._forward_pre_hooks.values())
 
 
 __all__ = ["ForwardPass", "ForwardRecorder"]

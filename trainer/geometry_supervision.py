@@ -185,14 +185,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         measured: list[dict[str, Tensor] | None] = [None] * len(places)
         features: list[Tensor | None] = [None] * len(places)
         if has_depth:
-            if has_geometry is not None and has_geometry.shape != (len(input_ids),):
-                raise ValueError(f"has_geometry must have shape ({len(input_ids)},), got {tuple(has_geometry.shape)}.")
-            usable = [has_geometry is None or bool(has_geometry[place.sample]) for place in places]
-            split = {name: self._split(name, value, input_ids, places) for name, value in geometry.items()}
-            measured = [
-                self._measure(place, {name: split[name][index] for name in split}) if usable[index] else None
-                for index, place in enumerate(places)
-            ]
+            measured = self._measure_videos(geometry, has_geometry, input_ids, places)
         if has_teacher:
             features = self._split("teacher_features", teacher_features, input_ids, places)
             for place, value in zip(places, features, strict=True):
@@ -257,6 +250,23 @@ class GeometrySupervision(nn.Module, GeometryHeads):
                 value = value[::merged][: place.steps]
             videos.append(value)
         return videos
+
+    def _measure_videos(
+        self,
+        geometry: Mapping[str, PerSample | None],
+        has_geometry: Tensor | None,
+        input_ids: Tensor,
+        places: list[VideoPlace],
+    ) -> list[dict[str, Tensor] | None]:
+        """Geometry of each video, None where none counts."""
+        if has_geometry is not None and has_geometry.shape != (len(input_ids),):
+            raise ValueError(f"has_geometry must have shape ({len(input_ids)},), got {tuple(has_geometry.shape)}.")
+        usable = [has_geometry is None or bool(has_geometry[place.sample]) for place in places]
+        split = {name: self._split(name, value, input_ids, places) for name, value in geometry.items()}
+        return [
+            self._measure(place, {name: split[name][index] for name in split}) if usable[index] else None
+            for index, place in enumerate(places)
+        ]
 
     def _measure(self, place: VideoPlace, video: dict[str, Tensor | None]) -> dict[str, Tensor] | None:
         """Geometry of one video on the pixels of the vision input, None without depth."""
