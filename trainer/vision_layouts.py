@@ -38,7 +38,7 @@ class VisionLayout:
         video_token_id: Token id that stands for a visual token of a video.
         pixels: Argument of the base model that holds the pixels of the videos.
         patch_size: Side of a patch in pixels.
-        tokens_stride: Patches per visual token and side; a last token may hold fewer.
+        pool_stride: Patches per visual token and side; a last token may hold fewer.
         grid_thw: Argument of the base model with (steps, rows, cols) of each video, in patches. None: pixels are
             (..., 3, H, W), all of one size.
         frames_per_step: Frames that the tower merges into one time step.
@@ -55,7 +55,7 @@ class VisionLayout:
     video_token_id: int
     pixels: str
     patch_size: int
-    tokens_stride: int
+    pool_stride: int
     grid_thw: str | None = None
     frames_per_step: int = 1
     prefix_states: int = 0
@@ -142,7 +142,7 @@ class VisionLayout:
                 f"The vision tower has states of shape {tuple(states.shape)}; by this layout the videos have "
                 f"{sum(sizes)} patches. Is it the layout of this model?"
             )
-        stride = self.tokens_stride
+        stride = self.pool_stride
         if self.window_size is not None:
             order = torch.argsort(self._window_order(arguments)).to(states.device)
             states = states.unflatten(0, (-1, stride**2))[order].flatten(0, 1)
@@ -170,7 +170,7 @@ class VisionLayout:
         return steps * grid.rows * (grid.cols + self.tokens_after_row)
 
     def _build_grid(self, height: int, width: int) -> TokenGrid:
-        return TokenGrid((height, width), self.patch_size, self.tokens_stride)
+        return TokenGrid((height, width), self.patch_size, self.pool_stride)
 
     def _read_grids(self, arguments: Mapping[str, Any]) -> list[list[int]]:
         if arguments.get(self.grid_thw) is None:
@@ -180,7 +180,7 @@ class VisionLayout:
     def _window_order(self, arguments: Mapping[str, Any]) -> Tensor:
         order, _ = get_vision_window_index(
             arguments[self.grid_thw],
-            spatial_merge_size=self.tokens_stride,
+            spatial_merge_size=self.pool_stride,
             window_size=self.window_size,
             patch_size=self.patch_size,
         )
@@ -204,7 +204,7 @@ def _qwen_fields(config: PreTrainedConfig) -> dict[str, Any]:
         "video_token_id": config.video_token_id,
         "pixels": "pixel_values_videos",
         "patch_size": vision.patch_size,
-        "tokens_stride": vision.spatial_merge_size,
+        "pool_stride": vision.spatial_merge_size,
         "grid_thw": "video_grid_thw",
         "frames_per_step": vision.temporal_patch_size,
         "is_block_ordered": True,
@@ -223,7 +223,7 @@ def _internvl(config: PreTrainedConfig) -> VisionLayout:
         video_token_id=config.image_token_id,
         pixels="pixel_values",
         patch_size=height,
-        tokens_stride=round(1 / config.downsample_ratio),
+        pool_stride=round(1 / config.downsample_ratio),
         prefix_states=1,
     )
 
@@ -241,7 +241,7 @@ def _llava_onevision(config: PreTrainedConfig) -> VisionLayout:
         video_token_id=config.video_token_id,
         pixels="pixel_values_videos",
         patch_size=config.vision_config.patch_size,
-        tokens_stride=2,
+        pool_stride=2,
         tokens_after_video=1,
     )
 

@@ -70,7 +70,7 @@ class TestTraining:
             video_token_id=ours.config.video_token_id,
             pixels="pixel_values_videos",
             patch_size=ours.config.vision_config.patch_size,
-            tokens_stride=ours.config.spatial_pool_stride,
+            pool_stride=ours.config.spatial_pool_stride,
             tokens_after_row=1,
         )
         supervision = attach(host, layout=layout, validator=ours.geometric_validator.config, loss_weights=ALL)

@@ -180,7 +180,7 @@ class TestMismatch:
             ForwardRecorder(model.model, find_layout(model.config), (0, 3))
 
     @pytest.mark.parametrize(
-        "change", [{"tokens_stride": 1}, {"tokens_after_video": 1}, {"tokens_after_row": 1}, {"video_token_id": 5}]
+        "change", [{"pool_stride": 1}, {"tokens_after_video": 1}, {"tokens_after_row": 1}, {"video_token_id": 5}]
     )
     def test_tokens(self, model, inputs, change):
         layout = dataclasses.replace(find_layout(model.config), **change)
