@@ -20,7 +20,13 @@ PUBLIC_NAMES = {
     "processing": ["IDE3DProcessor", "IDE3DVideoProcessor", "PosedVideo"],
     "processing.benchmarks": ["build_chat", "build_prompt", "load_scene", "load_task"],
     "processing.rooms": ["load_rooms"],
-    "trainer": ["IDE3DDataCollator", "IDE3DTrainer", "IDE3DTrainingArguments", "export_inference_model"],
+    "trainer": [
+        "GeometrySupervision",
+        "IDE3DDataCollator",
+        "IDE3DTrainer",
+        "IDE3DTrainingArguments",
+        "export_inference_model",
+    ],
     "trainer.evaluation": [
         "EvaluationSettings",
         "SceneAnswer",

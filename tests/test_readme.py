@@ -14,9 +14,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from exporting import build_processor, build_training_model, write_video
 from PIL import Image
+from safetensors.torch import load_file
+from tiny_hosts import HOSTS
+from training_samples import make_sample
 
 from trainer import IDE3DTrainingArguments, export_inference_model
 
@@ -25,7 +29,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "examples" / "README.md"]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
-ASK, POINT, TRAIN, OWN_DATA, SESSION, CONVERTED = PYTHON
+ASK, POINT, TRAIN, SUPERVISE, OWN_DATA, SESSION, CONVERTED = PYTHON
 EXPORT, VIDEO, SCENE = "outputs/demo/export", "room.mp4", "scans/scene0000_00"
 # Where the names of the paper table are looked for.
 MODULES = """
@@ -93,7 +97,21 @@ def test_training_and_own_data_run(tmp_path):
     assert all(f"`{key}`" in README for key in keys), "the table of batch keys lacks one"
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=["ask", "point", "train", "own data", "session", "converted"])
+def test_supervision_of_another_model_runs(tmp_path):
+    host, sample = HOSTS["qwen2_5_vl"], make_sample(2)
+    host.build_model().save_pretrained(tmp_path / "qwen")
+    targets = {key: torch.as_tensor(sample[key])[None] for key in ("depth", "intrinsics", "camera_to_world")}
+    torch.save([(host.build_inputs([sample["frames"]]), targets)] * 2, tmp_path / "batches.pt")
+    small = {"path/to/Qwen2.5-VL": "qwen", ".attach(model)": '.attach(model, validator="light")'}
+    code = "import torch\n\nbatches = torch.load('batches.pt', weights_only=True)\n" + replaced(SUPERVISE, small)
+    run(code, tmp_path)
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("qwen", "outputs/supervised"))
+    assert before.keys() == after.keys() and any(not torch.equal(before[key], after[key]) for key in before)
+
+
+@pytest.mark.parametrize(
+    "code", PYTHON, ids=["ask", "point", "train", "supervise", "own data", "session", "converted"]
+)
 def test_imports_of_every_block_exist(code):
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.ImportFrom):

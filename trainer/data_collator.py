@@ -13,7 +13,7 @@ from torch import Tensor
 from processing import IDE3DProcessor
 from processing.regions import TokenGrid, check_region_masks
 from trainer.geometry.checks import Protocol, check_protocol
-from trainer.geometry_inputs import pad_geometry, prepare_geometry, to_tensor
+from trainer.geometry_inputs import pad_geometry, pad_teacher_features, prepare_geometry, to_tensor
 from trainer.teachers import Teacher
 
 IGNORED_LABEL = -100
@@ -107,7 +107,7 @@ class IDE3DDataCollator:
             batch["pixel_values"] = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
         num_frames = max((len(video) for video in videos), default=0)
         batch.update(pad_geometry([sample["geometry"] for sample in prepared], num_frames, self.grid))
-        batch.update(self._pad_teacher_features([sample["teacher_features"] for sample in prepared], num_frames))
+        batch.update(pad_teacher_features([sample["teacher_features"] for sample in prepared], num_frames))
         if any(sample["has_regions"] for sample in prepared):
             batch.update(self._pad_regions(prepared))
         return batch
@@ -224,22 +224,6 @@ class IDE3DDataCollator:
         if int(batch["segment_ids"].max()) == 0:
             del batch["segment_ids"]  # no sample is packed
         return batch
-
-    @staticmethod
-    def _pad_teacher_features(per_sample: list[Tensor | None], num_frames: int) -> dict[str, Tensor]:
-        given = {index: features for index, features in enumerate(per_sample) if features is not None}
-        if not given:
-            return {}
-        first = next(iter(given.values()))
-        batch = first.new_zeros(len(per_sample), num_frames, *first.shape[1:])
-        for index, features in given.items():
-            if features.shape[-1] != first.shape[-1]:
-                raise ValueError(
-                    f"Sample {index}: teacher_features have {features.shape[-1]} channels, those of an earlier sample "
-                    f"of the batch have {first.shape[-1]} channels: one teacher for all samples."
-                )
-            batch[index, : len(features)] = features
-        return {"teacher_features": batch}
 
     def _teacher_features(self, sample: Mapping[str, Any], geometry: dict[str, Tensor] | None) -> Tensor | None:
         features = sample.get("teacher_features")

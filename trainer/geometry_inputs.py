@@ -17,13 +17,7 @@ GEOMETRY_KEYS = ("depth", "intrinsics", "camera_to_world")
 
 
 def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Protocol) -> dict[str, Tensor] | None:
-    """Geometry of a sample as the model takes it; None for a sample without any.
-
-    clean: depth on the pixels of the vision input, nearest by pixel centres.
-
-    paper: the whole frame on the pixels that the vision tower sees, nearest by corners, as the original; the pixels
-    that it does not see are 0. For 384 px and patches of 14 the frame is squashed onto 378 px, up to 6 px beside the
-    features that are compared with it. Depth as it came and its cameras go along, for the masks of frame pairs.
+    """Geometry of a sample as the model takes it, by `resize_geometry`; None for a sample without any.
 
     Shape:
         sample:  depth (V, h, w) metres, intrinsics (V, 3, 3) of the pixels of `frames`, camera_to_world (V, 4, 4).
@@ -54,21 +48,56 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
             raise ValueError(
                 f"{key} must have shape ({len(frames)}, {side}, {side}), one matrix a frame, got {tuple(value.shape)}."
             )
-    check_depth(depth)
-    check_intrinsics(intrinsics)
-    check_camera_to_world(poses, is_rigid=protocol == "clean")
+    return resize_geometry(depth, intrinsics, poses, _frame_size(frames), grid, protocol)
+
+
+def resize_geometry(
+    depth: Tensor,
+    intrinsics: Tensor | None,
+    camera_to_world: Tensor | None,
+    frame_size: Sequence[int],
+    grid: TokenGrid,
+    protocol: Protocol,
+) -> dict[str, Tensor]:
+    """Geometry of a video whose whole frames are resized to the vision input.
+
+    clean: depth on the pixels of the vision input, nearest by pixel centres.
+
+    paper: the whole frame on the pixels that the vision tower sees, nearest by corners, as the original; the pixels
+    that it does not see are 0. For 384 px and patches of 14 the frame is squashed onto 378 px, up to 6 px beside the
+    features that are compared with it. Depth as it came and its cameras go along, for the masks of frame pairs.
+
+    Args:
+        depth: z-depth in metres, 0 = no measurement.
+        intrinsics: Cameras of pixels of `frame_size`; None with `camera_to_world` None: depth alone.
+        camera_to_world: Poses in metres.
+        frame_size: Height and width that `intrinsics` belong to.
+        grid: Vision input and its tokens.
+        protocol: "clean" or "paper".
+
+    Shape:
+        depth:           (V, h, w).
+        intrinsics:      (V, 3, 3).
+        camera_to_world: (V, 4, 4).
+        output:          `depth` (V, H, W) and, with cameras, `intrinsics` and `camera_to_world`, in "paper" also
+                         `native_depth` (V, h, w) and `native_intrinsics`.
+
+    Raises:
+        ValueError: Depth, cameras or poses are broken.
+    """
     size, mode = (grid.image_size, "nearest-exact") if protocol == "clean" else (grid.covered_size, "nearest")
-    frame_size = _frame_size(frames)
-    geometry = {
-        "depth": F.interpolate(depth[None], size=size, mode=mode)[0],
-        "intrinsics": _scale_to(intrinsics, frame_size, size),
-        "camera_to_world": poses,
-    }
+    check_depth(depth)
+    geometry = {"depth": F.interpolate(depth[None], size=size, mode=mode)[0]}
     if protocol == "paper":
         unseen = [full - covered for full, covered in zip(grid.image_size, grid.covered_size, strict=True)]
         geometry["depth"] = F.pad(geometry["depth"], (0, unseen[1], 0, unseen[0]))
-        geometry["native_depth"] = depth
-        geometry["native_intrinsics"] = _scale_to(intrinsics, frame_size, depth.shape[1:])
+    if intrinsics is not None:
+        check_intrinsics(intrinsics)
+        check_camera_to_world(camera_to_world, is_rigid=protocol == "clean")
+        geometry |= {"intrinsics": _scale_to(intrinsics, frame_size, size), "camera_to_world": camera_to_world}
+        if protocol == "paper":
+            geometry["native_depth"] = depth
+            geometry["native_intrinsics"] = _scale_to(intrinsics, frame_size, depth.shape[1:])
     return geometry
 
 
@@ -97,12 +126,35 @@ def pad_geometry(
         "native_depth": torch.zeros(sizes[0] if sizes else ()),
         "native_intrinsics": torch.eye(3),
     }
-    batch = {key: fills[key].repeat(len(per_sample), num_frames, 1, 1) for key in given[0]}
+    batch = {
+        key: fills[key].to(value.device).repeat(len(per_sample), num_frames, 1, 1) for key, value in given[0].items()
+    }
     for index, geometry in enumerate(per_sample):
         for key, value in (geometry or {}).items():
             batch[key][index, : len(value)] = value
     batch["has_geometry"] = torch.tensor([geometry is not None for geometry in per_sample])
     return batch
+
+
+def pad_teacher_features(per_sample: Sequence[Tensor | None], num_frames: int) -> dict[str, Tensor]:
+    """Teacher features (V, rows, cols, C) of each sample as one batch of `num_frames` frames, zeros between.
+
+    Raises:
+        ValueError: Features of several widths.
+    """
+    given = {index: features for index, features in enumerate(per_sample) if features is not None}
+    if not given:
+        return {}
+    first = next(iter(given.values()))
+    batch = first.new_zeros(len(per_sample), num_frames, *first.shape[1:])
+    for index, features in given.items():
+        if features.shape[-1] != first.shape[-1]:
+            raise ValueError(
+                f"Sample {index}: teacher_features have {features.shape[-1]} channels, those of an earlier sample "
+                f"of the batch have {first.shape[-1]} channels: one teacher for all samples."
+            )
+        batch[index, : len(features)] = features
+    return {"teacher_features": batch}
 
 
 def to_tensor(values: Any) -> Tensor:

@@ -6,16 +6,30 @@ from typing import Literal
 
 from transformers import TrainingArguments
 
-PAIR_WEIGHT = 0.08  # Official: 0.8 of the depth terms x 0.1.
+DEPTH_WEIGHT, PAIR_WEIGHT = 0.8, 0.08  # Official: the terms of pairs are 0.1 of the depth terms' 0.8.
+TEACHER_WEIGHT, GROUNDING_WEIGHT = 1.0, 1.0
+
+
+def default_loss_weights(protocol: Literal["clean", "paper"]) -> dict[str, float]:
+    """Weight of each loss term, by the name of its field in the model's output."""
+    return {
+        "loss_depth": DEPTH_WEIGHT,
+        "loss_cross_view_depth": PAIR_WEIGHT,
+        "loss_overlap_l1": PAIR_WEIGHT if protocol == "paper" else 0.0,
+        "loss_view_consistency": 0.0 if protocol == "paper" else PAIR_WEIGHT,
+        "loss_distillation": TEACHER_WEIGHT,
+        "loss_grounding": GROUNDING_WEIGHT,
+    }
 
 
 @dataclass
 class IDE3DTrainingArguments(TrainingArguments):
     """`TrainingArguments` with the weights of the geometric supervision; the defaults are those of the original."""
 
-    depth_weight: float = field(default=0.8, metadata={"help": "Weight of the depth loss of each frame."})
+    depth_weight: float = field(default=DEPTH_WEIGHT, metadata={"help": "Weight of the depth loss of each frame."})
     cross_view_weight: float = field(
-        default=0.08, metadata={"help": "Weight of depth predicted from another frame (0.8 x 0.1 in the original)."}
+        default=PAIR_WEIGHT,
+        metadata={"help": "Weight of depth predicted from another frame (0.8 x 0.1 in the original)."},
     )
     overlap_weight: float | None = field(
         default=None,
@@ -31,8 +45,12 @@ class IDE3DTrainingArguments(TrainingArguments):
             "clean, 0 in paper."
         },
     )
-    distillation_weight: float = field(default=1.0, metadata={"help": "Weight of the distance to the teacher."})
-    grounding_weight: float = field(default=1.0, metadata={"help": "Weight of the contrast between regions."})
+    distillation_weight: float = field(
+        default=TEACHER_WEIGHT, metadata={"help": "Weight of the distance to the teacher."}
+    )
+    grounding_weight: float = field(
+        default=GROUNDING_WEIGHT, metadata={"help": "Weight of the contrast between regions."}
+    )
     geometry_start_step: int = field(
         default=0, metadata={"help": "Steps of the training before any geometry term is computed."}
     )
@@ -90,11 +108,11 @@ class IDE3DTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False."})
 
     def __post_init__(self):
-        is_paper = self.protocol == "paper"
+        defaults = default_loss_weights(self.protocol)
         if self.overlap_weight is None:
-            self.overlap_weight = PAIR_WEIGHT if is_paper else 0.0
+            self.overlap_weight = defaults["loss_overlap_l1"]
         if self.consistency_weight is None:
-            self.consistency_weight = 0.0 if is_paper else PAIR_WEIGHT
+            self.consistency_weight = defaults["loss_view_consistency"]
         if self.max_nonfinite < 0:
             raise ValueError(f"max_nonfinite must not be negative, got {self.max_nonfinite}.")
         metric = (self.metric_for_best_model or "").removeprefix("eval_")
@@ -159,4 +177,4 @@ class IDE3DTrainingArguments(TrainingArguments):
         }
 
 
-__all__ = ["IDE3DTrainingArguments"]
+__all__ = ["IDE3DTrainingArguments", "default_loss_weights"]

@@ -23,6 +23,40 @@ class GeometryTargets:
     tensors: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class VideoGrid:
+    """Where the videos of a batch lie, all of one size in pixels.
+
+    Args:
+        samples: Sample of each video.
+        num_samples: Samples of the batch, also those without a video (B).
+        num_frames: Frames of the longest video (V).
+        frame_mask: Frames that exist; None: all.
+        image_size: Height and width of the vision input.
+        patch_size: Side of a patch in pixels.
+        patch_grid: Rows and columns of patches.
+        token_grid: Rows and columns of visual tokens, without newlines.
+
+    Shape:
+        samples:    (videos,), long.
+        frame_mask: (videos, V), bool.
+    """
+
+    samples: torch.LongTensor
+    num_samples: int
+    num_frames: int
+    frame_mask: torch.Tensor | None
+    image_size: tuple[int, int]
+    patch_size: int
+    patch_grid: tuple[int, int]
+    token_grid: tuple[int, int]
+
+    @property
+    def covered(self) -> tuple[int, int]:
+        """Height and width, from the top-left corner, that whole patches cover."""
+        return self.patch_grid[0] * self.patch_size, self.patch_grid[1] * self.patch_size
+
+
 def locate_videos(input_ids: torch.LongTensor, video_token_id: int, lengths: list[int]) -> torch.LongTensor:
     """Sample that each video belongs to.
 
@@ -62,12 +96,12 @@ class MeasuredGeometry:
     native_depth: torch.Tensor | None = None
     native_intrinsics: torch.Tensor | None = None
 
-    def check(self, samples: int, frames: int, side: int) -> None:
-        """Raise ValueError unless all tensors fit a batch of so many samples, frames, and pixels of a side."""
+    def check(self, samples: int, frames: int, image_size: tuple[int, int]) -> None:
+        """Raise ValueError unless all tensors fit a batch of so many samples, frames, and pixels (height, width)."""
         depth = self.depth
-        if depth.ndim != 4 or depth.shape[2:] != (side, side):
+        if depth.ndim != 4 or tuple(depth.shape[2:]) != image_size:
             raise ValueError(
-                f"depth must have shape (B, V, {side}, {side}), the pixels of the vision input, got "
+                f"depth must have shape (B, V, {image_size[0]}, {image_size[1]}), the pixels of the vision input, got "
                 f"{tuple(depth.shape)}. IDE3DDataCollator resizes it."
             )
         if len(depth) != samples:
@@ -207,6 +241,7 @@ def build_depth_targets(
 __all__ = [
     "GeometryTargets",
     "MeasuredGeometry",
+    "VideoGrid",
     "align_to_prediction",
     "build_depth_targets",
     "locate_videos",

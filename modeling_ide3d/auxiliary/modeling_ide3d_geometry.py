@@ -13,13 +13,13 @@ from modeling_ide3d.auxiliary.geometric_validator import (
     GeometricValidatorConfig,
     GeometricValidatorOutput,
 )
-from modeling_ide3d.auxiliary.geometry_outputs import HEADS, PAIR_TERMS, Criterion, IDE3DGeometryOutputWithPast
+from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, check_validator_config, pad_frames
+from modeling_ide3d.auxiliary.geometry_outputs import Criterion, IDE3DGeometryOutputWithPast
 from modeling_ide3d.auxiliary.geometry_targets import (
     GeometryTargets,
     MeasuredGeometry,
-    build_depth_targets,
+    VideoGrid,
     locate_videos,
-    select_teacher_features,
 )
 from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
@@ -30,7 +30,7 @@ from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
 GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.")
 
 
-class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
+class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, GeometryHeads):
     """[`IDE3DForConditionalGeneration`] plus the geometric validator and the teacher projector, for training only.
 
     `save_pretrained` leaves the heads out; `geometry_state_dict` gives them. Without a `criterion` the forward pass
@@ -56,7 +56,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         self.geometric_validator = None
         self.teacher_projector = None
         if validator_config is not None:
-            self._check_validator_config(validator_config)
+            vision = config.vision_config
+            check_validator_config(validator_config, vision.hidden_size, vision.patch_size, vision.num_hidden_layers)
             self.geometric_validator = GeometricValidator(validator_config)
         if teacher_size is not None:
             self.teacher_projector = TeacherProjector(
@@ -73,17 +74,6 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         self._no_split_modules = set(self._no_split_modules) & held
         heads = {key for key in self.state_dict() if key.startswith(GEOMETRY_PREFIXES)}
         self._keys_to_ignore_on_save = heads | set(self._keys_to_ignore_on_save or ())
-
-    def _check_validator_config(self, validator_config: GeometricValidatorConfig) -> None:
-        vision = self.config.vision_config
-        expected = (vision.hidden_size, vision.patch_size)
-        given = (validator_config.vision_hidden_size, validator_config.patch_size)
-        if given != expected or max(validator_config.layer_indices) > vision.num_hidden_layers:
-            raise ValueError(
-                f"validator_config is for a vision tower of (hidden_size, patch_size) {given} with at least "
-                f"{max(validator_config.layer_indices)} layers; this one has {expected} and "
-                f"{vision.num_hidden_layers} layers. Build it with GeometricValidatorConfig.from_vision_config."
-            )
 
     def geometry_state_dict(self, state_dict: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """Weights of the training-only heads, of this module or picked from a gathered `state_dict`."""
@@ -115,17 +105,6 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
                 "Build the model with the same validator_config and teacher_size as in the run they come from."
             )
         self.load_state_dict(state_dict, strict=False)
-
-    def idle_heads(self) -> list[torch.nn.Module]:
-        """Heads that no term which the criterion wants belongs to."""
-        wanted = set() if self.criterion is None else {HEADS[name] for name in self.criterion.terms}
-        heads = (getattr(self, name) for name in sorted(set(HEADS.values()) - wanted))
-        return [head for head in heads if head is not None]
-
-    def _wants(self, head: str) -> bool:
-        """Whether this head is there and the criterion asks for one of its terms."""
-        wanted = self.criterion is not None and any(HEADS[name] == head for name in self.criterion.terms)
-        return wanted and getattr(self, head) is not None
 
     def predict_depth(
         self, pixel_values_videos: torch.Tensor, video_frame_mask: torch.Tensor | None = None
@@ -160,8 +139,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             if video_frame_mask is None:
                 level = level.unflatten(0, pixel_values_videos.shape[:2])
             else:
-                padded = level.new_zeros(*video_frame_mask.shape, *level.shape[1:])
-                level = padded.index_put(video_frame_mask.bool().nonzero(as_tuple=True), level)
+                level = pad_frames(level, video_frame_mask.bool())
             levels.append(level)
         return encoded, tuple(levels)
 
@@ -218,7 +196,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             elif self.is_sharded or (is_text and torch.is_grad_enabled()):
                 zero = zero + self._encode_nothing()
             if pixel_values_videos is not None:
-                with_levels = self._wants("geometric_validator") and (depth is not None or targets is not None)
+                with_levels = self.wants_head("geometric_validator") and (depth is not None or targets is not None)
                 mm_encoder_outputs["video"], levels = self._encode_video(
                     pixel_values_videos, video_frame_mask, with_levels=with_levels
                 )
@@ -281,7 +259,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             region_valid=region_valid,
             region_references=region_references,
         )
-        terms = {**self._absent_terms(), **self.criterion(outputs, targets.tensors)}
+        terms = {**self.absent_terms(), **self.criterion(outputs, targets.tensors)}
         for name, term in terms.items():
             setattr(outputs, name, term)
         return outputs
@@ -295,15 +273,6 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
         side = self.config.vision_config.image_size
         frame = torch.zeros(1, 3, side, side, dtype=self.dtype, device=self.device)
         return self.get_image_features(frame, return_dict=True).pooler_output[0].sum() * 0.0
-
-    def _absent_terms(self) -> dict[str, torch.Tensor]:
-        """A zero for each term that keeps its head in the graph: every rank reduces the same gradients."""
-        zeros = {
-            head: sum(parameter.sum() for parameter in getattr(self, head).parameters()) * 0.0
-            for head in set(HEADS.values())
-            if getattr(self, head) is not None
-        }
-        return {name: zeros[head] for name, head in HEADS.items() if head in zeros}
 
     @torch.no_grad()
     def build_targets(
@@ -329,31 +298,33 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
             ValueError: A sample has more than one video, or a tensor has another shape than its video asks for.
         """
         targets: dict[str, Any] = {}
-        if region_targets is not None and self._wants("grounding_head") and region_targets.any():
+        if region_targets is not None and self.wants_head("grounding_head") and region_targets.any():
             targets["region_targets"] = region_targets.flatten(0, -2)
-        has_depth = self._wants("geometric_validator") and depth is not None
-        has_teacher = self._wants("teacher_projector") and teacher_features is not None
+        has_depth = self.wants_head("geometric_validator") and depth is not None
+        has_teacher = self.wants_head("teacher_projector") and teacher_features is not None
         if pixel_values_videos is None or not (has_depth or has_teacher):
             return GeometryTargets(targets)
         videos, num_frames = pixel_values_videos.shape[:2]
         frame_mask = None if video_frame_mask is None else video_frame_mask.bool()
         frames = [num_frames] * videos if frame_mask is None else frame_mask.sum(1).tolist()
         lengths = [count * self.config.tokens_per_frame for count in frames]
-        samples = locate_videos(input_ids, self.config.video_token_id, lengths)
+        vision = self.config.vision_config
+        grid = VideoGrid(
+            samples=locate_videos(input_ids, self.config.video_token_id, lengths),
+            num_samples=len(input_ids),
+            num_frames=num_frames,
+            frame_mask=frame_mask,
+            image_size=(vision.image_size, vision.image_size),
+            patch_size=vision.patch_size,
+            patch_grid=self.config.patch_grid,
+            token_grid=self.config.token_grid,
+        )
+        geometry = None
         if has_depth:
             geometry = MeasuredGeometry(
                 depth, intrinsics, camera_to_world, has_geometry, native_depth, native_intrinsics
             )
-            geometry.check(len(input_ids), num_frames, self.config.vision_config.image_size)
-            patch = self.config.vision_config.patch_size
-            covered = tuple(patches * patch for patches in self.config.patch_grid)
-            size = self.geometric_validator.output_size(self.config.patch_grid)
-            select_pairs = self.criterion.select_pairs if PAIR_TERMS & self.criterion.terms else None
-            targets.update(build_depth_targets(geometry, samples, frame_mask, covered, size, select_pairs))
-        if has_teacher:
-            rows, cols = self.config.token_grid
-            expected = (len(input_ids), num_frames, rows, cols, self.teacher_projector.config.teacher_size)
-            targets["teacher_features"] = select_teacher_features(teacher_features, expected, samples, frame_mask)
+        targets.update(self.build_head_targets(grid, geometry, teacher_features if has_teacher else None))
         return GeometryTargets(targets)
 
     def _predict(
@@ -379,20 +350,14 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration):
                 region_valid,
                 region_references,
             )
-        if "depth" in targets:
-            prediction = self.geometric_validator(levels, self.config.patch_grid)
-            outputs.depth, outputs.depth_confidence = prediction.depth, prediction.confidence
-            pairs = targets.get("pairs")
-            if pairs is not None and len(pairs) and "loss_cross_view_depth" in self.criterion.terms:
-                cross_view = self.geometric_validator.predict_cross_view(
-                    levels, self.config.patch_grid, pairs.batch, pairs.source, pairs.target_from_source
-                )
-                outputs.cross_view_depth = cross_view.depth
+        visual = None
         if "teacher_features" in targets:
             rows, cols = self.config.token_grid
             visual = outputs.last_hidden_state[input_ids == self.config.video_token_id]
             visual = visual.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
-            outputs.teacher_prediction = self.teacher_projector(visual)
+        predictions = self.predict_geometry(targets, levels, self.config.patch_grid, visual)
+        for name, value in vars(predictions).items():
+            setattr(outputs, name, value)
 
     def _score_queries(
         self,

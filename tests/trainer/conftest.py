@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from training_samples import build_collator, build_model
+from supervised_hosts import ALL, VIEWS, attach, frames, geometry, teacher
+from tiny_hosts import HOSTS, Host
+from training_samples import build_collator, build_model, make_sample
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
@@ -66,3 +68,24 @@ def make_trainer(tmp_path: Path, model, collator) -> Callable[..., IDE3DTrainer]
         return IDE3DTrainer(model=trained, args=args, train_dataset=dataset, data_collator=collate, **others)
 
     return build
+
+
+@pytest.fixture(params=HOSTS)
+def host(request) -> Host:
+    """A family of models that are not ours, one after the other."""
+    return HOSTS[request.param]
+
+
+@pytest.fixture(scope="session")
+def qwen() -> Host:
+    return HOSTS["qwen2_5_vl"]
+
+
+@pytest.fixture
+def setting(host):
+    """A model with its supervision, a batch of two videos, and all targets."""
+    samples = [make_sample(VIEWS), make_sample(VIEWS, seed=1)]
+    model, inputs = host.build_model().train(), host.build_inputs(frames(*samples))
+    supervision = attach(model, loss_weights=ALL)
+    targets = {**geometry(*samples), "teacher_features": teacher(supervision, inputs, samples)}
+    return model, supervision, inputs, targets

@@ -1,0 +1,150 @@
+"""What every module with the training-only heads does with them, whatever model it supervises."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from modeling_ide3d.auxiliary.geometric_validator import GeometricValidator, GeometricValidatorConfig
+from modeling_ide3d.auxiliary.geometry_outputs import HEADS, PAIR_TERMS, Criterion
+from modeling_ide3d.auxiliary.geometry_targets import (
+    MeasuredGeometry,
+    VideoGrid,
+    build_depth_targets,
+    select_teacher_features,
+)
+from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector
+
+
+@dataclass
+class GeometryPredictions:
+    """What the heads predict of a batch; names and shapes as in `IDE3DGeometryOutputWithPast`."""
+
+    depth: torch.Tensor | None = None
+    depth_confidence: torch.Tensor | None = None
+    cross_view_depth: torch.Tensor | None = None
+    teacher_prediction: torch.Tensor | None = None
+
+
+class GeometryHeads:
+    """Targets, predictions and absent terms of the heads; mixed into the module that holds them.
+
+    Attributes:
+        geometric_validator: Depth decoder, or None.
+        teacher_projector: Projector into the teacher's space, or None.
+        grounding_head: Scores of regions, or None.
+        criterion: What compares predictions with targets, or None.
+    """
+
+    geometric_validator: GeometricValidator | None
+    teacher_projector: TeacherProjector | None
+    grounding_head: torch.nn.Module | None
+    criterion: Criterion | None
+
+    def idle_heads(self) -> list[torch.nn.Module]:
+        """Heads that no term which the criterion wants belongs to."""
+        wanted = set() if self.criterion is None else {HEADS[name] for name in self.criterion.terms}
+        heads = (getattr(self, name) for name in sorted(set(HEADS.values()) - wanted))
+        return [head for head in heads if head is not None]
+
+    def wants_head(self, head: str) -> bool:
+        """Whether this head is there and the criterion asks for one of its terms."""
+        wanted = self.criterion is not None and any(HEADS[name] == head for name in self.criterion.terms)
+        return wanted and getattr(self, head) is not None
+
+    def absent_terms(self) -> dict[str, torch.Tensor]:
+        """A zero for each term that keeps its head in the graph: every rank reduces the same gradients."""
+        zeros = {
+            head: sum(parameter.sum() for parameter in getattr(self, head).parameters()) * 0.0
+            for head in set(HEADS.values())
+            if getattr(self, head) is not None
+        }
+        return {name: zeros[head] for name, head in HEADS.items() if head in zeros}
+
+    @torch.no_grad()
+    def build_head_targets(
+        self, grid: VideoGrid, geometry: MeasuredGeometry | None, teacher_features: torch.Tensor | None
+    ) -> dict[str, Any]:
+        """Targets of the depth decoder and the projector, as `GeometryTargets` lists them.
+
+        Args:
+            grid: Where the videos lie.
+            geometry: What was measured, by sample; None: no term of the depth decoder.
+            teacher_features: (samples, V, rows, cols, C); None: no term of the projector.
+
+        Raises:
+            ValueError: A tensor has another shape than `grid` asks for.
+        """
+        targets: dict[str, Any] = {}
+        if geometry is not None:
+            geometry.check(grid.num_samples, grid.num_frames, grid.image_size)
+            size = self.geometric_validator.output_size(grid.patch_grid)
+            select_pairs = self.criterion.select_pairs if PAIR_TERMS & self.criterion.terms else None
+            targets.update(
+                build_depth_targets(geometry, grid.samples, grid.frame_mask, grid.covered, size, select_pairs)
+            )
+        if teacher_features is not None:
+            width = self.teacher_projector.config.teacher_size
+            expected = (grid.num_samples, grid.num_frames, *grid.token_grid, width)
+            targets["teacher_features"] = select_teacher_features(
+                teacher_features, expected, grid.samples, grid.frame_mask
+            )
+        return targets
+
+    def predict_geometry(
+        self,
+        targets: dict[str, Any],
+        levels: tuple[torch.Tensor, ...] | None,
+        patch_grid: tuple[int, int],
+        visual_states: torch.Tensor | None,
+    ) -> GeometryPredictions:
+        """Predictions that have a target.
+
+        Shape:
+            levels:        four tensors (videos, V, P, vision_hidden_size), P = rows x cols of `patch_grid`; needed
+                           where `targets` hold `depth`.
+            visual_states: (frames, rows, cols, hidden_size), final states of the language model at the visual tokens;
+                           needed where `targets` hold `teacher_features`.
+        """
+        predictions = GeometryPredictions()
+        if "depth" in targets:
+            own = self.geometric_validator(levels, patch_grid)
+            predictions.depth, predictions.depth_confidence = own.depth, own.confidence
+            pairs = targets.get("pairs")
+            if pairs is not None and len(pairs) and "loss_cross_view_depth" in self.criterion.terms:
+                cross_view = self.geometric_validator.predict_cross_view(
+                    levels, patch_grid, pairs.batch, pairs.source, pairs.target_from_source
+                )
+                predictions.cross_view_depth = cross_view.depth
+        if "teacher_features" in targets:
+            predictions.teacher_prediction = self.teacher_projector(visual_states)
+        return predictions
+
+
+def check_validator_config(
+    validator_config: GeometricValidatorConfig, hidden_size: int, patch_size: int, num_layers: int
+) -> None:
+    """Raise ValueError unless the validator fits a vision tower of this width, patch size and number of layers."""
+    expected = (hidden_size, patch_size)
+    given = (validator_config.vision_hidden_size, validator_config.patch_size)
+    if given != expected or max(validator_config.layer_indices) > num_layers:
+        raise ValueError(
+            f"validator_config is for a vision tower of (hidden_size, patch_size) {given} with at least "
+            f"{max(validator_config.layer_indices)} layers; this one has {expected} and {num_layers} layers. Build it "
+            "with GeometricValidatorConfig.from_vision_config."
+        )
+
+
+def pad_frames(states: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
+    """States of frames that exist, laid out by video, zeros between.
+
+    Shape:
+        states:     (frames, P, C), in the order of the videos.
+        frame_mask: (videos, V), bool; frames that exist.
+        output:     (videos, V, P, C).
+    """
+    padded = states.new_zeros(*frame_mask.shape, *states.shape[1:])
+    return padded.index_put(frame_mask.nonzero(as_tuple=True), states)
+
+
+__all__ = ["GeometryHeads", "GeometryPredictions", "check_validator_config", "pad_frames"]

@@ -1,0 +1,134 @@
+"""Hooks that keep, of a training pass of somebody else's model, what the geometry supervision compares."""
+
+import functools
+import inspect
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainer.vision_layouts import VisionLayout
+
+
+@dataclass
+class ForwardPass:
+    """What one pass leaves behind.
+
+    Args:
+        arguments: Arguments of the base model that the layout needs, those that were given.
+        video_call: Which call of the tower is the one for videos, from 1.
+        tower_calls: Calls of the tower so far.
+        states: Hidden states of the tower by index, 0 = patch embeddings.
+        final_states: (B, L, hidden_size), final states of the language model.
+    """
+
+    arguments: dict[str, Any]
+    video_call: int
+    tower_calls: int = 0
+    states: dict[int, Tensor] = field(default_factory=dict)
+    final_states: Tensor | None = None
+
+
+class ForwardRecorder:
+    """Hooks in a model that record its last pass in training mode and with gradients.
+
+    Args:
+        model: Base model, e.g. `Qwen2_5_VLModel`.
+        layout: Where it keeps its states.
+        layer_indices: Hidden states of the vision tower that are wanted.
+
+    Raises:
+        ValueError: The model has a recorder already, or is not built as the layout says.
+    """
+
+    def __init__(self, model: nn.Module, layout: VisionLayout, layer_indices: Iterable[int]):
+        owners = [getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values()]
+        if any(isinstance(owner, ForwardRecorder) and owner.is_attached for owner in owners):
+            raise ValueError(f"This {type(model).__name__} has a geometry supervision already: detach that one first.")
+        tower, blocks, language_model = (
+            layout.find_module(model, name) for name in ("tower", "blocks", "language_model")
+        )
+        indices = set(layer_indices)
+        if not isinstance(blocks, nn.ModuleList) or len(blocks) < max(indices, default=0):
+            raise ValueError(
+                f"The layout has blocks={layout.blocks!r}, which must be a ModuleList of at least "
+                f"{max(indices, default=0)} layers; got {type(blocks).__name__} of {len(list(blocks.children()))}."
+            )
+        self.layout = layout
+        self._running: ForwardPass | None = None
+        self._recorded: ForwardPass | None = None
+        self._handles = [
+            model.register_forward_pre_hook(self._begin, with_kwargs=True),
+            model.register_forward_hook(self._end, always_call=True),
+            tower.register_forward_pre_hook(self._count_tower_call),
+            language_model.register_forward_hook(self._record_final_states),
+        ]
+        for index in sorted(indices):
+            hook = functools.partial(self._record_states, index)
+            if index == 0:
+                self._handles.append(blocks[0].register_forward_pre_hook(hook))
+            else:
+                self._handles.append(blocks[index - 1].register_forward_hook(hook))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy of the model takes copies of the hooks along, which nobody could take out again: they do nothing.
+        return {**self.__dict__, "_handles": [], "_running": None, "_recorded": None}
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the hooks are in the model."""
+        return bool(self._handles)
+
+    def remove(self) -> None:
+        """Take the hooks out of the model and forget what they recorded."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._running, self._recorded = [], None, None
+
+    def take(self) -> ForwardPass | None:
+        """The last pass, once: what it keeps alive is freed with it."""
+        recorded, self._recorded = self._recorded, None
+        return recorded
+
+    def _begin(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        self._running = None
+        if not (self.is_attached and module.training and torch.is_grad_enabled()):
+            return
+        given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+        wanted = {"input_ids", self.layout.pixels, self.layout.grid_thw}
+        # Where images have an argument of their own, they are encoded before the videos.
+        has_images = self.layout.pixels != "pixel_values" and given.get("pixel_values") is not None
+        arguments = {name: value for name, value in given.items() if name in wanted and value is not None}
+        self._running = ForwardPass(arguments, video_call=2 if has_images else 1)
+
+    def _end(self, module: nn.Module, args: tuple, output: Any) -> None:
+        if self._running is not None and output is not None:  # None: the pass raised
+            self._recorded = self._running
+        self._running = None
+
+    def _count_tower_call(self, module: nn.Module, args: tuple) -> None:
+        if self._running is not None:
+            self._running.tower_calls += 1
+
+    def _record_states(self, index: int, module: nn.Module, args: tuple, *outputs: Any) -> None:
+        running = self._running
+        if running is None or running.tower_calls != running.video_call:
+            return
+        states = args[0] if index == 0 else outputs[0]
+        states = states[0] if isinstance(states, tuple) else states
+        if index and not states.requires_grad and any(weight.requires_grad for weight in module.parameters()):
+            raise RuntimeError(
+                "The vision tower ran without gradients, although its weights are trained: the depth terms would not "
+                "reach them. Checkpoint activations with use_reentrant=False, or freeze the tower by "
+                "requires_grad_(False)."
+            )
+        running.states[index] = states
+
+    def _record_final_states(self, module: nn.Module, args: tuple, output: Any) -> None:
+        if self._running is not None:
+            self._running.final_states = output[0]
+
+
+__all__ = ["ForwardPass", "ForwardRecorder"]
