@@ -169,6 +169,24 @@ def _read_tokens_in_cells(depths: _Depths, features: np.ndarray, usual: np.ndarr
     return _Prediction(usual[depths.split.choose] + read.choose, usual[depths.split.test] + read.test, True)
 
 
+def _read(depths: _Depths, features: np.ndarray, seed: int) -> dict[str, _Prediction]:
+    """What is expected with the token, without it, with an exchanged one, and the same where the cell is known."""
+    cells, split = depths.cells, depths.split
+    blank = np.zeros((len(features), 1), np.float32)
+    usual = _cell_means(depths.target[:, None], cells, split.fit)[cells, 0]
+    part = split.choose + 2 * split.test  # rows are exchanged within a part: no scene crosses the split
+    exchanged = features[shuffle_rows(part, seed)]
+    exchanged_in_cell = features[shuffle_rows(part * (int(cells.max()) + 1) + cells, seed)]
+    return {
+        "nothing": _read_tokens(depths, blank),
+        "tokens": _read_tokens(depths, features),
+        "exchanged": _read_tokens(depths, exchanged),
+        "cell": _read_tokens_in_cells(depths, blank, usual),
+        "both": _read_tokens_in_cells(depths, features, usual),
+        "exchanged in cell": _read_tokens_in_cells(depths, exchanged_in_cell, usual),
+    }
+
+
 def _plug_in(keys: np.ndarray, within: np.ndarray) -> np.ndarray:
     """-log of the share (n,) that a row's key has among the rows of its group, whose mean is the plug-in entropy."""
     _, key, key_counts = np.unique(keys, return_inverse=True, return_counts=True)
@@ -198,7 +216,8 @@ def estimate_information(
         seed: Of the shuffles and of the bootstrap.
 
     Returns:
-        In nats a token, each with its value and its 95 % interval (bootstrap over scenes, at fixed q): `information`
+        In nats a token, each with its value and its 95 % interval (bootstrap over scenes, at fixed q and
+        frequencies): `information`
         and `information_bound`; `position_information`, of the cell alone; `beyond_position` and
         `beyond_position_bound`; `shuffled` and `shuffled_beyond_position`, the same as `information` and
         `beyond_position` for tokens exchanged at random (for those of the same cell), which must be 0 within error;
@@ -215,30 +234,17 @@ def estimate_information(
         raise ValueError(f"num_bins must be at least 2, got {num_bins}.")
     target = np.log(depth.astype(np.float64))
     depths = _bin_depths(target, cells, split, num_bins)
-    coarse = _bin_depths(target, cells, split, min(num_bins, NUM_BINS_IN_CELL))
-    blank = np.zeros((len(target), 1), np.float32)
-    usual = _cell_means(target[:, None], cells, split.fit)[cells, 0]
-    part = split.choose + 2 * split.test
-    exchanged = features[shuffle_rows(part, seed)]
-    exchanged_in_cells = features[shuffle_rows(part * (int(cells.max()) + 1) + cells, seed)]
-    predictions = {
-        "nothing": _read_tokens(depths, blank),
-        "tokens": _read_tokens(depths, features),
-        "exchanged": _read_tokens(depths, exchanged),
-        "cell": _read_tokens_in_cells(depths, blank, usual),
-        "both": _read_tokens_in_cells(depths, features, usual),
-        "exchanged in cell": _read_tokens_in_cells(depths, exchanged_in_cells, usual),
-    }
+    predictions = _read(depths, features, seed)
     loss = {name: _cross_entropy(depths, prediction) for name, prediction in predictions.items()}
-    coarse_both = _cross_entropy(coarse, predictions["both"])
+    coarse = _bin_depths(target, cells, split, min(num_bins, NUM_BINS_IN_CELL))
     bins, places = depths.bins[split.test], cells[split.test]
-    keys = places * (len(coarse.edges) + 1) + coarse.bins[split.test]
+    bins_in_cells = places * (len(coarse.edges) + 1) + coarse.bins[split.test]
     values = {
         "information": loss["nothing"] - loss["tokens"],
         "information_bound": _plug_in(bins, np.zeros_like(bins)) - loss["tokens"],
         "position_information": loss["nothing"] - loss["cell"],
         "beyond_position": loss["cell"] - loss["both"],
-        "beyond_position_bound": _plug_in(keys, places) - coarse_both,
+        "beyond_position_bound": _plug_in(bins_in_cells, places) - _cross_entropy(coarse, predictions["both"]),
         "shuffled": loss["nothing"] - loss["exchanged"],
         "shuffled_beyond_position": loss["cell"] - loss["exchanged in cell"],
         "entropy": loss["nothing"],
@@ -246,6 +252,12 @@ def estimate_information(
     }
     scores = {name: mean_score(value, percent=False) for name, value in values.items()}
     result = with_intervals(scores, scenes[split.test], seed)
+    _warn_of_bias(result)
+    return result
+
+
+def _warn_of_bias(result: Intervals) -> None:
+    """Say so where the control is surely above 0."""
     for name in ("shuffled", "shuffled_beyond_position"):
         low = result[name]["interval"][0]
         if low is not None and low > SHUFFLE_TOLERANCE:
@@ -254,4 +266,3 @@ def estimate_information(
                 name,
                 result[name]["value"],
             )
-    return result

@@ -17,7 +17,7 @@ from trainer.geometry_inputs import prepare_geometry
 
 __all__ = ["TokenTable", "collect_tokens", "median_pixels"]
 
-TOKENS_PER_SCENE = 1024
+TOKENS_PER_SCENE = 512
 
 
 @dataclass(frozen=True)
@@ -154,13 +154,9 @@ def collect_tokens(
     if tokens_per_scene < 1 or not layers:
         raise ValueError(f"Expected tokens_per_scene >= 1 and a layer, got {tokens_per_scene} and {layers}.")
     parts: dict[str, list[tuple]] = {layer: [] for layer in layers}
-    matches: dict[str, dict[str, dict[str, float]]] = {layer: {} for layer in layers}
-    unmeasured = dict.fromkeys(layers, 0)
     for index, scene in enumerate(tqdm(scenes, desc="Tokens", unit="scene", delay=2, disable=None)):
         name = scene.scene_id or f"scene {index}"
         _check_scene(scene, name)
-        if name in matches[layers[0]]:
-            raise ValueError(f"Two scenes are called {name!r}: they could end up on both sides of the split.")
         encoded = source.encode(scene.frames, layers)
         truths: dict[TokenGrid, _Measured] = {}
         for layer in layers:
@@ -174,18 +170,28 @@ def collect_tokens(
                 truths[grid] = _measure(scene, grid, tokens_per_scene, pairs_per_frame, [seed, index])
             truth = truths[grid]
             rows = features.flatten(0, 2)[truth.chosen].float()
-            parts[layer].append((rows, truth.depth, truth.points, truth.cells, name))
-            matches[layer][name] = score_matches(features, truth.matches, truth.pairs)
-            unmeasured[layer] += truth.unmeasured
-    if not parts[layers[0]]:
+            parts[layer].append((name, rows, truth, score_matches(features, truth.matches, truth.pairs)))
+    names = [part[0] for part in parts[layers[0]]]
+    if not names:
         raise ValueError("There are no scenes to take tokens from.")
-    tables = {}
-    for layer in layers:
-        features, depth, points, cells = (
-            torch.cat([part[column] for part in parts[layer]]).numpy() for column in range(4)
-        )
-        names = np.repeat([part[4] for part in parts[layer]], [len(part[0]) for part in parts[layer]])
-        tables[layer] = TokenTable(
-            features, depth, points, cells, names, source.grid(layer).shape, unmeasured[layer], matches[layer]
-        )
-    return tables
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"Several scenes are called {twice}: they could end up on both sides of the split.")
+    return {layer: _stack(parts.pop(layer), source.grid(layer)) for layer in layers}
+
+
+def _stack(parts: Sequence[tuple[str, Tensor, _Measured, dict[str, float]]], grid: TokenGrid) -> TokenTable:
+    """The scenes of one layer as one table."""
+    names, features, truths, matches = zip(*parts, strict=True)
+    depth, points, cells = (
+        torch.cat([getattr(truth, column) for truth in truths]).numpy() for column in ("depth", "points", "cells")
+    )
+    return TokenTable(
+        features=torch.cat(features).numpy(),
+        depth=depth,
+        points=points,
+        cells=cells,
+        scenes=np.repeat(names, [len(rows) for rows in features]),
+        grid=grid.shape,
+        unmeasured=sum(truth.unmeasured for truth in truths),
+        matches=dict(zip(names, matches, strict=True)),
+    )

@@ -205,11 +205,14 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--read-by-losses", nargs="*", help="layers of the model that geometry losses of it read")
     parser.add_argument("--random-weights", action="store_true", help="the same architecture, not trained")
     parser.add_argument("--image-size", type=int, help="input of a vision tower in pixels; default: its own")
-    parser.add_argument("--tokens-per-scene", type=int, default=TOKENS_PER_SCENE)
+    parser.add_argument("--tokens-per-scene", type=int, default=TOKENS_PER_SCENE, help="kept in memory at most")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="outputs/probes.json")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.data is None and (options.scenes or options.skip_invalid_poses):
+        parser.error("--scenes and --skip-invalid-poses are of a folder: give it as --data.")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def test_what_cannot_be_probed_raises(tower):
     cases = [
         ([dataclasses.replace(scene, depth=None)], {}, "painted000 has no depth"),
         ([dataclasses.replace(scene, camera_to_world=None)], {}, "has no camera_to_world"),
-        ([scene, scene], {}, "Two scenes are called 'painted000'"),
+        ([scene, scene], {}, r"Several scenes are called \['painted000'\]"),
         ([], {}, "no scenes"),
         ([scene], {"layers": ["vision.7"]}, r"no layers \['vision.7'\]"),
         ([scene], {"layers": []}, "and a layer"),

@@ -128,3 +128,9 @@ def test_command_of_a_tower_on_a_folder_in_the_public_layout(models, tmp_path):
 def test_command_ends_with_what_is_wrong(models, tmp_path, words, message):
     with pytest.raises(SystemExit, match=message):
         main(["--model", str(models / "ours"), "--output", str(tmp_path / "probes.json"), *words])
+
+
+def test_scenes_without_a_folder_are_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["--model", "any", "--scenes", "scannet/scene0000_00"])
+    assert "give it as --data" in capsys.readouterr().err
