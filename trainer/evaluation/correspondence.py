@@ -48,7 +48,9 @@ def find_true_matches(
         ValueError: Depth of another size than the grid's picture, or shapes that do not go together.
     """
     if depth.dim() != 3 or tuple(depth.shape[1:]) != grid.image_size:
-        raise ValueError(f"depth must have shape (V, {grid.image_size[0]}, {grid.image_size[1]}), got {depth.shape}.")
+        raise ValueError(
+            f"depth must have shape (V, {grid.image_size[0]}, {grid.image_size[1]}), got {tuple(depth.shape)}."
+        )
     if intrinsics.shape != (len(depth), 3, 3) or camera_to_world.shape != (len(depth), 4, 4):
         raise ValueError(
             f"Expected intrinsics ({len(depth)}, 3, 3) and camera_to_world ({len(depth)}, 4, 4), "

@@ -49,6 +49,7 @@ NUM_BINS_IN_CELL = 16  # of `beyond_position_bound`: the entropy of few tokens i
 WIDTHS = 2.0 ** (np.arange(-8, 5) / 2)  # of the standard deviation of the prediction's errors
 PRIOR_ROWS = 16.0  # a cell's own numbers count as much as everybody's when it has so many rows
 STEPS = 200  # of expectation maximisation, which is convex here
+LEAST_SHARE = 1e-3  # of the frequencies in the mixture: a depth like no other has some probability
 SHUFFLE_TOLERANCE = 0.01  # nats
 
 
@@ -118,7 +119,7 @@ def _cumulative(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _experts(
     depths: _Depths, rows: np.ndarray, counted: np.ndarray, location: np.ndarray, spread: np.ndarray, per_cell: bool
 ) -> np.ndarray:
-    """Probability (rows, experts) that every part of the mixture gives to the bin that the row is in."""
+    """Probability (rows, experts) that every part of the mixture, frequencies first, gives to the bin of a row."""
     bins, cells = depths.bins[rows], depths.cells[rows]
     edges = np.concatenate([[-np.inf], depths.edges, [np.inf]])
     columns = [_frequencies(depths, counted, False)[0, bins]]
@@ -150,6 +151,8 @@ def _cross_entropy(depths: _Depths, prediction: _Prediction) -> np.ndarray:
     for _ in range(STEPS):
         shares = known * weights
         weights = (shares / shares.sum(1, keepdims=True)).mean(0)
+    weights *= 1 - LEAST_SHARE
+    weights[0] += LEAST_SHARE
     held_out = _experts(depths, split.test, split.train, prediction.test, spread[split.test], per_cell)
     return -np.log(held_out @ weights)
 
@@ -216,9 +219,8 @@ def estimate_information(
         seed: Of the shuffles and of the bootstrap.
 
     Returns:
-        In nats a token, each with its value and its 95 % interval (bootstrap over scenes, at fixed q and
-        frequencies): `information`
-        and `information_bound`; `position_information`, of the cell alone; `beyond_position` and
+        In nats a token, each with its value and its 95 % interval (bootstrap over scenes, at fixed q and frequencies):
+        `information` and `information_bound`; `position_information`, of the cell alone; `beyond_position` and
         `beyond_position_bound`; `shuffled` and `shuffled_beyond_position`, the same as `information` and
         `beyond_position` for tokens exchanged at random (for those of the same cell), which must be 0 within error;
         `entropy`, cross entropy of the bins without the token, and `remaining`, that with it.
@@ -262,7 +264,7 @@ def _warn_of_bias(result: Intervals) -> None:
         low = result[name]["interval"][0]
         if low is not None and low > SHUFFLE_TOLERANCE:
             logger.warning(
-                "%s tokens give %.3f nats, surely more than 0: the other figures are too high by about as much.",
+                "Control %s is %.3f nats, surely more than 0: the other figures are too high by about as much.",
                 name,
                 result[name]["value"],
             )

@@ -33,18 +33,26 @@ __all__ = ["format_table", "probe_table", "run_probes", "score_correspondence"]
 logger = logging.getLogger("trainer.evaluation.probes")
 
 MAX_ROOM_SIZE = 126  # pixels; larger frames of rooms take long to draw
-# Heading, probe, number, digits; the columns of the table that is logged.
-COLUMNS = (
-    ("AbsRel", "depth", "abs_rel", 3),
-    ("delta1", "depth", "delta1", 3),
-    ("gain", "depth", "delta1_gain", 3),
-    ("<0.5 m", "position", "within_half_metre", 3),
-    ("match", "correspondence", "matched", 3),
-    ("moved", "correspondence", "moved_matched", 3),
-    ("nats", "information", "information", 3),
-    ("bound", "information", "information_bound", 3),
-    ("beyond place", "information", "beyond_position", 3),
-    ("shuffled", "information", "shuffled", 3),
+# Tables that are logged: of each column the heading, the probe, the number, and what the place in the picture gives.
+TABLES = (
+    (
+        ("AbsRel", "depth", "abs_rel", "position_abs_rel"),
+        ("delta1", "depth", "delta1", "position_delta1"),
+        ("delta1 gain", "depth", "delta1_gain", None),
+        ("within 0.5 m", "position", "within_half_metre", "position_within_half_metre"),
+    ),
+    (
+        ("matched", "correspondence", "matched", "same_place"),
+        ("matched, moved", "correspondence", "moved_matched", None),
+        ("chance, moved", "correspondence", "moved_chance", None),
+    ),
+    (
+        ("nats", "information", "information", "position_information"),
+        ("bound", "information", "information_bound", None),
+        ("beyond place", "information", "beyond_position", None),
+        ("bound", "information", "beyond_position_bound", None),
+        ("shuffled", "information", "shuffled", None),
+    ),
 )
 
 
@@ -87,7 +95,7 @@ def probe_table(table: TokenTable, *, with_position: bool = False, seed: int = 0
     """
     split = split_by_scene(table.scenes, seed)
     rows = (table.cells, table.scenes, split)
-    result: dict[str, Any] = {
+    return {
         "grid": list(table.grid),
         "channels": table.features.shape[1],
         "tokens": {part: int(getattr(split, part).sum()) for part in ("fit", "choose", "test")},
@@ -98,7 +106,6 @@ def probe_table(table: TokenTable, *, with_position: bool = False, seed: int = 0
         "correspondence": score_correspondence(table.matches, seed),
         "information": estimate_information(table.features, table.depth, *rows, seed=seed),
     }
-    return result
 
 
 def run_probes(
@@ -134,39 +141,35 @@ def run_probes(
     return results
 
 
-def _cell(result: Mapping[str, Any], probe: str, name: str, digits: int) -> str:
-    if result[probe] is None or result[probe][name]["value"] is None:
+def _cell(result: Mapping[str, Any], probe: str, name: str | None) -> str:
+    entry = result[probe][name] if name and result[probe] else {"value": None}
+    if entry["value"] is None:
         return "-"
-    value, (low, high) = result[probe][name]["value"], result[probe][name]["interval"]
-    band = "" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return f"{value:.{digits}f}{band}"
+    low, high = entry["interval"]
+    return f"{entry['value']:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
 def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Results of `run_probes` as text; a star marks layers that a geometry loss reads."""
-    rows = [["layer", *(heading for heading, *_ in COLUMNS)]]
-    for layer, result in results.items():
-        star = "*" if result["read_by_losses"] else ""
-        rows.append([layer + star, *(_cell(result, *column) for _, *column in COLUMNS)])
-    # Two layers of one grid have the same constants; the first of each grid is shown.
-    for grid, result in {tuple(result["grid"]): result for result in reversed(list(results.values()))}.items():
-        constants = {
-            ("depth", "abs_rel"): ("depth", "position_abs_rel"),
-            ("depth", "delta1"): ("depth", "position_delta1"),
-            ("position", "within_half_metre"): ("position", "position_within_half_metre"),
-            ("correspondence", "matched"): ("correspondence", "same_place"),
-            ("information", "information"): ("information", "position_information"),
-        }
-        with_position = next((r for r in results.values() if tuple(r["grid"]) == grid and r["position"]), result)
-        cells = [
-            _cell(with_position if probe == "position" else result, *constants[probe, name], digits)
-            if (probe, name) in constants
-            else ""
-            for _, probe, name, digits in COLUMNS
-        ]
-        rows.append([f"place {grid[0]}x{grid[1]}", *cells])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    """Results of `run_probes` as text; a star marks layers that a geometry loss reads.
+
+    The last lines are what the place in the picture gives on each grid.
+    """
+    grids = dict.fromkeys(tuple(result["grid"]) for result in results.values())
+    texts = []
+    for columns in TABLES:
+        rows = [["layer", *(heading for heading, *_ in columns)]]
+        for layer, result in results.items():
+            cells = [_cell(result, probe, name) for _, probe, name, _ in columns]
+            rows.append([layer + ("*" if result["read_by_losses"] else ""), *cells])
+        for grid in grids:
+            same = [result for result in results.values() if tuple(result["grid"]) == grid]
+            first = {probe: next((r for r in same if r[probe]), same[0]) for _, probe, *_ in columns}
+            cells = [_cell(first[probe], probe, constant) for _, probe, _, constant in columns]
+            rows.append([f"place {grid[0]}x{grid[1]}", *cells])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+        texts.append("\n".join(line.rstrip() for line in lines))
+    return "\n\n".join(texts)
 
 
 def _open_scenes(options: argparse.Namespace, source: TokenSource) -> Iterable[PosedVideo]:

@@ -115,7 +115,7 @@ def test_a_warning_says_that_the_control_fails(caplog, monkeypatch):
     module = "trainer.evaluation.information.shuffle_rows"
     monkeypatch.setattr(module, lambda groups, seed: np.arange(len(groups)))  # exchanges nothing
     estimate(rows, rows.noise, rows.noise[:, 0])
-    assert "shuffled tokens give" in caplog.text and "shuffled_beyond_position tokens give" in caplog.text
+    assert "Control shuffled is" in caplog.text and "Control shuffled_beyond_position is" in caplog.text
 
 
 def test_same_seed_same_numbers_and_other_shuffles_with_another():
@@ -133,6 +133,17 @@ def test_repeated_depths_make_fewer_bins_and_stay_finite():
     found = estimate(rows, rows.noise, log_depth)
     assert 0 < found["information"]["value"] < np.log(2) + 0.02
     assert found["entropy"]["value"] == pytest.approx(np.log(2), abs=0.05)
+
+
+def test_a_held_out_depth_that_nobody_expected_costs_a_finite_price():
+    """Tokens that say everything but for a few: the mixture is narrow, and the few lie far from it on both sides."""
+    rows = make_rows(num_scenes=30, per_scene=100)
+    log_depth = rows.noise[:, 0].astype(float)
+    odd = np.flatnonzero(split_by_scene(rows.scenes).test)[::50]
+    log_depth[odd] = np.where(np.arange(len(odd)) % 2, 40.0, -40.0)
+    found = estimate(rows, rows.noise, log_depth)
+    assert all(np.isfinite(entry["value"]) for entry in found.values())
+    assert found["information"]["value"] > 2.5
 
 
 def test_bins_bound_what_can_be_measured():

@@ -48,9 +48,17 @@ def test_every_layer_has_every_probe():
     first, second = results["vision.1"], results["vision.2"]
     assert first["depth"]["position_abs_rel"] == second["depth"]["position_abs_rel"]
     assert first["information"]["entropy"] == second["information"]["entropy"]
-    table = format_table(results).splitlines()
-    assert [line.split()[0] for line in table] == ["layer", "vision.1", "vision.2*", "language.1", "place", "place"]
-    assert f"{first['depth']['abs_rel']['value']:.3f}" in table[1]
+    tables = format_table(results).split("\n\n")
+    assert len(tables) == 3
+    for table in tables:
+        starts = [line.split()[:2] for line in table.splitlines()]
+        assert [start[0] for start in starts] == ["layer", "vision.1", "vision.2*", "language.1", "place", "place"]
+        assert [start[1] for start in starts[-2:]] == ["5x5", "3x3"]
+    assert f"{first['depth']['abs_rel']['value']:.3f}" in tables[0].splitlines()[1]
+    assert f"{first['depth']['position_abs_rel']['value']:.3f}" in tables[0].splitlines()[4]
+    position = results["language.1"]["position"]
+    assert tables[0].splitlines()[3].count("[") == 4 and tables[0].splitlines()[1].count("[") == 3
+    assert f"{position['position_within_half_metre']['value']:.3f}" in tables[0].splitlines()[5]
 
 
 def test_layers_that_nobody_can_tell_about_have_no_star():
