@@ -33,6 +33,7 @@ __all__ = ["format_table", "probe_table", "run_probes", "score_correspondence"]
 logger = logging.getLogger("trainer.evaluation.probes")
 
 MAX_ROOM_SIZE = 126  # pixels; larger frames of rooms take long to draw
+WIDE_GAP = 0.1  # nats between the estimate of information and its bound
 # Tables that are logged: of each column the heading, the probe, the number, and what the place in the picture gives.
 TABLES = (
     (
@@ -241,7 +242,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         )
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    result = {"settings": vars(options), "layers": layers}
+    is_known = source.read_by_losses is not None
+    held_out = [layer for layer in layers if layer not in source.read_by_losses] if is_known else None
+    result = {"settings": vars(options), "held_out_layers": held_out, "layers": layers}
     output = Path(options.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -252,9 +255,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "*: read by a geometry loss in training%s. Wrote %s.",
         first["scenes"]["test"],
         sum(first["scenes"].values()),
-        "" if first["read_by_losses"] is not None else " (not known here: --read-by-losses)",
+        "" if is_known else " (not known here: --read-by-losses)",
         output,
     )
+    found = [result["information"] for result in layers.values()]
+    gap = max(entry["information"]["value"] - entry["information_bound"]["value"] for entry in found)
+    if gap > WIDE_GAP:
+        logger.warning("Between nats and their bound lie %.2f: so many may be too much. Take more scenes.", gap)
     return result
 
 

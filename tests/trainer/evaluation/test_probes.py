@@ -103,7 +103,8 @@ def test_command_on_rooms(models, tmp_path, caplog):
     assert stored["settings"]["num_rooms"] == 6
     assert stored["layers"]["vision.2"]["read_by_losses"] and stored["layers"]["language.2"]["position"]
     assert re.search(r"^vision.2\* +\d\.\d+ \[", caplog.text, re.MULTILINE)
-    assert "2 held-out scenes of 6" in caplog.text
+    assert "2 held-out scenes of 6" in caplog.text and "Take more scenes" in caplog.text
+    assert stored["held_out_layers"] == ["language.2"]
     again = main([*words, "--output", str(tmp_path / "again.json")])
     assert again["layers"] == result["layers"]
     other = main([*words, "--random-weights", "--output", str(tmp_path / "random.json")])
@@ -117,6 +118,7 @@ def test_command_of_a_tower_on_a_folder_in_the_public_layout(models, tmp_path):
     words = ["--model", str(models / "tower"), "--data", str(tmp_path / "data"), "--num-frames", "3"]
     result = main([*words, "--output", str(tmp_path / "probes.json")])
     assert list(result["layers"]) == ["vision.0", "vision.1", "vision.last"]
+    assert result["held_out_layers"] is None
     assert all(sum(layer["scenes"].values()) == 6 for layer in result["layers"].values())
     scenes = [f"scannet/{path.name}" for path in sorted((tmp_path / "data" / "scannet" / "posed_images").iterdir())]
     with pytest.raises(SystemExit, match="at least 6 scenes"):
