@@ -235,6 +235,8 @@ def probe_depth(
 ) -> Intervals:
     """Depth of a token, read linearly (log depth), beside the median depth of its place in the picture.
 
+    Predictions are cut to the range of the training depths.
+
     Returns:
         `abs_rel` (mean |p - d| / d), `delta1` (share within a factor of 1.25), the same of the position-only constant
         (`position_abs_rel`, `position_delta1`), and by how much the tokens are better (`abs_rel_gain`,

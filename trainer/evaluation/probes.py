@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from processing.benchmarks import load_scene
 from processing.posed_video import PosedVideo
@@ -135,7 +136,7 @@ def run_probes(
     """
     tables = collect_tokens(source, scenes, layers, tokens_per_scene=tokens_per_scene, seed=seed)
     results = {}
-    for layer in list(tables):
+    for layer in tqdm(list(tables), desc="Probes", unit="layer", delay=2, disable=None):
         is_read = None if source.read_by_losses is None else layer in source.read_by_losses
         found = probe_table(tables.pop(layer), with_position=layer.startswith("language."), seed=seed)
         results[layer] = {"read_by_losses": is_read, **found}
