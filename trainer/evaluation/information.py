@@ -222,8 +222,9 @@ def estimate_information(
         In nats a token, each with its value and its 95 % interval (bootstrap over scenes, at fixed q and frequencies):
         `information` and `information_bound`; `position_information`, of the cell alone; `beyond_position` and
         `beyond_position_bound`; `shuffled` and `shuffled_beyond_position`, the same as `information` and
-        `beyond_position` for tokens exchanged at random (for those of the same cell), which must be 0 within error;
-        `entropy`, cross entropy of the bins without the token, and `remaining`, that with it.
+        `beyond_position` for tokens exchanged at random (for those of the same cell), which must be 0 within error,
+        or less by what it costs to fit noise; `entropy`, cross entropy of the bins without the token, and `remaining`,
+        that with it.
 
     Shape:
         features: (N, C); depth, cells, scenes: (N,).
