@@ -1,0 +1,126 @@
+"""Cross-view correspondence: does the token most like this one, in another view, show the same place of the room."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from processing.regions import TokenGrid
+from trainer.geometry import (
+    FramePairs,
+    covisibility_mask,
+    project_points,
+    transform_points,
+    unproject_depth,
+)
+from trainer.geometry.cameras import invert_pose
+
+__all__ = ["find_true_matches", "score_matches"]
+
+WITHIN = 1.0  # tokens a side; rounding spares a match that lies exactly there
+ROUNDING = 1e-4
+MATCH_SUMS = ("hits", "same_place", "chance", "queries", "moved_hits", "moved_chance", "moved_queries")
+
+
+def find_true_matches(
+    depth: Tensor, intrinsics: Tensor, camera_to_world: Tensor, grid: TokenGrid, pairs: FramePairs
+) -> Tensor:
+    """Where the centre of every token of a pair's target view lies in its source view, by ray casting.
+
+    The ray through the pixel at the token's centre meets the measured surface; that point is projected into the source
+    view, if nothing hides it there (`covisibility_mask`).
+
+    Args:
+        depth: On the pixels of the vision input, 0 = no measurement.
+        intrinsics: Of these pixels.
+        camera_to_world: Poses.
+        grid: Token grid of these pixels.
+        pairs: Pairs of frames of this one video; `source` is searched, `target` asks.
+
+    Returns:
+        (row, column) in tokens, 0 = centre of the first one; NaN where the point is not measured, hidden, or outside
+        of what the vision tower sees.
+
+    Shape:
+        depth: (V, H, W), metres; intrinsics: (V, 3, 3); camera_to_world: (V, 4, 4); output: (pairs, rows, cols, 2).
+
+    Raises:
+        ValueError: Depth of another size than the grid's picture, or shapes that do not go together.
+    """
+    if depth.dim() != 3 or tuple(depth.shape[1:]) != grid.image_size:
+        raise ValueError(
+            f"depth must have shape (V, {grid.image_size[0]}, {grid.image_size[1]}), got {tuple(depth.shape)}."
+        )
+    if intrinsics.shape != (len(depth), 3, 3) or camera_to_world.shape != (len(depth), 4, 4):
+        raise ValueError(
+            f"Expected intrinsics ({len(depth)}, 3, 3) and camera_to_world ({len(depth)}, 4, 4), "
+            f"got {tuple(intrinsics.shape)} and {tuple(camera_to_world.shape)}."
+        )
+    seen = covisibility_mask(depth[None], intrinsics[None], pairs)
+    points = unproject_depth(depth[pairs.target], intrinsics[pairs.target])
+    points = transform_points(invert_pose(pairs.target_from_source), points)
+    pixels, _ = project_points(points, intrinsics[pairs.source])
+    (height, width), (rows, cols) = grid.covered_size, grid.shape
+    v, u = ((torch.arange(n) + 0.5) * size / n for n, size in ((rows, height), (cols, width)))
+    at = (slice(None), v.long()[:, None], u.long()[None])  # pixel that holds the centre, or lies just behind it
+    u, v = pixels[at].unbind(-1)
+    row, _ = grid.locate(v, u)
+    # The rule of `TokenGrid.locate`, before it is cut to whole tokens.
+    places = torch.stack(((v + 0.5) * rows / height - 0.5, (u + 0.5) * cols / width - 0.5), -1)
+    return torch.where((seen[at] & (row >= 0))[..., None], places, torch.nan)
+
+
+def score_matches(
+    features: Tensor, matches: Tensor, pairs: FramePairs, *, metric: Literal["cosine", "euclidean"] = "cosine"
+) -> dict[str, float]:
+    """Compare the nearest token of the source view with where the asking token's place really is.
+
+    Args:
+        features: Tokens of one video.
+        matches: From `find_true_matches`, on the same grid.
+        pairs: The same pairs.
+        metric: What "nearest" means.
+
+    Returns:
+        Sums over the tokens that have a true match, `queries` of them: `hits`, the nearest token lies within one token
+        (rows and columns) of it; `same_place`, the token at the same place of the picture does, which needs no
+        content; `chance`, share of the source view's tokens that do. And the same, `moved_...`, over those whose match
+        lies further from the same place than that, so that a token which only knows its place fails.
+
+    Shape:
+        features: (V, rows, cols, C); matches: (pairs, rows, cols, 2).
+
+    Raises:
+        ValueError: Features of another grid than the matches, or an unknown metric.
+    """
+    if features.dim() != 4 or matches.shape != (len(pairs), *features.shape[1:3], 2):
+        raise ValueError(
+            f"features (V, rows, cols, C) and matches (pairs, rows, cols, 2) must share the grid and the pairs, got "
+            f"{tuple(features.shape)}, {tuple(matches.shape)} and {len(pairs)} pairs."
+        )
+    if metric not in ("cosine", "euclidean"):
+        raise ValueError(f'metric must be "cosine" or "euclidean", got {metric!r}.')
+    rows, cols = features.shape[1:3]
+    tokens = features.float().flatten(1, 2)
+    if metric == "cosine":
+        tokens = torch.nn.functional.normalize(tokens, dim=-1)
+    places = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij"), -1).flatten(0, 1)
+    sums = dict.fromkeys(MATCH_SUMS, 0.0)
+    for pair, (source, target) in enumerate(zip(pairs.source.tolist(), pairs.target.tolist(), strict=True)):
+        truth = matches[pair].flatten(0, 1)
+        asked = truth.isfinite().all(-1).nonzero().flatten()
+        if metric == "cosine":
+            nearest = (tokens[target, asked] @ tokens[source].T).argmax(-1)
+        else:
+            nearest = torch.cdist(tokens[target, asked], tokens[source]).argmin(-1)
+        is_near = (truth[asked, None] - places).abs().amax(-1) <= WITHIN + ROUNDING
+        index = torch.arange(len(asked))
+        is_hit, has_stayed, chance = is_near[index, nearest], is_near[index, asked], is_near.double().mean(-1)
+        sums["hits"] += is_hit.sum().item()
+        sums["same_place"] += has_stayed.sum().item()
+        sums["chance"] += chance.sum().item()
+        sums["queries"] += len(asked)
+        sums["moved_hits"] += is_hit[~has_stayed].sum().item()
+        sums["moved_chance"] += chance[~has_stayed].sum().item()
+        sums["moved_queries"] += (~has_stayed).sum().item()
+    return sums
