@@ -16,7 +16,9 @@ from processing.regions import TokenGrid
 from trainer.geometry.checks import Protocol
 from trainer.teachers.protocol import FrameSource, Teacher
 
-FORMAT = "ide3d teacher features 1"
+# The one key of the metadata: safetensors writes several in an order that changes from run to run.
+HEADER = "ide3d_teacher_features"
+FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -108,14 +110,14 @@ def save_scene(folder: str | Path, identity: StoreIdentity, source: FrameSource,
         )
     header = {
         "format": FORMAT,
-        "identity": json.dumps(asdict(identity)),
         "scene_id": source.scene_id,
-        "frame_names": json.dumps(source.frame_names),
+        "frame_names": source.frame_names,
+        "identity": asdict(identity),
     }
     path = scene_path(folder, source.scene_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    save_file({"features": halves}, unfinished, metadata=header)
+    save_file({"features": halves}, unfinished, metadata={HEADER: json.dumps(header)})
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(unfinished, path)
@@ -131,12 +133,13 @@ def read_scene(path: str | Path) -> StoredScene:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header, shape = file.metadata() or {}, tuple(file.get_slice("features").get_shape())
-        if header.get("format") != FORMAT:
-            raise ValueError(f"format {header.get('format')!r}, expected {FORMAT!r}")
-        facts = json.loads(header["identity"])
-        identity = StoreIdentity(**{**facts, "image_size": tuple(facts["image_size"])})
-        scene = StoredScene(identity, header["scene_id"], tuple(json.loads(header["frame_names"])), shape)
+            metadata, shape = file.metadata() or {}, tuple(file.get_slice("features").get_shape())
+        header = json.loads(metadata[HEADER])
+        if header["format"] != FORMAT:
+            raise ValueError(f"format {header['format']}, expected {FORMAT}")
+        identity = header["identity"]
+        identity = StoreIdentity(**{**identity, "image_size": tuple(identity["image_size"])})
+        scene = StoredScene(identity, header["scene_id"], tuple(header["frame_names"]), shape)
         if len(shape) != 4 or shape[:3] != (len(scene.frame_names), *identity.grid.shape):
             raise ValueError(f"features {shape} for {len(scene.frame_names)} frames of {identity.grid.shape} tokens")
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
