@@ -63,6 +63,8 @@ def load_teacher(
         return OriginalStoreTeacher(data_dir, **_allowed(kind, given, "licence"), protocol=protocol)
     if kind == "point_map":
         return PointMapTeacher(**_allowed(kind, given))
+    if not Path(kind).exists() and "/" not in kind:
+        raise ValueError(f"A teacher is one of {', '.join(KINDS)}, a folder, or a name on the Hub, got {kind!r}.")
     if next(Path(kind).rglob("*.safetensors"), None) and not (Path(kind) / "config.json").is_file():
         return TeacherStore(kind, **_allowed("a folder of features", given), protocol=protocol)
     options = _allowed(kind, given, "licence", "image_size", "layer")

@@ -248,6 +248,8 @@ class TestLoading:
                 load_teacher(kind, **{option: "x"})
         with pytest.raises(ValueError, match="vggt_sliced needs data_dir"):
             load_teacher("vggt_sliced")
+        with pytest.raises(ValueError, match="one of point_map, vggt, .* got 'pointmap'"):
+            load_teacher("pointmap")
 
 
 class TestTraining:
