@@ -38,8 +38,8 @@ class DepthAnything3Teacher(PatchTeacher):
     behind the layer norm, as its `inference(export_feat_layers=...)` gives them. The first frame is the reference
     view: for other choices version 0.1.1 returns these features in the order that it sorted the frames into.
 
-    The call follows the code of version 0.1.1. The tests run it against a module of that interface; no released
-    weights were run.
+    Version 0.1.1 was run with random weights of its smallest model; the tests use a stand-in with its interface. No
+    released weights were run.
 
     Args:
         weights: Hub name, or a folder with `config.json` and `model.safetensors`.

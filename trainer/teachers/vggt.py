@@ -24,8 +24,8 @@ class VGGTTeacher(PatchTeacher):
     nearest multiple of 14: 392 x 518 px for frames of 480 x 640, so 28 x 37 patches, as the original stores them. Of
     frames higher than wide VGGT's own loader would cut the upper and lower margin off.
 
-    The tests run it against a module of the documented interface (`VGGT.from_pretrained`, `VGGT.aggregator`); no
-    released weights were run.
+    The tests use a stand-in with the documented interface (`VGGT.from_pretrained`, `VGGT.aggregator`); neither the
+    package nor released weights were run.
 
     Args:
         weights: Hub name, or a file of weights (`.safetensors`, or `.pt` that holds tensors only).
