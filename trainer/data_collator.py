@@ -246,6 +246,11 @@ class IDE3DDataCollator:
         if features is None:
             if self.teacher is None or frames is None:
                 return None
+            if self.teacher.protocol not in (None, self.protocol or "clean"):
+                raise ValueError(
+                    f"The teacher pools its patches by protocol {self.teacher.protocol!r}, the training is "
+                    f"{self.protocol or 'clean'!r}. Give both the same."
+                )
             features = self.teacher.compute_features(frames, geometry, self.grid, FrameSource.of_sample(sample))
             if features is None:
                 return None

@@ -73,7 +73,6 @@ def main() -> None:
             scenes,
             frames=given.frames,
             num_frames=given.num_frames,
-            protocol=given.protocol,
         )
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"error: {error}")

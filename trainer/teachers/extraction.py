@@ -14,7 +14,6 @@ from processing.benchmarks.scenes import FrameLists
 from processing.benchmarks.tasks import Layout
 from processing.benchmarks.teacher import PATCH_GRIDS
 from processing.regions import TokenGrid
-from trainer.geometry.checks import Protocol
 from trainer.teachers.original import OriginalStoreTeacher
 from trainer.teachers.protocol import FrameSource, Teacher
 from trainer.teachers.store import StoreIdentity, read_scene, save_scene, scene_path
@@ -87,7 +86,6 @@ def extract_features(
     *,
     frames: str = "uniform",
     num_frames: int = 32,
-    protocol: Protocol = "clean",
 ) -> ExtractionReport:
     """Compute and store what is not stored yet; each process of a distributed run takes its share of the scenes.
 
@@ -102,13 +100,14 @@ def extract_features(
         scene_ids: Scenes, such as "scannet/scene0000_00".
         frames: Which frames, "uniform", "listed" or "coverage" as in `load_task`; choose what training will show.
         num_frames: At most this many a scene.
-        protocol: How `teacher` pools its patches.
 
     Raises:
         FileNotFoundError: A scene or a frame that does not exist.
-        ValueError: The folder holds features of another teacher, preprocessing, grid, protocol or of other frames, or
+        ValueError: No scene, or the folder holds features of another teacher, preprocessing, grid, protocol or of other frames, or
             a file that is not whole.
     """
+    if not scene_ids:
+        raise ValueError("scene_ids name no scene.")
     state = PartialState()
     layout = Layout(data_dir)
     lists = FrameLists(layout, frames, num_frames)
@@ -116,7 +115,7 @@ def extract_features(
     videos = [scene for scene, source in wanted.items() if not source.frame_names]
     if videos:
         raise ValueError(f"{videos[0]} is a video file; features are stored by the names of frames.")
-    identity = StoreIdentity.of(teacher, grid, protocol)
+    identity = StoreIdentity.of(teacher, grid)
     todo = _unfinished(output_dir, identity, wanted)
     state.wait_for_everyone()  # nobody writes before everybody has read what is there
     share = todo[state.process_index :: state.num_processes]

@@ -43,7 +43,7 @@ def load_teacher(
         batch_size: Frames at a time of a Transformers backbone.
         device: Where the network runs.
         dtype: Of the network.
-        protocol: How patches are pooled, see `pool_teacher_features`.
+        protocol: How patches are pooled, see `pool_teacher_features`; stored features have theirs.
 
     Raises:
         ImportError: A package that is not installed.
@@ -66,7 +66,7 @@ def load_teacher(
     if not Path(kind).exists() and "/" not in kind:
         raise ValueError(f"A teacher is one of {', '.join(KINDS)}, a folder, or a name on the Hub, got {kind!r}.")
     if next(Path(kind).rglob("*.safetensors"), None) and not (Path(kind) / "config.json").is_file():
-        return TeacherStore(kind, **_allowed("a folder of features", given), protocol=protocol)
+        return TeacherStore(kind, **_allowed("a folder of features", given))
     options = _allowed(kind, given, "licence", "image_size", "layer")
     return TransformersTeacher(kind, **options, batch_size=batch_size, dtype=dtype, **network)
 

@@ -116,7 +116,7 @@ def find_licence(path: str | Path, licence: str | None, known: Mapping[str, str]
             f"No model card states the licence of {path}. Say it yourself: licence='apache-2.0', or --licence. The "
             "features that you train with come under it."
         )
-    return stated
+    return str(stated)
 
 
 __all__ = ["PatchTeacher", "find_licence", "resize_frames", "short_name", "weights_digest"]

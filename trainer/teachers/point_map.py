@@ -28,6 +28,7 @@ class PointMapTeacher:
     name = "point map (analytic)"
     licence = "Apache-2.0"
     preprocessing = "depth and poses on the pixels of the vision input"
+    protocol = None
 
     def __init__(self, wavelengths: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0)):
         if not wavelengths or min(wavelengths) <= 0:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from processing.regions import TokenGrid
+from trainer.geometry.checks import Protocol as GeometryProtocol
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Teacher(Protocol):
         version: Which one of that name: of weights and code.
         licence: Licence of the weights; whoever trains with their features should know it.
         preprocessing: How frames become its input. Features of two preprocessings are not mixed in one store.
+        protocol: How it averages patches over tokens, see `pool_teacher_features`; a training of another protocol
+            refuses it. None: it has no patches.
         feature_size: Channels C.
     """
 
@@ -43,6 +46,7 @@ class Teacher(Protocol):
     version: str
     licence: str
     preprocessing: str
+    protocol: GeometryProtocol | None
     feature_size: int
 
     def compute_features(

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from processing.regions import TokenGrid
@@ -30,7 +30,7 @@ class StoreIdentity:
         version: Its version.
         licence: Its licence.
         preprocessing: How frames became its input.
-        protocol: How its features were pooled.
+        protocol: How its patches were pooled.
         image_size: Height and width of the vision input that the token grid belongs to, in pixels.
         patch_size: Patch of that grid in pixels.
         pool_stride: Patches per token and side of that grid.
@@ -40,16 +40,16 @@ class StoreIdentity:
     version: str
     licence: str
     preprocessing: str
-    protocol: Protocol
+    protocol: Protocol | None
     image_size: tuple[int, int]
     patch_size: int
     pool_stride: int
 
     @classmethod
-    def of(cls, teacher: Teacher, grid: TokenGrid, protocol: Protocol) -> "StoreIdentity":
+    def of(cls, teacher: Teacher, grid: TokenGrid) -> "StoreIdentity":
         """Identity of what `teacher` gives for `grid`."""
-        facts = (teacher.name, teacher.version, teacher.licence, teacher.preprocessing)
-        return cls(*facts, protocol, grid.image_size, grid.patch_size, grid.pool_stride)
+        facts = (teacher.name, teacher.version, teacher.licence, teacher.preprocessing, teacher.protocol)
+        return cls(*facts, grid.image_size, grid.patch_size, grid.pool_stride)
 
     @property
     def grid(self) -> TokenGrid:
@@ -117,8 +117,9 @@ def save_scene(folder: str | Path, identity: StoreIdentity, source: FrameSource,
     path = scene_path(folder, source.scene_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    save_file({"features": halves}, unfinished, metadata={HEADER: json.dumps(header)})
-    with unfinished.open("rb") as file:
+    with unfinished.open("wb") as file:
+        file.write(save({"features": halves}, metadata={HEADER: json.dumps(header)}))
+        file.flush()
         os.fsync(file.fileno())
     os.replace(unfinished, path)
     return path
@@ -152,31 +153,27 @@ def read_scene(path: str | Path) -> StoredScene:
 class TeacherStore:
     """A folder that `python -m trainer.teachers` filled, as a teacher that looks its features up.
 
-    Name, version and licence are those of the teacher that made them. Files are memory-mapped: a sample reads the
-    frames that it names and nothing else. Nothing stays open, so that it may go to the workers of a data loader.
+    Name, version, licence and protocol are those of the teacher that made them. Files are memory-mapped: a sample
+    reads the frames that it names and nothing else. Nothing stays open: it may go to the workers of a data loader.
 
     Args:
         folder: Output folder of the extraction.
-        protocol: Pooling that the training wants; another one in the store is an error.
 
     Raises:
         FileNotFoundError: The folder holds no features.
-        ValueError: A file that holds something else, or another protocol.
+        ValueError: A file that holds something else.
     """
 
-    def __init__(self, folder: str | Path, *, protocol: Protocol = "clean"):
+    def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         first = next(iter(sorted(self.folder.rglob("*.safetensors"))), None)
         if first is None:
             raise FileNotFoundError(f"{folder} holds no teacher features; make them with python -m trainer.teachers.")
         scene = read_scene(first)
-        if scene.identity.protocol != protocol:
-            raise ValueError(
-                f"{folder} was pooled by protocol {scene.identity.protocol!r}, the training wants {protocol!r}."
-            )
         self.identity, self.feature_size = scene.identity, scene.shape[-1]
         self.name, self.version = self.identity.teacher, self.identity.version
         self.licence, self.preprocessing = self.identity.licence, self.identity.preprocessing
+        self.protocol = self.identity.protocol
 
     def compute_features(
         self,

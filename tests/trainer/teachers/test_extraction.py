@@ -103,7 +103,7 @@ class TestRefusal:
         [
             ({"image_size": (28, 56)}, {}, "preprocessing 'whole frames squashed to 56 x 56.*not .*28 x 56"),
             ({"licence": "mit"}, {}, "licence 'apache-2.0', not 'mit'"),
-            ({"protocol": "paper"}, {"protocol": "paper"}, "protocol 'clean', not 'paper'"),
+            ({"protocol": "paper"}, {}, "protocol 'clean', not 'paper'"),
             ({}, {"grid": TokenGrid(72, 14, 1)}, "pool_stride 2, not 1"),
             ({}, {"grid": TokenGrid(70, 14, 2)}, r"image_size \(72, 72\), not \(70, 70\)"),
             ({}, {"num_frames": 2}, r"frames \['00000', .*'00030'\], not \['00000', '00030'\]"),
@@ -135,6 +135,8 @@ class TestRefusal:
     def test_scenes_that_are_not_there(self, scenes, dinov2, tmp_path):
         with pytest.raises(FileNotFoundError, match="room0009_00 has no frames"):
             extract(TransformersTeacher(dinov2), scenes, tmp_path, scene_ids=["scannet/room0009_00"])
+        with pytest.raises(ValueError, match="name no scene"):
+            extract(TransformersTeacher(dinov2), scenes, tmp_path, scene_ids=[])
         with pytest.raises(ValueError, match="is a video file"):
             videos = [f"vsibench/{SCENES[2]}"]
             extract(TransformersTeacher(dinov2), scenes, tmp_path, scene_ids=videos)
@@ -296,6 +298,14 @@ class TestTraining:
             collate([self.sample(scenes, frame_names=None)])
         with pytest.raises(ValueError, match="4 frames and 2 frame_names"):
             collate([self.sample(scenes, frame_names=NAMES[:2])])
+
+    def test_one_protocol_for_the_teacher_and_the_training(self, scenes, stored, dinov2):
+        """The trainer sets that of the collator; the teacher has its own."""
+        collate = build_collator(teacher=TeacherStore(stored), protocol="paper")
+        with pytest.raises(ValueError, match="pools its patches by protocol 'clean', the training is 'paper'"):
+            collate([self.sample(scenes)])
+        with pytest.raises(ValueError, match="by protocol 'paper', the training is 'clean'"):
+            build_collator(teacher=TransformersTeacher(dinov2, protocol="paper"))([self.sample(scenes)])
 
     def test_a_teacher_of_another_shape_is_refused(self, scenes):
         class Odd(PointMapTeacher):
