@@ -55,7 +55,7 @@ def pool_teacher_features(
         return pooled.reshape(*features.shape[:-3], *grid.shape, features.shape[-1])
     of_rows = _patch_weights(0, grid, features.shape[-3], top, bottom).to(features)
     of_columns = _patch_weights(1, grid, features.shape[-2], left, right).to(features)
-    return torch.einsum("ir,js,...rsc->...ijc", of_rows, of_columns, features)
+    return torch.einsum("js,...isc->...ijc", of_columns, torch.einsum("ir,...rsc->...isc", of_rows, features))
 
 
 def _patch_weights(axis: int, grid: TokenGrid, patches: int, start: float, end: float) -> Tensor:

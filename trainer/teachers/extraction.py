@@ -103,8 +103,8 @@ def extract_features(
 
     Raises:
         FileNotFoundError: A scene or a frame that does not exist.
-        ValueError: No scene, or the folder holds features of another teacher, preprocessing, grid, protocol or of other frames, or
-            a file that is not whole.
+        ValueError: No scene, or the folder holds features of another teacher, preprocessing, grid, protocol or of
+            other frames, or a file that is not whole.
     """
     if not scene_ids:
         raise ValueError("scene_ids name no scene.")
