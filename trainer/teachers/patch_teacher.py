@@ -85,10 +85,11 @@ def resize_frames(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 def weights_digest(module: nn.Module) -> str:
     """Which weights these are: a digest of all names, types, shapes and values, wherever they were read from."""
     digest = hashlib.sha256()
-    with tqdm(module.state_dict().items(), desc="Digest of weights", unit="tensor", delay=2, disable=None) as weights:
-        for name, tensor in sorted(weights):
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
-            digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    state = module.state_dict()
+    for name in tqdm(sorted(state), desc="Digest of weights", unit="tensor", delay=2, disable=None):
+        tensor = state[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
