@@ -64,8 +64,9 @@ class TransformersTeacher(PatchTeacher):
         if min(self.image_size) < self.patch_size:
             raise ValueError(f"image_size must be at least one patch of {self.patch_size} px, got {self.image_size}.")
         does_normalise = processor.do_normalize is not False
-        self.mean = torch.tensor(processor.image_mean if does_normalise else [0.0] * 3)
-        self.std = torch.tensor(processor.image_std if does_normalise else [1.0] * 3)
+        mean = list(processor.image_mean) if does_normalise else [0.0] * 3
+        std = list(processor.image_std) if does_normalise else [1.0] * 3
+        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
         self.batch_size, self.device, self.dtype = batch_size, torch.device(device), dtype
         version = weights_digest(network) + ("" if layer is None else f", layer {layer}")
         self.network = network.to(self.device).eval().requires_grad_(False)
@@ -76,8 +77,8 @@ class TransformersTeacher(PatchTeacher):
             name=short_name(path),
             version=version,
             licence=licence,
-            preprocessing=f"whole frames squashed to {height} x {width} px (bicubic), mean {self.mean.tolist()}, "
-            f"std {self.std.tolist()}, {str(dtype).removeprefix('torch.')}",
+            preprocessing=f"whole frames squashed to {height} x {width} px (bicubic), mean {mean}, std {std}, "
+            f"{str(dtype).removeprefix('torch.')}",
             protocol=protocol,
         )
 
