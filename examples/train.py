@@ -32,7 +32,7 @@ from trainer.mixture import MixtureDataset
 from trainer.model_card import create_model_card, list_loss_terms
 from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, search_by_words
 from trainer.nano_lessons import lesson_kept, name_cells, read_regions
-from trainer.teachers import PointMapTeacher
+from trainer.teachers import load_teacher
 
 logger = logging.getLogger("train")
 
@@ -52,7 +52,10 @@ class ModelArguments:
         default="light", metadata={"help": "Size of the depth decoder, or none."}
     )
     validator_stride: int = field(default=2, metadata={"help": "Pixels of a frame per predicted pixel and side."})
-    teacher: Literal["point_map", "none"] = field(default="point_map", metadata={"help": "Frozen teacher."})
+    teacher: str = field(
+        default="point_map",
+        metadata={"help": "Frozen teacher: point_map, a vision backbone of Transformers by folder or name, or none."},
+    )
     hidden_size: int = field(default=128, metadata={"help": "Width of the nano model."})
     text_layers: int = field(default=3, metadata={"help": "Layers of the nano model's language model."})
     rope_theta: float = field(default=300.0, metadata={"help": "Base of the nano model's rotary positions."})
@@ -190,7 +193,8 @@ def train(
 ) -> tuple[IDE3DTrainer, IDE3DProcessor]:
     """Build everything, train (or resume), and return the trainer and the processor."""
     set_seed(args.seed)
-    teacher = PointMapTeacher() if model_arguments.teacher == "point_map" else None
+    name = model_arguments.teacher
+    teacher = None if name == "none" else load_teacher(name, protocol=args.protocol)
     if model_arguments.model_name_or_path is None:
         grid = TokenGrid(data.image_size, model_arguments.patch_size, model_arguments.spatial_pool_stride)
     else:
@@ -297,11 +301,10 @@ def main() -> None:
     model_arguments, data, args = read_recipe(sys.argv[1], sys.argv[2:])
     trainer, processor = train(model_arguments, data, args)
     logger.info("Validation: %s", trainer.evaluate())
-    teacher = PointMapTeacher() if model_arguments.teacher == "point_map" else None
     card = create_model_card(
         model_name=Path(args.output_dir).name,
         losses=list_loss_terms(trainer),
-        teacher=teacher,
+        teacher=trainer.data_collator.teacher,
         config=trainer.model.config,
     )
     folder = export_inference_model(trainer.model, processor, Path(args.output_dir) / "export", card=card)

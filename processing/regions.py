@@ -211,8 +211,8 @@ def regions_from_boxes_2d(
     if ((right < left) | (bottom < top)).any():
         raise ValueError("boxes must be (left, top, right, bottom) with left <= right and top <= bottom.")
     scale_v, scale_u = grid.image_size[0] / frame_size[0], grid.image_size[1] / frame_size[1]
-    share_v = _covered_share(top * scale_v, bottom * scale_v, grid.rows, grid.covered_size[0])
-    share_u = _covered_share(left * scale_u, right * scale_u, grid.cols, grid.covered_size[1])
+    share_v = covered_share(top * scale_v, bottom * scale_v, grid.rows, grid.covered_size[0])
+    share_u = covered_share(left * scale_u, right * scale_u, grid.cols, grid.covered_size[1])
     return _keep_best(share_v[..., :, None] * share_u[..., None, :], min_share)
 
 
@@ -348,7 +348,7 @@ def _keep_best(shares: Tensor, min_share: float) -> Tensor:
     return kept.view(masks.shape)
 
 
-def _covered_share(start: Tensor, end: Tensor, cells: int, length: int) -> Tensor:
+def covered_share(start: Tensor, end: Tensor, cells: int, length: float) -> Tensor:
     """Share (..., cells) of each of `cells` equal parts of [0, length] that [start, end] covers; NaN covers none."""
     edges = torch.arange(cells + 1, dtype=torch.float64, device=start.device) * length / cells
     covered = torch.minimum(end[..., None], edges[1:]) - torch.maximum(start[..., None], edges[:-1])

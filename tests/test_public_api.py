@@ -45,6 +45,7 @@ PUBLIC_NAMES = {
         "unproject_depth",
     ],
     "trainer.losses": ["CrossViewDepthLoss", "DepthRegressionLoss", "FeatureDistillationLoss", "RegionContrastLoss"],
+    "trainer.teachers": ["PointMapTeacher", "Teacher", "TeacherStore", "TransformersTeacher", "load_teacher"],
 }
 
 

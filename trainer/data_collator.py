@@ -14,7 +14,7 @@ from processing import IDE3DProcessor
 from processing.regions import TokenGrid, check_region_masks
 from trainer.geometry.checks import Protocol, check_protocol
 from trainer.geometry_inputs import pad_geometry, pad_teacher_features, prepare_geometry, to_tensor
-from trainer.teachers import Teacher
+from trainer.teachers import FrameSource, Teacher
 
 IGNORED_LABEL = -100
 
@@ -27,6 +27,7 @@ class IDE3DDataCollator:
     - `messages`: a chat (list of messages with `role` and `content`), or a list of chats about the same video. The
       chats of a list are *packed*: they share one visual prefix, and none sees another.
     - `scene_id`: name of the sample in messages about it; the batch then has `sample_names`.
+    - `frame_names`: (V,) str, names of the frames, by which a `TeacherStore` finds their features.
     - `frames`: (V, h, w, 3) uint8, or a list of PIL images; for the one `{"type": "video"}` part of the chat.
     - `images`: PIL images, for the `{"type": "image"}` parts.
     - `depth` (V, hd, wd) metres, `intrinsics` (V, 3, 3) of the frames' pixels, `camera_to_world` (V, 4, 4) metres.
@@ -43,7 +44,7 @@ class IDE3DDataCollator:
 
     Args:
         processor: Gives tokenizer, chat template, video processor and token grid.
-        teacher: Computes `teacher_features` for samples that bring none.
+        teacher: Computes `teacher_features`, or looks them up, for samples that bring none.
         label_grounding: Whether the answer of a grounding sample is a target of the language loss too. None: clean
             yes, paper no: there the contrast between regions replaces it, and the model never learns to write
             `<ground>`.
@@ -226,13 +227,20 @@ class IDE3DDataCollator:
         return batch
 
     def _teacher_features(self, sample: Mapping[str, Any], geometry: dict[str, Tensor] | None) -> Tensor | None:
-        features = sample.get("teacher_features")
+        features, frames = sample.get("teacher_features"), sample.get("frames")
         if features is None:
-            if self.teacher is None or sample.get("frames") is None:
+            if self.teacher is None or frames is None:
                 return None
-            return self.teacher.compute_features(sample["frames"], geometry, self.grid)
+            if self.teacher.protocol not in (None, self.protocol or "clean"):
+                raise ValueError(
+                    f"The teacher pools its patches by protocol {self.teacher.protocol!r}, the training is "
+                    f"{self.protocol or 'clean'!r}. Give both the same."
+                )
+            features = self.teacher.compute_features(frames, geometry, self.grid, FrameSource.of_sample(sample))
+            if features is None:
+                return None
         features = to_tensor(features)
-        expected = (len(sample.get("frames") if sample.get("frames") is not None else ()), *self.grid.shape)
+        expected = (0 if frames is None else len(frames), *self.grid.shape)
         if tuple(features.shape[:-1]) != expected:
             raise ValueError(f"teacher_features must have shape {(*expected, 'C')}, got {tuple(features.shape)}.")
         return features

@@ -86,8 +86,8 @@ not needed.
 {%- if teacher %}
 ## Teacher
 
-{{ teacher.name }}, licence: {{ teacher.licence }}. Its features were targets of the training. Whoever uses this \
-model should know that licence.
+{{ teacher.name }}{% if teacher.version %} ({{ teacher.version }}){% endif %}, licence: {{ teacher.licence }}. Its \
+features were targets of the training. Whoever uses this model should know that licence.
 {% endif %}
 {%- if scores %}
 ## Scores
@@ -136,10 +136,11 @@ class LossTerm:
 
 @dataclass(frozen=True)
 class TeacherFacts:
-    """Name and licence of a teacher, where only its cached features were there."""
+    """Name, licence and version of a teacher, where only its cached features were there."""
 
     name: str
     licence: str
+    version: str | None = None
 
 
 def list_loss_terms(trainer: "IDE3DTrainer") -> list[LossTerm]:
@@ -193,7 +194,7 @@ def create_model_card(
         datasets: Hub names of the training data.
         training_data: The training data in words.
         losses: Terms of the objective; `list_loss_terms(trainer)` gives those of a run. Weight 0 is left out.
-        teacher: Teacher of the distillation: anything with a `name` and a `licence`.
+        teacher: Teacher of the distillation: anything with a `name`, a `version` and a `licence`.
         scores: Results; they become the table and the `model-index` of the metadata.
         limits: Limits of this model, beside those of the method.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ import torch
 from processing.benchmarks.files import open_array
 from processing.benchmarks.scenes import folder_names
 from processing.benchmarks.tasks import Layout
+from processing.regions import TokenGrid
+from processing.token_pooling import pool_teacher_features
 
 __all__ = ["PATCH_GRIDS", "load_teacher_features", "open_teacher", "stored_names"]
 
@@ -39,18 +42,23 @@ def open_teacher(path: str | Path) -> np.ndarray:
 
 
 def load_teacher_features(
-    data_dir: str | Path, scene_id: str, frame_names: Sequence[str], token_shape: tuple[int, int]
+    data_dir: str | Path,
+    scene_id: str,
+    frame_names: Sequence[str],
+    grid: TokenGrid,
+    protocol: Literal["clean", "paper"] = "clean",
 ) -> np.ndarray:
     """Features of these frames, averaged to the token grid: `teacher_features` of a training sample.
 
     The store keeps no names; it was sampled over the sorted pictures of the folder. Only frames that it holds can be
-    read, so ask for as many frames as it has, by the rule "uniform".
+    read, so ask for as many frames as it has, by the rule "uniform". Its patches show the whole frame.
 
     Args:
         data_dir: folder in the public layout.
         scene_id: "scannet/scene0000_00".
         frame_names: names of the frames.
-        token_shape: rows and columns of the token grid.
+        grid: token grid of the model.
+        protocol: how patches are pooled to it, see `pool_teacher_features`.
 
     Returns:
         (V, rows, cols, C) float32.
@@ -72,6 +80,5 @@ def load_teacher_features(
     features = torch.from_numpy(np.asarray(store[[stored.index(name) for name in frame_names]], np.float32))
     if not torch.isfinite(features).all():
         raise ValueError(f"{path} holds values that are not finite; extract the features again")
-    rows, columns = PATCH_GRIDS[store.shape[1]]
-    grid = features.reshape(len(features), rows, columns, -1).permute(0, 3, 1, 2)
-    return torch.nn.functional.adaptive_avg_pool2d(grid, token_shape).permute(0, 2, 3, 1).numpy()
+    patches = features.unflatten(1, PATCH_GRIDS[store.shape[1]])
+    return pool_teacher_features(patches, grid, protocol=protocol).numpy()

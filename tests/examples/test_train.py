@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModel
+from transformers import AutoModel, BitImageProcessor, Dinov2Config, Dinov2Model
 
 from processing.regions import TokenGrid
 
@@ -133,6 +133,30 @@ class TestTraining:
         for name, value in again.state_dict().items():
             if not name.startswith(("geometric_validator", "teacher_projector")):
                 assert torch.equal(value, weights[name]), name
+
+    def test_a_vision_backbone_is_the_teacher(self, train, tiny_recipe, tmp_path):
+        """It is asked about the rooms while they are trained on; its width is that of the projector."""
+        size = {"height": 28, "width": 28}
+        backbone = Dinov2Config(
+            hidden_size=12, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+        )
+        Dinov2Model(backbone).save_pretrained(tmp_path / "eyes")
+        BitImageProcessor(size=size, crop_size=size).save_pretrained(tmp_path / "eyes")
+        (tmp_path / "eyes" / "README.md").write_text("---\nlicense: mit\n---\n")
+        words = [
+            "--teacher",
+            str(tmp_path / "eyes"),
+            "--max_steps",
+            "1",
+            "--naming_steps",
+            "0",
+            "--reading_steps",
+            "0",
+        ]
+        trainer, _ = train.train(*train.read_recipe(tiny_recipe(), words))
+        assert trainer.model.teacher_projector.config.teacher_size == 12
+        losses = [entry["loss_distillation"] for entry in trainer.state.log_history if "loss_distillation" in entry]
+        assert len(losses) == 1 and 0 < losses[0] < 4
 
     def test_without_heads(self, train, tiny_recipe):
         words = [

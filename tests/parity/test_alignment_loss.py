@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from trainer.losses import FeatureDistillationLoss, pool_teacher_features
+from processing.regions import TokenGrid
+from processing.token_pooling import pool_teacher_features
+from trainer.losses import FeatureDistillationLoss
 
 pytestmark = pytest.mark.parity
 
@@ -24,7 +26,8 @@ def test_every_teacher_grid(golden, golden_json):
         num_views = features.shape[1]
         side = int(math.sqrt(length // num_views))
         rows, cols = side, length // num_views // side - 1
-        teacher = pool_teacher_features(features, TEACHER_GRIDS[grid_length], (rows, cols))
+        patches = features.unflatten(-2, TEACHER_GRIDS[grid_length])
+        teacher = pool_teacher_features(patches, TokenGrid((rows, cols), 1, 1), protocol="paper")
         first = tensors[f"out.pooled_teacher_first_frame_L{grid_length}"]
         pooled = F.normalize(teacher[0, 0], dim=-1) if _is_unit(first) else teacher[0, 0]
         torch.testing.assert_close(pooled, first, atol=1e-5, rtol=1e-5)

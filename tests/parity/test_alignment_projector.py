@@ -8,7 +8,8 @@ from modeling_ide3d.auxiliary.teacher_projector import (
     TeacherProjectorConfig,
     rename_original_key,
 )
-from trainer.losses import pool_teacher_features
+from processing.regions import TokenGrid
+from processing.token_pooling import pool_teacher_features
 
 pytestmark = pytest.mark.parity
 
@@ -31,10 +32,15 @@ def projector(tensors) -> TeacherProjector:
     return projector
 
 
+def pool(features, name, tokens):
+    patches = features.unflatten(-2, TEACHER_GRIDS[name])
+    return pool_teacher_features(patches, TokenGrid(tuple(tokens), 1, 1), protocol="paper")
+
+
 @pytest.mark.parametrize("name", TEACHER_GRIDS)
 def test_pooled_teacher(tensors, name):
     expected = tensors[f"out.pooled_teacher_first_frame_{name}"]
-    pooled = pool_teacher_features(tensors[f"in.feature_3d_{name}_f16"], TEACHER_GRIDS[name], expected.shape[:2])
+    pooled = pool(tensors[f"in.feature_3d_{name}_f16"], name, expected.shape[:2])
     torch.testing.assert_close(pooled[0], expected, atol=1e-6, rtol=1e-6)
 
 
@@ -42,7 +48,7 @@ def test_pooled_teacher(tensors, name):
 def test_loss_and_gradients(tensors, golden_json, projector, name):
     teacher = tensors[f"in.feature_3d_{name}_f16"]
     rows, cols = tensors[f"out.pooled_teacher_first_frame_{name}"].shape[:2]
-    pooled = pool_teacher_features(teacher, TEACHER_GRIDS[name], (rows, cols))
+    pooled = pool(teacher, name, (rows, cols))
     hidden_states = tensors["in.hidden_states"].requires_grad_()
     start = golden_json("alignment.json")["img_pos_list"][0][0]
     visual = hidden_states[0, start : start + len(teacher) * rows * (cols + 1)]

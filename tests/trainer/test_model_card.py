@@ -44,7 +44,7 @@ def full_card() -> ModelCard:
             LossTerm("loss_grounding", 0.5, RegionContrastLoss()),
             LossTerm("loss_switched_off", 0.0, DepthRegressionLoss()),
         ],
-        teacher=TeacherFacts("VGGT-1B", "cc-by-nc-4.0"),
+        teacher=TeacherFacts("VGGT-1B", "cc-by-nc-4.0", "sha256:1, last layer"),
         scores=[score(), score(task_name="grounding", metric_type="recall", metric_value=0.5)],
         limits=["Seen nothing but procedural rooms."],
     )
@@ -77,7 +77,7 @@ def test_facts_that_were_handed_in_are_stated(full_card):
         "8 at most",
         "300 procedural rooms, seed 5.",
         "| loss_depth | 0.8 |",
-        "VGGT-1B, licence: cc-by-nc-4.0",
+        "VGGT-1B (sha256:1, last layer), licence: cc-by-nc-4.0",
         "| distance questions | Rooms | test | accuracy | 0.75 |",
         "- Seen nothing but procedural rooms.",
     ):

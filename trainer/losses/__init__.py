@@ -2,7 +2,7 @@
 
 from trainer.losses.cross_view_depth import CrossViewDepthLoss
 from trainer.losses.depth_regression import DepthLossTerms, DepthRegressionLoss
-from trainer.losses.feature_distillation import FeatureDistillationLoss, pool_teacher_features
+from trainer.losses.feature_distillation import FeatureDistillationLoss
 from trainer.losses.region_contrast import RegionContrastLoss
 from trainer.losses.view_consistency import ViewConsistencyLoss
 
@@ -13,5 +13,4 @@ __all__ = [
     "FeatureDistillationLoss",
     "RegionContrastLoss",
     "ViewConsistencyLoss",
-    "pool_teacher_features",
 ]

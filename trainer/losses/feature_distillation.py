@@ -17,7 +17,7 @@ class FeatureDistillationLoss(nn.Module):
 
     Shape:
         student: (..., C), states after `TeacherProjector`, newline tokens left out.
-        teacher: (..., C), on the same token grid, see `pool_teacher_features`.
+        teacher: (..., C), on the same token grid, see `processing.token_pooling`.
         mask:    (...), bool, tokens that count; default all.
         output:  scalar float32, unweighted. A zero that stays in the graph if no token counts.
 
@@ -59,27 +59,3 @@ class FeatureDistillationLoss(nn.Module):
     def citation(self) -> str:
         """BibTeX of the work this loss comes from."""
         return CITATION_3D_IDE
-
-
-def pool_teacher_features(features: Tensor, grid: tuple[int, int], token_grid: tuple[int, int]) -> Tensor:
-    """Average-pool teacher features to the token grid (adaptive, as the original).
-
-    Args:
-        features: Patch features of the teacher, row by row.
-        grid: Rows and columns of the teacher's patches.
-        token_grid: Rows and columns of the visual tokens, without the newline column.
-
-    Shape:
-        features: (..., L, C), L = rows x columns of `grid`.
-        output:   (..., rows, cols, C) of `token_grid`, float32, detached.
-
-    Raises:
-        ValueError: L is not the product of `grid`.
-    """
-    if features.dim() < 2 or features.shape[-2] != grid[0] * grid[1]:
-        raise ValueError(
-            f"features must have shape (..., {grid[0] * grid[1]}, C) for grid {grid}, got {tuple(features.shape)}."
-        )
-    maps = features.detach().float().reshape(-1, *grid, features.shape[-1]).permute(0, 3, 1, 2)
-    pooled = F.adaptive_avg_pool2d(maps, token_grid).permute(0, 2, 3, 1)
-    return pooled.reshape(*features.shape[:-2], *token_grid, features.shape[-1])

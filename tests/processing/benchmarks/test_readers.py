@@ -23,6 +23,7 @@ from processing.benchmarks.files import (
 )
 from processing.benchmarks.scenes import uniform_names
 from processing.benchmarks.teacher import load_teacher_features
+from processing.regions import TokenGrid
 
 WITH_PROMPT = [(name, split) for name, task in TASKS.items() if task.has_prompt for split in task.splits]
 
@@ -258,18 +259,33 @@ def test_uniform_frames_are_those_of_the_video_processor():
 def test_teacher_features_belong_to_their_frames(rooms):
     store = np.load(rooms / "scannet/posed_images_3d_feature_vggt/room0002_00/vggt_sliced.npy")
     names = ["00030", "00010"]
-    features = load_teacher_features(rooms, "scannet/room0002_00", names, (16, 16))
+    features = load_teacher_features(rooms, "scannet/room0002_00", names, TokenGrid(48, 3, 1))
     np.testing.assert_array_equal(features.reshape(2, 256, 4), store[0, [3, 1]])
-    pooled = load_teacher_features(rooms, "scannet/room0002_00", names, (2, 2))
+    pooled = load_teacher_features(rooms, "scannet/room0002_00", names, TokenGrid(48, 3, 8))
     np.testing.assert_allclose(pooled[0, 0, 0], store[0, 3].reshape(16, 16, 4)[:8, :8].mean((0, 1)), rtol=1e-5)
+
+
+def test_teacher_features_lie_where_the_tokens_lie(rooms):
+    """A model that leaves a third of the frame out takes no patch from there, unless it repeats the original."""
+    store = np.load(rooms / "scannet/posed_images_3d_feature_vggt/room0002_00/vggt_sliced.npy")[0, 0]
+    grid = TokenGrid(48, 30, 1)  # one token on 30 of 48 pixels, which are 10 of 16 patches
+    features = load_teacher_features(rooms, "scannet/room0002_00", ["00000"], grid)
+    np.testing.assert_allclose(features[0, 0, 0], store.reshape(16, 16, 4)[:10, :10].mean((0, 1)), rtol=1e-5)
+    features = load_teacher_features(rooms, "scannet/room0002_00", ["00000"], grid, protocol="paper")
+    np.testing.assert_allclose(features[0, 0, 0], store.mean(0), rtol=1e-4)
 
 
 def test_teacher_of_other_frames_is_refused(data):
     path = data / "scannet/posed_images_3d_feature_vggt/room0002_00/vggt_sliced.npy"
     np.save(path, np.load(path)[:, :2])
-    assert load_teacher_features(data, "scannet/room0002_00", ["00000", "00030"], (4, 4)).shape == (2, 4, 4, 4)
+    assert load_teacher_features(data, "scannet/room0002_00", ["00000", "00030"], TokenGrid(48, 3, 4)).shape == (
+        2,
+        4,
+        4,
+        4,
+    )
     with pytest.raises(ValueError, match="00010"):
-        load_teacher_features(data, "scannet/room0002_00", ["00000", "00010"], (4, 4))
+        load_teacher_features(data, "scannet/room0002_00", ["00000", "00010"], TokenGrid(48, 3, 4))
 
 
 def test_pickle_free_folder_reads_the_same(data):

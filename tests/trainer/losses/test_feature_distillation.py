@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainer.losses import FeatureDistillationLoss, pool_teacher_features
+from trainer.losses import FeatureDistillationLoss
 
 
 def test_zero_for_the_same_direction_at_any_length():
@@ -55,22 +55,6 @@ def test_wrong_shapes_are_named():
         FeatureDistillationLoss()(torch.ones(2, 8), torch.ones(2, 9))
     with pytest.raises(ValueError, match="mask must be bool"):
         FeatureDistillationLoss()(torch.ones(2, 8), torch.ones(2, 8), torch.ones(2))
-
-
-def test_pooling_averages_whole_cells_and_keeps_the_grid():
-    features = torch.arange(4.0 * 6).reshape(1, 24, 1).expand(2, 24, 3)
-    pooled = pool_teacher_features(features, (4, 6), (2, 3))
-    assert pooled.shape == (2, 2, 3, 3)
-    assert pooled[0, 0, 0, 0] == (0 + 1 + 6 + 7) / 4 and pooled[1, 1, 2, 2] == (16 + 17 + 22 + 23) / 4
-    with pytest.raises(ValueError, match="24"):
-        pool_teacher_features(features, (4, 5), (2, 3))
-
-
-def test_teacher_pooling_detaches_and_returns_float32():
-    teacher = torch.randn(2, 6, 4, dtype=torch.float16, requires_grad=True)
-    pooled = pool_teacher_features(teacher, (2, 3), (1, 3))
-    assert pooled.dtype == torch.float32
-    assert not pooled.requires_grad
 
 
 def test_citation_names_the_paper():

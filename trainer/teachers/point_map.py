@@ -1,6 +1,6 @@
-"""Frozen 3D teachers: what the language model's states at the visual tokens are drawn towards."""
+"""A teacher without a network: where the surface of each token is."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,17 +8,7 @@ from torch.nn import functional as F
 
 from processing.regions import TokenGrid
 from trainer.geometry import relative_pose, transform_points, unproject_depth
-
-
-class Teacher(Protocol):
-    """Frames in, features on the token grid out; with the name and licence that a model card has to state."""
-
-    name: str
-    licence: str
-    feature_size: int
-
-    def compute_features(self, frames: Any, geometry: dict[str, Tensor] | None, grid: TokenGrid) -> Tensor | None:
-        """Features (V, rows, cols, feature_size), float32, detached; all zero where there are none."""
+from trainer.teachers.protocol import FrameSource
 
 
 class PointMapTeacher:
@@ -37,15 +27,24 @@ class PointMapTeacher:
 
     name = "point map (analytic)"
     licence = "Apache-2.0"
+    preprocessing = "depth and poses on the pixels of the vision input"
+    protocol = None
 
     def __init__(self, wavelengths: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0)):
         if not wavelengths or min(wavelengths) <= 0:
             raise ValueError(f"wavelengths must be positive lengths in metres, got {wavelengths}.")
         self.wavelengths = torch.tensor(wavelengths)
         self.feature_size = 6 * len(wavelengths)
+        self.version = f"1, wavelengths of {', '.join(f'{length:g}' for length in wavelengths)} m"
 
     @torch.no_grad()
-    def compute_features(self, frames: Any, geometry: dict[str, Tensor] | None, grid: TokenGrid) -> Tensor | None:
+    def compute_features(
+        self,
+        frames: Any,
+        geometry: dict[str, Tensor] | None,
+        grid: TokenGrid,
+        source: FrameSource | None = None,
+    ) -> Tensor | None:
         """Features of one video.
 
         Args:
@@ -53,6 +52,7 @@ class PointMapTeacher:
             geometry: `depth` (V, H, W), `intrinsics` (V, 3, 3), `camera_to_world` (V, 4, 4) on the pixels of the
                 vision input; without it there are no features.
             grid: Token grid.
+            source: Not used.
 
         Returns:
             Tensor (V, rows, cols, feature_size), float32; zero where a token has no measured pixel.
@@ -70,4 +70,4 @@ class PointMapTeacher:
         return torch.where(share > 0, waves / share.clamp(min=1e-6), 0.0).permute(0, 2, 3, 1)
 
 
-__all__ = ["PointMapTeacher", "Teacher"]
+__all__ = ["PointMapTeacher"]

@@ -1,0 +1,161 @@
+"""Teacher features of a folder of scenes, by one process or several, from where the last run was stopped."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelerate import PartialState
+from tqdm import tqdm
+
+from processing.benchmarks import load_scene
+from processing.benchmarks.files import read_infos
+from processing.benchmarks.scenes import FrameLists
+from processing.benchmarks.tasks import Layout
+from processing.benchmarks.teacher import PATCH_GRIDS
+from processing.regions import TokenGrid
+from trainer.teachers.original import OriginalStoreTeacher
+from trainer.teachers.protocol import FrameSource, Teacher
+from trainer.teachers.store import StoreIdentity, read_scene, save_scene, scene_path
+
+logger = logging.getLogger("trainer.teachers")
+
+ORIGINAL_PATCHES = max(PATCH_GRIDS)  # A frame; the original stores all of them, in float32.
+ORIGINAL_BYTES = 4
+
+
+@dataclass(frozen=True)
+class ExtractionReport:
+    """What a run found and made.
+
+    Args:
+        scenes: Scenes whose features are stored now.
+        computed: Those of them that this run computed, in all processes.
+        stored_bytes: Size of their files.
+        original_bytes: Size of the same frames and channels as the original stores them: its own files where they were
+            read, else float32 of 1036 patches a frame.
+    """
+
+    scenes: int
+    computed: int
+    stored_bytes: int
+    original_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.scenes} scenes ({self.computed} computed now), {self.stored_bytes / 1e6:.1f} MB, "
+            f"{self.original_bytes / self.stored_bytes:.1f} times smaller than as the original stores them "
+            f"({self.original_bytes / 1e6:.1f} MB)"
+        )
+
+
+def list_scenes(data_dir: str | Path, *, split: str | None = None, scene_ids: Sequence[str] = ()) -> list[str]:
+    """Scenes to extract: those named, those of a split by EmbodiedScan's file, or all `*/posed_images/*`.
+
+    Raises:
+        FileNotFoundError: No such folder, no scene in it, or no file of the split.
+        ValueError: Both a split and scenes are given, or a scene twice.
+    """
+    layout = Layout(data_dir)
+    if split and scene_ids:
+        raise ValueError(f"Give a split or scenes, got split {split!r} and {len(scene_ids)} scenes.")
+    if scene_ids:
+        twice = sorted({scene for scene in scene_ids if list(scene_ids).count(scene) > 1})
+        if twice:
+            raise ValueError(f"scene_ids name {twice} more than once.")
+        return list(scene_ids)
+    if split:
+        path = next((path for path in layout.infos(split) if path.is_file()), None)
+        if path is None:
+            raise FileNotFoundError(f"split {split!r} is listed in {layout.infos(split)[1]}, which does not exist")
+        return sorted(read_infos(path))
+    folders = sorted(folder for folder in layout.root.glob("*/posed_images/*") if folder.is_dir())
+    if not folders:
+        raise FileNotFoundError(
+            f"{data_dir} holds no scenes: expected folders such as scannet/posed_images/scene0000_00"
+        )
+    return [f"{folder.parent.parent.name}/{folder.name}" for folder in folders]
+
+
+def extract_features(
+    teacher: Teacher,
+    grid: TokenGrid,
+    data_dir: str | Path,
+    output_dir: str | Path,
+    scene_ids: Sequence[str],
+    *,
+    frames: str = "uniform",
+    num_frames: int = 32,
+) -> ExtractionReport:
+    """Compute and store what is not stored yet; each process of a distributed run takes its share of the scenes.
+
+    A file appears when it is whole, so a run may be killed at any time and started again. Everything that is in the
+    folder already is checked before anything is computed.
+
+    Args:
+        teacher: Gives the features, from frames alone.
+        grid: Token grid of the model that will be trained.
+        data_dir: Folder in the public layout.
+        output_dir: Gets `<scene_id>.safetensors`, see `TeacherStore`.
+        scene_ids: Scenes, such as "scannet/scene0000_00".
+        frames: Which frames, "uniform", "listed" or "coverage" as in `load_task`; choose what training will show.
+        num_frames: At most this many a scene.
+
+    Raises:
+        FileNotFoundError: A scene or a frame that does not exist.
+        ValueError: No scene, or the folder holds features of another teacher, preprocessing, grid, protocol or of
+            other frames, or a file that is not whole.
+    """
+    if not scene_ids:
+        raise ValueError("scene_ids name no scene.")
+    state = PartialState()
+    layout = Layout(data_dir)
+    lists = FrameLists(layout, frames, num_frames)
+    wanted = {scene: FrameSource(scene, tuple(lists.names(scene))) for scene in scene_ids}
+    videos = [scene for scene, source in wanted.items() if not source.frame_names]
+    if videos:
+        raise ValueError(f"{videos[0]} is a video file; features are stored by the names of frames.")
+    identity = StoreIdentity.of(teacher, grid)
+    todo = _unfinished(output_dir, identity, wanted)
+    state.wait_for_everyone()  # nobody writes before everybody has read what is there
+    share = todo[state.process_index :: state.num_processes]
+    for scene in tqdm(share, desc="Teacher features", unit="scene", disable=not state.is_main_process):
+        video = load_scene(data_dir, scene, frame_names=wanted[scene].frame_names)
+        features = teacher.compute_features(video.frames, None, grid, wanted[scene])
+        if features is None:
+            raise ValueError(f"{teacher.name} gives no features of frames alone; compute them in training.")
+        save_scene(output_dir, identity, wanted[scene], features)
+    state.wait_for_everyone()
+    return _report(teacher, layout, output_dir, list(wanted), len(todo))
+
+
+def _unfinished(output_dir: str | Path, identity: StoreIdentity, wanted: dict[str, FrameSource]) -> list[str]:
+    """Scenes without stored features; raises for files that do not belong together with the new ones."""
+    for path in sorted(Path(output_dir).rglob("*.safetensors")):
+        scene = read_scene(path)
+        scene.identity.check_equal(identity, path)
+        source = wanted.get(scene.scene_id)
+        if source is not None and scene.frame_names != source.frame_names:
+            raise ValueError(
+                f"{path} has the frames {list(scene.frame_names)}, not {list(source.frame_names)}. Give another "
+                "folder, or remove the file."
+            )
+    return [scene for scene in wanted if not scene_path(output_dir, scene).is_file()]
+
+
+def _report(
+    teacher: Teacher, layout: Layout, output_dir: str | Path, scene_ids: list[str], computed: int
+) -> ExtractionReport:
+    stored = original = 0
+    for scene in scene_ids:
+        path = scene_path(output_dir, scene)
+        stored += path.stat().st_size
+        if isinstance(teacher, OriginalStoreTeacher):
+            original += layout.teacher(scene).stat().st_size
+        else:
+            frames, *_, channels = read_scene(path).shape
+            original += frames * ORIGINAL_PATCHES * channels * ORIGINAL_BYTES
+    return ExtractionReport(len(scene_ids), computed, stored, original)
+
+
+__all__ = ["ExtractionReport", "extract_features", "list_scenes"]

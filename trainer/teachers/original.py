@@ -1,0 +1,65 @@
+"""The original's stored features, `vggt_sliced.npy`, as a teacher that looks them up."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from processing.benchmarks.teacher import load_teacher_features, open_teacher
+from processing.regions import TokenGrid
+from trainer.geometry.checks import Protocol, check_protocol
+from trainer.teachers.protocol import FrameSource
+
+STORES = "*/posed_images_3d_feature_vggt/*/vggt_sliced.npy"
+
+
+class OriginalStoreTeacher:
+    """Features that the original extracted: last aggregator layer of VGGT, whole frames, float32, all patches.
+
+    The files name neither frames nor weights: frames are those that the original's rule takes of the pictures in the
+    folder, and the weights are taken to be facebook/VGGT-1B. `python -m trainer.teachers` makes smaller files of them
+    that say what they hold.
+
+    Args:
+        data_dir: Folder in the public layout.
+        licence: Licence of the weights behind the files.
+        protocol: How patches are pooled, see `pool_teacher_features`.
+
+    Raises:
+        FileNotFoundError: The folder holds no `vggt_sliced.npy`.
+        ValueError: A file that is none.
+    """
+
+    name = "facebook/VGGT-1B"
+    version = "vggt_sliced.npy, last aggregator layer"
+    preprocessing = "as stored by the original: whole frames, longer side 518 px"
+
+    def __init__(self, data_dir: str | Path, *, licence: str = "cc-by-nc-4.0", protocol: Protocol = "clean"):
+        check_protocol(protocol)
+        self.data_dir, self.licence, self.protocol = Path(data_dir), licence, protocol
+        first = next(iter(sorted(self.data_dir.glob(STORES))), None)
+        if first is None:
+            raise FileNotFoundError(f"{data_dir} holds no file {STORES}; give a folder in the public layout.")
+        self.feature_size = open_teacher(first).shape[-1]
+
+    def compute_features(
+        self,
+        frames: Any,
+        geometry: dict[str, Tensor] | None,
+        grid: TokenGrid,
+        source: FrameSource | None = None,
+    ) -> Tensor:
+        """As in `Teacher`; the features of `source`, averaged over the tokens.
+
+        Raises:
+            FileNotFoundError: No file of this scene.
+            ValueError: No source, or frames that the file does not hold.
+        """
+        if source is None:
+            raise ValueError("vggt_sliced.npy is read by scene and frame: the sample needs scene_id and frame_names.")
+        names = source.frame_names
+        return torch.from_numpy(load_teacher_features(self.data_dir, source.scene_id, names, grid, self.protocol))
+
+
+__all__ = ["OriginalStoreTeacher"]

@@ -1,0 +1,123 @@
+"""What all teachers with a network share: whole frames in, patches pooled to tokens, weights told by their digest."""
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard
+from torch import Tensor, nn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
+from tqdm import tqdm
+
+from processing.regions import TokenGrid
+from processing.token_pooling import Window, pool_teacher_features
+from processing.video_reading_ide3d import frames_to_tensor
+from trainer.geometry.checks import Protocol, check_protocol
+from trainer.teachers.protocol import FrameSource
+
+
+class PatchTeacher:
+    """A network that gives features of patches. A subclass says which, by `compute_patches`.
+
+    Every frame is shown as a whole, as the model sees it; patches are averaged over the part of the frame that a token
+    covers.
+
+    Args:
+        name: As in `Teacher`.
+        version: As in `Teacher`.
+        licence: As in `Teacher`.
+        preprocessing: As in `Teacher`.
+        protocol: How patches are pooled, see `pool_teacher_features`.
+    """
+
+    def __init__(self, *, name: str, version: str, licence: str, preprocessing: str, protocol: Protocol):
+        check_protocol(protocol)
+        self.name, self.version, self.licence = name, version, licence
+        self.preprocessing, self.protocol = preprocessing, protocol
+
+    def compute_patches(self, pixels: Tensor) -> tuple[Tensor, Window]:
+        """Features of the patches of one video, and the part of the frame that they show.
+
+        Shape:
+            pixels: (V, 3, h, w), uint8.
+            output: (V, R, S, C), any float.
+        """
+        raise NotImplementedError
+
+    @functools.cached_property
+    def feature_size(self) -> int:
+        """Channels C, as one grey frame shows them."""
+        with torch.no_grad():
+            return self.compute_patches(torch.full((1, 3, 32, 32), 128, dtype=torch.uint8))[0].shape[-1]
+
+    def compute_features(
+        self,
+        frames: Any,
+        geometry: dict[str, Tensor] | None,
+        grid: TokenGrid,
+        source: FrameSource | None = None,
+    ) -> Tensor:
+        """As in `Teacher`; geometry and source are not used.
+
+        Raises:
+            ValueError: Frames that are not uint8 RGB, or features that are not finite.
+        """
+        pixels = frames_to_tensor(frames, "the frames")
+        if pixels.dtype != torch.uint8 or pixels.shape[1] != 3:
+            raise ValueError(f"A teacher needs uint8 RGB frames, got {pixels.dtype} with {pixels.shape[1]} channels.")
+        with torch.no_grad():
+            patches, window = self.compute_patches(pixels)
+            features = pool_teacher_features(patches, grid, window=window, protocol=self.protocol).cpu()
+        if not torch.isfinite(features).all():
+            raise ValueError(f"{self.name} gives features that are not finite; try dtype float32.")
+        return features
+
+
+def resize_frames(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Whole frames (V, 3, h, w), uint8, squashed to `size` (height, width), as the video processor does it."""
+    return resize(pixels, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
+
+
+def weights_digest(module: nn.Module) -> str:
+    """Which weights these are: a digest of all names, types, shapes and values, wherever they were read from."""
+    digest = hashlib.sha256()
+    state = module.state_dict()
+    for name in tqdm(sorted(state), desc="Digest of weights", unit="tensor", delay=2, disable=None):
+        tensor = state[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def short_name(path: str | Path) -> str:
+    """Name of weights: the folder's or file's own where they lie on disk, else that of the Hub."""
+    return Path(path).name if Path(path).exists() else str(path)
+
+
+def find_licence(path: str | Path, licence: str | None, known: Mapping[str, str]) -> str:
+    """Licence of weights: as given, as known by their name, or as their model card states it.
+
+    Raises:
+        ValueError: It is stated nowhere.
+    """
+    if licence or str(path) in known:
+        return licence or known[str(path)]
+    card_file = Path(path) / "README.md"
+    try:
+        card = ModelCard.load(card_file if Path(path).exists() else str(path), ignore_metadata_errors=True)
+        stated = card.data.get("license_name") or card.data.license
+    except (OSError, ValueError):  # no card, no network, or metadata that cannot be read
+        stated = None
+    if not stated:
+        raise ValueError(
+            f"No model card states the licence of {path}. Say it yourself: licence='apache-2.0', or --licence. The "
+            "features that you train with come under it."
+        )
+    return str(stated)
+
+
+__all__ = ["PatchTeacher", "find_licence", "resize_frames", "short_name", "weights_digest"]

@@ -1,0 +1,256 @@
+"""Stored teacher features: one safetensors file a scene that says what it holds, read through the page cache."""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from processing.regions import TokenGrid
+from trainer.geometry.checks import Protocol
+from trainer.teachers.protocol import FrameSource, Teacher
+
+# The one key of the metadata: safetensors writes several in an order that changes from run to run.
+HEADER = "ide3d_teacher_features"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StoreIdentity:
+    """What all files of a store have in common, and a model that is trained with them has to match.
+
+    Args:
+        teacher: Name of the teacher.
+        version: Its version.
+        licence: Its licence.
+        preprocessing: How frames became its input.
+        protocol: How its patches were pooled.
+        image_size: Height and width of the vision input that the token grid belongs to, in pixels.
+        patch_size: Patch of that grid in pixels.
+        pool_stride: Patches per token and side of that grid.
+    """
+
+    teacher: str
+    version: str
+    licence: str
+    preprocessing: str
+    protocol: Protocol | None
+    image_size: tuple[int, int]
+    patch_size: int
+    pool_stride: int
+
+    @classmethod
+    def of(cls, teacher: Teacher, grid: TokenGrid) -> "StoreIdentity":
+        """Identity of what `teacher` gives for `grid`."""
+        facts = (teacher.name, teacher.version, teacher.licence, teacher.preprocessing, teacher.protocol)
+        return cls(*facts, grid.image_size, grid.patch_size, grid.pool_stride)
+
+    @property
+    def grid(self) -> TokenGrid:
+        """Token grid of the features."""
+        return TokenGrid(self.image_size, self.patch_size, self.pool_stride)
+
+    def check_equal(self, wanted: "StoreIdentity", path: Path) -> None:
+        """Raise ValueError, naming both values of what differs, unless the file at `path` is `wanted`."""
+        differences = [
+            f"{field.name} {getattr(self, field.name)!r}, not {getattr(wanted, field.name)!r}"
+            for field in fields(self)
+            if getattr(self, field.name) != getattr(wanted, field.name)
+        ]
+        if differences:
+            raise ValueError(
+                f"{path} has {'; '.join(differences)}. Give another folder, or extract the features again."
+            )
+
+
+@dataclass(frozen=True)
+class StoredScene:
+    """What the header of a file says.
+
+    Args:
+        identity: Of the store.
+        scene_id: Of the scene.
+        frame_names: Of the frames, in the order of the features.
+        shape: (V, rows, cols, C) of the features.
+    """
+
+    identity: StoreIdentity
+    scene_id: str
+    frame_names: tuple[str, ...]
+    shape: tuple[int, int, int, int]
+
+
+def scene_path(folder: str | Path, scene_id: str) -> Path:
+    """File of a scene."""
+    return Path(folder) / f"{scene_id}.safetensors"
+
+
+def save_scene(folder: str | Path, identity: StoreIdentity, source: FrameSource, features: Tensor) -> Path:
+    """Write the features (V, rows, cols, C) of a scene as float16; the file is there when it is whole.
+
+    Raises:
+        ValueError: Another shape than frames and grid ask for, or values that float16 does not hold.
+    """
+    expected = (len(source.frame_names), *identity.grid.shape)
+    if features.dim() != 4 or tuple(features.shape[:3]) != expected:
+        raise ValueError(
+            f"{source.scene_id}: features must have shape {(*expected, 'C')}, got {tuple(features.shape)}."
+        )
+    halves = features.to(torch.float16).contiguous()
+    if not torch.isfinite(halves).all():
+        largest = features[torch.isfinite(features)].abs().amax() if torch.isfinite(features).any() else torch.nan
+        raise ValueError(
+            f"{source.scene_id}: float16 holds values up to 65504, the features have NaN, Inf or up to {largest:.4g}."
+        )
+    header = {
+        "format": FORMAT,
+        "scene_id": source.scene_id,
+        "frame_names": source.frame_names,
+        "identity": asdict(identity),
+    }
+    path = scene_path(folder, source.scene_id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    with unfinished.open("wb") as file:
+        file.write(save({"features": halves}, metadata={HEADER: json.dumps(header)}))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(unfinished, path)
+    return path
+
+
+def read_scene(path: str | Path) -> StoredScene:
+    """The header of a file, checked; safetensors also checks that the file is as long as it says.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: Not such a file, or one that was cut off.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata, shape = file.metadata() or {}, tuple(file.get_slice("features").get_shape())
+        header = json.loads(metadata[HEADER])
+        if header["format"] != FORMAT:
+            raise ValueError(f"format {header['format']}, expected {FORMAT}")
+        identity = header["identity"]
+        identity = StoreIdentity(**{**identity, "image_size": tuple(identity["image_size"])})
+        scene = StoredScene(identity, header["scene_id"], tuple(header["frame_names"]), shape)
+        if len(shape) != 4 or shape[:3] != (len(scene.frame_names), *identity.grid.shape):
+            raise ValueError(f"features {shape} for {len(scene.frame_names)} frames of {identity.grid.shape} tokens")
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} holds no whole teacher features: {error}. Remove it and extract it again."
+        ) from error
+    return scene
+
+
+class TeacherStore:
+    """A folder that `python -m trainer.teachers` filled, as a teacher that looks its features up.
+
+    Name, version, licence and protocol are those of the teacher that made them. Files are memory-mapped: a sample
+    reads the frames that it names and nothing else. Nothing stays open: it may go to the workers of a data loader.
+
+    Args:
+        folder: Output folder of the extraction.
+
+    Raises:
+        FileNotFoundError: The folder holds no features.
+        ValueError: A file that holds something else.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        first = next(iter(sorted(self.folder.rglob("*.safetensors"))), None)
+        if first is None:
+            raise FileNotFoundError(f"{folder} holds no teacher features; make them with python -m trainer.teachers.")
+        scene = read_scene(first)
+        self.identity, self.feature_size = scene.identity, scene.shape[-1]
+        self.name, self.version = self.identity.teacher, self.identity.version
+        self.licence, self.preprocessing = self.identity.licence, self.identity.preprocessing
+        self.protocol = self.identity.protocol
+
+    def compute_features(
+        self,
+        frames: Any,
+        geometry: dict[str, Tensor] | None,
+        grid: TokenGrid,
+        source: FrameSource | None = None,
+    ) -> Tensor:
+        """As in `Teacher`; see `load_features`.
+
+        Raises:
+            ValueError: Also where the sample does not say which frames it has, or names another number of them.
+        """
+        if source is None:
+            raise ValueError(
+                "Stored features are found by scene and frame: the sample needs scene_id and frame_names."
+            )
+        if frames is not None and len(frames) != len(source.frame_names):
+            raise ValueError(f"The sample has {len(frames)} frames and {len(source.frame_names)} frame_names.")
+        return self.load_features(source.scene_id, source.frame_names, grid)
+
+    def load_features(self, scene_id: str, frame_names: Sequence[str], grid: TokenGrid) -> Tensor:
+        """Features of these frames in this order.
+
+        Args:
+            scene_id: "scannet/scene0000_00".
+            frame_names: Such as "00010".
+            grid: Token grid of the model.
+
+        Returns:
+            Tensor (V, rows, cols, feature_size), float32.
+
+        Raises:
+            FileNotFoundError: No features of this scene.
+            ValueError: Another grid or teacher than the store has, or frames that it lacks; names both.
+        """
+        if grid != self.identity.grid:
+            raise ValueError(
+                f"{self.folder} holds features for {_describe(self.identity.grid)}, the model has {_describe(grid)}. "
+                "Extract them for this model."
+            )
+        path = scene_path(self.folder, scene_id)
+        if not path.is_file():
+            raise FileNotFoundError(f"{self.folder} holds no features of {scene_id}: expected {path}")
+        scene = read_scene(path)
+        scene.identity.check_equal(self.identity, path)
+        if scene.scene_id != scene_id:
+            raise ValueError(f"{path} holds features of {scene.scene_id}, not of {scene_id}.")
+        if scene.shape[-1] != self.feature_size:
+            raise ValueError(f"{path} has {scene.shape[-1]} channels, the rest of the store {self.feature_size}.")
+        if not len(frame_names):
+            raise ValueError(f"frame_names of {scene_id} name no frame.")
+        absent = [name for name in frame_names if name not in scene.frame_names]
+        if absent:
+            raise ValueError(
+                f"{path} holds the frames {_shorten(scene.frame_names)}, the sample has {_shorten(frame_names)}: "
+                f"{_shorten(absent)} lack features. Extract the frames that you train with."
+            )
+        with safe_open(path, framework="pt") as file:
+            if tuple(frame_names) == scene.frame_names:
+                return file.get_tensor("features").float()
+            stored = file.get_slice("features")
+            places = [scene.frame_names.index(name) for name in frame_names]
+            return torch.cat([stored[place : place + 1] for place in places]).float()
+
+
+def _describe(grid: TokenGrid) -> str:
+    height, width = grid.image_size
+    return (
+        f"{grid.rows} x {grid.cols} tokens on {height} x {width} px (patches of {grid.patch_size}, "
+        f"stride {grid.pool_stride})"
+    )
+
+
+def _shorten(names: Sequence[str]) -> str:
+    listed = ", ".join(names[:4])
+    return listed if len(names) <= 4 else f"{listed} ... {names[-1]} ({len(names)})"
+
+
+__all__ = ["StoreIdentity", "StoredScene", "TeacherStore", "read_scene", "save_scene", "scene_path"]
