@@ -177,6 +177,8 @@ def search_by_words(
     scale: float = 1.5,
     mark: float = 6.0,
     preference: float = 5.0,
+    recency_scale: float = 3.0,
+    branch_scale: float = 0.2,
 ) -> None:
     """Let the second half of the heads look for visual tokens that show what a word names, over any distance.
 
@@ -192,6 +194,8 @@ def search_by_words(
         scale: Of the projection; the scores grow by its square.
         mark: Length of the mark, beside visual tokens of about the root of the width.
         preference: Weight of the mark in query and key.
+        recency_scale: See `build_nano_model`; sharper, as a word has its colour right before it.
+        branch_scale: What the random feed-forward branches are scaled by: they would blur what is looked for.
     """
     language_model = model.model.language_model
     embeddings = model.get_input_embeddings().weight
@@ -199,18 +203,18 @@ def search_by_words(
     directions = torch.linalg.svd(words)[2]
     marked = directions[-1]
     embeddings.sub_(torch.outer(embeddings @ marked, marked))
-    # Words as long as visual tokens, so that one does not drown the other; the scores of the output head stay.
-    loudness = len(marked) ** 0.5 / embeddings.norm(dim=1).mean()
-    embeddings.mul_(loudness)
-    language_model.norm.weight.div_(loudness)
     projection = model.model.multi_modal_projector.linear_2
     projection.weight.sub_(torch.outer(marked, marked @ projection.weight))
     projection.bias.add_(marked, alpha=mark - float(projection.bias @ marked))
     slow = (language_model.rotary_emb.inv_freq < _SLOW).repeat(2).nonzero().flatten()
-    for layer in language_model.layers:
-        layer.mlp.down_proj.weight.mul_(0.2)
-    for layer in language_model.layers[1:]:
+    for index, layer in enumerate(language_model.layers):
         attention = layer.self_attn
+        layer.mlp.down_proj.weight.mul_(branch_scale)
+        near = len(attention.q_proj.bias) // (2 if index else 1)
+        for projection in (attention.q_proj, attention.k_proj):
+            projection.bias[:near] = recency_scale
+        if index == 0:
+            continue
         size, half = attention.head_dim, attention.q_proj.out_features // 2
         for projection in (attention.q_proj, attention.k_proj):
             weight = projection.weight[half:].unflatten(0, (-1, size)).zero_()
