@@ -2,7 +2,9 @@
 
     python examples/train.py examples/recipes/rooms_nano.yaml
     python examples/train.py examples/recipes/rooms_nano.yaml --max_steps 50 --output_dir outputs/try
+    python examples/train.py examples/recipes/ide3d_7b.yaml --dry-run
 
+`torchrun` and `accelerate launch` start it in several processes; `--dry-run` needs no data and no weights.
 A folder that holds a checkpoint is resumed. The export lies in `output_dir/export`.
 """
 
@@ -15,47 +17,67 @@ from typing import Literal
 import numpy as np
 import torch
 import yaml
+from torch import nn
 from tqdm import tqdm
+from training_setup import (
+    BenchmarkArguments,
+    WeightArguments,
+    build_benchmarks,
+    check_weights,
+    export,
+    plan_batch,
+    read_config,
+)
 from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
+from modeling_ide3d import IDE3DConfig
+from modeling_ide3d.auxiliary import (
+    GeometricValidatorConfig,
+    IDE3DForConditionalGenerationWithGeometry,
+    load_converted_for_training,
+)
 from processing import IDE3DProcessor
 from processing.regions import TokenGrid
 from processing.rooms import load_rooms
 from processing.rooms.places import place_sample
 from processing.rooms.samples import naming_samples, room_samples
-from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments, export_inference_model
-from trainer.model_card import create_model_card, list_loss_terms
+from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
+from trainer.adapters import add_adapters
 from trainer.nano import build_nano_config, build_nano_model, build_nano_processor
 from trainer.nano_lessons import name_cells, read_regions
+from trainer.step_estimate import Placement, StepEstimate, estimate_step
 from trainer.teachers import PointMapTeacher
 
 logger = logging.getLogger("train")
 
+NUM_DRY_ROOMS = 16  # the dry run looks at these
 REGION_QUESTIONS = ("distance", "position", "closer", "direction", "colour")
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(WeightArguments):
     """Where the weights come from."""
 
     model_name_or_path: str | None = field(
         default=None,
         metadata={"help": "Converted or exported checkpoint; default: a nano model from scratch."},
     )
-    validator: Literal["light", "paper", "none"] = field(
-        default="light", metadata={"help": "Size of the depth decoder, or none."}
+    validator: Literal["light", "paper", "original", "none"] = field(
+        default="light",
+        metadata={"help": "Size of the depth decoder, or the heads that the original trained beside a checkpoint."},
     )
     validator_stride: int = field(default=2, metadata={"help": "Pixels of a frame per predicted pixel and side."})
-    teacher: Literal["point_map", "none"] = field(default="point_map", metadata={"help": "Frozen teacher."})
+    teacher: Literal["point_map", "stored", "none"] = field(
+        default="point_map", metadata={"help": "Frozen teacher: analytic, or features stored with the benchmarks."}
+    )
     hidden_size: int = field(default=128, metadata={"help": "Width of the nano model."})
     patch_size: int = field(default=8, metadata={"help": "Patch of the nano model in pixels."})
     spatial_pool_stride: int = field(default=1, metadata={"help": "Patches a visual token of the nano model."})
 
 
 @dataclass
-class DataArguments:
+class DataArguments(BenchmarkArguments):
     """Rooms and their questions."""
 
     num_rooms: int = field(default=900, metadata={"help": "Training rooms."})
@@ -127,19 +149,80 @@ def load_model(
         validator = None if arguments.validator == "none" else changes
         return build_nano_model(config, teacher_size=teacher_size, validator=validator), processor
     processor = IDE3DProcessor.from_pretrained(arguments.model_name_or_path)
+    options = {"dtype": getattr(torch, arguments.dtype)}
+    if arguments.attention is not None:
+        options["attn_implementation"] = arguments.attention
+    if arguments.validator == "original":
+        return load_converted_for_training(arguments.model_name_or_path, **options), processor
     config = IDE3DForConditionalGenerationWithGeometry.config_class.from_pretrained(arguments.model_name_or_path)
-    build = {
-        "light": GeometricValidatorConfig.light,
-        "paper": GeometricValidatorConfig.from_vision_config,
-        "none": lambda *_, **__: None,
-    }[arguments.validator]
     model = IDE3DForConditionalGenerationWithGeometry.from_pretrained(
         arguments.model_name_or_path,
-        validator_config=build(config.vision_config, **changes),
+        validator_config=build_validator(arguments.validator, config, changes),
         teacher_size=teacher_size,
-        dtype=torch.float32,
+        **options,
     )
     return model, processor
+
+
+def build_validator(kind: str, config: IDE3DConfig, changes: dict) -> GeometricValidatorConfig | None:
+    """Sizes of the depth decoder on a model; those of the original are the paper's."""
+    builders = {"light": GeometricValidatorConfig.light, "none": lambda *_, **__: None}
+    return builders.get(kind, GeometricValidatorConfig.from_vision_config)(config.vision_config, **changes)
+
+
+def adapt(model: IDE3DForConditionalGenerationWithGeometry, arguments: ModelArguments) -> nn.Module:
+    """The model with adapters, if they are asked for."""
+    if not arguments.lora_rank:
+        return model
+    return add_adapters(model, arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout)
+
+
+def dry_run(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainingArguments) -> StepEstimate:
+    """What a step takes: the model is built on the meta device and nothing is downloaded, loaded or trained."""
+    sizes = {"point_map": PointMapTeacher().feature_size, "stored": model_arguments.planned_teacher_size}
+    teacher_size = sizes.get(model_arguments.teacher)
+    batch = None
+    if data.source == "rooms":
+        grid = find_grid(model_arguments, data)
+        samples = make_samples(load_decoded("train", NUM_DRY_ROOMS, data), data, grid, training=True)
+        samples = sorted(samples, key=lambda sample: (-len(sample["frames"]), -len(str(sample["messages"]))))
+        texts = list_texts(samples)
+    if model_arguments.model_name_or_path is None:
+        with torch.device("meta"):
+            model, processor = load_model(model_arguments, data, texts, teacher_size, args.protocol)
+    else:
+        config = read_config(model_arguments)
+        changes = {"output_stride": model_arguments.validator_stride, "protocol": args.protocol}
+        with torch.device("meta"):
+            validator = build_validator(model_arguments.validator, config, changes)
+            model = IDE3DForConditionalGenerationWithGeometry(config, validator, teacher_size)
+        model.to(getattr(torch, model_arguments.dtype))
+        if data.source == "rooms":
+            processor = IDE3DProcessor.from_pretrained(model_arguments.model_name_or_path)
+    if data.source == "rooms":
+        teacher = PointMapTeacher() if model_arguments.teacher == "point_map" else None
+        batch = IDE3DDataCollator(processor, teacher, protocol=args.protocol)(
+            samples[: args.per_device_train_batch_size]
+        )
+    else:
+        batch = plan_batch(model.config, model_arguments, data, args, teacher_size)
+    placement = Placement(model_arguments.planned_processes, model_arguments.planned_sharding)
+    return estimate_step(adapt(model, model_arguments), batch, args, placement)
+
+
+def find_grid(arguments: ModelArguments, data: DataArguments) -> TokenGrid:
+    """Token grid of the nano model or of the checkpoint."""
+    if arguments.model_name_or_path is None:
+        return TokenGrid(data.image_size, arguments.patch_size, arguments.spatial_pool_stride)
+    known = IDE3DProcessor.from_pretrained(arguments.model_name_or_path)
+    return TokenGrid(known.image_size, known.patch_size, known.spatial_pool_stride)
+
+
+def list_texts(samples: list[dict]) -> list[str]:
+    """Questions and answers of rooms, which a nano model gets its words from."""
+    return [
+        text for sample in samples for entry in sample["questions"] for text in (entry["question"], entry["answer"])
+    ]
 
 
 def train(
@@ -147,22 +230,22 @@ def train(
 ) -> tuple[IDE3DTrainer, IDE3DProcessor]:
     """Build everything, train (or resume), and return the trainer and the processor."""
     set_seed(args.seed)
+    check_weights(model_arguments, args)
+    if data.source == "benchmarks":
+        return train_on_benchmarks(model_arguments, data, args)
+    if model_arguments.teacher == "stored":
+        raise ValueError("teacher: stored needs source: benchmarks; rooms have no stored features.")
     teacher = PointMapTeacher() if model_arguments.teacher == "point_map" else None
-    if model_arguments.model_name_or_path is None:
-        grid = TokenGrid(data.image_size, model_arguments.patch_size, model_arguments.spatial_pool_stride)
-    else:
-        known = IDE3DProcessor.from_pretrained(model_arguments.model_name_or_path)
-        grid = TokenGrid(known.image_size, known.patch_size, known.spatial_pool_stride)
-    rooms = load_decoded("train", data.num_rooms, data)
+    grid = find_grid(model_arguments, data)
+    with args.main_process_first(desc="drawing rooms"):
+        rooms = load_decoded("train", data.num_rooms, data)
+        validation = load_decoded("validation", data.num_validation_rooms, data)
     samples = make_samples(rooms, data, grid, training=True)
-    validation = load_decoded("validation", data.num_validation_rooms, data)
     validation = make_samples(validation, data, grid, training=False)
-    texts = [
-        text for sample in samples for entry in sample["questions"] for text in (entry["question"], entry["answer"])
-    ]
     model, processor = load_model(
-        model_arguments, data, texts, teacher.feature_size if teacher else None, args.protocol
+        model_arguments, data, list_texts(samples), teacher.feature_size if teacher else None, args.protocol
     )
+    model = adapt(model, model_arguments)
     collator = IDE3DDataCollator(processor, teacher=teacher, protocol=args.protocol)
     trainer = IDE3DTrainer(
         model,
@@ -172,10 +255,8 @@ def train(
         data_collator=collator,
         processing_class=processor,
     )
-    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    if checkpoint:
-        logger.info("Resuming from %s", checkpoint)
-    else:
+    checkpoint = find_checkpoint(args)
+    if not checkpoint:
         pointed = [
             sample for sample in samples if all(entry["reference"] == "region" for entry in sample["questions"])
         ]
@@ -186,6 +267,39 @@ def train(
             read_regions(model, collator, pointed, args, data.reading_steps)
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, processor
+
+
+def train_on_benchmarks(
+    model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainingArguments
+) -> tuple[IDE3DTrainer, IDE3DProcessor]:
+    """Train a checkpoint on benchmarks in the public layout (or resume)."""
+    if model_arguments.model_name_or_path is None:
+        raise ValueError("source: benchmarks needs model_name_or_path, a converted or exported checkpoint.")
+    teacher = PointMapTeacher() if model_arguments.teacher == "point_map" else None
+    is_stored = model_arguments.teacher == "stored"
+    samples, validation = build_benchmarks(data, args, find_grid(model_arguments, data), is_stored)
+    teacher_size = teacher.feature_size if teacher else None
+    if is_stored:
+        teacher_size = samples[0]["teacher_features"].shape[-1]
+    model, processor = load_model(model_arguments, data, [], teacher_size, args.protocol)
+    trainer = IDE3DTrainer(
+        adapt(model, model_arguments),
+        args,
+        train_dataset=samples,
+        eval_dataset=validation,
+        data_collator=IDE3DDataCollator(processor, teacher=teacher, protocol=args.protocol),
+        processing_class=processor,
+    )
+    trainer.train(resume_from_checkpoint=find_checkpoint(args))
+    return trainer, processor
+
+
+def find_checkpoint(args: IDE3DTrainingArguments) -> str | None:
+    """The last checkpoint of the output folder."""
+    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    if checkpoint:
+        logger.info("Resuming from %s", checkpoint)
+    return checkpoint
 
 
 def build_parser(**options: str) -> HfArgumentParser:
@@ -205,6 +319,8 @@ def read_recipe(path: str | Path, words: list[str]) -> tuple[ModelArguments, Dat
     flat = []
     for key, value in recipe.items():
         flat += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+    if any(word.startswith(("--dry-run", "--dry_run")) for word in words):
+        words = [*words, "--use_cpu", "True"]  # where bfloat16 is not refused for want of a GPU
     return build_parser().parse_args_into_dataclasses([*flat, *words])
 
 
@@ -217,16 +333,13 @@ def main() -> None:
     if len(sys.argv) < 2 or not sys.argv[1].endswith((".yaml", ".yml")):
         sys.exit("Expected a recipe, e.g. python examples/train.py examples/recipes/rooms_nano.yaml [--max_steps 50]")
     model_arguments, data, args = read_recipe(sys.argv[1], sys.argv[2:])
+    if model_arguments.dry_run:
+        logger.info("%s\n%s", sys.argv[1], dry_run(model_arguments, data, args).as_text())
+        return
     trainer, processor = train(model_arguments, data, args)
-    logger.info("Validation: %s", trainer.evaluate())
-    teacher = PointMapTeacher() if model_arguments.teacher == "point_map" else None
-    card = create_model_card(
-        model_name=Path(args.output_dir).name,
-        losses=list_loss_terms(trainer),
-        teacher=teacher,
-        config=trainer.model.config,
-    )
-    folder = export_inference_model(trainer.model, processor, Path(args.output_dir) / "export", card=card)
+    if trainer.eval_dataset is not None:
+        logger.info("Validation: %s", trainer.evaluate())
+    folder = export(trainer, processor, trainer.data_collator.teacher)
     logger.info("Exported to %s", folder)
 
 

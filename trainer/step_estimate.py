@@ -92,7 +92,8 @@ class StepEstimate:
             lines.append(f"{name:<14} {size / GIGABYTE:>12.3f} GB")
         shares = sorted(self.activations.items(), key=lambda item: -item[1])
         largest = ", ".join(f"{part} {size / GIGABYTE:.2f}" for part, size in shares if size > 0.01 * shares[0][1])
-        lines += [f"activations at the peak in GB: {largest}", ""]
+        lines += [f"activations at the peak in GB: {largest}", "beside it: CUDA, NCCL, unused blocks of the allocator"]
+        lines.append("")
         total = sum(self.operations.values()) or 1
         lines.append(f"{'TFLOP a step':<14} {'a process':>12} {'share':>7}   {self.num_pairs} frame pairs a batch")
         for part, count in [*self.operations.items(), ("sum", total)]:
