@@ -339,8 +339,7 @@ def main() -> None:
     trainer, processor = train(model_arguments, data, args)
     if trainer.eval_dataset is not None:
         logger.info("Validation: %s", trainer.evaluate())
-    folder = export(trainer, processor, trainer.data_collator.teacher)
-    logger.info("Exported to %s", folder)
+    export(trainer, processor, trainer.data_collator.teacher)
 
 
 if __name__ == "__main__":

@@ -164,8 +164,12 @@ def read_config(weights: Any) -> IDE3DConfig:
     return IDE3DConfig.from_json_file(weights.planned_config)
 
 
-def export(trainer: IDE3DTrainer, processor: IDE3DProcessor, teacher: PointMapTeacher | None) -> Path | None:
-    """Write `export` into the output folder; all processes call it, the first one writes and gets the folder."""
+def export(trainer: IDE3DTrainer, processor: IDE3DProcessor, teacher: PointMapTeacher | None) -> None:
+    """Write `export` into the output folder; all processes call it, the first one writes.
+
+    Raises:
+        ValueError: Adapters of a model whose weights are split.
+    """
     output = Path(trainer.args.output_dir)
     is_split = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
     if is_split and trainer._core is not trainer.model:
@@ -174,10 +178,12 @@ def export(trainer: IDE3DTrainer, processor: IDE3DProcessor, teacher: PointMapTe
     if is_split:
         trainer.save_model(str(output / SHARDED_WEIGHTS))
     if not trainer.is_world_process_zero():
-        return None
+        return
     if is_split:
         model = IDE3DForConditionalGeneration.from_pretrained(output / SHARDED_WEIGHTS, dtype="auto")
     else:
         model = merge_adapters(trainer.model)
     card = create_model_card(model_name=output.name, losses=losses, teacher=teacher, config=model.config)
-    return export_inference_model(model, processor, output / "export", card=card, dtype=model.lm_head.weight.dtype)
+    dtype = model.lm_head.weight.dtype  # adapters, and what is trained beside them, may have another
+    folder = export_inference_model(model, processor, output / "export", card=card, dtype=dtype)
+    logger.info("Exported to %s", folder)

@@ -29,9 +29,17 @@ class TestRecipe:
         recipes = sorted((train.Path(train.__file__).parent / "recipes").glob("*.yaml"))
         assert recipes
         for path in recipes:
-            model, data, args = train.read_recipe(path, [])
-            assert model.model_name_or_path is None and data.num_rooms > 100
-            assert args.use_cpu is True and args.report_to == []
+            model, data, args = train.read_recipe(path, ["--dry-run"])
+            assert args.report_to == [] and not args.frozen_parts
+            if data.source == "rooms":
+                assert model.model_name_or_path is None and data.num_rooms > 100
+                assert train.read_recipe(path, [])[2].use_cpu is True
+            else:  # the paper's: 16 samples a step, weights of the terms and learning rates in its ratio
+                batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * model.planned_processes
+                assert batch == 16 and data.num_frames == 32 and len(data.tasks) == 5 and args.protocol == "paper"
+                defaults = train.IDE3DTrainingArguments("unused", protocol="paper", report_to="none", use_cpu=True)
+                assert args.loss_weights == defaults.loss_weights
+                assert args.learning_rate == pytest.approx(5 * args.vision_learning_rate)
 
     def test_the_command_line_changes_the_recipe(self, train, tiny_recipe):
         words = ["--max_steps", "7", "--num_rooms=9", "--teacher", "none", "--use_cpu", "True"]
