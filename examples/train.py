@@ -20,6 +20,7 @@ import yaml
 from torch import nn
 from tqdm import tqdm
 from training_setup import (
+    STORED_TEACHER,
     BenchmarkArguments,
     WeightArguments,
     build_benchmarks,
@@ -339,7 +340,9 @@ def main() -> None:
     trainer, processor = train(model_arguments, data, args)
     if trainer.eval_dataset is not None:
         logger.info("Validation: %s", trainer.evaluate())
-    export(trainer, processor, trainer.data_collator.teacher)
+    export(
+        trainer, processor, STORED_TEACHER if model_arguments.teacher == "stored" else trainer.data_collator.teacher
+    )
 
 
 if __name__ == "__main__":

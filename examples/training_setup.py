@@ -15,13 +15,14 @@ from trainer import IDE3DTrainer, IDE3DTrainingArguments, export_inference_model
 from trainer.adapters import merge_adapters
 from trainer.benchmark_samples import build_benchmark_mixture
 from trainer.mixture import MixtureDataset
-from trainer.model_card import create_model_card, list_loss_terms
+from trainer.model_card import TeacherFacts, create_model_card, list_loss_terms
 from trainer.step_estimate import make_batch
 from trainer.teachers import PointMapTeacher
 
 logger = logging.getLogger("train")
 
 NATIVE_SIZE = (480, 640)  # depth of ScanNet
+STORED_TEACHER = TeacherFacts(name="facebook/VGGT-1B, as vggt_sliced.npy", licence="cc-by-nc-4.0")
 SHARDED_WEIGHTS = "weights"  # folder in the output folder that split weights are gathered in before the export
 
 
@@ -164,7 +165,7 @@ def read_config(weights: Any) -> IDE3DConfig:
     return IDE3DConfig.from_json_file(weights.planned_config)
 
 
-def export(trainer: IDE3DTrainer, processor: IDE3DProcessor, teacher: PointMapTeacher | None) -> None:
+def export(trainer: IDE3DTrainer, processor: IDE3DProcessor, teacher: PointMapTeacher | TeacherFacts | None) -> None:
     """Write `export` into the output folder; all processes call it, the first one writes.
 
     Raises:

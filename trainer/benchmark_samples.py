@@ -106,7 +106,8 @@ class BenchmarkDataset(Dataset):
         )
         sample = {
             "messages": build_chat(self.task, row, protocol=self.protocol, stage="train"),
-            "scene_id": f"{row['scene_id']} ({self.task} {row['id']})",
+            "scene_id": scene.scene_id,
+            "frame_names": scene.frame_names,
             "frames": scene.frames,
             **self._regions(row, scene),
         }

@@ -71,6 +71,7 @@ class TestRecipes:
         run(RECIPES / "ide3d_7b.yaml", *self.words(checkpoint, data, output))
         terms = terms_of(output, 2)
         assert {"loss_language", "loss_depth", "loss_distillation", "grad_norm_vision", "grad_norm_language"} <= terms
+        assert "cc-by-nc-4.0" in (output / "export" / "README.md").read_text()
         exported = AutoModel.from_pretrained(output / "export", trust_remote_code=True)
         before = load_file(checkpoint / "model.safetensors")
         after = exported.state_dict()

@@ -47,7 +47,7 @@ class TestSamples:
         assert sample["frames"].shape == (NUM_FRAMES, SIZE, SIZE, 3)
         assert sample["depth"].shape == (NUM_FRAMES, SIZE, SIZE) and 0.1 < np.median(sample["depth"]) < 20
         assert sample["camera_to_world"].shape == (NUM_FRAMES, 4, 4)
-        assert sample["scene_id"].startswith(row["scene_id"]) and row["id"] in sample["scene_id"]
+        assert sample["scene_id"] == row["scene_id"] and list(sample["frame_names"]) == row["frame_names"]
 
     @pytest.mark.parametrize("task", ["scanrefer", "multi3drefer"])
     def test_targets_are_the_objects_that_are_meant(self, rooms, task):
@@ -89,7 +89,7 @@ class TestSamples:
         assert sample["region_masks"].any() and "depth" not in sample
         with pytest.raises(FileNotFoundError, match=r"\.png"):
             dataset(data, "scanqa")[0]
-        assert set(dataset(data, "scanqa", has_geometry=False)[0]) == {"messages", "scene_id", "frames"}
+        assert set(dataset(data, "scanqa", has_geometry=False)[0]) == {"messages", "scene_id", "frame_names", "frames"}
 
     def test_teacher_features_are_those_of_the_store(self, rooms, monkeypatch):
         samples = dataset(rooms, "scanqa", has_teacher=True)
