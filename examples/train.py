@@ -137,7 +137,7 @@ def load_model(
     arguments: ModelArguments, data: DataArguments, texts: list[str], teacher_size: int | None, protocol: str = "clean"
 ) -> tuple[IDE3DForConditionalGenerationWithGeometry, IDE3DProcessor]:
     """Training model and processor, from a checkpoint or from scratch."""
-    changes = {"output_stride": arguments.validator_stride, "protocol": protocol}
+    changes = validator_changes(arguments, protocol)
     if arguments.model_name_or_path is None:
         processor = build_nano_processor(
             texts,
@@ -163,6 +163,14 @@ def load_model(
         **options,
     )
     return model, processor
+
+
+def validator_changes(arguments: ModelArguments, protocol: str) -> dict:
+    """What the arguments change of a depth decoder."""
+    changes = {"output_stride": arguments.validator_stride, "protocol": protocol}
+    if arguments.validator_chunk is not None:
+        changes["frames_per_chunk"] = arguments.validator_chunk
+    return changes
 
 
 def build_validator(kind: str, config: IDE3DConfig, changes: dict) -> GeometricValidatorConfig | None:
@@ -193,7 +201,7 @@ def dry_run(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTra
             model, processor = load_model(model_arguments, data, texts, teacher_size, args.protocol)
     else:
         config = read_config(model_arguments)
-        changes = {"output_stride": model_arguments.validator_stride, "protocol": args.protocol}
+        changes = validator_changes(model_arguments, args.protocol)
         with torch.device("meta"):
             validator = build_validator(model_arguments.validator, config, changes)
             model = IDE3DForConditionalGenerationWithGeometry(config, validator, teacher_size)

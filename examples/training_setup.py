@@ -39,6 +39,9 @@ class WeightArguments:
     lora_rank: int = field(default=0, metadata={"help": "Rank of low-rank adapters; 0 trains the weights themselves."})
     lora_alpha: float | None = field(default=None, metadata={"help": "Scale of adapters; default: twice the rank."})
     lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapters."})
+    validator_chunk: int | None = field(
+        default=None, metadata={"help": "Frames that the depth decoder takes at a time, for less memory."}
+    )
     dry_run: bool = field(
         default=False, metadata={"help": "Say what a step takes (memory, operations), and train nothing."}
     )

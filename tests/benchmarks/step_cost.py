@@ -3,8 +3,8 @@
     PYTHONPATH=. python tests/benchmarks/step_cost.py [--steps 8] [--protocol paper] [--skip-full-size]
 
 Terms are added one by one to one small fixed configuration, and the steps of all of them take turns, so that what else
-the machine does falls on all alike. Time is the median, memory what the tensors of a step need at their peak. The
-last table counts a step by part at full size (SigLIP-so400m, Qwen2-7B, 32 frames) without running it.
+the machine does falls on all alike. Time is the processor's, a median, and memory what the tensors of a step need at
+their peak. The last table counts a step by part at full size (SigLIP-so400m, Qwen2-7B, 32 frames) without running it.
 """
 
 import argparse
@@ -85,10 +85,10 @@ def report_small(steps: int) -> None:
     times: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(steps + 1):
         for name, run in runs.items():
-            start = time.perf_counter()
+            start = time.process_time()
             run()
             if turn:  # the first one warms up
-                times[name].append(time.perf_counter() - start)
+                times[name].append(time.process_time() - start)
     medians = {name: statistics.median(values) for name, values in times.items()}
     memory = {name: measure_peak(run) for name, run in runs.items()}
     operations = {}

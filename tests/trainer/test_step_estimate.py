@@ -15,7 +15,6 @@ from trainer.step_estimate import Placement, estimate_step, make_batch
 from trainer.step_recorder import GRADIENTS, StepRecorder
 
 CONFIG_7B = Path(__file__).parents[2] / "examples" / "recipes" / "ide3d_7b_config.json"
-SIZES = {"hidden_size": 64, "vision_layers": 3, "text_layers": 3, "heads": 2}
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 
 
