@@ -190,7 +190,6 @@ def dry_run(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTra
     """What a step takes: the model is built on the meta device and nothing is downloaded, loaded or trained."""
     sizes = {"point_map": PointMapTeacher().feature_size, "stored": model_arguments.planned_teacher_size}
     teacher_size = sizes.get(model_arguments.teacher)
-    batch = None
     if data.source == "rooms":
         grid = find_grid(model_arguments, data)
         samples = make_samples(load_decoded("train", NUM_DRY_ROOMS, data), data, grid, training=True)
@@ -206,6 +205,8 @@ def dry_run(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTra
             validator = build_validator(model_arguments.validator, config, changes)
             model = IDE3DForConditionalGenerationWithGeometry(config, validator, teacher_size)
         model.to(getattr(torch, model_arguments.dtype))
+        if model_arguments.attention == "eager":  # the others take the same memory
+            model.set_attn_implementation("eager")
         if data.source == "rooms":
             processor = IDE3DProcessor.from_pretrained(model_arguments.model_name_or_path)
     if data.source == "rooms":

@@ -1,27 +1,12 @@
 """`train.py` from a recipe to an export: naming lesson, training, resuming, and what the command line changes."""
 
 import json
-import sys
 
 import pytest
 import torch
 from transformers import AutoModel
 
 from processing.regions import TokenGrid
-
-
-@pytest.fixture
-def train(example):
-    return example("train")
-
-
-@pytest.fixture
-def run(train, monkeypatch):
-    def call(*words) -> None:
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
-        train.main()
-
-    return call
 
 
 class TestRecipe:
@@ -67,18 +52,18 @@ class TestRecipe:
             train.read_recipe(tiny_recipe(validator="heavy"), [])
         assert "light" in capsys.readouterr().err
 
-    def test_help_lists_all_arguments(self, run, capsys):
+    def test_help_lists_all_arguments(self, run_train, capsys):
         with pytest.raises(SystemExit) as end:
-            run("--help")
+            run_train("--help")
         told = capsys.readouterr().out
         assert end.value.code == 0 and "RECIPE.yaml" in told
         for name in ("--model_name_or_path", "--num_rooms", "--naming_steps", "--depth_weight", "--learning_rate"):
             assert name in told
 
-    def test_no_recipe_ends_with_an_example(self, run):
+    def test_no_recipe_ends_with_an_example(self, run_train):
         for words in ([], ["--max_steps", "3"]):
             with pytest.raises(SystemExit, match="Expected a recipe, e.g. python examples/train.py"):
-                run(*words)
+                run_train(*words)
 
 
 class TestSamples:
@@ -108,12 +93,12 @@ class TestSamples:
 
 
 class TestTraining:
-    def test_recipe_to_export_and_resume(self, train, run, tiny_recipe, tmp_path, monkeypatch):
+    def test_recipe_to_export_and_resume(self, train, run_train, tiny_recipe, tmp_path, monkeypatch):
         recipe, lessons = tiny_recipe(), []
         for name in ("name_cells", "read_regions"):
             give = getattr(train, name)
             monkeypatch.setattr(train, name, lambda *words, n=name, g=give: (lessons.append(n), g(*words)))
-        run(recipe)
+        run_train(recipe)
         assert lessons == ["name_cells", "read_regions"]
         assert (tmp_path / "out" / "checkpoint-2").is_dir()
         folder = tmp_path / "out" / "export"
@@ -122,7 +107,7 @@ class TestTraining:
         loaded = AutoModel.from_pretrained(folder, trust_remote_code=True)
         assert not any("validator" in name or "teacher" in name for name, _ in loaded.named_parameters())
 
-        run(recipe, "--max_steps", 3)
+        run_train(recipe, "--max_steps", 3)
         assert len(lessons) == 2  # resumed: no lesson is given again
         state = json.loads((tmp_path / "out" / "checkpoint-3" / "trainer_state.json").read_text())
         assert [entry["step"] for entry in state["log_history"] if "loss_language" in entry] == [1, 2, 3]

@@ -27,20 +27,6 @@ SMALL = """
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 
 
-@pytest.fixture
-def train(example):
-    return example("train")
-
-
-@pytest.fixture
-def run(train, monkeypatch):
-    def call(*words) -> None:
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
-        train.main()
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return export_rooms(tmp_path_factory.mktemp("data") / "rooms", num_scenes=1, image_size=28, num_frames=2)
@@ -66,9 +52,9 @@ class TestRecipes:
     def words(self, checkpoint, data, output):
         return ["--model_name_or_path", checkpoint, "--data_dir", data, "--output_dir", output, *SMALL]
 
-    def test_all_weights(self, run, checkpoint, data, tmp_path):
+    def test_all_weights(self, run_train, checkpoint, data, tmp_path):
         output = tmp_path / "out"
-        run(RECIPES / "ide3d_7b.yaml", *self.words(checkpoint, data, output))
+        run_train(RECIPES / "ide3d_7b.yaml", *self.words(checkpoint, data, output))
         terms = terms_of(output, 2)
         assert {"loss_language", "loss_depth", "loss_distillation", "grad_norm_vision", "grad_norm_language"} <= terms
         assert "cc-by-nc-4.0" in (output / "export" / "README.md").read_text()
@@ -78,13 +64,13 @@ class TestRecipes:
         assert set(after) == set(before)
         changed = [name for name in before if not torch.equal(before[name], after[name])]
         assert len(changed) > 0.9 * len(before)
-        run(RECIPES / "ide3d_7b.yaml", *self.words(checkpoint, data, output), "--max_steps", 3)
+        run_train(RECIPES / "ide3d_7b.yaml", *self.words(checkpoint, data, output), "--max_steps", 3)
         assert "loss_language" in terms_of(output, 3)
 
     @needs_peft
-    def test_adapters(self, run, train, checkpoint, data, tmp_path):
+    def test_adapters(self, run_train, train, checkpoint, data, tmp_path):
         output = tmp_path / "out"
-        run(RECIPES / "ide3d_7b_lora.yaml", *self.words(checkpoint, data, output), "--lora_rank", 2)
+        run_train(RECIPES / "ide3d_7b_lora.yaml", *self.words(checkpoint, data, output), "--lora_rank", 2)
         adapter = load_file(output / "checkpoint-2" / "adapter_model.safetensors")
         assert any("vision_tower" in name for name in adapter) and any("language_model" in name for name in adapter)
         exported = AutoModel.from_pretrained(output / "export", trust_remote_code=True).state_dict()
@@ -97,22 +83,24 @@ class TestRecipes:
         assert "model.language_model.embed_tokens.weight" not in changed and "lm_head.weight" not in changed
 
     @needs_peft
-    def test_adapters_beside_half_weights(self, run, checkpoint, data, tmp_path):
+    def test_adapters_beside_half_weights(self, run_train, checkpoint, data, tmp_path):
         """As on the GPU: weights in bfloat16, what is trained in float32, in mixed precision; exported as one type."""
         output = tmp_path / "out"
         words = [*self.words(checkpoint, data, output), "--dtype", "bfloat16", "--bf16", "True", "--lora_rank", 2]
-        run(RECIPES / "ide3d_7b_lora.yaml", *words)
+        run_train(RECIPES / "ide3d_7b_lora.yaml", *words)
         heads = load_file(output / "checkpoint-2" / "geometry_modules.safetensors")
         adapter = load_file(output / "checkpoint-2" / "adapter_model.safetensors")
         assert {value.dtype for value in (*heads.values(), *adapter.values())} == {torch.float32}
         exported = load_file(output / "export" / "model.safetensors")
         assert {value.dtype for value in exported.values()} == {torch.bfloat16}
 
-    def test_no_teacher_no_geometry_no_evaluation(self, run, checkpoint, data, tmp_path):
+    def test_no_teacher_no_geometry_no_evaluation(self, run_train, checkpoint, data, tmp_path):
         output = tmp_path / "out"
         off = [word for term in ("depth", "cross_view", "overlap", "distillation") for word in (f"--{term}_weight", 0)]
         words = [*self.words(checkpoint, data, output), *off, "--teacher", "none", "--validator", "none"]
-        run(RECIPES / "ide3d_7b.yaml", *words, "--tasks", "scanqa", "--num_validation_samples", 0, "--max_steps", 1)
+        run_train(
+            RECIPES / "ide3d_7b.yaml", *words, "--tasks", "scanqa", "--num_validation_samples", 0, "--max_steps", 1
+        )
         terms = terms_of(output, 1)
         assert "loss_language" in terms and not {"loss_depth", "loss_distillation", "eval_loss"} & terms
 
@@ -169,9 +157,9 @@ class TestRefusals:
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 class TestDryRun:
-    def test_rooms(self, run, tiny_recipe, caplog, tmp_path):
+    def test_rooms(self, run_train, tiny_recipe, caplog, tmp_path):
         with caplog.at_level("INFO", logger="train"):
-            run(tiny_recipe(), "--dry-run")
+            run_train(tiny_recipe(), "--dry-run")
         assert "memory of a process" in caplog.text and "TFLOP a step" in caplog.text
         assert not (tmp_path / "out").exists()
 
@@ -188,7 +176,8 @@ class TestDryRun:
         estimate = train.dry_run(model, data, args)
         assert estimate.placement.processes == 8 and estimate.placement.sharding == "zero2"
         assert estimate.num_pairs == 2  # (0, 1), and by the original's rule the last frame with itself
-        assert estimate.trainable == estimate.parameters
+        frozen = {part: count - estimate.trainable[part] for part, count in estimate.parameters.items()}
+        assert frozen.pop("vision") == 2 * 32 and not any(frozen.values())  # the norm that is never used
         model.lora_rank = 2
         adapted = train.dry_run(model, data, args)
         assert 0 < sum(adapted.trainable.values()) < sum(estimate.trainable.values())

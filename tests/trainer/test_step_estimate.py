@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
+from benchmarks.step_cost import measure_peak
 from training_samples import TEACHER_SIZE, build_collator, build_model, make_grounding_sample, make_sample
 
 from modeling_ide3d import IDE3DConfig
@@ -55,18 +55,6 @@ def build_step(model, args, collator, batch):
     return step, trainer
 
 
-def measure_peak(step) -> int:
-    """Most bytes that the allocator had given out at once, by its own account."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
-        step()
-    held = peak = 0
-    for event in sorted(record.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            peak = max(peak, held)
-    return peak
-
-
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 class TestBesideAStep:
     @pytest.mark.parametrize(
@@ -94,7 +82,7 @@ class TestBesideAStep:
         estimate = estimate_step(build(True, **model), batch, args)
         real = build(False, **model)
         step, trainer = build_step(real, args, collator, batch)
-        measured = measure_peak(step)
+        measured = measure_peak(step) * 2**20
         estimated = estimate.memory["activations"] + estimate.memory["gradients"]
         assert estimated == pytest.approx(measured, rel=0.15)
         for parameter in real.parameters():
