@@ -180,9 +180,11 @@ def build_validator(kind: str, config: IDE3DConfig, changes: dict) -> GeometricV
 
 
 def adapt(model: IDE3DForConditionalGenerationWithGeometry, arguments: ModelArguments) -> nn.Module:
-    """The model with adapters, if they are asked for."""
+    """The model with adapters, if they are asked for; ValueError where there is nothing to adapt."""
     if not arguments.lora_rank:
         return model
+    if arguments.model_name_or_path is None:
+        raise ValueError("Adapters (lora_rank) need a checkpoint: name one by model_name_or_path.")
     return add_adapters(model, arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout)
 
 

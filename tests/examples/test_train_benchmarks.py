@@ -152,7 +152,11 @@ class TestRefusals:
 
     def test_a_rank_that_is_none(self, train, checkpoint):
         with pytest.raises(ValueError, match="rank of adapters must be at least 1, got -1"):
-            train.adapt(None, train.ModelArguments(lora_rank=-1))
+            train.adapt(None, train.ModelArguments(lora_rank=-1, model_name_or_path=str(checkpoint)))
+
+    def test_adapters_need_a_checkpoint(self, train):
+        with pytest.raises(ValueError, match="Adapters .* need a checkpoint"):
+            train.adapt(None, train.ModelArguments(lora_rank=4))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
