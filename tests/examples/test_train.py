@@ -93,11 +93,11 @@ class TestSamples:
 
 
 class TestTraining:
-    def test_recipe_to_export_and_resume(self, train, run_train, tiny_recipe, tmp_path, monkeypatch):
-        recipe, lessons = tiny_recipe(), []
+    def test_recipe_to_export_and_resume(self, example, run_train, tiny_recipe, tmp_path, monkeypatch):
+        recipe, lessons, room_lessons = tiny_recipe(), [], example("room_lessons")
         for name in ("name_cells", "read_regions"):
-            give = getattr(train, name)
-            monkeypatch.setattr(train, name, lambda *words, n=name, g=give: (lessons.append(n), g(*words)))
+            give = getattr(room_lessons, name)
+            monkeypatch.setattr(room_lessons, name, lambda *words, n=name, g=give: (lessons.append(n), g(*words)))
         run_train(recipe)
         assert lessons == ["name_cells", "read_regions"]
         assert (tmp_path / "out" / "checkpoint-2").is_dir()
@@ -175,9 +175,10 @@ class TestLessons:
         trainer, _ = train.train(*train.read_recipe(tiny_recipe(), [*words, "--max_steps", "1"]))
         assert any("eval_loss" in entry for entry in trainer.state.log_history)
 
-    def test_questions_in_words_are_no_reading_lesson(self, train, tiny_recipe, monkeypatch):
+    def test_questions_in_words_are_no_reading_lesson(self, example, train, tiny_recipe, monkeypatch):
         read = []
-        monkeypatch.setattr(train, "read_regions", lambda model, collator, pointed, *rest: read.extend(pointed))
+        room_lessons = example("room_lessons")
+        monkeypatch.setattr(room_lessons, "read_regions", lambda model, collator, pointed, *rest: read.extend(pointed))
         words = ["--reference", "both", "--place_samples", "1", "--max_steps", "1", "--naming_steps", "0"]
         train.train(*train.read_recipe(tiny_recipe(), words))
         assert read and {entry["reference"] for sample in read for entry in sample["questions"]} == {"region"}
