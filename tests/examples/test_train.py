@@ -30,7 +30,9 @@ class TestRecipe:
         assert recipes
         for path in recipes:
             model, data, args = train.read_recipe(path, [])
-            assert model.model_name_or_path is None and data.num_rooms > 100
+            is_fine_tuning = path.stem == "rooms_other_style"
+            assert (model.model_name_or_path is not None) == is_fine_tuning and data.num_rooms > 100
+            assert data.room_style == ("loft" if is_fine_tuning else "plain")
             assert args.use_cpu is True and args.report_to == []
 
     def test_the_command_line_changes_the_recipe(self, train, tiny_recipe):
