@@ -42,8 +42,8 @@ TITLES = {
     ),
 }
 EXAMPLES = (
-    "<p class='quiet'>Below, some of the test rooms to look at. How good the model is, the table says: it counts every "
-    "question.</p>"
+    "<p class='quiet'>Below, some of the test rooms to look at. How good the model is, the table says: it counts "
+    "every question.</p>"
 )
 STYLE = f"""
 :root {{ color-scheme: light; }}
