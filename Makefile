@@ -2,13 +2,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+NANO := outputs/ide3d_nano_rooms
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo test test-all parity lint clean
+.PHONY: help install demo nano test test-all parity lint clean
 
 help:
 	@echo "make demo      ask the shipped nano model about rooms, fine-tune it on other rooms (10 minutes on 2 cores)"
+	@echo "make nano      train, measure and ship the nano model (hours; an interrupted run goes on)"
 	@echo "make test      fast tests"
 	@echo "make test-all  all tests, slow ones included"
 	@echo "make parity    comparison with the original's numeric vectors (IDE3D_GOLDEN=folder)"
@@ -24,6 +26,11 @@ install: $(BIN)/.installed
 
 demo: install
 	$(BIN)/python examples/demo.py
+
+nano: install
+	$(BIN)/python examples/train.py examples/recipes/ide3d_nano_rooms.yaml
+	$(BIN)/python examples/evaluate_rooms.py $(NANO)/export --num-rooms 500 --output $(NANO)/evaluation.json
+	$(BIN)/python examples/ship_nano.py $(NANO) examples/checkpoints/ide3d-nano-rooms
 
 test: install
 	$(BIN)/python -m pytest -q

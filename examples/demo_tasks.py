@@ -11,9 +11,9 @@ from tqdm import tqdm
 from processing.regions import TokenGrid
 from processing.rooms import score_answer
 from processing.rooms.samples import room_samples
+from trainer.evaluation.rooms import BASELINES
 
 QUESTION_TYPES = ("existence", "counting", "colour", "size", "direction", "closer", "distance", "position")
-BASELINES = ("majority", "text", "mean_row", "bottom_row")
 NUM_VIDEOS = 5  # scenes that the stranger gets as .mp4 and the report shows
 
 

@@ -2,7 +2,9 @@
 
     python examples/train.py examples/recipes/rooms_nano.yaml
     python examples/train.py examples/recipes/rooms_nano.yaml --max_steps 50 --output_dir outputs/try
+    python examples/train.py examples/recipes/ide3d_7b.yaml --dry-run
 
+`torchrun` and `accelerate launch` start it in several processes; `--dry-run` needs no data and no weights.
 A folder that holds a checkpoint is resumed. The export lies in `output_dir/export`.
 """
 
@@ -15,46 +17,65 @@ from typing import Literal
 import numpy as np
 import torch
 import yaml
+from room_lessons import draw_lessons, draw_validation, take_lessons
+from torch import nn
 from tqdm import tqdm
-from transformers import HfArgumentParser, PreTrainedTokenizerBase, set_seed
+from training_setup import (
+    STORED_TEACHER,
+    BenchmarkArguments,
+    WeightArguments,
+    build_benchmarks,
+    check_weights,
+    export,
+    plan_batch,
+    read_config,
+)
+from transformers import HfArgumentParser, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
+from modeling_ide3d import IDE3DConfig
+from modeling_ide3d.auxiliary import (
+    GeometricValidatorConfig,
+    IDE3DForConditionalGenerationWithGeometry,
+    load_converted_for_training,
+)
 from processing import IDE3DProcessor
 from processing.regions import TokenGrid
 from processing.rooms import load_rooms
-from processing.rooms.lessons import LessonSamples
 from processing.rooms.places import place_sample
-from processing.rooms.samples import naming_samples, room_samples
-from processing.rooms.wording import plural
-from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments, export_inference_model
+from processing.rooms.samples import room_samples
+from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
+from trainer.adapters import add_adapters
 from trainer.mixture import MixtureDataset
-from trainer.model_card import create_model_card, list_loss_terms
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, search_by_words
-from trainer.nano_lessons import lesson_kept, name_cells, read_regions
-from trainer.teachers import load_teacher
+from trainer.nano import build_nano_config, build_nano_model, build_nano_processor
+from trainer.step_estimate import Placement, StepEstimate, estimate_step
+from trainer.teachers import Teacher, load_teacher
 
 logger = logging.getLogger("train")
 
-LESSON_PASSES = 100  # samples of a room and kind that are not alike
+NUM_DRY_ROOMS = 16  # the dry run looks at these
 REGION_QUESTIONS = ("distance", "position", "closer", "direction", "colour")
 
 
 @dataclass
-class ModelArguments:
+class ModelArguments(WeightArguments):
     """Where the weights come from."""
 
     model_name_or_path: str | None = field(
         default=None,
         metadata={"help": "Converted or exported checkpoint; default: a nano model from scratch."},
     )
-    validator: Literal["light", "paper", "none"] = field(
-        default="light", metadata={"help": "Size of the depth decoder, or none."}
+    validator: Literal["light", "paper", "original", "none"] = field(
+        default="light",
+        metadata={"help": "Size of the depth decoder, or the heads that the original trained beside a checkpoint."},
     )
     validator_stride: int = field(default=2, metadata={"help": "Pixels of a frame per predicted pixel and side."})
     teacher: str = field(
         default="point_map",
-        metadata={"help": "Frozen teacher: point_map, a vision backbone of Transformers by folder or name, or none."},
+        metadata={
+            "help": "Frozen teacher: point_map, a vision backbone of Transformers by folder or name, a folder of "
+            "extracted features, stored (the original's files beside the benchmarks), or none."
+        },
     )
     hidden_size: int = field(default=128, metadata={"help": "Width of the nano model."})
     text_layers: int = field(default=3, metadata={"help": "Layers of the nano model's language model."})
@@ -67,7 +88,7 @@ class ModelArguments:
 
 
 @dataclass
-class DataArguments:
+class DataArguments(BenchmarkArguments):
     """Rooms and their questions."""
 
     num_rooms: int = field(default=900, metadata={"help": "Training rooms."})
@@ -143,29 +164,27 @@ def make_samples(rooms: list[dict], data: DataArguments, grid: TokenGrid, *, tra
     return samples
 
 
-def draw_lessons(rooms: list[dict], data: DataArguments, grid: TokenGrid) -> MixtureDataset:
-    """Samples of the kinds in `data.lessons`, in their shares, drawn anew at every visit of a room."""
-    shares = {name: float(share) for name, _, share in (lesson.partition("=") for lesson in data.lessons)}
-    return MixtureDataset({name: make_lesson(rooms, data, grid, name) for name in shares}, shares)
+def build_samples(
+    rooms: list[dict], data: DataArguments, grid: TokenGrid, *, training: bool
+) -> list[dict] | MixtureDataset:
+    """Rooms as samples: drawn anew by `lessons`, or as the rooms are stored."""
+    if not data.lessons:
+        return make_samples(rooms, data, grid, training=training)
+    return draw_lessons(rooms, data, grid) if training else draw_validation(rooms, data, grid)
 
 
-def make_lesson(rooms: list[dict], data: DataArguments, grid: TokenGrid, name: str) -> LessonSamples:
-    """Samples of one kind, more than a training of hours visits."""
-    options = {"num_passes": LESSON_PASSES, "max_questions": data.max_questions, "seed": data.data_seed_rooms}
-    return LessonSamples(rooms, grid, name, **options)
-
-
-def draw_validation(rooms: list[dict], data: DataArguments, grid: TokenGrid) -> list[dict]:
-    """One sample of each kind and room, the same at every evaluation."""
-    kinds = [lesson.partition("=")[0] for lesson in data.lessons]
-    return [sample for kind in kinds for sample in LessonSamples(rooms, grid, kind, max_questions=data.max_questions)]
+def build_teacher(arguments: ModelArguments, args: IDE3DTrainingArguments) -> Teacher | None:
+    """The teacher that looks at the frames, or looks them up; that of stored features comes with the samples."""
+    if arguments.teacher in ("none", "stored"):
+        return None
+    return load_teacher(arguments.teacher, protocol=args.protocol)
 
 
 def load_model(
     arguments: ModelArguments, data: DataArguments, texts: list[str], teacher_size: int | None, protocol: str = "clean"
 ) -> tuple[IDE3DForConditionalGenerationWithGeometry, IDE3DProcessor]:
     """Training model and processor, from a checkpoint or from scratch."""
-    changes = {"output_stride": arguments.validator_stride, "protocol": protocol}
+    changes = validator_changes(arguments, protocol)
     if arguments.model_name_or_path is None:
         processor = build_nano_processor(
             texts,
@@ -184,19 +203,94 @@ def load_model(
         validator = None if arguments.validator == "none" else changes
         return build_nano_model(config, teacher_size=teacher_size, validator=validator), processor
     processor = IDE3DProcessor.from_pretrained(arguments.model_name_or_path)
+    options = {"dtype": getattr(torch, arguments.dtype)}
+    if arguments.attention is not None:
+        options["attn_implementation"] = arguments.attention
+    if arguments.validator == "original":
+        return load_converted_for_training(arguments.model_name_or_path, **options), processor
     config = IDE3DForConditionalGenerationWithGeometry.config_class.from_pretrained(arguments.model_name_or_path)
-    build = {
-        "light": GeometricValidatorConfig.light,
-        "paper": GeometricValidatorConfig.from_vision_config,
-        "none": lambda *_, **__: None,
-    }[arguments.validator]
     model = IDE3DForConditionalGenerationWithGeometry.from_pretrained(
         arguments.model_name_or_path,
-        validator_config=build(config.vision_config, **changes),
+        validator_config=build_validator(arguments.validator, config, changes),
         teacher_size=teacher_size,
-        dtype=torch.float32,
+        **options,
     )
     return model, processor
+
+
+def validator_changes(arguments: ModelArguments, protocol: str) -> dict:
+    """What the arguments change of a depth decoder."""
+    changes = {"output_stride": arguments.validator_stride, "protocol": protocol}
+    if arguments.validator_chunk is not None:
+        changes["frames_per_chunk"] = arguments.validator_chunk
+    return changes
+
+
+def build_validator(kind: str, config: IDE3DConfig, changes: dict) -> GeometricValidatorConfig | None:
+    """Sizes of the depth decoder on a model; those of the original are the paper's."""
+    builders = {"light": GeometricValidatorConfig.light, "none": lambda *_, **__: None}
+    return builders.get(kind, GeometricValidatorConfig.from_vision_config)(config.vision_config, **changes)
+
+
+def adapt(model: IDE3DForConditionalGenerationWithGeometry, arguments: ModelArguments) -> nn.Module:
+    """The model with adapters, if they are asked for; ValueError where there is nothing to adapt."""
+    if not arguments.lora_rank:
+        return model
+    if arguments.model_name_or_path is None:
+        raise ValueError("Adapters (lora_rank) need a checkpoint: name one by model_name_or_path.")
+    return add_adapters(model, arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout)
+
+
+def dry_run(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainingArguments) -> StepEstimate:
+    """What a step takes: the model is built on the meta device and nothing is downloaded, loaded or trained."""
+    teacher = build_teacher(model_arguments, args)
+    teacher_size = model_arguments.planned_teacher_size if model_arguments.teacher == "stored" else None
+    teacher_size = teacher.feature_size if teacher else teacher_size
+    if data.source == "rooms":
+        grid = find_grid(model_arguments, data)
+        samples = build_samples(load_decoded("train", NUM_DRY_ROOMS, data), data, grid, training=True)
+        samples = sorted(
+            (samples[index] for index in range(min(len(samples), 8 * NUM_DRY_ROOMS))),
+            key=lambda sample: (-len(sample["frames"]), -len(str(sample["messages"]))),
+        )
+        texts = list_texts(samples)
+    if model_arguments.model_name_or_path is None:
+        with torch.device("meta"):
+            model, processor = load_model(model_arguments, data, texts, teacher_size, args.protocol)
+    else:
+        config = read_config(model_arguments)
+        changes = validator_changes(model_arguments, args.protocol)
+        with torch.device("meta"):
+            validator = build_validator(model_arguments.validator, config, changes)
+            model = IDE3DForConditionalGenerationWithGeometry(config, validator, teacher_size)
+        model.to(getattr(torch, model_arguments.dtype))
+        if model_arguments.attention == "eager":  # the others take the same memory
+            model.set_attn_implementation("eager")
+        if data.source == "rooms":
+            processor = IDE3DProcessor.from_pretrained(model_arguments.model_name_or_path)
+    if data.source == "rooms":
+        batch = IDE3DDataCollator(processor, teacher, protocol=args.protocol)(
+            samples[: args.per_device_train_batch_size]
+        )
+    else:
+        batch = plan_batch(model.config, model_arguments, data, args, teacher_size)
+    placement = Placement(model_arguments.planned_processes, model_arguments.planned_sharding)
+    return estimate_step(adapt(model, model_arguments), batch, args, placement)
+
+
+def find_grid(arguments: ModelArguments, data: DataArguments) -> TokenGrid:
+    """Token grid of the nano model or of the checkpoint."""
+    if arguments.model_name_or_path is None:
+        return TokenGrid(data.image_size, arguments.patch_size, arguments.spatial_pool_stride)
+    known = IDE3DProcessor.from_pretrained(arguments.model_name_or_path)
+    return TokenGrid(known.image_size, known.patch_size, known.spatial_pool_stride)
+
+
+def list_texts(samples: list[dict]) -> list[str]:
+    """Questions and answers of rooms or samples, which a nano model gets its words from."""
+    return [
+        text for sample in samples for entry in sample["questions"] for text in (entry["question"], entry["answer"])
+    ]
 
 
 def train(
@@ -204,26 +298,26 @@ def train(
 ) -> tuple[IDE3DTrainer, IDE3DProcessor]:
     """Build everything, train (or resume), and return the trainer and the processor."""
     set_seed(args.seed)
-    name = model_arguments.teacher
-    teacher = None if name == "none" else load_teacher(name, protocol=args.protocol)
-    if model_arguments.model_name_or_path is None:
-        grid = TokenGrid(data.image_size, model_arguments.patch_size, model_arguments.spatial_pool_stride)
-    else:
-        known = IDE3DProcessor.from_pretrained(model_arguments.model_name_or_path)
-        grid = TokenGrid(known.image_size, known.patch_size, known.spatial_pool_stride)
-    rooms = load_decoded("train", data.num_rooms, data)
-    validation = load_decoded("validation", data.num_validation_rooms, data)
-    if data.lessons:
-        samples, validation = draw_lessons(rooms, data, grid), draw_validation(validation, data, grid)
-        questions = [entry for room in rooms for entry in room["questions"]]
-    else:
-        samples = make_samples(rooms, data, grid, training=True)
-        validation = make_samples(validation, data, grid, training=False)
-        questions = [entry for sample in samples for entry in sample["questions"]]
-    texts = [text for entry in questions for text in (entry["question"], entry["answer"])]
+    check_weights(model_arguments, args)
+    if data.source == "benchmarks":
+        return train_on_benchmarks(model_arguments, data, args)
+    if model_arguments.teacher == "stored":
+        raise ValueError("teacher: stored needs source: benchmarks; rooms have no stored features.")
+    teacher = build_teacher(model_arguments, args)
+    grid = find_grid(model_arguments, data)
+    with args.main_process_first(desc="drawing rooms"):
+        rooms = load_decoded("train", data.num_rooms, data)
+        validation = load_decoded("validation", data.num_validation_rooms, data)
+    samples = build_samples(rooms, data, grid, training=True)
+    validation = build_samples(validation, data, grid, training=False)
     model, processor = load_model(
-        model_arguments, data, texts, teacher.feature_size if teacher else None, args.protocol
+        model_arguments,
+        data,
+        list_texts(rooms if data.lessons else samples),
+        teacher.feature_size if teacher else None,
+        args.protocol,
     )
+    model = adapt(model, model_arguments)
     collator = IDE3DDataCollator(processor, teacher=teacher, protocol=args.protocol)
     trainer = IDE3DTrainer(
         model,
@@ -233,52 +327,44 @@ def train(
         data_collator=collator,
         processing_class=processor,
     )
-    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    if checkpoint:
-        logger.info("Resuming from %s", checkpoint)
-    else:
-        take_lessons(model, collator, rooms, samples, data, grid, args)
+    checkpoint = find_checkpoint(args)
+    if not checkpoint:
+        take_lessons(model, collator, rooms, samples, data, args)
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, processor
 
 
-def take_lessons(
-    model: IDE3DForConditionalGenerationWithGeometry,
-    collator: IDE3DDataCollator,
-    rooms: list[dict],
-    samples: list[dict] | MixtureDataset,
-    data: DataArguments,
-    grid: TokenGrid,
-    args: IDE3DTrainingArguments,
-) -> None:
-    """The lessons before the training, each done once: an interrupted run goes on with the next."""
-    folder = Path(args.output_dir) / "lessons"
-    if data.lessons:
-        words, pointed = make_lesson(rooms, data, grid, "naming"), make_lesson(rooms, data, grid, "region")
-        read = samples
-    else:
-        words = [sample for room in rooms for sample in naming_samples(room, grid)]
-        read = pointed = [
-            sample for sample in samples if all(entry["reference"] == "region" for entry in sample["questions"])
-        ]
-    if data.naming_steps:
-        with lesson_kept(model, folder / "naming.safetensors") as is_done:
-            if not is_done:
-                name_cells(model, collator, words, pointed, args, data.naming_steps)
-        if data.word_search:
-            search_by_words(model, content_words(collator.processor.tokenizer, rooms))
-    if data.reading_steps:
-        with lesson_kept(model, folder / "reading.safetensors") as is_done:
-            if not is_done:
-                read_regions(model, collator, read, args, data.reading_steps)
+def train_on_benchmarks(
+    model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainingArguments
+) -> tuple[IDE3DTrainer, IDE3DProcessor]:
+    """Train a checkpoint on benchmarks in the public layout (or resume)."""
+    if model_arguments.model_name_or_path is None:
+        raise ValueError("source: benchmarks needs model_name_or_path, a converted or exported checkpoint.")
+    teacher = build_teacher(model_arguments, args)
+    is_stored = model_arguments.teacher == "stored"
+    samples, validation = build_benchmarks(data, args, find_grid(model_arguments, data), is_stored)
+    teacher_size = teacher.feature_size if teacher else None
+    if is_stored:
+        teacher_size = samples[0]["teacher_features"].shape[-1]
+    model, processor = load_model(model_arguments, data, [], teacher_size, args.protocol)
+    trainer = IDE3DTrainer(
+        adapt(model, model_arguments),
+        args,
+        train_dataset=samples,
+        eval_dataset=validation,
+        data_collator=IDE3DDataCollator(processor, teacher=teacher, protocol=args.protocol),
+        processing_class=processor,
+    )
+    trainer.train(resume_from_checkpoint=find_checkpoint(args))
+    return trainer, processor
 
 
-def content_words(tokenizer: PreTrainedTokenizerBase, rooms: list[dict]) -> list[list[int]]:
-    """First tokens of the colours, the kinds and their plurals, as they stand within a question."""
-    colours = sorted({thing["colour"] for room in rooms for thing in room["objects"]})
-    kinds = sorted({thing["category"] for room in rooms for thing in room["objects"]})
-    groups = (colours, kinds, [plural(kind) for kind in kinds])
-    return [[tokenizer.encode(f" {word}")[0] for word in group] for group in groups]
+def find_checkpoint(args: IDE3DTrainingArguments) -> str | None:
+    """The last checkpoint of the output folder."""
+    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    if checkpoint:
+        logger.info("Resuming from %s", checkpoint)
+    return checkpoint
 
 
 def build_parser(**options: str) -> HfArgumentParser:
@@ -298,6 +384,8 @@ def read_recipe(path: str | Path, words: list[str]) -> tuple[ModelArguments, Dat
     flat = []
     for key, value in recipe.items():
         flat += [f"--{key}", *map(str, value if isinstance(value, list) else [value])]
+    if any(word.startswith(("--dry-run", "--dry_run")) for word in words):
+        words = [*words, "--use_cpu", "True"]  # where bfloat16 is not refused for want of a GPU
     return build_parser().parse_args_into_dataclasses([*flat, *words])
 
 
@@ -310,16 +398,15 @@ def main() -> None:
     if len(sys.argv) < 2 or not sys.argv[1].endswith((".yaml", ".yml")):
         sys.exit("Expected a recipe, e.g. python examples/train.py examples/recipes/rooms_nano.yaml [--max_steps 50]")
     model_arguments, data, args = read_recipe(sys.argv[1], sys.argv[2:])
+    if model_arguments.dry_run:
+        logger.info("%s\n%s", sys.argv[1], dry_run(model_arguments, data, args).as_text())
+        return
     trainer, processor = train(model_arguments, data, args)
-    logger.info("Validation: %s", trainer.evaluate())
-    card = create_model_card(
-        model_name=Path(args.output_dir).name,
-        losses=list_loss_terms(trainer),
-        teacher=trainer.data_collator.teacher,
-        config=trainer.model.config,
+    if trainer.eval_dataset is not None:
+        logger.info("Validation: %s", trainer.evaluate())
+    export(
+        trainer, processor, STORED_TEACHER if model_arguments.teacher == "stored" else trainer.data_collator.teacher
     )
-    folder = export_inference_model(trainer.model, processor, Path(args.output_dir) / "export", card=card)
-    logger.info("Exported to %s", folder)
 
 
 if __name__ == "__main__":

@@ -134,7 +134,11 @@ def flags_of_training() -> set[str]:
     spec = importlib.util.spec_from_file_location("example_train", path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    sys.path.insert(0, str(path.parent))  # as where Python runs it: it imports its neighbours
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     classes = (module.ModelArguments, module.DataArguments, IDE3DTrainingArguments)
     return {field.name for cls in classes for field in dataclasses.fields(cls)}
 
@@ -142,8 +146,11 @@ def flags_of_training() -> set[str]:
 @pytest.mark.parametrize("command", shell_commands())
 def test_command_exists(command):
     words = shlex.split(command)
-    if words[:2] == ["accelerate", "launch"]:
-        words = ["python", *words[words.index("-m") :]]
+    if words[0] in ("accelerate", "torchrun"):
+        if "--config_file" in words:
+            assert (REPOSITORY / words[words.index("--config_file") + 1]).is_file()
+        script = next(place for place, word in enumerate(words) if word == "-m" or word.endswith(".py"))
+        words = ["python", *words[script:]]
     flags = [word for word in words if word.startswith("--")]
     if words[0] == "make":
         makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
@@ -156,7 +163,7 @@ def test_command_exists(command):
     else:
         path = REPOSITORY / words[1]
     if path.name == "train.py":
-        assert {flag.removeprefix("--") for flag in flags} <= flags_of_training()
+        assert {flag.removeprefix("--").replace("-", "_") for flag in flags} <= flags_of_training()
         assert (REPOSITORY / words[2]).is_file()
     else:
         source = path.read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from transformers import Trainer
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
 
-from modeling_ide3d.auxiliary import IDE3DGeometryOutputWithPast
+from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry, IDE3DGeometryOutputWithPast
 from trainer.data_collator import decode_names
 from trainer.geometry_criterion import GeometryCriterion, limit_depth
 from trainer.mixture import MixtureDataset, MixtureSampler
@@ -31,6 +31,30 @@ logger = logging.getLogger(__name__)
 
 GEOMETRY_WEIGHTS = "geometry_modules.safetensors"
 INCOMPLETE = "incomplete"  # folder of a run that a checkpoint is written in before it is moved to its place
+
+
+def prepare_model(model: nn.Module, args: IDE3DTrainingArguments) -> IDE3DForConditionalGenerationWithGeometry:
+    """Give a training model, or the one that PEFT wrapped, its criterion, and choose what is trained; returns it.
+
+    Raises:
+        TypeError: The model has no place for a criterion.
+        ValueError: `frozen_parts` names a part that there is not.
+    """
+    core = find_training_model(model)
+    core.criterion = GeometryCriterion(
+        protocol=args.protocol,
+        pair_mode=args.pair_mode,
+        neighbor_range=args.neighbor_range,
+        pairs_per_frame=args.pairs_per_frame,
+        depth_range=args.depth_range,
+        grounding_temperature=core.config.grounding_temperature,
+    )
+    if core is not model:
+        # PEFT freezes all but its adapters; heads that no adapter file will hold are trained as they are.
+        for parameter in core.geometry_parameters():
+            parameter.requires_grad_(True)
+    freeze_parts(core, args.frozen_parts)
+    return core
 
 
 class IDE3DTrainer(Trainer):
@@ -53,20 +77,7 @@ class IDE3DTrainer(Trainer):
     args: IDE3DTrainingArguments
 
     def __init__(self, model: nn.Module, args: IDE3DTrainingArguments, **kwargs: Any):
-        self._core = find_training_model(model)
-        self._core.criterion = GeometryCriterion(
-            protocol=args.protocol,
-            pair_mode=args.pair_mode,
-            neighbor_range=args.neighbor_range,
-            pairs_per_frame=args.pairs_per_frame,
-            depth_range=args.depth_range,
-            grounding_temperature=self._core.config.grounding_temperature,
-        )
-        if self._core is not model:
-            # PEFT freezes all but its adapters; heads that no adapter file will hold are trained as they are.
-            for parameter in self._core.geometry_parameters():
-                parameter.requires_grad_(True)
-        freeze_parts(self._core, args.frozen_parts)
+        self._core = prepare_model(model, args)
         super().__init__(model=model, args=args, **kwargs)
         self._core.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         check_processes(args, self.accelerator.distributed_type, self._core.is_sharded)
@@ -375,4 +386,4 @@ class IDE3DTrainer(Trainer):
         super()._issue_warnings_after_load(load_result)
 
 
-__all__ = ["GEOMETRY_WEIGHTS", "IDE3DTrainer"]
+__all__ = ["GEOMETRY_WEIGHTS", "IDE3DTrainer", "prepare_model"]

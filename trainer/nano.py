@@ -265,10 +265,10 @@ def grid_waves(rows: int, cols: int, channels: int) -> torch.Tensor:
     """Sines and cosines of row and column, (rows * cols, channels), wavelengths of 4 grids down to 2 cells."""
     per_axis = channels // 4
     longest, shortest = 4.0, 2.0 / max(rows, cols)
-    wavelengths = longest * (shortest / longest) ** torch.linspace(0, 1, per_axis)
+    wavelengths = longest * (shortest / longest) ** torch.linspace(0, 1, per_axis, device="cpu")
     waves = []
     for size, axis in ((rows, 0), (cols, 1)):
-        place = (torch.arange(size) + 0.5) / size
+        place = (torch.arange(size, device="cpu") + 0.5) / size
         angle = 2 * math.pi * place[:, None] / wavelengths
         both = torch.cat([angle.sin(), angle.cos()], -1)
         waves.append(both[:, None].expand(rows, cols, -1) if axis == 0 else both[None].expand(rows, cols, -1))

@@ -76,6 +76,19 @@ def locate_videos(input_ids: torch.LongTensor, video_token_id: int, lengths: lis
     return samples
 
 
+def select_answers(labels: torch.LongTensor) -> dict[str, torch.Tensor]:
+    """Where the head of the language model has to run to learn these labels, as arguments of head and loss.
+
+    Shape:
+        labels: (B, L), long, -100 is ignored.
+        output: `logits_to_keep` (answers,), positions in front of a label of any sample; `shift_labels` (B, answers),
+            the labels behind them.
+    """
+    following = labels[:, 1:]
+    positions = (following != -100).any(0).nonzero().flatten()
+    return {"logits_to_keep": positions, "shift_labels": following[:, positions].contiguous()}
+
+
 @dataclass
 class MeasuredGeometry:
     """What was measured of a batch's videos, by sample.
@@ -245,6 +258,7 @@ __all__ = [
     "align_to_prediction",
     "build_depth_targets",
     "locate_videos",
+    "select_answers",
     "select_teacher_features",
     "select_usable_depth",
 ]

@@ -20,6 +20,7 @@ from modeling_ide3d.auxiliary.geometry_targets import (
     MeasuredGeometry,
     VideoGrid,
     locate_videos,
+    select_answers,
 )
 from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
@@ -174,6 +175,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
 
         The first arguments are those of [`IDE3DForConditionalGeneration.forward`].
 
+        In training mode the logits are those in front of a label of any sample: all would be most of a step's memory.
+
         Shape:
             region_targets:   (B, regions + 1), bool; true regions, last column = "no such object"; a row without any
                               is no grounding sample. (B, queries, regions + 1) where packed chats ask for several:
@@ -216,6 +219,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
             is_ground = input_ids == self.config.ground_token_id
             region_references = select_region_references(is_ground, valid, region_targets.any(-1))
         has_labels = labels is not None and bool((labels[..., 1:] != -100).any())
+        if has_labels and self.training:
+            kwargs = {**select_answers(labels), **kwargs}
         outputs = super().forward(
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -229,10 +234,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
             **kwargs,
         )
         outputs = IDE3DGeometryOutputWithPast(**outputs)
-        if labels is not None and not has_labels:
-            outputs.loss = outputs.logits.sum() * 0.0  # nothing to say in this batch, but the graph stays whole
-        if outputs.loss is not None:
-            outputs.loss = outputs.loss + zero
+        if labels is not None:  # where a batch has nothing to say, the graph stays whole
+            outputs.loss = zero + (outputs.loss if has_labels else outputs.logits.sum() * 0.0)
         if self.criterion is None:
             return outputs
         if targets is None:

@@ -111,6 +111,22 @@ class Baselines:
             return answers[int(np.digitize(heights[0], edges))]
         return None
 
+    def judge(self, question: dict, rows: dict[int, tuple[float, float]]) -> dict[str, bool]:
+        """Whether each baseline is right about a question: majority, text, and mean_row and bottom_row where they say.
+
+        Args:
+            question: an entry of a row's `questions`.
+            rows: `image_rows` of that row.
+        """
+        hits = {
+            "majority": _is_right(question, self.answer_by_majority(question) or ""),
+            "text": _is_right(question, self.answer_by_words(question) or ""),
+        }
+        if question["type"] in ("closer", "distance"):
+            hits["mean_row"] = _is_right(question, self.answer_by_height(question, rows, 0))
+            hits["bottom_row"] = _is_right(question, self.answer_by_height(question, rows, 1))
+        return hits
+
     def score(self, rows: Iterable[dict]) -> list[dict]:
         """Accuracy per question type and form of reference.
 
@@ -122,11 +138,8 @@ class Baselines:
             at = image_rows(row)
             for question in row["questions"]:
                 result = totals[question["type"], question["reference"]]
-                result["majority"].append(_is_right(question, self.answer_by_majority(question) or ""))
-                result["text"].append(_is_right(question, self.answer_by_words(question) or ""))
-                if question["type"] in ("closer", "distance"):
-                    result["mean_row"].append(_is_right(question, self.answer_by_height(question, at, 0)))
-                    result["bottom_row"].append(_is_right(question, self.answer_by_height(question, at, 1)))
+                for name, hit in self.judge(question, at).items():
+                    result[name].append(hit)
         table = []
         for (kind, reference), result in sorted(totals.items()):
             scores = {name: float(np.mean(hits)) for name, hits in result.items()}

@@ -1,6 +1,7 @@
 """The scripts of examples/ as modules, and rooms that are made once for all tests."""
 
 import importlib
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +40,23 @@ def example(monkeypatch) -> Callable[[str], ModuleType]:
     """`example("train")` imports examples/train.py."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     return importlib.import_module
+
+
+@pytest.fixture
+def train(example) -> ModuleType:
+    """examples/train.py."""
+    return example("train")
+
+
+@pytest.fixture
+def run_train(train, monkeypatch) -> Callable[..., None]:
+    """`run_train(recipe, "--max_steps", 3)` runs its command line."""
+
+    def call(*words) -> None:
+        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
+        train.main()
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """`train.py` from a recipe to an export: naming lesson, training, resuming, and what the command line changes."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -10,30 +9,24 @@ from transformers import AutoModel, BitImageProcessor, Dinov2Config, Dinov2Model
 from processing.regions import TokenGrid
 
 
-@pytest.fixture
-def train(example):
-    return example("train")
-
-
-@pytest.fixture
-def run(train, monkeypatch):
-    def call(*words) -> None:
-        monkeypatch.setattr(sys, "argv", ["train.py", *map(str, words)])
-        train.main()
-
-    return call
-
-
 class TestRecipe:
     def test_the_recipe_of_the_repository_is_read(self, train):
         recipes = sorted((train.Path(train.__file__).parent / "recipes").glob("*.yaml"))
         assert recipes
         for path in recipes:
-            model, data, args = train.read_recipe(path, [])
-            is_fine_tuning = path.stem == "rooms_other_style"
-            assert (model.model_name_or_path is not None) == is_fine_tuning and data.num_rooms > 100
-            assert data.room_style == ("loft" if is_fine_tuning else "plain")
-            assert args.use_cpu is True and args.report_to == []
+            model, data, args = train.read_recipe(path, ["--dry-run"])
+            assert args.report_to == [] and not args.frozen_parts
+            if data.source == "rooms":
+                is_fine_tuning = path.stem == "rooms_other_style"
+                assert (model.model_name_or_path is not None) == is_fine_tuning and data.num_rooms > 100
+                assert data.room_style == ("loft" if is_fine_tuning else "plain")
+                assert train.read_recipe(path, [])[2].use_cpu is True
+            else:  # the paper's: 16 samples a step, weights of the terms and learning rates in its ratio
+                batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * model.planned_processes
+                assert batch == 16 and data.num_frames == 32 and len(data.tasks) == 5 and args.protocol == "paper"
+                defaults = train.IDE3DTrainingArguments("unused", protocol="paper", report_to="none", use_cpu=True)
+                assert args.loss_weights == defaults.loss_weights
+                assert args.learning_rate == pytest.approx(5 * args.vision_learning_rate)
 
     def test_the_command_line_changes_the_recipe(self, train, tiny_recipe):
         words = ["--max_steps", "7", "--num_rooms=9", "--teacher", "none", "--use_cpu", "True"]
@@ -61,18 +54,18 @@ class TestRecipe:
             train.read_recipe(tiny_recipe(validator="heavy"), [])
         assert "light" in capsys.readouterr().err
 
-    def test_help_lists_all_arguments(self, run, capsys):
+    def test_help_lists_all_arguments(self, run_train, capsys):
         with pytest.raises(SystemExit) as end:
-            run("--help")
+            run_train("--help")
         told = capsys.readouterr().out
         assert end.value.code == 0 and "RECIPE.yaml" in told
         for name in ("--model_name_or_path", "--num_rooms", "--naming_steps", "--depth_weight", "--learning_rate"):
             assert name in told
 
-    def test_no_recipe_ends_with_an_example(self, run):
+    def test_no_recipe_ends_with_an_example(self, run_train):
         for words in ([], ["--max_steps", "3"]):
             with pytest.raises(SystemExit, match="Expected a recipe, e.g. python examples/train.py"):
-                run(*words)
+                run_train(*words)
 
 
 class TestSamples:
@@ -102,12 +95,12 @@ class TestSamples:
 
 
 class TestTraining:
-    def test_recipe_to_export_and_resume(self, train, run, tiny_recipe, tmp_path, monkeypatch):
-        recipe, lessons = tiny_recipe(), []
+    def test_recipe_to_export_and_resume(self, example, run_train, tiny_recipe, tmp_path, monkeypatch):
+        recipe, lessons, room_lessons = tiny_recipe(), [], example("room_lessons")
         for name in ("name_cells", "read_regions"):
-            give = getattr(train, name)
-            monkeypatch.setattr(train, name, lambda *words, n=name, g=give: (lessons.append(n), g(*words)))
-        run(recipe)
+            give = getattr(room_lessons, name)
+            monkeypatch.setattr(room_lessons, name, lambda *words, n=name, g=give: (lessons.append(n), g(*words)))
+        run_train(recipe)
         assert lessons == ["name_cells", "read_regions"]
         assert (tmp_path / "out" / "checkpoint-2").is_dir()
         folder = tmp_path / "out" / "export"
@@ -116,7 +109,7 @@ class TestTraining:
         loaded = AutoModel.from_pretrained(folder, trust_remote_code=True)
         assert not any("validator" in name or "teacher" in name for name, _ in loaded.named_parameters())
 
-        run(recipe, "--max_steps", 3)
+        run_train(recipe, "--max_steps", 3)
         assert len(lessons) == 2  # resumed: no lesson is given again
         state = json.loads((tmp_path / "out" / "checkpoint-3" / "trainer_state.json").read_text())
         assert [entry["step"] for entry in state["log_history"] if "loss_language" in entry] == [1, 2, 3]
@@ -184,9 +177,10 @@ class TestLessons:
         trainer, _ = train.train(*train.read_recipe(tiny_recipe(), [*words, "--max_steps", "1"]))
         assert any("eval_loss" in entry for entry in trainer.state.log_history)
 
-    def test_questions_in_words_are_no_reading_lesson(self, train, tiny_recipe, monkeypatch):
+    def test_questions_in_words_are_no_reading_lesson(self, example, train, tiny_recipe, monkeypatch):
         read = []
-        monkeypatch.setattr(train, "read_regions", lambda model, collator, pointed, *rest: read.extend(pointed))
+        room_lessons = example("room_lessons")
+        monkeypatch.setattr(room_lessons, "read_regions", lambda model, collator, pointed, *rest: read.extend(pointed))
         words = ["--reference", "both", "--place_samples", "1", "--max_steps", "1", "--naming_steps", "0"]
         train.train(*train.read_recipe(tiny_recipe(), words))
         assert read and {entry["reference"] for sample in read for entry in sample["questions"]} == {"region"}

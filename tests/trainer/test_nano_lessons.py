@@ -6,7 +6,7 @@ import torch
 from training_samples import GRID, build_model, chat, make_regions, make_sample
 
 from trainer import IDE3DTrainingArguments
-from trainer.nano_lessons import RegionReadingCollator, name_cells, read_regions
+from trainer.nano_lessons import RegionReadingCollator, lesson_kept, name_cells, read_regions
 
 
 def pointing_sample(views: int = 1, seed: int = 0) -> dict:
@@ -137,3 +137,32 @@ def test_reading_learns_what_regions_say(collator, args):
     before = loss()
     read_regions(model, collator, [sample] * 2, args, 40)
     assert loss() < 0.2 * before
+
+
+def test_questions_that_point_at_nothing_see_the_video(collator):
+    """In a lesson of both kinds only those that point are cut off from it."""
+    words = make_sample(1, messages=[chat("How many?", "2"), chat("How far?", "1 m")])
+    batch = RegionReadingCollator(collator)([pointing_sample(), words])
+    assert not (batch["segment_ids"][0] == 0).any()
+    assert (batch["segment_ids"][1] == 0).sum() > 10
+    assert torch.equal(batch["segment_ids"][1], collator([pointing_sample(), words])["segment_ids"][1])
+
+
+class TestKeptLessons:
+    def test_a_lesson_is_taken_once(self, tmp_path):
+        model, taught = build_model(), tmp_path / "lessons" / "naming.safetensors"
+        with lesson_kept(model, taught) as is_done:
+            assert not is_done
+            with torch.no_grad():
+                model.lm_head.weight.fill_(0.5)
+        expected = snapshot(model)
+        other = build_model()
+        with lesson_kept(other, taught) as is_done:
+            assert is_done
+        assert all(torch.equal(value, expected[name]) for name, value in other.state_dict().items())
+        assert [file.name for file in taught.parent.iterdir()] == ["naming.safetensors"]
+
+    def test_a_lesson_that_fails_is_not_kept(self, tmp_path):
+        with pytest.raises(RuntimeError, match="killed"), lesson_kept(build_model(), tmp_path / "a.safetensors"):
+            raise RuntimeError("killed")
+        assert not list(tmp_path.iterdir())

@@ -209,3 +209,25 @@ class TestPaperLayout:
         batch = build_collator(protocol="paper")([make_sample(3)])
         with pytest.raises(ValueError, match=message):
             model(**{**batch, **changes})
+
+
+@pytest.mark.parametrize("kind", ["padded", "packed"])
+def test_in_training_the_head_runs_in_front_of_labels_alone(kind):
+    """Loss and gradients are those of all logits."""
+    samples = [make_sample(2), make_sample(1, seed=1, messages=chat("Name it.", "It is near."))]
+    if kind == "packed":
+        samples[1]["messages"] = [chat(), chat("Name it.", "The ball")]
+    batch, model = build_collator()(samples), build_model()
+    found = []
+    for is_training in (True, False):
+        model.train(is_training).zero_grad()
+        outputs = model(**batch)
+        outputs.loss.backward()
+        found.append((outputs, {name: value.grad for name, value in model.named_parameters()}))
+    (short, gradients), (whole, expected) = found
+    is_label = (batch["labels"][:, 1:] != -100).any(0)
+    assert 0 < is_label.sum() == short.logits.shape[1] < whole.logits.shape[1] == len(is_label) + 1
+    torch.testing.assert_close(short.logits, whole.logits[:, :-1][:, is_label])
+    torch.testing.assert_close(short.loss, whole.loss)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4, msg=name)

@@ -1,0 +1,74 @@
+"""How a nano model of words is taught in `train.py`: samples drawn anew at every visit of a room, lessons first."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from processing.regions import TokenGrid
+from processing.rooms.lessons import LessonSamples
+from processing.rooms.samples import naming_samples
+from processing.rooms.wording import plural
+from trainer import IDE3DDataCollator, IDE3DTrainingArguments
+from trainer.mixture import MixtureDataset
+from trainer.nano import search_by_words
+from trainer.nano_lessons import lesson_kept, name_cells, read_regions
+
+LESSON_PASSES = 100  # samples of a room and kind that are not alike
+
+
+def draw_lessons(rooms: list[dict], data: Any, grid: TokenGrid) -> MixtureDataset:
+    """Samples of the kinds in `data.lessons`, in their shares, drawn anew at every visit of a room."""
+    shares = {name: float(share) for name, _, share in (lesson.partition("=") for lesson in data.lessons)}
+    return MixtureDataset({name: make_lesson(rooms, data, grid, name) for name in shares}, shares)
+
+
+def make_lesson(rooms: list[dict], data: Any, grid: TokenGrid, name: str) -> LessonSamples:
+    """Samples of one kind, more than a training of hours visits."""
+    options = {"num_passes": LESSON_PASSES, "max_questions": data.max_questions, "seed": data.data_seed_rooms}
+    return LessonSamples(rooms, grid, name, **options)
+
+
+def draw_validation(rooms: list[dict], data: Any, grid: TokenGrid) -> list[dict]:
+    """One sample of each kind and room, the same at every evaluation."""
+    kinds = [lesson.partition("=")[0] for lesson in data.lessons]
+    return [sample for kind in kinds for sample in LessonSamples(rooms, grid, kind, max_questions=data.max_questions)]
+
+
+def take_lessons(
+    model: IDE3DForConditionalGenerationWithGeometry,
+    collator: IDE3DDataCollator,
+    rooms: list[dict],
+    samples: list[dict] | MixtureDataset,
+    data: Any,
+    args: IDE3DTrainingArguments,
+) -> None:
+    """The lessons before the training, each done once: an interrupted run goes on with the next."""
+    folder, grid = Path(args.output_dir) / "lessons", collator.grid
+    if data.lessons:
+        words, pointed = make_lesson(rooms, data, grid, "naming"), make_lesson(rooms, data, grid, "region")
+        read = samples
+    else:
+        words = [sample for room in rooms for sample in naming_samples(room, grid)]
+        read = pointed = [
+            sample for sample in samples if all(entry["reference"] == "region" for entry in sample["questions"])
+        ]
+    if data.naming_steps:
+        with lesson_kept(model, folder / "naming.safetensors") as is_done:
+            if not is_done:
+                name_cells(model, collator, words, pointed, args, data.naming_steps)
+        if data.word_search:
+            search_by_words(model, content_words(collator.processor.tokenizer, rooms))
+    if data.reading_steps:
+        with lesson_kept(model, folder / "reading.safetensors") as is_done:
+            if not is_done:
+                read_regions(model, collator, read, args, data.reading_steps)
+
+
+def content_words(tokenizer: PreTrainedTokenizerBase, rooms: list[dict]) -> list[list[int]]:
+    """First tokens of the colours, the kinds and their plurals, as they stand within a question."""
+    colours = sorted({thing["colour"] for room in rooms for thing in room["objects"]})
+    kinds = sorted({thing["category"] for room in rooms for thing in room["objects"]})
+    groups = (colours, kinds, [plural(kind) for kind in kinds])
+    return [[tokenizer.encode(f" {word}")[0] for word in group] for group in groups]

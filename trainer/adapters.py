@@ -1,0 +1,61 @@
+"""Low-rank adapters of PEFT on a training model, and the model without them again."""
+
+from torch import nn
+from transformers.utils import is_peft_available
+
+from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+
+if is_peft_available():
+    import peft
+
+# The vision tower too: the geometry terms are there to train what it sees.
+ADAPTED = (
+    r"model\.(vision_tower|language_model)\..*\."
+    r"(q_proj|k_proj|v_proj|o_proj|out_proj|gate_proj|up_proj|down_proj|fc1|fc2)"
+)
+# Small, and the second has no weights in a checkpoint that was never trained to find objects.
+TRAINED_WHOLE = ["multi_modal_projector", "grounding_head"]
+
+
+def add_adapters(
+    model: IDE3DForConditionalGenerationWithGeometry, rank: int, alpha: float | None = None, dropout: float = 0.0
+) -> nn.Module:
+    """Adapters on every linear layer of vision tower and language model; projector and grounding head stay whole.
+
+    `IDE3DTrainer` trains validator and teacher projector beside them. What is trained is brought to float32: an
+    optimizer rounds small updates of lower precision away. Train in mixed precision where the other weights have less.
+
+    Args:
+        model: Its weights are frozen, and keep their precision.
+        rank: Of the adapters.
+        alpha: Scale of the adapters, divided by the rank; default: twice the rank.
+        dropout: Of what goes into the adapters.
+
+    Raises:
+        ImportError: PEFT is not installed.
+        ValueError: A rank below 1.
+    """
+    if not is_peft_available():
+        raise ImportError("Adapters need PEFT: pip install peft.")
+    if rank < 1:
+        raise ValueError(f"The rank of adapters must be at least 1, got {rank}.")
+    config = peft.LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank if alpha is None else alpha,
+        lora_dropout=dropout,
+        target_modules=ADAPTED,
+        modules_to_save=TRAINED_WHOLE,
+    )
+    adapted = peft.get_peft_model(model, config)
+    heads = model.geometry_parameters()
+    for parameter in (*heads, *(value for value in adapted.parameters() if value.requires_grad)):
+        parameter.data = parameter.data.float()
+    return adapted
+
+
+def merge_adapters(model: nn.Module) -> nn.Module:
+    """The training model with what its adapters learned in its weights; a model without adapters as it is."""
+    return model.merge_and_unload() if is_peft_available() and isinstance(model, peft.PeftModel) else model
+
+
+__all__ = ["add_adapters", "merge_adapters"]

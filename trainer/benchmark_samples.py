@@ -1,0 +1,164 @@
+"""Training samples of the benchmarks, read from the public layout when they are asked for."""
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from processing import PosedVideo
+from processing.benchmarks import TASKS, build_chat, load_scene, load_task
+from processing.benchmarks.teacher import load_teacher_features
+from processing.regions import TokenGrid
+from trainer.evaluation.benchmark_tasks import REGION_SOURCES, RegionSource, SceneRegions
+from trainer.geometry.checks import Protocol
+from trainer.mixture import MixtureDataset
+
+logger = logging.getLogger(__name__)
+
+
+def read_teacher_features(data_dir: str | Path, scene: PosedVideo, grid: TokenGrid, protocol: Protocol) -> np.ndarray:
+    """Stored teacher features (V, rows, cols, C), float32, of the frames of a scene.
+
+    Raises:
+        FileNotFoundError: There is no store of this scene.
+        ValueError: The store is broken, or lacks one of the frames.
+    """
+    return load_teacher_features(data_dir, scene.scene_id, scene.frame_names, grid, protocol)
+
+
+class BenchmarkDataset(Dataset):
+    """The samples of a benchmark as `IDE3DDataCollator` takes them; a scene is opened for each sample anew.
+
+    Grounding samples have the annotated boxes of their scene as candidates, as in the original; captions whose object
+    has no box are left out. Nothing but the annotations is held in memory.
+
+    Args:
+        task: Key of `processing.benchmarks.TASKS`.
+        split: One of its splits, usually "train".
+        data_dir: Folder in the public layout.
+        grid: Token grid of the model.
+        protocol: Of prompts and regions.
+        frames: Which frames are shown: "uniform", "listed" or "coverage".
+        num_frames: At most so many.
+        has_geometry: Whether samples bring depth, intrinsics and poses.
+        has_teacher: Whether they bring stored teacher features.
+        regions: Whether masks of boxes are made from depth, as in the original, or from poses alone.
+        skip_invalid_poses: Leave out frames whose pose is not finite, where poses are read, instead of an error.
+        scenes: Only these; default: all.
+
+    Raises:
+        FileNotFoundError: The annotations, or a file that they need, do not exist.
+        ValueError: An unknown name, broken annotations, or no sample is left.
+    """
+
+    def __init__(
+        self,
+        task: str,
+        split: str,
+        data_dir: str | Path,
+        grid: TokenGrid,
+        *,
+        protocol: Protocol = "clean",
+        frames: str = "uniform",
+        num_frames: int = 32,
+        has_geometry: bool = True,
+        has_teacher: bool = False,
+        regions: RegionSource = "depth",
+        skip_invalid_poses: bool = False,
+        scenes: Collection[str] | None = None,
+    ):
+        if regions not in REGION_SOURCES:
+            raise ValueError(f"regions must be one of {sorted(REGION_SOURCES)}, got {regions!r}.")
+        self.task, self.data_dir, self.grid, self.protocol = task, data_dir, grid, protocol
+        self.num_frames, self.regions, self.skip_invalid_poses = num_frames, regions, skip_invalid_poses
+        self.has_geometry, self.has_teacher = has_geometry, has_teacher
+        options = {"frames": frames, "num_frames": num_frames, "scenes": scenes}
+        self.rows = load_task(task, split, data_dir, boxes="gt", **options)
+        self.kind = TASKS[task].kind
+        if self.kind == "describe":
+            boxes = self.rows["input_box"]
+            kept = [index for index, box in enumerate(boxes) if len(box)]
+            if len(kept) < len(boxes):
+                logger.warning("%s %s: %d of %d samples have no box.", task, split, len(boxes) - len(kept), len(boxes))
+            if not kept:
+                raise ValueError(f"No sample of {task} {split} in {data_dir} has a box to describe.")
+            self.rows = self.rows.select(kept)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read the scene of a sample and put the sample together."""
+        row = self.rows[index]
+        parts = {"frames", *(REGION_SOURCES[self.regions] if self.kind != "answer" else ())}
+        parts |= {"poses", "depth"} if self.has_geometry else set()
+        scene = load_scene(
+            self.data_dir,
+            row["scene_id"],
+            frame_names=row["frame_names"],
+            parts=parts,
+            num_frames=self.num_frames,
+            skip_invalid_poses=self.skip_invalid_poses and "poses" in parts,
+        )
+        sample = {
+            "messages": build_chat(self.task, row, protocol=self.protocol, stage="train"),
+            "scene_id": scene.scene_id,
+            "frame_names": scene.frame_names,
+            "frames": scene.frames,
+            **self._regions(row, scene),
+        }
+        if self.has_geometry:
+            sample |= {key: getattr(scene, key) for key in ("depth", "intrinsics", "camera_to_world")}
+        if self.has_teacher:
+            sample["teacher_features"] = read_teacher_features(self.data_dir, scene, self.grid, self.protocol)
+        return sample
+
+    def _regions(self, row: dict[str, Any], scene: PosedVideo) -> dict[str, Any]:
+        """Candidates and which of them are meant, or the box to describe, as masks."""
+        if self.kind == "answer":
+            return {}
+        boxes = row["candidate_boxes"] if self.kind == "ground" else [row["input_box"]]
+        masks = {"region_masks": SceneRegions(scene, self.grid, self.regions, self.protocol).masks(boxes)}
+        if self.kind == "describe":
+            return masks
+        targets = torch.zeros(len(boxes) + 1, dtype=torch.bool)
+        targets[row["object_ids"] or [-1]] = True  # the last: no such object
+        return {**masks, "region_targets": targets}
+
+
+def build_benchmark_mixture(
+    tasks: Sequence[str],
+    split: str,
+    data_dir: str | Path,
+    grid: TokenGrid,
+    *,
+    weights: Sequence[float] | None = None,
+    **options: Any,
+) -> MixtureDataset:
+    """Several benchmarks as one data set.
+
+    Args:
+        tasks: Keys of `processing.benchmarks.TASKS`.
+        split: A split that all of them have.
+        data_dir: Folder in the public layout.
+        grid: Token grid of the model.
+        weights: Relative share of each task; default: every sample once an epoch.
+        **options: See `BenchmarkDataset`.
+
+    Raises:
+        FileNotFoundError: See `BenchmarkDataset`.
+        ValueError: See `BenchmarkDataset`; no task, a task twice, or another number of weights.
+    """
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise ValueError(f"tasks must name at least one benchmark, each once, got {list(tasks)}.")
+    if weights and len(weights) != len(tasks):
+        raise ValueError(f"There must be a weight for each of {list(tasks)}, got {list(weights)}.")
+    datasets = {task: BenchmarkDataset(task, split, data_dir, grid, **options) for task in tasks}
+    return MixtureDataset(datasets, dict(zip(tasks, weights, strict=True)) if weights else None)
+
+
+__all__ = ["BenchmarkDataset", "build_benchmark_mixture", "read_teacher_features"]

@@ -1,0 +1,163 @@
+"""How well a model answers about procedural rooms, beside what words and image height alone give away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from processing.regions import TokenGrid
+from processing.rooms.baselines import Baselines, image_rows
+from processing.rooms.samples import room_samples
+from processing.rooms.scoring import score_answer
+from trainer.evaluation.scene_session import SceneSession
+from trainer.evaluation.scores import mean_score, summarise
+
+__all__ = ["BASELINES", "JudgedQuestion", "format_room_table", "judge_room", "judge_rooms", "tabulate"]
+
+BASELINES = ("majority", "text", "mean_row", "bottom_row")
+_MAX_NEW_TOKENS = 24
+
+
+@dataclass
+class JudgedQuestion:
+    """A question of a room with its answer.
+
+    Args:
+        scene_id: Of the room.
+        question: Entry of the row's `questions`.
+        answer: In words; for a request to find something, the objects that were found.
+        is_right: Whether the answer counts, see `score_answer`; a request counts if the found region is a true one.
+        baselines: Whether each baseline would be right, see `Baselines.judge`.
+    """
+
+    scene_id: str
+    question: dict
+    answer: str
+    is_right: bool
+    baselines: dict[str, bool]
+
+
+def judge_room(
+    model: nn.Module, processor: Any, row: dict, baselines: Baselines, reference: str | None = None
+) -> list[JudgedQuestion]:
+    """Ask a model all questions of a room.
+
+    Args:
+        model: `IDE3DForConditionalGeneration` in evaluation mode.
+        processor: Its processor.
+        row: A row of `load_rooms` at the model's image size.
+        baselines: Fitted on other rooms.
+        reference: "word" or "region" for questions that name objects, or point at them; None asks both.
+    """
+    grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+    session, at = None, image_rows(row)
+    judged = []
+    for sample in room_samples(row, grid, reference=reference):
+        session = session or SceneSession(model, processor, sample["frames"], do_sample_frames=False)
+        questions = sample["questions"]
+        if "region_targets" in sample:
+            texts = [question["question"] for question in questions]
+            masks, targets = torch.from_numpy(sample["region_masks"]), sample["region_targets"]
+            choice = int(session.ground(texts, masks, template="{description}")[0].argmax())
+            answers = ["no such object" if choice == len(masks) else f"object {sample['object_ids'][choice]}"]
+            right = [bool(targets[choice])]
+        else:
+            answers = session.ask(*_questions_with_regions(sample), max_new_tokens=_MAX_NEW_TOKENS)
+            right = [score_answer(question, answer) for question, answer in zip(questions, answers, strict=True)]
+        judged += [
+            JudgedQuestion(row["scene_id"], question, answer, is_right, baselines.judge(question, at))
+            for question, answer, is_right in zip(questions, answers, right, strict=True)
+        ]
+    return judged
+
+
+def _questions_with_regions(sample: dict) -> tuple[list[str], list[torch.Tensor | None]]:
+    """Texts of a sample's questions, and for each the masks that its `<ground>` tokens stand for."""
+    references = list(sample.get("region_references", ()))
+    texts, regions = [], []
+    for question in sample["questions"]:
+        count = len(question["region_objects"])
+        own, references = references[:count], references[count:]
+        texts.append(question["question"])
+        regions.append(torch.from_numpy(sample["region_masks"][own]) if count else None)
+    return texts, regions
+
+
+def judge_rooms(
+    model: nn.Module, processor: Any, rows: Iterable[dict], baselines: Baselines, reference: str | None = None
+) -> list[JudgedQuestion]:
+    """All questions of all rooms, with a progress bar; see `judge_room`."""
+    bar = tqdm(rows, desc="Rooms", unit="room")
+    return [entry for row in bar for entry in judge_room(model, processor, row, baselines, reference)]
+
+
+def tabulate(judged: Sequence[JudgedQuestion]) -> list[dict[str, Any]]:
+    """Accuracy of each type and form of reference, with bands over rooms.
+
+    Returns:
+        Dicts with type ("size" of one object is "height"), reference, n, model, band [low, high], each baseline (None
+        where it has nothing to say), best (the name of the best one), lead over it and its lead_band; shares in
+        [0, 1]. The bands are 95 % of a bootstrap over rooms; that of the lead is paired.
+    """
+    groups: dict[tuple[str, str], list[JudgedQuestion]] = {}
+    for entry in judged:
+        kind, question = entry.question["type"], entry.question
+        kind = "height" if kind == "size" and question["value"] else kind
+        groups.setdefault((kind, question["reference"]), []).append(entry)
+    table = []
+    for (kind, reference), entries in sorted(groups.items()):
+        hits = {name: [e.baselines[name] for e in entries] for name in BASELINES if name in entries[0].baselines}
+        means = {name: float(np.mean(values)) for name, values in hits.items()}
+        best = max(means, key=means.get)
+        right = np.array([entry.is_right for entry in entries], float)
+        scores = {
+            "model": mean_score(right, percent=False),
+            "lead": mean_score(right - np.array(hits[best], float), percent=False),
+        }
+        summary = summarise(scores, [entry.scene_id for entry in entries])
+        table.append(
+            {
+                "type": kind,
+                "reference": reference,
+                "n": len(entries),
+                "model": summary["model"],
+                "band": summary["bands"]["model"],
+                **{name: means.get(name) for name in BASELINES},
+                "best": best,
+                "lead": summary["lead"],
+                "lead_band": summary["bands"]["lead"],
+            }
+        )
+    return table
+
+
+def format_room_table(table: Sequence[dict[str, Any]]) -> str:
+    """The table in Markdown, in percent; a lead whose band holds zero is marked by `~`."""
+    lines = [
+        "| type | refers by | n | model | 95 % band | majority | text-only | mean row | bottom row | lead |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    for row in table:
+        low, high = row["band"]
+        is_open = row["lead_band"][0] is None or row["lead_band"][0] <= 0
+        cells = [
+            row["type"],
+            row["reference"],
+            str(row["n"]),
+            percent(row["model"]),
+            f"{percent(low)}–{percent(high)}",
+        ]
+        cells += [percent(row[name]) for name in BASELINES]
+        lead = f"{100 * row['lead']:+.1f}{' ~' if is_open else ''}"
+        lines.append("| " + " | ".join([*cells, lead]) + " |")
+    return "\n".join(lines)
