@@ -96,6 +96,9 @@ class DataArguments(BenchmarkArguments):
     image_size: int = field(default=64, metadata={"help": "Side of a frame in pixels."})
     num_frames: int = field(default=4, metadata={"help": "Frames a room."})
     data_seed_rooms: int = field(default=0, metadata={"help": "Which family of rooms."})
+    room_style: Literal["plain", "loft"] = field(
+        default="plain", metadata={"help": "Furniture, shades and sizes of the rooms."}
+    )
     reference: Literal["region", "word", "both"] = field(
         default="region", metadata={"help": "Questions that point at an object, name it, or both."}
     )
@@ -121,11 +124,19 @@ class DataArguments(BenchmarkArguments):
     )
 
 
+def room_options(data: DataArguments) -> dict[str, int | str]:
+    """What `load_rooms` has to know beside the split and the number of rooms."""
+    return {
+        "style": data.room_style,
+        "seed": data.data_seed_rooms,
+        "image_size": data.image_size,
+        "num_frames": data.num_frames,
+    }
+
+
 def load_decoded(split: str, num_rooms: int, data: DataArguments) -> list[dict]:
     """Rooms of a split, their pictures decoded once for all samples that are made of them."""
-    rooms = load_rooms(
-        split, num_rooms, seed=data.data_seed_rooms, image_size=data.image_size, num_frames=data.num_frames
-    )
+    rooms = load_rooms(split, num_rooms, **room_options(data))
     pictures = ("frames", "depth", "instance_ids")
     return [
         {**room, **{key: [np.asarray(image) for image in room[key]] for key in pictures}}

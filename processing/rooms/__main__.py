@@ -14,6 +14,7 @@ import time
 from processing.rooms.baselines import Baselines, format_table
 from processing.rooms.dataset import load_rooms
 from processing.rooms.generate import SPLITS
+from processing.rooms.styles import STYLES
 
 logger = logging.getLogger("processing.rooms")
 
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(prog="python -m processing.rooms", description=__doc__)
     parser.add_argument("--split", default="test", choices=SPLITS)
     parser.add_argument("--num-scenes", type=int, default=200)
+    parser.add_argument("--style", default="plain", choices=tuple(STYLES))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--image-size", type=int, default=126)
     parser.add_argument("--num-frames", type=int, default=8)
@@ -30,7 +32,7 @@ def main(arguments: list[str] | None = None) -> dict:
     parser.add_argument("--json", default=None, metavar="FILE", help="also write the figures to this file")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    shape = {key: getattr(options, key) for key in ("seed", "image_size", "num_frames", "num_proc")}
+    shape = {key: getattr(options, key) for key in ("style", "seed", "image_size", "num_frames", "num_proc")}
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         scored = load_rooms(options.split, options.num_scenes, cache_dir=folder, **shape)

@@ -11,6 +11,7 @@ import datasets
 from datasets import Features, Image, List, Value
 
 from processing.rooms.generate import SPLITS, make_room, recipe_digest
+from processing.rooms.styles import PLAIN, STYLES
 
 __all__ = ["FEATURES", "load_rooms"]
 
@@ -58,9 +59,9 @@ FEATURES = Features(
 )
 
 
-def _rows(indices: list[int], split: str, seed: int, image_size: int, num_frames: int) -> Iterator[dict]:
+def _rows(indices: list[int], split: str, seed: int, image_size: int, num_frames: int, style: str) -> Iterator[dict]:
     for index in indices:
-        yield make_room(split, seed, index, image_size, num_frames)[1]
+        yield make_room(split, seed, index, image_size, num_frames, style)[1]
 
 
 def _check_least(least: int, **numbers: int) -> None:
@@ -75,6 +76,7 @@ def load_rooms(
     split: str,
     num_scenes: int,
     *,
+    style: str = PLAIN.name,
     seed: int = 0,
     image_size: int = 126,
     num_frames: int = 8,
@@ -83,13 +85,15 @@ def load_rooms(
 ) -> datasets.Dataset:
     """Furnished rooms with posed RGB-D video and questions, generated once and then read from the cache.
 
-    Every room follows from (seed, split, its index) and the size of the video: more scenes extend a set, no room is
-    in two splits.
+    Every room follows from (style, seed, split, its index) and the size of the video: more scenes extend a set, no
+    room is in two splits.
     World frame: metres, z up, floor at z = 0.
 
     Args:
         split: "train", "validation" or "test".
         num_scenes: number of rooms.
+        style: "plain", or "loft": other shades of the same colour names, other materials, some furniture of another
+            build, larger and higher rooms.
         seed: which family of rooms.
         image_size: height and width of frames, depth and ids in pixels.
         num_frames: frames per room (V).
@@ -98,7 +102,7 @@ def load_rooms(
 
     Returns:
         Dataset with one row per room:
-            scene_id: str.
+            scene_id: str; names split, seed and index, and the style unless it is plain.
             frames: V RGB images. depth: V float32 images (PIL mode "F"), exact z-depth in metres.
             instance_ids: V 8-bit images, 0 = walls, floor and what is fixed to them.
             intrinsics (V, 3, 3); camera_to_world (V, 4, 4), OpenCV axes, metres; lists of floats.
@@ -112,16 +116,18 @@ def load_rooms(
     camera's frame: x right, y down, z forward, metres.
 
     Raises:
-        ValueError: unknown split, a count below 1, or frames below 24 px.
+        ValueError: unknown split or style, a count below 1, or frames below 24 px.
         TypeError: a count that is not an int.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
+    if style not in STYLES:
+        raise ValueError(f"style must be one of {tuple(STYLES)}, got {style!r}")
     _check_least(1, num_scenes=num_scenes, num_frames=num_frames)
     _check_least(MIN_IMAGE_SIZE, image_size=image_size)
     if num_proc is None:
         num_proc = min(os.cpu_count() or 1, (num_scenes + 7) // 8)
-    arguments = {"split": split, "seed": seed, "image_size": image_size, "num_frames": num_frames}
+    arguments = {"split": split, "seed": seed, "image_size": image_size, "num_frames": num_frames, "style": style}
     key = hashlib.sha256(repr((recipe_digest(), num_scenes, sorted(arguments.items()))).encode()).hexdigest()[:16]
     return datasets.Dataset.from_generator(
         _rows,

@@ -13,6 +13,7 @@ import numpy as np
 
 from processing.rooms.palette import DARK_METAL, METAL, named_colour, painted, pick, plain_wood, shade, upholstered
 from processing.rooms.primitives import Material, Primitive, ball, bounds, box, cylinder
+from processing.rooms.styles import Style
 
 __all__ = ["FLOOR_PIECES", "Piece", "Support"]
 
@@ -52,16 +53,16 @@ def _four_legs(
     return [box(s, (thick, thick, height), material) for s in spots]
 
 
-def chair(rng: np.random.Generator, colour: str) -> Piece:
+def chair(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Dining or office chair: four legs or one column on a foot."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     w, d, seat, back = (
         rng.uniform(0.40, 0.54),
         rng.uniform(0.40, 0.54),
         rng.uniform(0.40, 0.50),
         rng.uniform(0.34, 0.60),
     )
-    cloth = upholstered(rng, main) if rng.random() < 0.5 else painted(rng, main)
+    cloth = upholstered(rng, main, style) if rng.random() < 0.5 else painted(rng, main, style)
     parts = [box((0, 0, seat - 0.03), (w, d, 0.06), cloth)]
     if rng.random() < 0.3:
         parts += [
@@ -71,7 +72,7 @@ def chair(rng: np.random.Generator, colour: str) -> Piece:
             box((0, d / 2 - 0.02, seat + back * 0.12), (0.07, 0.03, back * 0.3), DARK_METAL),
         ]
         return Piece("chair", colour, parts, "with one leg")
-    legs = painted(rng, main) if rng.random() < 0.5 else plain_wood(rng)
+    legs = painted(rng, main, style) if rng.random() < 0.5 else plain_wood(rng, style)
     parts += _four_legs(w, d, seat - 0.06, 0.045, legs, rng.random() < 0.4)
     posts = [box((s * (w / 2 - 0.025), d / 2 - 0.025, seat + back / 2), (0.045, 0.04, back), legs) for s in (-1, 1)]
     if rng.random() < 0.5:
@@ -83,27 +84,29 @@ def chair(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("chair", colour, parts, "with four legs")
 
 
-def armchair(rng: np.random.Generator, colour: str) -> Piece:
+def armchair(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Upholstered seat for one with two arms."""
-    return _padded_seat(rng, colour, "armchair", rng.uniform(0.72, 0.95), 1)
+    return _padded_seat(rng, colour, style, "armchair", rng.uniform(0.72, 0.95), 1)
 
 
-def sofa(rng: np.random.Generator, colour: str) -> Piece:
+def sofa(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Upholstered seat for two or three."""
     cushions = int(rng.integers(2, 4))
-    return _padded_seat(rng, colour, "sofa", rng.uniform(0.62, 0.76) * cushions + 0.3, cushions)
+    return _padded_seat(rng, colour, style, "sofa", rng.uniform(0.62, 0.76) * cushions + 0.3, cushions)
 
 
-def _padded_seat(rng: np.random.Generator, colour: str, category: str, width: float, cushions: int) -> Piece:
-    main = named_colour(rng, colour)
-    cloth, soft = upholstered(rng, main), upholstered(rng, shade(main, 1.12))
+def _padded_seat(
+    rng: np.random.Generator, colour: str, style: Style, category: str, width: float, cushions: int
+) -> Piece:
+    main = named_colour(rng, colour, style)
+    cloth, soft = upholstered(rng, main, style), upholstered(rng, shade(main, 1.12), style)
     d, seat, back, arm = (
         rng.uniform(0.74, 0.92),
         rng.uniform(0.38, 0.46),
         rng.uniform(0.32, 0.48),
         rng.uniform(0.12, 0.2),
     )
-    feet = plain_wood(rng)
+    feet = plain_wood(rng, style)
     parts = [
         box((0, 0.02, 0.07 + (seat - 0.2) / 2), (width, d - 0.04, seat - 0.2), cloth),
         box((0, d / 2 - 0.1, (seat + back + 0.07) / 2), (width, 0.2, seat + back - 0.07), cloth),
@@ -127,16 +130,21 @@ def _padded_seat(rng: np.random.Generator, colour: str, category: str, width: fl
         tone = pick(rng, ((0.80, 0.74, 0.66), (0.58, 0.60, 0.60), (0.68, 0.58, 0.52)))
         x = (width / 2 - arm - 0.17) * pick(rng, (-1, 1)) if cushions > 1 else 0.0
         parts.append(
-            box((x, d / 2 - 0.36, seat + 0.15), (0.3, 0.1, 0.28), upholstered(rng, tone), yaw=rng.uniform(-0.2, 0.2))
+            box(
+                (x, d / 2 - 0.36, seat + 0.15),
+                (0.3, 0.1, 0.28),
+                upholstered(rng, tone, style),
+                yaw=rng.uniform(-0.2, 0.2),
+            )
         )
     return Piece(category, colour, parts, f"with {('one seat', 'two seats', 'three seats')[cushions - 1]}")
 
 
-def stool(rng: np.random.Generator, colour: str) -> Piece:
+def stool(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Low or bar stool."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     r, h = rng.uniform(0.16, 0.25), rng.uniform(0.38, 0.78)
-    seat = painted(rng, main)
+    seat = painted(rng, main, style)
     parts = [cylinder((0, 0, h - 0.03), (r, r), 0.06, seat)]
     if rng.random() < 0.4:
         parts += [
@@ -144,7 +152,7 @@ def stool(rng: np.random.Generator, colour: str) -> Piece:
             cylinder((0, 0, 0.02), (r, r), 0.04, METAL, top=0.5),
         ]
         return Piece("stool", colour, parts, "with one leg")
-    legs = painted(rng, main) if rng.random() < 0.5 else plain_wood(rng)
+    legs = painted(rng, main, style) if rng.random() < 0.5 else plain_wood(rng, style)
     for angle in np.arange(3) * 2 * np.pi / 3:
         x, y = 0.75 * r * np.cos(angle), 0.75 * r * np.sin(angle)
         parts.append(cylinder((x, y, (h - 0.06) / 2), (0.022, 0.022), h - 0.06, legs, bottom=0.8))
@@ -152,9 +160,9 @@ def stool(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("stool", colour, parts, "with three legs")
 
 
-def bench(rng: np.random.Generator, colour: str) -> Piece:
+def bench(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Long backless seat."""
-    main = painted(rng, named_colour(rng, colour))
+    main = painted(rng, named_colour(rng, colour, style), style)
     w, d, h = rng.uniform(0.9, 1.5), rng.uniform(0.32, 0.42), rng.uniform(0.40, 0.50)
     parts = [box((0, s * d / 4, h - 0.025), (w, d / 2 - 0.015, 0.05), main) for s in (-1, 1)]
     parts += [box((s * (w / 2 - 0.12), 0, (h - 0.05) / 2), (0.06, d - 0.04, h - 0.05), main) for s in (-1, 1)]
@@ -162,22 +170,22 @@ def bench(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("bench", colour, parts, "with two legs", [Support(h, (-w / 2, w / 2), (-d / 2, d / 2))])
 
 
-def table(rng: np.random.Generator, colour: str) -> Piece:
+def table(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Dining or coffee table, square or round."""
-    main = named_colour(rng, colour)
-    top, low = painted(rng, main, 0.35), rng.random() < 0.35
+    main = named_colour(rng, colour, style)
+    top, low = painted(rng, main, style, 0.35), rng.random() < 0.35
     h = rng.uniform(0.36, 0.48) if low else rng.uniform(0.68, 0.80)
     if rng.random() < 0.35:
         r = rng.uniform(0.38, 0.62)
         parts = [
             cylinder((0, 0, h - 0.02), (r, r), 0.04, top),
-            cylinder((0, 0, h / 2), (0.05, 0.05), h - 0.04, plain_wood(rng)),
+            cylinder((0, 0, h / 2), (0.05, 0.05), h - 0.04, plain_wood(rng, style)),
             cylinder((0, 0, 0.025), (r * 0.6, r * 0.6), 0.05, top, top=0.6),
         ]
         side = r / np.sqrt(2)
         return Piece("table", colour, parts, "with a round top", [Support(h, (-side, side), (-side, side))])
     w, d = rng.uniform(0.8, 1.5), rng.uniform(0.55, 0.9)
-    legs = painted(rng, main) if rng.random() < 0.5 else plain_wood(rng)
+    legs = painted(rng, main, style) if rng.random() < 0.5 else plain_wood(rng, style)
     parts = [
         box((0, 0, h - 0.02), (w, d, 0.04), top),
         *_four_legs(w, d, h - 0.04, rng.uniform(0.05, 0.08), legs, rng.random() < 0.3),
@@ -187,10 +195,10 @@ def table(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("table", colour, parts, "with four legs", [Support(h, (-w / 2, w / 2), (-d / 2, d / 2))])
 
 
-def desk(rng: np.random.Generator, colour: str) -> Piece:
+def desk(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Writing desk with drawers on one side."""
-    main = named_colour(rng, colour)
-    wood = painted(rng, main)
+    main = named_colour(rng, colour, style)
+    wood = painted(rng, main, style)
     w, d, h = rng.uniform(1.0, 1.5), rng.uniform(0.55, 0.75), rng.uniform(0.70, 0.80)
     side = pick(rng, (-1, 1))
     x = side * (w / 2 - 0.21)
@@ -201,7 +209,7 @@ def desk(rng: np.random.Generator, colour: str) -> Piece:
         box((0, d / 2 - 0.04, h - 0.24), (w - 0.1, 0.025, 0.36), wood),
     ]
     drawers = int(rng.integers(2, 4))
-    parts += _drawers(x, 0.38, -d / 2 + 0.04, 0.06, h - 0.05, drawers, shade(main, 1.1), rng)
+    parts += _drawers(x, 0.38, -d / 2 + 0.04, 0.06, h - 0.05, drawers, shade(main, 1.1), rng, style)
     return Piece(
         "desk",
         colour,
@@ -212,10 +220,10 @@ def desk(rng: np.random.Generator, colour: str) -> Piece:
 
 
 def _drawers(
-    x: float, width: float, front: float, low: float, high: float, count: int, colour, rng
+    x: float, width: float, front: float, low: float, high: float, count: int, colour, rng, style: Style
 ) -> list[Primitive]:
     """Drawer fronts with knobs on the plane y = front."""
-    face, parts = painted(rng, colour), []
+    face, parts = painted(rng, colour, style), []
     step = (high - low) / count
     for i in range(count):
         z = low + step * (i + 0.5)
@@ -224,18 +232,18 @@ def _drawers(
     return parts
 
 
-def bed(rng: np.random.Generator, colour: str) -> Piece:
+def bed(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Bed with headboard, mattress, blanket and pillows."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     w, d, h = rng.uniform(0.95, 1.7), rng.uniform(1.9, 2.1), rng.uniform(0.42, 0.58)
-    frame, linen = painted(rng, main), Material((0.93, 0.92, 0.88), "fabric", (0.84, 0.83, 0.8), 0.03)
+    frame, linen = painted(rng, main, style), Material((0.93, 0.92, 0.88), "fabric", (0.84, 0.83, 0.8), 0.03)
     board = rng.uniform(0.8, 1.15)
     parts = [
         box((0, 0, h * 0.35), (w, d, h * 0.3), frame),
         *_four_legs(w, d, h * 0.22, 0.08, frame, False),
         box((0, d / 2 - 0.03, board / 2), (w, 0.06, board), frame),
         box((0, -0.02, h * 0.5 + h * 0.22), (w - 0.06, d - 0.12, h * 0.45), linen),
-        box((0, -0.3, h * 0.95 - 0.03), (w - 0.02, d * 0.66, 0.09), upholstered(rng, main)),
+        box((0, -0.3, h * 0.95 - 0.03), (w - 0.02, d * 0.66, 0.09), upholstered(rng, main, style)),
     ]
     pillows = 2 if w > 1.3 else 1
     for i in range(pillows):
@@ -244,15 +252,15 @@ def bed(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("bed", colour, parts, f"with {('one pillow', 'two pillows')[pillows - 1]}")
 
 
-def bookshelf(rng: np.random.Generator, colour: str) -> Piece:
+def bookshelf(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Open shelf with rows of books."""
-    main = named_colour(rng, colour)
-    wood = painted(rng, main)
+    main = named_colour(rng, colour, style)
+    wood = painted(rng, main, style)
     w, d, h = rng.uniform(0.6, 1.2), rng.uniform(0.26, 0.36), rng.uniform(1.0, 2.05)
     shelves = max(2, round(h / rng.uniform(0.34, 0.44)))
     step = (h - 0.03) / shelves
     parts = [box((s * (w / 2 - 0.0175), 0, h / 2), (0.035, d, h), wood) for s in (-1, 1)]
-    parts.append(box((0, d / 2 - 0.01, h / 2), (w - 0.04, 0.02, h), painted(rng, shade(main, 0.75))))
+    parts.append(box((0, d / 2 - 0.01, h / 2), (w - 0.04, 0.02, h), painted(rng, shade(main, 0.75), style)))
     parts += [box((0, 0, 0.015 + i * step), (w - 0.03, d, 0.03), wood) for i in range(shelves + 1)]
     for i in range(shelves):
         wide = (w - 0.09) * rng.uniform(0.4, 0.98)
@@ -267,30 +275,30 @@ def bookshelf(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("bookshelf", colour, parts, f"with {names[shelves]} shelves", supports)
 
 
-def cabinet(rng: np.random.Generator, colour: str) -> Piece:
+def cabinet(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Sideboard, dresser or night stand."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     w, d, h = rng.uniform(0.42, 1.5), rng.uniform(0.36, 0.5), rng.uniform(0.45, 1.0)
-    wood, foot = painted(rng, main), rng.uniform(0.04, 0.14)
+    wood, foot = painted(rng, main, style), rng.uniform(0.04, 0.14)
     parts = [
         box((0, 0.015, foot + (h - foot - 0.03) / 2), (w - 0.02, d - 0.03, h - foot - 0.03), wood),
-        box((0, 0, h - 0.015), (w, d, 0.03), painted(rng, shade(main, 0.9), 0.35)),
-        *_four_legs(w, d, foot, 0.05, plain_wood(rng), True),
+        box((0, 0, h - 0.015), (w, d, 0.03), painted(rng, shade(main, 0.9), style, 0.35)),
+        *_four_legs(w, d, foot, 0.05, plain_wood(rng, style), True),
     ]
     columns, rows = max(1, round(w / 0.5)), int(rng.integers(1, 4))
     for c in range(columns):
         x = -w / 2 + 0.01 + (w - 0.02) * (c + 0.5) / columns
-        parts += _drawers(x, (w - 0.02) / columns, -d / 2 + 0.025, foot, h - 0.04, rows, shade(main, 1.08), rng)
+        parts += _drawers(x, (w - 0.02) / columns, -d / 2 + 0.025, foot, h - 0.04, rows, shade(main, 1.08), rng, style)
     number = {1: "one door", 2: "two drawers", 3: "three drawers"}[rows] if columns == 1 else "many drawers"
     return Piece("cabinet", colour, parts, f"with {number}", [Support(h, (-w / 2, w / 2), (-d / 2, d / 2))])
 
 
-def wardrobe(rng: np.random.Generator, colour: str) -> Piece:
+def wardrobe(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Tall closed cupboard."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     doors = int(rng.integers(2, 4))
     w, d, h = rng.uniform(0.42, 0.55) * doors, rng.uniform(0.5, 0.62), rng.uniform(1.75, 2.15)
-    wood, face = painted(rng, main), painted(rng, shade(main, 1.08))
+    wood, face = painted(rng, main, style), painted(rng, shade(main, 1.08), style)
     parts = [box((0, 0.01, h / 2), (w - 0.03, d - 0.04, h), wood), box((0, 0, h - 0.03), (w, d, 0.06), wood)]
     parts.append(box((0, 0, 0.04), (w, d, 0.08), wood))
     for i in range(doors):
@@ -302,12 +310,12 @@ def wardrobe(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("wardrobe", colour, parts, f"with {('two', 'three')[doors - 2]} doors")
 
 
-def lamp(rng: np.random.Generator, colour: str) -> Piece:
+def lamp(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Floor lamp with a shade."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     h, r, tall = rng.uniform(1.2, 1.75), rng.uniform(0.16, 0.25), rng.uniform(0.24, 0.36)
     cover = Material(main, "fabric", shade(main, 0.88), 0.02, emission=0.18)
-    pole = pick(rng, (METAL, DARK_METAL, plain_wood(rng)))
+    pole = pick(rng, (METAL, DARK_METAL, plain_wood(rng, style)))
     parts = [
         cylinder((0, 0, 0.02), (0.15, 0.15), 0.04, pole, top=0.8),
         cylinder((0, 0, h / 2 - 0.05), (0.018, 0.018), h - 0.15, pole),
@@ -316,7 +324,7 @@ def lamp(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("lamp", colour, parts, "with a round foot")
 
 
-def plant(rng: np.random.Generator, colour: str) -> Piece:
+def plant(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Potted plant. It is green whatever `colour` asks for, and its pot has no colour with a name."""
     tone = pick(rng, ((0.66, 0.46, 0.36), (0.60, 0.58, 0.55), (0.42, 0.40, 0.40), (0.76, 0.70, 0.62)))
     pot = Material(tone, "plain", gloss=0.3)
@@ -337,9 +345,9 @@ def plant(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("plant", "green", parts, "in a pot")
 
 
-def basket(rng: np.random.Generator, colour: str) -> Piece:
+def basket(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Round basket or bin."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     r, h = rng.uniform(0.14, 0.25), rng.uniform(0.24, 0.5)
     weave = Material(main, "weave", shade(main, 0.68), 0.05, seed=rng.uniform(0, 50))
     parts = [

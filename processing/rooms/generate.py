@@ -16,6 +16,7 @@ from processing.rooms.primitives import PrimitiveTable
 from processing.rooms.questions import CLEAR_SHARE, MIN_SHARE, SceneFacts, ask_questions
 from processing.rooms.raycast import cast_view
 from processing.rooms.render import pinhole_view, primitive_table, render
+from processing.rooms.styles import PLAIN, STYLES
 
 __all__ = ["SPLITS", "make_room", "recipe_digest", "room_rng"]
 
@@ -38,9 +39,13 @@ def recipe_digest() -> str:
     return digest.hexdigest()
 
 
-def room_rng(split: str, seed: int, index: int, attempt: int = 0) -> np.random.Generator:
-    """Generator of its own for every room: a hash, so no seed of one split meets a seed of another."""
-    digest = hashlib.sha256(f"{split}/{seed}/{index}/{attempt}".encode()).digest()
+def _family(split: str, style: str) -> str:
+    return split if style == PLAIN.name else f"{style}_{split}"
+
+
+def room_rng(split: str, seed: int, index: int, attempt: int = 0, style: str = PLAIN.name) -> np.random.Generator:
+    """Generator of its own for every room: a hash, so no seed of one split or style meets a seed of another."""
+    digest = hashlib.sha256(f"{_family(split, style)}/{seed}/{index}/{attempt}".encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
 
@@ -116,16 +121,18 @@ def _encode(image: np.ndarray, **options) -> dict:
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def make_room(split: str, seed: int, index: int, image_size: int, num_frames: int) -> tuple[Room, dict]:
+def make_room(
+    split: str, seed: int, index: int, image_size: int, num_frames: int, style: str = PLAIN.name
+) -> tuple[Room, dict]:
     """The room and its dataset row.
 
     What the room shall be counted for is drawn once; room and walk are drawn again until that many are in view.
     """
-    plan = room_rng(split, seed, index)
+    plan = room_rng(split, seed, index, style=style)
     featured, number = pick(plan, COUNTABLE), int(plan.integers(5))
     for attempt in range(1, _MAX_ATTEMPTS):
-        rng = room_rng(split, seed, index, attempt)
-        room, intrinsics = build_room(rng, featured, number), _intrinsics(rng, image_size)
+        rng = room_rng(split, seed, index, attempt, style)
+        room, intrinsics = build_room(rng, featured, number, STYLES[style]), _intrinsics(rng, image_size)
         if room is None:
             continue
         table = None
@@ -144,7 +151,7 @@ def make_room(split: str, seed: int, index: int, image_size: int, num_frames: in
         objects = _object_rows(room)
         questions = ask_questions(SceneFacts(objects, rendering.instance_ids, poses, room.featured), rng)
         row = {
-            "scene_id": f"{split}_{seed}_{index:06d}",
+            "scene_id": f"{_family(split, style)}_{seed}_{index:06d}",
             "frames": [_encode(frame, compress_level=2) for frame in rendering.frames],
             "depth": [_encode(frame) for frame in rendering.depth],
             "intrinsics": np.repeat(intrinsics[None], num_frames, axis=0).astype(np.float32),
@@ -154,4 +161,6 @@ def make_room(split: str, seed: int, index: int, image_size: int, num_frames: in
             "questions": questions,
         }
         return room, row
-    raise RuntimeError(f"no walk shows room {index} of split {split!r}, seed {seed}; this is a bug, please report it")
+    raise RuntimeError(
+        f"no walk shows room {index} of split {split!r}, seed {seed}, style {style!r}; this is a bug, please report it"
+    )

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from processing.rooms.furniture import FLOOR_PIECES, Piece, Support
+from processing.rooms.loft_furniture import LOFT_PIECES
 from processing.rooms.palette import COLOURS, pick
 from processing.rooms.primitives import Primitive, bounds, yaw_matrix
 from processing.rooms.shell import WALL_YAWS, Shell, build_shell, rug, wall_point
 from processing.rooms.small_things import CEILING_PIECES, TOP_PIECES, WALL_PIECES
+from processing.rooms.styles import LOFT, Style
 
 __all__ = ["COUNTABLE", "Room", "RoomObject", "build_room", "rectangles_overlap"]
 
@@ -118,9 +120,10 @@ def _footprint(low: np.ndarray, high: np.ndarray, yaw: float, offset: np.ndarray
 class _Builder:
     """Draws one room; keeps what is placed so far."""
 
-    def __init__(self, rng: np.random.Generator):
-        self.rng = rng
-        self.shell = build_shell(rng)
+    def __init__(self, rng: np.random.Generator, style: Style):
+        self.rng, self.style = rng, style
+        self.pieces = {**FLOOR_PIECES, **TOP_PIECES, **(LOFT_PIECES if style is LOFT else {})}
+        self.shell = build_shell(rng, style)
         self.objects: list[RoomObject] = []
         self.extras: list[Primitive] = []
         self._colours: dict[str, list[str]] = {}
@@ -128,7 +131,7 @@ class _Builder:
     def colour(self, category: str) -> str:
         """Each kind walks through its own shuffled colours: uniform for one, rarely equal for two."""
         if not self._colours.get(category):
-            self._colours[category] = [str(c) for c in self.rng.permutation(list(COLOURS))]
+            self._colours[category] = [str(c) for c in self.rng.permutation(COLOURS)]
         return self._colours[category].pop()
 
     def add(self, piece: Piece, yaw: float, offset, place: str, support_id: int = 0) -> RoomObject:
@@ -173,7 +176,7 @@ class _Builder:
         return True
 
     def place_on_floor(self, category: str, mode: str) -> RoomObject | None:
-        piece = {**FLOOR_PIECES, **TOP_PIECES}[category](self.rng, self.colour(category))
+        piece = self.pieces[category](self.rng, self.colour(category), self.style)
         for _ in range(14):
             spot = self.draw_spot(piece, mode)
             if spot is not None and self.fits_on_floor(piece, *spot):
@@ -223,7 +226,7 @@ class _Builder:
             return self.place_on_floor(category, "free")
         for _ in range(8):
             host, support = pick(rng, hosts)
-            piece = TOP_PIECES[category](rng, self.colour(category))
+            piece = TOP_PIECES[category](rng, self.colour(category), self.style)
             low, high = piece.extent
             room_x, room_y = np.subtract(support.x[1], high[0]), np.subtract(support.y[1], high[1])
             if room_x <= 0.02 or room_y <= 0.02 or support.z + high[2] > self.shell.height - 0.2:
@@ -248,7 +251,7 @@ class _Builder:
 
     def place_on_wall(self, category: str) -> RoomObject | None:
         rng, shell = self.rng, self.shell
-        piece = WALL_PIECES[category](rng, self.colour(category))
+        piece = WALL_PIECES[category](rng, self.colour(category), self.style)
         low, high = piece.extent
         for _ in range(14):
             wall = int(rng.integers(4))
@@ -268,7 +271,7 @@ class _Builder:
 
     def place_on_ceiling(self, category: str) -> RoomObject | None:
         rng, shell = self.rng, self.shell
-        piece = CEILING_PIECES[category](rng, self.colour(category))
+        piece = CEILING_PIECES[category](rng, self.colour(category), self.style)
         low, _ = piece.extent
         area = np.array([shell.width, shell.depth]) / 2 - 0.8
         for _ in range(14):
@@ -293,9 +296,9 @@ class _Builder:
         return self.place_on_floor(category, mode)
 
 
-def build_room(rng: np.random.Generator, featured: str, number: int) -> Room | None:
+def build_room(rng: np.random.Generator, featured: str, number: int, style: Style) -> Room | None:
     """Draw a furnished room with exactly `number` pieces of the `featured` kind, or None if they do not fit."""
-    builder = _Builder(rng)
+    builder = _Builder(rng, style)
     theme = _THEMES[pick(rng, list(_THEMES))]
     plan = [entry for entry in theme if entry.split(":")[0] != featured]
     first, rest = plan[0], [plan[i] for i in rng.permutation(np.arange(1, len(plan)))[: int(rng.integers(3, 6))]]

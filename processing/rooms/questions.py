@@ -254,7 +254,7 @@ class _Asker:
         if groups:
             chosen = pick(self.rng, groups)
             yield self.ground("several", plural(chosen[0]["category"]), [o["id"] for o in chosen])
-        colour = pick(self.rng, list(COLOURS))
+        colour = pick(self.rng, COLOURS)
         same = [o for o in facts.objects if o["colour"] == colour]
         if not any(facts.is_doubtful(o) or o["category"] == "plant" for o in same):
             yield self.ground("of_colour", colour, [o["id"] for o in same if facts.is_clear(o)])

@@ -8,22 +8,13 @@ import numpy as np
 
 from processing.rooms.palette import METAL, pick, shade
 from processing.rooms.primitives import Material, Primitive, box, yaw_matrix
+from processing.rooms.styles import Style
 
 __all__ = ["WALL_YAWS", "Opening", "Shell", "build_shell", "rug", "wall_point"]
 
 # Yaw that turns a piece's back (+y) towards the wall: walls at +y, -x, -y, +x.
 WALL_YAWS = (0.0, np.pi / 2, np.pi, -np.pi / 2)
 
-_WALLS = (
-    (0.93, 0.90, 0.84),
-    (0.88, 0.90, 0.90),
-    (0.82, 0.87, 0.83),
-    (0.93, 0.86, 0.78),
-    (0.80, 0.84, 0.90),
-    (0.90, 0.87, 0.90),
-)
-_ACCENTS = ((0.45, 0.55, 0.60), (0.62, 0.55, 0.47), (0.55, 0.62, 0.52), (0.70, 0.52, 0.45))
-_FLOORS = ((0.66, 0.49, 0.33), (0.52, 0.37, 0.25), (0.76, 0.62, 0.46), (0.44, 0.32, 0.23))
 _WHITE = (0.93, 0.92, 0.89)
 
 
@@ -64,30 +55,30 @@ def wall_point(shell: Shell, wall: int, along: float, inward: float, z: float) -
     return turn @ np.array([along, shell.wall_distance(wall) - inward, z])
 
 
-def _wall_material(rng: np.random.Generator, colour) -> Material:
-    texture = pick(rng, ("plaster", "plaster", "plaster", "stripes"))
+def _wall_material(rng: np.random.Generator, colour, style: Style) -> Material:
+    texture = pick(rng, style.wall_textures)
     second = shade(colour, 0.97 if texture == "plaster" else 0.93)
     return Material(colour, texture, second, rng.uniform(0.15, 0.35), seed=rng.uniform(0, 50))
 
 
-def _faces(rng: np.random.Generator) -> list[Material]:
-    base = _wall_material(rng, pick(rng, _WALLS))
+def _faces(rng: np.random.Generator, style: Style) -> list[Material]:
+    base = _wall_material(rng, pick(rng, style.walls), style)
     faces = [base] * 4
-    if rng.random() < 0.4:
+    if rng.random() < style.accent_share:
         accent = int(rng.integers(4))
-        if rng.random() < 0.4:
+        if rng.random() < style.brick_share:
             faces[accent] = Material((0.66, 0.42, 0.33), "brick", (0.80, 0.76, 0.70), 0.24, seed=rng.uniform(0, 50))
         else:
-            faces[accent] = _wall_material(rng, pick(rng, _ACCENTS))
-    tone = pick(rng, _FLOORS)
-    kind = pick(rng, ("planks", "planks", "tiles", "carpet"))
+            faces[accent] = _wall_material(rng, pick(rng, style.accents), style)
+    tone = pick(rng, style.floors)
+    kind = pick(rng, style.floor_kinds)
     if kind == "planks":
         floor = Material(tone, "planks", shade(tone, 0.7), rng.uniform(0.12, 0.2), 0.25, seed=rng.uniform(0, 50))
     elif kind == "tiles":
-        stone = pick(rng, ((0.78, 0.74, 0.68), (0.62, 0.62, 0.62), (0.72, 0.60, 0.50)))
+        stone = pick(rng, style.stones)
         floor = Material(stone, "tiles", shade(stone, 0.75), rng.uniform(0.3, 0.5), 0.35, seed=rng.uniform(0, 50))
     else:
-        wool = pick(rng, ((0.62, 0.58, 0.53), (0.52, 0.55, 0.58), (0.60, 0.54, 0.46)))
+        wool = pick(rng, style.wools)
         floor = Material(wool, "fabric", shade(wool, 0.82), 0.03, seed=rng.uniform(0, 50))
     return [*faces, floor, Material((0.95, 0.95, 0.93), "plaster", (0.92, 0.92, 0.9), 0.5)]
 
@@ -149,11 +140,11 @@ def _free_interval(
     return None
 
 
-def build_shell(rng: np.random.Generator) -> Shell:
+def build_shell(rng: np.random.Generator, style: Style) -> Shell:
     """Draw an empty room with its door and windows."""
-    width, depth, height = rng.uniform(4.2, 7.0), rng.uniform(3.8, 6.2), rng.uniform(2.45, 3.0)
+    width, depth, height = (rng.uniform(*side) for side in (style.width, style.depth, style.height))
     light = np.array([rng.uniform(-0.15, 0.15) * width, rng.uniform(-0.15, 0.15) * depth, height - 0.12])
-    shell = Shell(width, depth, height, [], [], _faces(rng), light)
+    shell = Shell(width, depth, height, [], [], _faces(rng, style), light)
     shell.parts.append(_ceiling_lamp(light))
     walls = [int(w) for w in rng.permutation(4)]
     door_width, door_height = rng.uniform(0.8, 0.95), rng.uniform(1.98, 2.1)

@@ -11,13 +11,14 @@ import numpy as np
 from processing.rooms.furniture import Piece
 from processing.rooms.palette import DARK_METAL, METAL, named_colour, painted, pick, plain_wood, shade
 from processing.rooms.primitives import Material, ball, box, cylinder
+from processing.rooms.styles import Style
 
 __all__ = ["CEILING_PIECES", "TOP_PIECES", "WALL_PIECES"]
 
 
-def vase(rng: np.random.Generator, colour: str) -> Piece:
+def vase(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Ceramic vase, sometimes with twigs."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     clay = Material(main, "plain", gloss=0.6)
     r, h = rng.uniform(0.07, 0.13), rng.uniform(0.2, 0.42)
     parts = [
@@ -28,9 +29,9 @@ def vase(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("vase", colour, parts, "with a narrow neck")
 
 
-def carton(rng: np.random.Generator, colour: str) -> Piece:
+def carton(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Storage box with a lid."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     w, d, h = rng.uniform(0.2, 0.42), rng.uniform(0.2, 0.32), rng.uniform(0.14, 0.34)
     body = Material(main, "plain", seed=1.0)
     parts = [
@@ -41,9 +42,9 @@ def carton(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("box", colour, parts, "with a lid")
 
 
-def table_lamp(rng: np.random.Generator, colour: str) -> Piece:
+def table_lamp(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Small lamp for a table."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     h, r = rng.uniform(0.36, 0.56), rng.uniform(0.11, 0.17)
     cover = Material(main, "fabric", shade(main, 0.88), 0.02, emission=0.18)
     parts = [
@@ -55,9 +56,9 @@ def table_lamp(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("lamp", colour, parts, "with a small foot")
 
 
-def ball_toy(rng: np.random.Generator, colour: str) -> Piece:
+def ball_toy(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Ball with a stripe, on the floor or on furniture."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     r = rng.uniform(0.1, 0.2)
     parts = [
         ball((0, 0, r), (r, r, r), Material(main, "plain", gloss=0.4)),
@@ -66,11 +67,11 @@ def ball_toy(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("ball", colour, parts, "with a stripe")
 
 
-def picture(rng: np.random.Generator, colour: str) -> Piece:
+def picture(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Framed picture painted in one colour."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     w, h = rng.uniform(0.36, 1.0), rng.uniform(0.36, 0.8)
-    frame = pick(rng, (plain_wood(rng), DARK_METAL, painted(rng, (0.88, 0.86, 0.82))))
+    frame = pick(rng, (plain_wood(rng, style), DARK_METAL, painted(rng, (0.88, 0.86, 0.82), style)))
     art = Material(
         main, "art", shade(main, 0.72 if max(main) > 0.3 else 1.9), rng.uniform(0.1, 0.25), seed=rng.uniform(0, 50)
     )
@@ -81,9 +82,9 @@ def picture(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("picture", colour, parts, "in a frame")
 
 
-def clock(rng: np.random.Generator, colour: str) -> Piece:
+def clock(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Round wall clock."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     r, hand = rng.uniform(0.15, 0.26), Material((0.95, 0.95, 0.93) if max(main) < 0.75 else (0.1, 0.1, 0.1))
     parts = [
         cylinder((0, -0.025, 0), (r, r), 0.05, Material(shade(main, 0.8), gloss=0.4), axis="y"),
@@ -94,24 +95,24 @@ def clock(rng: np.random.Generator, colour: str) -> Piece:
     return Piece("clock", colour, parts, "with two hands")
 
 
-def shelf(rng: np.random.Generator, colour: str) -> Piece:
+def shelf(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Wall shelf with a few books."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     w, d = rng.uniform(0.6, 1.1), rng.uniform(0.18, 0.26)
     books = Material((0.55, 0.30, 0.24), "books", (0.28, 0.34, 0.42), 0.035, seed=rng.uniform(0, 50))
     tall, wide = rng.uniform(0.16, 0.24), w * rng.uniform(0.25, 0.5)
     parts = [
-        box((0, -d / 2, 0), (w, d, 0.04), painted(rng, main)),
-        box((0, -0.015, 0.06), (w, 0.03, 0.1), painted(rng, main)),
+        box((0, -d / 2, 0), (w, d, 0.04), painted(rng, main, style)),
+        box((0, -0.015, 0.06), (w, 0.03, 0.1), painted(rng, main, style)),
         box((rng.uniform(-1, 1) * (w - wide - 0.04) / 2, -d * 0.55, 0.02 + tall / 2), (wide, d * 0.7, tall), books),
     ]
     parts += [box((s * w * 0.35, -d * 0.4, -0.07), (0.03, d * 0.6, 0.1), DARK_METAL) for s in (-1, 1)]
     return Piece("shelf", colour, parts, "with books")
 
 
-def pendant(rng: np.random.Generator, colour: str) -> Piece:
+def pendant(rng: np.random.Generator, colour: str, style: Style) -> Piece:
     """Lamp that hangs from the ceiling on a cord."""
-    main = named_colour(rng, colour)
+    main = named_colour(rng, colour, style)
     drop, r, tall = rng.uniform(0.5, 0.9), rng.uniform(0.15, 0.26), rng.uniform(0.16, 0.28)
     cover = Material(main, "plain", gloss=0.4, emission=0.12)
     parts = [

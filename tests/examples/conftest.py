@@ -79,3 +79,14 @@ def tiny_recipe(tmp_path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def tiny_export(example, tmp_path) -> Path:
+    """Folder of an export that knows the words of the rooms and nothing else."""
+    train = example("train")
+    data = train.DataArguments(image_size=32, num_frames=2)
+    rooms = train.load_rooms("train", 4, **train.room_options(data))
+    texts = [text for room in rooms for entry in room["questions"] for text in (entry["question"], entry["answer"])]
+    model, processor = train.load_model(train.ModelArguments(hidden_size=32), data, texts, None)
+    return train.export_inference_model(model, processor, tmp_path / "tiny_export")

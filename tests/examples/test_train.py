@@ -17,7 +17,9 @@ class TestRecipe:
             model, data, args = train.read_recipe(path, ["--dry-run"])
             assert args.report_to == [] and not args.frozen_parts
             if data.source == "rooms":
-                assert model.model_name_or_path is None and data.num_rooms > 100
+                is_fine_tuning = path.stem == "rooms_other_style"
+                assert (model.model_name_or_path is not None) == is_fine_tuning and data.num_rooms > 100
+                assert data.room_style == ("loft" if is_fine_tuning else "plain")
                 assert train.read_recipe(path, [])[2].use_cpu is True
             else:  # the paper's: 16 samples a step, weights of the terms and learning rates in its ratio
                 batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * model.planned_processes

@@ -12,6 +12,7 @@ from processing.rooms import load_rooms, room_samples
 from processing.rooms.__main__ import main
 from processing.rooms.baselines import Baselines, format_table
 from processing.rooms.generate import SPLITS, make_room, room_rng
+from processing.rooms.styles import STYLES
 
 SMALL = {"image_size": 32, "num_frames": 2, "num_proc": 1}
 
@@ -38,9 +39,10 @@ def test_a_room_follows_from_its_seed_split_and_index_alone(four):
     np.testing.assert_array_equal(frames, [np.asarray(image) for image in four[2]["frames"]])
 
 
-def test_no_seed_of_one_split_meets_another():
+def test_no_seed_of_one_split_or_style_meets_another():
     draws = [
-        tuple(room_rng(split, seed, index).integers(0, 2**62, 2))
+        tuple(room_rng(split, seed, index, style=style).integers(0, 2**62, 2))
+        for style in STYLES
         for split in SPLITS
         for seed in (-1, 0, 1, 2, 10, 2**32, 2**40)
         for index in range(40)

@@ -7,6 +7,7 @@ from processing.rooms.layout import COUNTABLE, Room, build_room
 from processing.rooms.primitives import BOX, ELLIPSOID, Material, PrimitiveTable, ball, bounds, box, cylinder
 from processing.rooms.raycast import cast_loose, cast_view
 from processing.rooms.render import pinhole_view, primitive_table
+from processing.rooms.styles import STYLES
 
 GREY = Material((0.5, 0.5, 0.5))
 CAMERA = np.array([[20.0, 0, 15.5], [0, 20, 15.5], [0, 0, 1]])
@@ -214,7 +215,8 @@ def test_rooms_hold_many_kinds_of_several_parts(rooms):
 def test_a_room_holds_as_many_featured_pieces_as_asked():
     found = []
     for index in range(20):
-        room = build_room(room_rng("train", 5, index), COUNTABLE[index % len(COUNTABLE)], index % 5)
+        rng = room_rng("train", 5, index)
+        room = build_room(rng, COUNTABLE[index % len(COUNTABLE)], index % 5, list(STYLES.values())[index % 2])
         if isinstance(room, Room):
             found.append(index % 5)
             assert len(room.featured_objects) == index % 5
