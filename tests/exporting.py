@@ -56,13 +56,21 @@ def build_model(processor: IDE3DProcessor, seed: int = 0, **fields) -> IDE3DForC
 
 def write_video(path: Path, count: int = 6) -> Path:
     """An .mp4 of `count` frames of 64 x 48 pixels, a bright square that wanders over a gradient."""
+    frames = []
+    for index in range(count):
+        picture = np.linspace(0, 160, 48 * 64 * 3).reshape(48, 64, 3).astype(np.uint8)
+        picture[10:20, 8 * index : 8 * index + 10] = 255
+        frames.append(picture)
+    return write_frames(path, np.stack(frames))
+
+
+def write_frames(path: Path, frames: np.ndarray) -> Path:
+    """An .mp4 of frames (V, h, w, 3), uint8."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=5)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        for index in range(count):
-            picture = np.linspace(0, 160, 48 * 64 * 3).reshape(48, 64, 3).astype(np.uint8)
-            picture[10:20, 8 * index : 8 * index + 10] = 255
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return path
 

@@ -30,7 +30,7 @@ PAGES = [REPOSITORY / "README.md", REPOSITORY / "examples" / "README.md"]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 ASK, POINT, TRAIN, SUPERVISE, OWN_DATA, SESSION, CONVERTED = PYTHON
-EXPORT, VIDEO, SCENE = "outputs/demo/export", "room.mp4", "scans/scene0000_00"
+EXPORT, VIDEO, SCENE = "examples/checkpoints/ide3d-nano-rooms", "room.mp4", "scans/scene0000_00"
 # Where the names of the paper table are looked for.
 MODULES = """
     modeling_ide3d modeling_ide3d.auxiliary modeling_ide3d.convert_llava_qwen modeling_ide3d.restore_llava_qwen
