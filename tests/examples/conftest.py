@@ -10,6 +10,9 @@ import datasets
 import pytest
 import yaml
 
+from processing.rooms import load_rooms
+from trainer import export_inference_model
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TINY_RECIPE = {
     "num_rooms": 4,
@@ -86,7 +89,6 @@ def tiny_export(example, tmp_path) -> Path:
     """Folder of an export that knows the words of the rooms and nothing else."""
     train = example("train")
     data = train.DataArguments(image_size=32, num_frames=2)
-    rooms = train.load_rooms("train", 4, **train.room_options(data))
-    texts = [text for room in rooms for entry in room["questions"] for text in (entry["question"], entry["answer"])]
+    texts = train.list_texts(load_rooms("train", 4, **train.room_options(data)))
     model, processor = train.load_model(train.ModelArguments(hidden_size=32), data, texts, None)
-    return train.export_inference_model(model, processor, tmp_path / "tiny_export")
+    return export_inference_model(model, processor, tmp_path / "tiny_export")

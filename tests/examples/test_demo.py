@@ -179,12 +179,18 @@ class TestScores:
 
 class TestChecks:
     @pytest.fixture
-    def good(self, demo):
+    def good(self, demo, monkeypatch):
+        monkeypatch.setattr(demo, "MUST_BEAT_WORDS", ("existence", "colour", "direction"))
         baselines = {"n": 900, "majority": 0.5, "text": 0.4, "mean_row": 0.9, "bottom_row": None}
         shipped = [{"type": kind, "model": 0.6, **baselines} for kind in demo.MUST_BEAT_WORDS]
         tuned = [{"type": kind, "before": 0.4, "after": 0.6, **baselines} for kind in demo.MUST_BEAT_WORDS]
         mean = {"before": 0.4, "after": 0.6, "gain": 0.2, "standard_error": 0.01}
-        return shipped, tuned, mean, {"abs_rel": 0.1, "abs_rel_constant": 0.3}
+        found = {"n": 900, "model": 0.5, "after": 0.5, "chance": 0.1}
+        return (
+            {"scores": shipped, "grounding": dict(found)},
+            {"scores": tuned, "grounding": dict(found), "mean": mean},
+            {"abs_rel": 0.1, "abs_rel_constant": 0.3},
+        )
 
     @staticmethod
     def failed(checks: list[dict]) -> list[str]:
@@ -192,35 +198,47 @@ class TestChecks:
 
     def test_all_pass(self, demo, good):
         checks = demo.compare(*good)
-        assert self.failed(checks) == [] and len(checks) == 2 * len(demo.MUST_BEAT_WORDS) + 2
+        assert self.failed(checks) == [] and len(checks) == 2 * len(demo.MUST_BEAT_WORDS) + 4
         assert all(check["detail"] for check in checks)
         json.dumps(checks)
 
     @pytest.mark.parametrize("baseline", ["majority", "text"])
     @pytest.mark.parametrize(("part", "words"), [(0, "as shipped"), (1, "after fine-tuning")])
     def test_level_with_words_alone_fails(self, demo, good, baseline, part, words):
-        good[part][0][baseline] = 0.6
-        assert self.failed(demo.compare(*good)) == [f"{words}, {good[part][0]['type']} beats words alone"]
+        entry = good[part]["scores"][0]
+        entry[baseline] = 0.6
+        assert self.failed(demo.compare(*good)) == [f"{words}, {entry['type']} beats words alone"]
+
+    @pytest.mark.parametrize(("part", "words"), [(0, "as shipped"), (1, "after fine-tuning")])
+    def test_finding_by_chance_fails(self, demo, good, part, words):
+        good[part]["grounding"]["chance"] = 0.49
+        assert self.failed(demo.compare(*good)) == [f"{words}, finding objects beats chance"]
 
     def test_a_lead_within_noise_fails(self, demo, good):
-        good[0][0] |= {"n": 50, "majority": 0.59}
-        assert self.failed(demo.compare(*good)) == [f"as shipped, {good[0][0]['type']} beats words alone"]
+        entry = good[0]["scores"][0]
+        entry |= {"n": 50, "majority": 0.59}
+        assert self.failed(demo.compare(*good)) == [f"as shipped, {entry['type']} beats words alone"]
 
     def test_nothing_measured_fails(self, demo, good):
-        missing = good[1].pop(1)["type"]
-        good[1][0]["after"] = float("nan")
+        scores = good[1]["scores"]
+        missing = scores.pop()["type"]
+        scores[0]["after"] = float("nan")
         failed = self.failed(demo.compare(*good))
-        kinds = (missing, good[1][0]["type"])
+        kinds = (missing, scores[0]["type"])
         assert sorted(failed) == sorted(f"after fine-tuning, {kind} beats words alone" for kind in kinds)
 
     @pytest.mark.parametrize("change", [{"gain": -0.1}, {"gain": 0.0, "standard_error": 0.0}, {"standard_error": 0.1}])
     def test_no_gain_beyond_noise_fails(self, demo, good, change):
-        good[2].update(change)
+        good[1]["mean"].update(change)
         assert self.failed(demo.compare(*good)) == ["fine-tuning helps"]
 
     def test_no_better_than_a_constant_fails(self, demo, good):
-        good[3]["abs_rel"] = 0.3
+        good[2]["abs_rel"] = 0.3
         assert self.failed(demo.compare(*good)) == ["validator beats constant depth"]
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 class TestMiniature:
@@ -244,7 +262,7 @@ class TestMiniature:
 
         return call
 
-    def test_the_whole_path(self, demo, run):
+    def test_the_whole_path(self, demo, run, monkeypatch):
         code, folder = run(), Path("out")
         summary = json.loads((folder / "summary.json").read_text())
         assert code == (0 if summary["passed"] else 1)
@@ -256,7 +274,7 @@ class TestMiniature:
             assert asked[0]["name"].startswith("loft_test_" if part == "fine_tuned" else "test_")
             expected = {item["id"] for scene in asked for item in [*scene["questions"], *scene["requests"]]}
             for name in {"shipped"} if part == "shipped" else names:
-                answers = [json.loads(line) for line in (folder / f"answers_{name}.jsonl").read_text().splitlines()]
+                answers = read_lines(folder / f"answers_{name}.jsonl")
                 assert {answer["id"] for answer in answers} == expected and len(answers) == len(expected)
             assert len(list((folder / "scenes" / part).glob("*.json"))) == len(asked)
             assert all(names <= set(row) for row in [*summary[part]["scores"], summary[part]["grounding"]])
@@ -269,6 +287,7 @@ class TestMiniature:
 
         # Again: it goes on from the last checkpoint, where nothing is left to learn.
         weights = (folder / "export" / "model.safetensors").read_bytes()
+        monkeypatch.setattr(demo, "ask_stranger", lambda model, inputs, answers: read_lines(answers))
         assert run() == code
         assert (folder / "export" / "model.safetensors").read_bytes() == weights
 
