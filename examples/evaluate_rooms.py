@@ -49,7 +49,9 @@ def main(words: list[str] | None = None) -> list[dict]:
             }
             for entry in judged
         ]
-        args.output.write_text(json.dumps({"table": table, "answers": answers}, indent=1))
+        args.output.write_text(
+            json.dumps({"split": args.split, "num_rooms": len(rooms), "table": table, "answers": answers}, indent=1)
+        )
     return table
 
 

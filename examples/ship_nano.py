@@ -26,6 +26,8 @@ CURVES = ("loss_language", "loss_grounding", "loss_depth", "loss_distillation")
 SECTION = """
 ## Scores on rooms it has not seen
 
+{rooms}:
+
 {table}
 
 Percent of the answers that are right: lengths within 15 %, positions within 0.5 m, everything else word for word.
@@ -68,14 +70,15 @@ def draw_curves(history: list[dict], path: Path) -> None:
     pyplot.close(figure)
 
 
-def write_card(folder: Path, table: list[dict], history: list[dict]) -> None:
+def write_card(folder: Path, evaluation: dict, history: list[dict]) -> None:
     """Scores and how the model was trained, into the card of the export."""
-    card = ModelCard.load(folder / "README.md")
+    card, table = ModelCard.load(folder / "README.md"), evaluation["table"]
+    rooms = f"{evaluation['num_rooms']} rooms of {evaluation['split']}"
     card.data.eval_results = [
         EvalResult(
             task_type="video-text-to-text",
             dataset_type="rooms",
-            dataset_name="procedural rooms, test",
+            dataset_name=f"procedural rooms, {rooms}",
             metric_type="accuracy",
             metric_name=f"{row['type']} ({row['reference']})",
             metric_value=round(row["model"], 4),
@@ -84,24 +87,25 @@ def write_card(folder: Path, table: list[dict], history: list[dict]) -> None:
     ]
     below = [f"{row['type']} ({row['reference']})" for row in table if row["lead_band"][0] <= 0]
     named = f"Not surely above the best baseline: {', '.join(below)}." if below else "All are above every baseline."
-    section = SECTION.format(table=format_room_table(table), named=named, steps=history[-1]["step"])
+    section = SECTION.format(rooms=rooms, table=format_room_table(table), named=named, steps=history[-1]["step"])
     card.text = card.text.rstrip() + "\n" + section
     card.save(folder / "README.md")
 
 
-def ship(run: Path, target: Path, evaluation: Path) -> None:
+def ship(run: Path, target: Path, evaluation: Path, note: str | None = None) -> None:
     """Replace the shipped folder.
 
     Args:
         run: Output folder of the training.
         target: Where the export goes.
         evaluation: What `evaluate_rooms.py` wrote about the export.
+        note: What else belongs to how it was made, such as changes on the way.
     """
     history = read_history(run)
-    table = json.loads(evaluation.read_text())["table"]
+    scores = json.loads(evaluation.read_text())
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(run / "export", target)
-    write_card(target, table, history)
+    write_card(target, scores, history)
     draw_curves(history, target / "training.png")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RECIPE.parent)
     facts = {
@@ -109,7 +113,8 @@ def ship(run: Path, target: Path, evaluation: Path) -> None:
         "recipe": RECIPE.read_text(),
         "commit": commit.stdout.strip() or None,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "table": table,
+        "note": note,
+        **{key: scores[key] for key in ("split", "num_rooms", "table")},
         "log": history,
     }
     (target / "training.json").write_text(json.dumps(facts, indent=1))
@@ -123,9 +128,10 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="Output folder of the training.")
     parser.add_argument("target", type=Path, help="Folder to replace.")
     parser.add_argument("--evaluation", type=Path, help="Default: evaluation.json of the run.")
+    parser.add_argument("--note", help="What else belongs to how it was made.")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    ship(args.run, args.target, args.evaluation or args.run / "evaluation.json")
+    ship(args.run, args.target, args.evaluation or args.run / "evaluation.json", args.note)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,199 @@
+"""Regions of a video: their features, the prompt tokens that refer to them, and the head that finds them."""
+
+import torch
+from torch import nn
+
+
+def gather_frame_features(
+    visual_tokens: dict[str, list[torch.Tensor]], token_counts: dict[str, torch.Tensor], token_grid: tuple[int, int]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bring the visual tokens of a batch into the shape of its region masks.
+
+    Args:
+        visual_tokens (`dict[str, list[torch.Tensor]]`): By modality, the tokens of each video or image of the batch in
+            the order of its samples, of shape `(frames * rows * (cols + 1), hidden_size)`, newline column included.
+        token_counts (`dict[str, torch.Tensor]`): By modality, placeholders of each sample, of shape `(batch_size,)`.
+        token_grid (`tuple[int, int]`): Rows and columns of tokens of a frame, without the newline column.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: Features of shape `(batch_size, num_frames, rows, cols, hidden_size)`,
+        zero where a sample has fewer frames, and the number of frames of each sample of shape `(batch_size,)`.
+        The frames of a sample with several videos follow each other; those of its images come last.
+    """
+    rows, cols = token_grid
+    per_modality, totals = [], []
+    for modality, tokens in visual_tokens.items():
+        frames = torch.cat(list(tokens)).unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
+        counts = token_counts[modality] // (rows * (cols + 1))
+        per_modality.append(torch.split(frames, counts.tolist()))
+        totals.append(counts)
+    per_sample = [torch.cat(parts) for parts in zip(*per_modality, strict=True)]
+    return nn.utils.rnn.pad_sequence(per_sample, batch_first=True), torch.stack(totals).sum(0)
+
+
+def pool_regions(frame_features: torch.Tensor, region_masks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean visual token of each region.
+
+    Source: 3D-IDE, object features; official `get_object_features` over the 14 x 14 grid of every frame.
+
+    Args:
+        frame_features (`torch.Tensor` of shape `(batch_size, num_frames, rows, cols, hidden_size)`): Visual tokens.
+        region_masks (`torch.Tensor` of shape `(batch_size, num_regions, num_frames, rows, cols)`, bool): Cells.
+
+    Returns:
+        `tuple[torch.Tensor, torch.Tensor]`: Features of shape `(batch_size, num_regions, hidden_size)`, zero for an
+        empty region, and whether a region is empty, of shape `(batch_size, num_regions)`.
+    """
+    masks = region_masks.flatten(2)
+    tokens = masks.sum(-1)
+    # Thousands of tokens are added up: half precision would overflow, or lose the last digits of sum and count.
+    with torch.autocast(frame_features.device.type, enabled=False):
+        features = torch.bmm(masks.float(), frame_features.flatten(1, 3).float())
+    return (features / tokens.clamp(min=1).unsqueeze(-1)).to(frame_features.dtype), tokens == 0
+
+
+def complete_region_valid(region_masks: torch.Tensor, region_valid: torch.Tensor | None) -> torch.Tensor:
+    """Which regions are no padding, all of them by default, checked against the masks.
+
+    Args:
+        region_masks (`torch.Tensor` of shape `(batch_size, num_regions, num_frames, rows, cols)`, bool): Cells.
+        region_valid (`torch.Tensor` of shape `(batch_size, num_regions)`, bool, *optional*): Padding is False.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_regions)`, bool, on the device of the masks.
+
+    Raises:
+        ValueError: One of the two has another shape.
+    """
+    if region_masks.ndim != 5:
+        raise ValueError(
+            "region_masks must have shape (batch_size, num_regions, num_frames, rows, cols), got "
+            f"{tuple(region_masks.shape)}."
+        )
+    expected = region_masks.shape[:2]
+    if region_valid is None:
+        return torch.ones(expected, dtype=torch.bool, device=region_masks.device)
+    if region_valid.shape != expected:
+        raise ValueError(
+            f"region_valid must have shape {tuple(expected)}, batch and regions of region_masks, got "
+            f"{tuple(region_valid.shape)}."
+        )
+    return region_valid.to(region_masks.device).bool()
+
+
+def select_region_references(
+    is_ground: torch.Tensor, region_valid: torch.Tensor, has_query: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Say which region each `<ground>` token of a sample stands for, in order of appearance.
+
+    The k-th `<ground>` refers to the k-th region that is no padding. Where a sample has a query, its last `<ground>`
+    is the query and refers to none.
+
+    Args:
+        is_ground (`torch.Tensor` of shape `(batch_size, sequence_length)`, bool): Where the `<ground>` tokens are.
+        region_valid (`torch.Tensor` of shape `(batch_size, num_regions)`, bool): Padding of the regions is False.
+        has_query (`torch.Tensor` of shape `(batch_size,)`, bool, *optional*):
+            Samples whose last `<ground>` is a query.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, max_references)`, long, -1 where a token refers to no region.
+    """
+    references = is_ground.sum(-1)
+    if has_query is not None:
+        references = references - has_query.long()
+    references = torch.minimum(references, region_valid.sum(-1)).unsqueeze(-1)
+    order = torch.arange(region_valid.shape[1], device=is_ground.device)
+    regions = region_valid.long().argsort(dim=-1, descending=True, stable=True)  # padding comes last
+    return regions.masked_fill(order >= references, -1)
+
+
+def locate_references(is_ground: torch.Tensor, region_references: torch.Tensor) -> torch.Tensor:
+    """Region index at each position of a sequence, -1 where the token refers to none.
+
+    Args:
+        is_ground (`torch.Tensor` of shape `(batch_size, sequence_length)`, bool): Where the `<ground>` tokens are.
+        region_references (`torch.Tensor` of shape `(batch_size, num_references)`, long):
+            Region of the k-th `<ground>`.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, sequence_length)`, long.
+
+    Raises:
+        ValueError: `region_references` has another shape.
+    """
+    if region_references.ndim != 2 or region_references.shape[0] != is_ground.shape[0]:
+        raise ValueError(
+            f"region_references must have shape ({is_ground.shape[0]}, num_references), one row per sample, got "
+            f"{tuple(region_references.shape)}."
+        )
+    padded = nn.functional.pad(region_references, (0, 1), value=-1)  # every later `<ground>` refers to none
+    ordinal = (is_ground.cumsum(-1) - 1).clamp(min=0, max=padded.shape[1] - 1)
+    return padded.gather(1, ordinal).masked_fill(~is_ground, -1)
+
+
+class GroundingHead(nn.Module):
+    """Cosine similarity between what an answer's `<ground>` token asks for and each candidate region.
+
+    Source: 3D-IDE; official `ground_head_query`, `ground_head_obj`, `ground_head_zero_target`.
+
+    Args:
+        hidden_size (`int`): Width of the language model, of the query and of the region features.
+    """
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.query_proj = self._projection(hidden_size)
+        self.key_proj = self._projection(hidden_size)
+        self.no_object = nn.Parameter(torch.zeros(hidden_size))
+        self.empty_region = nn.Parameter(torch.zeros(hidden_size))
+
+    @staticmethod
+    def _projection(hidden_size: int) -> nn.Sequential:
+        return nn.Sequential(
+            nn.Linear(hidden_size, hidden_size),
+            nn.ReLU(),
+            nn.LayerNorm(hidden_size),
+            nn.Linear(hidden_size, hidden_size),
+        )
+
+    def forward(
+        self,
+        query: torch.Tensor,
+        region_features: torch.Tensor,
+        region_empty: torch.Tensor | None = None,
+        region_valid: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Score the regions.
+
+        Args:
+            query (`torch.Tensor` of shape `(batch_size, hidden_size)`): Hidden state at the `<ground>` token.
+            region_features (`torch.Tensor` of shape `(batch_size, num_regions, hidden_size)`): Mean tokens.
+            region_empty (`torch.Tensor` of shape `(batch_size, num_regions)`, bool, *optional*): These take a learned
+                feature instead.
+            region_valid (`torch.Tensor` of shape `(batch_size, num_regions)`, bool, *optional*): The rest scores -inf.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_regions + 1)`, float32: cosine similarities in [-1, 1]; the last
+            column is "no such object".
+        """
+        region_features = region_features.to(query)
+        if region_empty is not None:
+            region_features = torch.where(
+                region_empty.unsqueeze(-1), self.empty_region.to(region_features), region_features
+            )
+        no_object = self.no_object.to(region_features).expand(region_features.shape[0], 1, -1)
+        keys = self.key_proj(torch.cat([region_features, no_object], dim=1)).float()
+        scores = nn.functional.cosine_similarity(self.query_proj(query).float().unsqueeze(1), keys, dim=-1)
+        if region_valid is not None:
+            scores = scores.masked_fill(~nn.functional.pad(region_valid, (0, 1), value=True), -torch.inf)
+        return scores
+
+
+__all__ = [
+    "GroundingHead",
+    "complete_region_valid",
+    "gather_frame_features",
+    "locate_references",
+    "pool_regions",
+    "select_region_references",
+]

@@ -1,0 +1,700 @@
+"""3D-IDE: a video language model that answers about an indoor scene, and finds objects in it, from RGB alone."""
+
+import copy
+import json
+import math
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoModel, GenerationMixin
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs, torch_compilable_check
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_ide3d import IDE3DConfig
+from .grounding_ide3d import (
+    GroundingHead,
+    complete_region_valid,
+    gather_frame_features,
+    locate_references,
+    pool_regions,
+    select_region_references,
+)
+
+# Transformers 5.24 renamed `past_key_values` to `cache`, as an argument and as an output; both versions are served.
+CACHE_NAME = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
+
+
+@dataclass
+class IDE3DModelOutputWithPast(BaseModelOutputWithPast):
+    """Outputs of [`IDE3DModel`].
+
+    Args:
+        last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            States of the language model after its final norm.
+        cache (`Cache`, *optional*): Keys and values so far; `past_key_values` before Transformers 5.24.
+        hidden_states (`tuple[torch.Tensor]`, *optional*): States of the language model, layer by layer.
+        attentions (`tuple[torch.Tensor]`, *optional*): Attention weights of the language model.
+        image_hidden_states (`torch.Tensor` of shape `(image_tokens, hidden_size)`, *optional*):
+            Visual tokens of all images, newline tokens included.
+        video_hidden_states (`torch.Tensor` of shape `(video_tokens, hidden_size)`, *optional*):
+            Visual tokens of all videos, newline tokens included.
+    """
+
+    image_hidden_states: torch.Tensor | None = None
+    video_hidden_states: torch.Tensor | None = None
+
+
+@dataclass
+class IDE3DCausalLMOutputWithPast(CausalLMOutputWithPast):
+    """Outputs of [`IDE3DForConditionalGeneration`].
+
+    Args:
+        loss (`torch.Tensor` of shape `()`, *optional*): Next-token loss, where `labels` are given.
+        logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`): Scores of the vocabulary.
+        last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
+            States of the language model after its final norm.
+        cache (`Cache`, *optional*): Keys and values so far; `past_key_values` before Transformers 5.24.
+        hidden_states (`tuple[torch.Tensor]`, *optional*): States of the language model, layer by layer.
+        attentions (`tuple[torch.Tensor]`, *optional*): Attention weights of the language model.
+        image_hidden_states (`torch.Tensor` of shape `(image_tokens, hidden_size)`, *optional*): See the base model.
+        video_hidden_states (`torch.Tensor` of shape `(video_tokens, hidden_size)`, *optional*): See the base model.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    image_hidden_states: torch.Tensor | None = None
+    video_hidden_states: torch.Tensor | None = None
+
+
+def check_weight_files(folder: Path) -> None:
+    """Compare the size of each safetensors file of a folder with what its header announces.
+
+    Raises:
+        OSError: A file is truncated, or is no safetensors file.
+    """
+    for file in sorted(folder.glob("model*.safetensors")):
+        size = file.stat().st_size
+        with file.open("rb") as stream:
+            expected = 8 + int.from_bytes(stream.read(8), "little")  # the first 8 bytes are the size of the header
+            if expected <= size:
+                try:
+                    tensors = [entry for entry in json.loads(stream.read(expected - 8)).values() if "dtype" in entry]
+                except ValueError as error:
+                    raise OSError(f"{file} is no safetensors file: its header cannot be read.") from error
+                expected += max((entry["data_offsets"][1] for entry in tensors), default=0)
+        if size < expected:
+            raise OSError(f"{file} is truncated: it has {size} of {expected} bytes. Copy or download it again.")
+
+
+class IDE3DPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation of the 3D-IDE models."""
+
+    config: IDE3DConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    input_modalities = ("image", "video", "text")
+    supports_gradient_checkpointing = True
+    _skip_keys_device_placement = ["cache", "past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, *model_args, **kwargs):
+        """Load a model as [`PreTrainedModel.from_pretrained`] does; a truncated weight file is named."""
+        if pretrained_model_name_or_path is not None:
+            check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
+        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        std = 1 / math.sqrt(self.config.text_config.hidden_size)
+        if isinstance(module, IDE3DModel):
+            init.normal_(module.image_newline, mean=0.0, std=std)
+        elif isinstance(module, GroundingHead):
+            init.normal_(module.no_object, mean=0.0, std=std)
+            init.normal_(module.empty_region, mean=0.0, std=std)
+
+
+class IDE3DMultiModalProjector(nn.Module):
+    """Linear - activation - Linear from the width of the vision tower to that of the language model."""
+
+    def __init__(self, config: IDE3DConfig):
+        super().__init__()
+        hidden_size = config.text_config.hidden_size
+        self.linear_1 = nn.Linear(config.vision_config.hidden_size, hidden_size)
+        self.act = ACT2FN[config.projector_hidden_act]
+        self.linear_2 = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Project `(..., vision_hidden_size)` to `(..., hidden_size)`."""
+        return self.linear_2(self.act(self.linear_1(features)))
+
+
+class IDE3DModel(IDE3DPreTrainedModel):
+    """Vision tower, projector, token grid with newlines, and language model, without a language model head."""
+
+    # Checkpoints of the generating class load here without complaint.
+    _keys_to_ignore_on_load_unexpected = [r"^grounding_head\.", r"^lm_head\."]
+
+    def __init__(self, config: IDE3DConfig):
+        super().__init__(config)
+        self.vision_tower = AutoModel.from_config(config.vision_config)
+        self.multi_modal_projector = IDE3DMultiModalProjector(config)
+        self.image_newline = nn.Parameter(torch.zeros(config.text_config.hidden_size))
+        self.language_model = AutoModel.from_config(config.text_config)
+        self.post_init()
+
+    def _encode_frames(
+        self,
+        frames: torch.Tensor,
+        frame_counts: list[int],
+        output_hidden_states: bool | list[int] | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPooling:
+        """Frames of shape `(F, 3, H, W)` to one token sequence per group of `frame_counts` frames."""
+        size = self.config.vision_config.image_size
+        if frames.shape[-3:] != (self.config.vision_config.num_channels, size, size):
+            raise ValueError(
+                f"Frames must have shape (..., {self.config.vision_config.num_channels}, {size}, {size}), the input "
+                f"of the vision tower, got {tuple(frames.shape)}. Let the processor resize them."
+            )
+        layer = self.config.vision_feature_layer
+        if not output_hidden_states:
+            output_hidden_states = [layer]  # the other states are not kept
+        elif output_hidden_states is not True:
+            output_hidden_states = [*output_hidden_states, layer]
+        outputs = self.vision_tower(frames, output_hidden_states=output_hidden_states, return_dict=True, **kwargs)
+        features = self.multi_modal_projector(outputs.hidden_states[layer])
+        features = features.unflatten(1, self.config.patch_grid).permute(0, 3, 1, 2)
+        features = nn.functional.interpolate(
+            features, size=self.config.token_grid, mode=self.config.spatial_pool_mode, align_corners=False
+        ).permute(0, 2, 3, 1)
+        newline = self.image_newline.to(features.device, features.dtype)
+        newline = newline.expand(*features.shape[:2], 1, newline.shape[0])
+        tokens = torch.cat([features, newline], dim=2).flatten(1, 2)
+        outputs.pooler_output = [group.flatten(0, 1) for group in torch.split(tokens, frame_counts)]
+        return outputs
+
+    @can_return_tuple
+    def get_image_features(
+        self,
+        pixel_values: torch.Tensor,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        """Encode images, each as a video of one frame.
+
+        Args:
+            pixel_values (`torch.Tensor` of shape `(num_images, 3, H, W)`): Normalised images.
+            **kwargs: Passed on to the vision tower. `output_hidden_states` may be a list of layers.
+
+        Returns:
+            `BaseModelOutputWithPooling`: `pooler_output` is a list with the tokens of each image, of shape
+            `(rows * (cols + 1), hidden_size)`.
+
+        Raises:
+            ValueError: The images have another shape than the vision tower takes.
+        """
+        if pixel_values.ndim != 4:
+            raise ValueError(f"pixel_values must have shape (num_images, 3, H, W), got {tuple(pixel_values.shape)}.")
+        return self._encode_frames(pixel_values, [1] * len(pixel_values), **kwargs)
+
+    @can_return_tuple
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        video_frame_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | BaseModelOutputWithPooling:
+        """Encode videos frame by frame.
+
+        Args:
+            pixel_values_videos (`torch.Tensor` of shape `(num_videos, num_frames, 3, H, W)`): Normalised frames.
+            video_frame_mask (`torch.Tensor` of shape `(num_videos, num_frames)`, bool, *optional*):
+                Frames that exist, where videos of different length are padded to one. Default: all.
+            **kwargs: Passed on to the vision tower. `output_hidden_states` may be a list of layers; its states have
+                shape `(frames of all videos, patches, vision_hidden_size)`, padded frames are left out. It is no named
+                argument because `generate` would then hand it to the vision tower alone.
+
+        Returns:
+            `BaseModelOutputWithPooling`: `pooler_output` is a list with the tokens of each video, of shape
+            `(own frames * rows * (cols + 1), hidden_size)`.
+
+        Raises:
+            ValueError: The frames have another shape than the vision tower takes, or a video has no frame.
+        """
+        if pixel_values_videos.ndim != 5:
+            raise ValueError(
+                f"pixel_values_videos must have shape (num_videos, num_frames, 3, H, W), got "
+                f"{tuple(pixel_values_videos.shape)}."
+            )
+        num_videos, num_frames = pixel_values_videos.shape[:2]
+        if video_frame_mask is None:
+            frames, frame_counts = pixel_values_videos.flatten(0, 1), [num_frames] * num_videos
+        else:
+            if video_frame_mask.shape != (num_videos, num_frames):
+                raise ValueError(
+                    f"video_frame_mask must have shape ({num_videos}, {num_frames}), as pixel_values_videos, got "
+                    f"{tuple(video_frame_mask.shape)}."
+                )
+            mask = video_frame_mask.bool()
+            frames, frame_counts = pixel_values_videos[mask], mask.sum(-1).tolist()
+        if not frame_counts or 0 in frame_counts:
+            raise ValueError(f"Every video needs at least one frame, got {frame_counts} frames.")
+        return self._encode_frames(frames, frame_counts, **kwargs)
+
+    def get_placeholder_mask(
+        self,
+        input_ids: torch.LongTensor | None,
+        inputs_embeds: torch.Tensor,
+        token_id: int,
+        features: torch.Tensor,
+        modality: str,
+    ) -> torch.Tensor:
+        """Where visual tokens go, of shape `(batch_size, sequence_length, 1)`; checks that they fit.
+
+        Raises:
+            ValueError: The text has another number of placeholder tokens than there are visual tokens.
+        """
+        if input_ids is None:
+            token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
+            mask = (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
+        else:
+            mask = input_ids == token_id
+        num_tokens = mask.sum()
+        torch_compilable_check(
+            num_tokens == features.shape[0],
+            f"The text has {num_tokens} {modality} tokens, the {modality}s give {features.shape[0]} "
+            f"({self.config.tokens_per_frame} a frame). Pass the pixels of every {modality}, let the processor expand "
+            f"one <{modality}> per {modality}, and do not truncate its output.",
+        )
+        return mask.unsqueeze(-1).to(inputs_embeds.device)
+
+    def get_frame_features(
+        self, input_ids: torch.LongTensor, mm_encoder_outputs: dict[str, BaseModelOutputWithPooling]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Visual tokens of each sample on its token grid, of its videos and then of its images.
+
+        Returns:
+            `tuple[torch.Tensor, torch.Tensor]`: `(batch_size, num_frames, rows, cols, hidden_size)`, and the number of
+            frames of each sample.
+
+        Raises:
+            ValueError: There is neither a video nor an image.
+        """
+        token_ids = {"video": self.config.video_token_id, "image": self.config.image_token_id}
+        tokens = {key: mm_encoder_outputs[key].pooler_output for key in token_ids if mm_encoder_outputs.get(key)}
+        if not tokens:
+            raise ValueError("region_masks need a video or an image: pass pixel_values_videos or pixel_values.")
+        counts = {key: (input_ids == token_ids[key]).sum(-1) for key in tokens}
+        return gather_frame_features(tokens, counts, self.config.token_grid)
+
+    def get_region_features(
+        self,
+        input_ids: torch.LongTensor,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
+        region_masks: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Mean visual token of each region, checked against the grid of the video.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): Tokens.
+            mm_encoder_outputs (`dict`): Outputs of `get_video_features` or `get_image_features`, by modality.
+            region_masks (`torch.Tensor` of shape `(batch_size, num_regions, num_frames, rows, cols)`, bool): Cells.
+
+        Returns:
+            `tuple[torch.Tensor, ...]`: Features of shape `(batch_size, num_regions, hidden_size)`, whether a region is
+            empty of shape `(batch_size, num_regions)`, and the mean token of each sample's frames of shape
+            `(batch_size, hidden_size)`.
+
+        Raises:
+            ValueError: The masks have another grid or number of frames than the video.
+        """
+        features, frame_counts = self.get_frame_features(input_ids, mm_encoder_outputs)
+        if region_masks.ndim != 5 or (region_masks.shape[0], *region_masks.shape[2:]) != features.shape[:-1]:
+            batch_size, num_frames, rows, cols = features.shape[:-1]
+            raise ValueError(
+                f"region_masks must have shape ({batch_size}, num_regions, {num_frames}, {rows}, {cols}): batch, "
+                f"regions, frames, rows and columns of the token grid; got {tuple(region_masks.shape)}."
+            )
+        exists = torch.arange(features.shape[1], device=frame_counts.device) < frame_counts.unsqueeze(-1)
+        masks = region_masks.to(features.device).bool()
+        torch_compilable_check(
+            ~(masks & ~exists.to(masks.device)[:, None, :, None, None]).any(),
+            "region_masks mark cells of frames that their sample does not have.",
+        )
+        tokens_per_frame = features.shape[2] * features.shape[3]
+        total = features.sum((1, 2, 3), dtype=torch.float32)
+        mean = total / (frame_counts * tokens_per_frame).clamp(min=1).unsqueeze(-1).to(total)
+        return *pool_regions(features, masks), mean.to(features.dtype)
+
+    def _replace_references(
+        self,
+        inputs_embeds: torch.Tensor,
+        input_ids: torch.LongTensor,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
+        region_masks: torch.Tensor,
+        region_valid: torch.Tensor | None,
+        region_references: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Put the feature of a region in place of each `<ground>` token of the prompt that refers to one."""
+        is_ground = input_ids == self.config.ground_token_id
+        region_valid = complete_region_valid(region_masks, region_valid).to(input_ids.device)
+        if region_references is None:
+            region_references = select_region_references(is_ground, region_valid)
+            num_tokens, num_regions = is_ground.sum(-1).tolist(), region_valid.sum(-1).tolist()
+            if any(tokens < regions for tokens, regions in zip(num_tokens, num_regions, strict=True)):
+                raise ValueError(
+                    f"The prompts have {num_tokens} <ground> tokens for {num_regions} regions: write one <ground> per "
+                    "region that you refer to. To score candidate regions call `ground` instead. A prefill in chunks "
+                    "(`prefill_chunk_size`) takes no regions."
+                )
+        features, empty, mean = self.get_region_features(input_ids, mm_encoder_outputs, region_masks)
+        # Official: a reference to a region without visible cells falls back to the mean of the video.
+        features = torch.where(empty.unsqueeze(-1), mean.unsqueeze(1), features)
+        if self.config.detach_region_references:
+            features = features.detach()
+        region = locate_references(is_ground, region_references.to(input_ids.device))
+        exists = nn.functional.pad(region_valid, (0, 1), value=False)  # the last column is every index beyond
+        exists = exists.gather(1, region.clamp(min=0, max=region_masks.shape[1]))
+        torch_compilable_check(
+            (exists | (region < 0)).all(),
+            f"region_references name padded regions, or regions beyond the {region_masks.shape[1]} of region_masks.",
+        )
+        if region_masks.shape[1] == 0:
+            return inputs_embeds
+        index = region.clamp(min=0).unsqueeze(-1).expand(-1, -1, features.shape[-1])
+        replacement = features.gather(1, index.to(features.device)).to(inputs_embeds)
+        return torch.where((region >= 0).unsqueeze(-1).to(inputs_embeds.device), replacement, inputs_embeds)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_frame_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        cache: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        region_masks: torch.Tensor | None = None,
+        region_valid: torch.Tensor | None = None,
+        region_references: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        mm_token_type_ids: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | IDE3DModelOutputWithPast:
+        """Run the model; the arguments are those of [`IDE3DForConditionalGeneration.forward`]."""
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        cache = past_key_values if cache is None else cache
+        if mm_encoder_outputs and (pixel_values is not None or pixel_values_videos is not None):
+            raise ValueError("Pass either pixels or mm_encoder_outputs, which were computed from them, not both.")
+        if inputs_embeds is None:
+            inputs_embeds = self.get_input_embeddings()(input_ids)
+
+        encoded = dict(mm_encoder_outputs or {})
+        if pixel_values is not None:
+            encoded["image"] = self.get_image_features(pixel_values, return_dict=True)
+        if pixel_values_videos is not None:
+            encoded["video"] = self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
+
+        is_prefill = cache is None or cache.get_seq_length() == 0
+        # A single token is a step of decoding; its cache may count on the device, which nobody should wait for.
+        starts_text = input_ids is not None and input_ids.shape[1] > 1 and is_prefill
+        hidden_states = {}
+        for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
+            if encoded.get(modality) is None:
+                if starts_text:
+                    self.get_placeholder_mask(input_ids, inputs_embeds, token_id, inputs_embeds[0, :0], modality)
+                continue
+            features = torch.cat(list(encoded[modality].pooler_output))
+            features = features.to(inputs_embeds.device, inputs_embeds.dtype)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id, features, modality)
+            inputs_embeds = inputs_embeds.masked_scatter(mask, features)
+            hidden_states[modality] = features
+
+        if region_masks is not None:
+            if input_ids is None:
+                raise ValueError("region_masks need input_ids, which say where the <ground> tokens are.")
+            if not is_prefill:
+                raise ValueError("region_masks were given with a filled cache; pass the whole text and its video.")
+            inputs_embeds = self._replace_references(
+                inputs_embeds, input_ids, encoded, region_masks, region_valid, region_references
+            )
+
+        outputs = self.language_model(
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            return_dict=True,
+            **{CACHE_NAME: cache},
+            **kwargs,
+        )
+        return IDE3DModelOutputWithPast(
+            last_hidden_state=outputs.last_hidden_state,
+            **{CACHE_NAME: outputs.get(CACHE_NAME)},
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=hidden_states.get("image"),
+            video_hidden_states=hidden_states.get("video"),
+        )
+
+
+class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
+    """The exported model: answers in words, and finds objects among candidate regions."""
+
+    _tied_weights_keys = {"lm_head.weight": "model.language_model.embed_tokens.weight"}
+    _tp_plan = {"lm_head": "colwise_gather_output"}
+
+    def __init__(self, config: IDE3DConfig):
+        super().__init__(config)
+        self.model = IDE3DModel(config)
+        self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
+        self.grounding_head = GroundingHead(config.text_config.hidden_size)
+        self.post_init()
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.LongTensor,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs,
+    ) -> dict:
+        """Inputs of a step of `generate`: regions belong to the prompt, a `<ground>` emitted later is an answer."""
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for key in ("region_masks", "region_valid", "region_references"):
+                kwargs.pop(key, None)
+        return super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+
+    def _expand_inputs_for_generation(self, *args, mm_encoder_outputs: dict | None = None, **kwargs):
+        # Beams repeat the visual tokens inside these outputs, which belong to the caller and may serve more questions.
+        copies = {key: copy.copy(value) for key, value in (mm_encoder_outputs or {}).items()}
+        return super()._expand_inputs_for_generation(*args, mm_encoder_outputs=copies, **kwargs)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The language model head."""
+        return self.lm_head
+
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]):
+        """See [`IDE3DModel.get_image_features`]."""
+        return self.model.get_image_features(pixel_values, **kwargs)
+
+    def get_video_features(
+        self,
+        pixel_values_videos: torch.Tensor,
+        video_frame_mask: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ):
+        """See [`IDE3DModel.get_video_features`]."""
+        return self.model.get_video_features(pixel_values_videos, video_frame_mask, **kwargs)
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_frame_mask: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        cache: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        region_masks: torch.Tensor | None = None,
+        region_valid: torch.Tensor | None = None,
+        region_references: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        mm_token_type_ids: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        past_key_values: Cache | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> tuple | IDE3DCausalLMOutputWithPast:
+        """Score the next token of each position.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Tokens; each frame takes `rows * (cols + 1)` placeholders, as the processor writes them.
+            pixel_values (`torch.Tensor` of shape `(num_images, 3, H, W)`, *optional*): Images of the batch.
+            pixel_values_videos (`torch.Tensor` of shape `(num_videos, num_frames, 3, H, W)`, *optional*):
+                Videos of the batch in the order of their placeholders.
+            video_frame_mask (`torch.Tensor` of shape `(num_videos, num_frames)`, bool, *optional*):
+                Frames that exist, where videos of different length are padded to one.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*): Padding is 0.
+            position_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): Positions.
+            cache (`Cache`, *optional*): Keys and values of the sequence so far.
+            inputs_embeds (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`, *optional*):
+                Embeddings instead of `input_ids`.
+            region_masks (`torch.Tensor` of shape `(batch_size, num_regions, num_frames, rows, cols)`, *optional*):
+                Bool. Cells of the token grid that belong to each region that the prompt refers to by `<ground>`.
+            region_valid (`torch.Tensor` of shape `(batch_size, num_regions)`, bool, *optional*): Padding is False.
+            region_references (`torch.LongTensor` of shape `(batch_size, num_references)`, *optional*):
+                Region that the k-th `<ground>` of a sample stands for, -1 for none. Default: in order of appearance.
+            labels (`torch.LongTensor` of shape `(batch_size, sequence_length)`, *optional*): Targets, -100 is ignored.
+            use_cache (`bool`, *optional*): Whether to return the cache.
+            logits_to_keep (`int` or `torch.Tensor`): Last positions, or indices, whose logits are computed; 0 is all.
+            mm_token_type_ids (`torch.Tensor`, *optional*): Accepted, as processors return it, and not used.
+            mm_encoder_outputs (`dict`, *optional*): Outputs of `get_image_features` and `get_video_features` under
+                "image" and "video", instead of pixels: visual features are then not computed again.
+            past_key_values (`Cache`, *optional*): Name of `cache` before Transformers 5.24.
+            **kwargs: Passed on to the language model and to the loss.
+
+        Returns:
+            `IDE3DCausalLMOutputWithPast` or `tuple`.
+
+        Raises:
+            ValueError: Placeholders and frames do not match, region masks have another grid than the video, or there
+                are fewer `<ground>` tokens than regions.
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            pixel_values=pixel_values,
+            pixel_values_videos=pixel_values_videos,
+            video_frame_mask=video_frame_mask,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            cache=past_key_values if cache is None else cache,
+            inputs_embeds=inputs_embeds,
+            region_masks=region_masks,
+            region_valid=region_valid,
+            region_references=region_references,
+            use_cache=use_cache,
+            mm_encoder_outputs=mm_encoder_outputs,
+            return_dict=True,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(
+                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
+            )
+        return IDE3DCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            last_hidden_state=outputs.last_hidden_state,
+            **{CACHE_NAME: outputs.get(CACHE_NAME)},
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            image_hidden_states=outputs.image_hidden_states,
+            video_hidden_states=outputs.video_hidden_states,
+        )
+
+    def locate_query(self, input_ids: torch.LongTensor, region_references: torch.Tensor | None) -> torch.Tensor:
+        """Position of each sample's grounding query, its last `<ground>` that refers to no region.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): Tokens.
+            region_references (`torch.LongTensor` of shape `(batch_size, num_references)`, *optional*): See `forward`.
+
+        Returns:
+            `torch.LongTensor` of shape `(batch_size,)`, -1 where a sample has no query.
+        """
+        is_query = input_ids == self.config.ground_token_id
+        if region_references is not None:
+            is_query = is_query & (locate_references(is_query, region_references.to(input_ids.device)) < 0)
+        position = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
+        return position.masked_fill(~is_query, -1).amax(-1)
+
+    def score_regions(
+        self,
+        last_hidden_state: torch.Tensor,
+        query_position: torch.LongTensor,
+        input_ids: torch.LongTensor,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
+        region_masks: torch.Tensor,
+        region_valid: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Compare the state at each sample's query with its candidate regions; see `ground`."""
+        features, empty, _ = self.model.get_region_features(input_ids, mm_encoder_outputs, region_masks)
+        rows = torch.arange(len(query_position), device=query_position.device)
+        query = last_hidden_state[rows, query_position.clamp(min=0)]
+        return self.grounding_head(query, features.to(query), empty.to(query.device), region_valid)
+
+    def ground(
+        self,
+        input_ids: torch.LongTensor,
+        region_masks: torch.Tensor,
+        region_valid: torch.Tensor | None = None,
+        region_references: torch.LongTensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        video_frame_mask: torch.Tensor | None = None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        **kwargs: Unpack[TransformersKwargs],
+    ) -> torch.Tensor:
+        """Score candidate regions against the last `<ground>` of each sample, the answer.
+
+        Source: 3D-IDE, grounding; official `predict_box`.
+
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch_size, sequence_length)`): Prompt and answer. Each `<ground>`
+                before the last refers to a region, in order, unless `region_references` says otherwise.
+            region_masks (`torch.Tensor` of shape `(batch_size, num_regions, num_frames, rows, cols)`): Candidates.
+            region_valid (`torch.Tensor` of shape `(batch_size, num_regions)`, bool, *optional*): Padding is False.
+            region_references (`torch.LongTensor` of shape `(batch_size, num_references)`, *optional*): See `forward`.
+            pixel_values (`torch.Tensor`, *optional*): See `forward`.
+            pixel_values_videos (`torch.Tensor`, *optional*): See `forward`.
+            video_frame_mask (`torch.Tensor`, *optional*): See `forward`.
+            mm_encoder_outputs (`dict`, *optional*): See `forward`.
+            **kwargs: `attention_mask` and whatever else the language model takes.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, num_regions + 1)`, float32: cosine similarities in [-1, 1], -inf for
+            padded regions; the last column is "no such object".
+
+        Raises:
+            ValueError: A sample has no `<ground>` to answer with, or the masks have another grid than the video.
+        """
+        is_ground = input_ids == self.config.ground_token_id
+        region_valid = complete_region_valid(region_masks, region_valid).to(input_ids.device)
+        if region_references is None:
+            region_references = select_region_references(is_ground, region_valid, has_query=is_ground.any(-1))
+        query_position = self.locate_query(input_ids, region_references)
+        if missing := (query_position < 0).nonzero().flatten().tolist():
+            raise ValueError(f"Samples {missing} have no <ground> to answer with: end each text with one.")
+        encoded = dict(mm_encoder_outputs or {})
+        if pixel_values is not None:
+            encoded["image"] = self.model.get_image_features(pixel_values, return_dict=True)
+        if pixel_values_videos is not None:
+            encoded["video"] = self.model.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
+        kwargs["use_cache"] = False
+        outputs = self.model(
+            input_ids=input_ids,
+            region_masks=region_masks,
+            region_valid=region_valid,
+            region_references=region_references,
+            mm_encoder_outputs=encoded,
+            return_dict=True,
+            **kwargs,
+        )
+        return self.score_regions(
+            outputs.last_hidden_state, query_position, input_ids, encoded, region_masks, region_valid
+        )
+
+
+__all__ = [
+    "IDE3DCausalLMOutputWithPast",
+    "IDE3DForConditionalGeneration",
+    "IDE3DModel",
+    "IDE3DModelOutputWithPast",
+    "IDE3DPreTrainedModel",
+]

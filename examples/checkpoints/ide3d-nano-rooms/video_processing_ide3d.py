@@ -1,0 +1,310 @@
+"""Video processor of 3D-IDE: frame sampling, resize, normalisation, padding over frame counts."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_utils import ChannelDimension, PILImageResampling
+from transformers.processing_utils import Unpack, VideosKwargs
+from transformers.video_processing_utils import BaseVideoProcessor
+from transformers.video_utils import VideoMetadata
+
+from .video_reading_ide3d import FrameSampler, frames_to_tensor, is_stored, list_videos, read_video
+
+
+class IDE3DVideoProcessor(BaseVideoProcessor):
+    """Prepares videos for the SigLIP vision tower of 3D-IDE.
+
+    Every frame is squashed to `size` (aspect ratio is not kept, as in the original), divided by 255 and normalised
+    with mean and standard deviation 0.5.
+
+    Sampling. `num_frames` frames are taken uniformly, first and last included: `linspace(0, n - 1, num_frames)`, cut
+    to integers, the rule of the original. A video with fewer frames keeps all of them; none is repeated. With `fps`
+    set, frames are taken at that rate instead. An `fps` given in a call wins over the processor's `num_frames`, and
+    the other way round.
+
+    What is sampled. Stored videos (files, folders of images, lists of image paths) and frames that come with
+    `video_metadata` are sampled by default. Frames in memory without metadata are the caller's choice and are all
+    kept, unless the call names `num_frames`, `fps` or `do_sample_frames=True`. `do_sample_frames=False` keeps every
+    frame of every video. What a call demands must be possible: more frames, or a higher rate, than the video has is
+    an error, while the processor's own `num_frames` and `fps` are only upper limits.
+
+    Returns a [`BatchFeature`] with:
+
+    - **pixel_values_videos** of shape `(batch_size, frames, 3, height, width)`, float. `frames` is the largest frame
+      count of the batch; shorter videos are padded with zeros at the end.
+    - **video_frame_mask** of shape `(batch_size, frames)`, bool, True on real frames. Only present where frame counts
+      differ.
+    - **video_metadata**, a list of [`VideoMetadata`] with the `frames_indices` taken, if `return_metadata=True`.
+
+    Args:
+        num_frames (`int`, *optional*, defaults to 32):
+            Upper limit of the frames taken from a video.
+        fps (`float`, *optional*):
+            Frames per second to take instead of a fixed number.
+        size (`dict[str, int]`, *optional*, defaults to `{"height": 384, "width": 384}`):
+            Size of the vision input in pixels.
+        do_sample_frames (`bool`, *optional*, defaults to `True`):
+            Whether videos are sampled at all when the call does not say so.
+        **kwargs:
+            Other arguments of [`VideosKwargs`].
+    """
+
+    resample = PILImageResampling.BICUBIC
+    image_mean = [0.5, 0.5, 0.5]
+    image_std = [0.5, 0.5, 0.5]
+    size = {"height": 384, "width": 384}
+    do_resize = True
+    do_rescale = True
+    do_normalize = True
+    do_convert_rgb = True
+    do_sample_frames = True
+    num_frames = 32
+    fps = None
+    model_input_names = ["pixel_values_videos", "video_frame_mask"]
+
+    def __init__(self, **kwargs: Unpack[VideosKwargs]) -> None:
+        super().__init__(**_one_sampling_rule(kwargs))
+
+    @classmethod
+    def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any):
+        """Build from a dictionary; `num_frames` or `fps` in `kwargs` replaces the stored rule, whichever it is."""
+        override = {key: value for key, value in _one_sampling_rule(kwargs).items() if key in ("num_frames", "fps")}
+        return super().from_dict({**video_processor_dict, **override}, **{**kwargs, **override})
+
+    def sample_frames(
+        self,
+        metadata: VideoMetadata,
+        num_frames: int | None = None,
+        fps: int | float | None = None,
+        **kwargs: Any,
+    ) -> np.ndarray:
+        """Indices of the frames to take.
+
+        Args:
+            metadata (`VideoMetadata`):
+                `total_num_frames`, and `fps` where a rate is asked for.
+            num_frames (`int`, *optional*):
+                Exact number of frames; an error if the video has fewer. Default: at most `self.num_frames`.
+            fps (`float`, *optional*):
+                Frames per second; an error if the video has fewer. Default: at most `self.fps`.
+            **kwargs:
+                Ignored.
+
+        Returns:
+            `np.ndarray` of shape `(frames,)`, increasing.
+
+        Raises:
+            ValueError: if both are given, the video cannot fulfil the demand, or its frame rate is unknown.
+        """
+        demanded = _one_sampling_rule({"num_frames": num_frames, "fps": fps})
+        is_demand = num_frames is not None or fps is not None
+        num_frames, fps = (demanded["num_frames"], demanded["fps"]) if is_demand else (self.num_frames, self.fps)
+        total = metadata.total_num_frames
+        if fps is not None:
+            return _indices_at_rate(total, metadata.fps, fps, is_demand)
+        if num_frames is not None and num_frames > total and is_demand:
+            raise ValueError(
+                f"num_frames={num_frames} was asked for, but the video has {total} frame(s). Ask for at most {total}, "
+                "or leave num_frames out to keep them all."
+            )
+        if num_frames is None or num_frames >= total:
+            return np.arange(total)
+        return np.linspace(0, total - 1, num_frames).astype(int)
+
+    def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: FrameSampler | None = None) -> Any:
+        """Read one stored video, or a list of them, with PyAV (see [`read_video`]).
+
+        Args:
+            video_url_or_urls (`str` or `list[str]`):
+                Path or URL of a video file, or a folder of images; or a list of them.
+            sample_indices_fn (`Callable`, *optional*):
+                Gets `metadata`, returns frame indices. Default: [`~IDE3DVideoProcessor.sample_frames`].
+
+        Returns:
+            `(frames, metadata)`, or `[all_frames, all_metadata]` for a list.
+        """
+        if isinstance(video_url_or_urls, (list, tuple)):
+            return list(
+                zip(*[self.fetch_videos(video, sample_indices_fn) for video in video_url_or_urls], strict=True)
+            )
+        return read_video(video_url_or_urls, sample_indices_fn or self.sample_frames)
+
+    def preprocess(self, videos: Any, **kwargs: Unpack[VideosKwargs]) -> BatchFeature:
+        """Read, sample, resize, normalise and pad videos.
+
+        Args:
+            videos (`Any`):
+                One video or a (nested) list of videos. A video is a path (video file, folder of images), a list of
+                image paths, a list of frames (PIL or arrays), or an array or tensor of shape
+                `(frames, height, width, 3)` or `(frames, 3, height, width)`.
+            **kwargs:
+                Arguments of [`VideosKwargs`] for this call.
+
+        Returns:
+            [`BatchFeature`]: see the class.
+
+        Raises:
+            ValueError: for a video without frames or pixels, NaN pixels, wrong rank, a demand that cannot be met, a
+                damaged file.
+            FileNotFoundError: for a missing file.
+        """
+        return_tensors = kwargs.pop("return_tensors", None)
+        return_metadata = kwargs.pop("return_metadata", None)
+        sampling = {key: kwargs.pop(key, None) for key in ("do_sample_frames", "num_frames", "fps")}
+        metadata = kwargs.pop("video_metadata", None)
+        frames, metadata = self._load_videos(
+            list_videos(videos), metadata, kwargs.pop("input_data_format", None), **sampling
+        )
+        rescales = kwargs.get("do_rescale") if kwargs.get("do_rescale") is not None else self.do_rescale
+        if rescales:
+            _check_not_rescaled(frames)
+        processed = super().preprocess(
+            frames,
+            video_metadata=metadata,
+            do_sample_frames=False,
+            input_data_format=ChannelDimension.FIRST,
+            **kwargs,
+        )
+        data = _pad_frames(processed["pixel_values_videos"])
+        if return_metadata or (return_metadata is None and self.return_metadata):
+            data["video_metadata"] = metadata
+        return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
+
+    def _load_videos(
+        self,
+        videos: list[Any],
+        video_metadata: Any,
+        input_data_format: str | ChannelDimension | None,
+        do_sample_frames: bool | None,
+        num_frames: int | None,
+        fps: float | None,
+    ) -> tuple[list[torch.Tensor], list[VideoMetadata]]:
+        """Frames of every video, channels first and sampled, with the metadata that says which frames they are."""
+        _one_sampling_rule({"num_frames": num_frames, "fps": fps})
+        sampler = partial(self.sample_frames, num_frames=num_frames, fps=fps)
+        if do_sample_frames is None and (num_frames is not None or fps is not None):
+            do_sample_frames = True
+        all_frames, all_metadata = [], []
+        for index, (video, given) in enumerate(zip(videos, _list_metadata(video_metadata, len(videos)), strict=True)):
+            name = f"video {index}"
+            if is_stored(video):
+                samples = self.do_sample_frames if do_sample_frames is None else do_sample_frames
+                video, metadata = read_video(video, partial(_sample_stored, sampler if samples else _keep_all, given))
+                frames = frames_to_tensor(video, name)
+            else:
+                frames = frames_to_tensor(video, name, input_data_format)
+                default = self.do_sample_frames and given is not None
+                samples = default if do_sample_frames is None else do_sample_frames
+                metadata, is_sampled = _complete_metadata(given, frames, name)
+                if not is_sampled:
+                    metadata.frames_indices = [int(i) for i in (sampler if samples else _keep_all)(metadata=metadata)]
+                    frames = frames[metadata.frames_indices]
+            all_frames.append(frames)
+            all_metadata.append(metadata)
+        return all_frames, all_metadata
+
+
+def _one_sampling_rule(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Check `num_frames` and `fps`; the one that is given clears the other."""
+    num_frames, fps = kwargs.get("num_frames"), kwargs.get("fps")
+    if num_frames is not None and fps is not None:
+        raise ValueError(
+            f"num_frames and fps exclude each other, got num_frames={num_frames} and fps={fps}. Give one."
+        )
+    if num_frames is not None and (not isinstance(num_frames, (int, np.integer)) or num_frames < 1):
+        raise ValueError(f"num_frames must be an integer of at least 1, got {num_frames!r}.")
+    if fps is not None and not fps > 0:
+        raise ValueError(f"fps must be greater than 0, got {fps!r}.")
+    if num_frames is not None:
+        return {**kwargs, "fps": None}
+    if fps is not None:
+        return {**kwargs, "num_frames": None}
+    return kwargs
+
+
+def _indices_at_rate(total: int, video_fps: float | None, fps: float, is_demand: bool) -> np.ndarray:
+    if not video_fps:
+        raise ValueError(
+            f"fps={fps} needs the frame rate of the video, which is unknown for frames without metadata and for "
+            'folders of images. Pass video_metadata=[{"total_num_frames": ..., "fps": ...}], or use num_frames.'
+        )
+    if is_demand and fps > video_fps * (1 + 1e-6):  # rates such as 30000/1001 are rounded by those who type them
+        raise ValueError(f"fps={fps} was asked for, but the video has only {video_fps:g} frames per second.")
+    step = max(video_fps / fps, 1.0)
+    indices = np.rint(np.arange(int(np.ceil(total / step))) * step).astype(int)
+    return indices[indices < total]
+
+
+def _keep_all(metadata: VideoMetadata) -> np.ndarray:
+    return np.arange(metadata.total_num_frames)
+
+
+def _sample_stored(sampler: FrameSampler, given: VideoMetadata | None, metadata: VideoMetadata) -> np.ndarray:
+    """Sample a stored video; a frame rate given by the caller stands in where the source (a folder) has none."""
+    if given is not None and metadata.fps is None:
+        metadata.fps = given.fps
+    return sampler(metadata=metadata)
+
+
+def _list_metadata(video_metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
+    """One private copy of the metadata, or None, for each video."""
+    if video_metadata is None:
+        return [None] * num_videos
+    entries = list(video_metadata) if isinstance(video_metadata, (list, tuple)) else [video_metadata]
+    if entries and isinstance(entries[0], (list, tuple)):
+        entries = [entry for group in entries for entry in group]
+    if len(entries) != num_videos:
+        raise ValueError(f"Got {len(entries)} video_metadata entries for {num_videos} video(s). Pass one for each.")
+    return [None if entry is None else VideoMetadata(**{"total_num_frames": None, **entry}) for entry in entries]
+
+
+def _complete_metadata(given: VideoMetadata | None, frames: torch.Tensor, name: str) -> tuple[VideoMetadata, bool]:
+    """Metadata of frames in memory, and whether these frames were sampled before they came here."""
+    metadata = given or VideoMetadata(total_num_frames=len(frames))
+    metadata.total_num_frames = len(frames) if metadata.total_num_frames is None else metadata.total_num_frames
+    metadata.height, metadata.width = frames.shape[-2:]
+    if metadata.total_num_frames == len(frames):
+        return metadata, False
+    if metadata.frames_indices is not None and len(metadata.frames_indices) == len(frames):
+        return metadata, True
+    raise ValueError(
+        f"video_metadata announces {metadata.total_num_frames} frames, {name} has {len(frames)}. If these frames were "
+        "sampled from a longer video, say which ones in frames_indices."
+    )
+
+
+def _check_not_rescaled(videos: list[torch.Tensor]) -> None:
+    for index, video in enumerate(videos):
+        if video.is_floating_point() and 0 < video.max() <= 1:
+            raise ValueError(
+                f"The floating point pixels of video {index} lie in 0 to 1, but dividing by 255 is on. Pass "
+                "do_rescale=False for frames that are scaled already, or give pixels from 0 to 255."
+            )
+
+
+def _pad_frames(videos: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Stack videos over a new batch dimension, zero frames at the end of the shorter ones.
+
+    Shape:
+        videos: list of (V_i, 3, H, W).
+        pixel_values_videos: (B, V, 3, H, W), V = largest V_i.
+        video_frame_mask: (B, V) bool; only where the V_i differ.
+    """
+    sizes = sorted({tuple(video.shape[-2:]) for video in videos})
+    if len(sizes) > 1:
+        raise ValueError(f"Videos of one batch must have one size, got (height, width) {sizes}. Leave do_resize on.")
+    counts = torch.tensor([len(video) for video in videos])
+    longest = int(counts.max())
+    if bool((counts == longest).all()):
+        return {"pixel_values_videos": torch.stack(list(videos))}
+    padded = videos[0].new_zeros((len(videos), longest, *videos[0].shape[1:]))
+    for row, video in zip(padded, videos, strict=True):
+        row[: len(video)] = video
+    mask = torch.arange(longest)[None] < counts[:, None]
+    return {"pixel_values_videos": padded, "video_frame_mask": mask.to(padded.device)}
+
+
+__all__ = ["IDE3DVideoProcessor"]

@@ -1,0 +1,304 @@
+"""Turn whatever a person calls a video into frames: arrays, lists of images, video files, folders of images."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.image_utils import ChannelDimension, is_pil_image, load_image
+from transformers.utils import is_av_available, is_torchcodec_available
+from transformers.video_utils import VideoMetadata, load_video
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
+COLOUR_CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
+DEPTH_LIKE_MODES = ("I", "F")  # Pillow's 16 bit, 32 bit and float modes all begin with one of these letters
+
+FrameSampler = Callable[..., np.ndarray]
+
+
+def list_videos(videos: Any) -> list[Any]:
+    """Flat list with one entry for each video.
+
+    One video is: a path or URL (video file, folder of images, single image), a list of image paths, a list of frames
+    (PIL images or arrays of rank 3), an array or tensor of rank 4, or one single frame. Arrays of rank 5 and nested
+    lists are batches. Calling the function on its own result changes nothing.
+
+    Args:
+        videos (`Any`):
+            One video or an arbitrarily nested list of videos.
+
+    Returns:
+        `list`: Each entry is a `str`, a list of image paths, a list of frames, or an array of rank 4.
+
+    Raises:
+        ValueError: for an empty list or an array of another rank.
+        TypeError: for anything that is not a video.
+    """
+    if isinstance(videos, (str, os.PathLike)):
+        return [os.fspath(videos)]
+    if is_pil_image(videos):
+        return [[videos]]
+    if isinstance(videos, (np.ndarray, torch.Tensor)):
+        if videos.ndim not in (3, 4, 5):
+            raise ValueError(
+                f"A video has the shape (frames, height, width, 3) or (frames, 3, height, width), got "
+                f"{tuple(videos.shape)}. A single frame may leave out the first dimension."
+            )
+        return list(videos) if videos.ndim == 5 else [videos] if videos.ndim == 4 else [videos[None]]
+    if not isinstance(videos, (list, tuple)):
+        raise TypeError(
+            "A video is a path, an array or tensor of rank 4, or a list of PIL images, arrays or image paths, got "
+            f"{type(videos).__name__}."
+        )
+    if not videos:
+        raise ValueError("A video has no frames: got an empty list. Give at least one frame, or leave the video out.")
+    if all(_is_frame(item) for item in videos) or all(_is_image_path(item) for item in videos):
+        return [[os.fspath(item) if isinstance(item, os.PathLike) else item for item in videos]]
+    return [video for item in videos for video in list_videos(item)]
+
+
+def is_stored(video: Any) -> bool:
+    """Whether an entry of [`list_videos`] still has to be read from disk or network."""
+    return isinstance(video, str) or (isinstance(video, list) and isinstance(video[0], str))
+
+
+def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDimension | None = None) -> torch.Tensor:
+    """Frames in memory as one tensor, channels first, checked.
+
+    Args:
+        video (`Any`):
+            List of PIL images or arrays of rank 3, or an array of rank 4.
+        name (`str`):
+            How errors call this video.
+        input_data_format (`str`, *optional*):
+            `"channels_first"` or `"channels_last"`; inferred from the shape when absent.
+
+    Returns:
+        `torch.Tensor` of shape `(frames, channels, height, width)`: uint8 for integers, float32 for floating point.
+
+    Raises:
+        ValueError: for no frames, frames without pixels, frames of different sizes, a wrong number of channels, NaN
+            or infinite pixels, integers outside 0 to 255, or 16 bit images.
+    """
+    if isinstance(video, (list, tuple)):
+        arrays = [_frame_to_array(frame, f"frame {index} of {name}") for index, frame in enumerate(video)]
+        shapes = sorted({tuple(array.shape) for array in arrays})
+        if len(shapes) > 1:
+            raise ValueError(f"All frames of a video must have one size, got {shapes} in {name}. Resize them first.")
+        video = torch.stack([_as_tensor(array) for array in arrays])
+    video = _as_tensor(video)
+    if video.ndim != 4:
+        raise ValueError(f"Expected rank 4 (frames, height, width, 3), got shape {tuple(video.shape)} for {name}.")
+    if 0 in video.shape:
+        raise ValueError(f"Expected at least one frame of at least one pixel, got {tuple(video.shape)} for {name}.")
+    video = _channels_first(video, name, input_data_format)
+    return _check_values(video, name)
+
+
+def read_video(path: str | Sequence[str], sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:
+    """Read the wanted frames of a stored video.
+
+    Video files are decoded by PyAV, which brings its own ffmpeg, and by torchcodec where PyAV is missing. A rotation
+    stored in the file (phones held upright) is applied. The images of a folder are taken in natural order (2 before
+    10).
+
+    Args:
+        path (`str` or `list[str]`):
+            Video file, URL, folder of images, single image, or list of image paths.
+        sample_indices_fn (`Callable`):
+            Gets `metadata` and returns the increasing indices of the wanted frames.
+
+    Returns:
+        `tuple[np.ndarray, VideoMetadata]`: frames of shape `(frames, height, width, 3)`, uint8 RGB, and metadata with
+        `total_num_frames` of the source and the `frames_indices` taken.
+
+    Raises:
+        FileNotFoundError: when nothing is there.
+        ValueError: for a folder without images, and for a file that is truncated or no video.
+        ImportError: when neither PyAV nor torchcodec can be imported.
+    """
+    if not isinstance(path, str):
+        return _read_images(list(path), f"the list of {len(path)} images", sample_indices_fn)
+    if path.startswith(("http://", "https://")):
+        backend = "pyav" if is_av_available() else "torchcodec"
+        return load_video(path, backend=backend, sample_indices_fn=sample_indices_fn)
+    if os.path.isdir(path):
+        return _read_images(_list_images(path), f"the folder {path}", sample_indices_fn)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"No video file or folder of images at {path}. Check the path; the current "
+                                f"directory is {os.getcwd()}.")  # fmt: skip
+    if _is_image_path(path):
+        return _read_images([path], path, sample_indices_fn)
+    if os.path.getsize(path) == 0:
+        raise ValueError(f"{path} is an empty file. Copy or download it again.")
+    if is_av_available():
+        return _decode_with_pyav(path, sample_indices_fn)
+    if is_torchcodec_available():
+        return _decode_with_torchcodec(path, sample_indices_fn)
+    raise ImportError(f"To read {path}, install PyAV (`pip install av`) or torchcodec (`pip install torchcodec`).")
+
+
+def _is_frame(item: Any) -> bool:
+    return is_pil_image(item) or (isinstance(item, (np.ndarray, torch.Tensor)) and item.ndim == 3)
+
+
+def _is_image_path(item: Any) -> bool:
+    return isinstance(item, (str, os.PathLike)) and os.fspath(item).lower().endswith(IMAGE_SUFFIXES)
+
+
+def _natural_key(path: str) -> list[Any]:
+    """Sorting key that compares runs of digits as numbers: frame_2 comes before frame_10."""
+    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", os.path.basename(path))]
+
+
+def _list_images(folder: str) -> list[str]:
+    names = [name for name in os.listdir(folder) if _is_image_path(name) and not name.startswith(".")]
+    if not names:
+        raise ValueError(f"No frames: the folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+    return [os.path.join(folder, name) for name in sorted(names, key=lambda name: (_natural_key(name), name))]
+
+
+def _read_images(paths: list[str], name: str, sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:
+    metadata = VideoMetadata(total_num_frames=len(paths), video_backend="images")
+    metadata.frames_indices = [int(index) for index in sample_indices_fn(metadata=metadata)]
+    frames = [_read_image(paths[index]) for index in metadata.frames_indices]
+    sizes = sorted({frame.shape[:2] for frame in frames})
+    if len(sizes) > 1:
+        raise ValueError(f"All frames of a video must have one size, got (height, width) {sizes} in {name}.")
+    metadata.height, metadata.width = sizes[0]
+    return np.stack(frames), metadata
+
+
+def _read_image(path: str) -> np.ndarray:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError(f"To read {path}, install Pillow (`pip install pillow`).") from error
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"No image at {path}. Check the path; the current directory is {os.getcwd()}.")
+    try:
+        with Image.open(path) as image:
+            return _frame_to_array(load_image(image) if not image.mode.startswith(DEPTH_LIKE_MODES) else image, path)
+    except (OSError, SyntaxError) as error:  # Pillow reports a broken PNG as SyntaxError
+        raise ValueError(f"{path} is no readable image ({error}). Remove it or copy it again.") from error
+
+
+def _frame_to_array(frame: Any, name: str) -> np.ndarray | torch.Tensor:
+    if not is_pil_image(frame):
+        return frame
+    if frame.mode.startswith(DEPTH_LIKE_MODES):
+        raise ValueError(
+            f"{name} is an image of mode {frame.mode}, which looks like depth. Frames are 8 bit colour images: keep "
+            "depth in another folder, or list the colour images one by one."
+        )
+    return np.array(frame.convert("RGB"))
+
+
+def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    if isinstance(array, torch.Tensor):
+        return array
+    if not array.flags.writeable or min(array.strides, default=0) < 0:  # torch takes neither without a copy
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def _channels_first(video: torch.Tensor, name: str, input_data_format: str | ChannelDimension | None) -> torch.Tensor:
+    if input_data_format is None:
+        first = video.shape[1] in COLOUR_CHANNELS
+        input_data_format = ChannelDimension.FIRST if first else ChannelDimension.LAST
+    if ChannelDimension(input_data_format) == ChannelDimension.LAST:
+        video = video.permute(0, 3, 1, 2)
+    if video.shape[1] not in COLOUR_CHANNELS:
+        raise ValueError(
+            f"Expected frames with {COLOUR_CHANNELS} channels, first or last, got {video.shape[1]} channels of "
+            f"{video.shape[2]} x {video.shape[3]} pixels in {name}."
+        )
+    return video
+
+
+def _check_values(video: torch.Tensor, name: str) -> torch.Tensor:
+    if video.is_complex() or video.dtype == torch.bool:
+        raise TypeError(f"Frames hold 8 bit integers or floating point numbers, got {video.dtype} in {name}.")
+    if video.is_floating_point():
+        finite = torch.isfinite(video).flatten(1).all(dim=1)
+        if not finite.all():
+            bad = torch.nonzero(~finite).flatten().tolist()
+            raise ValueError(f"NaN or infinite pixels in frame(s) {bad} of {name}. Repair or leave out these frames.")
+        return video.float()
+    wide = video if video.dtype in (torch.uint8, torch.int8) else video.long()
+    low, high = int(wide.min()), int(wide.max())
+    if low < 0 or high > torch.iinfo(torch.uint8).max:
+        raise ValueError(f"Integer pixels lie between 0 and 255, got {low} to {high} in {name}. Is it depth?")
+    return video.to(torch.uint8)
+
+
+def _decode_with_torchcodec(path: str, sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:
+    try:
+        frames, metadata = load_video(path, backend="torchcodec", sample_indices_fn=sample_indices_fn)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(_unreadable(path, error)) from error
+    return frames.permute(0, 2, 3, 1).numpy(), metadata
+
+
+def _decode_with_pyav(path: str, sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:
+    try:
+        import av
+    except ImportError as error:
+        raise ImportError(f"To read {path}, install PyAV (`pip install av`).") from error
+    try:
+        with av.open(path) as container:
+            if not container.streams.video:
+                raise ValueError(f"{path} has no video stream. Give a file with moving pictures.")
+            stream = container.streams.video[0]
+            rate = stream.average_rate or stream.guessed_rate
+            # Some containers (.mkv, .webm) do not store the number of frames: count the packets, which is quick.
+            total = stream.frames or sum(packet.size > 0 for packet in container.demux(stream))
+        metadata = VideoMetadata(total_num_frames=total, fps=float(rate) if rate else None, video_backend="pyav")
+        frames, decoded = _decode_frames(av.open(path), sample_indices_fn, metadata)
+        if decoded < total:
+            _check_not_truncated(path, decoded, total)
+            metadata.total_num_frames = decoded
+            frames, _ = _decode_frames(av.open(path), sample_indices_fn, metadata)
+    except av.error.FFmpegError as error:
+        raise ValueError(_unreadable(path, error)) from error
+    metadata.height, metadata.width = frames[0].shape[:2]
+    metadata.duration = metadata.total_num_frames / metadata.fps if metadata.fps else None
+    return np.stack(frames), metadata
+
+
+def _decode_frames(container: Any, sample_indices_fn: FrameSampler, metadata: VideoMetadata) -> tuple[list, int]:
+    """Frames at the sampled indices, and how many frames could be decoded (stops at the last wanted one)."""
+    if metadata.total_num_frames < 1:
+        return [], 0
+    metadata.frames_indices = [int(index) for index in sample_indices_fn(metadata=metadata)]
+    wanted, frames, decoded = set(metadata.frames_indices), [], 0
+    with container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        for index, frame in enumerate(container.decode(stream)):
+            decoded = index + 1
+            if index in wanted:
+                picture = frame.to_ndarray(format="rgb24")
+                frames.append(np.rot90(picture, k=round(frame.rotation / 90)) if frame.rotation else picture)
+            if index == metadata.frames_indices[-1]:
+                return frames, metadata.total_num_frames
+    return frames, decoded
+
+
+def _check_not_truncated(path: str, decoded: int, total: int) -> None:
+    # Edit lists and pictures without a key frame cost a healthy file a few frames at its ends.
+    tolerated = max(2, total // 100)
+    if decoded < 1 or decoded < total - tolerated:
+        raise ValueError(
+            f"{path} announces {total} frames but only {decoded} can be decoded: the file is truncated or damaged. "
+            "Copy or download it again, or rescue its beginning with `ffmpeg -i FILE rescued.mp4`."
+        )
+
+
+def _unreadable(path: str, error: Exception) -> str:
+    return (
+        f"{path} cannot be decoded as a video ({error}). It is damaged, cut off, or no video file. Copy or download "
+        "it again, or convert it with `ffmpeg -i FILE converted.mp4`."
+    )
