@@ -19,8 +19,18 @@ LESSON_PASSES = 100  # samples of a room and kind that are not alike
 
 
 def draw_lessons(rooms: list[dict], data: Any, grid: TokenGrid) -> MixtureDataset:
-    """Samples of the kinds in `data.lessons`, in their shares, drawn anew at every visit of a room."""
-    shares = {name: float(share) for name, _, share in (lesson.partition("=") for lesson in data.lessons)}
+    """Samples of the kinds in `data.lessons`, in their shares, drawn anew at every visit of a room.
+
+    Raises:
+        ValueError: A lesson that is not written as `kind=share`, or a kind that there is not.
+    """
+    shares = {}
+    for lesson in data.lessons:
+        name, _, share = lesson.partition("=")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise ValueError(f"lessons are written kind=share, such as view=2, got {lesson!r}.") from None
     return MixtureDataset({name: make_lesson(rooms, data, grid, name) for name in shares}, shares)
 
 

@@ -196,8 +196,23 @@ def search_by_words(
         preference: Weight of the mark in query and key.
         recency_scale: See `build_nano_model`; sharper, as a word has its colour right before it.
         branch_scale: What the random feed-forward branches are scaled by: they would blur what is looked for.
+
+    Raises:
+        ValueError: Embeddings that are not tied, an odd number of heads or heads that share keys, or rotary positions
+            that turn every dimension within a video.
     """
     language_model = model.model.language_model
+    config = language_model.config
+    slow = (language_model.rotary_emb.inv_freq < _SLOW).repeat(2).nonzero().flatten()
+    if model.lm_head.weight is not model.get_input_embeddings().weight:
+        raise ValueError("Words are looked for where embeddings are tied: set tie_word_embeddings.")
+    if config.num_attention_heads % 2 or config.num_key_value_heads != config.num_attention_heads:
+        raise ValueError(
+            f"Half of the heads search: expected an even number with a key each, got {config.num_attention_heads} "
+            f"heads and {config.num_key_value_heads} keys."
+        )
+    if len(slow) < 2:
+        raise ValueError(f"Every rotary frequency turns within {1 / _SLOW:.0f} tokens: choose a larger rope_theta.")
     embeddings = model.get_input_embeddings().weight
     words = torch.cat([embeddings[list(group)] - embeddings[list(group)].mean(0) for group in groups])
     directions = torch.linalg.svd(words)[2]
@@ -206,7 +221,6 @@ def search_by_words(
     projection = model.model.multi_modal_projector.linear_2
     projection.weight.sub_(torch.outer(marked, marked @ projection.weight))
     projection.bias.add_(marked, alpha=mark - float(projection.bias @ marked))
-    slow = (language_model.rotary_emb.inv_freq < _SLOW).repeat(2).nonzero().flatten()
     for index, layer in enumerate(language_model.layers):
         attention = layer.self_attn
         layer.mlp.down_proj.weight.mul_(branch_scale)

@@ -18,6 +18,7 @@ __all__ = ["Lesson", "LessonSamples", "retake_room"]
 
 Lesson = Literal["naming", "place", "region", "word", "view"]
 _PICTURES = ("frames", "depth", "instance_ids", "intrinsics", "camera_to_world")
+_MAX_DRAWS = 1000
 _NOT_ASKED = ("description",)  # what pictures of a nano model do not show
 
 
@@ -76,7 +77,7 @@ class LessonSamples(Sequence):
         seed: source of all draws.
 
     Raises:
-        ValueError: an unknown kind.
+        ValueError: an unknown kind, or rooms that show nothing to ask about.
     """
 
     def __init__(
@@ -102,12 +103,13 @@ class LessonSamples(Sequence):
             raise IndexError(f"There are {len(self)} samples, got index {index}.")
         row = self.rooms[index % len(self.rooms)]
         rng = np.random.default_rng([self.seed, get_args(Lesson).index(self.lesson), index])
-        while True:
+        for _ in range(_MAX_DRAWS):
             sample = self._draw(row, rng)
             if sample is not None:
                 return sample
             # A view may show nothing to ask about.
             row = self.rooms[int(rng.integers(len(self.rooms)))]
+        raise ValueError(f"No question of the lesson {self.lesson!r} fits any of {len(self.rooms)} rooms.")
 
     def _draw(self, row: dict, rng: np.random.Generator) -> dict | None:
         num_frames = len(row["frames"])

@@ -1,6 +1,7 @@
 """`train.py` from a recipe to an export: naming lesson, training, resuming, and what the command line changes."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -184,3 +185,21 @@ class TestLessons:
         words = ["--reference", "both", "--place_samples", "1", "--max_steps", "1", "--naming_steps", "0"]
         train.train(*train.read_recipe(tiny_recipe(), words))
         assert read and {entry["reference"] for sample in read for entry in sample["questions"]} == {"region"}
+
+    @pytest.mark.parametrize("lesson", ["view", "view=much"])
+    def test_a_lesson_has_a_share(self, train, tiny_recipe, lesson):
+        with pytest.raises(ValueError, match="kind=share, such as view=2"):
+            train.train(*train.read_recipe(tiny_recipe(), ["--lessons", lesson]))
+
+    def test_lessons_drawn_anew_train_and_go_on(self, train, tiny_recipe, tmp_path):
+        """All kinds in one run; killed after the naming, it is not named again."""
+        words = ["--lessons", "view=1", "word=1", "place=1", "region=1", "--word_search", "True"]
+        words += ["--tie_word_embeddings", "True", "--rope_theta", "1e6", "--mixture_batches", "grouped"]
+        trainer, _ = train.train(*train.read_recipe(tiny_recipe(), words))
+        assert trainer.state.global_step == 2
+        kept = tmp_path / "out" / "lessons" / "naming.safetensors"
+        written = kept.stat().st_mtime_ns
+        for checkpoint in (tmp_path / "out").glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        trainer, _ = train.train(*train.read_recipe(tiny_recipe(), words))
+        assert trainer.state.global_step == 2 and kept.stat().st_mtime_ns == written

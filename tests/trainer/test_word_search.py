@@ -71,3 +71,18 @@ def test_words_keep_their_differences_and_no_word_is_marked(model, processor):
     mark = torch.nn.functional.normalize(model.model.multi_modal_projector.linear_2.bias.detach(), dim=0)
     assert (embeddings @ mark).abs().max() < (model.model.multi_modal_projector.linear_2.bias @ mark) / 3
     assert model.lm_head.weight is embeddings
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tie_word_embeddings": False}, "set tie_word_embeddings"),
+        ({"rope_theta": 100.0}, "larger rope_theta"),
+        ({"heads": 1}, "an even number"),
+    ],
+)
+def test_models_that_cannot_search_are_refused(processor, change, message):
+    options = {"hidden_size": 64, "rope_theta": 1e6, "tie_word_embeddings": True} | change
+    model = build_nano_model(build_nano_config(processor, **options))
+    with pytest.raises(ValueError, match=message):
+        search_by_words(model, [first_tokens(processor, words) for words in (COLOURS, KINDS)])
