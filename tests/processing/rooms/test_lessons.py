@@ -101,8 +101,8 @@ class TestSamples:
     def test_rooms_that_show_nothing(self, rooms):
         bare = [np.zeros((64, 64), np.uint8)] * 3
         empty = [{**rooms[0], "objects": [], "questions": [], "instance_ids": bare}]
-        with pytest.raises(ValueError, match="No question of the lesson 'word' fits any of 1 rooms"):
-            lessons(empty)[0]
+        with pytest.raises(ValueError, match="No question of the lesson 'region' fits any of 1 rooms"):
+            lessons(empty, "region")[0]
 
     def test_unknown_lesson(self, rooms):
         with pytest.raises(ValueError, match="lesson must be one of"):
