@@ -150,16 +150,19 @@ def write_scenes(
 
 
 def _write_scene(entry: dict, by_id: dict, earlier: dict, predicted: np.ndarray | None, folder: Path) -> None:
-    """Frames, the found and the true region of one request, depth, and an answer of each type."""
+    """Frames, the found and the true region of one request, depth, and up to two answers of each type."""
     names = {thing["id"]: f"{thing['colour']} {thing['category']}" for thing in entry["room"]["objects"]}
-    # The first request that has a target.
-    key, sample = min(entry["requests"].items(), key=lambda item: item[1]["region_targets"][-1])
+    # One request: the first that has a target, found rather than missed.
+    key, sample = min(
+        entry["requests"].items(),
+        key=lambda item: (item[1]["region_targets"][-1], not _is_found(item[1], by_id[item[0]])),
+    )
     labels = [*(names[int(number)] for number in sample["object_ids"]), "no such object"]
     nothing = np.zeros((1, *sample["region_masks"].shape[1:]), bool)
     masks, choice = np.concatenate([sample["region_masks"], nothing]), by_id[key]["choice"]
-    first = {}
+    by_type = {kind: [] for kind in QUESTION_TYPES}
     for number, question in entry["questions"].items():
-        first.setdefault(question["type"], (number, question))
+        by_type[question["type"]].append((number, question))
     content = {
         "scene_id": entry["room"]["scene_id"],
         "request": sample["questions"][0]["question"],
@@ -169,14 +172,15 @@ def _write_scene(entry: dict, by_id: dict, earlier: dict, predicted: np.ndarray 
         **({"before": labels[earlier[key]["choice"]]} if earlier else {}),
         "answers": [
             {
-                "type": kind,
+                "type": question["type"],
                 "question": question["question"],
                 "answer": by_id[number]["answer"],
                 "truth": question["answer"],
                 "is_right": bool(score_answer(question, by_id[number]["answer"])),
                 **({"before": earlier[number]["answer"]} if earlier else {}),
             }
-            for kind, (number, question) in first.items()
+            for found in by_type.values()
+            for number, question in found[:2]
         ],
     }
     name = entry["task"]["name"]
