@@ -258,11 +258,11 @@ def draw_losses(history: list[dict]) -> Figure:
 
 
 def _story_answers(scene: Scene) -> list[dict]:
-    """Up to four answers to questions of different types."""
+    """Up to three answers to questions of different types."""
     by_type: dict[str, dict] = {}
     for answer in scene.facts["answers"]:
         by_type.setdefault(answer["type"], answer)
-    return list(by_type.values())[:4]
+    return list(by_type.values())[:3]
 
 
 def _write_answers(figure: Figure, answers: list[dict], x: float, y: float, line: float) -> None:
