@@ -74,6 +74,7 @@ def write_card(folder: Path, evaluation: dict, history: list[dict]) -> None:
     """Scores and how the model was trained, into the card of the export."""
     card, table = ModelCard.load(folder / "README.md"), evaluation["table"]
     rooms = f"{evaluation['num_rooms']} rooms of {evaluation['split']}"
+    card.data.license, card.data.language = "apache-2.0", "en"
     card.data.eval_results = [
         EvalResult(
             task_type="video-text-to-text",

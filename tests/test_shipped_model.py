@@ -85,7 +85,7 @@ class TestFolder:
 
 
 class TestAnswers:
-    QUESTIONS = ("How many chairs are in the room?", "Is there a red chair?", "Is there a blue table in the room?")
+    QUESTIONS = ("How many chairs are in the room?", "Is there a red chair in the room?", "Can you see a blue table?")
 
     def test_a_batch_answers_as_each_alone(self, model, processor, ask):
         batch = ask(*self.QUESTIONS)
