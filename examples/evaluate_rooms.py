@@ -13,6 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from processing.rooms import load_rooms
 from processing.rooms.baselines import Baselines
+from processing.rooms.styles import STYLES
 from trainer.evaluation.rooms import format_room_table, judge_rooms, tabulate
 
 logger = logging.getLogger("evaluate_rooms")
@@ -23,6 +24,7 @@ def main(words: list[str] | None = None) -> list[dict]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="Folder of an exported model, or its name on the Hub.")
     parser.add_argument("--split", default="test", choices=("validation", "test"))
+    parser.add_argument("--style", default="plain", choices=tuple(STYLES), help="Style of the rooms.")
     parser.add_argument("--num-rooms", type=int, default=500)
     parser.add_argument("--num-baseline-rooms", type=int, default=1000, help="Training rooms behind the baselines.")
     parser.add_argument("--reference", choices=("word", "region"), help="Only questions that name, or that point.")
@@ -31,7 +33,11 @@ def main(words: list[str] | None = None) -> list[dict]:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     processor = AutoProcessor.from_pretrained(args.model, trust_remote_code=True)
     model = AutoModelForImageTextToText.from_pretrained(args.model, trust_remote_code=True, dtype=torch.float32).eval()
-    options = {"image_size": processor.image_size, "num_frames": processor.video_processor.num_frames}
+    options = {
+        "style": args.style,
+        "image_size": processor.image_size,
+        "num_frames": processor.video_processor.num_frames,
+    }
     baselines = Baselines(load_rooms("train", args.num_baseline_rooms, **options))
     rooms = load_rooms(args.split, args.num_rooms, **options)
     judged = judge_rooms(model, processor, rooms, baselines, args.reference)

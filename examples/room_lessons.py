@@ -27,6 +27,8 @@ def draw_lessons(rooms: list[dict], data: Any, grid: TokenGrid) -> MixtureDatase
     shares = {}
     for lesson in data.lessons:
         name, _, share = lesson.partition("=")
+        if name == "naming":
+            raise ValueError("naming is what naming_steps trains; lessons are of place, region, word and view.")
         try:
             shares[name] = float(share)
         except ValueError:
@@ -55,6 +57,8 @@ def take_lessons(
     args: IDE3DTrainingArguments,
 ) -> None:
     """The lessons before the training, each done once: an interrupted run goes on with the next."""
+    if data.word_search and not data.naming_steps:
+        raise ValueError("word_search starts from what naming has learned: set naming_steps.")
     folder, grid = Path(args.output_dir) / "lessons", collator.grid
     if data.lessons:
         words, pointed = make_lesson(rooms, data, grid, "naming"), make_lesson(rooms, data, grid, "region")

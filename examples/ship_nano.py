@@ -15,13 +15,18 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard
 from transformers.trainer_utils import get_last_checkpoint
 
-from trainer.evaluation.rooms import format_room_table
+from trainer.evaluation.rooms import format_room_table, is_ahead
 
 logger = logging.getLogger("ship_nano")
 
 PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "datasets", "safetensors", "numpy", "av")
 RECIPE = Path(__file__).parent / "recipes" / "ide3d_nano_rooms.yaml"
-COMMANDS = ("python examples/train.py examples/recipes/ide3d_nano_rooms.yaml",)
+COMMANDS = (
+    "python examples/train.py examples/recipes/ide3d_nano_rooms.yaml",
+    "python examples/evaluate_rooms.py outputs/ide3d_nano_rooms/export "
+    "--output outputs/ide3d_nano_rooms/evaluation.json",
+    "python examples/ship_nano.py outputs/ide3d_nano_rooms examples/checkpoints/ide3d-nano-rooms",
+)
 CURVES = ("loss_language", "loss_grounding", "loss_depth", "loss_distillation")
 SECTION = """
 ## Scores on rooms it has not seen
@@ -32,8 +37,8 @@ SECTION = """
 
 Percent of the answers that are right: lengths within 15 %, positions within 0.5 m, everything else word for word.
 A request counts if the region with the highest score is a true one. Questions refer to objects by words, or point at
-a region. Bands are 95 % of a bootstrap over rooms; `lead` is over the best baseline, and `~` marks a lead whose band
-holds zero. {named}
+a region. Bands are 95 % of a bootstrap over rooms; `lead` is over the best baseline, and `~` marks a lead that is not
+surely above zero. {named}
 
 `training.json` holds recipe, versions and the log of the training, {steps} steps after its lessons; `training.png`
 draws it. It has only ever seen rendered rooms of 64 px.
@@ -86,7 +91,7 @@ def write_card(folder: Path, evaluation: dict, history: list[dict]) -> None:
         )
         for row in table
     ]
-    below = [f"{row['type']} ({row['reference']})" for row in table if row["lead_band"][0] <= 0]
+    below = [f"{row['type']} ({row['reference']})" for row in table if not is_ahead(row)]
     named = f"Not surely above the best baseline: {', '.join(below)}." if below else "All are above every baseline."
     section = SECTION.format(rooms=rooms, table=format_room_table(table), named=named, steps=history[-1]["step"])
     card.text = card.text.rstrip() + "\n" + section
@@ -101,7 +106,15 @@ def ship(run: Path, target: Path, evaluation: Path, note: str | None = None) -> 
         target: Where the export goes.
         evaluation: What `evaluate_rooms.py` wrote about the export.
         note: What else belongs to how it was made, such as changes on the way.
+
+    Raises:
+        FileNotFoundError: The run has no export, no checkpoint or no evaluation.
+        ValueError: The target holds something else.
     """
+    if not (run / "export" / "config.json").is_file():
+        raise FileNotFoundError(f"{run / 'export'} is no export: train by {RECIPE} first.")
+    if target.exists() and any(target.iterdir()) and not (target / "training.json").is_file():
+        raise ValueError(f"{target} is neither empty nor a shipped model: name another folder.")
     history = read_history(run)
     scores = json.loads(evaluation.read_text())
     shutil.rmtree(target, ignore_errors=True)

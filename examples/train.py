@@ -241,8 +241,17 @@ def adapt(model: IDE3DForConditionalGenerationWithGeometry, arguments: ModelArgu
     return add_adapters(model, arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout)
 
 
+def check_source(arguments: ModelArguments, data: DataArguments) -> None:
+    """Raise ValueError where the data do not go with the model or the teacher."""
+    if data.source == "benchmarks" and arguments.model_name_or_path is None:
+        raise ValueError("source: benchmarks needs model_name_or_path, a converted or exported checkpoint.")
+    if data.source == "rooms" and arguments.teacher == "stored":
+        raise ValueError("teacher: stored needs source: benchmarks; rooms have no stored features.")
+
+
 def dry_run(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainingArguments) -> StepEstimate:
     """What a step takes: the model is built on the meta device and nothing is downloaded, loaded or trained."""
+    check_source(model_arguments, data)
     teacher = build_teacher(model_arguments, args)
     teacher_size = model_arguments.planned_teacher_size if model_arguments.teacher == "stored" else None
     teacher_size = teacher.feature_size if teacher else teacher_size
@@ -299,10 +308,9 @@ def train(
     """Build everything, train (or resume), and return the trainer and the processor."""
     set_seed(args.seed)
     check_weights(model_arguments, args)
+    check_source(model_arguments, data)
     if data.source == "benchmarks":
         return train_on_benchmarks(model_arguments, data, args)
-    if model_arguments.teacher == "stored":
-        raise ValueError("teacher: stored needs source: benchmarks; rooms have no stored features.")
     teacher = build_teacher(model_arguments, args)
     grid = find_grid(model_arguments, data)
     with args.main_process_first(desc="drawing rooms"):
@@ -338,8 +346,6 @@ def train_on_benchmarks(
     model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainingArguments
 ) -> tuple[IDE3DTrainer, IDE3DProcessor]:
     """Train a checkpoint on benchmarks in the public layout (or resume)."""
-    if model_arguments.model_name_or_path is None:
-        raise ValueError("source: benchmarks needs model_name_or_path, a converted or exported checkpoint.")
     teacher = build_teacher(model_arguments, args)
     is_stored = model_arguments.teacher == "stored"
     samples, validation = build_benchmarks(data, args, find_grid(model_arguments, data), is_stored)

@@ -262,8 +262,8 @@ class IDE3DDataCollator:
             targets = to_tensor(targets).bool()
             if targets.ndim not in (1, 2) or targets.shape[-1] != len(masks) + 1 or not targets.any(-1).all():
                 raise ValueError(
-                    f"region_targets must be bool ({len(masks) + 1},) with a true entry; the last means no such "
-                    f"object. Got {targets.tolist()}."
+                    f"region_targets must be bool ({len(masks) + 1},), or such a row a query, with a true entry; "
+                    f"the last means no such object. Got {targets.tolist()}."
                 )
         references = self._references(sample, len(masks))
         if num_ground_tokens < len(references):

@@ -237,7 +237,7 @@ def search_by_words(
         attention.q_proj.bias[half:].unflatten(0, (-1, size))[:, slow[0]] = preference
         attention.v_proj.weight[half:] = attention.v_proj.weight[:half]
         attention.o_proj.weight[:, half:] = attention.o_proj.weight[:, :half]
-        # Nobody passes the mark on.
+        # What is found is passed on without the mark.
         attention.v_proj.weight.sub_(torch.outer(attention.v_proj.weight @ marked, marked))
 
 

@@ -6,6 +6,7 @@ to say what each visual token shows, then to read the region that a question poi
 """
 
 import dataclasses
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
+from torch.distributed import get_rank, is_initialized
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from trainer.cell_naming import CellNamingCollator
@@ -20,6 +22,8 @@ from trainer.data_collator import IDE3DDataCollator
 from trainer.ide3d_trainer import IDE3DTrainer
 from trainer.nano import standardize_regions
 from trainer.training_arguments import IDE3DTrainingArguments
+
+logger = logging.getLogger(__name__)
 
 _STANDARD_BATCHES = 25  # some thousand regions; more do not change mean and deviation
 
@@ -46,6 +50,8 @@ class RegionReadingCollator:
         """Collate."""
         batch = self.collator(samples)
         if "segment_ids" not in batch:
+            if all(isinstance(sample["messages"][0], Sequence) for sample in samples):
+                return batch  # a single question each: there is no other whose regions could be meant
             raise ValueError("Expected samples whose `messages` is a list of chats about one video, got single chats.")
         segments = batch["segment_ids"]
         # A segment sees the prefix, which is segment 0, and itself. As a segment of its own the prefix is not seen.
@@ -57,15 +63,20 @@ class RegionReadingCollator:
 def lesson_kept(model: IDE3DForConditionalGenerationWithGeometry, path: Path) -> Iterator[bool]:
     """Say whether a lesson was taken before, loading what it left if so; else keep what it leaves.
 
+    Of several processes, which all take the lesson and end with the same weights, the first one writes.
+
     Args:
         model: Taught in place.
         path: Where the weights after the lesson are kept, complete or not at all.
     """
     if path.is_file():
+        logger.info("The lesson was taken before: its weights are loaded from %s.", path)
         load_model(model, path)
         yield True
         return
     yield False
+    if is_initialized() and get_rank() != 0:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".incomplete")
     save_model(model, str(unfinished))

@@ -77,7 +77,7 @@ class LessonSamples(Sequence):
         seed: source of all draws.
 
     Raises:
-        ValueError: an unknown kind, or rooms that show nothing to ask about.
+        ValueError: an unknown kind; when a sample is drawn, rooms that show nothing to ask about.
     """
 
     def __init__(

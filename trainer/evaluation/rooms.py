@@ -18,7 +18,7 @@ from processing.rooms.scoring import score_answer
 from trainer.evaluation.scene_session import SceneSession
 from trainer.evaluation.scores import mean_score, summarise
 
-__all__ = ["BASELINES", "JudgedQuestion", "format_room_table", "judge_room", "judge_rooms", "tabulate"]
+__all__ = ["BASELINES", "JudgedQuestion", "format_room_table", "is_ahead", "judge_room", "judge_rooms", "tabulate"]
 
 BASELINES = ("majority", "text", "mean_row", "bottom_row")
 _MAX_NEW_TOKENS = 24
@@ -137,8 +137,14 @@ def tabulate(judged: Sequence[JudgedQuestion]) -> list[dict[str, Any]]:
     return table
 
 
+def is_ahead(row: dict[str, Any]) -> bool:
+    """Whether a row of `tabulate` is surely above its best baseline; never so for fewer than two rooms."""
+    low = row["lead_band"][0]
+    return low is not None and low > 0
+
+
 def format_room_table(table: Sequence[dict[str, Any]]) -> str:
-    """The table in Markdown, in percent; a lead whose band holds zero is marked by `~`."""
+    """The table in Markdown, in percent; a lead that is not surely above zero is marked by `~`."""
     lines = [
         "| type | refers by | n | model | 95 % band | majority | text-only | mean row | bottom row | lead |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -149,7 +155,6 @@ def format_room_table(table: Sequence[dict[str, Any]]) -> str:
 
     for row in table:
         low, high = row["band"]
-        is_open = row["lead_band"][0] is None or row["lead_band"][0] <= 0
         cells = [
             row["type"],
             row["reference"],
@@ -158,6 +163,6 @@ def format_room_table(table: Sequence[dict[str, Any]]) -> str:
             f"{percent(low)}–{percent(high)}",
         ]
         cells += [percent(row[name]) for name in BASELINES]
-        lead = f"{100 * row['lead']:+.1f}{' ~' if is_open else ''}"
+        lead = f"{100 * row['lead']:+.1f}{'' if is_ahead(row) else ' ~'}"
         lines.append("| " + " | ".join([*cells, lead]) + " |")
     return "\n".join(lines)
