@@ -18,14 +18,14 @@ from trainer.nano_lessons import lesson_kept, name_cells, read_regions
 LESSON_PASSES = 100  # samples of a room and kind that are not alike
 
 
-def draw_lessons(rooms: list[dict], data: Any, grid: TokenGrid) -> MixtureDataset:
-    """Samples of the kinds in `data.lessons`, in their shares, drawn anew at every visit of a room.
+def read_shares(lessons: list[str]) -> dict[str, float]:
+    """Share of each kind in lessons such as `view=2`.
 
     Raises:
-        ValueError: A lesson that is not written as `kind=share`, or a kind that there is not.
+        ValueError: A lesson that is not written as `kind=share`, or the lesson before the training.
     """
     shares = {}
-    for lesson in data.lessons:
+    for lesson in lessons:
         name, _, share = lesson.partition("=")
         if name == "naming":
             raise ValueError("naming is what naming_steps trains; lessons are of place, region, word and view.")
@@ -33,6 +33,12 @@ def draw_lessons(rooms: list[dict], data: Any, grid: TokenGrid) -> MixtureDatase
             shares[name] = float(share)
         except ValueError:
             raise ValueError(f"lessons are written kind=share, such as view=2, got {lesson!r}.") from None
+    return shares
+
+
+def draw_lessons(rooms: list[dict], data: Any, grid: TokenGrid) -> MixtureDataset:
+    """Samples of the kinds in `data.lessons`, in their shares, drawn anew at every visit of a room."""
+    shares = read_shares(data.lessons)
     return MixtureDataset({name: make_lesson(rooms, data, grid, name) for name in shares}, shares)
 
 
@@ -44,7 +50,7 @@ def make_lesson(rooms: list[dict], data: Any, grid: TokenGrid, name: str) -> Les
 
 def draw_validation(rooms: list[dict], data: Any, grid: TokenGrid) -> list[dict]:
     """One sample of each kind and room, the same at every evaluation."""
-    kinds = [lesson.partition("=")[0] for lesson in data.lessons]
+    kinds = read_shares(data.lessons)
     return [sample for kind in kinds for sample in LessonSamples(rooms, grid, kind, max_questions=data.max_questions)]
 
 

@@ -96,7 +96,7 @@ def naming_samples(row: dict, token_grid: TokenGrid) -> list[dict]:
         np.broadcast_to(letters[column_of], depth.shape),
         np.broadcast_to(letters[10 + row_of][:, None], depth.shape),
     )
-    return [{**video, "messages": [{"role": "user", "content": [{"type": "video"}]}], "cell_words": w} for w in words]
+    return [_naming(video, each) for each in words]
 
 
 def naming_sample(row: dict, token_grid: TokenGrid, rng: np.random.Generator) -> dict:
@@ -121,7 +121,11 @@ def naming_sample(row: dict, token_grid: TokenGrid, rng: np.random.Generator) ->
         # Letters again: u to z from low to tall.
         words = ["uvwxyz"[int(np.digitize(o["size"][2], _HEIGHTS))] for o in things]
     words = np.array([*words, ""])[cell_objects(row, token_grid)]
-    return {**video_arrays(row), "messages": [{"role": "user", "content": [{"type": "video"}]}], "cell_words": words}
+    return _naming(video_arrays(row), words)
+
+
+def _naming(video: dict, words: np.ndarray) -> dict:
+    return {**video, "messages": [{"role": "user", "content": [{"type": "video"}]}], "cell_words": words}
 
 
 def video_arrays(row: dict) -> dict:
