@@ -1,5 +1,7 @@
 """How a nano model of words is taught in `train.py`: samples drawn anew at every visit of a room, lessons first."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ from processing.regions import TokenGrid
 from processing.rooms.lessons import LessonSamples
 from processing.rooms.samples import naming_samples
 from processing.rooms.wording import plural
-from trainer import IDE3DDataCollator, IDE3DTrainingArguments
+from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
+from trainer.mentions import MentionCollator, MentionTrainer
 from trainer.mixture import MixtureDataset
 from trainer.nano import search_by_words
 from trainer.nano_lessons import lesson_kept, name_cells, read_regions
@@ -54,6 +57,19 @@ def draw_validation(rooms: list[dict], data: Any, grid: TokenGrid) -> list[dict]
     return [sample for kind in kinds for sample in LessonSamples(rooms, grid, kind, max_questions=data.max_questions)]
 
 
+def choose_trainer(data: Any) -> tuple[type[IDE3DDataCollator], Callable[..., IDE3DTrainer]]:
+    """Collator and trainer: with the term on what words name if it has a weight.
+
+    Raises:
+        ValueError: It has one without `lessons`, whose samples say what their words name.
+    """
+    if not data.mention_weight:
+        return IDE3DDataCollator, IDE3DTrainer
+    if not data.lessons:
+        raise ValueError("mention_weight needs samples that say what their words name: set lessons.")
+    return MentionCollator, partial(MentionTrainer, mention_weight=data.mention_weight)
+
+
 def take_lessons(
     model: IDE3DForConditionalGenerationWithGeometry,
     collator: IDE3DDataCollator,
@@ -61,6 +77,7 @@ def take_lessons(
     samples: list[dict] | MixtureDataset,
     data: Any,
     args: IDE3DTrainingArguments,
+    make_trainer: Callable[..., IDE3DTrainer] = IDE3DTrainer,
 ) -> None:
     """The lessons before the training, each done once: an interrupted run goes on with the next."""
     if data.word_search and not data.naming_steps:
@@ -83,7 +100,7 @@ def take_lessons(
     if data.reading_steps:
         with lesson_kept(model, folder / "reading.safetensors") as is_done:
             if not is_done:
-                read_regions(model, collator, read, args, data.reading_steps)
+                read_regions(model, collator, read, args, data.reading_steps, make_trainer)
 
 
 def content_words(tokenizer: PreTrainedTokenizerBase, rooms: list[dict]) -> list[list[int]]:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 import yaml
-from room_lessons import draw_lessons, draw_validation, take_lessons
+from room_lessons import choose_trainer, draw_lessons, draw_validation, take_lessons
 from torch import nn
 from tqdm import tqdm
 from training_setup import (
@@ -121,6 +121,9 @@ class DataArguments(BenchmarkArguments):
     )
     word_search: bool = field(
         default=False, metadata={"help": "Start heads that look for what a word names (nano models, after naming)."}
+    )
+    mention_weight: float = field(
+        default=0.0, metadata={"help": "Of the term that tells attention where what a word names is, for lessons."}
     )
 
 
@@ -326,8 +329,9 @@ def train(
         args.protocol,
     )
     model = adapt(model, model_arguments)
-    collator = IDE3DDataCollator(processor, teacher=teacher, protocol=args.protocol)
-    trainer = IDE3DTrainer(
+    make_collator, make_trainer = choose_trainer(data)
+    collator = make_collator(processor, teacher=teacher, protocol=args.protocol)
+    trainer = make_trainer(
         model,
         args,
         train_dataset=samples,
@@ -337,7 +341,7 @@ def train(
     )
     checkpoint = find_checkpoint(args)
     if not checkpoint:
-        take_lessons(model, collator, rooms, samples, data, args)
+        take_lessons(model, collator, rooms, samples, data, args, make_trainer)
     trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, processor
 

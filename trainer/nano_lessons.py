@@ -7,7 +7,7 @@ to say what each visual token shows, then to read the region that a question poi
 
 import dataclasses
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -147,8 +147,9 @@ def read_regions(
     pointed: Sequence[Mapping[str, Any]],
     args: IDE3DTrainingArguments,
     num_steps: int,
+    make_trainer: Callable[..., IDE3DTrainer] = IDE3DTrainer,
 ) -> None:
-    """Second lesson, for the language model: answer from the regions alone, by the language loss alone.
+    """Second lesson, for the language model: answer from the regions alone, without the terms of geometry.
 
     Args:
         model: Trained in place.
@@ -156,6 +157,7 @@ def read_regions(
         pointed: Packed samples whose questions point at regions.
         args: Arguments of the training.
         num_steps: Steps of the lesson.
+        make_trainer: Makes the trainer from what `IDE3DTrainer` takes.
     """
     lesson = lesson_arguments(
         args,
@@ -167,7 +169,7 @@ def read_regions(
         consistency_weight=0.0,
         distillation_weight=0.0,
     )
-    IDE3DTrainer(model, lesson, train_dataset=pointed, data_collator=RegionReadingCollator(collator)).train()
+    make_trainer(model, lesson, train_dataset=pointed, data_collator=RegionReadingCollator(collator)).train()
 
 
 __all__ = ["RegionReadingCollator", "lesson_arguments", "lesson_kept", "name_cells", "read_regions"]

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Literal, get_args
 
 import numpy as np
 
-from processing.regions import TokenGrid
+from processing.regions import TokenGrid, regions_from_ids
 from processing.rooms.layout import COUNTABLE
+from processing.rooms.palette import COLOURS
 from processing.rooms.places import place_sample
 from processing.rooms.questions import SceneFacts, ask_questions
 from processing.rooms.samples import naming_sample, packed_word_sample, room_samples
 from processing.rooms.wording import plural
 
-__all__ = ["Lesson", "LessonSamples", "retake_room"]
+__all__ = ["Lesson", "LessonSamples", "find_mentions", "mention_masks", "retake_room"]
 
 Lesson = Literal["naming", "place", "region", "word", "view"]
 _PICTURES = ("frames", "depth", "instance_ids", "intrinsics", "camera_to_world")
 _MAX_DRAWS = 1000
 _NOT_ASKED = ("description",)  # what pictures of a nano model do not show
+_IN_ALL_FRAMES = ("existence", "counting", "grounding")  # the others are about what the first frame shows
+_MENTIONED_SHARE = 0.35  # of a cell that shows what a word names
 
 
 def retake_room(row: dict, views: Sequence[int], rng: np.random.Generator) -> dict:
@@ -59,6 +63,62 @@ def draw_evenly(questions: list[dict], most: int, rng: np.random.Generator) -> l
     return [rounds[index] for index in rng.permutation(len(rounds[:most]))]
 
 
+def find_mentions(text: str, objects: Sequence[dict], kinds: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """What the words of a question name.
+
+    Args:
+        text: the question.
+        objects: of the room.
+        kinds: kinds of furniture that a question may name, whether the room has them or not.
+
+    Returns:
+        In the order of the text, each kind, with the colour in front of it if there is one, and each colour that no
+        kind follows: the last word of it, as it is written, and the ids of all objects that it fits.
+    """
+    singular = {word: kind for kind in kinds for word in (kind, plural(kind))}
+    words = re.findall(r"[a-z]+", text.lower())
+    mentions = []
+    for word, before, after in zip(words, ["", *words], [*words[1:], ""], strict=False):
+        if word in singular:
+            fits = [
+                o
+                for o in objects
+                if o["category"] == singular[word] and o["colour"] in ({before} & set(COLOURS) or COLOURS)
+            ]
+        elif word in COLOURS and after not in singular:
+            fits = [o for o in objects if o["colour"] == word and o["category"] != "plant"]
+        else:
+            continue
+        mentions.append((word, [o["id"] for o in fits]))
+    return mentions
+
+
+def mention_masks(row: dict, grid: TokenGrid, kinds: Sequence[str]) -> list[list[tuple[str, np.ndarray]]]:
+    """For each question of a room, the words that name something and the cells (V, rows, cols), bool, that show it.
+
+    Cells of the first frame alone, where a question is about what that frame shows. No cell: there is no such thing.
+
+    Args:
+        row: a row of `load_rooms` or `retake_room`.
+        grid: how the model cuts its pictures into tokens.
+        kinds: see `find_mentions`.
+    """
+    objects = [o["id"] for o in row["objects"]]
+    ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
+    shown = dict(zip(objects, regions_from_ids(ids, objects, grid, min_share=_MENTIONED_SHARE).numpy(), strict=True))
+    nothing = np.zeros((len(ids), *grid.shape), bool)
+    found = []
+    for question in row["questions"]:
+        last = len(ids) if question["type"] in _IN_ALL_FRAMES else 1
+        entries = []
+        for word, fits in find_mentions(question["question"], row["objects"], kinds):
+            cells = np.logical_or.reduce([nothing, *(shown[n] for n in fits)])
+            cells[last:] &= not cells[:last].any()
+            entries.append((word, cells))
+        found.append(entries)
+    return found
+
+
 class LessonSamples(Sequence):
     """Samples of one kind, as many a room as one likes; each follows from the seed and its index alone.
 
@@ -67,6 +127,8 @@ class LessonSamples(Sequence):
     - "region": questions that point at objects, about all frames, forwards or backwards;
     - "word": questions that name objects, and requests to find them, about all frames, forwards or backwards;
     - "view": the same about one frame.
+
+    Samples of the last two have `mentions`, see `mention_masks`.
 
     Args:
         rooms: rows of `load_rooms`.
@@ -94,6 +156,7 @@ class LessonSamples(Sequence):
             raise ValueError(f"lesson must be one of {get_args(Lesson)}, got {lesson!r}")
         self.rooms, self.grid, self.lesson = rooms, grid, lesson
         self.num_passes, self.max_questions, self.seed = num_passes, max_questions, seed
+        self._kinds = sorted({thing["category"] for row in rooms for thing in row["objects"]})
 
     def __len__(self) -> int:
         return self.num_passes * len(self.rooms)
@@ -128,4 +191,5 @@ class LessonSamples(Sequence):
         if self.lesson == "region":
             samples = room_samples(retaken, self.grid)
             return samples[0] if samples else None
-        return packed_word_sample(retaken, self.grid)
+        sample = packed_word_sample(retaken, self.grid)
+        return sample and {**sample, "mentions": mention_masks(retaken, self.grid, self._kinds)}

@@ -7,7 +7,7 @@ import pytest
 
 from processing.regions import TokenGrid
 from processing.rooms import load_rooms
-from processing.rooms.lessons import Lesson, LessonSamples, draw_evenly, retake_room
+from processing.rooms.lessons import Lesson, LessonSamples, draw_evenly, find_mentions, mention_masks, retake_room
 from processing.rooms.samples import naming_sample
 
 GRID = TokenGrid(64, 8, 1)
@@ -133,3 +133,64 @@ def test_types_are_drawn_evenly():
     assert counts == {"a": 3, "b": 2, "c": 3}
     assert len({(q["type"], q["n"]) for q in drawn}) == 8
     assert len(draw_evenly(questions, 100, np.random.default_rng(0))) == 16
+
+
+class TestMentions:
+    OBJECTS = [
+        {"id": 1, "category": "chair", "colour": "red"},
+        {"id": 2, "category": "chair", "colour": "blue"},
+        {"id": 3, "category": "shelf", "colour": "red"},
+        {"id": 4, "category": "plant", "colour": "red"},
+        {"id": 5, "category": "armchair", "colour": "blue"},
+    ]
+    KINDS = ("armchair", "chair", "plant", "shelf", "sofa")
+
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            ("Is the red chair left of the shelf?", [("chair", [1]), ("shelf", [3])]),
+            ("Of the blue chair and the blue armchair, which is taller?", [("chair", [2]), ("armchair", [5])]),
+            ("How many chairs are there?", [("chairs", [1, 2])]),
+            ("Show all shelves.", [("shelves", [3])]),
+            ("Find all red things.", [("red", [1, 3])]),
+            ("Where is the plant in meters?", [("plant", [4])]),
+            ("Is there a green chair in the room?", [("chair", [])]),
+            ("Can you see a sofa?", [("sofa", [])]),
+            ("What can you see?", []),
+        ],
+    )
+    def test_words(self, text, found):
+        assert find_mentions(text, self.OBJECTS, self.KINDS) == found
+
+    def test_questions_name_what_they_are_about(self, rooms):
+        for row in rooms:
+            asked = [q for q in row["questions"] if q["reference"] == "word" and q["hint_objects"]]
+            assert asked
+            for question in asked:
+                found = find_mentions(question["question"], row["objects"], [t["category"] for t in row["objects"]])
+                assert sorted(n for _, ids in found for n in ids) == sorted(question["hint_objects"])
+
+    def test_cells_show_what_is_named(self, rooms):
+        row = rooms[0]
+        ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
+        blocks = ids.reshape(len(ids), 8, 8, 8, 8).swapaxes(2, 3)
+        kinds = [thing["category"] for thing in row["objects"]]
+        masks = mention_masks(row, GRID, kinds)
+        assert len(masks) == len(row["questions"])
+        later = 0
+        for question, entries in zip(row["questions"], masks, strict=True):
+            found = find_mentions(question["question"], row["objects"], kinds)
+            assert [word for word, _ in entries] == [word for word, _ in found]
+            for (_, objects), (_, cells) in zip(found, entries, strict=True):
+                assert all(np.isin(block, objects).any() for block in blocks[cells])
+                if question["hint_objects"]:
+                    assert cells[0].any() and not cells[1:].any()  # what is asked about is shown by the first frame
+                later += cells[1:].any()
+        assert later
+
+    def test_samples_in_words_have_them(self, rooms):
+        for lesson in ("word", "view"):
+            sample = lessons(rooms, lesson)[0]
+            assert len(sample["mentions"]) == len(sample["messages"])
+            assert all(cells.shape == (len(sample["frames"]), 8, 8) for m in sample["mentions"] for _, cells in m)
+        assert "mentions" not in lessons(rooms, "region")[0]

@@ -1,0 +1,195 @@
+"""Attention to what a word names: a training-only term for models that start from nothing.
+
+Questions in words are answered by first finding what a word names among hundreds of visual tokens. From scratch that
+is not learned from answers alone within any time that a laptop has. So, where the training data know which cells show
+what is named, attention at the word is told to look there; the answers then teach what to do with what was found.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+
+from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from trainer.data_collator import IDE3DDataCollator
+from trainer.ide3d_trainer import IDE3DTrainer
+
+_HIDDEN = -1e9
+
+
+class MentionCollator(IDE3DDataCollator):
+    """Collator that also takes `mentions`: for each, where its word is and which tokens show what it names.
+
+    A word that names nothing in the video is told to look at the first token of the chat, which all chats have.
+
+    Shape:
+        mentions:          a list for each of the packed chats, of pairs (word, cells (V, rows, cols) bool).
+        mention_positions: (B, M), long; the last token of the word, -1 where a sample has fewer.
+        mention_targets:   (B, M, L), bool.
+
+    Raises:
+        ValueError: A chat does not hold a word that it is said to mention, or `mentions` has not a list for each chat.
+    """
+
+    def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """Collate."""
+        batch = super().__call__(samples)
+        if "segment_ids" not in batch or not any(sample.get("mentions") for sample in samples):
+            return batch
+        found = [self._locate(sample, batch, index) for index, sample in enumerate(samples)]
+        most = max(len(entries) for entries in found)
+        if not most:
+            return batch
+        length = batch["input_ids"].shape[1]
+        positions = torch.full((len(samples), most), -1)
+        targets = torch.zeros(len(samples), most, length, dtype=torch.bool)
+        for index, entries in enumerate(found):
+            for number, (position, target) in enumerate(entries):
+                positions[index, number], targets[index, number] = position, target
+        return {**batch, "mention_positions": positions, "mention_targets": targets}
+
+    def _locate(self, sample: Mapping[str, Any], batch: Mapping[str, Tensor], index: int) -> list[tuple[int, Tensor]]:
+        ids, segments = batch["input_ids"][index], batch["segment_ids"][index]
+        mentions = sample.get("mentions") or []
+        if mentions and len(mentions) != int(segments.max()):
+            raise ValueError(f"Sample {index}: {len(mentions)} lists of mentions for {int(segments.max())} chats.")
+        rows, cols = self.grid.shape
+        cells = (ids == self.processor.video_token_id).nonzero().flatten()
+        cells = cells.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
+        first = int((segments >= 0).int().argmax())
+        found = []
+        for number, entries in enumerate(mentions, start=1):
+            places = (segments == number).nonzero().flatten()
+            position = 0
+            for word, shown in entries:
+                position = self._find(word, ids[places].tolist(), position)
+                target = torch.zeros(len(ids), dtype=torch.bool)
+                target[cells[torch.as_tensor(shown)] if shown.any() else first] = True
+                found.append((int(places[position - 1]), target))
+        return found
+
+    def _find(self, word: str, ids: list[int], start: int) -> int:
+        """Where the word ends, as the first token behind it."""
+        tokenizer = self.processor.tokenizer
+        for tokens in (tokenizer.encode(f" {word}"), tokenizer.encode(word.capitalize())):
+            for at in range(start, len(ids) - len(tokens) + 1):
+                if ids[at : at + len(tokens)] == tokens:
+                    return at + len(tokens)
+        raise ValueError(f"No {word!r} behind token {start} of the chat {tokenizer.decode(ids)!r}.")
+
+
+class MentionTrainer(IDE3DTrainer):
+    """Trainer that adds the term to the loss, and logs it as `loss_mention`, beside the share of attention that hits.
+
+    The term is the negative logarithm of the share of attention, from the last token of a word, that falls on the
+    tokens that show what it names, mean over words and heads. Half of the heads, the second, of one layer have it.
+
+    Args:
+        model: Training model, its language model of the Qwen 2 family, without activation checkpointing.
+        args: Training arguments.
+        mention_weight: Of the term.
+        mention_layer: The layer; in those before, a word gathers what belongs to it, such as a colour.
+        **kwargs: Those of `IDE3DTrainer`; the collator is a `MentionCollator`.
+
+    Raises:
+        ValueError: The language model has no such layer.
+    """
+
+    def __init__(
+        self,
+        model: IDE3DForConditionalGenerationWithGeometry,
+        args: Any,
+        *,
+        mention_weight: float,
+        mention_layer: int = 1,
+        **kwargs: Any,
+    ):
+        super().__init__(model, args, **kwargs)
+        layers = self._core.model.language_model.layers
+        if not 0 <= mention_layer < len(layers):
+            raise ValueError(f"mention_layer must be from 0 to {len(layers) - 1}, got {mention_layer}.")
+        self.mention_weight = mention_weight
+        self._attention = layers[mention_layer].self_attn
+        self._seen: list[Tensor] = []
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
+    ) -> Tensor | tuple[Tensor, Any]:
+        """Loss of `IDE3DTrainer` and the weighted term; evaluation is left as it is."""
+        inputs = dict(inputs)
+        positions, targets = inputs.pop("mention_positions", None), inputs.pop("mention_targets", None)
+        if positions is None or not model.training or not self.mention_weight:
+            return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
+        states: dict[str, Any] = {}
+        handle = self._attention.register_forward_pre_hook(
+            lambda _, args, named: states.update(named), with_kwargs=True
+        )
+        try:
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        finally:
+            handle.remove()
+        shares = attention_shares(
+            self._attention,
+            states["hidden_states"],
+            states["position_embeddings"],
+            positions,
+            targets,
+            inputs["segment_ids"],
+        )
+        term = -shares.mean()
+        self._seen.append(torch.stack([term.detach(), shares.detach().exp().mean()]))
+        loss = loss + self.mention_weight * term / self.current_gradient_accumulation_steps
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the mean of the term and of the share since the last log."""
+        if self._seen and "loss" in logs:
+            term, share = torch.stack(self._seen).mean(0).tolist()
+            logs |= {"loss_mention": term, "mention_share": share}
+            self._seen.clear()
+        super().log(logs, start_time)
+
+
+def attention_shares(
+    attention: nn.Module,
+    hidden_states: Tensor,
+    position_embeddings: tuple[Tensor, Tensor],
+    positions: Tensor,
+    targets: Tensor,
+    segments: Tensor,
+) -> Tensor:
+    """Logarithm of the share of attention, of the second half of the heads, from words to what they name.
+
+    Args:
+        attention: Self-attention of a layer, with a key for each head.
+        hidden_states: Its input.
+        position_embeddings: Cosines and sines of its rotary positions.
+        positions: See `MentionCollator`.
+        targets: See `MentionCollator`.
+        segments: What each token may see: itself, what is before it in its own segment, and segment 0.
+
+    Shape:
+        hidden_states: (B, L, C).
+        output:        (words, heads / 2), words that are there only.
+    """
+    shape = (*hidden_states.shape[:2], -1, attention.head_dim)
+    query, key = (
+        projection(hidden_states).view(shape).transpose(1, 2) for projection in (attention.q_proj, attention.k_proj)
+    )
+    query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+    heads = slice(query.shape[1] // 2, None)
+    there = positions >= 0
+    places = positions.clamp(min=0)
+    index = places[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[-1])
+    scores = query.gather(2, index)[:, heads] @ key[:, heads].transpose(2, 3) * attention.scaling
+    at = torch.arange(segments.shape[1], device=segments.device)
+    own = segments.gather(1, places)[:, :, None]
+    visible = ((segments == 0)[:, None] | (segments[:, None] == own)) & (at <= places[:, :, None])
+    scores = scores.masked_fill(~visible[:, None], _HIDDEN).log_softmax(-1)
+    shares = scores.masked_fill(~targets[:, None], _HIDDEN).logsumexp(-1)
+    return shares.transpose(1, 2)[there]
+
+
+__all__ = ["MentionCollator", "MentionTrainer", "attention_shares"]
