@@ -1,5 +1,6 @@
 """How a nano model of words is taught in `train.py`: samples drawn anew at every visit of a room, lessons first."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -39,9 +40,9 @@ def read_shares(lessons: list[str]) -> dict[str, float]:
     return shares
 
 
-def draw_lessons(rooms: list[dict], data: Any, grid: TokenGrid) -> MixtureDataset:
-    """Samples of the kinds in `data.lessons`, in their shares, drawn anew at every visit of a room."""
-    shares = read_shares(data.lessons)
+def draw_lessons(rooms: list[dict], data: Any, grid: TokenGrid, lessons: list[str] | None = None) -> MixtureDataset:
+    """Samples of the kinds in `lessons`, by default `data.lessons`, in their shares, drawn anew at every visit."""
+    shares = read_shares(lessons or data.lessons)
     return MixtureDataset({name: make_lesson(rooms, data, grid, name) for name in shares}, shares)
 
 
@@ -83,9 +84,12 @@ def take_lessons(
     if data.word_search and not data.naming_steps:
         raise ValueError("word_search starts from what naming has learned: set naming_steps.")
     folder, grid = Path(args.output_dir) / "lessons", collator.grid
+    if data.lesson_learning_rate is not None:
+        args = copy.copy(args)  # not `replace`, which starts the processes anew
+        args.learning_rate = data.lesson_learning_rate
     if data.lessons:
         words, pointed = make_lesson(rooms, data, grid, "naming"), make_lesson(rooms, data, grid, "region")
-        read = samples
+        read = draw_lessons(rooms, data, grid, data.reading_lessons)
     else:
         words = [sample for room in rooms for sample in naming_samples(room, grid)]
         read = pointed = [

@@ -119,6 +119,12 @@ class DataArguments(BenchmarkArguments):
     reading_steps: int = field(
         default=0, metadata={"help": "Steps of a second lesson for nano models: read what a question points at."}
     )
+    reading_lessons: list[str] = field(
+        default_factory=list, metadata={"help": "Kinds of samples of the second lesson; default: those of `lessons`."}
+    )
+    lesson_learning_rate: float | None = field(
+        default=None, metadata={"help": "Of the lessons before the training; default: that of the training."}
+    )
     word_search: bool = field(
         default=False, metadata={"help": "Start heads that look for what a word names (nano models, after naming)."}
     )

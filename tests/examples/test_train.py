@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import pytest
 import torch
@@ -191,12 +192,30 @@ class TestLessons:
         with pytest.raises(ValueError, match="kind=share, such as view=2"):
             train.train(*train.read_recipe(tiny_recipe(), ["--lessons", lesson]))
 
+    def test_mentions_come_with_lessons(self, train, tiny_recipe):
+        with pytest.raises(ValueError, match="mention_weight needs samples that say what their words name"):
+            train.train(*train.read_recipe(tiny_recipe(), ["--mention_weight", "0.5"]))
+
+    def test_lessons_have_their_own_rate_and_samples(self, train, tiny_recipe, monkeypatch):
+        taken = {}
+        for name in ("name_cells", "read_regions"):
+            monkeypatch.setattr(
+                sys.modules["room_lessons"], name, lambda *given, name=name: taken.update({name: given})
+            )
+        words = ["--lessons", "view=1", "--reading_lessons", "place=1", "region=2", "--lesson_learning_rate", "0.01"]
+        trainer, _ = train.train(*train.read_recipe(tiny_recipe(), [*words, "--learning_rate", "0.001"]))
+        assert taken["name_cells"][4].learning_rate == taken["read_regions"][3].learning_rate == 0.01
+        assert trainer.args.learning_rate == 0.001
+        assert set(taken["read_regions"][2].datasets) == {"place", "region"}
+
     def test_lessons_drawn_anew_train_and_go_on(self, train, tiny_recipe, tmp_path):
         """All kinds in one run; killed after the naming, it is not named again."""
-        words = ["--lessons", "view=1", "word=1", "place=1", "region=1", "--word_search", "True"]
+        words = ["--lessons", "view=9", "word=9", "place=1", "region=1", "--word_search", "True"]
         words += ["--tie_word_embeddings", "True", "--rope_theta", "1e6", "--mixture_batches", "grouped"]
+        words += ["--reading_lessons", "region=1", "--mention_weight", "0.5", "--logging_steps", "1"]
         trainer, _ = train.train(*train.read_recipe(tiny_recipe(), words))
         assert trainer.state.global_step == 2
+        assert any(entry.get("mention_share", 0) > 0 for entry in trainer.state.log_history)
         kept = tmp_path / "out" / "lessons" / "naming.safetensors"
         written = kept.stat().st_mtime_ns
         for checkpoint in (tmp_path / "out").glob("checkpoint-*"):
