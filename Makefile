@@ -9,7 +9,7 @@ export HF_HUB_OFFLINE ?= 1
 .PHONY: help install demo nano test test-all parity lint clean
 
 help:
-	@echo "make demo      train a nano model on rooms, export it, ask it about a video (15 minutes on 2 cores)"
+	@echo "make demo      ask the shipped nano model, fine-tune it on rooms of another style (15 minutes on 2 cores)"
 	@echo "make nano      train, measure and ship the nano model (hours; an interrupted run goes on)"
 	@echo "make test      fast tests"
 	@echo "make test-all  all tests, slow ones included"

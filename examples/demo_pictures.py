@@ -16,12 +16,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from PIL import Image
 
-__all__ = ["FOUND", "GROUND", "RIGHT", "TRUTH", "WRONG", "Scene", "draw_losses", "draw_scene", "draw_story", "to_png"]
+__all__ = ["FOUND", "RIGHT", "TRUTH", "WRONG", "Scene", "draw_losses", "draw_scene", "draw_story", "to_png"]
 
-GROUND = "<ground>"
 FOUND, TRUTH = "#ff1f9c", "#12d6ff"  # Neither is a colour of the rooms' furniture.
 RIGHT, WRONG = "#13804a", "#c02a2a"
-INK, MUTED, MARKER = "#1d2433", "#667085", "#14213d"
+INK, MUTED = "#1d2433", "#667085"
 DEPTH_COLOURS, NO_DEPTH = "turbo", "#9aa0aa"
 MAX_COLUMNS = 6  # Frames side by side; of longer videos evenly spaced ones, the first among them.
 MAX_PICTURE_BYTES = 400_000  # A README's picture should load at once.
@@ -36,30 +35,31 @@ LOSS_TITLES = {
     "loss_distillation": "distillation",
 }
 SCENE_KEYS = {"scene_id", "request", "found", "truth", "is_right", "answers"}
-ANSWER_KEYS = {"type", "question", "answer", "truth", "is_right", "regions"}
-ARRAYS = ("frames", "depth", "predicted_depth", "found_mask", "true_mask", "region_masks")
+ANSWER_KEYS = {"type", "question", "answer", "truth", "is_right"}
+ARRAYS = ("frames", "depth", "found_mask", "true_mask")
+OPTIONAL_ARRAYS = ("predicted_depth",)
 
 
 @dataclass(frozen=True)
 class Scene:
     """A test room: what was asked, what the model said and found, and the truth.
 
+    `facts` and its answers may hold `before`: what was found and said before fine-tuning.
+
     Shape:
         frames:          (V, h, w, 3), uint8, RGB.
         depth:           (V, h, w), metres, z-depth; 0 means no measurement.
-        predicted_depth: (V, h2, w2), metres; by the validator.
         found_mask:      (V, rows, cols), bool; the region the model chose, empty for "no such object".
         true_mask:       (V, rows, cols), bool; the region it should choose.
-        region_masks:    (R, V, rows, cols), bool; one region for each `<ground>` of the questions, in their order.
+        predicted_depth: (V, h2, w2), metres; by the validator, None for a model that has none.
     """
 
     facts: dict
     frames: np.ndarray
     depth: np.ndarray
-    predicted_depth: np.ndarray
     found_mask: np.ndarray
     true_mask: np.ndarray
-    region_masks: np.ndarray
+    predicted_depth: np.ndarray | None = None
 
     @classmethod
     def load(cls, file: Path) -> "Scene":
@@ -75,7 +75,7 @@ class Scene:
         try:
             facts = json.loads(file.read_text(encoding="utf-8"))
             with np.load(arrays_file, allow_pickle=False) as data:
-                arrays = {name: data[name] for name in ARRAYS if name in data}
+                arrays = {name: data[name] for name in ARRAYS + OPTIONAL_ARRAYS if name in data}
         except (ValueError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{file} or {arrays_file.name} is damaged: {error}. Run the demo again.") from error
         missing = sorted((SCENE_KEYS - set(facts)) | (set(ARRAYS) - set(arrays)))
@@ -92,7 +92,7 @@ class Scene:
         """Stop if the arrays do not belong together.
 
         Raises:
-            ValueError: An array has the wrong shape, or there are not as many regions as `<ground>` tokens.
+            ValueError: An array has the wrong shape.
         """
         if (
             self.frames.ndim != 4
@@ -104,33 +104,19 @@ class Scene:
                 f"{name}: frames must be (V, h, w, 3) uint8, got {self.frames.shape} {self.frames.dtype}."
             )
         views, grid = len(self.frames), self.true_mask.shape[1:]
-        regions = sum(answer["question"].count(GROUND) for answer in self.facts["answers"])
         expected = {
             "depth": self.frames.shape[:3],
-            "predicted_depth": (views, *self.predicted_depth.shape[1:3]),
             "true_mask": (views, *grid[:2]),
             "found_mask": (views, *grid[:2]),
-            "region_masks": (regions, views, *grid[:2]),
         }
+        if self.predicted_depth is not None:
+            expected["predicted_depth"] = (views, *self.predicted_depth.shape[1:3])
         for key, shape in expected.items():
             if getattr(self, key).shape != shape:
                 raise ValueError(
-                    f"{name}: {key} must have shape {shape} for {views} frames and {regions} {GROUND} tokens, "
+                    f"{name}: {key} must have shape {shape} for {views} frames, "
                     f"got {getattr(self, key).shape}. Run the demo again."
                 )
-
-    def region_numbers(self) -> list[int]:
-        """The number, from 1, of each `<ground>`; the same region has one number in all questions."""
-        numbers: dict[bytes, int] = {}
-        return [numbers.setdefault(mask.tobytes(), len(numbers) + 1) for mask in self.region_masks]
-
-    def numbered_answers(self) -> list[tuple[dict, list[int]]]:
-        """Each answer with the numbers of the regions that its question points at."""
-        numbers = iter(self.region_numbers())
-        return [
-            (answer, [next(numbers) for _ in range(answer["question"].count(GROUND))])
-            for answer in self.facts["answers"]
-        ]
 
     def depth_range(self) -> tuple[float, float]:
         """Least and greatest depth to show, metres: of all measurements but the farthest 1%."""
@@ -184,21 +170,6 @@ def draw_regions(axes: Axes, scene: Scene, view: int, width: float = 2.2) -> Non
     draw_outline(axes, [segment for segment in found if segment in true], FOUND, width, is_dashed=True)
 
 
-def draw_markers(axes: Axes, scene: Scene, view: int, numbers: set[int], size: float = 7.5) -> None:
-    """Put the number of each region in its middle, or on the nearest of its cells if the middle is not its own."""
-    numbered = dict(zip(scene.region_numbers(), scene.region_masks[:, view], strict=True))
-    for number, mask in sorted(numbered.items()):
-        cells = np.argwhere(mask)
-        if number not in numbers or not len(cells):
-            continue
-        middle = cells.mean(axis=0)
-        is_inside = mask[tuple(middle.round().astype(int))]
-        row, col = middle if is_inside else cells[np.linalg.norm(cells - middle, axis=1).argmin()]
-        box = {"boxstyle": "circle,pad=0.22", "facecolor": MARKER, "edgecolor": "white", "linewidth": 1.2}
-        place = ((col + 0.5) / mask.shape[1], (row + 0.5) / mask.shape[0])
-        axes.text(*place, str(number), color="white", size=size, weight="bold", ha="center", va="center", bbox=box)
-
-
 def draw_depth(axes: Axes, depth: np.ndarray, limits: tuple[float, float]) -> object:
     """Show a depth map (h, w) in metres; grey where there is no measurement."""
     measured = np.ma.masked_where(~(depth > 0), depth)
@@ -212,31 +183,33 @@ def shown_views(views: int) -> list[int]:
 
 
 def draw_scene(scene: Scene) -> Figure:
-    """Frames with the regions, the validator's depth and the true depth, one column a frame."""
+    """Frames with the regions, one column a frame; below, if a validator measured it, its depth and the true one."""
     views = shown_views(len(scene.frames))
     height, width = scene.frames.shape[1:3]
     tile = 10.6 / max(len(views), 4)
     left, right, top, gap = 1.15, 0.75, 0.3, 0.06
     tall = tile * height / width
-    size = (left + len(views) * (tile + gap) + right, top + 3 * (tall + gap))
+    rows = 1 if scene.predicted_depth is None else 3
+    size = (left + len(views) * (tile + gap) + right, top + rows * (tall + gap))
     figure = Figure(figsize=size, dpi=120)
     limits = scene.depth_range()
     for column, view in enumerate(views):
         x = (left + column * (tile + gap)) / size[0]
         panels = [
             figure.add_axes((x, 1 - (top + (row + 1) * (tall + gap) - gap) / size[1], tile / size[0], tall / size[1]))
-            for row in range(3)
+            for row in range(rows)
         ]
         draw_image(panels[0], scene.frames[view])
         panels[0].set_title(f"frame {view + 1}", size=10, color=MUTED, pad=4)
         draw_regions(panels[0], scene, view)
-        if view == 0:
-            draw_markers(panels[0], scene, view, set(scene.region_numbers()))
-        draw_depth(panels[1], scene.predicted_depth[view], limits)
-        shown = draw_depth(panels[2], scene.depth[view], limits)
+        if rows == 3:
+            draw_depth(panels[1], scene.predicted_depth[view], limits)
+            shown = draw_depth(panels[2], scene.depth[view], limits)
         if column == 0:
-            for axes, label in zip(panels, ("RGB", "depth by the\nvalidator", "true depth"), strict=True):
+            for axes, label in zip(panels, ("RGB", "depth by the\nvalidator", "true depth")[:rows], strict=True):
                 axes.set_ylabel(label, size=10, color=INK, rotation=0, ha="right", va="center", labelpad=8)
+    if rows == 1:
+        return figure
     bar = figure.add_axes((1 - (right - 0.06) / size[0], gap / size[1], 0.13 / size[0], (2 * tall + gap) / size[1]))
     figure.colorbar(shown, cax=bar, extend="max").ax.tick_params(labelsize=9, colors=INK)
     bar.set_title("m", size=9, color=MUTED, pad=10)
@@ -284,23 +257,18 @@ def draw_losses(history: list[dict]) -> Figure:
     return figure
 
 
-def _story_questions(scene: Scene, view: int) -> list[tuple[dict, list[int]]]:
-    """Up to three questions of different types, first those whose regions are all to be seen in the view."""
-    seen = dict(zip(scene.region_numbers(), scene.region_masks[:, view].any(axis=(1, 2)), strict=True))
-    ordered = sorted(scene.numbered_answers(), key=lambda pair: not all(seen[number] for number in pair[1]))
-    by_type: dict[str, tuple[dict, list[int]]] = {}
-    for answer, numbers in ordered:
-        by_type.setdefault(answer["type"], (answer, numbers))
+def _story_answers(scene: Scene) -> list[dict]:
+    """Up to three answers to questions of different types."""
+    by_type: dict[str, dict] = {}
+    for answer in scene.facts["answers"]:
+        by_type.setdefault(answer["type"], answer)
     return list(by_type.values())[:3]
 
 
-def _write_answers(figure: Figure, answers: list[tuple[dict, list[int]]], x: float, y: float, line: float) -> None:
+def _write_answers(figure: Figure, answers: list[dict], x: float, y: float, line: float) -> None:
     """Questions and answers as text from (x, y) of the figure downwards, a line high `line`."""
-    for answer, numbers in answers:
-        question = answer["question"]
-        for number in numbers:
-            question = question.replace(GROUND, f"region {number}", 1)
-        wrapped = textwrap.wrap(question, 38) or [""]
+    for answer in answers:
+        wrapped = textwrap.wrap(answer["question"], 38) or [""]
         figure.text(x, y, "\n".join(wrapped), size=10, color=INK, va="top", linespacing=1.25)
         y -= line * len(wrapped) + 0.15 * line
         mark, colour = ("\u2713", RIGHT) if answer["is_right"] else ("\u2717", WRONG)
@@ -317,7 +285,7 @@ def draw_story(scene: Scene, file: Path) -> None:
     """Write the one picture of the README: video in, region found, depth learned in training, questions answered.
 
     Args:
-        scene: The room to show.
+        scene: The room to show; it must have a predicted depth.
         file: PNG to write, 1200 px wide, below `MAX_PICTURE_BYTES`.
 
     Raises:
@@ -345,10 +313,9 @@ def draw_story(scene: Scene, file: Path) -> None:
         draw_image(place(margin + n % 2 * (small + gap), top + n // 2 * (small + gap), small), scene.frames[shown])
     x = margin + big + 0.2
     title(x, f"2  \u201c{scene.facts['request']}\u201d", f"found: {scene.facts['found']}", FOUND)
-    axes, answers = place(x, top, big), _story_questions(scene, view)
+    axes = place(x, top, big)
     draw_image(axes, scene.frames[view])
     draw_outline(axes, outline(scene.found_mask[view]), FOUND, 2.6)
-    draw_markers(axes, scene, view, {number for _, numbers in answers for number in numbers}, size=9)
     x += big + 0.2
     title(x, "3  Depth", "in training only")
     limits = scene.depth_range()
@@ -358,8 +325,8 @@ def draw_story(scene: Scene, file: Path) -> None:
         style = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "boxstyle": "round,pad=0.2"}
         axes.text(0.04, 0.95, words, size=8.5, color=INK, va="bottom", bbox=style)
     x += small + 0.24
-    title(x, "4  Questions about regions", "answered from RGB by the exported model")
-    _write_answers(figure, answers, x / size[0], 1 - (top + 0.02) / size[1], 0.205 / size[1])
+    title(x, "4  Questions in words", "answered from RGB by the exported model")
+    _write_answers(figure, _story_answers(scene), x / size[0], 1 - (top + 0.02) / size[1], 0.205 / size[1])
     figure.text(margin / size[0], 0.32 * below / size[1], f"Room {scene.facts['scene_id']}", size=8, color=MUTED)
     _save_small(figure, file)
 

@@ -6,15 +6,17 @@ python examples/demo_report.py outputs/demo
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from demo_pictures import FOUND, GROUND, RIGHT, TRUTH, WRONG, Scene, draw_losses, draw_scene, draw_story, to_png
+from demo_pictures import FOUND, RIGHT, TRUTH, WRONG, Scene, draw_losses, draw_scene, draw_story, to_png
 
 __all__ = ["write_report"]
 
-SUMMARY_KEYS = ("scores", "grounding", "depth", "seconds", "parameters", "checks", "passed")
-SCORE_KEYS = ("type", "n", "model", "majority", "text", "mean_row", "bottom_row")
+# Which models were asked in each part of the demo, and what the report calls them.
+PARTS = {"shipped": {"model": "model"}, "fine_tuned": {"before": "before", "after": "after"}}
+SUMMARY_KEYS = (*PARTS, "depth", "seconds", "parameters", "checks", "passed")
 BASELINES = {
     "majority": "most frequent answer",
     "text": "words alone",
@@ -22,14 +24,26 @@ BASELINES = {
     "bottom_row": "image height: lower edge",
 }
 HOW = (
-    "Depth, camera poses and the teacher's features were used in training only: the validator and the projector that "
-    "learned from them are no part of the export. Every answer and every found object on this page comes from another "
-    "process, which loaded the export and was given RGB frames, region masks and the words, nothing else. "
-    "Depth by the validator is shown to tell what the visual features hold; it is drawn from the training model."
+    "Every answer and every found object on this page comes from another process, which loaded a model folder and was "
+    "given RGB frames, regions to choose from and the words, nothing else. Depth, camera poses and the teacher's "
+    "features are used in training only: the validator and the projector that learn from them are no part of a model "
+    "folder. Depth by the validator is shown to tell what the visual features hold; it is drawn from the training "
+    "model."
 )
+TITLES = {
+    "shipped": (
+        "1 The model of the repository",
+        "Rooms of the kind that it was trained on, none of which it saw.",
+    ),
+    "fine_tuned": (
+        "2 Fine-tuned on rooms of another style",
+        "Rooms with other furniture, shades and sizes: the same questions before and after minutes of training on "
+        "such rooms with all losses. None of these rooms was in training.",
+    ),
+}
 EXAMPLES = (
-    "<section><h2>Examples</h2><p>Some of the test rooms, to look at. How good the model is, the tables above say: "
-    "they count every question.</p></section>"
+    "<p class='quiet'>Below, some of the test rooms to look at. How good the model is, the table says: it counts "
+    "every question.</p>"
 )
 STYLE = f"""
 :root {{ color-scheme: light; }}
@@ -55,9 +69,6 @@ td.best {{ font-weight: 700; }} .error {{ color: #667085; font-weight: 400; font
 .tile {{ flex: 1 1 150px; background: #f7f8fb; border-radius: 10px; padding: 12px 14px; }}
 .tile b {{ display: block; font-size: 21px; }} .tile span {{ color: #667085; font-size: 13px; }}
 .columns {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 0 18px; }}
-.number {{ display: inline-block; min-width: 1.5em; text-align: center; border-radius: 99px; background: #14213d;
-  color: #fff; font-size: 12px; font-weight: 700; padding: 0 5px; }}
-.number.unseen {{ background: #fff; color: #14213d; box-shadow: inset 0 0 0 1.5px #14213d; }}
 .key {{ display: inline-block; width: 22px; height: 0; border-top: 4px solid; vertical-align: middle; }}
 img {{ display: block; width: 100%; height: auto; margin: 8px 0; }}
 """
@@ -86,17 +97,18 @@ def bar(share: float | None, is_model: bool = False, is_best: bool = False, coun
     return f'<td class="bar{" best" if is_best else ""}" style="{style}">{length}{error}</td>'
 
 
-def score_row(score: dict) -> str:
-    """Row of one question type: the model, the baselines, and who is ahead."""
+def score_row(score: dict, models: Mapping[str, str]) -> str:
+    """Row of one question type: the models, the baselines, and whether the last model is ahead of these."""
+    model = score[list(models)[-1]]
     baselines = {name: score[name] for name in BASELINES if score[name] is not None}
     strongest = max(baselines, key=baselines.__getitem__, default=None)
-    best = max([score["model"], *baselines.values()])
-    cells = [bar(score["model"], is_model=True, is_best=score["model"] == best, count=score["n"])]
+    best = max([*(score[name] for name in models), *baselines.values()])
+    cells = [bar(score[name], is_model=True, is_best=score[name] == best, count=score["n"]) for name in models]
     cells += [bar(score[name], is_best=score[name] == best) for name in BASELINES]
     verdict = '<td class="quiet">no baseline</td>'
     if strongest is not None:
-        points = 100 * (score["model"] - baselines[strongest])
-        noise = 200 * (score["model"] * (1 - score["model"]) / max(score["n"], 1)) ** 0.5  # two standard errors
+        points = 100 * (model - baselines[strongest])
+        noise = 200 * (model * (1 - model) / max(score["n"], 1)) ** 0.5  # two standard errors
         if 0 < points <= noise:
             verdict = f'<td class="verdict quiet">within noise, {points:+.1f} points</td>'
         elif points > 0:
@@ -125,32 +137,47 @@ def header_section(summary: dict) -> str:
     )
 
 
-def scores_section(summary: dict) -> str:
-    """Accuracy of the model beside the baselines, grounding beside chance, depth beside a constant."""
-    rows = [score_row(score) for score in summary["scores"]]
-    names = ["question type", "questions", "model", *BASELINES.values(), "verdict"]
-    grounding, depth = summary["grounding"], summary["depth"]
-    difference = 100 * (grounding["accuracy"] - grounding["chance"])
+def grounding_row(grounding: dict, models: Mapping[str, str]) -> str:
+    """Row of the requests to find an object: the models beside chance."""
+    difference = 100 * (grounding[list(models)[-1]] - grounding["chance"])
     name, words = ("right", "above") if difference > 0 else ("wrong", "not above")
-    row = (
-        f"<tr><td><b>finds the object</b></td><td>{grounding['n']}</td>"
-        f"{bar(grounding['accuracy'], is_model=True, is_best=difference > 0, count=grounding['n'])}"
-        f"{bar(grounding['chance'], is_best=difference < 0)}"
+    cells = [bar(grounding[model], is_model=True, count=grounding["n"]) for model in models]
+    return (
+        f"<tr><td><b>finds the object</b></td><td>{grounding['n']}</td>{''.join(cells)}{bar(grounding['chance'])}"
         f'<td class="verdict {name}">{words} chance, {difference:+.1f} points</td></tr>'
     )
-    more = [(key, value) for key, value in grounding.items() if key not in ("n", "accuracy", "chance")]
-    tiles = [
-        (f"{depth['abs_rel']:.3f}", "depth error AbsRel of the validator"),
-        (f"{depth['abs_rel_constant']:.3f}", "AbsRel of one constant depth"),
-        (percent(depth["delta_1.25"]), "of pixels within a factor of 1.25"),
-    ]
+
+
+def scores_section(part: str, summary: dict) -> str:
+    """Accuracy of a part's models beside the baselines, grounding beside chance, depth beside a constant."""
+    models, (title, words) = PARTS[part], TITLES[part]
+    found = summary[part]
+    rows = [score_row(score, models) for score in found["scores"]]
+    names = ["question type", "questions", *models.values(), *BASELINES.values(), "verdict"]
+    heads = ["task", "requests", *models.values(), "chance", "verdict"]
+    more = ""
+    if part == "fine_tuned":
+        mean, depth = found["mean"], summary["depth"]
+        tiles = [
+            (
+                f"{percent(mean['before'])} \u2192 {percent(mean['after'])}",
+                "mean over question types, before and after",
+            ),
+            (
+                f"{100 * mean['gain']:+.1f} \u00b1 {100 * mean['standard_error']:.1f}",
+                "points gained, with the standard error",
+            ),
+            (f"{depth['abs_rel']:.3f}", "depth error AbsRel of the validator, after; before, there was none"),
+            (f"{depth['abs_rel_constant']:.3f}", "AbsRel of one constant depth a pixel"),
+            (percent(depth["delta_1.25"]), "of pixels within a factor of 1.25"),
+        ]
+        more = tile_row(tiles)
     return (
-        "<section><h2>Answers about unseen rooms</h2><p class='quiet'>Share of right answers; the best of a row is "
-        "bold, \u00b1 is one standard error. The baselines see no pixels: they give the most frequent "
-        "answer, read the words of the question, or use how high in frame 1 the region lies.</p>"
+        f"<section><h2>{title}</h2><p class='quiet'>{words} Share of right answers; the best of a row is bold, \u00b1 "
+        "is one standard error. The baselines see no pixels: they give the most frequent answer, read the words of "
+        "the question, or use how high in frame 1 the object stands.</p>"
         f"{table(names, rows)}<h3>Grounding: which region do the words mean?</h3>"
-        f"{table(['task', 'requests', 'model', 'chance', 'verdict'], [row])}{facts(more)}"
-        f"<h3>Depth, learned in training only</h3>{tile_row(tiles)}</section>"
+        f"{table(heads, [grounding_row(found['grounding'], models)])}{more}{EXAMPLES}</section>"
     )
 
 
@@ -175,42 +202,27 @@ def losses_section(history: list[dict]) -> str:
     )
 
 
-def question_html(answer: dict, numbers: list[int], seen: set[int]) -> str:
-    """Question whose `<ground>` tokens are numbered badges, hollow if frame 1 does not show the region."""
-    words = escape(answer["question"])
-    names = answer["regions"] if len(answer["regions"]) == len(numbers) else [""] * len(numbers)
-    for number, name in zip(numbers, names, strict=True):
-        name = name if isinstance(name, str) else ", ".join(map(str, name))
-        style = "number" if number in seen else "number unseen"
-        badge = f'<span class="{style}">{number}</span>' + (
-            f' <span class="quiet">({escape(name)})</span>' if name else ""
-        )
-        words = words.replace(escape(GROUND), badge, 1)
-    return words
-
-
 def scene_section(scene: Scene) -> str:
     """One room: frames, regions, depths, questions and answers."""
-    truth = scene.facts
-    seen = {n for n, mask in zip(scene.region_numbers(), scene.region_masks[:, 0], strict=True) if mask.any()}
+    truth, has_before = scene.facts, "before" in scene.facts
     rows = []
-    for answer, numbers in scene.numbered_answers():
+    for answer in truth["answers"]:
         mark, name = ("\u2713", "right") if answer["is_right"] else ("\u2717", "wrong")
+        earlier = f"<td>{escape(answer.get('before', ''))}</td>" if has_before else ""
         rows.append(
-            f"<tr><td>{escape(answer['type'])}</td><td>{question_html(answer, numbers, seen)}</td>"
+            f"<tr><td>{escape(answer['type'])}</td><td>{escape(answer['question'])}</td>{earlier}"
             f'<td class="{name}">{mark} {escape(answer["answer"])}</td><td>{escape(answer["truth"])}</td></tr>'
         )
     mark, name = ("\u2713 right", "right") if truth["is_right"] else ("\u2717 wrong", "wrong")
+    earlier = f"before fine-tuning {escape(truth['before'])}, now " if has_before else ""
+    columns = ["type", "question", *(["before", "after"] if has_before else ["answer"]), "truth"]
     return (
         f"<section><h2>Room {escape(truth['scene_id'])}</h2><p>\u201c{escape(truth['request'])}\u201d \u2192 found "
-        f'<b>{escape(truth["found"])}</b>, truth {escape(truth["truth"])} <span class="{name}">{mark}</span><br>'
-        f'<span class="quiet"><span class="key" style="color: {FOUND}"></span> found by the model &nbsp; '
-        f'<span class="key" style="color: {TRUTH}"></span> true region &nbsp; both where they agree; numbers are '
-        f"the regions of the questions below</span></p>"
-        f'<img alt="Frames, depth by the validator, true depth" src="{to_png(draw_scene(scene))}">'
-        f"{table(['type', 'question', 'answer', 'truth'], rows)}<p class='quiet'>Names in brackets are for the "
-        "reader; the model is given the region alone. A hollow number marks a region that frame 1 does not show.</p>"
-        "</section>"
+        f'{earlier}<b>{escape(truth["found"])}</b>, truth {escape(truth["truth"])} <span class="{name}">{mark}</span>'
+        f'<br><span class="quiet"><span class="key" style="color: {FOUND}"></span> found by the model &nbsp; '
+        f'<span class="key" style="color: {TRUTH}"></span> true region &nbsp; both where they agree</span></p>'
+        f'<img alt="Frames with the found and the true region" src="{to_png(draw_scene(scene))}">'
+        f"{table(columns, rows)}</section>"
     )
 
 
@@ -256,8 +268,14 @@ def check_summary(summary: dict) -> None:
     """
     missing = [key for key in SUMMARY_KEYS if key not in summary]
     if not missing:
-        missing = sorted({f"scores: {key}" for score in summary["scores"] for key in SCORE_KEYS if key not in score})
-        missing += [f"grounding: {key}" for key in ("n", "accuracy", "chance") if key not in summary["grounding"]]
+        for part, models in PARTS.items():
+            missing += [f"{part}: {key}" for key in ("scores", "grounding") if key not in summary[part]]
+            keys, scores = ("type", "n", *models, *BASELINES), summary[part].get("scores", [])
+            missing += sorted({f"{part} scores: {key}" for score in scores for key in keys if key not in score})
+            found = summary[part].get("grounding", {})
+            missing += [f"{part} grounding: {key}" for key in ("n", *models, "chance") if key not in found]
+        mean = summary["fine_tuned"].get("mean", {})
+        missing += [f"fine_tuned mean: {k}" for k in ("before", "after", "gain", "standard_error") if k not in mean]
         missing += [f"depth: {k}" for k in ("abs_rel", "abs_rel_constant", "delta_1.25") if k not in summary["depth"]]
         missing += [f"parameters: {key}" for key in ("training", "export") if key not in summary["parameters"]]
     if missing:
@@ -268,7 +286,8 @@ def write_report(folder: Path) -> Path:
     """Write `report.html` and `picture.png` from what the demo left in a folder.
 
     Args:
-        folder: Holds summary.json, log_history.json and scenes/<name>.json with scenes/<name>.npz.
+        folder: Holds summary.json, log_history.json, and scenes/shipped and scenes/fine_tuned with <name>.json and
+            <name>.npz each.
 
     Returns:
         The page; it needs no other file and no network.
@@ -278,18 +297,23 @@ def write_report(folder: Path) -> Path:
         ValueError: A file is damaged or misses an entry.
     """
     folder = Path(folder)
-    files = sorted((folder / "scenes").glob("*.json"))
+    files = {part: sorted((folder / "scenes" / part).glob("*.json")) for part in PARTS}
     missing = [name for name in ("summary.json", "log_history.json") if not (folder / name).is_file()]
-    missing += [] if files else ["scenes/*.json"]
+    missing += [f"scenes/{part}/*.json" for part in PARTS if not files[part]]
     if missing:
         raise FileNotFoundError(
             f"{folder} has no {', '.join(missing)}. It must be a folder that examples/demo.py wrote."
         )
     summary, history = load_json(folder / "summary.json"), load_json(folder / "log_history.json")
     check_summary(summary)
-    scenes = [Scene.load(file) for file in files]
-    story = next((scene for scene in scenes if scene.facts["is_right"] and scene.found_mask.any()), scenes[0])
-    sections = [header_section(summary), scores_section(summary), EXAMPLES, *map(scene_section, scenes)]
+    scenes = {part: [Scene.load(file) for file in files[part]] for part in PARTS}
+    tuned = scenes["fine_tuned"]
+    if any(scene.predicted_depth is None for scene in tuned):
+        raise ValueError(f"{folder / 'scenes' / 'fine_tuned'} has arrays without predicted_depth. Run the demo again.")
+    story = next((scene for scene in tuned if scene.facts["is_right"] and scene.found_mask.any()), tuned[0])
+    sections = [header_section(summary)]
+    for part in PARTS:
+        sections += [scores_section(part, summary), *map(scene_section, scenes[part])]
     sections += [losses_section(history), run_section(summary)]
     page = (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -3,7 +3,7 @@
     python examples/demo_stranger.py MODEL INPUTS ANSWERS
 
 It imports transformers and nothing of ours, and is given no depth, no pose and no camera. INPUTS holds `tasks.json`
-and, for each scene, a video (a file or a folder of pictures) and the region masks that the questions point at.
+and, for each scene, a video (a file or a folder of pictures) and the regions among which a request has to choose.
 """
 
 import importlib.util
@@ -60,14 +60,7 @@ def answer_scene(model, processor, scene: dict, folder: Path) -> list[dict]:
     results = []
     if scene["questions"]:
         inputs = encode(processor, [chat(video, question["text"]) for question in scene["questions"]], True)
-        most = max(len(question["regions"]) for question in scene["questions"])
-        pointed = torch.zeros(len(scene["questions"]), most, *masks["pointed"].shape[1:], dtype=torch.bool)
-        valid = torch.zeros(pointed.shape[:2], dtype=torch.bool)
-        for row, question in enumerate(scene["questions"]):
-            count = len(question["regions"])
-            pointed[row, :count] = torch.from_numpy(masks["pointed"][question["regions"]])
-            valid[row, :count] = True
-        output = model.generate(**inputs, region_masks=pointed, region_valid=valid, max_new_tokens=24, do_sample=False)
+        output = model.generate(**inputs, max_new_tokens=24, do_sample=False)
         texts = processor.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         results += [
             {"id": question["id"], "answer": text.strip()}

@@ -16,7 +16,7 @@ from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from trainer.data_collator import IDE3DDataCollator
 from trainer.ide3d_trainer import IDE3DTrainer
 
-_HIDDEN = -1e9
+_HIDDEN = -3e4  # whatever the dtype
 
 
 class MentionCollator(IDE3DDataCollator):

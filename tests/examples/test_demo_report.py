@@ -29,15 +29,8 @@ def demo_pictures(monkeypatch):
     return importlib.import_module("demo_pictures")
 
 
-def answer(kind: str, question: str, said: str, truth: str, regions: list) -> dict:
-    return {
-        "type": kind,
-        "question": question,
-        "answer": said,
-        "truth": truth,
-        "is_right": said == truth,
-        "regions": regions,
-    }
+def answer(kind: str, question: str, said: str, truth: str, **more: str) -> dict:
+    return {"type": kind, "question": question, "answer": said, "truth": truth, "is_right": said == truth, **more}
 
 
 def block(top: int, left: int) -> np.ndarray:
@@ -46,42 +39,47 @@ def block(top: int, left: int) -> np.ndarray:
     return mask
 
 
-def write_scene(folder: Path, name: str, found: np.ndarray, truth: np.ndarray) -> None:
+def write_scene(folder: Path, name: str, found: np.ndarray, truth: np.ndarray, is_tuned: bool = True) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    said = [{"before": "9 meters"}, {"before": "<ground>"}] if is_tuned else [{}, {}]
     answers = [
-        answer("distance", "How far is <ground>?", "2.4 meters", "2.4 meters", ["red <chair>"]),
-        answer("closer", "Which is closer, <ground> or <ground>?", "the second", "the first", ["red <chair>", "lamp"]),
-        answer("counting", "How many lamps are in the room?", "1", "1", []),
+        answer("distance", "How far is the <big> chair?", "2.4 meters", "2.4 meters", **said[0]),
+        answer("counting", "How many lamps are in the room?", "2", "1", **said[1]),
     ]
     facts = {"scene_id": name, "request": "Find the <big> lamp.", "found": "lamp", "truth": "lamp"}
     facts |= {"is_right": bool((found == truth).all()), "answers": answers}
-    (folder / f"{name}.json").write_text(json.dumps(facts))
+    (folder / f"{name}.json").write_text(json.dumps(facts | ({"before": "red sofa"} if is_tuned else {})))
     y, x = np.mgrid[:SIDE, :SIDE]
     picture = np.stack([y * 5, x * 5, (x + y) * 2], axis=-1).astype(np.uint8)
     depth = np.broadcast_to(1 + (x + y) / SIDE, (VIEWS, SIDE, SIDE)).astype(np.float32).copy()
-    predicted = depth[:, ::2, ::2] * 1.05
+    predicted = {"predicted_depth": depth[:, ::2, ::2] * 1.05} if is_tuned else {}
     depth[:, 0] = 0  # no measurement
-    chair, lamp = block(0, 0), block(3, 3)
-    lamp[0] = False  # not to be seen in the first frame
     np.savez_compressed(
         folder / f"{name}.npz",
         frames=np.stack([np.roll(picture, 4 * view, axis=1) for view in range(VIEWS)]),
         depth=depth,
-        predicted_depth=predicted,
         found_mask=found,
         true_mask=truth,
-        region_masks=np.stack([chair, chair, lamp]),
+        **predicted,
     )
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    score = {"type": "distance", "n": 100, "model": 0.62, "majority": 0.2, "text": 0.21, "mean_row": 0.35}
+    score = {"type": "distance", "n": 100, "majority": 0.2, "text": 0.21, "mean_row": 0.35, "bottom_row": 0.4}
     summary = {
-        "scores": [
-            {**score, "bottom_row": 0.4},
-            {**score, "type": "colour", "model": 0.3, "text": 0.5, "mean_row": None, "bottom_row": None},
-        ],
-        "grounding": {"n": 50, "accuracy": 0.7, "chance": 0.2},
+        "shipped": {
+            "scores": [
+                {**score, "model": 0.62},
+                {**score, "type": "colour", "model": 0.3, "text": 0.5, "mean_row": None, "bottom_row": None},
+            ],
+            "grounding": {"n": 50, "model": 0.7, "chance": 0.2},
+        },
+        "fine_tuned": {
+            "scores": [{**score, "before": 0.3, "after": 0.61}],
+            "mean": {"before": 0.3, "after": 0.61, "gain": 0.31, "standard_error": 0.02},
+            "grounding": {"n": 50, "before": 0.1, "after": 0.6, "chance": 0.2},
+        },
         "depth": {"abs_rel": 0.111, "abs_rel_constant": 0.333, "delta_1.25": 0.87},
         "seconds": {"training": 301.5, "export": 2.0},
         "parameters": {"training": 2_000_000, "export": 1_600_000},
@@ -96,9 +94,10 @@ def folder(tmp_path) -> Path:
     history += [{"step": 29, "eval_loss": 1.0}, {"step": 30, "train_loss": 2.0}]
     (tmp_path / "summary.json").write_text(json.dumps(summary))
     (tmp_path / "log_history.json").write_text(json.dumps(history))
-    (tmp_path / "scenes").mkdir()
-    write_scene(tmp_path / "scenes", "room_0", np.zeros((VIEWS, ROWS, COLS), bool), block(3, 3))
-    write_scene(tmp_path / "scenes", "room_1", block(3, 3), block(3, 3))
+    nothing, region = np.zeros((VIEWS, ROWS, COLS), bool), block(3, 3)
+    write_scene(tmp_path / "scenes" / "shipped", "room_s", region, region, is_tuned=False)
+    write_scene(tmp_path / "scenes" / "fine_tuned", "room_0", nothing, region)
+    write_scene(tmp_path / "scenes" / "fine_tuned", "room_1", region, region)
     return tmp_path
 
 
@@ -131,7 +130,7 @@ def test_page_needs_nothing_else(demo_report, folder):
     assert report == folder / "report.html" and not tags.open
     assert {tag for tag, _ in tags.found}.isdisjoint({"script", "link", "iframe", "a"})
     images = [attributes["src"] for tag, attributes in tags.found if tag == "img"]
-    assert len(images) == 3 and all(source.startswith("data:image/png;base64,iVBOR") for source in images)
+    assert len(images) == 4 and all(source.startswith("data:image/png;base64,iVBOR") for source in images)
     assert not re.search(r"https?://|url\(|@import", page)
 
 
@@ -141,23 +140,27 @@ def test_page_tells_scores_checks_and_run(demo_report, folder):
     assert "FAILED 1 of 2 checks passed" in words
     assert "\u2717 failed colour beats its baselines 30 &lt; 50" in words
     assert "distance 100 62% \u00b1 5 20% 21% 35% 40% above all, by 22.0 points" in words
+    assert "distance 100 30% \u00b1 5 61% \u00b1 5 20% 21% 35% 40% above all, by 21.0 points" in words
     assert "20.0 points below words alone" in words  # colour, where two baselines were not measured
     assert "70% \u00b1 6 20% above chance, +50.0 points" in words
+    assert "10% \u00b1 4 60% \u00b1 7 20% above chance, +40.0 points" in words
+    assert "30% \u2192 61% mean over question types" in words and "+31.0 \u00b1 2.0 points gained" in words
     assert "0.111 depth error AbsRel" in words and "0.333 AbsRel of one constant" in words
     assert "2,000,000 parameters in training" in words and "1,600,000 parameters in the export" in words
     assert "400,000 parameters left behind" in words
     assert "training 301.5 s" in words and "all 304 s" in words
-    assert "used in training only" in words and "another process" in words
+    assert "are used in training only" in words and "another process" in words
 
 
-def test_regions_of_questions_are_numbered_and_words_escaped(demo_report, folder):
+def test_answers_before_and_after_stand_side_by_side_and_words_are_escaped(demo_report, folder):
     page = demo_report.write_report(folder).read_text(encoding="utf-8")
     words = words_of(page)
 
-    assert "Find the &lt;big&gt; lamp." in words and "red &lt;chair&gt;" in words
-    assert "&lt;ground&gt;" not in page
-    assert "Which is closer, 1 (red &lt;chair&gt;) or 2 (lamp) ? \u2717 the second the first" in words
-    assert '<span class="number">1</span>' in page and '<span class="number unseen">2</span>' in page
+    assert "Find the &lt;big&gt; lamp." in words and "<big>" not in page
+    assert "distance How far is the &lt;big&gt; chair? 9 meters \u2713 2.4 meters 2.4 meters" in words
+    assert "counting How many lamps are in the room? &lt;ground&gt; \u2717 2 1" in words
+    assert "distance How far is the &lt;big&gt; chair? \u2713 2.4 meters 2.4 meters" in words  # as shipped
+    assert words.count("before fine-tuning red sofa, now") == 2
 
 
 def test_picture_fits_a_readme(demo_report, folder):
@@ -170,11 +173,11 @@ def test_picture_fits_a_readme(demo_report, folder):
 
 
 def test_large_pictures_get_a_palette(demo_pictures, folder):
-    scene = demo_pictures.Scene.load(folder / "scenes" / "room_1.json")
+    scene = demo_pictures.Scene.load(folder / "scenes" / "fine_tuned" / "room_1.json")
     noise = np.random.default_rng(0).integers(0, 256, (VIEWS, 400, 400, 3), dtype=np.uint8)
     depth = np.ones((VIEWS, 400, 400), np.float32)
     demo_pictures.draw_story(
-        demo_pictures.Scene(scene.facts, noise, depth, depth, scene.found_mask, scene.true_mask, scene.region_masks),
+        demo_pictures.Scene(scene.facts, noise, depth, scene.found_mask, scene.true_mask, depth),
         folder / "noise.png",
     )
 
@@ -202,7 +205,7 @@ def test_outline_is_the_border_of_the_cells(demo_pictures):
 
 
 def test_scene_picture_shows_found_and_true_region(demo_pictures, folder):
-    figure = demo_pictures.draw_scene(demo_pictures.Scene.load(folder / "scenes" / "room_0.json"))
+    figure = demo_pictures.draw_scene(demo_pictures.Scene.load(folder / "scenes" / "fine_tuned" / "room_0.json"))
     figure.canvas.draw()
     rgb, predicted, true = figure.axes[:3]
 
@@ -211,9 +214,13 @@ def test_scene_picture_shows_found_and_true_region(demo_pictures, folder):
     found = tuple(int(demo_pictures.FOUND[k : k + 2], 16) / 255 for k in (1, 3, 5))
     assert any(np.allclose(colour, truth) for colour in drawn)
     assert not any(np.allclose(colour, found) for colour in drawn)  # the model said "no such object"
-    assert [text.get_text() for text in rgb.texts] == ["1"]  # region 2 is not to be seen in the first frame
     assert predicted.images[0].get_clim() == true.images[0].get_clim()  # one colour scale for both depths
     assert true.images[0].get_array().mask[0].all()  # 0 is "no measurement", not "very close"
+
+
+def test_scene_without_validator_shows_frames_alone(demo_pictures, folder):
+    figure = demo_pictures.draw_scene(demo_pictures.Scene.load(folder / "scenes" / "shipped" / "room_s.json"))
+    assert len(figure.axes) == VIEWS and all(axes.images for axes in figure.axes)
 
 
 def test_many_frames_are_thinned_out(demo_pictures):
@@ -232,7 +239,7 @@ def test_losses_have_a_plot_each(demo_pictures, folder):
         demo_pictures.draw_losses([{"step": 1, "epoch": 2.0}])
 
 
-@pytest.mark.parametrize("name", ["summary.json", "log_history.json", "scenes/room_1.npz"])
+@pytest.mark.parametrize("name", ["summary.json", "log_history.json", "scenes/fine_tuned/room_1.npz"])
 def test_missing_file(demo_report, folder, name):
     (folder / name).unlink()
     with pytest.raises(FileNotFoundError, match=Path(name).name):
@@ -241,13 +248,15 @@ def test_missing_file(demo_report, folder, name):
 
 
 def test_no_scenes(demo_report, folder):
-    for file in (folder / "scenes").iterdir():
+    for file in (folder / "scenes" / "shipped").iterdir():
         file.unlink()
-    with pytest.raises(FileNotFoundError, match="scenes"):
+    with pytest.raises(FileNotFoundError, match="scenes/shipped"):
         demo_report.write_report(folder)
 
 
-@pytest.mark.parametrize("name", ["summary.json", "log_history.json", "scenes/room_1.json", "scenes/room_1.npz"])
+@pytest.mark.parametrize(
+    "name", ["summary.json", "log_history.json", "scenes/shipped/room_s.json", "scenes/fine_tuned/room_1.npz"]
+)
 def test_truncated_file(demo_report, folder, name):
     file = folder / name
     file.write_bytes(file.read_bytes()[:60])
@@ -255,7 +264,7 @@ def test_truncated_file(demo_report, folder, name):
         demo_report.write_report(folder)
 
 
-@pytest.mark.parametrize("entry", ["depth", "checks", "scores"])
+@pytest.mark.parametrize("entry", ["depth", "checks", "shipped"])
 def test_summary_misses_an_entry(demo_report, folder, entry):
     summary = json.loads((folder / "summary.json").read_text())
     del summary[entry]
@@ -266,15 +275,15 @@ def test_summary_misses_an_entry(demo_report, folder, entry):
 
 def test_percentages_are_refused(demo_report, folder):
     summary = json.loads((folder / "summary.json").read_text())
-    summary["scores"][0]["model"] = 62.0
+    summary["shipped"]["scores"][0]["model"] = 62.0
     (folder / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(ValueError, match="from 0 to 1, got 62.0"):
         demo_report.write_report(folder)
 
 
-@pytest.mark.parametrize(("name", "shape"), [("region_masks", (2, VIEWS, ROWS, COLS)), ("depth", (VIEWS, 9, 9))])
+@pytest.mark.parametrize(("name", "shape"), [("found_mask", (VIEWS, ROWS, COLS + 1)), ("depth", (VIEWS, 9, 9))])
 def test_arrays_that_do_not_fit(demo_report, folder, name, shape):
-    file = folder / "scenes" / "room_1.npz"
+    file = folder / "scenes" / "fine_tuned" / "room_1.npz"
     with np.load(file) as data:
         arrays = dict(data)
     np.savez_compressed(file, **{**arrays, name: np.zeros(shape, arrays[name].dtype)})
