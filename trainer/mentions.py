@@ -94,7 +94,7 @@ class MentionTrainer(IDE3DTrainer):
         **kwargs: Those of `IDE3DTrainer`; the collator is a `MentionCollator`.
 
     Raises:
-        ValueError: The language model has no such layer.
+        ValueError: The language model has no such layer, or another attention than Qwen 2 with a key for each head.
     """
 
     def __init__(
@@ -110,6 +110,12 @@ class MentionTrainer(IDE3DTrainer):
         layers = self._core.model.language_model.layers
         if not 0 <= mention_layer < len(layers):
             raise ValueError(f"mention_layer must be from 0 to {len(layers) - 1}, got {mention_layer}.")
+        config = self._core.config.text_config
+        if config.model_type != "qwen2" or config.num_key_value_heads != config.num_attention_heads:
+            raise ValueError(
+                f"Attention is followed in qwen2 with a key for each head, got {config.model_type} with "
+                f"{config.num_attention_heads} heads and {config.num_key_value_heads} keys."
+            )
         self.mention_weight = mention_weight
         self._attention = layers[mention_layer].self_attn
         self._seen: list[Tensor] = []

@@ -96,6 +96,14 @@ def test_a_layer_that_is_not_there(collator, tmp_path, layer):
         MentionTrainer(build_model(), args, mention_weight=1.0, mention_layer=layer, data_collator=collator)
 
 
+def test_heads_that_share_keys(collator, tmp_path):
+    args = IDE3DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    model = build_model()
+    model.config.text_config.num_key_value_heads = 1
+    with pytest.raises(ValueError, match="got qwen2 with 2 heads and 1 keys"):
+        MentionTrainer(model, args, mention_weight=1.0, data_collator=collator)
+
+
 def test_training_turns_attention_to_what_is_named(collator, tmp_path):
     args = IDE3DTrainingArguments(
         output_dir=str(tmp_path),
