@@ -10,13 +10,13 @@ import numpy as np
 
 from processing.regions import TokenGrid, regions_from_ids
 from processing.rooms.layout import COUNTABLE
-from processing.rooms.palette import COLOURS
+from processing.rooms.palette import COLOURS, pick
 from processing.rooms.places import place_sample
 from processing.rooms.questions import SceneFacts, ask_questions
 from processing.rooms.samples import naming_sample, packed_word_sample, room_samples
-from processing.rooms.wording import plural
+from processing.rooms.wording import TEMPLATES, plural
 
-__all__ = ["Lesson", "LessonSamples", "find_mentions", "mention_masks", "retake_room"]
+__all__ = ["Lesson", "LessonSamples", "find_mentions", "mention_masks", "retake_room", "say_otherwise"]
 
 Lesson = Literal["naming", "place", "region", "word", "view"]
 _PICTURES = ("frames", "depth", "instance_ids", "intrinsics", "camera_to_world")
@@ -24,6 +24,39 @@ _MAX_DRAWS = 1000
 _NOT_ASKED = ("description",)  # what pictures of a nano model do not show
 _IN_ALL_FRAMES = ("existence", "counting", "grounding")  # the others are about what the first frame shows
 _MENTIONED_SHARE = 0.35  # of a cell that shows what a word names
+
+
+# What people type instead of the templates; `{a}` and `{b}` as there.
+_OTHER_WORDS = {
+    "distance": ("How far away is {a}?", "What is the distance to {a}?", "How far is {a}?", "Distance to {a}?"),
+    "position": ("Where is {a}?", "Where can I find {a}?", "Tell me the position of {a}."),
+    "closer": (
+        "Which is nearer, {a} or {b}?",
+        "Which is closer, {a} or {b}?",
+        "Is {a} or {b} closer?",
+        "What is nearer to me, {a} or {b}?",
+    ),
+    "direction": ("Is {a} left or right of {b}?", "Is {a} right or left of {b}?", "Which side of {b} is {a} on?"),
+    "size": ("Which is higher, {a} or {b}?", "Is {a} or {b} taller?", "What is taller, {a} or {b}?"),
+    "colour": ("What color is {a}?", "What is the color of {a}?", "Tell me the colour of {a}.", "Color of {a}?"),
+    "counting": ("How many {a} are there?", "How many {a} do you see?", "Count the {a}.", "Number of {a}?"),
+    "existence": ("Is there {a}?", "Do you see {a}?", "Is there {a} here?", "Does this room have {a}?"),
+    "one": ("Show me {a}.", "Show {a}.", "Locate {a}.", "Look for {a}."),
+    "several": ("Locate all {a}.", "Show me all {a}.", "Look for {a}."),
+    "of_colour": ("Locate everything {a}.", "Show me all {a} things.", "Look for {a} things."),
+}
+_OTHERWISE = 1 / 3  # of the questions in words are asked in other words
+
+
+def say_otherwise(text: str, rng: np.random.Generator) -> str:
+    """A question of the templates as others might type it; what it names stays, and comes in the same words."""
+    for name, others in _OTHER_WORDS.items():
+        for template in TEMPLATES[name]:
+            pattern = re.escape(template).replace(r"\{a\}", "(?P<a>.+)").replace(r"\{b\}", "(?P<b>.+)")
+            match = re.fullmatch(pattern, text)
+            if match:
+                return pick(rng, others).format(**match.groupdict())
+    return text
 
 
 def retake_room(row: dict, views: Sequence[int], rng: np.random.Generator) -> dict:
@@ -128,7 +161,8 @@ class LessonSamples(Sequence):
     - "word": questions that name objects, and requests to find them, about all frames, forwards or backwards;
     - "view": the same about one frame.
 
-    Samples of the last two have `mentions`, see `mention_masks`.
+    Samples of the last two have `mentions`, see `mention_masks`, and ask a third of their questions in words that the
+    templates do not have.
 
     Args:
         rooms: rows of `load_rooms`.
@@ -187,7 +221,13 @@ class LessonSamples(Sequence):
         retaken = retake_room(row, views, rng)
         reference = "region" if self.lesson == "region" else "word"
         questions = [q for q in retaken["questions"] if q["reference"] == reference and q["type"] not in _NOT_ASKED]
-        retaken["questions"] = draw_evenly(questions, self.max_questions, rng)
+        questions = draw_evenly(questions, self.max_questions, rng)
+        if reference == "word":
+            questions = [
+                {**q, "question": say_otherwise(q["question"], rng) if rng.random() < _OTHERWISE else q["question"]}
+                for q in questions
+            ]
+        retaken["questions"] = questions
         if self.lesson == "region":
             samples = room_samples(retaken, self.grid)
             return samples[0] if samples else None

@@ -7,7 +7,15 @@ import pytest
 
 from processing.regions import TokenGrid
 from processing.rooms import load_rooms
-from processing.rooms.lessons import Lesson, LessonSamples, draw_evenly, find_mentions, mention_masks, retake_room
+from processing.rooms.lessons import (
+    Lesson,
+    LessonSamples,
+    draw_evenly,
+    find_mentions,
+    mention_masks,
+    retake_room,
+    say_otherwise,
+)
 from processing.rooms.samples import naming_sample
 
 GRID = TokenGrid(64, 8, 1)
@@ -194,3 +202,44 @@ class TestMentions:
             assert len(sample["mentions"]) == len(sample["messages"])
             assert all(cells.shape == (len(sample["frames"]), 8, 8) for m in sample["mentions"] for _, cells in m)
         assert "mentions" not in lessons(rooms, "region")[0]
+
+
+class TestOtherWords:
+    def test_keep_what_is_named_and_in_which_order_it_is_asked(self, rooms):
+        rng = np.random.default_rng(0)
+        changed = set()
+        for row in rooms:
+            kinds = [thing["category"] for thing in row["objects"]]
+            for question in row["questions"]:
+                if question["reference"] != "word" or question["type"] == "description":
+                    continue
+                text = say_otherwise(question["question"], rng)
+                assert text != question["question"]
+                changed.add(question["type"])
+                named = [sorted(find_mentions(words, row["objects"], kinds)) for words in (text, question["question"])]
+                assert named[0] == named[1]
+                if question["type"] in ("closer", "size"):  # the first and the second are those of the text
+                    named = [find_mentions(words, row["objects"], kinds) for words in (text, question["question"])]
+                    assert named[0] == named[1]
+        assert {"closer", "direction", "distance", "colour", "existence", "grounding"} <= changed
+
+    def test_sides_are_asked_of_the_same_object(self):
+        rng = np.random.default_rng(0)
+        asked = "On which side of the red bed is the blue lamp, left or right?"
+        texts = {say_otherwise(asked, rng) for _ in range(30)}
+        assert len(texts) == 3
+        for text in texts:
+            assert "the blue lamp left" in text or "the blue lamp right" in text or "is the blue lamp on?" in text
+
+    def test_what_no_template_says_stays(self):
+        assert say_otherwise("Who lives here?", np.random.default_rng(0)) == "Who lives here?"
+
+    def test_some_questions_are_asked_otherwise(self, rooms):
+        known = [q["question"] for q in rooms[0]["questions"]]
+        asked = [q["question"] for index in range(4) for q in lessons(rooms)[index]["questions"]]
+        odd = [
+            text
+            for text in asked
+            if text.startswith(("How far away", "Which is nearer", "Do you see", "What color", "Show me", "Locate"))
+        ]
+        assert known and odd and len(odd) < len(asked) / 2
