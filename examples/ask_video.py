@@ -1,6 +1,6 @@
 """Ask an exported 3D-IDE model about a video of your own: an .mp4 or a folder of images, plain RGB.
 
-python examples/ask_video.py outputs/demo/export room.mp4 "How many chairs are there?"
+python examples/ask_video.py examples/checkpoints/ide3d-nano-rooms room.mp4 "Is there a red chair?"
 """
 
 import argparse

@@ -27,7 +27,7 @@ COMMANDS = (
     "--output outputs/ide3d_nano_rooms/evaluation.json",
     "python examples/ship_nano.py outputs/ide3d_nano_rooms examples/checkpoints/ide3d-nano-rooms",
 )
-CURVES = ("loss_language", "loss_grounding", "loss_depth", "loss_distillation")
+CURVES = ("loss_language", "loss_mention", "loss_grounding", "loss_depth", "loss_distillation")
 SECTION = """
 ## Scores on rooms it has not seen
 
