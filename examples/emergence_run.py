@@ -1,0 +1,374 @@
+"""One run of the emergence study: a row of a seed is trained, asked about a split, and probed.
+
+    python examples/emergence_run.py examples/recipes/emergence.yaml --seed 1 --row all --split validation
+
+`emergence.py` starts these, side by side. What is done is kept in the folder of the run, phase by phase: a run that
+was killed goes on behind its last phase.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from emergence_recipe import Phase, Row, Study, read_study
+from emergence_rooms import RoomArrays, StudyCollator, StudySteps, draw_questions, study_texts
+from emergence_scores import score_split
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import set_seed
+
+from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from modeling_ide3d.auxiliary.modeling_ide3d_geometry import GEOMETRY_PREFIXES
+from processing import IDE3DProcessor
+from processing.regions import TokenGrid
+from processing.rooms import load_rooms
+from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
+from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, standardize_regions
+from trainer.teachers.point_map import PointMapTeacher
+
+__all__ = ["RunFiles", "build_model", "evaluate_run", "take_lesson", "train_run", "write_json"]
+
+logger = logging.getLogger("emergence")
+
+NUM_LOGS = 20  # of a phase
+STANDARD_VIEWS = 160  # whose regions the projector is standardised by
+LESSON_SEED = 0
+WARMUP_SHARE, MAX_WARMUP = 0.2, 40  # of the steps of a phase
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """Where a run keeps what it has done.
+
+    Args:
+        output: Folder of the study.
+        row: Name.
+        seed: Seed.
+    """
+
+    output: Path
+    row: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Of this run."""
+        return self.output / "runs" / f"seed{self.seed}-{self.row}"
+
+    @property
+    def lesson(self) -> Path:
+        """Weights after the lesson that all runs share."""
+        return self.output / "lesson.safetensors"
+
+    @property
+    def pool(self) -> Path:
+        """Weights after the phase without questions."""
+        return self.folder / "pool.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        """Weights at the end."""
+        return self.folder / "weights.safetensors"
+
+    @property
+    def training(self) -> Path:
+        """Settings, losses and cost; written when the training is done."""
+        return self.folder / "training.json"
+
+    def result(self, split: str) -> Path:
+        """Scores and probes of a split."""
+        return self.folder / f"{split}.json"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".incomplete")
+    unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".incomplete")
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, unfinished)
+    unfinished.replace(path)
+
+
+def study_grid(study: Study) -> TokenGrid:
+    """Token grid of the models."""
+    return TokenGrid(study.image_size, study.patch_size, 1)
+
+
+def build_processor(study: Study) -> IDE3DProcessor:
+    """Processor whose words do not depend on the rooms, so that all runs share it."""
+    return build_nano_processor(
+        study_texts(), image_size=study.image_size, patch_size=study.patch_size, num_frames=study.num_frames
+    )
+
+
+def build_model(
+    study: Study, row: Row, seed: int, processor: IDE3DProcessor
+) -> IDE3DForConditionalGenerationWithGeometry:
+    """Training model with the initial weights of a seed; heads that a row does not use are there and idle."""
+    set_seed(seed)
+    config = build_nano_config(processor, hidden_size=study.hidden_size, text_layers=study.text_layers)
+    return build_nano_model(
+        config,
+        teacher_size=PointMapTeacher().feature_size,
+        validator={"output_stride": 2, "protocol": "clean", **row.validator},
+    )
+
+
+def phase_arguments(phase: Phase, row: Row, scale: float, seed: int, output: Path) -> IDE3DTrainingArguments:
+    """Arguments of a phase; `scale` is a factor of the weights of the row's losses."""
+    return IDE3DTrainingArguments(
+        output_dir=str(output),
+        max_steps=phase.steps,
+        per_device_train_batch_size=1,  # an item is all samples of a step
+        learning_rate=phase.learning_rate * row.learning_rate,
+        vision_learning_rate=phase.vision_learning_rate * row.learning_rate,
+        geometry_learning_rate=(phase.geometry_learning_rate or phase.learning_rate) * row.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=min(MAX_WARMUP, int(WARMUP_SHARE * phase.steps)),
+        weight_decay=0.05,
+        adam_beta2=0.98,
+        max_grad_norm=1.0,
+        depth_weight=scale * row.depth,
+        cross_view_weight=scale * row.cross_view,
+        distillation_weight=scale * row.teacher,
+        consistency_weight=0.0,
+        overlap_weight=0.0,
+        grounding_weight=0.0,
+        save_strategy="no",
+        logging_steps=max(1, phase.steps // NUM_LOGS),
+        report_to="none",
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=seed,
+    )
+
+
+def train_phase(
+    model: IDE3DForConditionalGenerationWithGeometry,
+    collator: StudyCollator,
+    steps: StudySteps,
+    args: IDE3DTrainingArguments,
+    has_layers: bool,
+) -> dict[str, Any]:
+    """Train; returns losses and cost.
+
+    Args:
+        model: Trained in place.
+        collator: Of the steps.
+        steps: What each step is made of.
+        args: Of the phase.
+        has_layers: False takes the layers out of the language model meanwhile, so that words and the teacher's
+            features have to be in the visual tokens.
+    """
+    set_seed(args.seed)
+    language_model = model.model.language_model
+    layers = language_model.layers
+    if not has_layers:
+        language_model.layers = nn.ModuleList()
+    start = time.perf_counter(), time.process_time()
+    try:
+        trainer = IDE3DTrainer(model, args, train_dataset=steps, data_collator=collator)
+        trainer.train()
+    finally:
+        language_model.layers = layers
+    history = [
+        {"step": entry["step"], **{name: round(entry[name], 5) for name in entry if name.startswith("loss")}}
+        for entry in trainer.state.log_history
+        if "loss" in entry
+    ]
+    return {
+        "steps": args.max_steps,
+        "seconds": round(time.perf_counter() - start[0], 1),
+        "cpu_seconds": round(time.process_time() - start[1], 1),
+        "history": history,
+    }
+
+
+def open_pool(study: Study, target: str = "depth") -> RoomArrays:
+    """The training rooms, which `emergence.py` has stored."""
+    return RoomArrays(Path(study.output_dir) / "rooms" / "train", target)
+
+
+def take_lesson(study: Study) -> Path:
+    """The lesson that all runs share: name what each visual token shows; returns the file of its weights.
+
+    It trains the tower, the projector and the words; layers of the language model and heads keep those of a seed.
+    """
+    path = RunFiles(Path(study.output_dir), "", 0).lesson
+    if path.is_file():
+        return path
+    processor, row, phase = build_processor(study), Row(), study.lesson
+    model = build_model(study, row, LESSON_SEED, processor)
+    collator = StudyCollator(IDE3DDataCollator(processor, protocol="clean"))
+    steps = StudySteps(open_pool(study), [], num_steps=phase.steps, rooms_per_step=phase.rooms, seed=LESSON_SEED)
+    args = phase_arguments(phase, row, 0.0, LESSON_SEED, path.parent)
+    train_phase(model, collator, steps, args, has_layers=False)
+    left_out = (*GEOMETRY_PREFIXES, "model.language_model.layers.")
+    save_weights(path, {k: v for k, v in model.state_dict().items() if not k.startswith(left_out)})
+    return path
+
+
+def labelled_questions(study: Study, row: Row, seed: int, grid: TokenGrid) -> list[dict]:
+    """Questions of the rooms that have any; those of fewer rooms are among those of more."""
+    order = np.random.default_rng([seed, 7]).permutation(study.num_rooms)
+    rooms = load_rooms("train", study.num_rooms, image_size=study.image_size, num_frames=study.num_frames)
+    chosen = order[: row.labelled_rooms or study.labelled_rooms]
+    return draw_questions([rooms[int(index)] for index in chosen], grid, seed)
+
+
+def describe_run(study: Study, row: Row) -> dict[str, Any]:
+    """What the weights of a run depend on; a label is not among it."""
+    entries = dataclasses.asdict(study)
+    left_out = (
+        "rows",
+        "seeds",
+        "control",
+        "validation_rooms",
+        "test_rooms",
+        "probe_rooms",
+        "output_dir",
+        "pairs",
+        "known_results",
+    )
+    kept = {name: value for name, value in entries.items() if name not in left_out}
+    return {**kept, "row": {name: value for name, value in dataclasses.asdict(row).items() if name != "label"}}
+
+
+def check_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Raise ValueError if a run was trained with other settings."""
+    found = json.loads(path.read_text(encoding="utf-8"))["settings"]
+    if found != settings:
+        changed = sorted(name for name in {*found, *settings} if found.get(name) != settings.get(name))
+        raise ValueError(
+            f"{path} is of a run with other settings of {', '.join(changed)}. Give the study another output_dir, or "
+            "remove the folder of the run."
+        )
+
+
+def train_run(study: Study, name: str, seed: int) -> None:
+    """Train a row of a seed, from the last phase that is done; `training.json` is written at the end.
+
+    Raises:
+        ValueError: The folder holds a run with other settings.
+    """
+    row, files = study.rows[name], RunFiles(Path(study.output_dir), name, seed)
+    settings = describe_run(study, row)
+    if files.training.is_file():
+        check_settings(files.training, settings)
+        return
+    begun = files.folder / "begun.json"
+    if begun.is_file():
+        check_settings(begun, settings)
+    write_json(begun, {"settings": settings})
+    processor, grid = build_processor(study), study_grid(study)
+    model = build_model(study, row, seed, processor)
+    base = IDE3DDataCollator(processor, PointMapTeacher() if row.teacher else None, protocol="clean")
+    collator, rooms = StudyCollator(base), open_pool(study, row.target)
+    questions = labelled_questions(study, row, seed, grid)
+    parts = {}
+    if row.pool and study.pool.steps:
+        if files.pool.is_file():
+            model.load_state_dict(load_file(files.pool), strict=True)
+            parts["pool"] = json.loads(files.pool.with_suffix(".json").read_text(encoding="utf-8"))
+        else:
+            model.load_state_dict(load_file(take_lesson(study)), strict=False)
+            phase = study.pool
+            steps = StudySteps(
+                rooms, [], num_steps=phase.steps, rooms_per_step=phase.rooms, seed=seed + 1, num_words=phase.words
+            )
+            args = phase_arguments(phase, row, 1.0, seed + 1, files.folder)
+            parts["pool"] = train_phase(model, collator, steps, args, has_layers=False)
+            write_json(files.pool.with_suffix(".json"), parts["pool"])
+            save_weights(files.pool, model.state_dict())
+    else:
+        model.load_state_dict(load_file(take_lesson(study)), strict=False)
+    model.eval()
+    size = 8
+    views = questions[:STANDARD_VIEWS]
+    standardize_regions(model, (base(views[start : start + size]) for start in range(0, len(views), size)))
+    phase = study.questions
+    steps = StudySteps(
+        rooms,
+        questions,
+        num_steps=phase.steps,
+        rooms_per_step=phase.rooms if row.pool else 0,
+        questions_per_step=phase.views,
+        seed=seed + 2,
+        num_words=phase.words,
+        max_questions=phase.max_questions,
+    )
+    args = phase_arguments(phase, row, row.in_questions, seed + 2, files.folder)
+    parts["questions"] = train_phase(model, collator, steps, args, has_layers=True)
+    save_weights(files.weights, model.state_dict())
+    heads = sum(parameter.numel() for parameter in model.geometry_parameters())
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    write_json(
+        files.training,
+        {
+            "row": name,
+            "seed": seed,
+            "settings": settings,
+            "phases": parts,
+            "parameters": {"training": whole, "export": whole - heads},
+            "question_views": len(questions),
+        },
+    )
+    files.pool.unlink(missing_ok=True)
+
+
+def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:
+    """Ask a trained run about a split and probe it; the result is written once and then kept."""
+    files = RunFiles(Path(study.output_dir), name, seed)
+    path = files.result(split)
+    if path.is_file():
+        return
+    processor = build_processor(study)
+    model = build_model(study, study.rows[name], seed, processor)
+    model.load_state_dict(load_file(files.weights), strict=True)
+    model.eval()
+    rooms = load_rooms(split, study.num_scored(split), image_size=study.image_size, num_frames=study.num_frames)
+    scores = score_split(model, processor, rooms, study_grid(study), study.probe_rooms)
+    write_json(path, {"row": name, "seed": seed, "split": split, **scores})
+
+
+def main(words: list[str] | None = None) -> None:
+    """Train and evaluate one run, or take the lesson that all share."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", help="YAML of the study")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--row", help="name of the row; without it the lesson that all runs share is taken")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--output-dir", help="in place of the recipe's")
+    options = parser.parse_args(words)
+    torch.set_num_threads(1)
+    changes = {} if options.output_dir is None else {"output_dir": options.output_dir}
+    try:
+        study = read_study(options.recipe, **changes)
+        if options.row is None:
+            take_lesson(study)
+            return
+        if options.row not in study.rows:
+            raise ValueError(f"There is no row {options.row!r}; there are {', '.join(study.rows)}.")
+        train_run(study, options.row, options.seed)
+        evaluate_run(study, options.row, options.seed, options.split)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
