@@ -22,7 +22,7 @@ from pathlib import Path
 from emergence_recipe import SPLITS, Study, read_study
 from emergence_report import write_report
 from emergence_rooms import store_rooms
-from emergence_run import RunFiles, study_grid, write_json
+from emergence_run import RunFiles, open_split, store_questions, study_grid, write_json
 from emergence_scores import score_baselines
 from emergence_tables import collect_runs, format_tables, summarise_study
 from tqdm import tqdm
@@ -120,12 +120,12 @@ def prepare(study: Study, recipe: str, split: str) -> None:
     output = Path(study.output_dir)
     store_rooms(output / "rooms", "train", study.num_rooms, study_grid(study), study.num_frames)
     options = {"image_size": study.image_size, "num_frames": study.num_frames}
-    rooms = load_rooms(split, study.num_scored(split), **options)
+    store_questions(study, split)
     path = output / f"baselines-{split}.json"
     if not path.is_file():
         train = load_rooms("train", study.num_rooms, **options)
         fit = [train[index] for index in range(min(BASELINE_ROOMS, len(train)))]
-        write_json(path, score_baselines(fit, rooms))
+        write_json(path, score_baselines(fit, open_split(study, split)))
     files = RunFiles(output, "lesson", 0)
     if not files.lesson.is_file():
         logger.info("The lesson that all runs share")

@@ -199,8 +199,6 @@ def _check_type(value: Any, hint: Any, where: str) -> Any:
 def _check(study: Study, path: str | Path) -> None:
     if study.control not in study.rows:
         raise ValueError(f"{path}: control must be one of the rows {list(study.rows)}, got {study.control!r}.")
-    if unknown := sorted({row for pair in study.pairs for row in pair} - {*study.rows}):
-        raise ValueError(f"{path}: pairs name rows {unknown} that there are not.")
     for name, row in study.rows.items():
         if row.target not in TARGETS:
             raise ValueError(f"{path}: target of row {name} must be one of {TARGETS}, got {row.target!r}.")
@@ -216,3 +214,5 @@ def _check(study: Study, path: str | Path) -> None:
             raise ValueError(f"{path}: row {name} labels more than the {study.num_rooms} rooms, or none.")
     if study.questions.views < 1:
         raise ValueError(f"{path}: questions: views must be at least 1, got {study.questions.views}.")
+    if unknown := sorted({row for pair in study.pairs for row in pair} - {*study.rows}):
+        raise ValueError(f"{path}: pairs name rows {unknown} that there are not.")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from emergence_recipe import Phase, Row, Study, read_study
 from emergence_rooms import RoomArrays, StudyCollator, StudySteps, draw_questions, study_texts
-from emergence_scores import score_split
+from emergence_scores import read_asked, score_split, store_asked
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import set_seed
@@ -33,7 +33,16 @@ from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
 from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, standardize_regions
 from trainer.teachers.point_map import PointMapTeacher
 
-__all__ = ["RunFiles", "build_model", "evaluate_run", "take_lesson", "train_run", "write_json"]
+__all__ = [
+    "RunFiles",
+    "build_model",
+    "evaluate_run",
+    "open_split",
+    "store_questions",
+    "take_lesson",
+    "train_run",
+    "write_json",
+]
 
 logger = logging.getLogger("emergence")
 
@@ -145,6 +154,8 @@ def phase_arguments(phase: Phase, row: Row, scale: float, seed: int, output: Pat
         depth_weight=scale * row.depth,
         cross_view_weight=scale * row.cross_view,
         distillation_weight=scale * row.teacher,
+        pair_mode="random",
+        pairs_per_frame=1,
         consistency_weight=0.0,
         overlap_weight=0.0,
         grounding_weight=0.0,
@@ -330,6 +341,20 @@ def train_run(study: Study, name: str, seed: int) -> None:
     files.pool.unlink(missing_ok=True)
 
 
+def store_questions(study: Study, split: str) -> Path:
+    """Folder with what a split is asked, written if it is not there."""
+    folder = Path(study.output_dir) / "rooms" / f"{split}-{study.num_scored(split)}"
+    if not (folder / "asked.json").is_file():
+        store_asked(folder, open_split(study, split), study_grid(study))
+    return folder
+
+
+def open_split(study: Study, split: str) -> Any:
+    """Rooms of a split that are asked about."""
+    options = {"image_size": study.image_size, "num_frames": study.num_frames}
+    return load_rooms(split, study.num_scored(split), **options)
+
+
 def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:
     """Ask a trained run about a split and probe it; the result is written once and then kept."""
     files = RunFiles(Path(study.output_dir), name, seed)
@@ -340,8 +365,14 @@ def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:
     model = build_model(study, study.rows[name], seed, processor)
     model.load_state_dict(load_file(files.weights), strict=True)
     model.eval()
-    rooms = load_rooms(split, study.num_scored(split), image_size=study.image_size, num_frames=study.num_frames)
-    scores = score_split(model, processor, rooms, study_grid(study), study.probe_rooms)
+    rooms = open_split(study, split)
+    row, text = study.rows[name], model.config.text_config.num_hidden_layers
+    read = [f"vision.{layer}" for layer in model.geometric_validator.config.layer_indices]
+    read = (read if row.depth or row.cross_view else []) + (["language.0", f"language.{text}"] if row.teacher else [])
+    samples = read_asked(store_questions(study, split))
+    probed = (rooms[index] for index in range(min(study.probe_rooms, len(rooms))))
+    labelled = labelled_questions(study, row, seed, study_grid(study))
+    scores = score_split(model, processor, samples, probed, labelled, read)
     write_json(path, {"row": name, "seed": seed, "split": split, **scores})
 
 

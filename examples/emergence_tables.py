@@ -97,7 +97,7 @@ def summarise_study(
         by_row.setdefault(run["row"], {})[run["seed"]] = run
     by_row = {name: by_row[name] for name in study.rows if name in by_row}
     pairs = [(row, study.control) for row in by_row if row != study.control]
-    pairs = [pair for pair in (*pairs, *study.pairs) if set(pair) <= set(by_row)]
+    pairs = [pair for pair in dict.fromkeys([*pairs, *study.pairs]) if set(pair) <= set(by_row)]
     differences, probe_differences = [], []
     for row, other in pairs:
         seeds = [seed for seed in study.seeds if seed in by_row[row] and seed in by_row[other]]

@@ -11,12 +11,21 @@ from tqdm import tqdm
 from modeling_ide3d.grounding_ide3d import pool_regions
 from modeling_ide3d.modeling_ide3d import CACHE_NAME
 
-__all__ = ["answer_from_regions"]
+__all__ = ["answer_from_regions", "pool_sample_regions"]
 
 
 @torch.no_grad()
-def pool_sample_regions(model: nn.Module, processor: Any, samples: Sequence[dict], rooms_at_once: int) -> list[Tensor]:
-    """Features (N, hidden_size) of the regions of each sample; the mean of the video where a region is empty."""
+def pool_sample_regions(
+    model: nn.Module, processor: Any, samples: Sequence[dict], rooms_at_once: int = 32
+) -> list[Tensor]:
+    """Features (N, hidden_size) of the regions of each sample; the mean of the video where a region is empty.
+
+    Args:
+        model: `IDE3DForConditionalGeneration` or its training class.
+        processor: Its processor.
+        samples: With `frames` and `region_masks`; videos of `rooms_at_once` samples in a row are equally long.
+        rooms_at_once: Videos encoded together.
+    """
     rows, cols = model.config.token_grid
     features = []
     for start in tqdm(range(0, len(samples), rooms_at_once), desc="Regions", unit="batch", delay=5, disable=None):
