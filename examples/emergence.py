@@ -10,7 +10,6 @@ and one page for a browser lie in the output folder of the recipe, after every r
 
 import argparse
 import dataclasses
-import json
 import logging
 import os
 import subprocess
@@ -19,10 +18,11 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from emergence_files import RunFiles, load_json, write_json
 from emergence_recipe import SPLITS, Study, read_study
 from emergence_report import write_report
 from emergence_rooms import store_rooms
-from emergence_run import RunFiles, open_split, store_questions, study_grid, write_json
+from emergence_run import open_split, store_questions, study_grid
 from emergence_scores import score_baselines
 from emergence_tables import collect_runs, format_tables, summarise_study
 from tqdm import tqdm
@@ -178,9 +178,10 @@ def report(study: Study, split: str) -> dict | None:
     if not runs:
         return None
     output = Path(study.output_dir)
-    baselines = output / f"baselines-{split}.json"
-    known = json.loads(baselines.read_text(encoding="utf-8")) if baselines.is_file() else {}
-    summary = summarise_study(study, split, runs, known)
+    folders = [output, *filter(None, [study.known_results])]
+    baselines = next((path for path in (Path(f, f"baselines-{split}.json") for f in folders) if path.is_file()), None)
+    summary = summarise_study(study, split, runs, load_json(baselines) if baselines else {})
+    output.mkdir(parents=True, exist_ok=True)
     write_json(output / "summary.json", summary)
     (output / "tables.md").write_text(format_tables(summary), encoding="utf-8")
     write_report(summary, output)
@@ -194,7 +195,7 @@ def keep_results(study: Study, split: str, folder: Path) -> int:
         write_json(folder / f"{split}-seed{run['seed']}-{run['row']}.json", run)
     baselines = Path(study.output_dir) / f"baselines-{split}.json"
     if baselines.is_file():
-        write_json(folder / baselines.name, json.loads(baselines.read_text(encoding="utf-8")))
+        write_json(folder / baselines.name, load_json(baselines))
     return len(runs)
 
 

@@ -206,6 +206,8 @@ def _check(study: Study, path: str | Path) -> None:
             raise ValueError(f"{path}: row {name} has losses but sees no rooms for them: leave out `pool: false`.")
         if row.target != "depth" and (row.cross_view or row.teacher):
             raise ValueError(f"{path}: row {name} regresses {row.target}: views and teacher need depth.")
+        if row.target != "depth" and row.in_questions:
+            raise ValueError(f"{path}: row {name} regresses {row.target}: views with questions have depth alone.")
         if not isinstance(row.validator, dict):
             raise ValueError(f"{path}: validator of row {name} must hold entries, got {row.validator!r}.")
         if not name.replace("_", "").isalnum():

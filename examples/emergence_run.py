@@ -7,8 +7,6 @@ was killed goes on behind its last phase.
 """
 
 import argparse
-import dataclasses
-import json
 import logging
 import sys
 import time
@@ -17,10 +15,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from emergence_files import (
+    RunFiles,
+    check_settings,
+    describe_lesson,
+    describe_run,
+    load_json,
+    save_weights,
+    write_json,
+)
 from emergence_recipe import Phase, Row, Study, read_study
 from emergence_rooms import RoomArrays, StudyCollator, StudySteps, draw_questions, study_texts
 from emergence_scores import read_asked, score_split, store_asked
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from transformers import set_seed
 
@@ -33,83 +40,14 @@ from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
 from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, standardize_regions
 from trainer.teachers.point_map import PointMapTeacher
 
-__all__ = [
-    "RunFiles",
-    "build_model",
-    "evaluate_run",
-    "open_split",
-    "store_questions",
-    "take_lesson",
-    "train_run",
-    "write_json",
-]
+__all__ = ["build_model", "evaluate_run", "open_split", "store_questions", "take_lesson", "train_run"]
 
 logger = logging.getLogger("emergence")
 
 NUM_LOGS = 20  # of a phase
-STANDARD_VIEWS = 160  # whose regions the projector is standardised by
+STANDARD_VIEWS, BATCH = 160, 8  # whose regions the projector is standardised by
 LESSON_SEED = 0
 WARMUP_SHARE, MAX_WARMUP = 0.2, 40  # of the steps of a phase
-
-
-@dataclasses.dataclass(frozen=True)
-class RunFiles:
-    """Where a run keeps what it has done.
-
-    Args:
-        output: Folder of the study.
-        row: Name.
-        seed: Seed.
-    """
-
-    output: Path
-    row: str
-    seed: int
-
-    @property
-    def folder(self) -> Path:
-        """Of this run."""
-        return self.output / "runs" / f"seed{self.seed}-{self.row}"
-
-    @property
-    def lesson(self) -> Path:
-        """Weights after the lesson that all runs share."""
-        return self.output / "lesson.safetensors"
-
-    @property
-    def pool(self) -> Path:
-        """Weights after the phase without questions."""
-        return self.folder / "pool.safetensors"
-
-    @property
-    def weights(self) -> Path:
-        """Weights at the end."""
-        return self.folder / "weights.safetensors"
-
-    @property
-    def training(self) -> Path:
-        """Settings, losses and cost; written when the training is done."""
-        return self.folder / "training.json"
-
-    def result(self, split: str) -> Path:
-        """Scores and probes of a split."""
-        return self.folder / f"{split}.json"
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".incomplete")
-    unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    unfinished.replace(path)
-
-
-def save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
-    """Write a safetensors file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".incomplete")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, unfinished)
-    unfinished.replace(path)
 
 
 def study_grid(study: Study) -> TokenGrid:
@@ -218,8 +156,13 @@ def take_lesson(study: Study) -> Path:
     """The lesson that all runs share: name what each visual token shows; returns the file of its weights.
 
     It trains the tower, the projector and the words; layers of the language model and heads keep those of a seed.
+
+    Raises:
+        ValueError: It was taken with other settings.
     """
     path = RunFiles(Path(study.output_dir), "", 0).lesson
+    about, settings = path.with_suffix(".json"), describe_lesson(study)
+    check_settings(about, settings)
     if path.is_file():
         return path
     processor, row, phase = build_processor(study), Row(), study.lesson
@@ -227,6 +170,7 @@ def take_lesson(study: Study) -> Path:
     collator = StudyCollator(IDE3DDataCollator(processor, protocol="clean"))
     steps = StudySteps(open_pool(study), [], num_steps=phase.steps, rooms_per_step=phase.rooms, seed=LESSON_SEED)
     args = phase_arguments(phase, row, 0.0, LESSON_SEED, path.parent)
+    write_json(about, {"settings": settings})
     train_phase(model, collator, steps, args, has_layers=False)
     left_out = (*GEOMETRY_PREFIXES, "model.language_model.layers.")
     save_weights(path, {k: v for k, v in model.state_dict().items() if not k.startswith(left_out)})
@@ -241,35 +185,6 @@ def labelled_questions(study: Study, row: Row, seed: int, grid: TokenGrid) -> li
     return draw_questions([rooms[int(index)] for index in chosen], grid, seed)
 
 
-def describe_run(study: Study, row: Row) -> dict[str, Any]:
-    """What the weights of a run depend on; a label is not among it."""
-    entries = dataclasses.asdict(study)
-    left_out = (
-        "rows",
-        "seeds",
-        "control",
-        "validation_rooms",
-        "test_rooms",
-        "probe_rooms",
-        "output_dir",
-        "pairs",
-        "known_results",
-    )
-    kept = {name: value for name, value in entries.items() if name not in left_out}
-    return {**kept, "row": {name: value for name, value in dataclasses.asdict(row).items() if name != "label"}}
-
-
-def check_settings(path: Path, settings: dict[str, Any]) -> None:
-    """Raise ValueError if a run was trained with other settings."""
-    found = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    if found != settings:
-        changed = sorted(name for name in {*found, *settings} if found.get(name) != settings.get(name))
-        raise ValueError(
-            f"{path} is of a run with other settings of {', '.join(changed)}. Give the study another output_dir, or "
-            "remove the folder of the run."
-        )
-
-
 def train_run(study: Study, name: str, seed: int) -> None:
     """Train a row of a seed, from the last phase that is done; `training.json` is written at the end.
 
@@ -278,67 +193,81 @@ def train_run(study: Study, name: str, seed: int) -> None:
     """
     row, files = study.rows[name], RunFiles(Path(study.output_dir), name, seed)
     settings = describe_run(study, row)
-    if files.training.is_file():
-        check_settings(files.training, settings)
-        return
     begun = files.folder / "begun.json"
-    if begun.is_file():
-        check_settings(begun, settings)
+    check_settings(begun, settings)
+    if files.training.is_file():
+        return
     write_json(begun, {"settings": settings})
-    processor, grid = build_processor(study), study_grid(study)
+    processor = build_processor(study)
     model = build_model(study, row, seed, processor)
-    base = IDE3DDataCollator(processor, PointMapTeacher() if row.teacher else None, protocol="clean")
-    collator, rooms = StudyCollator(base), open_pool(study, row.target)
-    questions = labelled_questions(study, row, seed, grid)
+    collator = StudyCollator(
+        IDE3DDataCollator(processor, PointMapTeacher() if row.teacher else None, protocol="clean")
+    )
+    rooms = open_pool(study, row.target)
     parts = {}
     if row.pool and study.pool.steps:
-        if files.pool.is_file():
-            model.load_state_dict(load_file(files.pool), strict=True)
-            parts["pool"] = json.loads(files.pool.with_suffix(".json").read_text(encoding="utf-8"))
-        else:
-            model.load_state_dict(load_file(take_lesson(study)), strict=False)
-            phase = study.pool
-            steps = StudySteps(
-                rooms, [], num_steps=phase.steps, rooms_per_step=phase.rooms, seed=seed + 1, num_words=phase.words
-            )
-            args = phase_arguments(phase, row, 1.0, seed + 1, files.folder)
-            parts["pool"] = train_phase(model, collator, steps, args, has_layers=False)
-            write_json(files.pool.with_suffix(".json"), parts["pool"])
-            save_weights(files.pool, model.state_dict())
+        parts["pool"] = train_pool(study, row, files, model, collator, rooms)
     else:
         model.load_state_dict(load_file(take_lesson(study)), strict=False)
-    model.eval()
-    size = 8
+    parts["questions"] = train_questions(study, row, files, model, collator, rooms)
+    save_weights(files.weights, model.state_dict())
+    heads = sum(parameter.numel() for parameter in model.geometry_parameters())
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    parameters = {"training": whole, "export": whole - heads}
+    about = {"row": name, "seed": seed, "settings": settings, "phases": parts, "parameters": parameters}
+    write_json(files.training, about)
+    files.pool.unlink(missing_ok=True)
+
+
+def train_pool(
+    study: Study,
+    row: Row,
+    files: RunFiles,
+    model: IDE3DForConditionalGenerationWithGeometry,
+    collator: StudyCollator,
+    rooms: RoomArrays,
+) -> dict[str, Any]:
+    """The phase without questions, or what it left when it was done before; see `train_phase`."""
+    about, phase, seed = files.pool.with_suffix(".json"), study.pool, files.seed + 1
+    if files.pool.is_file():
+        model.load_state_dict(load_file(files.pool), strict=True)
+        return load_json(about)
+    model.load_state_dict(load_file(take_lesson(study)), strict=False)
+    steps = StudySteps(rooms, [], num_steps=phase.steps, rooms_per_step=phase.rooms, seed=seed, num_words=phase.words)
+    args = phase_arguments(phase, row, 1.0, seed, files.folder)
+    cost = train_phase(model, collator, steps, args, has_layers=False)
+    write_json(about, cost)
+    save_weights(files.pool, model.state_dict())
+    return cost
+
+
+def train_questions(
+    study: Study,
+    row: Row,
+    files: RunFiles,
+    model: IDE3DForConditionalGenerationWithGeometry,
+    collator: StudyCollator,
+    rooms: RoomArrays,
+) -> dict[str, Any]:
+    """The phase with questions, see `train_phase`; features of regions are standardised before it."""
+    phase, seed = study.questions, files.seed + 2
+    questions = labelled_questions(study, row, files.seed, study_grid(study))
     views = questions[:STANDARD_VIEWS]
-    standardize_regions(model, (base(views[start : start + size]) for start in range(0, len(views), size)))
-    phase = study.questions
+    batches = (collator.collator(views[start : start + BATCH]) for start in range(0, len(views), BATCH))
+    model.eval()
+    standardize_regions(model, batches)
     steps = StudySteps(
         rooms,
         questions,
         num_steps=phase.steps,
         rooms_per_step=phase.rooms if row.pool else 0,
         questions_per_step=phase.views,
-        seed=seed + 2,
+        seed=seed,
         num_words=phase.words,
         max_questions=phase.max_questions,
     )
-    args = phase_arguments(phase, row, row.in_questions, seed + 2, files.folder)
-    parts["questions"] = train_phase(model, collator, steps, args, has_layers=True)
-    save_weights(files.weights, model.state_dict())
-    heads = sum(parameter.numel() for parameter in model.geometry_parameters())
-    whole = sum(parameter.numel() for parameter in model.parameters())
-    write_json(
-        files.training,
-        {
-            "row": name,
-            "seed": seed,
-            "settings": settings,
-            "phases": parts,
-            "parameters": {"training": whole, "export": whole - heads},
-            "question_views": len(questions),
-        },
-    )
-    files.pool.unlink(missing_ok=True)
+    args = phase_arguments(phase, row, row.in_questions, seed, files.folder)
+    return train_phase(model, collator, steps, args, has_layers=True)
 
 
 def store_questions(study: Study, split: str) -> Path:

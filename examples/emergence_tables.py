@@ -1,14 +1,13 @@
 """Tables of the emergence study: every row beside its control, with what scenes and what seeds could have done."""
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from emergence_files import RunFiles, check_settings, describe_run, load_json
 from emergence_recipe import Study
-from emergence_run import RunFiles, check_settings, describe_run
 from emergence_scores import BASELINE_NAMES, METRICS
 
 from trainer.evaluation.paired import compare_paired, seed_interval
@@ -42,8 +41,7 @@ def collect_runs(study: Study, split: str) -> list[dict[str, Any]]:
     for row, seed in study.runs():
         files = RunFiles(Path(study.output_dir), row, seed)
         settings = describe_run(study, study.rows[row])
-        if files.training.is_file():
-            check_settings(files.training, settings)
+        check_settings(files.training, settings)
         if files.training.is_file() and files.result(split).is_file():
             parts = {"training": load_json(files.training), "result": load_json(files.result(split))}
             found.append({"row": row, "seed": seed, **parts})
@@ -56,18 +54,6 @@ def collect_runs(study: Study, split: str) -> list[dict[str, Any]]:
             if run["training"]["settings"] == settings and run["result"]["rooms"] == study.num_scored(split):
                 found.append(run)
     return found
-
-
-def load_json(path: Path) -> Any:
-    """Content of a JSON file.
-
-    Raises:
-        ValueError: It is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}. Remove it, and the run is done again.") from error
 
 
 def digits(text: str) -> np.ndarray:

@@ -163,6 +163,13 @@ def test_a_killed_run_goes_on_behind_its_last_phase(run, prepared, monkeypatch):
     assert set(json.loads(files.training.read_text())["phases"]) == {"pool", "questions"}
 
 
+def test_a_lesson_of_another_study_is_refused(run, prepared):
+    _, study = prepared
+    run.take_lesson(study)
+    with pytest.raises(ValueError, match="other settings of lesson"):
+        run.take_lesson(dataclasses.replace(study, lesson=dataclasses.replace(study.lesson, steps=9)))
+
+
 def test_the_grey_target_is_brightness_with_the_spread_of_depth(example, prepared):
     _, study = prepared
     rooms = example("emergence_rooms")
@@ -227,6 +234,7 @@ def test_hits_are_a_digit_a_room(example):
         ({"rows": {"exposure": {"target": "colour"}}}, "target of row exposure must be one of"),
         ({"rows": {"exposure": {"pool": False, "depth": 1.0}}}, "sees no rooms"),
         ({"rows": {"exposure": {"target": "grey", "teacher": 1.0}}}, "views and teacher need depth"),
+        ({"rows": {"exposure": {"target": "grey", "depth": 1.0}}}, "have depth alone"),
         ({"rows": {"exposure": {"labelled_rooms": 9}}}, "labels more than the 8 rooms"),
         ({"control": "nothing"}, "control must be one of the rows"),
         ({"pairs": [["all", "nothing"]]}, "pairs name rows"),
@@ -295,10 +303,10 @@ def test_processes_end_with_the_study(emergence, tmp_path):
 
 
 def test_a_damaged_result_is_named(example, write_study):
-    tables, run = example("emergence_tables"), example("emergence_run")
-    path, study = write_study()
-    files = run.RunFiles(run.Path(study.output_dir), "all", 1)
-    run.write_json(files.training, {"settings": run.describe_run(study, study.rows["all"])})
+    tables, files_of = example("emergence_tables"), example("emergence_files")
+    _, study = write_study()
+    files = files_of.RunFiles(files_of.Path(study.output_dir), "all", 1)
+    files_of.write_json(files.training, {"settings": files_of.describe_run(study, study.rows["all"])})
     files.result("validation").write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
         tables.collect_runs(study, "validation")
