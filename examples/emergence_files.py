@@ -14,7 +14,7 @@ __all__ = ["RunFiles", "check_settings", "describe_lesson", "describe_run", "loa
 
 # Entries of a study that the weights of a run do not depend on.
 LEFT_OUT = {"rows", "seeds", "control", "pairs", "output_dir", "known_results"}
-LEFT_OUT |= {"validation_rooms", "test_rooms", "probe_rooms"}
+LEFT_OUT |= {"validation_rooms", "test_rooms", "first_test_room", "probe_rooms"}
 OF_LESSON = ("num_rooms", "image_size", "patch_size", "num_frames", "hidden_size", "lesson")
 
 

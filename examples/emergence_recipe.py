@@ -82,6 +82,7 @@ class Study:
         labelled_rooms: Those with questions.
         validation_rooms: Rooms to choose by.
         test_rooms: Rooms of the final table, to be opened once.
+        first_test_room: Where these begin in the split: a new protocol takes rooms that no earlier one has opened.
         probe_rooms: Rooms of the split that the probes use.
         image_size: Side of a frame in pixels.
         patch_size: Side of a patch in pixels.
@@ -103,6 +104,7 @@ class Study:
     labelled_rooms: int = 100
     validation_rooms: int = 200
     test_rooms: int = 1500
+    first_test_room: int = 0
     probe_rooms: int = 150
     image_size: int = 64
     patch_size: int = 8
@@ -116,6 +118,10 @@ class Study:
     def runs(self) -> list[tuple[str, int]]:
         """Rows and seeds, all rows of a seed before the next seed, so that a study that is cut short is balanced."""
         return [(row, seed) for seed in self.seeds for row in self.rows]
+
+    def first_scored(self, split: str) -> int:
+        """The first of these rooms."""
+        return self.first_test_room if split == "test" else 0
 
     def num_scored(self, split: str) -> int:
         """Rooms of a split that answers are scored on."""

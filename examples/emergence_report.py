@@ -44,7 +44,7 @@ def short(words: str, length: int = 34) -> str:
 def draw_answers(summary: Mapping[str, Any]) -> Figure:
     """Accuracy of every row, a dot a seed, the best predictor without sight as a line."""
     rows = list(summary["rows"].items())
-    figure = Figure(figsize=(11, 0.9 + 0.34 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(11, 1.0 + 0.4 * len(rows)), layout="constrained")
     for place, metric in enumerate(SHOWN):
         axes = figure.add_subplot(1, len(SHOWN), place + 1)
         for line, (_, row) in enumerate(rows):

@@ -272,7 +272,7 @@ def train_questions(
 
 def store_questions(study: Study, split: str) -> Path:
     """Folder with what a split is asked, written if it is not there."""
-    folder = Path(study.output_dir) / "rooms" / f"{split}-{study.num_scored(split)}"
+    folder = Path(study.output_dir) / "rooms" / f"{split}-{study.first_scored(split)}-{study.num_scored(split)}"
     if not (folder / "asked.json").is_file():
         store_asked(folder, open_split(study, split), study_grid(study))
     return folder
@@ -281,7 +281,8 @@ def store_questions(study: Study, split: str) -> Path:
 def open_split(study: Study, split: str) -> Any:
     """Rooms of a split that are asked about."""
     options = {"image_size": study.image_size, "num_frames": study.num_frames}
-    return load_rooms(split, study.num_scored(split), **options)
+    first, count = study.first_scored(split), study.num_scored(split)
+    return load_rooms(split, first + count, **options).select(range(first, first + count))
 
 
 def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:

@@ -262,10 +262,17 @@ def test_files_that_are_no_recipe_are_refused(example, tmp_path):
         read_study(path)
 
 
-@pytest.mark.parametrize("name", ["emergence.yaml", "emergence_small.yaml"])
+@pytest.mark.parametrize("name", ["emergence.yaml", "emergence_small.yaml", "emergence_long.yaml"])
 def test_shipped_recipes_are_whole(example, name):
     study = example("emergence_recipe").read_study(example("emergence").Path("examples/recipes") / name)
     assert study.control in study.rows and "all" in study.rows
+
+
+def test_a_new_protocol_scores_on_rooms_that_no_other_opened(run, write_study):
+    _, study = write_study(test_rooms=2, first_test_room=3)
+    rooms = run.open_split(study, "test")
+    assert rooms["scene_id"] == load_rooms("test", 5, image_size=32, num_frames=2)["scene_id"][3:]
+    assert len(run.open_split(study, "validation")) == 7
 
 
 def test_unknown_rows_are_refused(emergence, write_study):
