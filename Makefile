@@ -6,11 +6,13 @@ NANO := outputs/ide3d_nano_rooms
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo nano test test-all parity lint clean
+.PHONY: help install demo nano emergence emergence-small test test-all parity lint clean
 
 help:
 	@echo "make demo      ask the shipped nano model, fine-tune it on rooms of another style (15 minutes on 2 cores)"
 	@echo "make nano      train, measure and ship the nano model (hours; an interrupted run goes on)"
+	@echo "make emergence     the study of what geometry losses change (hours; an interrupted one goes on)"
+	@echo "make emergence-small  the same, two rows and two seeds (30 minutes on 2 cores)"
 	@echo "make test      fast tests"
 	@echo "make test-all  all tests, slow ones included"
 	@echo "make parity    comparison with the original's numeric vectors (IDE3D_GOLDEN=folder)"
@@ -31,6 +33,12 @@ nano: install
 	$(BIN)/python examples/train.py examples/recipes/ide3d_nano_rooms.yaml
 	$(BIN)/python examples/evaluate_rooms.py $(NANO)/export --num-rooms 500 --output $(NANO)/evaluation.json
 	$(BIN)/python examples/ship_nano.py $(NANO) examples/checkpoints/ide3d-nano-rooms
+
+emergence: install
+	$(BIN)/python examples/emergence.py examples/recipes/emergence.yaml --split test
+
+emergence-small: install
+	$(BIN)/python examples/emergence.py examples/recipes/emergence_small.yaml
 
 test: install
 	$(BIN)/python -m pytest -q

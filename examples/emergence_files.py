@@ -1,0 +1,114 @@
+"""Files of the emergence study: where runs keep what they have done, written whole or not at all."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from emergence_recipe import Row, Study
+from safetensors.torch import save_file
+
+__all__ = ["RunFiles", "check_settings", "describe_lesson", "describe_run", "load_json", "save_weights", "write_json"]
+
+# Entries of a study that the weights of a run do not depend on.
+LEFT_OUT = {"rows", "seeds", "control", "pairs", "output_dir", "known_results"}
+LEFT_OUT |= {"validation_rooms", "test_rooms", "first_test_room", "probe_rooms"}
+OF_LESSON = ("num_rooms", "image_size", "patch_size", "num_frames", "hidden_size", "lesson")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """Where a run keeps what it has done.
+
+    Args:
+        output: Folder of the study.
+        row: Name.
+        seed: Seed.
+    """
+
+    output: Path
+    row: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Of this run."""
+        return self.output / "runs" / f"seed{self.seed}-{self.row}"
+
+    @property
+    def lesson(self) -> Path:
+        """Weights after the lesson that all runs share."""
+        return self.output / "lesson.safetensors"
+
+    @property
+    def pool(self) -> Path:
+        """Weights after the phase without questions."""
+        return self.folder / "pool.safetensors"
+
+    @property
+    def weights(self) -> Path:
+        """Weights at the end."""
+        return self.folder / "weights.safetensors"
+
+    @property
+    def training(self) -> Path:
+        """Settings, losses and cost; written when the training is done."""
+        return self.folder / "training.json"
+
+    def result(self, split: str) -> Path:
+        """Scores and probes of a split."""
+        return self.folder / f"{split}.json"
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".incomplete")
+    unfinished.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
+    """Write a safetensors file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".incomplete")
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, unfinished)
+    unfinished.replace(path)
+
+
+def describe_run(study: Study, row: Row) -> dict[str, Any]:
+    """What the weights of a run depend on; a label is not among it."""
+    kept = {name: value for name, value in dataclasses.asdict(study).items() if name not in LEFT_OUT}
+    return {**kept, "row": {name: value for name, value in dataclasses.asdict(row).items() if name != "label"}}
+
+
+def describe_lesson(study: Study) -> dict[str, Any]:
+    """What the weights after the lesson depend on."""
+    return {name: value for name, value in dataclasses.asdict(study).items() if name in OF_LESSON}
+
+
+def load_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}. Remove it, and what it says is done again.") from error
+
+
+def check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError if a file is there that was made with other settings."""
+    if not path.is_file():
+        return
+    found = load_json(path)["settings"]
+    if found != settings:
+        changed = sorted(name for name in {*found, *settings} if found.get(name) != settings.get(name))
+        raise ValueError(
+            f"{path} was made with other settings of {', '.join(changed)}. Give the study another output_dir, or "
+            "remove what is there."
+        )

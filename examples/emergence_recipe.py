@@ -1,0 +1,226 @@
+"""What a study of emergence is made of: a YAML of rows and seeds, checked before anything is trained."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import yaml
+
+__all__ = ["Phase", "Row", "Study", "read_study"]
+
+SPLITS = ("validation", "test")
+TARGETS = ("depth", "grey")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a training.
+
+    Args:
+        steps: Optimizer steps.
+        rooms: Rooms without questions in a step.
+        views: Views with questions in a step.
+        learning_rate: Of everything but the vision tower.
+        vision_learning_rate: Of the vision tower.
+        words: Cells of a video that get a word to name; None: all of them.
+        max_questions: Questions of a view in a step, drawn anew at every visit; None: all of them.
+        geometry_learning_rate: Of the heads; None: `learning_rate`.
+    """
+
+    steps: int
+    rooms: int
+    learning_rate: float
+    vision_learning_rate: float
+    views: int = 0
+    words: int | None = None
+    max_questions: int | None = None
+    geometry_learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What sets one row of the table apart; everything else is the same for all rows of a seed.
+
+    Args:
+        pool: Whether the rooms without questions are seen at all, after the first lesson that all rows share.
+        depth: Weight of the depth loss.
+        cross_view: Weight of the depth predicted from another view.
+        teacher: Weight of the alignment with the teacher.
+        target: What the depth decoder regresses: "depth", or "grey", the brightness of the pixels.
+        in_questions: Factor of these weights in the question phase; 0: geometry is a first phase only.
+        learning_rate: Factor of all learning rates.
+        labelled_rooms: Rooms with questions; None: that of the study.
+        validator: Changes to `GeometricValidatorConfig.light`.
+        label: Words for tables; default: the name.
+    """
+
+    pool: bool = True
+    depth: float = 0.0
+    cross_view: float = 0.0
+    teacher: float = 0.0
+    target: str = "depth"
+    in_questions: float = 1.0
+    learning_rate: float = 1.0
+    labelled_rooms: int | None = None
+    validator: dict[str, Any] = field(default_factory=dict)
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """All of a study.
+
+    Args:
+        rows: By name.
+        seeds: Of initialisation, labelled rooms and order of the data.
+        lesson: First phase: words for visual tokens, taken once and shared by all runs.
+        pool: Second phase: words and the row's losses on rooms without questions.
+        questions: Last phase: questions, with words and the row's losses on rooms without questions beside.
+        control: Row that all others are compared with.
+        num_rooms: Training rooms, all with depth and poses.
+        labelled_rooms: Those with questions.
+        validation_rooms: Rooms to choose by.
+        test_rooms: Rooms of the final table, to be opened once.
+        first_test_room: Where these begin in the split: a new protocol takes rooms that no earlier one has opened.
+        probe_rooms: Rooms of the split that the probes use.
+        image_size: Side of a frame in pixels.
+        patch_size: Side of a patch in pixels.
+        num_frames: Frames a room.
+        hidden_size: Width of the model.
+        text_layers: Layers of the language model.
+        output_dir: Where everything is written.
+        pairs: More pairs of rows whose difference is of interest.
+        known_results: Folder of results that `emergence.py --keep` copied; such runs are not done again.
+    """
+
+    rows: dict[str, Row]
+    seeds: tuple[int, ...]
+    lesson: Phase
+    pool: Phase
+    questions: Phase
+    control: str
+    num_rooms: int = 4000
+    labelled_rooms: int = 100
+    validation_rooms: int = 200
+    test_rooms: int = 1500
+    first_test_room: int = 0
+    probe_rooms: int = 150
+    image_size: int = 64
+    patch_size: int = 8
+    num_frames: int = 4
+    hidden_size: int = 128
+    text_layers: int = 3
+    output_dir: str = "outputs/emergence"
+    pairs: tuple[tuple[str, str], ...] = ()
+    known_results: str | None = None
+
+    def runs(self) -> list[tuple[str, int]]:
+        """Rows and seeds, all rows of a seed before the next seed, so that a study that is cut short is balanced."""
+        return [(row, seed) for seed in self.seeds for row in self.rows]
+
+    def first_scored(self, split: str) -> int:
+        """The first of these rooms."""
+        return self.first_test_room if split == "test" else 0
+
+    def num_scored(self, split: str) -> int:
+        """Rooms of a split that answers are scored on."""
+        return {"validation": self.validation_rooms, "test": self.test_rooms}[split]
+
+
+def read_study(path: str | Path, **changes: Any) -> Study:
+    """A study from its YAML.
+
+    Args:
+        path: The file.
+        **changes: Entries in place of those of the file.
+
+    Raises:
+        ValueError: The file is no YAML with entries, or an entry is missing, unknown or of the wrong kind.
+    """
+    try:
+        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    if not isinstance(entries, dict):
+        raise ValueError(f"{path} must hold lines of `entry: value`, got {type(entries).__name__}.")
+    entries |= changes
+    rows = entries.get("rows")
+    if not isinstance(rows, dict) or not rows:
+        raise ValueError(f"{path}: rows must map names to their entries, got {rows!r}.")
+    entries["rows"] = {str(name): _build(Row, row or {}, f"{path}: row {name}") for name, row in rows.items()}
+    for name in ("lesson", "pool", "questions"):
+        if name in entries:
+            entries[name] = _build(Phase, entries[name], f"{path}: {name}")
+    seeds = entries.get("seeds")
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
+        raise ValueError(f"{path}: seeds must be a list of whole numbers, got {seeds!r}.")
+    entries["seeds"] = tuple(dict.fromkeys(seeds))
+    pairs = entries.get("pairs", [])
+    if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"{path}: pairs must be a list of pairs of rows, got {pairs!r}.")
+    entries["pairs"] = tuple(map(tuple, pairs))
+    study = _build(Study, entries, str(path))
+    _check(study, path)
+    return study
+
+
+def _build(kind: type, entries: Any, where: str) -> Any:
+    """An instance of a dataclass from entries of a file, each of the type that its field has."""
+    if not isinstance(entries, dict):
+        raise ValueError(f"{where} must hold entries, got {entries!r}.")
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
+    if unknown := sorted(set(entries) - set(fields)):
+        raise ValueError(f"{where} has unknown entries {unknown}; there are {', '.join(fields)}.")
+    required = {
+        name
+        for name, entry in fields.items()
+        if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+    }
+    if missing := sorted(required - set(entries)):
+        raise ValueError(f"{where} misses {', '.join(missing)}.")
+    hints = get_type_hints(kind)
+    values = {name: _check_type(value, hints[name], f"{where}: {name}") for name, value in entries.items()}
+    return kind(**values)
+
+
+def _check_type(value: Any, hint: Any, where: str) -> Any:
+    allowed = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+    options = getattr(hint, "__args__", ()) if type(None) in getattr(hint, "__args__", ()) else (hint,)
+    if value is None and type(None) in options:
+        return None
+    for option in options:
+        if option not in allowed:
+            continue
+        if isinstance(value, bool) and option is not bool:
+            continue
+        if isinstance(value, allowed[option]):
+            return float(value) if option is float else value
+    if any(option in allowed for option in options):
+        names = " or ".join(option.__name__ for option in options if option in allowed)
+        raise ValueError(f"{where} must be {names}, got {value!r}.")
+    return value
+
+
+def _check(study: Study, path: str | Path) -> None:
+    if study.control not in study.rows:
+        raise ValueError(f"{path}: control must be one of the rows {list(study.rows)}, got {study.control!r}.")
+    for name, row in study.rows.items():
+        if row.target not in TARGETS:
+            raise ValueError(f"{path}: target of row {name} must be one of {TARGETS}, got {row.target!r}.")
+        if not row.pool and (row.depth or row.cross_view or row.teacher):
+            raise ValueError(f"{path}: row {name} has losses but sees no rooms for them: leave out `pool: false`.")
+        if row.target != "depth" and (row.cross_view or row.teacher):
+            raise ValueError(f"{path}: row {name} regresses {row.target}: views and teacher need depth.")
+        if row.target != "depth" and row.in_questions:
+            raise ValueError(f"{path}: row {name} regresses {row.target}: views with questions have depth alone.")
+        if not isinstance(row.validator, dict):
+            raise ValueError(f"{path}: validator of row {name} must hold entries, got {row.validator!r}.")
+        if not name.replace("_", "").isalnum():
+            raise ValueError(f"{path}: names of rows are letters, digits and _, got {name!r}.")
+        if not 0 < (row.labelled_rooms or study.labelled_rooms) <= study.num_rooms:
+            raise ValueError(f"{path}: row {name} labels more than the {study.num_rooms} rooms, or none.")
+    if study.questions.views < 1:
+        raise ValueError(f"{path}: questions: views must be at least 1, got {study.questions.views}.")
+    if unknown := sorted({row for pair in study.pairs for row in pair} - {*study.rows}):
+        raise ValueError(f"{path}: pairs name rows {unknown} that there are not.")

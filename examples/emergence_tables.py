@@ -1,0 +1,274 @@
+"""Tables of the emergence study: every row beside its control, with what scenes and what seeds could have done."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from emergence_files import RunFiles, check_settings, describe_run, load_json
+from emergence_recipe import Study
+from emergence_scores import BASELINE_NAMES, METRICS
+
+from trainer.evaluation.paired import compare_paired, seed_interval
+
+__all__ = ["PROBES", "collect_runs", "format_tables", "summarise_study"]
+
+# Numbers of the probes that are tabled: words, probe, entry, and whether more is better.
+PROBES = {
+    "depth_delta1": ("depth, linear: delta1", "depth", "delta1", True),
+    "depth_abs_rel": ("depth, linear: AbsRel", "depth", "abs_rel", False),
+    "delta1_gain": ("delta1 beyond the place in the picture", "depth", "delta1_gain", True),
+    "within_half_metre": ("3D point within 0.5 m, linear", "position", "within_half_metre", True),
+    "information": ("nats about depth", "information", "information", True),
+    "beyond_position": ("nats beyond the place in the picture", "information", "beyond_position", True),
+    "beyond_position_bound": ("lower bound of these", "information", "beyond_position_bound", True),
+    "matched": ("nearest token in another view is right", "correspondence", "moved_matched", True),
+}
+Interval = tuple[float, float] | None
+
+
+def collect_runs(study: Study, split: str) -> list[dict[str, Any]]:
+    """Results of the runs that are done, in the order of the study.
+
+    Returns:
+        For each run `row`, `seed`, `training` (see `train_run`) and `result` (see `score_split`).
+
+    Raises:
+        ValueError: A run was done with other settings, or a result is damaged.
+    """
+    found = []
+    for row, seed in study.runs():
+        files = RunFiles(Path(study.output_dir), row, seed)
+        settings = describe_run(study, study.rows[row])
+        check_settings(files.training, settings)
+        if files.training.is_file() and files.result(split).is_file():
+            parts = {"training": load_json(files.training), "result": load_json(files.result(split))}
+            found.append({"row": row, "seed": seed, **parts})
+            continue
+        if study.known_results is None:
+            continue
+        known = Path(study.known_results) / f"{split}-seed{seed}-{row}.json"
+        if known.is_file():
+            run = load_json(known)
+            if run["training"]["settings"] == settings and run["result"]["rooms"] == study.num_scored(split):
+                found.append(run)
+    return found
+
+
+def digits(text: str) -> np.ndarray:
+    """Numbers (scenes,) from a digit a scene."""
+    return np.array(list(map(int, text)), np.int64)
+
+
+def summarise_study(
+    study: Study, split: str, runs: Sequence[Mapping[str, Any]], baselines: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All numbers of a study.
+
+    Args:
+        study: The study.
+        split: Whose results these are.
+        runs: See `collect_runs`.
+        baselines: See `score_baselines`.
+
+    Returns:
+        `rows`: for each row its seeds, accuracy by metric (mean, per_seed, sd), probes by layer, and cost;
+        `differences`: `compare_paired` of each row and the control, and of the other pairs, over the seeds that both
+        have; `probe_differences`: the same of the probes, with the seeds' interval; `baselines`; `runs` done and
+        planned.
+    """
+    by_row: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for run in runs:
+        by_row.setdefault(run["row"], {})[run["seed"]] = run
+    by_row = {name: by_row[name] for name in study.rows if name in by_row}
+    pairs = [(row, study.control) for row in by_row if row != study.control]
+    pairs = [pair for pair in dict.fromkeys([*pairs, *study.pairs]) if set(pair) <= set(by_row)]
+    differences, probe_differences = [], []
+    for row, other in pairs:
+        seeds = [seed for seed in study.seeds if seed in by_row[row] and seed in by_row[other]]
+        if not seeds:
+            continue
+        ours, theirs = ([by_row[name][seed]["result"] for seed in seeds] for name in (row, other))
+        entry = {"row": row, "other": other, "seeds": seeds}
+        differences.append({**entry, "metrics": compare_answers(ours, theirs)})
+        probe_differences.append({**entry, "layers": compare_probes(ours, theirs)})
+    first = runs[0]["result"]
+    return {
+        "split": split,
+        "rooms": first["rooms"],
+        "questions": {name: int(digits(counts).sum()) for name, counts in first["counts"].items()},
+        "control": study.control,
+        "labels": {name: row.label or name for name, row in study.rows.items()},
+        "rows": {name: describe_row(list(seeds.values())) for name, seeds in by_row.items()},
+        "differences": differences,
+        "probe_differences": probe_differences,
+        "baselines": dict(baselines),
+        "runs": {"done": len(runs), "planned": len(study.runs())},
+        "settings": dataclasses.asdict(study),
+    }
+
+
+def describe_row(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds of a row."""
+    results = [run["result"] for run in runs]
+    accuracy = {}
+    for name in METRICS:
+        values = [result["accuracy"][name] for result in results]
+        spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        accuracy[name] = {"mean": float(np.mean(values)), "per_seed": values, "sd": spread}
+    layers = {}
+    for layer, probed in results[0]["probes"].items():
+        entries = {name: [read_probe(result, layer, name) for result in results] for name in PROBES}
+        known = {name: values for name, values in entries.items() if None not in values}
+        layers[layer] = {
+            "read_by_losses": probed["read_by_losses"],
+            "position_delta1": probed["depth"]["position_delta1"]["value"],
+            "position_abs_rel": probed["depth"]["position_abs_rel"]["value"],
+            **{name: {"mean": float(np.mean(v)), "per_seed": v} for name, v in known.items()},
+        }
+    cost = {}
+    for phase in ("pool", "questions"):
+        parts = [run["training"]["phases"][phase] for run in runs if phase in run["training"]["phases"]]
+        if parts:
+            cost[phase] = float(np.mean([part["cpu_seconds"] / part["steps"] for part in parts]))
+    whole = [sum(part["cpu_seconds"] for part in run["training"]["phases"].values()) for run in runs]
+    cost |= {"cpu_seconds": float(np.mean(whole)), "parameters": runs[0]["training"]["parameters"]}
+    return {"seeds": [run["seed"] for run in runs], "accuracy": accuracy, "probes": layers, "cost": cost}
+
+
+def read_probe(result: Mapping[str, Any], layer: str, name: str) -> float | None:
+    """A number of a probe, None where there is none."""
+    _, probe, entry, _ = PROBES[name]
+    found = result["probes"].get(layer, {}).get(probe)
+    return None if found is None else found[entry]["value"]
+
+
+def compare_answers(ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> dict[str, Any]:
+    """Difference of every metric; the results of the two are of the same seeds, in order."""
+    found = {}
+    for name in METRICS:
+        counts = digits(ours[0]["counts"][name])
+        if counts.sum():
+            sides = (np.stack([digits(result["hits"][name]) for result in side]) for side in (ours, theirs))
+            difference = compare_paired(*sides, counts)
+            found[name] = {**dataclasses.asdict(difference), "is_established": difference.is_established}
+    return found
+
+
+def compare_probes(ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> dict[str, Any]:
+    """Difference of every number of the probes by layer, with the interval over seeds."""
+    layers: dict[str, Any] = {}
+    for layer in ours[0]["probes"]:
+        for name in PROBES:
+            values = [[read_probe(result, layer, name) for result in side] for side in (ours, theirs)]
+            if None in values[0] + values[1]:
+                continue
+            gaps = [a - b for a, b in zip(*values, strict=True)]
+            layers.setdefault(layer, {})[name] = {
+                "value": float(np.mean(gaps)),
+                "per_seed": gaps,
+                "seed_interval": seed_interval(gaps),
+            }
+    return layers
+
+
+def points(value: float) -> str:
+    """A difference of shares in points."""
+    return f"{100 * value:+.1f}"
+
+
+def band(interval: Interval, scale: float = 100, digits_shown: int = 1) -> str:
+    """An interval, in points by default."""
+    if interval is None:
+        return "[one seed]"
+    return f"[{scale * interval[0]:+.{digits_shown}f}, {scale * interval[1]:+.{digits_shown}f}]"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def answer_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Accuracy of every row, and of the predictors without sight, as head and cells."""
+    head = ["row", "seeds", *METRICS.values()]
+    cells = []
+    for name, row in summary["rows"].items():
+        shares = []
+        for metric in METRICS:
+            entry = row["accuracy"][metric]
+            spread = "" if entry["sd"] is None else f" ({100 * entry['sd']:.1f})"
+            shares.append(f"{100 * entry['mean']:.1f}{spread}")
+        cells.append([summary["labels"][name], str(len(row["seeds"])), *shares])
+    for baseline in BASELINE_NAMES:
+        values = [summary["baselines"].get(metric, {}).get(baseline) for metric in METRICS]
+        if any(value is not None for value in values):
+            words = f"without sight: {baseline.replace('_', ' ')}"
+            cells.append([words, "-", *("-" if value is None else f"{100 * value:.1f}" for value in values)])
+    return head, cells
+
+
+def difference_rows(summary: Mapping[str, Any], difference: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """One pair of rows as head and cells, a line for each metric."""
+    head = ["asked for", "difference", "each seed", "95 % over scenes", "95 % over seeds", "verdict"]
+    cells = []
+    for name, entry in difference["metrics"].items():
+        verdict = "not established"
+        if entry["is_established"]:
+            verdict = "better" if entry["value"] > 0 else "worse"
+        each = ", ".join(map(points, entry["per_seed"]))
+        bands = [band(entry[key]) for key in ("scene_interval", "seed_interval")]
+        cells.append([METRICS[name], points(entry["value"]), each, *bands, verdict])
+    return head, cells
+
+
+def probe_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Probes of every row and layer as head and cells; a star marks layers that a geometry loss may read."""
+    head = ["row", "layer", *(words for words, *_ in PROBES.values())]
+    cells = []
+    for name, row in summary["rows"].items():
+        for layer, entry in row["probes"].items():
+            star = "*" if entry["read_by_losses"] else ""
+            values = [f"{entry[probe]['mean']:.3f}" if probe in entry else "-" for probe in PROBES]
+            cells.append([summary["labels"][name], layer + star, *values])
+    return head, cells
+
+
+def format_tables(summary: Mapping[str, Any]) -> str:
+    """All tables in Markdown."""
+    done, planned = summary["runs"]["done"], summary["runs"]["planned"]
+    parts = [
+        f"Split {summary['split']}, {summary['rooms']} rooms, {done} of {planned} runs. Shares in percent, mean over "
+        "seeds (standard deviation over seeds).",
+        markdown(*answer_rows(summary)),
+    ]
+    for difference in summary["differences"]:
+        labels = [summary["labels"][difference[side]] for side in ("row", "other")]
+        parts += [
+            f"**{labels[0]}** less **{labels[1]}**, points, {len(difference['seeds'])} seeds "
+            f"({', '.join(map(str, difference['seeds']))}):",
+            markdown(*difference_rows(summary, difference)),
+        ]
+    gap = [layer for row in summary["rows"].values() for layer in row["probes"].items()]
+    place = f"{gap[0][1]['position_delta1']:.3f}, AbsRel {gap[0][1]['position_abs_rel']:.3f}" if gap else "-"
+    parts += [
+        f"Probes of frozen tokens. The place in the picture alone: delta1 {place}. * read by a geometry loss, where "
+        "the row has one.",
+        markdown(*probe_rows(summary)),
+        "Cost, CPU seconds:",
+        markdown(
+            ["row", "step without questions", "step with questions", "whole training", "parameters exported"],
+            [
+                [
+                    summary["labels"][name],
+                    *(f"{row['cost'][part]:.3f}" if part in row["cost"] else "-" for part in ("pool", "questions")),
+                    f"{row['cost']['cpu_seconds']:.0f}",
+                    f"{row['cost']['parameters']['export']:,}",
+                ]
+                for name, row in summary["rows"].items()
+            ],
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"

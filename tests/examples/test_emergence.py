@@ -1,0 +1,319 @@
+"""The emergence study on a few rooms: rows that start alike, runs that go on where they were killed, tables."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from processing.rooms import load_rooms
+from processing.rooms.samples import room_samples
+from trainer import IDE3DDataCollator
+from trainer.evaluation.region_reading import answer_from_regions
+from trainer.nano_lessons import RegionReadingCollator
+
+PHASE = {"rooms": 1, "learning_rate": 1e-3, "vision_learning_rate": 1e-3}
+TINY = {
+    "seeds": [1, 2],
+    "num_rooms": 8,
+    "labelled_rooms": 3,
+    "validation_rooms": 7,
+    "test_rooms": 7,
+    "probe_rooms": 7,
+    "image_size": 32,
+    "num_frames": 2,
+    "hidden_size": 32,
+    "text_layers": 2,
+    "control": "exposure",
+    "lesson": {"steps": 1, **PHASE},
+    "pool": {"steps": 2, **PHASE},
+    "questions": {"steps": 2, **PHASE, "views": 2, "words": 4, "max_questions": 3},
+    "rows": {"exposure": None, "all": {"depth": 0.5, "cross_view": 0.1, "teacher": 0.5}},
+    "pairs": [["all", "exposure"]],
+}
+
+
+@pytest.fixture
+def write_study(example, tmp_path):
+    """`write_study(seeds=[1])` writes the recipe of a tiny study and returns its file and what is read from it."""
+    recipe = example("emergence_recipe")
+
+    def write(**changes):
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump({**TINY, "output_dir": str(tmp_path / "out"), **changes}, sort_keys=False))
+        return path, recipe.read_study(path)
+
+    return write
+
+
+@pytest.fixture
+def emergence(example):
+    return example("emergence")
+
+
+@pytest.fixture
+def run(example):
+    return example("emergence_run")
+
+
+@pytest.fixture
+def prepared(emergence, run, write_study):
+    """A tiny study with its rooms, baselines and lesson."""
+    path, study = write_study()
+    files = run.RunFiles(emergence.Path(study.output_dir), "", 0)
+    emergence.store_rooms(files.output / "rooms", "train", study.num_rooms, run.study_grid(study), study.num_frames)
+    run.take_lesson(study)
+    emergence.prepare(study, str(path), "validation")
+    return path, study
+
+
+def test_a_study_is_run_resumed_and_reported(emergence, run, prepared, monkeypatch, tmp_path):
+    path, study = prepared
+    assert emergence.report(study, "validation") is None
+    assert [job.name for job in emergence.find_missing(study, str(path), "validation")] == [
+        *("exposure, seed 1", "all, seed 1", "exposure, seed 2", "all, seed 2")
+    ]
+
+    def run_here(jobs, workers):
+        for job in jobs:
+            run.main(list(job.command[2:]))
+            yield job, True, 1.0
+
+    monkeypatch.setattr(emergence, "run_jobs", run_here)
+    emergence.main([str(path), "--workers", "1", "--keep", str(tmp_path / "kept")])
+    output = emergence.Path(study.output_dir)
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["runs"] == {"done": 4, "planned": 4} and summary["rooms"] == 7
+    assert set(summary["rows"]) == {"exposure", "all"} and summary["rows"]["all"]["seeds"] == [1, 2]
+    assert summary["baselines"]["position_50"]["mask"] is not None
+    assert [(pair["row"], pair["other"]) for pair in summary["differences"]] == [("all", "exposure")]
+    assert summary["rows"]["all"]["cost"]["parameters"] == summary["rows"]["exposure"]["cost"]["parameters"]
+    layers = {name: row["probes"]["vision.4"]["read_by_losses"] for name, row in summary["rows"].items()}
+    assert layers == {"exposure": False, "all": True}
+    assert not summary["rows"]["all"]["probes"]["language.1"]["read_by_losses"]
+    for name in ("answers.png", "differences.png", "probes.png", "report.html", "tables.md"):
+        assert (output / name).stat().st_size > 500
+    assert "<script" not in (output / "report.html").read_text()
+
+    assert emergence.find_missing(study, str(path), "validation") == []
+    kept = dataclasses.replace(study, output_dir=str(tmp_path / "elsewhere"), known_results=str(tmp_path / "kept"))
+    assert emergence.find_missing(kept, str(path), "validation") == []
+    longer = dataclasses.replace(study.questions, steps=3)
+    assert len(emergence.find_missing(dataclasses.replace(kept, questions=longer), str(path), "validation")) == 4
+    with pytest.raises(ValueError, match="other settings of questions"):
+        emergence.find_missing(dataclasses.replace(study, questions=longer), str(path), "validation")
+
+
+def test_rows_of_a_seed_see_the_same_questions_and_start_alike(run, prepared, monkeypatch):
+    _, study = prepared
+    seen = {}
+    original = run.train_phase
+
+    def record(model, collator, steps, args, has_layers):
+        if has_layers:
+            texts = [[q["question"] for sample in steps[k] for q in sample.get("questions", [])] for k in range(2)]
+            rooms = [[s["scene_id"] for s in steps[k] if "questions" not in s] for k in range(2)]
+            layers = {k: v.clone() for k, v in model.state_dict().items() if "language_model.layers" in k}
+            seen[args.output_dir.rpartition("-")[2]] = texts, rooms, layers
+        return original(model, collator, steps, args, has_layers)
+
+    monkeypatch.setattr(run, "train_phase", record)
+    run.train_run(study, "exposure", 1)
+    run.train_run(study, "all", 1)
+    assert seen["exposure"][:2] == seen["all"][:2]
+    assert len(seen["all"][0][0]) > 2 and all(map(len, seen["all"][1]))
+    for name, value in seen["all"][2].items():
+        assert torch.equal(value, seen["exposure"][2][name]), name
+
+
+def test_a_killed_run_goes_on_behind_its_last_phase(run, prepared, monkeypatch):
+    _, study = prepared
+    files = run.RunFiles(run.Path(study.output_dir), "all", 1)
+    run.train_run(study, "all", 1)
+    whole = load_file(files.weights)
+    for file in files.folder.iterdir():
+        file.unlink()
+    original, phases = run.train_phase, []
+
+    def killed_in_questions(model, collator, steps, args, has_layers):
+        if has_layers:
+            raise KeyboardInterrupt
+        phases.append("pool")
+        return original(model, collator, steps, args, has_layers)
+
+    monkeypatch.setattr(run, "train_phase", killed_in_questions)
+    with pytest.raises(KeyboardInterrupt):
+        run.train_run(study, "all", 1)
+    assert not files.training.exists() and files.pool.is_file()
+
+    def only_questions(model, collator, steps, args, has_layers):
+        phases.append("questions" if has_layers else "pool")
+        return original(model, collator, steps, args, has_layers)
+
+    monkeypatch.setattr(run, "train_phase", only_questions)
+    run.train_run(study, "all", 1)
+    assert phases == ["pool", "questions"]
+    resumed = load_file(files.weights)
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+    assert set(json.loads(files.training.read_text())["phases"]) == {"pool", "questions"}
+
+
+def test_a_lesson_of_another_study_is_refused(run, prepared):
+    _, study = prepared
+    run.take_lesson(study)
+    with pytest.raises(ValueError, match="other settings of lesson"):
+        run.take_lesson(dataclasses.replace(study, lesson=dataclasses.replace(study.lesson, steps=9)))
+
+
+def test_the_grey_target_is_brightness_with_the_spread_of_depth(example, prepared):
+    _, study = prepared
+    rooms = example("emergence_rooms")
+    place = rooms.Path(study.output_dir) / "rooms" / "train"
+    depth, grey = rooms.RoomArrays(place), rooms.RoomArrays(place, "grey")
+    both = [np.stack([data[index]["depth"] for index in range(len(data))]) for data in (depth, grey)]
+    assert both[1].mean() == pytest.approx(both[0].mean(), rel=0.1)
+    assert both[1].std() == pytest.approx(both[0].std(), rel=0.1)
+    luma = rooms.to_grey(depth[3]["frames"])
+    assert np.corrcoef(luma.ravel(), grey[3]["depth"].ravel())[0, 1] > 0.99
+    np.testing.assert_array_equal(depth[3]["frames"], grey[3]["frames"])
+
+
+def test_answers_from_regions_are_those_of_a_masked_video(example, run, write_study):
+    """The first word of each answer is the one that the training model, the video masked, finds most likely."""
+    _, study = write_study()
+    scores, recipe = example("emergence_scores"), example("emergence_recipe")
+    processor, grid = run.build_processor(study), run.study_grid(study)
+    model = run.build_model(study, recipe.Row(), 3, processor).eval()
+    rows = load_rooms("validation", 7, image_size=32, num_frames=2)
+    samples = []
+    for index in range(3):
+        row = scores.first_view(rows[index])
+        samples += room_samples(row, grid, reference="region", types=("distance", "closer", "colour"))
+    answers = answer_from_regions(model, processor, samples, max_new_tokens=1)
+    batch = RegionReadingCollator(IDE3DDataCollator(processor))(samples)
+    with torch.no_grad():
+        logits = model(**batch).logits
+    for index, own in enumerate(answers):
+        for place, answer in enumerate(own):
+            is_answer = (batch["segment_ids"][index] == place + 1) & (batch["labels"][index] != -100)
+            chosen = logits[index, int(is_answer.nonzero()[0]) - 1].argmax()
+            assert processor.decode([int(chosen)], skip_special_tokens=True) == answer
+
+
+def test_judged_by_distance(example):
+    scores = example("emergence_scores")
+    question = {"type": "position", "value": [0.0, 0.0, 2.0], "answer": "x 0.0 y 0.0 z 2.0"}
+    assert scores.judge(question, "x 0.0 y 0.3 z 2.0") == {
+        "position_25": False,
+        "position_50": True,
+        "position_100": True,
+    }
+    assert not any(scores.judge(question, "x 0.0 y").values())
+    assert scores.judge({"type": "colour", "value": [], "answer": "red"}, "red") == {"colour": True}
+
+
+def test_hits_are_a_digit_a_room(example):
+    scores = example("emergence_scores")
+    sums = scores.count_hits([[{"colour": True}, {"colour": False}], [], [{"colour": True}]])
+    assert sums["hits"]["colour"] == "101" and sums["counts"]["colour"] == "201"
+    with pytest.raises(ValueError, match="more than nine"):
+        scores.count_hits([[{"colour": True}] * 10])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": None}, "rows must map names"),
+        ({"rows": {"exposure": {"dept": 1.0}}}, "row exposure has unknown entries .*dept"),
+        ({"rows": {"exposure": {"depth": "much"}}}, "depth must be float, got 'much'"),
+        ({"rows": {"exposure": {"target": "colour"}}}, "target of row exposure must be one of"),
+        ({"rows": {"exposure": {"pool": False, "depth": 1.0}}}, "sees no rooms"),
+        ({"rows": {"exposure": {"target": "grey", "teacher": 1.0}}}, "views and teacher need depth"),
+        ({"rows": {"exposure": {"target": "grey", "depth": 1.0}}}, "have depth alone"),
+        ({"rows": {"exposure": {"labelled_rooms": 9}}}, "labels more than the 8 rooms"),
+        ({"control": "nothing"}, "control must be one of the rows"),
+        ({"pairs": [["all", "nothing"]]}, "pairs name rows"),
+        ({"seeds": "1, 2"}, "seeds must be a list"),
+        ({"seeds": [1.5]}, "seeds must be a list"),
+        ({"pool": {"steps": 2}}, "pool misses learning_rate, rooms"),
+        ({"questions": {"steps": 2, **PHASE}}, "views must be at least 1"),
+        ({"num_rooms": "many"}, "num_rooms must be int"),
+        ({"colour": 1}, "unknown entries .*colour"),
+    ],
+)
+def test_a_bad_recipe_is_refused(write_study, changes, message):
+    with pytest.raises(ValueError, match=message):
+        write_study(**changes)
+
+
+def test_files_that_are_no_recipe_are_refused(example, tmp_path):
+    read_study = example("emergence_recipe").read_study
+    path = tmp_path / "bad.yaml"
+    path.write_text("- a list")
+    with pytest.raises(ValueError, match="must hold lines"):
+        read_study(path)
+    path.write_text("rows: {")
+    with pytest.raises(ValueError, match="is no YAML"):
+        read_study(path)
+
+
+@pytest.mark.parametrize("name", ["emergence.yaml", "emergence_small.yaml", "emergence_long.yaml"])
+def test_shipped_recipes_are_whole(example, name):
+    study = example("emergence_recipe").read_study(example("emergence").Path("examples/recipes") / name)
+    assert study.control in study.rows and "all" in study.rows
+
+
+def test_a_new_protocol_scores_on_rooms_that_no_other_opened(run, write_study):
+    _, study = write_study(test_rooms=2, first_test_room=3)
+    rooms = run.open_split(study, "test")
+    assert rooms["scene_id"] == load_rooms("test", 5, image_size=32, num_frames=2)["scene_id"][3:]
+    assert len(run.open_split(study, "validation")) == 7
+
+
+def test_unknown_rows_are_refused(emergence, write_study):
+    _, study = write_study()
+    assert list(emergence.select(study, ["exposure"], [2]).rows) == ["exposure"]
+    with pytest.raises(ValueError, match="The study has no"):
+        emergence.select(study, ["nothing", "exposure"], None)
+    with pytest.raises(ValueError, match="compared with 'exposure'"):
+        emergence.select(study, ["all"], None)
+
+
+def test_processes_run_side_by_side_and_failures_are_told(emergence, tmp_path):
+    words = {"good": "import os; print(os.environ['OMP_NUM_THREADS'])", "bad": "raise SystemExit('no such thing')"}
+    jobs = [emergence.Job(name, 1, tmp_path / f"{name}.log", (sys.executable, "-c", w)) for name, w in words.items()]
+    ended = {job.row: is_good for job, is_good, _ in emergence.run_jobs(jobs, 2)}
+    assert ended == {"good": True, "bad": False}
+    assert jobs[0].log.read_text() == "1\n"
+    assert "no such thing" in emergence.describe_failure(jobs[1])
+
+
+def test_processes_end_with_the_study(emergence, tmp_path):
+    wait = (sys.executable, "-c", "import time; time.sleep(60)")
+    jobs = [emergence.Job("quick", 1, tmp_path / "q.log", (sys.executable, "-c", "")), None]
+    jobs[1] = emergence.Job("slow", 1, tmp_path / "s.log", wait)
+    started = []
+    original = emergence.start
+    emergence.start = lambda job: started.append(original(job)) or started[-1]
+    try:
+        running = emergence.run_jobs(jobs, 2)
+        next(running)
+        running.close()
+    finally:
+        emergence.start = original
+    assert all(isinstance(process, subprocess.Popen) and process.poll() is not None for process in started)
+
+
+def test_a_damaged_result_is_named(example, write_study):
+    tables, files_of = example("emergence_tables"), example("emergence_files")
+    _, study = write_study()
+    files = files_of.RunFiles(files_of.Path(study.output_dir), "all", 1)
+    files_of.write_json(files.training, {"settings": files_of.describe_run(study, study.rows["all"])})
+    files.result("validation").write_text("{")
+    with pytest.raises(ValueError, match="is damaged"):
+        tables.collect_runs(study, "validation")
