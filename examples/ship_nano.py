@@ -75,7 +75,7 @@ def draw_curves(history: list[dict], path: Path) -> None:
     pyplot.close(figure)
 
 
-def write_card(folder: Path, evaluation: dict, history: list[dict]) -> None:
+def write_card(folder: Path, evaluation: dict, history: list[dict], tried: str | None = None) -> None:
     """Scores and how the model was trained, into the card of the export."""
     card, table = ModelCard.load(folder / "README.md"), evaluation["table"]
     rooms = f"{evaluation['num_rooms']} rooms of {evaluation['split']}"
@@ -93,12 +93,14 @@ def write_card(folder: Path, evaluation: dict, history: list[dict]) -> None:
     ]
     below = [f"{row['type']} ({row['reference']})" for row in table if not is_ahead(row)]
     named = f"Not surely above the best baseline: {', '.join(below)}." if below else "All are above every baseline."
+    if tried:
+        named += f" What was tried: {tried}"
     section = SECTION.format(rooms=rooms, table=format_room_table(table), named=named, steps=history[-1]["step"])
     card.text = card.text.rstrip() + "\n" + section
     card.save(folder / "README.md")
 
 
-def ship(run: Path, target: Path, evaluation: Path, note: str | None = None) -> None:
+def ship(run: Path, target: Path, evaluation: Path, note: str | None = None, tried: str | None = None) -> None:
     """Replace the shipped folder.
 
     Args:
@@ -106,6 +108,7 @@ def ship(run: Path, target: Path, evaluation: Path, note: str | None = None) -> 
         target: Where the export goes.
         evaluation: What `evaluate_rooms.py` wrote about the export.
         note: What else belongs to how it was made, such as changes on the way.
+        tried: What was tried for the types that are not above their baselines, for the card.
 
     Raises:
         FileNotFoundError: The run has no export, no checkpoint or no evaluation.
@@ -119,7 +122,7 @@ def ship(run: Path, target: Path, evaluation: Path, note: str | None = None) -> 
     scores = json.loads(evaluation.read_text())
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(run / "export", target)
-    write_card(target, scores, history)
+    write_card(target, scores, history, tried)
     draw_curves(history, target / "training.png")
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RECIPE.parent)
     facts = {
@@ -143,9 +146,10 @@ def main() -> None:
     parser.add_argument("target", type=Path, help="Folder to replace.")
     parser.add_argument("--evaluation", type=Path, help="Default: evaluation.json of the run.")
     parser.add_argument("--note", help="What else belongs to how it was made.")
+    parser.add_argument("--tried", help="What was tried for the types that are not above their baselines.")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    ship(args.run, args.target, args.evaluation or args.run / "evaluation.json", args.note)
+    ship(args.run, args.target, args.evaluation or args.run / "evaluation.json", args.note, args.tried)
 
 
 if __name__ == "__main__":
