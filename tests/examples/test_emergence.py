@@ -72,6 +72,7 @@ def prepared(emergence, run, write_study):
     return path, study
 
 
+@pytest.mark.slow
 def test_a_study_is_run_resumed_and_reported(emergence, run, prepared, monkeypatch, tmp_path):
     path, study = prepared
     assert emergence.report(study, "validation") is None

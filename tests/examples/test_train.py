@@ -14,6 +14,7 @@ from processing.regions import TokenGrid
 class TestRecipe:
     def test_the_recipe_of_the_repository_is_read(self, train):
         recipes = sorted((train.Path(train.__file__).parent / "recipes").glob("*.yaml"))
+        recipes = [path for path in recipes if not path.stem.startswith("emergence")]  # those of emergence.py
         assert recipes
         for path in recipes:
             model, data, args = train.read_recipe(path, ["--dry-run"])
