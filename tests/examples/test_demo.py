@@ -262,6 +262,7 @@ class TestMiniature:
 
         return call
 
+    @pytest.mark.slow
     def test_the_whole_path(self, demo, run, monkeypatch):
         code, folder = run(), Path("out")
         summary = json.loads((folder / "summary.json").read_text())
