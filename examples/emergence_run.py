@@ -10,6 +10,7 @@ import argparse
 import logging
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,6 @@ from emergence_recipe import Phase, Row, Study, read_study
 from emergence_rooms import RoomArrays, StudyCollator, StudySteps, draw_questions, study_texts
 from emergence_scores import read_asked, score_split, store_asked
 from safetensors.torch import load_file
-from torch import nn
 from transformers import set_seed
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
@@ -38,6 +38,7 @@ from processing.regions import TokenGrid
 from processing.rooms import load_rooms
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
 from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, standardize_regions
+from trainer.nano_lessons import without_layers
 from trainer.teachers.point_map import PointMapTeacher
 
 __all__ = ["build_model", "evaluate_run", "open_split", "store_questions", "take_lesson", "train_run"]
@@ -124,16 +125,10 @@ def train_phase(
             features have to be in the visual tokens.
     """
     set_seed(args.seed)
-    language_model = model.model.language_model
-    layers = language_model.layers
-    if not has_layers:
-        language_model.layers = nn.ModuleList()
     start = time.perf_counter(), time.process_time()
-    try:
+    with nullcontext() if has_layers else without_layers(model):
         trainer = IDE3DTrainer(model, args, train_dataset=steps, data_collator=collator)
         trainer.train()
-    finally:
-        language_model.layers = layers
     history = [
         {"step": entry["step"], **{name: round(entry[name], 5) for name in entry if name.startswith("loss")}}
         for entry in trainer.state.log_history

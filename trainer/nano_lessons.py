@@ -83,6 +83,17 @@ def lesson_kept(model: IDE3DForConditionalGenerationWithGeometry, path: Path) ->
     unfinished.replace(path)
 
 
+@contextmanager
+def without_layers(model: IDE3DForConditionalGenerationWithGeometry) -> Iterator[None]:
+    """Leave the language model its embeddings and its head alone, so that words have to be in the visual tokens."""
+    language_model = model.model.language_model
+    layers, language_model.layers = language_model.layers, nn.ModuleList()
+    try:
+        yield
+    finally:
+        language_model.layers = layers
+
+
 def lesson_arguments(
     args: IDE3DTrainingArguments, name: str, num_steps: int, **changes: Any
 ) -> IDE3DTrainingArguments:
@@ -129,13 +140,8 @@ def name_cells(
         overlap_weight=0.0,
         consistency_weight=0.0,
     )
-    # Without its layers the language model is its embeddings and its head: the words have to be in the visual tokens.
-    language_model = model.model.language_model
-    layers, language_model.layers = language_model.layers, nn.ModuleList()
-    try:
+    with without_layers(model):
         IDE3DTrainer(model, lesson, train_dataset=samples, data_collator=CellNamingCollator(collator)).train()
-    finally:
-        language_model.layers = layers
     size = args.per_device_train_batch_size
     pointed = [pointed[place] for place in range(min(len(pointed), _STANDARD_BATCHES * size))]
     standardize_regions(model, (collator(pointed[at : at + size]) for at in range(0, len(pointed), size)))
@@ -172,4 +178,4 @@ def read_regions(
     make_trainer(model, lesson, train_dataset=pointed, data_collator=RegionReadingCollator(collator)).train()
 
 
-__all__ = ["RegionReadingCollator", "lesson_arguments", "lesson_kept", "name_cells", "read_regions"]
+__all__ = ["RegionReadingCollator", "lesson_arguments", "lesson_kept", "name_cells", "read_regions", "without_layers"]

@@ -45,17 +45,20 @@ _OTHER_WORDS = {
     "several": ("Locate all {a}.", "Show me all {a}.", "Look for {a}."),
     "of_colour": ("Locate everything {a}.", "Show me all {a} things.", "Look for {a} things."),
 }
+_PATTERNS = [
+    (re.compile(re.escape(template).replace(r"\{a\}", "(?P<a>.+)").replace(r"\{b\}", "(?P<b>.+)")), others)
+    for name, others in _OTHER_WORDS.items()
+    for template in TEMPLATES[name]
+]
 _OTHERWISE = 1 / 3  # of the questions in words are asked in other words
 
 
 def say_otherwise(text: str, rng: np.random.Generator) -> str:
     """A question of the templates as others might type it; what it names stays, and comes in the same words."""
-    for name, others in _OTHER_WORDS.items():
-        for template in TEMPLATES[name]:
-            pattern = re.escape(template).replace(r"\{a\}", "(?P<a>.+)").replace(r"\{b\}", "(?P<b>.+)")
-            match = re.fullmatch(pattern, text)
-            if match:
-                return pick(rng, others).format(**match.groupdict())
+    for pattern, others in _PATTERNS:
+        match = pattern.fullmatch(text)
+        if match:
+            return pick(rng, others).format(**match.groupdict())
     return text
 
 
@@ -113,11 +116,8 @@ def find_mentions(text: str, objects: Sequence[dict], kinds: Sequence[str]) -> l
     mentions = []
     for word, before, after in zip(words, ["", *words], [*words[1:], ""], strict=False):
         if word in singular:
-            fits = [
-                o
-                for o in objects
-                if o["category"] == singular[word] and o["colour"] in ({before} & set(COLOURS) or COLOURS)
-            ]
+            colours = (before,) if before in COLOURS else COLOURS
+            fits = [o for o in objects if o["category"] == singular[word] and o["colour"] in colours]
         elif word in COLOURS and after not in singular:
             fits = [o for o in objects if o["colour"] == word and o["category"] != "plant"]
         else:
