@@ -47,12 +47,14 @@ class Job:
         seed: Seed.
         log: Where the run writes what it says.
         command: Words that start it.
+        shared: Weights that it makes, or takes if they are there; None: it shares none.
     """
 
     row: str
     seed: int
     log: Path
     command: tuple[str, ...]
+    shared: Path | None = None
 
     @property
     def name(self) -> str:
@@ -74,7 +76,8 @@ def find_missing(study: Study, recipe: str, split: str) -> list[Job]:
         files = RunFiles(Path(study.output_dir), row, seed)
         words = (sys.executable, str(Path(__file__).with_name("emergence_run.py")), str(recipe))
         words += ("--row", row, "--seed", str(seed), "--split", split, "--output-dir", study.output_dir)
-        jobs.append(Job(row, seed, files.folder / f"{split}.log", words))
+        pool = files.pool(study.pool_settings(study.rows[row])) if study.rows[row].pool else None
+        jobs.append(Job(row, seed, files.folder / f"{split}.log", words, pool))
     return jobs
 
 
@@ -91,14 +94,18 @@ def start(job: Job) -> subprocess.Popen:
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, bool, float]]:
     """Run jobs side by side; yields each with whether it went well and how many seconds it took, as it ends.
 
+    A job waits while another one makes the weights that both share.
+
     Runs that go on when the caller stops are ended: what they have kept on disk is whole.
     """
     waiting, running = list(jobs), {}
     try:
         while waiting or running:
-            while waiting and len(running) < workers:
-                job = waiting.pop(0)
-                running[job] = start(job), time.monotonic()
+            for job in list(waiting):
+                is_made = job.shared is None or job.shared.is_file()
+                if len(running) < workers and (is_made or all(job.shared != other.shared for other in running)):
+                    waiting.remove(job)
+                    running[job] = start(job), time.monotonic()
             for job, (process, begun) in list(running.items()):
                 if process.poll() is not None:
                     del running[job]

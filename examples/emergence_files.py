@@ -1,6 +1,7 @@
 """Files of the emergence study: where runs keep what they have done, written whole or not at all."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,10 +43,10 @@ class RunFiles:
         """Weights after the lesson that all runs share."""
         return self.output / "lesson.safetensors"
 
-    @property
-    def pool(self) -> Path:
-        """Weights after the phase without questions."""
-        return self.folder / "pool.safetensors"
+    def pool(self, settings: Mapping[str, Any]) -> Path:
+        """Weights after the phase without questions, which rows of equal `Study.pool_settings` share."""
+        key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+        return self.output / "pools" / f"seed{self.seed}-{key}.safetensors"
 
     @property
     def weights(self) -> Path:
@@ -80,7 +81,8 @@ def save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
 
 def describe_run(study: Study, row: Row) -> dict[str, Any]:
     """What the weights of a run depend on; a label is not among it."""
-    kept = {name: value for name, value in dataclasses.asdict(study).items() if name not in LEFT_OUT}
+    entries = {**dataclasses.asdict(study), "teacher_wavelengths": list(study.teacher_wavelengths)}  # as JSON has it
+    kept = {name: value for name, value in entries.items() if name not in LEFT_OUT}
     return {**kept, "row": {name: value for name, value in dataclasses.asdict(row).items() if name != "label"}}
 
 

@@ -11,6 +11,8 @@ __all__ = ["Phase", "Row", "Study", "read_study"]
 
 SPLITS = ("validation", "test")
 TARGETS = ("depth", "grey")
+# Entries of a row that count in the phase without questions; rows that share them share its weights.
+OF_POOL = ("depth", "cross_view", "teacher", "target", "learning_rate", "validator")
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ class Study:
         num_frames: Frames a room.
         hidden_size: Width of the model.
         text_layers: Layers of the language model.
+        teacher_wavelengths: Of the analytic point map, metres.
+        say_boxes: Whether a question says, after each region that it points at, between which columns and rows of
+            visual tokens the region lies. The mean of a region's tokens does not tell its extent.
+        answer_jitter: Standard deviation in metres of what is added to the numbers of an answer in training, anew at
+            every visit: in the mean a soft label, so that near answers count as near.
         output_dir: Where everything is written.
         pairs: More pairs of rows whose difference is of interest.
         known_results: Folder of results that `emergence.py --keep` copied; such runs are not done again.
@@ -111,6 +118,9 @@ class Study:
     num_frames: int = 4
     hidden_size: int = 128
     text_layers: int = 3
+    teacher_wavelengths: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0)
+    say_boxes: bool = False
+    answer_jitter: float = 0.0
     output_dir: str = "outputs/emergence"
     pairs: tuple[tuple[str, str], ...] = ()
     known_results: str | None = None
@@ -118,6 +128,12 @@ class Study:
     def runs(self) -> list[tuple[str, int]]:
         """Rows and seeds, all rows of a seed before the next seed, so that a study that is cut short is balanced."""
         return [(row, seed) for seed in self.seeds for row in self.rows]
+
+    def pool_settings(self, row: Row) -> dict[str, Any]:
+        """What the weights after the phase without questions depend on, beside seed and lesson."""
+        own = {name: value for name, value in dataclasses.asdict(row).items() if name in OF_POOL}
+        shared = {"phase": dataclasses.asdict(self.pool), "wavelengths": self.teacher_wavelengths}
+        return {**own, **shared, "text_layers": self.text_layers}
 
     def first_scored(self, split: str) -> int:
         """The first of these rooms."""
@@ -160,6 +176,11 @@ def read_study(path: str | Path, **changes: Any) -> Study:
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise ValueError(f"{path}: pairs must be a list of pairs of rows, got {pairs!r}.")
     entries["pairs"] = tuple(map(tuple, pairs))
+    waves = entries.get("teacher_wavelengths", [1.0])
+    if not isinstance(waves, list) or not waves or not all(type(wave) in (int, float) and wave > 0 for wave in waves):
+        raise ValueError(f"{path}: teacher_wavelengths must be a list of positive numbers, got {waves!r}.")
+    if "teacher_wavelengths" in entries:
+        entries["teacher_wavelengths"] = tuple(map(float, waves))
     study = _build(Study, entries, str(path))
     _check(study, path)
     return study
@@ -220,6 +241,8 @@ def _check(study: Study, path: str | Path) -> None:
             raise ValueError(f"{path}: names of rows are letters, digits and _, got {name!r}.")
         if not 0 < (row.labelled_rooms or study.labelled_rooms) <= study.num_rooms:
             raise ValueError(f"{path}: row {name} labels more than the {study.num_rooms} rooms, or none.")
+    if study.answer_jitter < 0:
+        raise ValueError(f"{path}: answer_jitter must be a length in metres, got {study.answer_jitter}.")
     if study.questions.views < 1:
         raise ValueError(f"{path}: questions: views must be at least 1, got {study.questions.views}.")
     if unknown := sorted({row for pair in study.pairs for row in pair} - {*study.rows}):

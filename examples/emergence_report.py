@@ -1,5 +1,6 @@
 """Plots of the emergence study, and one page for a browser with all of its tables."""
 
+import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -11,7 +12,7 @@ from emergence_scores import CONTROLS, METRICS
 from emergence_tables import PROBES, answer_rows, difference_rows, probe_rows
 from matplotlib.figure import Figure
 
-__all__ = ["draw_answers", "draw_differences", "draw_probes", "write_report"]
+__all__ = ["draw_answers", "draw_differences", "draw_labels", "draw_probes", "label_curves", "write_report"]
 
 COLOURS = (
     "#667085",
@@ -97,6 +98,41 @@ def draw_differences(summary: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def label_curves(summary: Mapping[str, Any]) -> dict[str, list[tuple[int, str]]]:
+    """Rows that differ in the number of labelled rooms alone: by the label of the first, (rooms, row) by rooms."""
+    settings, groups = summary["settings"], {}
+    for name in summary["rows"]:
+        row = dict(settings["rows"][name])
+        rooms = row.pop("labelled_rooms") or settings["labelled_rooms"]
+        row.pop("label")
+        groups.setdefault(json.dumps(row, sort_keys=True), []).append((rooms, name))
+    return {summary["labels"][group[0][1]]: sorted(group) for group in groups.values() if len(group) > 1}
+
+
+def draw_labels(summary: Mapping[str, Any], curves: Mapping[str, Sequence[tuple[int, str]]]) -> Figure:
+    """Accuracy by number of labelled rooms: a line a row through the means, a dot a seed."""
+    figure = Figure(figsize=(11, 3.0), layout="constrained")
+    for place, metric in enumerate(SHOWN):
+        axes = figure.add_subplot(1, len(SHOWN), place + 1)
+        for number, (label, curve) in enumerate(curves.items()):
+            colour = COLOURS[number % len(COLOURS)]
+            entries = [(rooms, summary["rows"][name]["accuracy"][metric]) for rooms, name in curve]
+            for rooms, entry in entries:
+                axes.plot([rooms] * len(entry["per_seed"]), [100 * v for v in entry["per_seed"]], ".", ms=4, c=colour)
+            means = [100 * entry["mean"] for _, entry in entries]
+            axes.plot([rooms for rooms, _ in entries], means, lw=1.5, c=colour, label=label)
+        axes.set_xscale("log")
+        sizes = sorted({rooms for curve in curves.values() for rooms, _ in curve})
+        axes.set_xticks(sizes, list(map(str, sizes)))
+        axes.minorticks_off()
+        axes.set_title(METRICS[metric], fontsize=9)
+        axes.tick_params(labelsize=7.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        if not place:
+            axes.legend(fontsize=7, frameon=False)
+    return figure
+
+
 def draw_probes(summary: Mapping[str, Any]) -> Figure:
     """Probes of every layer by row, a dot a seed; a filled marker where a geometry loss may read the layer."""
     shown = ("depth_delta1", "beyond_position", "within_half_metre")
@@ -162,6 +198,8 @@ def write_report(summary: Mapping[str, Any], folder: Path) -> Path:
     figures = {"answers": draw_answers(summary), "probes": draw_probes(summary)}
     if summary["differences"]:
         figures["differences"] = draw_differences(summary)
+    if curves := label_curves(summary):
+        figures["labels"] = draw_labels(summary, curves)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=110)
     done, planned = summary["runs"]["done"], summary["runs"]["planned"]
@@ -183,6 +221,11 @@ def write_report(summary: Mapping[str, Any], folder: Path) -> Path:
             names = [escape(summary["labels"][pair[side]]) for side in ("row", "other")]
             parts.append(f"<h3>{names[0]} less {names[1]}</h3>{as_html(*difference_rows(summary, pair))}")
         parts.append("</section>")
+    if curves:
+        parts.append(
+            "<section><h2>Labels saved</h2><p class='quiet'>Percent right by number of rooms with questions; dots are "
+            f'seeds.</p><img alt="Accuracy by labelled rooms" src="{to_png(figures["labels"])}"></section>'
+        )
     parts.append(
         "<section><h2>What frozen tokens know</h2><p class='quiet'>Probes on scenes that they were not fitted on. A "
         "depth loss trains depth into the layers that it reads (*, filled dots), so the others are the control.</p>"

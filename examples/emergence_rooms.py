@@ -1,7 +1,7 @@
 """Data of the emergence study: rooms as arrays that all runs map, questions of a few of them, and batches of both."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from processing.rooms import load_rooms
 from processing.rooms.furniture import FLOOR_PIECES
 from processing.rooms.lessons import retake_room
 from processing.rooms.palette import COLOURS
-from processing.rooms.samples import cell_objects, room_samples
+from processing.rooms.samples import cell_objects, chat, room_samples
 from processing.rooms.small_things import CEILING_PIECES, TOP_PIECES, WALL_PIECES
 from processing.rooms.wording import TEMPLATES, metres, position_words
 from trainer.nano_lessons import RegionReadingCollator
@@ -28,6 +28,8 @@ __all__ = [
     "StudySteps",
     "decode_room",
     "draw_questions",
+    "jitter_answers",
+    "say_boxes",
     "store_rooms",
     "study_texts",
 ]
@@ -39,6 +41,12 @@ ARRAYS = ("frames", "depth", "intrinsics", "camera_to_world", "colours", "kinds"
 COLUMN_WORDS, ROW_WORDS = "abcdefghij", "klmnopqrst"
 COLOUR_WORDS = list(COLOURS)
 KIND_WORDS = sorted({*FLOOR_PIECES, *TOP_PIECES, *WALL_PIECES, *CEILING_PIECES})
+GROUND = "<ground>"
+# How an answer in metres is spelled, by type of question; a distance is at least 0.1 m.
+SPELLED: dict[str, Callable[[np.ndarray], str]] = {
+    "position": position_words,
+    "distance": lambda value: metres(max(0.1, value.item())),
+}
 VIDEO_CHAT = [{"role": "user", "content": [{"type": "video"}]}]
 
 
@@ -181,6 +189,47 @@ def draw_questions(rows: Sequence[Mapping[str, Any]], grid: TokenGrid, seed: int
     return samples
 
 
+def say_boxes(sample: Mapping[str, Any]) -> dict:
+    """A sample whose questions say where each region lies: first and last column, first and last row, by their words.
+
+    The words are those of the lesson. A region that is empty in the first frame gets none.
+
+    Args:
+        sample: As `room_samples` gives it, with or without `messages`.
+    """
+    boxes = []
+    for mask in np.asarray(sample["region_masks"])[:, 0]:
+        (rows, cols), places = mask.shape, mask.nonzero()
+        ends = [
+            words[edge * 10 // size]
+            for place, size, words in ((places[1], cols, COLUMN_WORDS), (places[0], rows, ROW_WORDS))
+            if len(place)
+            for edge in (place.min(), place.max())
+        ]
+        boxes.append("".join(f" {word}" for word in ends))
+    references = iter(sample["region_references"])
+    questions, chats = [], []
+    for question in sample["questions"]:
+        parts = question["question"].split(GROUND)
+        own = [boxes[next(references)] for _ in question["region_objects"]]
+        text = parts[0] + "".join(GROUND + box + part for box, part in zip(own, parts[1:], strict=True))
+        questions.append({**question, "question": text})
+        chats.append(chat(questions[-1]))
+    return {**sample, "questions": questions, **({"messages": chats} if "messages" in sample else {})}
+
+
+def jitter_answers(sample: Mapping[str, Any], spread: float, rng: np.random.Generator) -> dict:
+    """A sample whose answers in metres are off by a normal error of so many metres; all other answers are kept."""
+    chats = []
+    for question in sample["questions"]:
+        if question["type"] in SPELLED:
+            value = np.asarray(question["value"], float)
+            value = value + rng.normal(0, spread, value.shape)
+            question = {**question, "answer": SPELLED[question["type"]](value)}
+        chats.append(chat(question))
+    return {**sample, "messages": chats}
+
+
 class StudySteps(Dataset):
     """What each step of a training is made of: the same rooms and questions in the same order for all rows of a seed.
 
@@ -195,6 +244,7 @@ class StudySteps(Dataset):
         seed: Of the order.
         num_words: Cells of a video that get a word to name; None: all.
         max_questions: Questions of a view in a step, drawn anew at every visit; None: all.
+        answer_jitter: See `jitter_answers`.
     """
 
     def __init__(
@@ -208,9 +258,10 @@ class StudySteps(Dataset):
         seed: int = 0,
         num_words: int | None = None,
         max_questions: int | None = None,
+        answer_jitter: float = 0.0,
     ):
         self.rooms, self.questions, self.seed = rooms, questions, seed
-        self.num_words, self.max_questions = num_words, max_questions
+        self.num_words, self.max_questions, self.answer_jitter = num_words, max_questions, answer_jitter
         self.room_order = _endless_order(len(rooms), num_steps * rooms_per_step, [seed, 0])
         self.question_order = _endless_order(len(questions), num_steps * questions_per_step, [seed, 1])
         self.room_order = self.room_order.reshape(num_steps, rooms_per_step)
@@ -223,7 +274,8 @@ class StudySteps(Dataset):
         samples = []
         for place, index in enumerate(self.question_order[step]):
             rng = np.random.default_rng([self.seed, 3, step, place])
-            samples.append(pick_questions(self.questions[index], self.max_questions, rng))
+            sample = pick_questions(self.questions[index], self.max_questions, rng)
+            samples.append(jitter_answers(sample, self.answer_jitter, rng) if self.answer_jitter else sample)
         for place, index in enumerate(self.room_order[step]):
             rng = np.random.default_rng([self.seed, 2, step, place])
             words = self.rooms.cell_words(index, int(rng.integers(4)))

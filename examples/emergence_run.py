@@ -26,7 +26,7 @@ from emergence_files import (
     write_json,
 )
 from emergence_recipe import Phase, Row, Study, read_study
-from emergence_rooms import RoomArrays, StudyCollator, StudySteps, draw_questions, study_texts
+from emergence_rooms import RoomArrays, StudyCollator, StudySteps, draw_questions, say_boxes, study_texts
 from emergence_scores import read_asked, score_split, store_asked
 from safetensors.torch import load_file
 from transformers import set_seed
@@ -71,7 +71,7 @@ def build_model(
     config = build_nano_config(processor, hidden_size=study.hidden_size, text_layers=study.text_layers)
     return build_nano_model(
         config,
-        teacher_size=PointMapTeacher().feature_size,
+        teacher_size=PointMapTeacher(study.teacher_wavelengths).feature_size,
         validator={"output_stride": 2, "protocol": "clean", **row.validator},
     )
 
@@ -177,7 +177,8 @@ def labelled_questions(study: Study, row: Row, seed: int, grid: TokenGrid) -> li
     order = np.random.default_rng([seed, 7]).permutation(study.num_rooms)
     rooms = load_rooms("train", study.num_rooms, image_size=study.image_size, num_frames=study.num_frames)
     chosen = order[: row.labelled_rooms or study.labelled_rooms]
-    return draw_questions([rooms[int(index)] for index in chosen], grid, seed)
+    samples = draw_questions([rooms[int(index)] for index in chosen], grid, seed)
+    return [say_boxes(sample) for sample in samples] if study.say_boxes else samples
 
 
 def train_run(study: Study, name: str, seed: int) -> None:
@@ -195,9 +196,8 @@ def train_run(study: Study, name: str, seed: int) -> None:
     write_json(begun, {"settings": settings})
     processor = build_processor(study)
     model = build_model(study, row, seed, processor)
-    collator = StudyCollator(
-        IDE3DDataCollator(processor, PointMapTeacher() if row.teacher else None, protocol="clean")
-    )
+    teacher = PointMapTeacher(study.teacher_wavelengths) if row.teacher else None
+    collator = StudyCollator(IDE3DDataCollator(processor, teacher, protocol="clean"))
     rooms = open_pool(study, row.target)
     parts = {}
     if row.pool and study.pool.steps:
@@ -211,7 +211,6 @@ def train_run(study: Study, name: str, seed: int) -> None:
     parameters = {"training": whole, "export": whole - heads}
     about = {"row": name, "seed": seed, "settings": settings, "phases": parts, "parameters": parameters}
     write_json(files.training, about)
-    files.pool.unlink(missing_ok=True)
 
 
 def train_pool(
@@ -223,16 +222,17 @@ def train_pool(
     rooms: RoomArrays,
 ) -> dict[str, Any]:
     """The phase without questions, or what it left when it was done before; see `train_phase`."""
-    about, phase, seed = files.pool.with_suffix(".json"), study.pool, files.seed + 1
-    if files.pool.is_file():
-        model.load_state_dict(load_file(files.pool), strict=True)
+    path, phase, seed = files.pool(study.pool_settings(row)), study.pool, files.seed + 1
+    about = path.with_suffix(".json")
+    if path.is_file():
+        model.load_state_dict(load_file(path), strict=True)
         return load_json(about)
     model.load_state_dict(load_file(take_lesson(study)), strict=False)
     steps = StudySteps(rooms, [], num_steps=phase.steps, rooms_per_step=phase.rooms, seed=seed, num_words=phase.words)
     args = phase_arguments(phase, row, 1.0, seed, files.folder)
     cost = train_phase(model, collator, steps, args, has_layers=False)
     write_json(about, cost)
-    save_weights(files.pool, model.state_dict())
+    save_weights(path, model.state_dict())
     return cost
 
 
@@ -260,6 +260,7 @@ def train_questions(
         seed=seed,
         num_words=phase.words,
         max_questions=phase.max_questions,
+        answer_jitter=study.answer_jitter,
     )
     args = phase_arguments(phase, row, row.in_questions, seed, files.folder)
     return train_phase(model, collator, steps, args, has_layers=True)
@@ -295,6 +296,8 @@ def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:
     read = [f"vision.{layer}" for layer in model.geometric_validator.config.layer_indices]
     read = (read if row.depth or row.cross_view else []) + (["language.0", f"language.{text}"] if row.teacher else [])
     samples = read_asked(store_questions(study, split))
+    if study.say_boxes:
+        samples = [say_boxes(sample) if sample["questions"] else sample for sample in samples]
     probed = (rooms[index] for index in range(min(study.probe_rooms, len(rooms))))
     labelled = labelled_questions(study, row, seed, study_grid(study))
     scores = score_split(model, processor, samples, probed, labelled, read)

@@ -137,7 +137,8 @@ def test_a_killed_run_goes_on_behind_its_last_phase(run, prepared, monkeypatch):
     files = run.RunFiles(run.Path(study.output_dir), "all", 1)
     run.train_run(study, "all", 1)
     whole = load_file(files.weights)
-    for file in files.folder.iterdir():
+    pool = files.pool(study.pool_settings(study.rows["all"]))
+    for file in (*files.folder.iterdir(), pool):
         file.unlink()
     original, phases = run.train_phase, []
 
@@ -150,7 +151,7 @@ def test_a_killed_run_goes_on_behind_its_last_phase(run, prepared, monkeypatch):
     monkeypatch.setattr(run, "train_phase", killed_in_questions)
     with pytest.raises(KeyboardInterrupt):
         run.train_run(study, "all", 1)
-    assert not files.training.exists() and files.pool.is_file()
+    assert not files.training.exists() and pool.is_file()
 
     def only_questions(model, collator, steps, args, has_layers):
         phases.append("questions" if has_layers else "pool")
@@ -162,6 +163,76 @@ def test_a_killed_run_goes_on_behind_its_last_phase(run, prepared, monkeypatch):
     resumed = load_file(files.weights)
     assert all(torch.equal(resumed[name], whole[name]) for name in whole)
     assert set(json.loads(files.training.read_text())["phases"]) == {"pool", "questions"}
+
+
+def test_rows_of_one_pool_phase_train_it_once(run, prepared, monkeypatch):
+    _, study = prepared
+    few = dataclasses.replace(study.rows["all"], labelled_rooms=2)
+    study = dataclasses.replace(study, rows={**study.rows, "all_2": few})
+    original, phases = run.train_phase, []
+
+    def record(model, collator, steps, args, has_layers):
+        phases.append("questions" if has_layers else "pool")
+        return original(model, collator, steps, args, has_layers)
+
+    monkeypatch.setattr(run, "train_phase", record)
+    for row in ("all", "all_2", "exposure"):
+        run.train_run(study, row, 1)
+    run.train_run(study, "all", 2)
+    assert phases == ["pool", "questions", "questions", "pool", "questions", "pool", "questions"]
+
+
+def test_boxes_are_said_by_the_words_of_the_lesson(example):
+    rooms = example("emergence_rooms")
+    masks = np.zeros((2, 1, 8, 8), bool)
+    masks[0, 0, 2:5, 6] = True
+    questions = [
+        {"question": "Which is closer, <ground> or <ground>?", "answer": "the first", "region_objects": [7, 3]},
+        {"question": "How far is <ground>?", "answer": "2.0 meters", "region_objects": [3]},
+    ]
+    sample = {"region_masks": masks, "region_references": [1, 0, 0], "questions": questions, "messages": [[], []]}
+    said = rooms.say_boxes(sample)
+    # Column 6 of 8 is the eighth tenth; rows 2 to 4 are the third and the sixth. The empty region has no place.
+    texts = ["Which is closer, <ground> or <ground> h h m p?", "How far is <ground> h h m p?"]
+    assert [question["question"] for question in said["questions"]] == texts
+    assert [chat[0]["content"][1]["text"] for chat in said["messages"]] == texts
+    assert [chat[1]["content"][0]["text"] for chat in said["messages"]] == ["the first", "2.0 meters"]
+    assert "messages" not in rooms.say_boxes({k: v for k, v in sample.items() if k != "messages"})
+
+
+def test_jitter_moves_lengths_and_nothing_else(example):
+    rooms = example("emergence_rooms")
+    questions = [
+        {"type": "position", "question": "Where?", "answer": "x 0.0 y 0.0 z 3.0", "value": [0.0, 0.0, 3.0]},
+        {"type": "distance", "question": "How far?", "answer": "0.3 meters", "value": [0.3]},
+        {"type": "colour", "question": "Which?", "answer": "red", "value": None},
+    ]
+    rng, answers = np.random.default_rng(0), []
+    for _ in range(300):
+        chats = rooms.jitter_answers({"questions": questions}, 0.2, rng)["messages"]
+        answers.append([chat[1]["content"][0]["text"] for chat in chats])
+    depths = np.array([float(answer[0].split()[-1]) for answer in answers])
+    lengths = np.array([float(answer[1].split()[0]) for answer in answers])
+    assert depths.mean() == pytest.approx(3.0, abs=0.05) and depths.std() == pytest.approx(0.2, abs=0.04)
+    assert lengths.min() == 0.1 and {answer[2] for answer in answers} == {"red"}
+
+
+def test_a_run_waits_for_the_weights_that_another_one_makes(emergence, tmp_path):
+    made = tmp_path / "pool"
+    script = "import sys, time, pathlib; time.sleep(0.5); pathlib.Path(sys.argv[1]).touch()"
+    makes = emergence.Job("all", 1, tmp_path / "a.log", (sys.executable, "-c", script, str(made)), made)
+    check = "import sys, pathlib; sys.exit(not pathlib.Path(sys.argv[1]).is_file())"
+    takes = emergence.Job("all_2", 1, tmp_path / "b.log", (sys.executable, "-c", check, str(made)), made)
+    assert [is_good for _, is_good, _ in emergence.run_jobs([makes, takes], 2)] == [True, True]
+
+
+def test_curves_are_of_rows_that_differ_in_labelled_rooms_alone(example, write_study):
+    rows = {"exposure": None, "all_2": {"depth": 1.0, "labelled_rooms": 2, "label": "few"}, "all": {"depth": 1.0}}
+    _, study = write_study(rows=rows, pairs=[])
+    labels = {name: row.label or name for name, row in study.rows.items()}
+    summary = {"settings": dataclasses.asdict(study), "rows": dict.fromkeys(rows), "labels": labels}
+    curves = example("emergence_report").label_curves(summary)
+    assert curves == {"few": [(2, "all_2"), (3, "all")]}
 
 
 def test_a_lesson_of_another_study_is_refused(run, prepared):
@@ -263,7 +334,7 @@ def test_files_that_are_no_recipe_are_refused(example, tmp_path):
         read_study(path)
 
 
-@pytest.mark.parametrize("name", ["emergence.yaml", "emergence_small.yaml", "emergence_long.yaml"])
+@pytest.mark.parametrize("name", ["emergence.yaml", "emergence_small.yaml"])
 def test_shipped_recipes_are_whole(example, name):
     study = example("emergence_recipe").read_study(example("emergence").Path("examples/recipes") / name)
     assert study.control in study.rows and "all" in study.rows
