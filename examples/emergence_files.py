@@ -17,6 +17,8 @@ __all__ = ["RunFiles", "check_settings", "describe_lesson", "describe_run", "loa
 LEFT_OUT = {"rows", "seeds", "control", "pairs", "output_dir", "known_results"}
 LEFT_OUT |= {"validation_rooms", "test_rooms", "first_test_room", "probe_rooms"}
 OF_LESSON = ("num_rooms", "image_size", "patch_size", "num_frames", "hidden_size", "lesson")
+# That counts where there is a lesson in reading, which trains the layers of the language model.
+OF_READING = ("reading", "text_layers", "say_boxes")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +90,8 @@ def describe_run(study: Study, row: Row) -> dict[str, Any]:
 
 def describe_lesson(study: Study) -> dict[str, Any]:
     """What the weights after the lesson depend on."""
-    return {name: value for name, value in dataclasses.asdict(study).items() if name in OF_LESSON}
+    names = OF_LESSON if study.reading is None else (*OF_LESSON, *OF_READING)
+    return {name: value for name, value in dataclasses.asdict(study).items() if name in names}
 
 
 def load_json(path: Path) -> Any:

@@ -24,7 +24,7 @@ class Phase:
         rooms: Rooms without questions in a step.
         views: Views with questions in a step.
         learning_rate: Of everything but the vision tower.
-        vision_learning_rate: Of the vision tower.
+        vision_learning_rate: Of the vision tower; 0 freezes it.
         words: Cells of a video that get a word to name; None: all of them.
         max_questions: Questions of a view in a step, drawn anew at every visit; None: all of them.
         geometry_learning_rate: Of the heads; None: `learning_rate`.
@@ -77,6 +77,8 @@ class Study:
         rows: By name.
         seeds: Of initialisation, labelled rooms and order of the data.
         lesson: First phase: words for visual tokens, taken once and shared by all runs.
+        reading: Behind it, shared too: questions about the pictures of all rooms that need no depth, so that the
+            language model can read regions and write numbers, as one that is pretrained can; None: left out.
         pool: Second phase: words and the row's losses on rooms without questions.
         questions: Last phase: questions, with words and the row's losses on rooms without questions beside.
         control: Row that all others are compared with.
@@ -107,6 +109,7 @@ class Study:
     pool: Phase
     questions: Phase
     control: str
+    reading: Phase | None = None
     num_rooms: int = 4000
     labelled_rooms: int = 100
     validation_rooms: int = 200
@@ -165,8 +168,8 @@ def read_study(path: str | Path, **changes: Any) -> Study:
     if not isinstance(rows, dict) or not rows:
         raise ValueError(f"{path}: rows must map names to their entries, got {rows!r}.")
     entries["rows"] = {str(name): _build(Row, row or {}, f"{path}: row {name}") for name, row in rows.items()}
-    for name in ("lesson", "pool", "questions"):
-        if name in entries:
+    for name in ("lesson", "reading", "pool", "questions"):
+        if entries.get(name) is not None:
             entries[name] = _build(Phase, entries[name], f"{path}: {name}")
     seeds = entries.get("seeds")
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):

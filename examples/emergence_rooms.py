@@ -27,6 +27,7 @@ __all__ = [
     "StudyCollator",
     "StudySteps",
     "decode_room",
+    "draw_flat_questions",
     "draw_questions",
     "jitter_answers",
     "say_boxes",
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 QUESTION_TYPES = ("position", "distance", "closer", "direction", "colour")
+FLAT_TYPES = ("direction", "colour")
+MIDDLE_QUESTION, EXTENT_QUESTION = "Where in the picture is <ground>?", "How large in the picture is <ground>?"
 MAX_QUESTIONS = 20  # of a view; a room has about 18
 ARRAYS = ("frames", "depth", "intrinsics", "camera_to_world", "colours", "kinds")
 # One letter each, so that no word means two things: columns from left to right, rows from top to bottom.
@@ -186,6 +189,40 @@ def draw_questions(rows: Sequence[Mapping[str, Any]], grid: TokenGrid, seed: int
             found = room_samples(taken, grid, reference="region", types=QUESTION_TYPES, max_questions=MAX_QUESTIONS)
             # Chats are packed where there are several; one alone would see the video.
             samples += [sample for sample in found if len(sample["questions"]) > 1]
+    return samples
+
+
+def draw_flat_questions(rows: Sequence[Mapping[str, Any]], grid: TokenGrid, seed: int) -> list[dict]:
+    """Packed questions as those of `draw_questions` that pictures without depth answer, for a lesson in reading.
+
+    Colour and left or right as there. Then where the middle of the region lies and how far it extends, in the same
+    form as a 3D point, in visual tokens from the upper left corner.
+
+    Args:
+        rows: Rows of `load_rooms`.
+        grid: Token grid of the model.
+        seed: Of the draws.
+    """
+    samples = []
+    for sample in draw_questions(rows, grid, seed):
+        kept, references, pointed = [], [], iter(sample["region_references"])
+        for question in sample["questions"]:
+            own = [next(pointed) for _ in question["region_objects"]]
+            if question["type"] in FLAT_TYPES:
+                kept.append(question)
+                references += own
+        for number, mask in enumerate(np.asarray(sample["region_masks"])[:, 0]):
+            if not mask.any():
+                continue
+            rows_of, columns_of = mask.nonzero()
+            middle = f"x {columns_of.mean() + 0.5:.1f} y {rows_of.mean() + 0.5:.1f}"
+            extent = f"x {np.ptp(columns_of) + 1:.1f} y {np.ptp(rows_of) + 1:.1f}"
+            for text, answer in ((MIDDLE_QUESTION, middle), (EXTENT_QUESTION, extent)):
+                kept.append({"type": "flat", "question": text, "answer": answer, "region_objects": [number]})
+                references.append(number)
+        if len(kept) > 1:
+            questions = {"messages": list(map(chat, kept)), "questions": kept}
+            samples.append({**sample, **questions, "region_references": np.array(references)})
     return samples
 
 

@@ -10,6 +10,7 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,15 @@ from emergence_files import (
     write_json,
 )
 from emergence_recipe import Phase, Row, Study, read_study
-from emergence_rooms import RoomArrays, StudyCollator, StudySteps, draw_questions, say_boxes, study_texts
+from emergence_rooms import (
+    RoomArrays,
+    StudyCollator,
+    StudySteps,
+    draw_flat_questions,
+    draw_questions,
+    say_boxes,
+    study_texts,
+)
 from emergence_scores import read_asked, score_split, store_asked
 from safetensors.torch import load_file
 from transformers import set_seed
@@ -46,6 +55,7 @@ __all__ = ["build_model", "evaluate_run", "open_split", "store_questions", "take
 logger = logging.getLogger("emergence")
 
 NUM_LOGS = 20  # of a phase
+READING_ROOMS = 600  # more than a lesson in reading gets through
 STANDARD_VIEWS, BATCH = 160, 8  # whose regions the projector is standardised by
 LESSON_SEED = 0
 WARMUP_SHARE, MAX_WARMUP = 0.2, 40  # of the steps of a phase
@@ -84,6 +94,7 @@ def phase_arguments(phase: Phase, row: Row, scale: float, seed: int, output: Pat
         per_device_train_batch_size=1,  # an item is all samples of a step
         learning_rate=phase.learning_rate * row.learning_rate,
         vision_learning_rate=phase.vision_learning_rate * row.learning_rate,
+        frozen_parts=[] if phase.vision_learning_rate else ["vision"],
         geometry_learning_rate=(phase.geometry_learning_rate or phase.learning_rate) * row.learning_rate,
         lr_scheduler_type="cosine",
         warmup_steps=min(MAX_WARMUP, int(WARMUP_SHARE * phase.steps)),
@@ -148,9 +159,10 @@ def open_pool(study: Study, target: str = "depth") -> RoomArrays:
 
 
 def take_lesson(study: Study) -> Path:
-    """The lesson that all runs share: name what each visual token shows; returns the file of its weights.
+    """The lessons that all runs share; returns the file of the weights.
 
-    It trains the tower, the projector and the words; layers of the language model and heads keep those of a seed.
+    First, name what each visual token shows: it trains tower, projector and words. Then, where the study has it,
+    read regions: it trains the language model. Without it the layers of that are a seed's, as the heads always are.
 
     Raises:
         ValueError: It was taken with other settings.
@@ -167,9 +179,47 @@ def take_lesson(study: Study) -> Path:
     args = phase_arguments(phase, row, 0.0, LESSON_SEED, path.parent)
     write_json(about, {"settings": settings})
     train_phase(model, collator, steps, args, has_layers=False)
-    left_out = (*GEOMETRY_PREFIXES, "model.language_model.layers.")
+    left_out = GEOMETRY_PREFIXES
+    if study.reading is None:
+        left_out = (*left_out, "model.language_model.layers.")
+    else:
+        take_reading(study, model, collator)
     save_weights(path, {k: v for k, v in model.state_dict().items() if not k.startswith(left_out)})
     return path
+
+
+def take_reading(
+    study: Study, model: IDE3DForConditionalGenerationWithGeometry, collator: StudyCollator
+) -> dict[str, Any]:
+    """The lesson in reading, see `draw_flat_questions` and `train_phase`, from rooms that are spread over the pool."""
+    phase, grid = study.reading, study_grid(study)
+    rooms = load_rooms("train", study.num_rooms, image_size=study.image_size, num_frames=study.num_frames)
+    chosen = np.random.default_rng(LESSON_SEED).permutation(len(rooms))[:READING_ROOMS]
+    samples = draw_flat_questions([rooms[int(index)] for index in chosen], grid, LESSON_SEED)
+    samples = [say_boxes(sample) for sample in samples] if study.say_boxes else samples
+    standardize(model, collator, samples)
+    steps = StudySteps(
+        open_pool(study),
+        samples,
+        num_steps=phase.steps,
+        rooms_per_step=phase.rooms,
+        questions_per_step=phase.views,
+        seed=LESSON_SEED,
+        num_words=phase.words,
+        max_questions=phase.max_questions,
+    )
+    args = phase_arguments(phase, Row(), 0.0, LESSON_SEED, Path(study.output_dir))
+    return train_phase(model, collator, steps, args, has_layers=True)
+
+
+def standardize(
+    model: IDE3DForConditionalGenerationWithGeometry, collator: StudyCollator, samples: Sequence[dict]
+) -> None:
+    """Standardise the features of regions by some of the samples, see `standardize_regions`."""
+    views = samples[:STANDARD_VIEWS]
+    batches = (collator.collator(views[start : start + BATCH]) for start in range(0, len(views), BATCH))
+    model.eval()
+    standardize_regions(model, batches)
 
 
 def labelled_questions(study: Study, row: Row, seed: int, grid: TokenGrid) -> list[dict]:
@@ -247,10 +297,7 @@ def train_questions(
     """The phase with questions, see `train_phase`; features of regions are standardised before it."""
     phase, seed = study.questions, files.seed + 2
     questions = labelled_questions(study, row, files.seed, study_grid(study))
-    views = questions[:STANDARD_VIEWS]
-    batches = (collator.collator(views[start : start + BATCH]) for start in range(0, len(views), BATCH))
-    model.eval()
-    standardize_regions(model, batches)
+    standardize(model, collator, questions)
     steps = StudySteps(
         rooms,
         questions,

@@ -200,6 +200,51 @@ def test_boxes_are_said_by_the_words_of_the_lesson(example):
     assert "messages" not in rooms.say_boxes({k: v for k, v in sample.items() if k != "messages"})
 
 
+def test_flat_questions_are_answered_by_the_mask(example, run, write_study):
+    """Every middle and extent, and nothing that asks for depth, in the order in which regions are pointed at."""
+    _, study = write_study()
+    rooms, grid = example("emergence_rooms"), run.study_grid(study)
+    rows = load_rooms("train", 8, image_size=32, num_frames=2)
+    samples = rooms.draw_flat_questions([rows[0], rows[1]], grid, 3)
+    assert samples
+    for sample in samples:
+        references = iter(sample["region_references"])
+        for question, chat in zip(sample["questions"], sample["messages"], strict=True):
+            own = [next(references) for _ in question["region_objects"]]
+            assert question["type"] in ("flat", "direction", "colour")
+            assert chat[0]["content"][1]["text"].count("<ground>") == len(own)
+            if question["type"] != "flat":
+                assert [sample["object_ids"][at] for at in own] == question["region_objects"]
+                continue
+            y, x = sample["region_masks"][own[0], 0].nonzero()
+            wanted = (x.max() - x.min() + 1, y.max() - y.min() + 1)
+            if question["question"] == rooms.MIDDLE_QUESTION:
+                wanted = (x.mean() + 0.5, y.mean() + 0.5)
+            numbers = [float(word) for word in chat[1]["content"][0]["text"].split()[1::2]]
+            np.testing.assert_allclose(numbers, wanted, atol=0.051)
+        assert next(references, None) is None
+
+
+def test_a_lesson_in_reading_trains_the_language_model_and_leaves_the_tower(emergence, run, write_study):
+    phase = run.Phase(steps=2, rooms=0, views=2, learning_rate=1e-2, vision_learning_rate=0.0, max_questions=3)
+    _, plain = write_study()
+    study = dataclasses.replace(plain, reading=phase, output_dir=plain.output_dir + "-reading")
+    weights = {}
+    for name, each in (("plain", plain), ("reading", study)):
+        folder = emergence.Path(each.output_dir) / "rooms"
+        emergence.store_rooms(folder, "train", each.num_rooms, run.study_grid(each), each.num_frames)
+        weights[name] = load_file(run.take_lesson(each))
+    layers = {name for name in weights["reading"] if "language_model.layers" in name}
+    assert layers == set(weights["reading"]) - set(weights["plain"])
+    start = run.build_model(study, run.Row(), run.LESSON_SEED, run.build_processor(study)).state_dict()
+    assert any(not torch.equal(weights["reading"][name], start[name]) for name in layers)
+    for name, value in weights["plain"].items():
+        if "vision_tower" in name:
+            assert torch.equal(weights["reading"][name], value), name
+    with pytest.raises(ValueError, match="other settings of reading"):
+        run.take_lesson(dataclasses.replace(study, reading=dataclasses.replace(phase, steps=3)))
+
+
 def test_jitter_moves_lengths_and_nothing_else(example):
     rooms = example("emergence_rooms")
     questions = [
