@@ -12,11 +12,13 @@ import argparse
 import dataclasses
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from emergence_files import RunFiles, load_json, write_json
 from emergence_recipe import SPLITS, Study, read_study
@@ -222,6 +224,11 @@ def select(study: Study, rows: Sequence[str] | None, seeds: Sequence[int] | None
     return dataclasses.replace(study, rows=chosen, seeds=seeds, pairs=pairs)
 
 
+def stop(number: int, _: Any) -> None:
+    """End as an error does, so that the runs are ended too."""
+    sys.exit(128 + number)
+
+
 def main(words: list[str] | None = None) -> None:
     """Run a study and say what it shows."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -235,6 +242,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--report-only", action="store_true", help="train nothing, report what is done")
     parser.add_argument("--keep", metavar="FOLDER", help="copy the results, without weights, to this folder")
     options = parser.parse_args(words)
+    signal.signal(signal.SIGTERM, stop)
     changes = {} if options.output_dir is None else {"output_dir": options.output_dir}
     failed: list[str] = []
     try:

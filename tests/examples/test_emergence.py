@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -424,6 +427,28 @@ def test_processes_end_with_the_study(emergence, tmp_path):
     finally:
         emergence.start = original
     assert all(isinstance(process, subprocess.Popen) and process.poll() is not None for process in started)
+
+
+def test_a_study_that_is_told_to_end_ends_its_runs(emergence, tmp_path):
+    pid = tmp_path / "pid"
+    run = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)"
+    script = f"""
+import pathlib, signal, sys
+sys.path.insert(0, {str(emergence.Path(emergence.__file__).parent)!r})
+import emergence
+signal.signal(signal.SIGTERM, emergence.stop)
+job = emergence.Job("slow", 1, pathlib.Path({str(tmp_path / "log")!r}), (sys.executable, "-c", {run!r}))
+list(emergence.run_jobs([job], 1))
+"""
+    study = subprocess.Popen([sys.executable, "-c", script])
+    deadline = time.monotonic() + 60
+    while not (pid.is_file() and pid.read_text()):
+        assert study.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    study.terminate()
+    assert study.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 def test_a_damaged_result_is_named(example, write_study):
