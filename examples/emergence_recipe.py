@@ -12,6 +12,8 @@ __all__ = ["Phase", "Row", "Study", "read_study"]
 SPLITS = ("validation", "test")
 TARGETS = ("depth", "grey")
 # Entries of a row that count in the phase without questions; rows that share them share its weights.
+SHARED_BY_POOLS = ("num_rooms", "image_size", "patch_size", "num_frames", "hidden_size", "text_layers", "say_boxes")
+SHARED_BY_POOLS += ("teacher_wavelengths", "lesson", "reading", "pool")
 OF_POOL = ("depth", "cross_view", "teacher", "target", "learning_rate", "validator")
 
 
@@ -133,10 +135,9 @@ class Study:
         return [(row, seed) for seed in self.seeds for row in self.rows]
 
     def pool_settings(self, row: Row) -> dict[str, Any]:
-        """What the weights after the phase without questions depend on, beside seed and lesson."""
+        """What the weights after the phase without questions depend on, beside the seed."""
         own = {name: value for name, value in dataclasses.asdict(row).items() if name in OF_POOL}
-        shared = {"phase": dataclasses.asdict(self.pool), "wavelengths": self.teacher_wavelengths}
-        return {**own, **shared, "text_layers": self.text_layers}
+        return {"study": {name: dataclasses.asdict(self)[name] for name in SHARED_BY_POOLS}, "row": own}
 
     def first_scored(self, split: str) -> int:
         """The first of these rooms."""

@@ -55,7 +55,7 @@ __all__ = ["build_model", "evaluate_run", "open_split", "store_questions", "take
 logger = logging.getLogger("emergence")
 
 NUM_LOGS = 20  # of a phase
-READING_ROOMS = 600  # more than a lesson in reading gets through
+READING_ROOMS = 600  # each of their views is seen two or three times
 STANDARD_VIEWS, BATCH = 160, 8  # whose regions the projector is standardised by
 LESSON_SEED = 0
 WARMUP_SHARE, MAX_WARMUP = 0.2, 40  # of the steps of a phase
