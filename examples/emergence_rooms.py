@@ -31,6 +31,7 @@ __all__ = [
     "draw_questions",
     "jitter_answers",
     "say_boxes",
+    "split_references",
     "store_rooms",
     "study_texts",
 ]
@@ -205,12 +206,11 @@ def draw_flat_questions(rows: Sequence[Mapping[str, Any]], grid: TokenGrid, seed
     """
     samples = []
     for sample in draw_questions(rows, grid, seed):
-        kept, references, pointed = [], [], iter(sample["region_references"])
-        for question in sample["questions"]:
-            own = [next(pointed) for _ in question["region_objects"]]
+        kept, references = [], []
+        for question, own in zip(sample["questions"], split_references(sample), strict=True):
             if question["type"] in FLAT_TYPES:
                 kept.append(question)
-                references += own
+                references += own.tolist()
         for number, mask in enumerate(np.asarray(sample["region_masks"])[:, 0]):
             if not mask.any():
                 continue
@@ -224,6 +224,12 @@ def draw_flat_questions(rows: Sequence[Mapping[str, Any]], grid: TokenGrid, seed
             questions = {"messages": list(map(chat, kept)), "questions": kept}
             samples.append({**sample, **questions, "region_references": np.array(references)})
     return samples
+
+
+def split_references(sample: Mapping[str, Any]) -> list[np.ndarray]:
+    """Regions (objects,) that each question of a sample points at, as indices into its masks."""
+    lengths = [len(question["region_objects"]) for question in sample["questions"]]
+    return np.split(np.asarray(sample["region_references"], np.int64), np.cumsum(lengths)[:-1])
 
 
 def say_boxes(sample: Mapping[str, Any]) -> dict:
@@ -244,12 +250,10 @@ def say_boxes(sample: Mapping[str, Any]) -> dict:
             for edge in (place.min(), place.max())
         ]
         boxes.append("".join(f" {word}" for word in ends))
-    references = iter(sample["region_references"])
     questions, chats = [], []
-    for question in sample["questions"]:
+    for question, own in zip(sample["questions"], split_references(sample), strict=True):
         parts = question["question"].split(GROUND)
-        own = [boxes[next(references)] for _ in question["region_objects"]]
-        text = parts[0] + "".join(GROUND + box + part for box, part in zip(own, parts[1:], strict=True))
+        text = parts[0] + "".join(GROUND + boxes[at] + part for at, part in zip(own, parts[1:], strict=True))
         questions.append({**question, "question": text})
         chats.append(chat(questions[-1]))
     return {**sample, "questions": questions, **({"messages": chats} if "messages" in sample else {})}
@@ -330,8 +334,7 @@ def pick_questions(sample: dict, most: int | None, rng: np.random.Generator) -> 
     if most is None or count <= most:
         return sample
     chosen = rng.permutation(count)[:most]
-    lengths = [len(question["region_objects"]) for question in sample["questions"]]
-    references = np.split(np.asarray(sample["region_references"]), np.cumsum(lengths)[:-1])
+    references = split_references(sample)
     return {
         **sample,
         "messages": [sample["messages"][index] for index in chosen],

@@ -192,34 +192,44 @@ def take_reading(
     study: Study, model: IDE3DForConditionalGenerationWithGeometry, collator: StudyCollator
 ) -> dict[str, Any]:
     """The lesson in reading, see `draw_flat_questions` and `train_phase`, from rooms that are spread over the pool."""
-    phase, grid = study.reading, study_grid(study)
     rooms = load_rooms("train", study.num_rooms, image_size=study.image_size, num_frames=study.num_frames)
     chosen = np.random.default_rng(LESSON_SEED).permutation(len(rooms))[:READING_ROOMS]
-    samples = draw_flat_questions([rooms[int(index)] for index in chosen], grid, LESSON_SEED)
+    samples = draw_flat_questions([rooms[int(index)] for index in chosen], study_grid(study), LESSON_SEED)
     samples = [say_boxes(sample) for sample in samples] if study.say_boxes else samples
-    standardize(model, collator, samples)
-    steps = StudySteps(
-        open_pool(study),
+    steps = question_steps(study, study.reading, open_pool(study), samples, LESSON_SEED)
+    args = phase_arguments(study.reading, Row(), 0.0, LESSON_SEED, Path(study.output_dir))
+    return train_on_questions(model, collator, steps, args)
+
+
+def question_steps(
+    study: Study, phase: Phase, rooms: RoomArrays, samples: Sequence[dict], seed: int, has_rooms: bool = True
+) -> StudySteps:
+    """Steps of a phase with questions; without rooms beside them if the row sees none."""
+    return StudySteps(
+        rooms,
         samples,
         num_steps=phase.steps,
-        rooms_per_step=phase.rooms,
+        rooms_per_step=phase.rooms if has_rooms else 0,
         questions_per_step=phase.views,
-        seed=LESSON_SEED,
+        seed=seed,
         num_words=phase.words,
         max_questions=phase.max_questions,
+        answer_jitter=study.answer_jitter,
     )
-    args = phase_arguments(phase, Row(), 0.0, LESSON_SEED, Path(study.output_dir))
-    return train_phase(model, collator, steps, args, has_layers=True)
 
 
-def standardize(
-    model: IDE3DForConditionalGenerationWithGeometry, collator: StudyCollator, samples: Sequence[dict]
-) -> None:
-    """Standardise the features of regions by some of the samples, see `standardize_regions`."""
-    views = samples[:STANDARD_VIEWS]
+def train_on_questions(
+    model: IDE3DForConditionalGenerationWithGeometry,
+    collator: StudyCollator,
+    steps: StudySteps,
+    args: IDE3DTrainingArguments,
+) -> dict[str, Any]:
+    """`train_phase` after the features of regions were standardised by some of the questions."""
+    views = steps.questions[:STANDARD_VIEWS]
     batches = (collator.collator(views[start : start + BATCH]) for start in range(0, len(views), BATCH))
     model.eval()
     standardize_regions(model, batches)
+    return train_phase(model, collator, steps, args, has_layers=True)
 
 
 def labelled_questions(study: Study, row: Row, seed: int, grid: TokenGrid) -> list[dict]:
@@ -297,20 +307,9 @@ def train_questions(
     """The phase with questions, see `train_phase`; features of regions are standardised before it."""
     phase, seed = study.questions, files.seed + 2
     questions = labelled_questions(study, row, files.seed, study_grid(study))
-    standardize(model, collator, questions)
-    steps = StudySteps(
-        rooms,
-        questions,
-        num_steps=phase.steps,
-        rooms_per_step=phase.rooms if row.pool else 0,
-        questions_per_step=phase.views,
-        seed=seed,
-        num_words=phase.words,
-        max_questions=phase.max_questions,
-        answer_jitter=study.answer_jitter,
-    )
+    steps = question_steps(study, phase, rooms, questions, seed, has_rooms=row.pool)
     args = phase_arguments(phase, row, row.in_questions, seed, files.folder)
-    return train_phase(model, collator, steps, args, has_layers=True)
+    return train_on_questions(model, collator, steps, args)
 
 
 def store_questions(study: Study, split: str) -> Path:

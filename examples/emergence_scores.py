@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from emergence_rooms import QUESTION_TYPES, decode_room
+from emergence_rooms import QUESTION_TYPES, decode_room, split_references
 from torch import nn
 from tqdm import tqdm
 
@@ -178,9 +178,7 @@ def read_regions(
     for kind in ("position", "distance"):
         rows, features = [], []
         for index, sample in enumerate(samples):
-            references = iter(sample["region_references"])
-            for question in sample["questions"]:
-                own = [next(references) for _ in question["region_objects"]]
+            for question, own in zip(sample["questions"], split_references(sample), strict=True):
                 if question["type"] == kind:
                     rows.append((index, question["value"]))
                     features.append(regions[index][own[0]])
