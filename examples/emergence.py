@@ -214,14 +214,19 @@ def select(study: Study, rows: Sequence[str] | None, seeds: Sequence[int] | None
     Raises:
         ValueError: It does not have them, or the control is not among the rows.
     """
-    rows, seeds = list(rows or study.rows), tuple(seeds or study.seeds)
-    if unknown := sorted({*rows} - {*study.rows}) + sorted({*seeds} - {*study.seeds}):
-        raise ValueError(f"The study has no {unknown}; its rows are {list(study.rows)}, its seeds {study.seeds}.")
+    rows, known = list(rows or study.rows), study.all_seeds()
+    if unknown := sorted({*rows} - {*study.rows}) + sorted({*(seeds or ())} - {*known}):
+        raise ValueError(f"The study has no {unknown}; its rows are {list(study.rows)}, its seeds {known}.")
     if study.control not in rows:
         raise ValueError(f"All rows are compared with {study.control!r}: name it among the rows.")
     chosen = {name: row for name, row in study.rows.items() if name in rows}
     pairs = tuple(pair for pair in study.pairs if set(pair) <= set(chosen))
-    return dataclasses.replace(study, rows=chosen, seeds=seeds, pairs=pairs)
+    if seeds:
+        for name, row in chosen.items():
+            own = tuple(seed for seed in row.more_seeds if seed in seeds)
+            chosen[name] = dataclasses.replace(row, more_seeds=own)
+    shared = tuple(seed for seed in study.seeds if not seeds or seed in seeds)
+    return dataclasses.replace(study, rows=chosen, seeds=shared, pairs=pairs)
 
 
 def stop(number: int, _: Any) -> None:

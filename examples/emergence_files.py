@@ -16,6 +16,7 @@ __all__ = ["RunFiles", "check_settings", "describe_lesson", "describe_run", "loa
 # Entries of a study that the weights of a run do not depend on.
 LEFT_OUT = {"rows", "seeds", "control", "pairs", "output_dir", "known_results"}
 LEFT_OUT |= {"validation_rooms", "test_rooms", "first_test_room", "probe_rooms"}
+LEFT_OUT_OF_ROW = {"label", "more_seeds"}
 OF_LESSON = ("num_rooms", "image_size", "patch_size", "num_frames", "hidden_size", "lesson")
 # That counts where there is a lesson in reading, which trains the layers of the language model.
 OF_READING = ("reading", "text_layers", "say_boxes")
@@ -82,10 +83,11 @@ def save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
 
 
 def describe_run(study: Study, row: Row) -> dict[str, Any]:
-    """What the weights of a run depend on; a label is not among it."""
+    """What the weights of a run depend on; a row's label and its number of seeds are not among it."""
     entries = {**dataclasses.asdict(study), "teacher_wavelengths": list(study.teacher_wavelengths)}  # as JSON has it
     kept = {name: value for name, value in entries.items() if name not in LEFT_OUT}
-    return {**kept, "row": {name: value for name, value in dataclasses.asdict(row).items() if name != "label"}}
+    own = {name: value for name, value in dataclasses.asdict(row).items() if name not in LEFT_OUT_OF_ROW}
+    return {**kept, "row": own}
 
 
 def describe_lesson(study: Study) -> dict[str, Any]:

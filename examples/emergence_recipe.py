@@ -57,6 +57,7 @@ class Row:
         labelled_rooms: Rooms with questions; None: that of the study.
         validator: Changes to `GeometricValidatorConfig.light`.
         label: Words for tables; default: the name.
+        more_seeds: Seeds of this row beside those of the study.
     """
 
     pool: bool = True
@@ -69,6 +70,7 @@ class Row:
     labelled_rooms: int | None = None
     validator: dict[str, Any] = field(default_factory=dict)
     label: str | None = None
+    more_seeds: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,15 @@ class Study:
 
     def runs(self) -> list[tuple[str, int]]:
         """Rows and seeds, all rows of a seed before the next seed, so that a study that is cut short is balanced."""
-        return [(row, seed) for seed in self.seeds for row in self.rows]
+        return [(name, seed) for seed in self.all_seeds() for name in self.rows if seed in self.seeds_of(name)]
+
+    def seeds_of(self, row: str) -> tuple[int, ...]:
+        """Seeds of a row, in order."""
+        return tuple(dict.fromkeys((*self.seeds, *self.rows[row].more_seeds)))
+
+    def all_seeds(self) -> tuple[int, ...]:
+        """Seeds that some row has: those of all rows first."""
+        return tuple(dict.fromkeys(seed for name in self.rows for seed in self.seeds_of(name)))
 
     def pool_settings(self, row: Row) -> dict[str, Any]:
         """What the weights after the phase without questions depend on, beside the seed."""
@@ -168,14 +178,13 @@ def read_study(path: str | Path, **changes: Any) -> Study:
     rows = entries.get("rows")
     if not isinstance(rows, dict) or not rows:
         raise ValueError(f"{path}: rows must map names to their entries, got {rows!r}.")
-    entries["rows"] = {str(name): _build(Row, row or {}, f"{path}: row {name}") for name, row in rows.items()}
+    entries["rows"] = {str(name): _build_row(row or {}, f"{path}: row {name}") for name, row in rows.items()}
     for name in ("lesson", "reading", "pool", "questions"):
         if entries.get(name) is not None:
             entries[name] = _build(Phase, entries[name], f"{path}: {name}")
-    seeds = entries.get("seeds")
-    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
-        raise ValueError(f"{path}: seeds must be a list of whole numbers, got {seeds!r}.")
-    entries["seeds"] = tuple(dict.fromkeys(seeds))
+    entries["seeds"] = _read_seeds(entries.get("seeds"), f"{path}: seeds")
+    if not entries["seeds"]:
+        raise ValueError(f"{path}: seeds must name at least one.")
     pairs = entries.get("pairs", [])
     if not isinstance(pairs, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise ValueError(f"{path}: pairs must be a list of pairs of rows, got {pairs!r}.")
@@ -188,6 +197,18 @@ def read_study(path: str | Path, **changes: Any) -> Study:
     study = _build(Study, entries, str(path))
     _check(study, path)
     return study
+
+
+def _read_seeds(seeds: Any, where: str) -> tuple[int, ...]:
+    if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
+        raise ValueError(f"{where} must be a list of whole numbers, got {seeds!r}.")
+    return tuple(dict.fromkeys(seeds))
+
+
+def _build_row(entries: Any, where: str) -> Row:
+    if isinstance(entries, dict) and "more_seeds" in entries:
+        entries = {**entries, "more_seeds": _read_seeds(entries["more_seeds"], f"{where}: more_seeds")}
+    return _build(Row, entries, where)
 
 
 def _build(kind: type, entries: Any, where: str) -> Any:

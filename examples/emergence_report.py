@@ -1,6 +1,5 @@
 """Plots of the emergence study, and one page for a browser with all of its tables."""
 
-import json
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -9,10 +8,20 @@ from typing import Any
 from demo_pictures import RIGHT, WRONG, to_png
 from demo_report import STYLE, table, tile_row
 from emergence_scores import CONTROLS, METRICS
-from emergence_tables import PROBES, answer_rows, difference_rows, probe_rows
+from emergence_tables import (
+    PROBES,
+    SAVED,
+    answer_rows,
+    curve_means,
+    difference_rows,
+    label_curves,
+    overview_rows,
+    probe_rows,
+    saved_rows,
+)
 from matplotlib.figure import Figure
 
-__all__ = ["draw_answers", "draw_differences", "draw_labels", "draw_probes", "label_curves", "write_report"]
+__all__ = ["draw_answers", "draw_differences", "draw_labels", "draw_probes", "write_report"]
 
 COLOURS = (
     "#667085",
@@ -98,29 +107,18 @@ def draw_differences(summary: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def label_curves(summary: Mapping[str, Any]) -> dict[str, list[tuple[int, str]]]:
-    """Rows that differ in the number of labelled rooms alone: by the label of the first, (rooms, row) by rooms."""
-    settings, groups = summary["settings"], {}
-    for name in summary["rows"]:
-        row = dict(settings["rows"][name])
-        rooms = row.pop("labelled_rooms") or settings["labelled_rooms"]
-        row.pop("label")
-        groups.setdefault(json.dumps(row, sort_keys=True), []).append((rooms, name))
-    return {summary["labels"][group[0][1]]: sorted(group) for group in groups.values() if len(group) > 1}
-
-
 def draw_labels(summary: Mapping[str, Any], curves: Mapping[str, Sequence[tuple[int, str]]]) -> Figure:
-    """Accuracy by number of labelled rooms: a line a row through the means, a dot a seed."""
+    """Accuracy by number of labelled rooms: a dot a seed, a line a row through the means of seeds with all points."""
     figure = Figure(figsize=(11, 3.0), layout="constrained")
     for place, metric in enumerate(SHOWN):
         axes = figure.add_subplot(1, len(SHOWN), place + 1)
         for number, (label, curve) in enumerate(curves.items()):
             colour = COLOURS[number % len(COLOURS)]
-            entries = [(rooms, summary["rows"][name]["accuracy"][metric]) for rooms, name in curve]
-            for rooms, entry in entries:
-                axes.plot([rooms] * len(entry["per_seed"]), [100 * v for v in entry["per_seed"]], ".", ms=4, c=colour)
-            means = [100 * entry["mean"] for _, entry in entries]
-            axes.plot([rooms for rooms, _ in entries], means, lw=1.5, c=colour, label=label)
+            for rooms, name in curve:
+                values = summary["rows"][name]["accuracy"][metric]["per_seed"]
+                axes.plot([rooms] * len(values), [100 * value for value in values], ".", ms=4, c=colour)
+            sizes, means = curve_means(summary, curves, label, metric)
+            axes.plot(sizes, [100 * mean for mean in means], lw=1.5, c=colour, label=label)
         axes.set_xscale("log")
         sizes = sorted({rooms for curve in curves.values() for rooms, _ in curve})
         axes.set_xticks(sizes, list(map(str, sizes)))
@@ -216,6 +214,7 @@ def write_report(summary: Mapping[str, Any], folder: Path) -> Path:
         parts.append(
             "<section><h2>Differences</h2><p class='quiet'>Points; the thick line is the 95 % interval over scenes, "
             f'the thin one over seeds.</p><img alt="Differences" src="{picture}">'
+            f"{as_html(*overview_rows(summary))}"
         )
         for pair in summary["differences"]:
             names = [escape(summary["labels"][pair[side]]) for side in ("row", "other")]
@@ -224,7 +223,8 @@ def write_report(summary: Mapping[str, Any], folder: Path) -> Path:
     if curves:
         parts.append(
             "<section><h2>Labels saved</h2><p class='quiet'>Percent right by number of rooms with questions; dots are "
-            f'seeds.</p><img alt="Accuracy by labelled rooms" src="{to_png(figures["labels"])}"></section>'
+            f'seeds.</p><img alt="Accuracy by labelled rooms" src="{to_png(figures["labels"])}">'
+            f"<p class='quiet'>{SAVED}</p>{as_html(*saved_rows(summary, curves))}</section>"
         )
     parts.append(
         "<section><h2>What frozen tokens know</h2><p class='quiet'>Probes on scenes that they were not fitted on. A "

@@ -1,18 +1,32 @@
 """Tables of the emergence study: every row beside its control, with what scenes and what seeds could have done."""
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from emergence_files import RunFiles, check_settings, describe_run, load_json
+from emergence_files import LEFT_OUT_OF_ROW, RunFiles, check_settings, describe_run, load_json
 from emergence_recipe import Study
 from emergence_scores import BASELINE_NAMES, METRICS
 
 from trainer.evaluation.paired import compare_paired, seed_interval
 
-__all__ = ["PROBES", "collect_runs", "format_tables", "summarise_study"]
+__all__ = [
+    "PROBES",
+    "SAVED",
+    "answer_rows",
+    "collect_runs",
+    "curve_means",
+    "difference_rows",
+    "format_tables",
+    "label_curves",
+    "overview_rows",
+    "probe_rows",
+    "saved_rows",
+    "summarise_study",
+]
 
 # Numbers of the probes that are tabled: words, probe, entry, and whether more is better.
 PROBES = {
@@ -25,6 +39,11 @@ PROBES = {
     "beyond_position_bound": ("lower bound of these", "information", "beyond_position_bound", True),
     "matched": ("nearest token in another view is right", "correspondence", "moved_matched", True),
 }
+SAVED = (
+    "With how many labelled rooms the control is as right, read between its points on a logarithmic scale; means over "
+    "the seeds that all points have."
+)
+LENGTHS = ("position_50", "position_100", "distance")  # metrics that labels are counted by
 Interval = tuple[float, float] | None
 
 
@@ -86,7 +105,7 @@ def summarise_study(
     pairs = [pair for pair in dict.fromkeys([*pairs, *study.pairs]) if set(pair) <= set(by_row)]
     differences, probe_differences = [], []
     for row, other in pairs:
-        seeds = [seed for seed in study.seeds if seed in by_row[row] and seed in by_row[other]]
+        seeds = [seed for seed in by_row[row] if seed in by_row[other]]
         if not seeds:
             continue
         ours, theirs = ([by_row[name][seed]["result"] for seed in seeds] for name in (row, other))
@@ -224,6 +243,79 @@ def difference_rows(summary: Mapping[str, Any], difference: Mapping[str, Any]) -
     return head, cells
 
 
+def overview_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """All pairs of rows as head and cells, a line a pair; a star marks what is established."""
+    head = ["row", "less", "seeds", *METRICS.values()]
+    cells = []
+    for difference in summary["differences"]:
+        names = [summary["labels"][difference[side]] for side in ("row", "other")]
+        values = []
+        for metric in METRICS:
+            entry = difference["metrics"].get(metric)
+            star = "*" if entry is not None and entry["is_established"] else ""
+            values.append("-" if entry is None else points(entry["value"]) + star)
+        cells.append([*names, str(len(difference["seeds"])), *values])
+    return head, cells
+
+
+def label_curves(summary: Mapping[str, Any]) -> dict[str, list[tuple[int, str]]]:
+    """Rows that differ in the number of labelled rooms alone: by the label of the first, (rooms, row) by rooms."""
+    settings, groups = summary["settings"], {}
+    for name in summary["rows"]:
+        row = dict(settings["rows"][name])
+        rooms = row["labelled_rooms"] or settings["labelled_rooms"]
+        own = {entry: row[entry] for entry in row if entry not in {*LEFT_OUT_OF_ROW, "labelled_rooms"}}
+        groups.setdefault(json.dumps(own, sort_keys=True), []).append((rooms, name))
+    return {summary["labels"][group[0][1]]: sorted(group) for group in groups.values() if len(group) > 1}
+
+
+def curve_means(
+    summary: Mapping[str, Any], curves: Mapping[str, Sequence[tuple[int, str]]], label: str, metric: str
+) -> tuple[list[int], list[float]]:
+    """Numbers of labelled rooms of a curve, and its means over the seeds that all points of all curves have."""
+    rows = summary["rows"]
+    shared = set.intersection(*({*rows[name]["seeds"]} for curve in curves.values() for _, name in curve))
+    sizes, means = [], []
+    for rooms, name in curves[label]:
+        values = zip(rows[name]["seeds"], rows[name]["accuracy"][metric]["per_seed"], strict=True)
+        if own := [value for seed, value in values if seed in shared]:
+            sizes.append(rooms)
+            means.append(float(np.mean(own)))
+    return sizes, means
+
+
+def rooms_needed(sizes: Sequence[int], means: Sequence[float], wanted: float) -> str:
+    """Where a curve first reaches a value, straight between its points on a logarithmic scale of rooms."""
+    for place, value in enumerate(means):
+        if value < wanted:
+            continue
+        if place == 0:
+            return f"at most {sizes[0]}" if value > wanted else str(sizes[0])
+        share = (wanted - means[place - 1]) / (value - means[place - 1])
+        low, high = np.log(sizes[place - 1]), np.log(sizes[place])
+        return f"{np.exp(low + share * (high - low)):.0f}"
+    return f"over {sizes[-1]}" if means else "-"
+
+
+def saved_rows(
+    summary: Mapping[str, Any], curves: Mapping[str, Sequence[tuple[int, str]]]
+) -> tuple[list[str], list[list[str]]]:
+    """How many labelled rooms the control needs for what the other rows reach, as head and cells."""
+    head = ["row", "labelled rooms", *(f"the control needs, {METRICS[metric]}" for metric in LENGTHS)]
+    is_control = {label: any(name == summary["control"] for _, name in curve) for label, curve in curves.items()}
+    control = next((label for label in curves if is_control[label]), None)
+    cells: list[list[str]] = []
+    if control is None:
+        return head, cells
+    known = {metric: curve_means(summary, curves, control, metric) for metric in LENGTHS}
+    for label in (label for label in curves if not is_control[label]):
+        own = {metric: curve_means(summary, curves, label, metric) for metric in LENGTHS}
+        for place, rooms in enumerate(own[LENGTHS[0]][0]):
+            needed = [rooms_needed(*known[metric], own[metric][1][place]) for metric in LENGTHS]
+            cells.append([label, str(rooms), *needed])
+    return head, cells
+
+
 def probe_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Probes of every row and layer as head and cells; a star marks layers that a geometry loss may read."""
     head = ["row", "layer", *(words for words, *_ in PROBES.values())]
@@ -244,6 +336,10 @@ def format_tables(summary: Mapping[str, Any]) -> str:
         "seeds (standard deviation over seeds).",
         markdown(*answer_rows(summary)),
     ]
+    if curves := label_curves(summary):
+        parts += [f"Labels saved. {SAVED}", markdown(*saved_rows(summary, curves))]
+    if summary["differences"]:
+        parts += ["All differences, points (* established):", markdown(*overview_rows(summary))]
     for difference in summary["differences"]:
         labels = [summary["labels"][difference[side]] for side in ("row", "other")]
         parts += [

@@ -276,11 +276,56 @@ def test_a_run_waits_for_the_weights_that_another_one_makes(emergence, tmp_path)
 
 def test_curves_are_of_rows_that_differ_in_labelled_rooms_alone(example, write_study):
     rows = {"exposure": None, "all_2": {"depth": 1.0, "labelled_rooms": 2, "label": "few"}, "all": {"depth": 1.0}}
-    _, study = write_study(rows=rows, pairs=[])
+    _, study = write_study(rows={**rows, "all": {"depth": 1.0, "more_seeds": [3]}}, pairs=[])
     labels = {name: row.label or name for name, row in study.rows.items()}
     summary = {"settings": dataclasses.asdict(study), "rows": dict.fromkeys(rows), "labels": labels}
-    curves = example("emergence_report").label_curves(summary)
+    curves = example("emergence_tables").label_curves(summary)
     assert curves == {"few": [(2, "all_2"), (3, "all")]}
+
+
+def test_labels_saved_are_read_from_the_controls_curve(example, write_study):
+    tables = example("emergence_tables")
+    rows = {
+        "exposure": None,
+        "exposure_1": {"labelled_rooms": 1},
+        "all": {"depth": 1.0},
+        "all_1": {"depth": 1.0, "labelled_rooms": 1},
+        "exposure_8": {"labelled_rooms": 8},
+    }
+    _, study = write_study(rows=rows, pairs=[])
+    # The second seed of the control has no partner, so it must not move the curve.
+    shares = {"exposure_1": [0.2], "exposure": [0.3, 0.9], "exposure_8": [0.4], "all": [0.41], "all_1": [0.35]}
+    summary = {
+        "settings": dataclasses.asdict(study),
+        "labels": {name: name for name in rows},
+        "control": "exposure",
+        "rows": {
+            name: {
+                "seeds": list(range(1, 1 + len(values))),
+                "accuracy": {metric: {"per_seed": values} for metric in tables.METRICS},
+            }
+            for name, values in shares.items()
+        },
+    }
+    _, cells = tables.saved_rows(summary, tables.label_curves(summary))
+    # .35 lies half way between .3 (3 rooms) and .4 (8 rooms): sqrt(24) rooms.
+    assert [cell[:3] for cell in cells] == [["all", "1", "5"], ["all", "3", "over 8"]]
+    assert tables.rooms_needed([1, 3], [0.2, 0.3], 0.1) == "at most 1"
+
+
+def test_rows_can_have_seeds_of_their_own(emergence, run, write_study):
+    path, study = write_study(rows={"exposure": {"more_seeds": [3]}, "all": {"depth": 1.0, "more_seeds": [3, 4]}})
+    jobs = [(job.row, job.seed) for job in emergence.find_missing(study, str(path), "validation")]
+    shared = [(row, seed) for seed in (1, 2) for row in ("exposure", "all")]
+    assert jobs == [*shared, ("exposure", 3), ("all", 3), ("all", 4)]
+    assert emergence.select(study, None, [3]).runs() == [("exposure", 3), ("all", 3)]
+    assert emergence.select(study, ["exposure"], None).runs() == [("exposure", 1), ("exposure", 2), ("exposure", 3)]
+    with pytest.raises(ValueError, match=r"no \[9\]"):
+        emergence.select(study, None, [9])
+    fewer = dataclasses.replace(study.rows["all"], more_seeds=())
+    assert run.describe_run(study, study.rows["all"]) == run.describe_run(study, fewer)
+    with pytest.raises(ValueError, match="more_seeds must be a list of whole numbers"):
+        write_study(rows={"exposure": {"more_seeds": 3}})
 
 
 def test_a_lesson_of_another_study_is_refused(run, prepared):
