@@ -185,6 +185,29 @@ def test_rows_of_one_pool_phase_train_it_once(run, prepared, monkeypatch):
     assert phases == ["pool", "questions", "questions", "pool", "questions", "pool", "questions"]
 
 
+def test_exports_of_rows_are_told_apart_by_what_is_in_them(example, run, prepared, capsys, caplog):
+    """Losses leave no tensor and no entry; another width would be seen."""
+    exports = example("emergence_exports")
+    path, study = prepared
+    with pytest.raises(SystemExit, match="No run of seed 1 is trained"):
+        exports.main([str(path), "--seed", "1"])
+    for row in study.rows:
+        run.train_run(study, row, 1)
+    with caplog.at_level("INFO", "emergence"):
+        exports.main([str(path), "--seed", "1", "--rounds", "1"])
+    output = exports.Path(study.output_dir)
+    found = json.loads((output / "exports-seed1.json").read_text())
+    assert {name: entry["is_same"] for name, entry in found.items()} == {"exposure": True, "all": True}
+    assert found["all"]["bytes"] == found["exposure"]["bytes"] and found["exposure"]["ratio"] == [1.0, 1.0, 1.0]
+    assert "DIFFERENT" not in caplog.text and caplog.text.count("the same") == 2
+    folder = output / "exports" / "seed1-all"
+    facts = exports.describe_export(folder)
+    weights = load_file(folder / exports.WEIGHTS)
+    name = next(name for name in weights if weights[name].ndim == 2)
+    run.save_weights(folder / exports.WEIGHTS, {**weights, name: weights[name][:, :-1]})
+    assert exports.describe_export(folder)["tensors"] != facts["tensors"]
+
+
 def test_boxes_are_said_by_the_words_of_the_lesson(example):
     rooms = example("emergence_rooms")
     masks = np.zeros((2, 1, 8, 8), bool)

@@ -1,0 +1,157 @@
+"""What the losses of a study leave in its exported models: tensors, bytes, and how long an answer takes.
+
+    python examples/emergence_exports.py examples/recipes/emergence.yaml --seed 4
+
+Needs the weights of the runs, which lie in the output folder of the recipe. Models answer the same question in turns,
+so that what else the machine does meets all of them; only the ratios mean something.
+"""
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from emergence_files import RunFiles, check_settings, describe_run, write_json
+from emergence_recipe import Study, read_study
+from emergence_run import build_model, build_processor
+from emergence_tables import markdown
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tqdm import tqdm
+from transformers import BatchFeature
+from transformers.utils import logging as transformers_logging
+
+from modeling_ide3d import IDE3DForConditionalGeneration
+from processing import IDE3DProcessor
+from processing.rooms import load_rooms
+from processing.rooms.samples import video_arrays
+from trainer import export_inference_model
+
+__all__ = ["compare_exports", "describe_export", "time_answers"]
+
+logger = logging.getLogger("emergence")
+
+NEW_TOKENS = 8  # of a timed answer, no fewer and no more
+QUESTION = "How far is the object?"
+WEIGHTS = "model.safetensors"
+
+
+def describe_export(folder: Path) -> dict[str, Any]:
+    """Name, shape and type of every tensor, and the bytes of the weights and of the config."""
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}
+        tensors = {name: [part.get_shape(), part.get_dtype()] for name, part in slices.items()}
+    config = (folder / "config.json").read_text(encoding="utf-8")
+    return {"tensors": tensors, "bytes": (folder / WEIGHTS).stat().st_size, "config": config}
+
+
+def time_answers(
+    models: Mapping[str, IDE3DForConditionalGeneration], inputs: BatchFeature, rounds: int
+) -> dict[str, list[float]]:
+    """CPU seconds (rounds,) of an answer of `NEW_TOKENS` tokens by every model, in turns; a first turn is left out."""
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    names = list(models)
+    for turn in tqdm(range(rounds + 1), desc="Turns", disable=None):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            start = time.process_time()
+            models[name].generate(**inputs, min_new_tokens=NEW_TOKENS, max_new_tokens=NEW_TOKENS, do_sample=False)
+            if turn:
+                seconds[name].append(time.process_time() - start)
+    return seconds
+
+
+def room_inputs(study: Study, processor: IDE3DProcessor) -> BatchFeature:
+    """A question about the first room of validation."""
+    room = load_rooms("validation", 1, image_size=study.image_size, num_frames=study.num_frames)[0]
+    content = [{"type": "video"}, {"type": "text", "text": QUESTION}]
+    text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+    return processor(text=[text], videos=[video_arrays(room)["frames"]], return_tensors="pt")
+
+
+def compare_exports(study: Study, seed: int, rows: Sequence[str], rounds: int) -> dict[str, dict[str, Any]]:
+    """Export rows of a seed and compare them with the first one.
+
+    Returns:
+        For each row `bytes`, `parameters`, `is_same` (names, shapes, types, bytes and config are those of the first
+        row), `seconds` (median of an answer) and `ratio` (quartiles over turns of its time by that of the first row).
+
+    Raises:
+        ValueError: A row is not trained, or was with other settings.
+    """
+    output, processor = Path(study.output_dir), build_processor(study)
+    models, facts = {}, {}
+    for name in rows:
+        files = RunFiles(output, name, seed)
+        if not files.training.is_file():
+            raise ValueError(f"{name}, seed {seed}, is not trained: {files.training} is not there.")
+        check_settings(files.training, describe_run(study, study.rows[name]))
+        model = build_model(study, study.rows[name], seed, processor)
+        model.load_state_dict(load_file(files.weights), strict=True)
+        folder = export_inference_model(model, processor, output / "exports" / files.folder.name)
+        facts[name] = describe_export(folder)
+        models[name] = IDE3DForConditionalGeneration.from_pretrained(folder).eval()
+    seconds = time_answers(models, room_inputs(study, processor), rounds)
+    first = rows[0]
+    return {
+        name: {
+            "bytes": facts[name]["bytes"],
+            "parameters": models[name].num_parameters(),
+            "is_same": facts[name] == facts[first],
+            "seconds": float(np.median(seconds[name])),
+            "ratio": np.quantile(np.divide(seconds[name], seconds[first]), (0.25, 0.5, 0.75)).tolist(),
+        }
+        for name in rows
+    }
+
+
+def main(words: list[str] | None = None) -> None:
+    """Export the rows that are trained and say how they differ."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", help="YAML of the study")
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--rounds", type=int, default=50, help="answers of each model")
+    parser.add_argument("--output-dir", help="in place of the recipe's")
+    options = parser.parse_args(words)
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    changes = {} if options.output_dir is None else {"output_dir": options.output_dir}
+    try:
+        if options.rounds < 1:
+            raise ValueError(f"rounds must be at least 1, got {options.rounds}.")
+        study = read_study(options.recipe, **changes)
+        output = Path(study.output_dir)
+        rows = [name for name in study.rows if RunFiles(output, name, options.seed).training.is_file()]
+        if not rows:
+            raise ValueError(f"No run of seed {options.seed} is trained in {output}.")
+        found = compare_exports(study, options.seed, rows, options.rounds)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    write_json(output / f"exports-seed{options.seed}.json", found)
+    head = [
+        "row",
+        "parameters",
+        "bytes",
+        "tensors, types, config",
+        f"time, {study.rows[rows[0]].label or rows[0]} = 1",
+    ]
+    cells = [
+        [
+            study.rows[name].label or name,
+            f"{entry['parameters']:,}",
+            f"{entry['bytes']:,}",
+            "the same" if entry["is_same"] else "DIFFERENT",
+            "{1:.2f} ({0:.2f} to {2:.2f})".format(*entry["ratio"]),
+        ]
+        for name, entry in found.items()
+    ]
+    logger.info("%s", markdown(head, cells))
+
+
+if __name__ == "__main__":
+    main()
