@@ -212,7 +212,7 @@ def select(study: Study, rows: Sequence[str] | None, seeds: Sequence[int] | None
     """The study with some of its rows and seeds.
 
     Raises:
-        ValueError: It does not have them, or the control is not among the rows.
+        ValueError: It does not have them, a row has none of the seeds, or the control is not among the rows.
     """
     rows, known = list(rows or study.rows), study.all_seeds()
     if unknown := sorted({*rows} - {*study.rows}) + sorted({*(seeds or ())} - {*known}):
@@ -226,7 +226,10 @@ def select(study: Study, rows: Sequence[str] | None, seeds: Sequence[int] | None
             own = tuple(seed for seed in row.more_seeds if seed in seeds)
             chosen[name] = dataclasses.replace(row, more_seeds=own)
     shared = tuple(seed for seed in study.seeds if not seeds or seed in seeds)
-    return dataclasses.replace(study, rows=chosen, seeds=shared, pairs=pairs)
+    part = dataclasses.replace(study, rows=chosen, seeds=shared, pairs=pairs)
+    if idle := [name for name in chosen if not part.seeds_of(name)]:
+        raise ValueError(f"Rows {idle} have none of the seeds {seeds}: leave them out by --rows.")
+    return part
 
 
 def stop(number: int, _: Any) -> None:

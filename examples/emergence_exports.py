@@ -3,7 +3,8 @@
     python examples/emergence_exports.py examples/recipes/emergence.yaml --seed 4
 
 Needs the weights of the runs, which lie in the output folder of the recipe. Models answer the same question in turns,
-so that what else the machine does meets all of them; only the ratios mean something.
+so that what else the machine does meets all of them; only the ratios mean something. The question sees the video, as
+that of a user would.
 """
 
 import argparse
@@ -42,7 +43,7 @@ WEIGHTS = "model.safetensors"
 
 
 def describe_export(folder: Path) -> dict[str, Any]:
-    """Name, shape and type of every tensor, and the bytes of the weights and of the config."""
+    """Name, shape and type of every tensor, the bytes of the weights, and the text of the config."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}
         tensors = {name: [part.get_shape(), part.get_dtype()] for name, part in slices.items()}
@@ -74,15 +75,26 @@ def room_inputs(study: Study, processor: IDE3DProcessor) -> BatchFeature:
 
 
 def compare_exports(study: Study, seed: int, rows: Sequence[str], rounds: int) -> dict[str, dict[str, Any]]:
-    """Export rows of a seed and compare them with the first one.
+    """Export rows of a seed and compare them with the control.
+
+    Args:
+        study: The study.
+        seed: Of the runs.
+        rows: Names; the control is the first.
+        rounds: Answers of each model that are timed.
 
     Returns:
-        For each row `bytes`, `parameters`, `is_same` (names, shapes, types, bytes and config are those of the first
-        row), `seconds` (median of an answer) and `ratio` (quartiles over turns of its time by that of the first row).
+        For each row `bytes`, `parameters`, `is_same` (names, shapes, types, bytes and config are those of the
+        control), `seconds` (median CPU seconds of an answer) and `ratio` (quartiles over turns of its time by that of
+        the control).
 
     Raises:
-        ValueError: A row is not trained, or was with other settings.
+        ValueError: No rounds, the control is not the first row, a row is not trained, or was with other settings.
     """
+    if rounds < 1:
+        raise ValueError(f"rounds must be at least 1, got {rounds}.")
+    if not rows or rows[0] != study.control:
+        raise ValueError(f"The rows must begin with the control {study.control!r}, got {list(rows)}.")
     output, processor = Path(study.output_dir), build_processor(study)
     models, facts = {}, {}
     for name in rows:
@@ -122,31 +134,23 @@ def main(words: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     changes = {} if options.output_dir is None else {"output_dir": options.output_dir}
     try:
-        if options.rounds < 1:
-            raise ValueError(f"rounds must be at least 1, got {options.rounds}.")
         study = read_study(options.recipe, **changes)
         output = Path(study.output_dir)
-        rows = [name for name in study.rows if RunFiles(output, name, options.seed).training.is_file()]
-        if not rows:
-            raise ValueError(f"No run of seed {options.seed} is trained in {output}.")
+        others = (name for name in study.rows if name != study.control)
+        rows = [name for name in others if RunFiles(output, name, options.seed).training.is_file()]
+        rows = [study.control, *rows]
         found = compare_exports(study, options.seed, rows, options.rounds)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     write_json(output / f"exports-seed{options.seed}.json", found)
-    head = [
-        "row",
-        "parameters",
-        "bytes",
-        "tensors, types, config",
-        f"time, {study.rows[rows[0]].label or rows[0]} = 1",
-    ]
+    head = ["row", "parameters", "bytes", "tensors, types, config", "CPU time by that of the control (quartiles)"]
     cells = [
         [
             study.rows[name].label or name,
             f"{entry['parameters']:,}",
             f"{entry['bytes']:,}",
-            "the same" if entry["is_same"] else "DIFFERENT",
-            "{1:.2f} ({0:.2f} to {2:.2f})".format(*entry["ratio"]),
+            "-" if name == study.control else ("the same" if entry["is_same"] else "DIFFERENT"),
+            "1" if name == study.control else "{1:.2f} ({0:.2f} to {2:.2f})".format(*entry["ratio"]),
         ]
         for name, entry in found.items()
     ]

@@ -57,7 +57,7 @@ class Row:
         labelled_rooms: Rooms with questions; None: that of the study.
         validator: Changes to `GeometricValidatorConfig.light`.
         label: Words for tables; default: the name.
-        more_seeds: Seeds of this row beside those of the study.
+        more_seeds: Seeds of this row beside those of the study; the control must have them too.
     """
 
     pool: bool = True
@@ -252,6 +252,8 @@ def _check(study: Study, path: str | Path) -> None:
     if study.control not in study.rows:
         raise ValueError(f"{path}: control must be one of the rows {list(study.rows)}, got {study.control!r}.")
     for name, row in study.rows.items():
+        if alone := sorted({*row.more_seeds} - {*study.seeds_of(study.control)}):
+            raise ValueError(f"{path}: row {name} has seeds {alone} that the control {study.control} does not have.")
         if row.target not in TARGETS:
             raise ValueError(f"{path}: target of row {name} must be one of {TARGETS}, got {row.target!r}.")
         if not row.pool and (row.depth or row.cross_view or row.teacher):

@@ -9,6 +9,7 @@ from demo_pictures import RIGHT, WRONG, to_png
 from demo_report import STYLE, table, tile_row
 from emergence_scores import CONTROLS, METRICS
 from emergence_tables import (
+    OVERVIEW,
     PROBES,
     SAVED,
     answer_rows,
@@ -18,6 +19,7 @@ from emergence_tables import (
     overview_rows,
     probe_rows,
     saved_rows,
+    shared_seeds,
 )
 from matplotlib.figure import Figure
 
@@ -110,15 +112,18 @@ def draw_differences(summary: Mapping[str, Any]) -> Figure:
 def draw_labels(summary: Mapping[str, Any], curves: Mapping[str, Sequence[tuple[int, str]]]) -> Figure:
     """Accuracy by number of labelled rooms: a dot a seed, a line a row through the means of seeds with all points."""
     figure = Figure(figsize=(11, 3.0), layout="constrained")
+    seeds = shared_seeds(summary, curves.values())
     for place, metric in enumerate(SHOWN):
         axes = figure.add_subplot(1, len(SHOWN), place + 1)
-        for number, (label, curve) in enumerate(curves.items()):
+        for number, (first, curve) in enumerate(curves.items()):
             colour = COLOURS[number % len(COLOURS)]
             for rooms, name in curve:
                 values = summary["rows"][name]["accuracy"][metric]["per_seed"]
                 axes.plot([rooms] * len(values), [100 * value for value in values], ".", ms=4, c=colour)
-            sizes, means = curve_means(summary, curves, label, metric)
-            axes.plot(sizes, [100 * mean for mean in means], lw=1.5, c=colour, label=label)
+            means = [100 * mean for mean in curve_means(summary, curve, metric, seeds)] if seeds else []
+            axes.plot(
+                [rooms for rooms, _ in curve][: len(means)], means, lw=1.5, c=colour, label=summary["labels"][first]
+            )
         axes.set_xscale("log")
         sizes = sorted({rooms for curve in curves.values() for rooms, _ in curve})
         axes.set_xticks(sizes, list(map(str, sizes)))
@@ -214,17 +219,19 @@ def write_report(summary: Mapping[str, Any], folder: Path) -> Path:
         parts.append(
             "<section><h2>Differences</h2><p class='quiet'>Points; the thick line is the 95 % interval over scenes, "
             f'the thin one over seeds.</p><img alt="Differences" src="{picture}">'
-            f"{as_html(*overview_rows(summary))}"
+            f"<p class='quiet'>{OVERVIEW}</p>{as_html(*overview_rows(summary))}"
         )
         for pair in summary["differences"]:
             names = [escape(summary["labels"][pair[side]]) for side in ("row", "other")]
             parts.append(f"<h3>{names[0]} less {names[1]}</h3>{as_html(*difference_rows(summary, pair))}")
         parts.append("</section>")
     if curves:
+        head, saved = saved_rows(summary, curves)
         parts.append(
             "<section><h2>Labels saved</h2><p class='quiet'>Percent right by number of rooms with questions; dots are "
-            f'seeds.</p><img alt="Accuracy by labelled rooms" src="{to_png(figures["labels"])}">'
-            f"<p class='quiet'>{SAVED}</p>{as_html(*saved_rows(summary, curves))}</section>"
+            "seeds, lines go through the means of the seeds that all points have.</p>"
+            f'<img alt="Accuracy by labelled rooms" src="{to_png(figures["labels"])}">'
+            f"{f'<p class=quiet>{SAVED}</p>{as_html(head, saved)}' if saved else ''}</section>"
         )
     parts.append(
         "<section><h2>What frozen tokens know</h2><p class='quiet'>Probes on scenes that they were not fitted on. A "

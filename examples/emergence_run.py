@@ -347,7 +347,8 @@ def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:
     probed = (rooms[index] for index in range(min(study.probe_rooms, len(rooms))))
     labelled = labelled_questions(study, row, seed, study_grid(study))
     scores = score_split(model, processor, samples, probed, labelled, read)
-    write_json(path, {"row": name, "seed": seed, "split": split, **scores})
+    about = {"row": name, "seed": seed, "split": split, "first_room": study.first_scored(split)}
+    write_json(path, {**about, **scores})
 
 
 def main(words: list[str] | None = None) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from emergence_scores import BASELINE_NAMES, METRICS
 from trainer.evaluation.paired import compare_paired, seed_interval
 
 __all__ = [
+    "OVERVIEW",
     "PROBES",
     "SAVED",
     "answer_rows",
@@ -25,6 +26,7 @@ __all__ = [
     "overview_rows",
     "probe_rows",
     "saved_rows",
+    "shared_seeds",
     "summarise_study",
 ]
 
@@ -40,8 +42,12 @@ PROBES = {
     "matched": ("nearest token in another view is right", "correspondence", "moved_matched", True),
 }
 SAVED = (
-    "With how many labelled rooms the control is as right, read between its points on a logarithmic scale; means over "
-    "the seeds that all points have."
+    "With how many labelled rooms the control is as right, at equally many question steps: where its curve first "
+    "reaches the same, between its points on a logarithmic scale. Means over the seeds that all points have."
+)
+OVERVIEW = (
+    "Points; * established: the intervals over scenes and over seeds are both clear of zero. Not corrected for the "
+    "number of comparisons."
 )
 LENGTHS = ("position_50", "position_100", "distance")  # metrics that labels are counted by
 Interval = tuple[float, float] | None
@@ -54,7 +60,7 @@ def collect_runs(study: Study, split: str) -> list[dict[str, Any]]:
         For each run `row`, `seed`, `training` (see `train_run`) and `result` (see `score_split`).
 
     Raises:
-        ValueError: A run was done with other settings, or a result is damaged.
+        ValueError: A run was done with other settings or asked about other rooms, or a result is damaged.
     """
     found = []
     for row, seed in study.runs():
@@ -63,6 +69,11 @@ def collect_runs(study: Study, split: str) -> list[dict[str, Any]]:
         check_settings(files.training, settings)
         if files.training.is_file() and files.result(split).is_file():
             parts = {"training": load_json(files.training), "result": load_json(files.result(split))}
+            if not is_about(study, split, parts["result"]):
+                raise ValueError(
+                    f"{files.result(split)} is about other rooms than the {study.num_scored(split)} from "
+                    f"{study.first_scored(split)} on. Give the study another output_dir, or remove what is there."
+                )
             found.append({"row": row, "seed": seed, **parts})
             continue
         if study.known_results is None:
@@ -70,9 +81,15 @@ def collect_runs(study: Study, split: str) -> list[dict[str, Any]]:
         known = Path(study.known_results) / f"{split}-seed{seed}-{row}.json"
         if known.is_file():
             run = load_json(known)
-            if run["training"]["settings"] == settings and run["result"]["rooms"] == study.num_scored(split):
+            if run["training"]["settings"] == settings and is_about(study, split, run["result"]):
                 found.append(run)
     return found
+
+
+def is_about(study: Study, split: str, result: Mapping[str, Any]) -> bool:
+    """Whether a result is about the rooms of the study; one without `first_room` is told by their number alone."""
+    first = study.first_scored(split)
+    return result["rooms"] == study.num_scored(split) and result.get("first_room", first) == first
 
 
 def digits(text: str) -> np.ndarray:
@@ -94,14 +111,20 @@ def summarise_study(
     Returns:
         `rows`: for each row its seeds, accuracy by metric (mean, per_seed, sd), probes by layer, and cost;
         `differences`: `compare_paired` of each row and the control, and of the other pairs, over the seeds that both
-        have; `probe_differences`: the same of the probes, with the seeds' interval; `baselines`; `runs` done and
-        planned.
+        have, with `planned`, the same over the seeds of the study alone where a row has more; `probe_differences`:
+        the same of the probes, with the seeds' interval; `baselines`; `runs` done and planned. A row with another
+        number of labelled rooms is compared in `study.pairs` alone.
+
+    Raises:
+        ValueError: Two results are about other rooms or questions.
     """
     by_row: dict[str, dict[int, Mapping[str, Any]]] = {}
     for run in runs:
         by_row.setdefault(run["row"], {})[run["seed"]] = run
     by_row = {name: by_row[name] for name in study.rows if name in by_row}
+    labelled = {name: row.labelled_rooms or study.labelled_rooms for name, row in study.rows.items()}
     pairs = [(row, study.control) for row in by_row if row != study.control]
+    pairs = [pair for pair in pairs if labelled[pair[0]] == labelled[study.control]]
     pairs = [pair for pair in dict.fromkeys([*pairs, *study.pairs]) if set(pair) <= set(by_row)]
     differences, probe_differences = [], []
     for row, other in pairs:
@@ -111,6 +134,10 @@ def summarise_study(
         ours, theirs = ([by_row[name][seed]["result"] for seed in seeds] for name in (row, other))
         entry = {"row": row, "other": other, "seeds": seeds}
         differences.append({**entry, "metrics": compare_answers(ours, theirs)})
+        planned = [place for place, seed in enumerate(seeds) if seed in study.seeds]
+        if 0 < len(planned) < len(seeds):
+            metrics = compare_answers([ours[place] for place in planned], [theirs[place] for place in planned])
+            differences[-1]["planned"] = {"seeds": [seeds[place] for place in planned], "metrics": metrics}
         probe_differences.append({**entry, "layers": compare_probes(ours, theirs)})
     first = runs[0]["result"]
     return {
@@ -165,6 +192,8 @@ def read_probe(result: Mapping[str, Any], layer: str, name: str) -> float | None
 
 def compare_answers(ours: Sequence[Mapping], theirs: Sequence[Mapping]) -> dict[str, Any]:
     """Difference of every metric; the results of the two are of the same seeds, in order."""
+    if any(result["counts"] != ours[0]["counts"] for result in (*ours, *theirs)):
+        raise ValueError("Results are about other rooms or questions: remove those of an earlier choice of rooms.")
     found = {}
     for name in METRICS:
         counts = digits(ours[0]["counts"][name])
@@ -210,6 +239,11 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
+def name_seeds(seeds: Sequence[int]) -> str:
+    """Seeds for a cell."""
+    return " ".join(map(str, seeds)) or "none"
+
+
 def answer_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Accuracy of every row, and of the predictors without sight, as head and cells."""
     head = ["row", "seeds", *METRICS.values()]
@@ -220,7 +254,7 @@ def answer_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
             entry = row["accuracy"][metric]
             spread = "" if entry["sd"] is None else f" ({100 * entry['sd']:.1f})"
             shares.append(f"{100 * entry['mean']:.1f}{spread}")
-        cells.append([summary["labels"][name], str(len(row["seeds"])), *shares])
+        cells.append([summary["labels"][name], name_seeds(row["seeds"]), *shares])
     for baseline in BASELINE_NAMES:
         values = [summary["baselines"].get(metric, {}).get(baseline) for metric in METRICS]
         if any(value is not None for value in values):
@@ -232,6 +266,9 @@ def answer_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]
 def difference_rows(summary: Mapping[str, Any], difference: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     """One pair of rows as head and cells, a line for each metric."""
     head = ["asked for", "difference", "each seed", "95 % over scenes", "95 % over seeds", "verdict"]
+    planned = difference.get("planned")
+    if planned:
+        head.append(f"seeds {name_seeds(planned['seeds'])} alone, as planned")
     cells = []
     for name, entry in difference["metrics"].items():
         verdict = "not established"
@@ -240,6 +277,9 @@ def difference_rows(summary: Mapping[str, Any], difference: Mapping[str, Any]) -
         each = ", ".join(map(points, entry["per_seed"]))
         bands = [band(entry[key]) for key in ("scene_interval", "seed_interval")]
         cells.append([METRICS[name], points(entry["value"]), each, *bands, verdict])
+        if planned:
+            own = planned["metrics"][name]
+            cells[-1].append(f"{points(own['value'])} {band(own['seed_interval'])}")
     return head, cells
 
 
@@ -254,65 +294,72 @@ def overview_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]
             entry = difference["metrics"].get(metric)
             star = "*" if entry is not None and entry["is_established"] else ""
             values.append("-" if entry is None else points(entry["value"]) + star)
-        cells.append([*names, str(len(difference["seeds"])), *values])
+        cells.append([*names, name_seeds(difference["seeds"]), *values])
     return head, cells
 
 
 def label_curves(summary: Mapping[str, Any]) -> dict[str, list[tuple[int, str]]]:
-    """Rows that differ in the number of labelled rooms alone: by the label of the first, (rooms, row) by rooms."""
+    """Rows that differ in the number of labelled rooms alone: by the name of the first, (rooms, row) by rooms."""
     settings, groups = summary["settings"], {}
     for name in summary["rows"]:
         row = dict(settings["rows"][name])
         rooms = row["labelled_rooms"] or settings["labelled_rooms"]
         own = {entry: row[entry] for entry in row if entry not in {*LEFT_OUT_OF_ROW, "labelled_rooms"}}
         groups.setdefault(json.dumps(own, sort_keys=True), []).append((rooms, name))
-    return {summary["labels"][group[0][1]]: sorted(group) for group in groups.values() if len(group) > 1}
+    return {group[0][1]: sorted(group) for group in groups.values() if len(group) > 1}
+
+
+def shared_seeds(summary: Mapping[str, Any], curves: Iterable[Sequence[tuple[int, str]]]) -> list[int]:
+    """Seeds that all points of curves have."""
+    own = [summary["rows"][name]["seeds"] for curve in curves for _, name in curve]
+    return [seed for seed in own[0] if all(seed in seeds for seeds in own)]
 
 
 def curve_means(
-    summary: Mapping[str, Any], curves: Mapping[str, Sequence[tuple[int, str]]], label: str, metric: str
-) -> tuple[list[int], list[float]]:
-    """Numbers of labelled rooms of a curve, and its means over the seeds that all points of all curves have."""
-    rows = summary["rows"]
-    shared = set.intersection(*({*rows[name]["seeds"]} for curve in curves.values() for _, name in curve))
-    sizes, means = [], []
-    for rooms, name in curves[label]:
-        values = zip(rows[name]["seeds"], rows[name]["accuracy"][metric]["per_seed"], strict=True)
-        if own := [value for seed, value in values if seed in shared]:
-            sizes.append(rooms)
-            means.append(float(np.mean(own)))
-    return sizes, means
+    summary: Mapping[str, Any], curve: Sequence[tuple[int, str]], metric: str, seeds: Sequence[int]
+) -> list[float]:
+    """Mean of a metric over seeds at every point of a curve (see `label_curves`), all of which have these seeds."""
+    means = []
+    for _, name in curve:
+        row = summary["rows"][name]
+        known = dict(zip(row["seeds"], row["accuracy"][metric]["per_seed"], strict=True))
+        means.append(float(np.mean([known[seed] for seed in seeds])))
+    return means
 
 
 def rooms_needed(sizes: Sequence[int], means: Sequence[float], wanted: float) -> str:
-    """Where a curve first reaches a value, straight between its points on a logarithmic scale of rooms."""
+    """Where a curve first reaches a value, straight between its points on a logarithmic scale; two digits."""
     for place, value in enumerate(means):
         if value < wanted:
             continue
         if place == 0:
-            return f"at most {sizes[0]}" if value > wanted else str(sizes[0])
+            return f"under {sizes[0]}" if value > wanted else str(sizes[0])
         share = (wanted - means[place - 1]) / (value - means[place - 1])
         low, high = np.log(sizes[place - 1]), np.log(sizes[place])
-        return f"{np.exp(low + share * (high - low)):.0f}"
-    return f"over {sizes[-1]}" if means else "-"
+        return f"{float(f'{np.exp(low + share * (high - low)):.2g}'):.0f}"
+    return f"over {sizes[-1]}"
 
 
 def saved_rows(
     summary: Mapping[str, Any], curves: Mapping[str, Sequence[tuple[int, str]]]
 ) -> tuple[list[str], list[list[str]]]:
-    """How many labelled rooms the control needs for what the other rows reach, as head and cells."""
-    head = ["row", "labelled rooms", *(f"the control needs, {METRICS[metric]}" for metric in LENGTHS)]
-    is_control = {label: any(name == summary["control"] for _, name in curve) for label, curve in curves.items()}
-    control = next((label for label in curves if is_control[label]), None)
-    cells: list[list[str]] = []
-    if control is None:
-        return head, cells
-    known = {metric: curve_means(summary, curves, control, metric) for metric in LENGTHS}
-    for label in (label for label in curves if not is_control[label]):
-        own = {metric: curve_means(summary, curves, label, metric) for metric in LENGTHS}
-        for place, rooms in enumerate(own[LENGTHS[0]][0]):
-            needed = [rooms_needed(*known[metric], own[metric][1][place]) for metric in LENGTHS]
-            cells.append([label, str(rooms), *needed])
+    """How many labelled rooms the control needs for what the other rows reach, as head and cells.
+
+    No cells if the control has no curve, or no seed has all points of it and of another one.
+    """
+    head = ["row", "labelled rooms", *(f"the control needs, {METRICS[metric]}" for metric in LENGTHS), "seeds"]
+    control = next((curve for curve in curves.values() if summary["control"] in dict(map(reversed, curve))), None)
+    cells = []
+    for curve in curves.values():
+        seeds = shared_seeds(summary, [curve, control]) if control not in (None, curve) else []
+        if not seeds:
+            continue
+        sizes = [rooms for rooms, _ in control]
+        known = {metric: curve_means(summary, control, metric, seeds) for metric in LENGTHS}
+        own = {metric: curve_means(summary, curve, metric, seeds) for metric in LENGTHS}
+        for place, (rooms, name) in enumerate(curve):
+            needed = [rooms_needed(sizes, known[metric], own[metric][place]) for metric in LENGTHS]
+            cells.append([summary["labels"][name], str(rooms), *needed, name_seeds(seeds)])
     return head, cells
 
 
@@ -333,13 +380,15 @@ def format_tables(summary: Mapping[str, Any]) -> str:
     done, planned = summary["runs"]["done"], summary["runs"]["planned"]
     parts = [
         f"Split {summary['split']}, {summary['rooms']} rooms, {done} of {planned} runs. Shares in percent, mean over "
-        "seeds (standard deviation over seeds).",
+        "seeds (standard deviation over seeds); rows may have other seeds, so the differences below are what to "
+        "compare them by.",
         markdown(*answer_rows(summary)),
     ]
-    if curves := label_curves(summary):
-        parts += [f"Labels saved. {SAVED}", markdown(*saved_rows(summary, curves))]
+    head, saved = saved_rows(summary, label_curves(summary))
+    if saved:
+        parts += [f"Labels saved. {SAVED}", markdown(head, saved)]
     if summary["differences"]:
-        parts += ["All differences, points (* established):", markdown(*overview_rows(summary))]
+        parts += [f"All differences. {OVERVIEW}", markdown(*overview_rows(summary))]
     for difference in summary["differences"]:
         labels = [summary["labels"][difference[side]] for side in ("row", "other")]
         parts += [

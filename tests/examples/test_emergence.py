@@ -189,7 +189,7 @@ def test_exports_of_rows_are_told_apart_by_what_is_in_them(example, run, prepare
     """Losses leave no tensor and no entry; another width would be seen."""
     exports = example("emergence_exports")
     path, study = prepared
-    with pytest.raises(SystemExit, match="No run of seed 1 is trained"):
+    with pytest.raises(SystemExit, match="exposure, seed 1, is not trained"):
         exports.main([str(path), "--seed", "1"])
     for row in study.rows:
         run.train_run(study, row, 1)
@@ -199,13 +199,54 @@ def test_exports_of_rows_are_told_apart_by_what_is_in_them(example, run, prepare
     found = json.loads((output / "exports-seed1.json").read_text())
     assert {name: entry["is_same"] for name, entry in found.items()} == {"exposure": True, "all": True}
     assert found["all"]["bytes"] == found["exposure"]["bytes"] and found["exposure"]["ratio"] == [1.0, 1.0, 1.0]
-    assert "DIFFERENT" not in caplog.text and caplog.text.count("the same") == 2
+    assert "DIFFERENT" not in caplog.text and caplog.text.count("the same") == 1
     folder = output / "exports" / "seed1-all"
     facts = exports.describe_export(folder)
     weights = load_file(folder / exports.WEIGHTS)
     name = next(name for name in weights if weights[name].ndim == 2)
     run.save_weights(folder / exports.WEIGHTS, {**weights, name: weights[name][:, :-1]})
     assert exports.describe_export(folder)["tensors"] != facts["tensors"]
+
+
+def test_results_about_other_rooms_are_not_taken(example, write_study):
+    """Neither those of an earlier choice of test rooms, nor a pair whose questions differ."""
+    tables = example("emergence_tables")
+    _, study = write_study(first_test_room=2)
+    assert tables.is_about(study, "test", {"rooms": 7, "first_room": 2})
+    assert not tables.is_about(study, "test", {"rooms": 7, "first_room": 0})
+    assert not tables.is_about(study, "test", {"rooms": 8})
+    ours = {"hits": dict.fromkeys(tables.METRICS, "10"), "counts": dict.fromkeys(tables.METRICS, "11")}
+    theirs = {**ours, "counts": dict.fromkeys(tables.METRICS, "12")}
+    with pytest.raises(ValueError, match="other rooms or questions"):
+        tables.compare_answers([ours], [theirs])
+
+
+def test_planned_seeds_are_also_compared_alone(example, write_study):
+    tables = example("emergence_tables")
+    rows = {"exposure": {"more_seeds": [3]}, "all": {"depth": 1.0, "more_seeds": [3]}}
+    _, study = write_study(rows=rows, pairs=[])
+    hits = {"exposure": {1: "00", 2: "00", 3: "00"}, "all": {1: "10", 2: "11", 3: "00"}}
+    cost = {"phases": {"questions": {"steps": 1, "cpu_seconds": 1.0}}, "parameters": {"export": 1}}
+    runs = [
+        {
+            "row": row,
+            "seed": seed,
+            "training": cost,
+            "result": {
+                "rooms": 2,
+                "probes": {},
+                "accuracy": dict.fromkeys(tables.METRICS, 0.5),
+                "hits": dict.fromkeys(tables.METRICS, text),
+                "counts": dict.fromkeys(tables.METRICS, "11"),
+            },
+        }
+        for row, own in hits.items()
+        for seed, text in own.items()
+    ]
+    (difference,) = tables.summarise_study(study, "test", runs, {})["differences"]
+    assert difference["seeds"] == [1, 2, 3] and difference["planned"]["seeds"] == [1, 2]
+    values = [part["metrics"]["distance"]["value"] for part in (difference, difference["planned"])]
+    assert values == pytest.approx([0.5, 0.75])
 
 
 def test_boxes_are_said_by_the_words_of_the_lesson(example):
@@ -299,11 +340,13 @@ def test_a_run_waits_for_the_weights_that_another_one_makes(emergence, tmp_path)
 
 def test_curves_are_of_rows_that_differ_in_labelled_rooms_alone(example, write_study):
     rows = {"exposure": None, "all_2": {"depth": 1.0, "labelled_rooms": 2, "label": "few"}, "all": {"depth": 1.0}}
-    _, study = write_study(rows={**rows, "all": {"depth": 1.0, "more_seeds": [3]}}, pairs=[])
+    _, study = write_study(
+        rows={**rows, "exposure": {"more_seeds": [3]}, "all": {"depth": 1.0, "more_seeds": [3]}}, pairs=[]
+    )
     labels = {name: row.label or name for name, row in study.rows.items()}
     summary = {"settings": dataclasses.asdict(study), "rows": dict.fromkeys(rows), "labels": labels}
     curves = example("emergence_tables").label_curves(summary)
-    assert curves == {"few": [(2, "all_2"), (3, "all")]}
+    assert curves == {"all_2": [(2, "all_2"), (3, "all")]}
 
 
 def test_labels_saved_are_read_from_the_controls_curve(example, write_study):
@@ -332,23 +375,30 @@ def test_labels_saved_are_read_from_the_controls_curve(example, write_study):
     }
     _, cells = tables.saved_rows(summary, tables.label_curves(summary))
     # .35 lies half way between .3 (3 rooms) and .4 (8 rooms): sqrt(24) rooms.
-    assert [cell[:3] for cell in cells] == [["all", "1", "5"], ["all", "3", "over 8"]]
-    assert tables.rooms_needed([1, 3], [0.2, 0.3], 0.1) == "at most 1"
+    assert [[*cell[:3], cell[-1]] for cell in cells] == [["all_1", "1", "5", "1"], ["all", "3", "over 8", "1"]]
+    assert tables.rooms_needed([1, 3], [0.2, 0.3], 0.1) == "under 1"
+    assert tables.rooms_needed([1000, 4000], [0.2, 0.3], 0.27) == "2600"
+    del summary["rows"]["exposure"], summary["rows"]["exposure_1"]  # what is left of the control is no curve
+    assert tables.saved_rows(summary, tables.label_curves(summary))[1] == []
 
 
 def test_rows_can_have_seeds_of_their_own(emergence, run, write_study):
-    path, study = write_study(rows={"exposure": {"more_seeds": [3]}, "all": {"depth": 1.0, "more_seeds": [3, 4]}})
+    path, study = write_study(rows={"exposure": {"more_seeds": [3, 4]}, "all": {"depth": 1.0, "more_seeds": [3]}})
     jobs = [(job.row, job.seed) for job in emergence.find_missing(study, str(path), "validation")]
     shared = [(row, seed) for seed in (1, 2) for row in ("exposure", "all")]
-    assert jobs == [*shared, ("exposure", 3), ("all", 3), ("all", 4)]
+    assert jobs == [*shared, ("exposure", 3), ("all", 3), ("exposure", 4)]
     assert emergence.select(study, None, [3]).runs() == [("exposure", 3), ("all", 3)]
-    assert emergence.select(study, ["exposure"], None).runs() == [("exposure", 1), ("exposure", 2), ("exposure", 3)]
+    assert emergence.select(study, ["exposure"], [4, 1]).runs() == [("exposure", 1), ("exposure", 4)]
+    with pytest.raises(ValueError, match="none of the seeds"):
+        emergence.select(study, None, [4])
     with pytest.raises(ValueError, match=r"no \[9\]"):
         emergence.select(study, None, [9])
     fewer = dataclasses.replace(study.rows["all"], more_seeds=())
     assert run.describe_run(study, study.rows["all"]) == run.describe_run(study, fewer)
     with pytest.raises(ValueError, match="more_seeds must be a list of whole numbers"):
         write_study(rows={"exposure": {"more_seeds": 3}})
+    with pytest.raises(ValueError, match=r"row all has seeds \[5\] that the control"):
+        write_study(rows={"exposure": None, "all": {"more_seeds": [5]}})
 
 
 def test_a_lesson_of_another_study_is_refused(run, prepared):
