@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from emergence_files import RunFiles, check_settings, describe_run, write_json
 from emergence_recipe import Study, read_study
-from emergence_run import build_model, build_processor
+from emergence_run import build_processor, load_run
 from emergence_tables import markdown
 from safetensors import safe_open
-from safetensors.torch import load_file
 from tqdm import tqdm
 from transformers import BatchFeature
 from transformers.utils import logging as transformers_logging
@@ -102,8 +101,7 @@ def compare_exports(study: Study, seed: int, rows: Sequence[str], rounds: int) -
         if not files.training.is_file():
             raise ValueError(f"{name}, seed {seed}, is not trained: {files.training} is not there.")
         check_settings(files.training, describe_run(study, study.rows[name]))
-        model = build_model(study, study.rows[name], seed, processor)
-        model.load_state_dict(load_file(files.weights), strict=True)
+        model = load_run(study, name, seed, processor)
         folder = export_inference_model(model, processor, output / "exports" / files.folder.name)
         facts[name] = describe_export(folder)
         models[name] = IDE3DForConditionalGeneration.from_pretrained(folder).eval()

@@ -50,7 +50,7 @@ from trainer.nano import build_nano_config, build_nano_model, build_nano_process
 from trainer.nano_lessons import without_layers
 from trainer.teachers.point_map import PointMapTeacher
 
-__all__ = ["build_model", "evaluate_run", "open_split", "store_questions", "take_lesson", "train_run"]
+__all__ = ["build_model", "evaluate_run", "load_run", "open_split", "store_questions", "take_lesson", "train_run"]
 
 logger = logging.getLogger("emergence")
 
@@ -327,6 +327,15 @@ def open_split(study: Study, split: str) -> Any:
     return load_rooms(split, first + count, **options).select(range(first, first + count))
 
 
+def load_run(
+    study: Study, name: str, seed: int, processor: IDE3DProcessor
+) -> IDE3DForConditionalGenerationWithGeometry:
+    """Training model of a row of a seed with the weights that its training left."""
+    model = build_model(study, study.rows[name], seed, processor)
+    model.load_state_dict(load_file(RunFiles(Path(study.output_dir), name, seed).weights), strict=True)
+    return model
+
+
 def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:
     """Ask a trained run about a split and probe it; the result is written once and then kept."""
     files = RunFiles(Path(study.output_dir), name, seed)
@@ -334,9 +343,7 @@ def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:
     if path.is_file():
         return
     processor = build_processor(study)
-    model = build_model(study, study.rows[name], seed, processor)
-    model.load_state_dict(load_file(files.weights), strict=True)
-    model.eval()
+    model = load_run(study, name, seed, processor).eval()
     rooms = open_split(study, split)
     row, text = study.rows[name], model.config.text_config.num_hidden_layers
     read = [f"vision.{layer}" for layer in model.geometric_validator.config.layer_indices]

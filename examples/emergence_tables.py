@@ -241,7 +241,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def name_seeds(seeds: Sequence[int]) -> str:
     """Seeds for a cell."""
-    return " ".join(map(str, seeds)) or "none"
+    return " ".join(map(str, seeds))
 
 
 def answer_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -348,7 +348,7 @@ def saved_rows(
     No cells if the control has no curve, or no seed has all points of it and of another one.
     """
     head = ["row", "labelled rooms", *(f"the control needs, {METRICS[metric]}" for metric in LENGTHS), "seeds"]
-    control = next((curve for curve in curves.values() if summary["control"] in dict(map(reversed, curve))), None)
+    control = next((curve for curve in curves.values() if any(name == summary["control"] for _, name in curve)), None)
     cells = []
     for curve in curves.values():
         seeds = shared_seeds(summary, [curve, control]) if control not in (None, curve) else []

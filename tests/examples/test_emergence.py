@@ -185,7 +185,7 @@ def test_rows_of_one_pool_phase_train_it_once(run, prepared, monkeypatch):
     assert phases == ["pool", "questions", "questions", "pool", "questions", "pool", "questions"]
 
 
-def test_exports_of_rows_are_told_apart_by_what_is_in_them(example, run, prepared, capsys, caplog):
+def test_exports_of_rows_are_told_apart_by_what_is_in_them(example, run, prepared, caplog):
     """Losses leave no tensor and no entry; another width would be seen."""
     exports = example("emergence_exports")
     path, study = prepared
