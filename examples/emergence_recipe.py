@@ -7,13 +7,15 @@ from typing import Any, get_type_hints
 
 import yaml
 
+from trainer.teachers.point_map import CAMERAS
+
 __all__ = ["Phase", "Row", "Study", "read_study"]
 
 SPLITS = ("validation", "test")
 TARGETS = ("depth", "grey")
 # Entries of a row that count in the phase without questions; rows that share them share its weights.
 SHARED_BY_POOLS = ("num_rooms", "image_size", "patch_size", "num_frames", "hidden_size", "text_layers", "say_boxes")
-SHARED_BY_POOLS += ("teacher_wavelengths", "lesson", "reading", "pool")
+SHARED_BY_POOLS += ("teacher_wavelengths", "teacher_camera", "lesson", "reading", "pool")
 OF_POOL = ("depth", "cross_view", "teacher", "target", "learning_rate", "validator")
 
 
@@ -98,6 +100,7 @@ class Study:
         hidden_size: Width of the model.
         text_layers: Layers of the language model.
         teacher_wavelengths: Of the analytic point map, metres.
+        teacher_camera: Whose frame its points are in, see `PointMapTeacher`.
         say_boxes: Whether a question says, after each region that it points at, between which columns and rows of
             visual tokens the region lies. The mean of a region's tokens does not tell its extent.
         answer_jitter: Standard deviation in metres of what is added to the numbers of an answer in training, anew at
@@ -126,6 +129,7 @@ class Study:
     hidden_size: int = 128
     text_layers: int = 3
     teacher_wavelengths: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0)
+    teacher_camera: str = "first"
     say_boxes: bool = False
     answer_jitter: float = 0.0
     output_dir: str = "outputs/emergence"
@@ -268,6 +272,8 @@ def _check(study: Study, path: str | Path) -> None:
             raise ValueError(f"{path}: names of rows are letters, digits and _, got {name!r}.")
         if not 0 < (row.labelled_rooms or study.labelled_rooms) <= study.num_rooms:
             raise ValueError(f"{path}: row {name} labels more than the {study.num_rooms} rooms, or none.")
+    if study.teacher_camera not in CAMERAS:
+        raise ValueError(f"{path}: teacher_camera must be one of {CAMERAS}, got {study.teacher_camera!r}.")
     if study.answer_jitter < 0:
         raise ValueError(f"{path}: answer_jitter must be a length in metres, got {study.answer_jitter}.")
     if study.questions.views < 1:

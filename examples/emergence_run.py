@@ -73,6 +73,11 @@ def build_processor(study: Study) -> IDE3DProcessor:
     )
 
 
+def build_teacher(study: Study) -> PointMapTeacher:
+    """The analytic teacher of all rows that have one."""
+    return PointMapTeacher(study.teacher_wavelengths, study.teacher_camera)
+
+
 def build_model(
     study: Study, row: Row, seed: int, processor: IDE3DProcessor
 ) -> IDE3DForConditionalGenerationWithGeometry:
@@ -81,7 +86,7 @@ def build_model(
     config = build_nano_config(processor, hidden_size=study.hidden_size, text_layers=study.text_layers)
     return build_nano_model(
         config,
-        teacher_size=PointMapTeacher(study.teacher_wavelengths).feature_size,
+        teacher_size=build_teacher(study).feature_size,
         validator={"output_stride": 2, "protocol": "clean", **row.validator},
     )
 
@@ -256,7 +261,7 @@ def train_run(study: Study, name: str, seed: int) -> None:
     write_json(begun, {"settings": settings})
     processor = build_processor(study)
     model = build_model(study, row, seed, processor)
-    teacher = PointMapTeacher(study.teacher_wavelengths) if row.teacher else None
+    teacher = build_teacher(study) if row.teacher else None
     collator = StudyCollator(IDE3DDataCollator(processor, teacher, protocol="clean"))
     rooms = open_pool(study, row.target)
     parts = {}

@@ -481,6 +481,7 @@ def test_hits_are_a_digit_a_room(example):
         ({"pool": {"steps": 2}}, "pool misses learning_rate, rooms"),
         ({"questions": {"steps": 2, **PHASE}}, "views must be at least 1"),
         ({"num_rooms": "many"}, "num_rooms must be int"),
+        ({"teacher_camera": "last"}, "teacher_camera must be one of .*'last'"),
         ({"colour": 1}, "unknown entries .*colour"),
     ],
 )

@@ -10,19 +10,23 @@ from processing.regions import TokenGrid
 from trainer.geometry import relative_pose, transform_points, unproject_depth
 from trainer.teachers.protocol import FrameSource
 
+CAMERAS = ("first", "own")
+
 
 class PointMapTeacher:
     """A teacher without a network: where each token's surface is, written as waves of its coordinates.
 
-    The points of a token are given in the frame of the first camera, in metres; every coordinate becomes sine and
-    cosine at each wavelength, averaged over the token's measured pixels. Like the features of a point-map network it
-    is the same for two views of one surface. It needs depth and poses in training, and no weights.
+    The points of a token are given in the frame of a camera, in metres; every coordinate becomes sine and cosine at
+    each wavelength, averaged over the token's measured pixels. It needs depth and poses in training, and no weights.
 
     Args:
         wavelengths: Metres.
+        camera: "first", that of the first frame: like the features of a point-map network they are the same for two
+            views of one surface. A student that sees one frame at a time cannot know where the first camera was.
+            "own", that of the token's frame: what such a student can know.
 
     Raises:
-        ValueError: No wavelength, or one that is not positive.
+        ValueError: No wavelength, or one that is not positive, or an unknown camera.
     """
 
     name = "point map (analytic)"
@@ -30,12 +34,16 @@ class PointMapTeacher:
     preprocessing = "depth and poses on the pixels of the vision input"
     protocol = None
 
-    def __init__(self, wavelengths: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0)):
+    def __init__(self, wavelengths: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0), camera: str = "first"):
         if not wavelengths or min(wavelengths) <= 0:
             raise ValueError(f"wavelengths must be positive lengths in metres, got {wavelengths}.")
-        self.wavelengths = torch.tensor(wavelengths)
+        if camera not in CAMERAS:
+            raise ValueError(f"camera must be one of {CAMERAS}, got {camera!r}.")
+        self.wavelengths, self.camera = torch.tensor(wavelengths), camera
         self.feature_size = 6 * len(wavelengths)
         self.version = f"1, wavelengths of {', '.join(f'{length:g}' for length in wavelengths)} m"
+        if camera != "first":
+            self.version += f", {camera} camera"
 
     @torch.no_grad()
     def compute_features(
@@ -61,7 +69,8 @@ class PointMapTeacher:
             return None
         poses = geometry["camera_to_world"]
         points = unproject_depth(geometry["depth"], geometry["intrinsics"])
-        points = transform_points(relative_pose(poses, poses[:1].expand_as(poses)), points)
+        if self.camera == "first":
+            points = transform_points(relative_pose(poses, poses[:1].expand_as(poses)), points)
         is_measured = points.isfinite().all(-1)
         angles = torch.where(is_measured[..., None], points, 0.0)[..., None] * (2 * torch.pi / self.wavelengths)
         waves = torch.cat([angles.sin(), angles.cos()], -1).flatten(-2) * is_measured[..., None]
@@ -70,4 +79,4 @@ class PointMapTeacher:
         return torch.where(share > 0, waves / share.clamp(min=1e-6), 0.0).permute(0, 2, 3, 1)
 
 
-__all__ = ["PointMapTeacher"]
+__all__ = ["CAMERAS", "PointMapTeacher"]

@@ -1,4 +1,4 @@
-"""The analytic teacher: one place in the room has one feature, whichever camera sees it."""
+"""The analytic teacher: one place has one feature, whichever camera sees it, or what its own frame can know."""
 
 import math
 
@@ -63,6 +63,15 @@ def test_the_world_frame_does_not_matter():
     torch.testing.assert_close(compute(geometry), compute(moved), atol=1e-4, rtol=0)
 
 
+def test_in_its_own_camera_a_frame_does_not_tell_where_the_first_one_was():
+    """What a student that sees one frame at a time can know: each frame has what it has as a video of its own."""
+    poses = [camera_to_world(), camera_to_world(yaw=0.2, position=(0.2, 0.1, 0.0))]
+    together = compute(scene(*poses, with_ball=True), camera="own")
+    for view, pose in enumerate(poses):
+        torch.testing.assert_close(together[view : view + 1], compute(scene(pose, with_ball=True)), atol=1e-5, rtol=0)
+    assert not torch.allclose(together[1], compute(scene(*poses, with_ball=True))[1], atol=0.05)
+
+
 def test_features_do_not_depend_on_the_resolution_of_the_depth():
     fine = intrinsics(focal=120.0, height=144, width=144)
     pose = camera_to_world(yaw=0.1)
@@ -101,9 +110,15 @@ def test_without_geometry_there_is_nothing_to_teach():
 def test_a_model_card_can_name_it():
     teacher = PointMapTeacher(wavelengths=(4.0, 2.0))
     assert teacher.name and teacher.licence == "Apache-2.0" and teacher.feature_size == 12
+    assert teacher.version != PointMapTeacher(wavelengths=(4.0, 2.0), camera="own").version
 
 
 @pytest.mark.parametrize("wavelengths", [(), (0.0,), (-1.0, 2.0)])
 def test_wavelengths_are_lengths(wavelengths):
     with pytest.raises(ValueError, match="wavelengths"):
         PointMapTeacher(wavelengths=wavelengths)
+
+
+def test_cameras_are_known():
+    with pytest.raises(ValueError, match="'first', 'own'.*'last'"):
+        PointMapTeacher(camera="last")
