@@ -268,7 +268,7 @@ def difference_rows(summary: Mapping[str, Any], difference: Mapping[str, Any]) -
     head = ["asked for", "difference", "each seed", "95 % over scenes", "95 % over seeds", "verdict"]
     planned = difference.get("planned")
     if planned:
-        head.append(f"seeds {name_seeds(planned['seeds'])} alone, as planned")
+        head.append(f"seeds {name_seeds(planned['seeds'])} alone, which all rows have")
     cells = []
     for name, entry in difference["metrics"].items():
         verdict = "not established"

@@ -501,7 +501,7 @@ def test_files_that_are_no_recipe_are_refused(example, tmp_path):
         read_study(path)
 
 
-@pytest.mark.parametrize("name", ["emergence.yaml", "emergence_small.yaml"])
+@pytest.mark.parametrize("name", ["emergence.yaml", "emergence_second.yaml", "emergence_small.yaml"])
 def test_shipped_recipes_are_whole(example, name):
     study = example("emergence_recipe").read_study(example("emergence").Path("examples/recipes") / name)
     assert study.control in study.rows and "all" in study.rows
