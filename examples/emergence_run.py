@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -237,13 +238,22 @@ def train_on_questions(
     return train_phase(model, collator, steps, args, has_layers=True)
 
 
-def labelled_questions(study: Study, row: Row, seed: int, grid: TokenGrid) -> list[dict]:
+def labelled_questions(study: Study, row: Row, seed: int) -> list[dict]:
     """Questions of the rooms that have any; those of fewer rooms are among those of more."""
-    order = np.random.default_rng([seed, 7]).permutation(study.num_rooms)
-    rooms = load_rooms("train", study.num_rooms, image_size=study.image_size, num_frames=study.num_frames)
-    chosen = order[: row.labelled_rooms or study.labelled_rooms]
-    samples = draw_questions([rooms[int(index)] for index in chosen], grid, seed)
-    return [say_boxes(sample) for sample in samples] if study.say_boxes else samples
+    count = row.labelled_rooms or study.labelled_rooms
+    options = study.num_rooms, study.image_size, study.num_frames, study_grid(study), study.say_boxes
+    return draw_labelled(count, seed, *options)
+
+
+@lru_cache(maxsize=1)  # a run needs them twice, and drawing those of all rooms takes minutes
+def draw_labelled(
+    count: int, seed: int, num_rooms: int, image_size: int, num_frames: int, grid: TokenGrid, has_boxes: bool
+) -> list[dict]:
+    """See `labelled_questions`; to be read alone, because the next caller gets the same samples."""
+    order = np.random.default_rng([seed, 7]).permutation(num_rooms)
+    rooms = load_rooms("train", num_rooms, image_size=image_size, num_frames=num_frames)
+    samples = draw_questions([rooms[int(index)] for index in order[:count]], grid, seed)
+    return [say_boxes(sample) for sample in samples] if has_boxes else samples
 
 
 def train_run(study: Study, name: str, seed: int) -> None:
@@ -311,7 +321,7 @@ def train_questions(
 ) -> dict[str, Any]:
     """The phase with questions, see `train_phase`; features of regions are standardised before it."""
     phase, seed = study.questions, files.seed + 2
-    questions = labelled_questions(study, row, files.seed, study_grid(study))
+    questions = labelled_questions(study, row, files.seed)
     steps = question_steps(study, phase, rooms, questions, seed, has_rooms=row.pool)
     args = phase_arguments(phase, row, row.in_questions, seed, files.folder)
     return train_on_questions(model, collator, steps, args)
@@ -357,7 +367,7 @@ def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:
     if study.say_boxes:
         samples = [say_boxes(sample) if sample["questions"] else sample for sample in samples]
     probed = (rooms[index] for index in range(min(study.probe_rooms, len(rooms))))
-    labelled = labelled_questions(study, row, seed, study_grid(study))
+    labelled = labelled_questions(study, row, seed)
     scores = score_split(model, processor, samples, probed, labelled, read)
     about = {"row": name, "seed": seed, "split": split, "first_room": study.first_scored(split)}
     write_json(path, {**about, **scores})
