@@ -53,7 +53,8 @@ class Row:
         depth: Weight of the depth loss.
         cross_view: Weight of the depth predicted from another view.
         teacher: Weight of the alignment with the teacher.
-        target: What the depth decoder regresses: "depth", or "grey", the brightness of the pixels.
+        target: What the depth decoder regresses, and the teacher takes for depth: "depth", or "grey", the brightness
+            of the pixels.
         in_questions: Factor of these weights in the question phase; 0: geometry is a first phase only.
         learning_rate: Factor of all learning rates.
         labelled_rooms: Rooms with questions; None: that of the study.
@@ -262,8 +263,11 @@ def _check(study: Study, path: str | Path) -> None:
             raise ValueError(f"{path}: target of row {name} must be one of {TARGETS}, got {row.target!r}.")
         if not row.pool and (row.depth or row.cross_view or row.teacher):
             raise ValueError(f"{path}: row {name} has losses but sees no rooms for them: leave out `pool: false`.")
-        if row.target != "depth" and (row.cross_view or row.teacher):
-            raise ValueError(f"{path}: row {name} regresses {row.target}: views and teacher need depth.")
+        if row.target != "depth" and (row.cross_view or (row.teacher and study.teacher_camera != "own")):
+            raise ValueError(
+                f"{path}: row {name} regresses {row.target}: other views need depth, and so does a teacher, unless its "
+                "points are in each frame's own camera (teacher_camera: own)."
+            )
         if row.target != "depth" and row.in_questions:
             raise ValueError(f"{path}: row {name} regresses {row.target}: views with questions have depth alone.")
         if not isinstance(row.validator, dict):
