@@ -2,7 +2,7 @@
 
     python examples/emergence.py examples/recipes/emergence_small.yaml
     python examples/emergence.py examples/recipes/emergence.yaml --split test
-    python examples/emergence.py examples/recipes/emergence.yaml --rows exposure all --seeds 1 2
+    python examples/emergence.py examples/recipes/emergence.yaml --rows exposure all --seeds 9 10
 
 Each run is a process with one thread and a folder of its own; what is done is not done again. The tables, the plots
 and one page for a browser lie in the output folder of the recipe, after every run.
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from emergence_files import RunFiles, load_json, write_json
+from emergence_files import RunFiles, baselines_name, load_json, write_json
 from emergence_recipe import SPLITS, Study, read_study
 from emergence_report import write_report
 from emergence_rooms import store_rooms
@@ -130,7 +130,7 @@ def prepare(study: Study, recipe: str, split: str) -> None:
     store_rooms(output / "rooms", "train", study.num_rooms, study_grid(study), study.num_frames)
     options = {"image_size": study.image_size, "num_frames": study.num_frames}
     store_questions(study, split)
-    path = output / f"baselines-{split}.json"
+    path = output / baselines_name(study, split)
     if not path.is_file():
         train = load_rooms("train", study.num_rooms, **options)
         fit = [train[index] for index in range(min(BASELINE_ROOMS, len(train)))]
@@ -188,7 +188,8 @@ def report(study: Study, split: str) -> dict | None:
         return None
     output = Path(study.output_dir)
     folders = [output, *filter(None, [study.known_results])]
-    baselines = next((path for path in (Path(f, f"baselines-{split}.json") for f in folders) if path.is_file()), None)
+    paths = (Path(folder, baselines_name(study, split)) for folder in folders)
+    baselines = next((path for path in paths if path.is_file()), None)
     summary = summarise_study(study, split, runs, load_json(baselines) if baselines else {})
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "summary.json", summary)
@@ -202,7 +203,7 @@ def keep_results(study: Study, split: str, folder: Path) -> int:
     runs = collect_runs(study, split)
     for run in runs:
         write_json(folder / f"{split}-seed{run['seed']}-{run['row']}.json", run)
-    baselines = Path(study.output_dir) / f"baselines-{split}.json"
+    baselines = Path(study.output_dir) / baselines_name(study, split)
     if baselines.is_file():
         write_json(folder / baselines.name, load_json(baselines))
     return len(runs)

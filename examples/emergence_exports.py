@@ -1,6 +1,6 @@
 """What the losses of a study leave in its exported models: tensors, bytes, and how long an answer takes.
 
-    python examples/emergence_exports.py examples/recipes/emergence.yaml --seed 9
+    python examples/emergence_exports.py examples/recipes/emergence_small.yaml --seed 1
 
 Needs the weights of the runs, which lie in the output folder of the recipe. Models answer the same question in turns,
 so that what else the machine does meets all of them; only the ratios mean something. The question sees the video, as

@@ -11,7 +11,16 @@ import torch
 from emergence_recipe import Row, Study
 from safetensors.torch import save_file
 
-__all__ = ["RunFiles", "check_settings", "describe_lesson", "describe_run", "load_json", "save_weights", "write_json"]
+__all__ = [
+    "RunFiles",
+    "baselines_name",
+    "check_settings",
+    "describe_lesson",
+    "describe_run",
+    "load_json",
+    "save_weights",
+    "write_json",
+]
 
 # Entries of a study that the weights of a run do not depend on.
 LEFT_OUT = {"rows", "seeds", "control", "pairs", "output_dir", "known_results"}
@@ -80,6 +89,11 @@ def save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
     unfinished = path.with_suffix(".incomplete")
     save_file({name: tensor.contiguous() for name, tensor in weights.items()}, unfinished)
     unfinished.replace(path)
+
+
+def baselines_name(study: Study, split: str) -> str:
+    """File name of the scores without sight; it says which rooms they are about."""
+    return f"baselines-{split}-{study.first_scored(split)}-{study.num_scored(split)}.json"
 
 
 def describe_run(study: Study, row: Row) -> dict[str, Any]:

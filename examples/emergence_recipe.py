@@ -265,8 +265,8 @@ def _check(study: Study, path: str | Path) -> None:
             raise ValueError(f"{path}: row {name} has losses but sees no rooms for them: leave out `pool: false`.")
         if row.target != "depth" and (row.cross_view or (row.teacher and study.teacher_camera != "own")):
             raise ValueError(
-                f"{path}: row {name} regresses {row.target}: other views need depth, and so does a teacher, unless its "
-                "points are in each frame's own camera (teacher_camera: own)."
+                f"{path}: row {name} regresses {row.target}: other views need depth, and so does a teacher, unless "
+                "its points are in each frame's own camera (teacher_camera: own)."
             )
         if row.target != "depth" and row.in_questions:
             raise ValueError(f"{path}: row {name} regresses {row.target}: views with questions have depth alone.")

@@ -1,6 +1,6 @@
 """One run of the emergence study: a row of a seed is trained, asked about a split, and probed.
 
-    python examples/emergence_run.py examples/recipes/emergence.yaml --seed 1 --row all --split validation
+    python examples/emergence_run.py examples/recipes/emergence.yaml --seed 9 --row all --split validation
 
 `emergence.py` starts these, side by side. What is done is kept in the folder of the run, phase by phase: a run that
 was killed goes on behind its last phase.
@@ -238,7 +238,7 @@ def train_on_questions(
     return train_phase(model, collator, steps, args, has_layers=True)
 
 
-def labelled_questions(study: Study, row: Row, seed: int) -> list[dict]:
+def labelled_questions(study: Study, row: Row, seed: int) -> tuple[dict, ...]:
     """Questions of the rooms that have any; those of fewer rooms are among those of more."""
     count = row.labelled_rooms or study.labelled_rooms
     options = study.num_rooms, study.image_size, study.num_frames, study_grid(study), study.say_boxes
@@ -248,12 +248,12 @@ def labelled_questions(study: Study, row: Row, seed: int) -> list[dict]:
 @lru_cache(maxsize=1)  # a run needs them twice, and drawing those of all rooms takes minutes
 def draw_labelled(
     count: int, seed: int, num_rooms: int, image_size: int, num_frames: int, grid: TokenGrid, has_boxes: bool
-) -> list[dict]:
-    """See `labelled_questions`; to be read alone, because the next caller gets the same samples."""
+) -> tuple[dict, ...]:
+    """See `labelled_questions`; samples are read-only, because the next caller gets the same ones."""
     order = np.random.default_rng([seed, 7]).permutation(num_rooms)
     rooms = load_rooms("train", num_rooms, image_size=image_size, num_frames=num_frames)
     samples = draw_questions([rooms[int(index)] for index in order[:count]], grid, seed)
-    return [say_boxes(sample) for sample in samples] if has_boxes else samples
+    return tuple(say_boxes(sample) if has_boxes else sample for sample in samples)
 
 
 def train_run(study: Study, name: str, seed: int) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ __all__ = [
     "shared_seeds",
     "summarise_study",
 ]
+
+logger = logging.getLogger("emergence")
 
 # Numbers of the probes that are tabled: words, probe, entry, and whether more is better.
 PROBES = {
@@ -83,6 +86,8 @@ def collect_runs(study: Study, split: str) -> list[dict[str, Any]]:
             run = load_json(known)
             if run["training"]["settings"] == settings and is_about(study, split, run["result"]):
                 found.append(run)
+            else:
+                logger.warning("%s is left out: it has other settings, or is about other rooms.", known)
     return found
 
 
@@ -268,7 +273,7 @@ def difference_rows(summary: Mapping[str, Any], difference: Mapping[str, Any]) -
     head = ["asked for", "difference", "each seed", "95 % over scenes", "95 % over seeds", "verdict"]
     planned = difference.get("planned")
     if planned:
-        head.append(f"seeds {name_seeds(planned['seeds'])} alone, which all rows have")
+        head.append(f"seeds {name_seeds(planned['seeds'])} alone, the recipe's")
     cells = []
     for name, entry in difference["metrics"].items():
         verdict = "not established"

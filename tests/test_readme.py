@@ -27,6 +27,7 @@ from trainer import IDE3DTrainingArguments, export_inference_model
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "examples" / "README.md"]
+DOCS = sorted((REPOSITORY / "docs").rglob("*.md"))
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
 ASK, POINT, TRAIN, SUPERVISE, OWN_DATA, SESSION, CONVERTED = PYTHON
@@ -175,22 +176,28 @@ def links(page: Path) -> list[tuple[str, str]]:
     return re.findall(r"\[([^\]]*)\]\(([^)]+)\)", page.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=["README", "examples"])
+def anchors(page: Path) -> set[str]:
+    """What the headings of a page are called in links."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES + DOCS, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_lead_to_files_and_headings(page):
-    anchors = {
-        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
-        for heading in re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
-    }
-    inner = [target for _, target in links(page) if "://" not in target and not target.endswith(".png")]
-    assert inner
-    missing = [t for t in inner if not (t[1:] in anchors if t.startswith("#") else (page.parent / t).is_file())]
+    missing = []
+    for _, target in links(page):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            missing.append(target)
     assert missing == []
 
 
-def test_picture_exists():
+def test_pictures_are_shown():
     assert "DEMO_FIGURES" not in README
-    pictures = [target for _, target in links(PAGES[0]) if target.endswith(".png")]
-    assert pictures and all((REPOSITORY / target).is_file() for target in pictures)
+    assert [target for _, target in links(PAGES[0]) if target.endswith(".png")]
 
 
 def test_named_tests_are_in_the_linked_files():

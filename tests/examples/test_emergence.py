@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def prepared(emergence, run, write_study):
 
 
 @pytest.mark.slow
-def test_a_study_is_run_resumed_and_reported(emergence, run, prepared, monkeypatch, tmp_path):
+def test_a_study_is_run_resumed_and_reported(emergence, run, prepared, monkeypatch, tmp_path, caplog):
     path, study = prepared
     assert emergence.report(study, "validation") is None
     assert [job.name for job in emergence.find_missing(study, str(path), "validation")] == [
@@ -109,6 +110,7 @@ def test_a_study_is_run_resumed_and_reported(emergence, run, prepared, monkeypat
     assert emergence.find_missing(kept, str(path), "validation") == []
     longer = dataclasses.replace(study.questions, steps=3)
     assert len(emergence.find_missing(dataclasses.replace(kept, questions=longer), str(path), "validation")) == 4
+    assert sum("is left out" in record.getMessage() for record in caplog.records) == 4
     with pytest.raises(ValueError, match="other settings of questions"):
         emergence.find_missing(dataclasses.replace(study, questions=longer), str(path), "validation")
 
@@ -472,7 +474,10 @@ def test_hits_are_a_digit_a_room(example):
         ({"rows": {"exposure": {"target": "colour"}}}, "target of row exposure must be one of"),
         ({"rows": {"exposure": {"pool": False, "depth": 1.0}}}, "sees no rooms"),
         ({"rows": {"exposure": {"target": "grey", "teacher": 1.0}}}, "other views need depth, and so does a teacher"),
-        ({"rows": {"exposure": {"target": "grey", "cross_view": 1.0}}, "teacher_camera": "own"}, "other views need depth"),
+        (
+            {"rows": {"exposure": {"target": "grey", "cross_view": 1.0}}, "teacher_camera": "own"},
+            "other views need depth",
+        ),
         ({"rows": {"exposure": {"target": "grey", "depth": 1.0}}}, "have depth alone"),
         ({"rows": {"exposure": {"labelled_rooms": 9}}}, "labels more than the 8 rooms"),
         ({"control": "nothing"}, "control must be one of the rows"),
@@ -502,10 +507,28 @@ def test_files_that_are_no_recipe_are_refused(example, tmp_path):
         read_study(path)
 
 
-@pytest.mark.parametrize("name", ["emergence.yaml", "emergence_second.yaml", "emergence_small.yaml"])
-def test_shipped_recipes_are_whole(example, name):
-    study = example("emergence_recipe").read_study(example("emergence").Path("examples/recipes") / name)
+@pytest.mark.parametrize(
+    ("name", "camera"),
+    [("emergence.yaml", "own"), ("emergence_second.yaml", "first"), ("emergence_small.yaml", "own")],
+)
+def test_shipped_recipes_are_whole(example, run, caplog, monkeypatch, name, camera):
+    """Each has the teacher that its protocol says, and takes every result that lies in the folder it names."""
+    monkeypatch.chdir(Path(__file__).parents[2])
+    study = example("emergence_recipe").read_study(Path("examples/recipes") / name, output_dir="outputs/not_there")
     assert study.control in study.rows and "all" in study.rows
+    assert run.build_teacher(study).camera == camera
+    if study.known_results is not None:
+        files = list(Path(study.known_results).glob("test-*.json"))
+        assert len(example("emergence_tables").collect_runs(study, "test")) == len(files) > 0
+        assert not caplog.records
+
+
+def test_pools_of_other_teachers_are_others(run, write_study):
+    pools = set()
+    for camera in ("first", "own"):
+        _, study = write_study(teacher_camera=camera)
+        pools.add(run.RunFiles(Path("."), "all", 1).pool(study.pool_settings(study.rows["all"])))
+    assert len(pools) == 2
 
 
 def test_a_new_protocol_scores_on_rooms_that_no_other_opened(run, write_study):

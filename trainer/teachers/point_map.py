@@ -17,7 +17,8 @@ class PointMapTeacher:
     """A teacher without a network: where each token's surface is, written as waves of its coordinates.
 
     The points of a token are given in the frame of a camera, in metres; every coordinate becomes sine and cosine at
-    each wavelength, averaged over the token's measured pixels. It needs depth and poses in training, and no weights.
+    each wavelength, averaged over the token's measured pixels. It needs depth in training, for the first camera poses
+    too, and no weights.
 
     Args:
         wavelengths: Metres.
@@ -57,8 +58,8 @@ class PointMapTeacher:
 
         Args:
             frames: Not used; the points say it all.
-            geometry: `depth` (V, H, W), `intrinsics` (V, 3, 3), `camera_to_world` (V, 4, 4) on the pixels of the
-                vision input; without it there are no features.
+            geometry: `depth` (V, H, W), `intrinsics` (V, 3, 3), and for the first camera `camera_to_world`
+                (V, 4, 4), on the pixels of the vision input; without it there are no features.
             grid: Token grid.
             source: Not used.
 
@@ -67,9 +68,9 @@ class PointMapTeacher:
         """
         if geometry is None:
             return None
-        poses = geometry["camera_to_world"]
         points = unproject_depth(geometry["depth"], geometry["intrinsics"])
         if self.camera == "first":
+            poses = geometry["camera_to_world"]
             points = transform_points(relative_pose(poses, poses[:1].expand_as(poses)), points)
         is_measured = points.isfinite().all(-1)
         angles = torch.where(is_measured[..., None], points, 0.0)[..., None] * (2 * torch.pi / self.wavelengths)
