@@ -93,7 +93,7 @@ def save_weights(path: Path, weights: dict[str, torch.Tensor]) -> None:
 
 def baselines_name(study: Study, split: str) -> str:
     """File name of the scores without sight; it says which rooms they are about."""
-    return f"baselines-{split}-{study.first_scored(split)}-{study.num_scored(split)}.json"
+    return f"baselines-{study.scored_name(split)}.json"
 
 
 def describe_run(study: Study, row: Row) -> dict[str, Any]:

@@ -158,6 +158,10 @@ class Study:
         """The first of these rooms."""
         return self.first_test_room if split == "test" else 0
 
+    def scored_name(self, split: str) -> str:
+        """Name of these rooms in files."""
+        return f"{split}-{self.first_scored(split)}-{self.num_scored(split)}"
+
     def num_scored(self, split: str) -> int:
         """Rooms of a split that answers are scored on."""
         return {"validation": self.validation_rooms, "test": self.test_rooms}[split]

@@ -329,7 +329,7 @@ def train_questions(
 
 def store_questions(study: Study, split: str) -> Path:
     """Folder with what a split is asked, written if it is not there."""
-    folder = Path(study.output_dir) / "rooms" / f"{split}-{study.first_scored(split)}-{study.num_scored(split)}"
+    folder = Path(study.output_dir) / "rooms" / study.scored_name(split)
     if not (folder / "asked.json").is_file():
         store_asked(folder, open_split(study, split), study_grid(study))
     return folder

@@ -184,20 +184,22 @@ def anchors(page: Path) -> set[str]:
 
 @pytest.mark.parametrize("page", PAGES + DOCS, ids=lambda page: str(page.relative_to(REPOSITORY)))
 def test_links_lead_to_files_and_headings(page):
+    inner = [target for _, target in links(page) if "://" not in target]
+    assert [target for target in inner if not target.endswith(".png")]
     missing = []
-    for _, target in links(page):
-        if "://" in target:
-            continue
+    for target in inner:
         name, _, anchor = target.partition("#")
         path = page.parent / name if name else page
-        if not path.exists() or (anchor and anchor not in anchors(path)):
+        is_there = path.is_dir() if name.endswith("/") else path.is_file()
+        if not is_there or (anchor and anchor not in anchors(path)):
             missing.append(target)
     assert missing == []
 
 
-def test_pictures_are_shown():
+def test_picture_exists():
     assert "DEMO_FIGURES" not in README
-    assert [target for _, target in links(PAGES[0]) if target.endswith(".png")]
+    pictures = [target for _, target in links(PAGES[0]) if target.endswith(".png")]
+    assert pictures and all((REPOSITORY / target).is_file() for target in pictures)
 
 
 def test_named_tests_are_in_the_linked_files():
