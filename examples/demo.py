@@ -34,7 +34,7 @@ from modeling_ide3d.auxiliary.modeling_ide3d_geometry import GEOMETRY_PREFIXES
 from processing import IDE3DProcessor
 from processing.regions import TokenGrid
 from processing.rooms import load_rooms
-from processing.rooms.baselines import Baselines
+from processing.rooms.questions.baselines import Baselines
 from trainer import IDE3DTrainingArguments, export_inference_model
 from trainer.evaluation.rooms import BASELINES
 from trainer.model_card import create_model_card, list_loss_terms

@@ -82,7 +82,7 @@ def score_table(hits: dict[str, dict[str, np.ndarray]], table: list[dict]) -> li
 
     Args:
         hits: What `mark_answers` gives for each model that was asked, by the model's name.
-        table: What `processing.rooms.baselines.Baselines.score` gives.
+        table: What `processing.rooms.questions.baselines.Baselines.score` gives.
 
     Returns:
         Dicts with type, n, one accuracy a model, majority, text, mean_row, bottom_row.

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from processing.regions import TokenGrid
 from processing.rooms import load_rooms
-from processing.rooms.furniture import FLOOR_PIECES
 from processing.rooms.lessons import retake_room
-from processing.rooms.palette import COLOURS
+from processing.rooms.questions.wording import TEMPLATES, metres, position_words
 from processing.rooms.samples import cell_objects, chat, room_samples
-from processing.rooms.small_things import CEILING_PIECES, TOP_PIECES, WALL_PIECES
-from processing.rooms.wording import TEMPLATES, metres, position_words
+from processing.rooms.scene.furniture import FLOOR_PIECES
+from processing.rooms.scene.palette import COLOURS
+from processing.rooms.scene.small_things import CEILING_PIECES, TOP_PIECES, WALL_PIECES
 from trainer.nano_lessons import RegionReadingCollator
 
 __all__ = [

@@ -15,9 +15,9 @@ from tqdm import tqdm
 
 from processing.posed_video import PosedVideo
 from processing.regions import TokenGrid
-from processing.rooms.baselines import Baselines, image_rows
+from processing.rooms.questions.baselines import Baselines, image_rows
+from processing.rooms.questions.scoring import DISTANCE_TOLERANCE, read_numbers, score_answer
 from processing.rooms.samples import room_samples, video_arrays
-from processing.rooms.scoring import DISTANCE_TOLERANCE, read_numbers, score_answer
 from trainer.evaluation.linear_probe import SceneSplit, fit_linear_probe
 from trainer.evaluation.probes import run_probes
 from trainer.evaluation.region_reading import answer_from_regions, pool_sample_regions

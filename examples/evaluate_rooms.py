@@ -12,8 +12,8 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from processing.rooms import load_rooms
-from processing.rooms.baselines import Baselines
-from processing.rooms.styles import STYLES
+from processing.rooms.questions.baselines import Baselines
+from processing.rooms.scene.styles import STYLES
 from trainer.evaluation.rooms import format_room_table, judge_rooms, tabulate
 
 logger = logging.getLogger("evaluate_rooms")

@@ -11,8 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from processing.regions import TokenGrid
 from processing.rooms.lessons import LessonSamples
+from processing.rooms.questions.wording import plural
 from processing.rooms.samples import naming_samples
-from processing.rooms.wording import plural
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
 from trainer.mentions import MentionCollator, MentionTrainer
 from trainer.mixture import MixtureDataset

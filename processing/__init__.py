@@ -1,14 +1,9 @@
-"""What goes in: frames, chats, posed videos, rooms. `IDE3DProcessor` turns them into the inputs of a model."""
+"""Inputs of the model: frames, chats, posed videos, rooms. `IDE3DProcessor` turns them into tensors."""
 
-from transformers import AutoProcessor, AutoVideoProcessor
+import lazy_loader
 
-from .posed_video import PosedVideo
-from .processing_ide3d import IDE3DProcessor
-from .video_processing_ide3d import IDE3DVideoProcessor
+from processing.moved import MOVED_MODULES, MovedModules
 
-# Registered by model type, not by config class: this room does not know the model. It lets `from_pretrained` find the
-# classes by name in a folder that carries no code.
-AutoVideoProcessor.register("ide3d", IDE3DVideoProcessor, exist_ok=True)
-AutoProcessor.register("ide3d", IDE3DProcessor, exist_ok=True)
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-__all__ = ["IDE3DProcessor", "IDE3DVideoProcessor", "PosedVideo"]
+MovedModules(MOVED_MODULES).install()

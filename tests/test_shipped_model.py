@@ -12,7 +12,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
 from processing.regions import TokenGrid
 from processing.rooms import load_rooms
-from processing.rooms.baselines import Baselines
+from processing.rooms.questions.baselines import Baselines
 from processing.rooms.samples import room_samples
 from trainer.evaluation.rooms import is_ahead, judge_rooms, tabulate
 

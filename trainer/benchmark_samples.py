@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from processing import PosedVideo
 from processing.benchmarks import TASKS, build_chat, load_scene, load_task
-from processing.benchmarks.teacher import load_teacher_features
+from processing.benchmarks.readers.teacher import load_teacher_features
 from processing.regions import TokenGrid
 from trainer.evaluation.benchmark_tasks import REGION_SOURCES, RegionSource, SceneRegions
 from trainer.geometry.checks import Protocol

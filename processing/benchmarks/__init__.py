@@ -38,12 +38,9 @@ Boxes are (cx, cy, cz, dx, dy, dz), float64, metres, axis aligned in the axis-al
 the world frame of `load_scene(..., parts=("frames", "poses"))`.
 
 `python -m processing.benchmarks.doctor DATA` says what of a folder can be used, and `python -m
-processing.benchmarks.export_rooms TARGET` writes a complete example of such a folder.
+processing.benchmarks.export.rooms TARGET` writes a complete example of such a folder.
 """
 
-from processing.benchmarks.annotations import FEATURES, load_task
-from processing.benchmarks.prompts import build_chat, build_prompt, prompt_digest
-from processing.benchmarks.scenes import load_scene
-from processing.benchmarks.tasks import TASKS, Task
+import lazy_loader
 
-__all__ = ["FEATURES", "TASKS", "Task", "build_chat", "build_prompt", "load_scene", "load_task", "prompt_digest"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from processing.benchmarks.tasks import TASKS, find_task
+from processing.benchmarks.readers.tasks import TASKS, find_task
 
 __all__ = ["PROTOCOLS", "STAGES", "build_chat", "build_prompt", "format_source_text", "prompt_digest", "question_of"]
 

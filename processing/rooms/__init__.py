@@ -1,8 +1,5 @@
 """Procedural furnished rooms: posed RGB-D video with questions, the embedded default data."""
 
-from processing.rooms.dataset import load_rooms
-from processing.rooms.samples import room_samples
-from processing.rooms.scoring import score_answer
-from processing.rooms.wording import TYPES
+import lazy_loader
 
-__all__ = ["TYPES", "load_rooms", "room_samples", "score_answer"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -11,10 +11,10 @@ import logging
 import tempfile
 import time
 
-from processing.rooms.baselines import Baselines, format_table
 from processing.rooms.dataset import load_rooms
 from processing.rooms.generate import SPLITS
-from processing.rooms.styles import STYLES
+from processing.rooms.questions.baselines import Baselines, format_table
+from processing.rooms.scene.styles import STYLES
 
 logger = logging.getLogger("processing.rooms")
 

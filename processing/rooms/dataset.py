@@ -11,7 +11,7 @@ import datasets
 from datasets import Features, Image, List, Value
 
 from processing.rooms.generate import SPLITS, make_room, recipe_digest
-from processing.rooms.styles import PLAIN, STYLES
+from processing.rooms.scene.styles import PLAIN, STYLES
 
 __all__ = ["FEATURES", "load_rooms"]
 

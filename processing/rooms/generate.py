@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from processing.rooms.camera import draw_path, path_shows
-from processing.rooms.layout import COUNTABLE, Room, build_room
-from processing.rooms.palette import pick
-from processing.rooms.primitives import PrimitiveTable
-from processing.rooms.questions import CLEAR_SHARE, MIN_SHARE, SceneFacts, ask_questions
-from processing.rooms.raycast import cast_view
-from processing.rooms.render import pinhole_view, primitive_table, render
-from processing.rooms.styles import PLAIN, STYLES
+from processing.rooms.questions.asking import CLEAR_SHARE, MIN_SHARE, SceneFacts, ask_questions
+from processing.rooms.render.images import pinhole_view, primitive_table, render
+from processing.rooms.render.raycast import cast_view
+from processing.rooms.scene.camera import draw_path, path_shows
+from processing.rooms.scene.layout import COUNTABLE, Room, build_room
+from processing.rooms.scene.palette import pick
+from processing.rooms.scene.primitives import PrimitiveTable
+from processing.rooms.scene.styles import PLAIN, STYLES
 
 __all__ = ["SPLITS", "make_room", "recipe_digest", "room_rng"]
 
@@ -25,16 +25,16 @@ _MAX_COVER = 0.5  # of a frame by one object
 _MIN_SHOWN = 4  # objects shown well in frame 0
 _MIN_OVERLAP = 0.5  # of a frame's points that fall into the next frame
 _PATHS_PER_ROOM = 20
-# Modules that make no rooms.
-_READERS = ("__init__", "__main__", "baselines", "lessons", "places", "samples", "scoring")
+# Code that a row depends on.
+_MAKERS = ("generate.py", "scene/*.py", "render/*.py", "questions/asking.py", "questions/wording.py")
 _MAX_ATTEMPTS = 1000
 
 
 def recipe_digest() -> str:
     """Digest of the code that rooms are made by, part of every cache key: old rooms are not read after a change."""
     digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.glob("*.py")):
-        if file.stem not in _READERS:
+    for pattern in _MAKERS:
+        for file in sorted(Path(__file__).parent.glob(pattern)):
             digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from processing.regions import TokenGrid
-from processing.rooms.palette import pick
+from processing.rooms.questions.wording import TEMPLATES, metres, position_words
 from processing.rooms.samples import cell_colours, cell_depth, chat, video_arrays
-from processing.rooms.wording import TEMPLATES, metres, position_words
+from processing.rooms.scene.palette import pick
 
 __all__ = ["place_sample"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from processing.regions import TokenGrid, regions_from_ids
-from processing.rooms.wording import plural
+from processing.rooms.questions.wording import plural
 
 __all__ = [
     "cell_colours",

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from processing.rooms.generate import make_room
-from processing.rooms.primitives import PrimitiveTable
-from processing.rooms.raycast import cast_loose, cast_view
-from processing.rooms.render import pinhole_view, primitive_table
+from processing.rooms.render.images import pinhole_view, primitive_table
+from processing.rooms.render.raycast import cast_loose, cast_view
+from processing.rooms.scene.primitives import PrimitiveTable
 from trainer.geometry import FramePairs, project_points, unproject_depth
 
 SIZE, VIEWS = 64, 3

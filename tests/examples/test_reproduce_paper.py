@@ -16,7 +16,7 @@ from original_checkpoints import (
     write_tokenizer,
 )
 
-from processing.benchmarks.export_rooms import export_rooms
+from processing.benchmarks.export.rooms import export_rooms
 from trainer.evaluation import score_answers
 from trainer.evaluation.__main__ import parse_arguments
 from trainer.evaluation.answer_log import AnswerLog

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from modeling_ide3d.convert_llava_qwen import convert_checkpoint
-from processing.benchmarks.export_rooms import export_rooms
+from processing.benchmarks.export.rooms import export_rooms
 
 REPOSITORY = Path(__file__).parents[2]
 RECIPES = REPOSITORY / "examples" / "recipes"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from processing.benchmarks import build_prompt, load_task
-from processing.benchmarks.export_rooms import export_rooms
+from processing.benchmarks.export.rooms import export_rooms
 from processing.regions import TokenGrid
 from trainer import IDE3DDataCollator, benchmark_samples
 from trainer.benchmark_samples import BenchmarkDataset, build_benchmark_mixture

@@ -4,16 +4,6 @@
 same from Python; `load_metric` gives the metrics, which are `evaluate` modules.
 """
 
-from trainer.evaluation.metrics import METRICS, load_metric
-from trainer.evaluation.runner import EvaluationSettings, run_evaluation, score_answers
-from trainer.evaluation.scene_session import SceneAnswer, SceneSession
+import lazy_loader
 
-__all__ = [
-    "METRICS",
-    "EvaluationSettings",
-    "SceneAnswer",
-    "SceneSession",
-    "load_metric",
-    "run_evaluation",
-    "score_answers",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

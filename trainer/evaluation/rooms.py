@@ -12,9 +12,9 @@ from torch import nn
 from tqdm import tqdm
 
 from processing.regions import TokenGrid
-from processing.rooms.baselines import Baselines, image_rows
+from processing.rooms.questions.baselines import Baselines, image_rows
+from processing.rooms.questions.scoring import score_answer
 from processing.rooms.samples import room_samples
-from processing.rooms.scoring import score_answer
 from trainer.evaluation.scene_session import SceneSession
 from trainer.evaluation.scores import mean_score, summarise
 

@@ -11,23 +11,6 @@ Conventions that hold everywhere in this package:
 - protocol: "clean" is the rule as it should be, "paper" repeats the original implementation with its oddities.
 """
 
-from trainer.geometry.cameras import project_points, relative_pose, scale_intrinsics, transform_points, unproject_depth
-from trainer.geometry.checks import check_camera_to_world, check_depth, check_intrinsics
-from trainer.geometry.covisibility import compute_covisible_share, compute_voxel_overlap, covisibility_mask
-from trainer.geometry.frame_pairs import FramePairs, select_frame_pairs
+import lazy_loader
 
-__all__ = [
-    "FramePairs",
-    "check_camera_to_world",
-    "check_depth",
-    "check_intrinsics",
-    "compute_covisible_share",
-    "compute_voxel_overlap",
-    "covisibility_mask",
-    "project_points",
-    "relative_pose",
-    "scale_intrinsics",
-    "select_frame_pairs",
-    "transform_points",
-    "unproject_depth",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

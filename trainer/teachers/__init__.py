@@ -5,30 +5,6 @@ slow: `python -m trainer.teachers` stores their features once, and `TeacherStore
 training.
 """
 
-from trainer.teachers.depth_anything_3 import DepthAnything3Teacher
-from trainer.teachers.extraction import ExtractionReport, extract_features, list_scenes
-from trainer.teachers.loading import load_teacher
-from trainer.teachers.original import OriginalStoreTeacher
-from trainer.teachers.patch_teacher import PatchTeacher
-from trainer.teachers.point_map import PointMapTeacher
-from trainer.teachers.protocol import FrameSource, Teacher
-from trainer.teachers.store import StoreIdentity, TeacherStore
-from trainer.teachers.transformers_backbone import TransformersTeacher
-from trainer.teachers.vggt import VGGTTeacher
+import lazy_loader
 
-__all__ = [
-    "DepthAnything3Teacher",
-    "ExtractionReport",
-    "FrameSource",
-    "OriginalStoreTeacher",
-    "PatchTeacher",
-    "PointMapTeacher",
-    "StoreIdentity",
-    "Teacher",
-    "TeacherStore",
-    "TransformersTeacher",
-    "VGGTTeacher",
-    "extract_features",
-    "list_scenes",
-    "load_teacher",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

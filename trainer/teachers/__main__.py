@@ -8,7 +8,7 @@ import torch
 from accelerate import PartialState
 
 from processing import IDE3DProcessor
-from processing.benchmarks.scenes import FRAME_RULES
+from processing.benchmarks.readers.scenes import FRAME_RULES
 from processing.regions import TokenGrid
 from trainer.teachers.extraction import extract_features, list_scenes
 from trainer.teachers.loading import KINDS, load_teacher

@@ -9,10 +9,10 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from processing.benchmarks import load_scene
-from processing.benchmarks.files import read_infos
-from processing.benchmarks.scenes import FrameLists
-from processing.benchmarks.tasks import Layout
-from processing.benchmarks.teacher import PATCH_GRIDS
+from processing.benchmarks.readers.files import read_infos
+from processing.benchmarks.readers.scenes import FrameLists
+from processing.benchmarks.readers.tasks import Layout
+from processing.benchmarks.readers.teacher import PATCH_GRIDS
 from processing.regions import TokenGrid
 from trainer.teachers.original import OriginalStoreTeacher
 from trainer.teachers.protocol import FrameSource, Teacher

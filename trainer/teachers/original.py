@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from processing.benchmarks.teacher import load_teacher_features, open_teacher
+from processing.benchmarks.readers.teacher import load_teacher_features, open_teacher
 from processing.regions import TokenGrid
 from trainer.geometry.checks import Protocol, check_protocol
 from trainer.teachers.protocol import FrameSource

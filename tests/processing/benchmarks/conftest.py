@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from processing.benchmarks.export_rooms import export_rooms
+from processing.benchmarks.export.rooms import export_rooms
 
 NUM_FRAMES = 4
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from processing.benchmarks import TASKS, load_scene, load_task
-from processing.benchmarks.doctor import examine, main
-from processing.benchmarks.export_pickle_free import export_pickle_free
-from processing.benchmarks.findings import KINDS
+from processing.benchmarks.doctor.examination import examine, main
+from processing.benchmarks.doctor.findings import KINDS
+from processing.benchmarks.export.pickle_free import export_pickle_free
 
 QA = {"scanqa", "sqa3d", "vsibench"}
 GROUNDING = {"scanrefer", "multi3drefer"}

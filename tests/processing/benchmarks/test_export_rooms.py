@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from processing.benchmarks import TASKS, load_task
-from processing.benchmarks.export_rooms import export_rooms, main
-from processing.benchmarks.room_annotations import RoomScene, box_iou
-from processing.benchmarks.room_vsi import vsi_records
-from processing.benchmarks.task_checks import VSI_CHOICES, VSI_NUMBERS
+from processing.benchmarks.doctor.task_checks import VSI_CHOICES, VSI_NUMBERS
+from processing.benchmarks.export.annotations import RoomScene, box_iou
+from processing.benchmarks.export.rooms import export_rooms, main
+from processing.benchmarks.export.vsi import vsi_records
 
 EVALUATED = {name: task for name, task in TASKS.items() if task.has_prompt}
 

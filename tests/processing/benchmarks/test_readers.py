@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from processing.benchmarks import FEATURES, TASKS, load_scene, load_task
-from processing.benchmarks.export_pickle_free import export_pickle_free
-from processing.benchmarks.files import (
+from processing.benchmarks.export.pickle_free import export_pickle_free
+from processing.benchmarks.readers.files import (
     boxes_from_masks,
     load_pickle,
     read_boxes,
@@ -21,8 +21,8 @@ from processing.benchmarks.files import (
     read_point_cloud,
     read_selected_frames,
 )
-from processing.benchmarks.scenes import uniform_names
-from processing.benchmarks.teacher import load_teacher_features
+from processing.benchmarks.readers.scenes import uniform_names
+from processing.benchmarks.readers.teacher import load_teacher_features
 from processing.regions import TokenGrid
 
 WITH_PROMPT = [(name, split) for name, task in TASKS.items() if task.has_prompt for split in task.splits]

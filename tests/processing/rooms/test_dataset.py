@@ -10,9 +10,9 @@ from processing.regions import TokenGrid, regions_from_ids
 from processing.rooms import dataset as dataset_module
 from processing.rooms import load_rooms, room_samples
 from processing.rooms.__main__ import main
-from processing.rooms.baselines import Baselines, format_table
 from processing.rooms.generate import SPLITS, make_room, room_rng
-from processing.rooms.styles import STYLES
+from processing.rooms.questions.baselines import Baselines, format_table
+from processing.rooms.scene.styles import STYLES
 
 SMALL = {"image_size": 32, "num_frames": 2, "num_proc": 1}
 

@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from processing.rooms.camera import look_at
 from processing.rooms.generate import room_rng
-from processing.rooms.layout import COUNTABLE, Room, build_room
-from processing.rooms.primitives import BOX, ELLIPSOID, Material, PrimitiveTable, ball, bounds, box, cylinder
-from processing.rooms.raycast import cast_loose, cast_view
-from processing.rooms.render import pinhole_view, primitive_table
-from processing.rooms.styles import STYLES
+from processing.rooms.render.images import pinhole_view, primitive_table
+from processing.rooms.render.raycast import cast_loose, cast_view
+from processing.rooms.scene.camera import look_at
+from processing.rooms.scene.layout import COUNTABLE, Room, build_room
+from processing.rooms.scene.primitives import BOX, ELLIPSOID, Material, PrimitiveTable, ball, bounds, box, cylinder
+from processing.rooms.scene.styles import STYLES
 
 GREY = Material((0.5, 0.5, 0.5))
 CAMERA = np.array([[20.0, 0, 15.5], [0, 20, 15.5], [0, 0, 1]])

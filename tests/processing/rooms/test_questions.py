@@ -3,11 +3,11 @@ from collections import Counter, defaultdict
 import numpy as np
 import pytest
 
-from processing.rooms.layout import COUNTABLE
-from processing.rooms.palette import COLOURS
-from processing.rooms.questions import CLEAR_SHARE, MIN_SHARE
-from processing.rooms.scoring import read_numbers, score_answer
-from processing.rooms.wording import TYPES, article, plural, position_words
+from processing.rooms.questions.asking import CLEAR_SHARE, MIN_SHARE
+from processing.rooms.questions.scoring import read_numbers, score_answer
+from processing.rooms.questions.wording import TYPES, article, plural, position_words
+from processing.rooms.scene.layout import COUNTABLE
+from processing.rooms.scene.palette import COLOURS
 
 NOT_SINGLE = ("closer", "direction")
 

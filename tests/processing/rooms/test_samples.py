@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from processing.regions import TokenGrid
-from processing.rooms.palette import COLOURS
 from processing.rooms.samples import cell_colours, cell_depth, naming_samples, room_samples, video_arrays
+from processing.rooms.scene.palette import COLOURS
 
 GRID = TokenGrid(48, 8, 1)
 

@@ -8,11 +8,11 @@ import pytest
 
 from processing.rooms import load_rooms
 from processing.rooms.__main__ import main
-from processing.rooms.furniture import FLOOR_PIECES
 from processing.rooms.generate import make_room
-from processing.rooms.loft_furniture import LOFT_PIECES
-from processing.rooms.palette import COLOURS
-from processing.rooms.styles import LOFT, PLAIN, STYLES
+from processing.rooms.scene.furniture import FLOOR_PIECES
+from processing.rooms.scene.loft_furniture import LOFT_PIECES
+from processing.rooms.scene.palette import COLOURS
+from processing.rooms.scene.styles import LOFT, PLAIN, STYLES
 
 SHAPE = {"image_size": 32, "num_frames": 2, "num_proc": 1}
 

@@ -8,7 +8,7 @@ from exporting import build_model, build_processor
 from painted_scenes import painted_scene
 from transformers import AutoModel, SiglipImageProcessor, SiglipVisionConfig
 
-from processing.benchmarks.export_rooms import export_rooms
+from processing.benchmarks.export.rooms import export_rooms
 from trainer.evaluation.probes import format_table, main, run_probes, score_correspondence
 from trainer.evaluation.token_sources import IDE3DTokens
 

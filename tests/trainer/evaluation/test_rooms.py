@@ -6,7 +6,7 @@ import torch
 from training_samples import build_model
 
 from processing.rooms import load_rooms
-from processing.rooms.baselines import Baselines
+from processing.rooms.questions.baselines import Baselines
 from trainer.evaluation.rooms import JudgedQuestion, format_room_table, judge_room, judge_rooms, tabulate
 from trainer.nano import build_nano_config, build_nano_model, build_nano_processor
 

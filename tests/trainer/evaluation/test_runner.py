@@ -17,7 +17,7 @@ from scene_models import build_scene_model, build_scene_processor
 from yaml import safe_load
 
 from modeling_ide3d import IDE3DForConditionalGeneration
-from processing.benchmarks.export_rooms import export_rooms
+from processing.benchmarks.export.rooms import export_rooms
 from trainer.evaluation import EvaluationSettings, run_evaluation
 from trainer.evaluation.__main__ import parse_arguments
 from trainer.evaluation.answer_log import AnswerLog

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import BitImageProcessor, Dinov2Config, Dinov2Model
 
-from processing.benchmarks.export_rooms import export_rooms
+from processing.benchmarks.export.rooms import export_rooms
 
 NUM_FRAMES = 4
 

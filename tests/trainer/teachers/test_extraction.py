@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from training_samples import build_collator, build_processor, chat
 
 from processing.benchmarks import build_chat, load_scene, load_task
-from processing.benchmarks.teacher import load_teacher_features
+from processing.benchmarks.readers.teacher import load_teacher_features
 from processing.regions import TokenGrid
 from trainer.teachers import (
     FrameSource,
@@ -357,7 +357,7 @@ class TestProcesses:
 
     def test_a_killed_run_goes_on(self, dinov2, tmp_path):
         """Killed without warning after the first of its files: what is there is whole, and the rest follows."""
-        from processing.benchmarks.export_rooms import export_rooms
+        from processing.benchmarks.export.rooms import export_rooms
 
         data = export_rooms(tmp_path / "data", num_scenes=8, image_size=32, num_frames=8)
         words = ("--teacher", dinov2, *arguments(data, tmp_path / "out"), "--batch_size", 1)

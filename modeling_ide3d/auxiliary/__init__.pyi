@@ -1,0 +1,11 @@
+from .geometric_validator import GeometricValidator as GeometricValidator
+from .geometric_validator import GeometricValidatorConfig as GeometricValidatorConfig
+from .geometric_validator import GeometricValidatorOutput as GeometricValidatorOutput
+from .modeling_ide3d_geometry import (
+    IDE3DForConditionalGenerationWithGeometry as IDE3DForConditionalGenerationWithGeometry,
+)
+from .modeling_ide3d_geometry import IDE3DGeometryOutputWithPast as IDE3DGeometryOutputWithPast
+from .original_geometry import load_converted_for_training as load_converted_for_training
+from .original_geometry import read_original_geometry as read_original_geometry
+from .teacher_projector import TeacherProjector as TeacherProjector
+from .teacher_projector import TeacherProjectorConfig as TeacherProjectorConfig

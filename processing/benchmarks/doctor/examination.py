@@ -1,0 +1,293 @@
+"""What of a benchmark folder can be used, what is missing, what is broken, and how to mend it.
+
+    python -m processing.benchmarks.doctor data
+    python -m processing.benchmarks.doctor data --task scanqa --json
+
+The exit code is 0 if the task that is named can be evaluated; without a name, if every split that is there can be used
+and at least one is. Pictures are not decoded: their headers and ends are read, and three depth maps a scene.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from processing.benchmarks.doctor.findings import KINDS, Finding
+from processing.benchmarks.doctor.scene_checks import check_scene, is_rigid, tried
+from processing.benchmarks.doctor.task_checks import check_boxes, check_samples
+from processing.benchmarks.readers.files import read_infos, read_selected_frames
+from processing.benchmarks.readers.tasks import PARTS, TASKS, Layout, Task, find_task
+
+__all__ = ["Diagnosis", "SplitState", "examine"]
+
+logger = logging.getLogger("processing.benchmarks.doctor")
+
+_EXAMPLES = 3  # places that the text names a kind
+
+
+@dataclass
+class SplitState:
+    """What is known of one split of a task. `needs` are the parts it was judged by."""
+
+    task: str
+    split: str
+    needs: tuple[str, ...]
+    is_there: bool = False
+    can_run: bool = False
+    samples: int = 0
+    scenes: list[str] = field(default_factory=list)
+    stopped_by: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Diagnosis:
+    """All findings on a folder, and what follows for each split of each task.
+
+    `extras` says of how many scenes there is what only some uses need: teacher features, masks, point clouds.
+    """
+
+    folder: str
+    splits: list[SplitState]
+    findings: list[Finding]
+    extras: dict[str, int]
+
+    def can_run(self, task: str | None = None, split: str | None = None) -> bool:
+        """Whether a split of a task can be used, by default the one that papers report; None asks for all there is."""
+        if task is None:
+            there = [state for state in self.splits if state.is_there]
+            return bool(there) and all(state.can_run for state in there)
+        split = split or TASKS[task].eval_split
+        return any(state.can_run for state in self.splits if (state.task, state.split) == (task, split))
+
+    def as_dict(self) -> dict:
+        """The report of `--json`: the splits, and the findings grouped by kind with their fixes."""
+        groups = [
+            {"kind": kind, "stops": KINDS[kind].stops, "part": KINDS[kind].part, "count": len(found),
+             "fix": KINDS[kind].fix, "findings": [asdict(finding) for finding in found]}
+            for kind, found in self._grouped().items()
+        ]  # fmt: skip
+        splits = [asdict(state) for state in self.splits]
+        return {"folder": self.folder, "splits": splits, "extras": self.extras, "kinds": groups}
+
+    def as_text(self) -> str:
+        """The report for people."""
+        lines = [f"{'task':14}{'split':7}{'samples':>8}{'scenes':>8}  state"]
+        for state in self.splits:
+            mark = "can be used" if state.can_run else "cannot be used" if state.is_there else "not there"
+            reasons = ", ".join(f"{kind} ({count})" for kind, count in state.stopped_by.items())
+            reasons = f": {reasons}" if reasons and state.is_there else ""
+            lines.append(f"{state.task:14}{state.split:7}{state.samples:8}{len(state.scenes):8}  {mark}{reasons}")
+        lines += ["", "Scenes with " + ", ".join(f"{name}: {count}" for name, count in self.extras.items()) + "."]
+        for kind, found in self._grouped().items():
+            weight = "stops a task" if KINDS[kind].stops else "note"
+            lines += ["", f"{kind} ({weight}, {len(found)}). Fix: {KINDS[kind].fix}."]
+            lines += [f"    {finding.path}: {finding.detail}" for finding in found[:_EXAMPLES]]
+            if len(found) > _EXAMPLES:
+                lines.append(f"    and {len(found) - _EXAMPLES} more (--json lists all)")
+        return "\n".join(lines)
+
+    def _grouped(self) -> dict[str, list[Finding]]:
+        groups: dict[str, list[Finding]] = {}
+        for finding in sorted(self.findings, key=lambda f: list(KINDS).index(f.kind)):
+            groups.setdefault(finding.kind, []).append(finding)
+        return groups
+
+
+def examine(
+    data_dir: str | Path,
+    *,
+    tasks: Collection[str] | None = None,
+    splits: Collection[str] | None = None,
+    without: Collection[str] = (),
+) -> Diagnosis:
+    """Look at everything that the tasks need. Nothing is changed and, whatever is wrong, nothing raises.
+
+    Args:
+        data_dir: folder in the public layout.
+        tasks: keys of `TASKS`; None takes all that have an annotation format.
+        splits: splits to look at; None takes all of each task.
+        without: parts that you do without, such as "depth" where region masks come from boxes and poses.
+
+    Raises:
+        ValueError: an unknown task or part.
+    """
+    unknown = sorted(set(without) - set(PARTS))
+    if unknown:
+        raise ValueError(f"without names parts of {PARTS}, got {unknown}")
+    chosen = [find_task(name) for name in (tasks or [name for name, task in TASKS.items() if task.has_prompt])]
+    layout, findings = Layout(data_dir), []
+    states: list[SplitState] = []
+    findings += _check_root(layout)
+    for task in chosen:
+        for split in task.splits:
+            if splits is None or split in splits:
+                needs = tuple(part for part in task.needs if part not in without)
+                states.append(_look_at_split(layout, task, split, needs, findings))
+    findings += _overlaps(states)
+    needed: dict[str, set[str]] = {}
+    for state in states:
+        for scene_id in state.scenes:
+            needed.setdefault(scene_id, set()).update(state.needs)
+    infos = _look_at_infos(layout, states, findings)
+    for scene_id, parts in tqdm(needed.items(), desc="scenes", disable=len(needed) < 50):
+        findings += check_scene(layout, scene_id, infos.get(scene_id), parts)
+    findings += _check_selection(layout, set(needed))
+    for state in states:
+        _judge(state, findings)
+    extras = {
+        "teacher features": sum(layout.teacher(scene_id).is_file() for scene_id in needed),
+        "proposal masks": sum(layout.masks(scene_id).is_file() for scene_id in needed),
+        "point clouds": sum(_has_cloud(layout, scene_id) for scene_id in needed),
+    }
+    return Diagnosis(str(data_dir), states, findings, extras)
+
+
+def _has_cloud(layout: Layout, scene_id: str) -> bool:
+    return any(path.is_file() for split in ("train", "val", "test") for path in layout.point_clouds(scene_id, split))
+
+
+def _check_root(layout: Layout) -> list[Finding]:
+    root = layout.root
+    if not root.is_dir():
+        return [Finding("folder-missing", str(root), "it is not a folder")]
+    findings = []
+    if not (root / "processed").is_dir() and not (root / "vsibench").is_dir():
+        inner = next((folder.parent for folder in sorted(root.glob("*/processed"))), None)
+        if inner is not None:
+            findings.append(Finding("folder-nested", str(root), f"the data lie in {inner.name}/"))
+        elif (root / "prcoessed").is_dir():  # so spelt in the instructions of a parent project
+            findings.append(Finding("folder-misspelt", str(root / "prcoessed"), "the readers look for processed/"))
+    if "jpg" in str(root.resolve()):
+        findings.append(Finding("path-holds-jpg", str(root.resolve()), "its path holds 'jpg'"))
+    return findings
+
+
+def _look_at_split(layout: Layout, task: Task, split: str, needs: tuple[str, ...], findings: list[Finding]):
+    state = SplitState(task.name, split, needs)
+    found, records = check_samples(layout, task, split)
+    state.is_there = all(finding.kind != "annotations-missing" for finding in found)
+    if records is not None:
+        state.samples = len(records)
+        state.scenes = list(dict.fromkeys(_scene_of(layout, task, record) for record in records))
+        if "boxes" in needs:
+            found += check_boxes(layout, task, split, "gt" if split == "train" else "pred", records)
+    findings += found
+    return state
+
+
+def _scene_of(layout: Layout, task: Task, record: dict) -> str:
+    if task.name != "vsibench":
+        return record["video"]
+    scene_id = f"{record['dataset']}/{record['scene_name']}"
+    video = f"vsibench/{scene_id}"
+    return scene_id if layout.frames(scene_id).is_dir() and not layout.video(video).is_file() else video
+
+
+def _overlaps(states: list[SplitState]) -> list[Finding]:
+    findings = []
+    train = {state.task: set(state.scenes) for state in states if state.split == "train"}
+    for state in states:
+        both = sorted(train.get(state.task, set()) & set(state.scenes)) if state.split != "train" else []
+        if both:
+            detail = f"{len(both)} scenes of {state.split} such as {both[0]}"
+            findings.append(
+                Finding("split-overlap", f"{state.task} train", detail, task=state.task, split=state.split)
+            )
+    return findings
+
+
+def _look_at_infos(layout: Layout, states: list[SplitState], findings: list[Finding]) -> dict[str, dict]:
+    """EmbodiedScan's facts of all splits, if poses are needed; findings on what is wrong with them."""
+    needing = [scene_id for state in states if "poses" in state.needs for scene_id in state.scenes]
+    infos: dict[str, dict] = {}
+    if not needing:
+        return infos
+    is_there = False
+    for split in ("train", "val", "test"):
+        copy, pickled = layout.infos(split)
+        path = copy if copy.is_file() else pickled
+        if not path.is_file():
+            continue
+        is_there = True
+        if path == copy and pickled.is_file() and copy.stat().st_mtime < pickled.stat().st_mtime:
+            findings.append(Finding("infos-stale", str(copy), "older than the pickle beside it", split=split))
+
+        def broken(text: str, path=path) -> Finding:
+            kind = "infos-unsafe" if "neither numpy nor a plain builtin" in text else "infos-broken"
+            return Finding(kind, str(path), text)
+
+        infos.update(tried(broken, findings, read_infos, path) or {})
+    if not is_there:
+        findings.append(Finding("infos-missing", str(layout.infos("val")[1]), "no split has one"))
+        return infos
+    for scene_id in dict.fromkeys(needing):
+        where = str(layout.root / "embodiedscan")
+        if scene_id not in infos:
+            findings.append(Finding("infos-scene-missing", where, f"{scene_id} is in no file", scene_id))
+        elif not is_rigid(infos[scene_id]["axis_align_matrix"]):
+            findings.append(Finding("alignment-bad", where, f"axis_align_matrix of {scene_id}", scene_id))
+    return infos
+
+
+def _check_selection(layout: Layout, scenes: set[str]) -> list[Finding]:
+    path, findings = layout.selected_frames, []
+    if not path.is_file():
+        return []
+    selected = tried(lambda text: Finding("selection-broken", str(path), text), findings, read_selected_frames, path)
+    for scene_id in sorted(scenes & set(selected or ())):
+        folder = layout.frames(scene_id)
+        absent = [name for name in selected[scene_id]["frame_names"] if not (folder / f"{name}.jpg").is_file()]
+        if absent:
+            findings.append(Finding("selection-frame-missing", str(path), f"{scene_id}: {absent[:3]}", scene_id))
+    return findings
+
+
+def _judge(state: SplitState, findings: list[Finding]) -> None:
+    """Count by kind what stops this split."""
+    scenes = set(state.scenes)
+    for finding in findings:
+        kind = KINDS[finding.kind]
+        touches = (
+            kind.stops
+            and kind.part in ("annotations", *state.needs)
+            and finding.task in (None, state.task)
+            and finding.split in (None, state.split)
+            and (finding.scene_id is None or finding.scene_id in scenes)
+        )
+        if touches:
+            state.stopped_by[finding.kind] = state.stopped_by.get(finding.kind, 0) + 1
+    state.can_run = state.is_there and not state.stopped_by
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m processing.benchmarks.doctor", description=__doc__)
+    parser.add_argument("data", help="folder in the public layout")
+    parser.add_argument("--task", choices=[name for name, task in TASKS.items() if task.has_prompt])
+    parser.add_argument("--split", help="split of the task; default is the one that papers report")
+    parser.add_argument("--without", action="append", default=[], choices=PARTS, help="a part you do without")
+    parser.add_argument("--json", action="store_true", help="write the whole report to the standard output as JSON")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if options.split and not options.task:
+        parser.error("--split needs --task")
+    tasks, splits = None, None
+    if options.task:
+        split = options.split or TASKS[options.task].eval_split
+        if split not in TASKS[options.task].splits:
+            parser.error(f"{options.task} has the splits {TASKS[options.task].splits}, got {split!r}")
+        tasks, splits = [options.task], [split]
+    diagnosis = examine(options.data, tasks=tasks, splits=splits, without=options.without)
+    if options.json:
+        json.dump(diagnosis.as_dict(), sys.stdout, indent=1)
+        sys.stdout.write("\n")
+    else:
+        sys.stdout.write(diagnosis.as_text() + "\n")
+    return 0 if diagnosis.can_run(options.task, options.split) else 1

@@ -1,0 +1,201 @@
+"""The files of one drawn room in the public layout, beside its annotations."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+from PIL import Image
+
+from processing.benchmarks.readers.files import boxes_from_masks
+from processing.benchmarks.readers.tasks import Layout
+
+__all__ = ["RoomWriter", "write_infos", "write_vsi_rows"]
+
+_FRAME_STEP = 10  # posed_images keeps every tenth frame of a scan
+_VOXEL = 0.1  # metres
+_TEACHER_GRID = 16  # patches a side, one of the three grids that teacher stores have
+_POINT_STRIDE = 3  # pixels between points of the cloud
+_GOOD_SHARE, _BAD_SHARE = 0.9, 0.4  # of an object's length that a proposal covers
+_BAD_EVERY = 5  # one object in so many is proposed badly, so that some have no box of IoU 0.5
+
+
+class RoomWriter:
+    """Writes one room.
+
+    The files keep a world frame that is turned by `turn` radians about the vertical and shifted, as scans are before
+    their alignment; EmbodiedScan's axis_align_matrix undoes it. Boxes and points are in the aligned frame.
+    """
+
+    def __init__(self, layout: Layout, scene_id: str, row: dict, turn: float):
+        self.layout, self.scene_id, self.row = layout, scene_id, row
+        self.frames, self.depth, self.instance_ids = (
+            np.stack([np.asarray(Image.open(io.BytesIO(entry["bytes"]))) for entry in row[name]])
+            for name in ("frames", "depth", "instance_ids")
+        )
+        self.names = [f"{_FRAME_STEP * index:05d}" for index in range(len(self.frames))]
+        self.intrinsics = np.eye(4)
+        self.intrinsics[:3, :3] = row["intrinsics"][0]
+        self.poses = np.asarray(row["camera_to_world"], np.float64)
+        self.align = np.eye(4)
+        self.align[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+        self.align[:3, 3] = [turn, -2.0, 0.5]
+
+    def write_frames(self) -> dict:
+        """Pictures, depth, poses and cameras; returns the scene's item of EmbodiedScan's file."""
+        folder = self.layout.frames(self.scene_id)
+        folder.mkdir(parents=True)
+        raw_poses = np.linalg.inv(self.align) @ self.poses
+        for name, frame, depth, pose in zip(self.names, self.frames, self.depth, raw_poses, strict=True):
+            Image.fromarray(frame).save(folder / f"{name}.jpg", quality=95)
+            depth_millimetres = np.round(depth * 1000).astype(np.uint16)
+            Image.fromarray(depth_millimetres).save(folder / f"{name}.png")
+            np.savetxt(folder / f"{name}.txt", pose, fmt="%.6f")
+        for name in ("intrinsic.txt", "depth_intrinsic.txt"):
+            np.savetxt(folder / name, self.intrinsics, fmt="%.6f")
+        return {
+            "sample_idx": self.scene_id,
+            "images": [{"img_path": f"scannet/posed_images/{folder.name}/{name}.jpg"} for name in self.names],
+            "axis_align_matrix": self.align,
+            "depth_cam2img": self.intrinsics,
+        }
+
+    def points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """What the frames show, as points (P, 3) in the aligned world, with colours (P, 3) and object ids (P,)."""
+        step = slice(None, None, _POINT_STRIDE)
+        size = self.depth.shape[1:]
+        v, u = (grid[step, step] for grid in np.meshgrid(*map(np.arange, size), indexing="ij"))
+        rays = np.linalg.inv(self.intrinsics[:3, :3]) @ np.stack([u.ravel(), v.ravel(), np.ones(u.size)])
+        local = rays[None] * self.depth[:, step, step].reshape(len(self.depth), 1, -1)
+        world = self.poses[:, :3, :3] @ local + self.poses[:, :3, 3:]
+        ids = self.instance_ids[:, step, step].reshape(-1)
+        return world.transpose(0, 2, 1).reshape(-1, 3), self.frames[:, step, step].reshape(-1, 3), ids
+
+    def write_proposals(self, split: str) -> list[list[float]]:
+        """Point cloud with instances, and proposals as masks over its points; returns the boxes of the proposals."""
+        corners, proposed = {}, {}
+        for number, thing in enumerate(self.row["objects"]):
+            share = _BAD_SHARE if number % _BAD_EVERY == _BAD_EVERY - 1 else _GOOD_SHARE
+            box = np.asarray(thing["box"], np.float64)
+            corners[thing["id"]] = _corners(box)
+            # The lower part of the object.
+            height = share * box[5]
+            proposed[thing["id"]] = _corners([*box[:2], box[2] + (height - box[5]) / 2, *box[3:5], height])
+        seen, colours, seen_ids = self.points()
+        # Corners stand for what no frame shows, so that the points of an object span its box.
+        extra = np.concatenate([*corners.values(), *proposed.values()])
+        vertices = np.concatenate([seen, extra]).astype(np.float32)
+        ids = np.concatenate([seen_ids, np.repeat([*corners, *proposed], 8)]).astype(np.int64)
+        self._write_cloud(
+            split, vertices, np.concatenate([colours, np.zeros((len(extra), 3), np.uint8)]), ids, corners
+        )
+        tops = {number: points[:, 2].max() + 1e-5 for number, points in proposed.items()}
+        masks = [(ids == number) & (vertices[:, 2] <= top) for number, top in tops.items()]
+        masks = np.array([*masks, np.isin(ids, [1, 2])])  # the last one takes two objects for one
+        boxes = boxes_from_masks(masks, vertices)
+        self._write_masks(masks)
+        return [[round(float(x), 4) for x in box] for box in boxes]
+
+    def _write_cloud(self, split, vertices, rgb, ids, corners) -> None:
+        path = self.layout.point_clouds(self.scene_id, split)[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cloud = {
+            "xyz": vertices,
+            "rgb": rgb,
+            "normal": np.zeros_like(vertices, np.float32),
+            "sem_labels": ids,
+            "instance_ids": ids - 1,
+            "aabb_obj_ids": np.array([number - 1 for number in corners]),
+            "aabb_corner_xyz": np.array(list(corners.values()), np.float32).reshape(-1, 8, 3),
+        }
+        torch.save(cloud, path)
+
+    def _write_masks(self, masks: np.ndarray) -> None:
+        path = self.layout.masks(self.scene_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        counts = masks.sum(axis=1)
+        np.savez_compressed(  # the keys of SciPy's save_npz
+            path,
+            indices=np.nonzero(masks)[1].astype(np.int32),
+            indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+            format=np.array(b"csr"),
+            shape=np.array(masks.shape),
+            data=np.ones(int(counts.sum()), bool),
+        )
+
+    def write_teacher(self) -> None:
+        """Features (1, V, patches, 4): the middle of each patch as a point in the first camera, and 1 / depth."""
+        size = self.depth.shape[1]
+        at = ((np.arange(_TEACHER_GRID) + 0.5) * size / _TEACHER_GRID).astype(int)
+        v, u = (grid.ravel() for grid in np.meshgrid(at, at, indexing="ij"))
+        rays = np.linalg.inv(self.intrinsics[:3, :3]) @ np.stack([u, v, np.ones_like(u)])
+        first_from_camera = np.linalg.inv(self.poses[0]) @ self.poses
+        local = rays[None] * self.depth[:, v, u][:, None]
+        points = first_from_camera[:, :3, :3] @ local + first_from_camera[:, :3, 3:]
+        features = np.concatenate([points, 1 / local[:, 2:]], axis=1).transpose(0, 2, 1)
+        path = self.layout.teacher(self.scene_id)
+        path.parent.mkdir(parents=True)
+        np.save(path, features[None].astype(np.float32))
+
+    def select_frames(self) -> dict:
+        """The scene's entry of the maximum-coverage file: frame by frame the one that adds most voxels."""
+        points, _, _ = self.points()
+        cells = np.floor(points / _VOXEL).astype(int).reshape(len(self.frames), -1, 3)
+        sets = [set(map(tuple, frame)) for frame in cells]
+        union, left, order, gains = set(), dict(enumerate(sets)), [], []
+        while left:
+            best = max(left, key=lambda index: len(left[index] - union))
+            gain = len(left[best] - union)
+            if not gain:
+                break
+            union |= left.pop(best)
+            order.append(best)
+            gains.append(gain)
+        folder = f"scannet/posed_images/{self.layout.frames(self.scene_id).name}"
+        return {
+            "video_id": self.scene_id,
+            "frame_files": [f"{folder}/{self.names[index]}.jpg" for index in order],
+            "voxel_nums": gains,
+            "num_all_voxels": len(set().union(*sets)),
+            "num_select_voxels": len(union),
+        }
+
+    def write_video(self) -> None:
+        """The frames as a video file of VSI-Bench."""
+        path = self.layout.video(f"vsibench/{self.scene_id}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        height, width = (side - side % 2 for side in self.frames.shape[1:3])  # the codec wants even sides
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("mpeg4", rate=Fraction(2))
+            stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 4_000_000
+            for frame in self.frames:
+                picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+
+
+def _corners(box) -> np.ndarray:
+    signs = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+    return np.asarray(box[:3]) + signs * np.asarray(box[3:])
+
+
+def write_infos(layout: Layout, split: str, items: list[dict]) -> None:
+    """EmbodiedScan's pickle of a split: arrays and builtins."""
+    path = layout.infos(split)[1]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps({"metainfo": {"DATASET": "rooms"}, "data_list": items}))
+
+
+def write_vsi_rows(path: Path, rows: list[dict]) -> None:
+    """The parquet file of VSI-Bench."""
+    columns = {name: pa.string() for name in ("dataset", "scene_name", "question_type", "question", "ground_truth")}
+    schema = pa.schema([("id", pa.int64()), *columns.items(), ("options", pa.list_(pa.string()))])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), path)

@@ -1,0 +1,126 @@
+"""Write drawn rooms as a folder in the public layout, with every kind of file that the readers know.
+
+    python -m processing.benchmarks.export.rooms outputs/benchmark_rooms --num-scenes 4
+
+The folder serves to see the layout and to try everything that reads it; its questions are drawn too, so scores on it
+say nothing about a benchmark. Scenes are called room0000_00 and so on, so that nobody takes them for ScanNet's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from processing.benchmarks.export.annotations import RoomScene, llava_records
+from processing.benchmarks.export.files import RoomWriter, write_infos, write_vsi_rows
+from processing.benchmarks.export.vsi import vsi_records
+from processing.benchmarks.readers.tasks import TASKS, Layout
+from processing.rooms.generate import make_room
+
+__all__ = ["export_rooms"]
+
+logger = logging.getLogger("processing.benchmarks.export.rooms")
+
+_SPLITS = {"train": "train", "val": "validation", "test": "test"}
+
+
+def export_rooms(
+    target: str | Path, *, num_scenes: int = 4, seed: int = 0, image_size: int = 126, num_frames: int = 8
+) -> Path:
+    """Write `num_scenes` rooms a split (train, val, test) and the samples of all tasks about them.
+
+    Args:
+        target: folder to make; must not hold anything yet.
+        num_scenes: rooms a split.
+        seed: which family of rooms.
+        image_size: height and width of frames and depth, pixels.
+        num_frames: frames a room, named as every tenth frame of a scan.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: the target exists and is not empty.
+        ValueError: a count below 1.
+    """
+    if min(num_scenes, num_frames) < 1:
+        raise ValueError(f"num_scenes and num_frames must be at least 1, got {num_scenes} and {num_frames}")
+    layout = Layout(target)
+    if layout.root.exists() and any(layout.root.iterdir()):
+        raise FileExistsError(f"{target} is not empty; give a new folder, or remove this one")
+    selected, number = [], 0
+    progress = tqdm(total=num_scenes * len(_SPLITS), desc="rooms")
+    for split, room_split in _SPLITS.items():
+        records: dict[str, list[dict]] = {task: [] for task in TASKS}
+        gt, pred, infos = {}, {}, []
+        for index in range(num_scenes):
+            room, row = make_room(room_split, seed, index, image_size, num_frames)
+            writer = RoomWriter(layout, f"scannet/room{number:04d}_00", row, turn=0.3 + 0.7 * number)
+            infos.append(writer.write_frames())
+            pred[writer.scene_id] = writer.write_proposals(split)
+            gt[writer.scene_id] = [[round(float(x), 4) for x in thing["box"]] for thing in row["objects"]]
+            writer.write_teacher()
+            selected.append(writer.select_frames())
+            scene = RoomScene(writer.scene_id, row, writer.instance_ids, np.array(pred[writer.scene_id]))
+            for task in TASKS:
+                if task != "vsibench" and split in TASKS[task].splits and TASKS[task].has_prompt:
+                    records[task] += llava_records(task, split, scene)
+            if split in TASKS["vsibench"].splits:
+                writer.write_video()
+                area = room.shell.width * room.shell.depth
+                records["vsibench"] += vsi_records(scene, area, np.random.default_rng((seed, number)))
+            number += 1
+            progress.update()
+        write_infos(layout, split, infos)
+        _write_json(layout.boxes(split, "gt"), gt)
+        _write_json(layout.boxes(split, "pred"), pred)
+        _write_records(layout, split, records)
+    progress.close()
+    _write_json(layout.selected_frames, selected)
+    return layout.root
+
+
+def _write_records(layout: Layout, split: str, records: dict[str, list[dict]]) -> None:
+    for task, listed in records.items():
+        if not listed:
+            continue
+        numbered = [{"id": number, **record} for number, record in enumerate(listed)]
+        path = layout.annotations(TASKS[task], split)[0]
+        if task == "vsibench":
+            write_vsi_rows(path, numbered)
+        else:
+            _write_json(path, numbered)
+
+
+def _write_json(path: Path, contents) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(contents), encoding="utf-8")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of `export_rooms`."""
+    parser = argparse.ArgumentParser(prog="python -m processing.benchmarks.export.rooms", description=__doc__)
+    parser.add_argument("target", help="folder to make")
+    parser.add_argument("--num-scenes", type=int, default=4, help="rooms a split")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--image-size", type=int, default=126)
+    parser.add_argument("--num-frames", type=int, default=8)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    export_rooms(
+        options.target,
+        num_scenes=options.num_scenes,
+        seed=options.seed,
+        image_size=options.image_size,
+        num_frames=options.num_frames,
+    )
+    logger.info("Wrote %s; next: python -m processing.benchmarks.doctor %s", options.target, options.target)
+
+
+if __name__ == "__main__":
+    main()

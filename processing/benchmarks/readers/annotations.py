@@ -1,0 +1,247 @@
+"""`load_task`: the samples of a benchmark as a `datasets.Dataset`."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow.parquet
+from datasets import Features, List, Value
+
+from processing.benchmarks.prompts import SOURCE_TEMPLATES, question_of
+from processing.benchmarks.readers.files import checked_box, read_boxes, read_json
+from processing.benchmarks.readers.scenes import FrameLists
+from processing.benchmarks.readers.tasks import BOX_SOURCES, Layout, Task, find_task
+
+__all__ = ["FEATURES", "load_task", "object_ids", "read_records"]
+
+_BOX = List(Value("float64"))
+
+FEATURES = Features(
+    {
+        "id": Value("string"),
+        "task": Value("string"),
+        "scene_id": Value("string"),
+        "question": Value("string"),
+        "options": List(Value("string")),
+        "answers": List(Value("string")),
+        "question_type": Value("string"),
+        "candidate_boxes": List(_BOX),
+        "gt_boxes": List(_BOX),
+        "object_ids": List(Value("int32")),
+        "input_box": _BOX,
+        "frame_names": List(Value("string")),
+        "source_text": Value("string"),
+        "metadata": Value("string"),
+    }
+)
+
+
+def load_task(
+    task: str,
+    split: str,
+    data_dir: str | Path,
+    *,
+    boxes: str | None = None,
+    frames: str = "uniform",
+    num_frames: int = 32,
+    coverage: float | None = None,
+    scenes: Collection[str] | None = None,
+) -> datasets.Dataset:
+    """Samples of a benchmark, in the order of its file. No picture is opened.
+
+    Args:
+        task: key of `TASKS`.
+        split: one of its splits.
+        data_dir: folder in the public layout, see `Layout`.
+        boxes: candidates of grounding, "gt" (annotated instances) or "pred" (Mask3D proposals); None is the original's
+            choice, "gt" in training and "pred" otherwise.
+        frames: which frames of a scene are shown: "uniform" over the pictures in its folder, "listed" uniform over
+            EmbodiedScan's image list (the original's rule), "coverage" by maximum coverage.
+        num_frames: at most this many of them.
+        coverage: with frames="coverage", stop as soon as this share of the scene's voxels is seen, such as 0.9.
+        scenes: keep the samples of these scenes; None keeps all.
+
+    Returns:
+        A dataset with the columns of `FEATURES`; the package's docstring explains them.
+
+    Raises:
+        FileNotFoundError: a file or folder that this task needs; the message names it.
+        ValueError: an unknown name, or a file whose contents are not as expected: the message names file and sample.
+    """
+    spec = find_task(task, split)
+    if boxes is not None and boxes not in BOX_SOURCES:
+        raise ValueError(f"boxes must be one of {BOX_SOURCES} or None, got {boxes!r}")
+    layout = Layout(data_dir)
+    path, records = read_records(layout, spec, split)
+    rows = [_row(spec, record, f"{path}, sample {record.get('id', index)}") for index, record in enumerate(records)]
+    if task == "vsibench":
+        _put_scenes(rows, layout)
+    if scenes is not None:
+        rows = [row for row in rows if row["scene_id"] in scenes]
+    if not rows:
+        raise ValueError(f"{path} has no sample" + ("" if scenes is None else f" of the scenes {sorted(scenes)[:5]}"))
+    if split != "train":
+        twice = [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]
+        if twice:
+            raise ValueError(f"{path} has {len(twice)} ids twice, such as {twice[:3]}; scores would be wrong")
+    if spec.kind == "ground":
+        _put_candidates(rows, layout, split, boxes or ("gt" if split == "train" else "pred"))
+    _put_frames(rows, FrameLists(layout, frames, num_frames, coverage))
+    return datasets.Dataset.from_list(rows, features=FEATURES, split=datasets.NamedSplit(split))
+
+
+def read_records(layout: Layout, task: Task, split: str) -> tuple[Path, list[dict]]:
+    """The annotation file of a task and its records as they stand there.
+
+    Raises:
+        FileNotFoundError: none of the files that may hold it exists.
+        ValueError: it is not a list of objects.
+    """
+    candidates = layout.annotations(task, split)
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(f"{task.name} {split} needs {' or '.join(map(str, candidates))}; none exists")
+    if path.suffix == ".parquet":
+        try:
+            return path, pyarrow.parquet.read_table(path).to_pylist()
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ValueError(f"{path} is not a complete parquet file: {error}") from error
+    if path.suffix == ".jsonl":
+        lines = path.read_text(encoding="utf-8").splitlines()
+        try:
+            records = [json.loads(line) for line in lines if line.strip()]
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON line by line: {error}") from error
+    else:
+        records = read_json(path)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise ValueError(f"{path} must be a list of samples, got {type(records).__name__}")
+    return path, records
+
+
+def _row(task: Task, record: dict, where: str) -> dict[str, Any]:
+    try:
+        row = _vsi_row(record) if task.name == "vsibench" else _llava_row(task, record)
+    except KeyError as error:
+        raise ValueError(f"{where} lacks the field {error}") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{where} has a field of another type than expected: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    texts: dict[str, Any] = {name: [row[name]] for name in ("scene_id", "question", "question_type")} | {
+        name: row[name] for name in ("answers", "options")
+    }
+    for name, values in texts.items():
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise ValueError(f"{where}: {name} must be text, got {row[name]!r}")
+    if task.kind != "ground" and not row["answers"]:
+        raise ValueError(f"{where} has no answer")
+    return row
+
+
+def _vsi_row(record: dict) -> dict[str, Any]:
+    known = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
+    return {
+        "id": str(record["id"]),
+        "task": "vsibench",
+        "scene_id": f"vsibench/{record['dataset']}/{record['scene_name']}",
+        "question": record["question"],
+        "options": record.get("options") or [],
+        "answers": [str(record["ground_truth"])],
+        "question_type": record["question_type"],
+        **_no_boxes(),
+        "source_text": "",
+        "metadata": json.dumps({key: value for key, value in record.items() if key not in known}),
+    }
+
+
+def _llava_row(task: Task, record: dict) -> dict[str, Any]:
+    metadata, turns = record["metadata"], {turn["from"]: turn["value"] for turn in record["conversations"]}
+    row = {
+        "id": str(record["id"]),
+        "task": task.name,
+        "scene_id": record["video"],
+        "question": turns["human"],
+        "options": [],
+        "answers": [],
+        "question_type": str(metadata["question_type"]),
+        **_no_boxes(),
+        "source_text": turns["human"],
+        "metadata": json.dumps(metadata),
+    }
+    if task.name in SOURCE_TEMPLATES:
+        row["question"] = question_of(task.name, turns["human"])
+    if task.kind == "ground":
+        row["object_ids"] = object_ids(metadata)
+        boxes = record["box"] if task.name == "multi3drefer" else [record["box"]]
+        row["gt_boxes"] = [checked_box(box, f"box {index}") for index, box in enumerate(boxes)]
+    elif task.kind == "describe":
+        row["object_ids"] = object_ids(metadata) if "object_id" in metadata else []
+        row["gt_boxes"] = [checked_box(record["gt_box"], "gt_box")]
+        row["input_box"] = [] if record["box_input"] is None else checked_box(record["box_input"], "box_input")
+        row["answers"] = record.get("annotations", [turns["gpt"]])
+    else:
+        row["answers"] = metadata.get("answers", [turns["gpt"]])
+    return row
+
+
+def object_ids(metadata: dict) -> list[int]:
+    """The ids in a sample's metadata: one, or a list of them, as numbers or as text.
+
+    Raises:
+        ValueError: one of them is neither.
+    """
+    ids = metadata["object_id"] if isinstance(metadata["object_id"], list) else [metadata["object_id"]]
+    if not all(str(number).isdigit() for number in ids):
+        raise ValueError(f"metadata.object_id must be a number, or a list of them, got {metadata['object_id']!r}")
+    return [int(number) for number in ids]
+
+
+def _no_boxes() -> dict[str, list]:
+    return {"candidate_boxes": [], "gt_boxes": [], "object_ids": [], "input_box": []}
+
+
+def _put_frames(rows: list[dict], lists: FrameLists) -> None:
+    names: dict[str, list[str]] = {}
+    absent: list[str] = []
+    for scene_id in dict.fromkeys(row["scene_id"] for row in rows):
+        try:
+            names[scene_id] = lists.names(scene_id)
+        except FileNotFoundError as error:
+            absent.append(str(error))
+    if absent:
+        more = f" and {len(absent) - 1} more scenes (see python -m processing.benchmarks.doctor)" if absent[1:] else ""
+        raise FileNotFoundError(absent[0] + more)
+    for row in rows:
+        row["frame_names"] = names[row["scene_id"]]
+
+
+def _put_scenes(rows: list[dict], layout: Layout) -> None:
+    """Frames of a scene instead of its video file, where only they are there."""
+    for row in rows:
+        if not layout.video(row["scene_id"]).is_file():
+            folder = row["scene_id"].removeprefix("vsibench/")
+            row["scene_id"] = folder if layout.frames(folder).is_dir() else row["scene_id"]
+
+
+def _put_candidates(rows: list[dict], layout: Layout, split: str, source: str) -> None:
+    path = layout.boxes(split, source)
+    if not path.is_file():
+        raise FileNotFoundError(f"the candidates of grounding need {path}, which does not exist")
+    boxes = read_boxes(path)
+    absent = sorted({row["scene_id"] for row in rows} - set(boxes))
+    if absent:
+        raise ValueError(f"{path} has no boxes for {len(absent)} scenes that are asked about, such as {absent[:3]}")
+    for row in rows:
+        row["candidate_boxes"] = boxes[row["scene_id"]]
+        count = len(row["candidate_boxes"])
+        if source == "gt" and any(not 0 <= n < count for n in row["object_ids"]):
+            raise ValueError(
+                f"{path}: {row['scene_id']} has {count} boxes, but sample {row['id']} is about the objects "
+                f"{row['object_ids']}; boxes and annotations are of different versions"
+            )

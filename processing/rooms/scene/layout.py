@@ -1,0 +1,320 @@
+"""Where furniture stands: rooms as people furnish them, with nothing inside anything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from processing.rooms.scene.furniture import FLOOR_PIECES, Piece, Support
+from processing.rooms.scene.loft_furniture import LOFT_PIECES
+from processing.rooms.scene.palette import COLOURS, pick
+from processing.rooms.scene.primitives import Primitive, bounds, yaw_matrix
+from processing.rooms.scene.shell import WALL_YAWS, Shell, build_shell, rug, wall_point
+from processing.rooms.scene.small_things import CEILING_PIECES, TOP_PIECES, WALL_PIECES
+from processing.rooms.scene.styles import LOFT, Style
+
+__all__ = ["COUNTABLE", "Room", "RoomObject", "build_room", "rectangles_overlap"]
+
+# Kinds a room is built around. Each room holds, and shows, a planned 0 to 4 of one kind, so counts are spread evenly.
+COUNTABLE = ("chair", "stool", "plant", "basket", "picture", "armchair", "pendant", "ball")
+
+_THEMES = {
+    "living": (
+        "sofa:wall",
+        "table:front",
+        "cabinet:wall",
+        "armchair:free",
+        "bookshelf:wall",
+        "lamp:wall",
+        "plant:wall",
+    ),
+    "dining": ("table:free", "chair:around", "chair:around", "cabinet:wall", "bench:wall", "plant:wall", "lamp:wall"),
+    "bedroom": (
+        "bed:wall",
+        "wardrobe:wall",
+        "cabinet:wall",
+        "chair:wall",
+        "armchair:free",
+        "basket:wall",
+        "lamp:wall",
+    ),
+    "office": (
+        "desk:wall",
+        "chair:front",
+        "bookshelf:wall",
+        "cabinet:wall",
+        "table:free",
+        "stool:free",
+        "basket:wall",
+    ),
+    "studio": ("bed:wall", "sofa:free", "table:free", "stool:free", "bookshelf:wall", "desk:wall", "plant:wall"),
+}
+_TALL = 1.3  # metres; taller pieces keep off windows and under no picture
+_GAP = 0.04  # metres between footprints
+
+
+@dataclass
+class RoomObject:
+    """A placed piece. Parts are in the world frame; `footprint` (4, 2) is its oriented rectangle on the floor, metres.
+
+    `place` is "floor", "top", "wall" or "ceiling"; `support_id` is the object it stands on, 0 for none.
+    """
+
+    id: int
+    category: str
+    colour: str
+    feature: str
+    parts: list[Primitive]
+    footprint: np.ndarray
+    place: str
+    low: np.ndarray
+    high: np.ndarray
+    support_id: int = 0
+    yaw: float = 0.0
+    supports: list[Support] = field(default_factory=list)
+
+    @property
+    def center(self) -> np.ndarray:
+        """Middle of the axis-aligned box, world metres."""
+        return (self.low + self.high) / 2
+
+    @property
+    def size(self) -> np.ndarray:
+        """Full size of the axis-aligned box, metres."""
+        return self.high - self.low
+
+
+@dataclass
+class Room:
+    """Shell plus furniture. `featured` is the kind whose number was planned."""
+
+    shell: Shell
+    objects: list[RoomObject]
+    extras: list[Primitive]
+    featured: str
+
+    @property
+    def featured_objects(self) -> list[RoomObject]:
+        """Pieces of the featured kind."""
+        return [thing for thing in self.objects if thing.category == self.featured]
+
+
+def rectangles_overlap(a: np.ndarray, b: np.ndarray, margin: float = 0.0) -> bool:
+    """Whether two convex quadrilaterals (4, 2) come nearer than `margin` along every separating axis."""
+    for quad in (a, b):
+        for i in (0, 1):
+            edge = quad[i + 1] - quad[i]
+            normal = np.array([-edge[1], edge[0]]) / max(float(np.hypot(*edge)), 1e-9)
+            pa, pb = a @ normal, b @ normal
+            if pa.max() + margin <= pb.min() or pb.max() + margin <= pa.min():
+                return False
+    return True
+
+
+def _footprint(low: np.ndarray, high: np.ndarray, yaw: float, offset: np.ndarray) -> np.ndarray:
+    corners = np.array([[low[0], low[1], 0], [high[0], low[1], 0], [high[0], high[1], 0], [low[0], high[1], 0]])
+    return (corners @ yaw_matrix(yaw).T + offset)[:, :2]
+
+
+class _Builder:
+    """Draws one room; keeps what is placed so far."""
+
+    def __init__(self, rng: np.random.Generator, style: Style):
+        self.rng, self.style = rng, style
+        self.pieces = {**FLOOR_PIECES, **TOP_PIECES, **(LOFT_PIECES if style is LOFT else {})}
+        self.shell = build_shell(rng, style)
+        self.objects: list[RoomObject] = []
+        self.extras: list[Primitive] = []
+        self._colours: dict[str, list[str]] = {}
+
+    def colour(self, category: str) -> str:
+        """Each kind walks through its own shuffled colours: uniform for one, rarely equal for two."""
+        if not self._colours.get(category):
+            self._colours[category] = [str(c) for c in self.rng.permutation(COLOURS)]
+        return self._colours[category].pop()
+
+    def add(self, piece: Piece, yaw: float, offset, place: str, support_id: int = 0) -> RoomObject:
+        low, high = piece.extent
+        parts = [part.moved(yaw, offset) for part in piece.parts]
+        low_world, high_world = bounds(parts)
+        placed = RoomObject(
+            id=len(self.objects) + 1,
+            category=piece.category,
+            colour=piece.colour,
+            feature=piece.feature,
+            parts=parts,
+            footprint=_footprint(low, high, yaw, np.asarray(offset)),
+            place=place,
+            low=low_world,
+            high=high_world,
+            support_id=support_id,
+            yaw=yaw,
+            supports=piece.supports,
+        )
+        self.objects.append(placed)
+        return placed
+
+    def fits_on_floor(self, piece: Piece, yaw: float, offset: np.ndarray) -> bool:
+        low, high = piece.extent
+        quad = _footprint(low, high, yaw, offset)
+        if (np.abs(quad) > np.array([self.shell.width, self.shell.depth]) / 2 - 0.019).any():
+            return False
+        for other in self.objects:
+            if other.low[2] < high[2] + _GAP and rectangles_overlap(quad, other.footprint, _GAP):
+                return False
+        for opening in self.shell.openings:
+            reach = 0.75 if opening.is_door else 0.3
+            if not opening.is_door and high[2] < opening.z[0] - 0.1:
+                continue
+            mid = sum(opening.along) / 2
+            half = (opening.along[1] - opening.along[0]) / 2
+            corners = [(mid - half, 0), (mid + half, 0), (mid + half, reach), (mid - half, reach)]
+            zone = np.array([wall_point(self.shell, opening.wall, u, inward, 0)[:2] for u, inward in corners])
+            if rectangles_overlap(quad, zone):
+                return False
+        return True
+
+    def place_on_floor(self, category: str, mode: str) -> RoomObject | None:
+        piece = self.pieces[category](self.rng, self.colour(category), self.style)
+        for _ in range(14):
+            spot = self.draw_spot(piece, mode)
+            if spot is not None and self.fits_on_floor(piece, *spot):
+                return self.add(piece, *spot, "floor")
+        return None
+
+    def draw_spot(self, piece: Piece, mode: str) -> tuple[float, np.ndarray] | None:
+        rng, shell = self.rng, self.shell
+        low, high = piece.extent
+        if mode == "wall":
+            wall = int(rng.integers(4))
+            slack = (shell.wall_length(wall) - (high[0] - low[0])) / 2 - 0.05
+            if slack <= 0:
+                return None
+            along = rng.uniform(-slack, slack)
+            if rng.random() < 0.25:
+                along = slack * pick(rng, (-1, 1))
+            return WALL_YAWS[wall], wall_point(shell, wall, along, high[1] + rng.uniform(0.025, 0.06), 0)
+        if mode == "around" or mode == "front":
+            anchors = [
+                o for o in self.objects if o.category in (("table", "desk") if mode == "around" else ("desk", "sofa"))
+            ]
+            if anchors:
+                return self.beside(piece, pick(rng, anchors), mode)
+        yaw = pick(rng, WALL_YAWS) + rng.normal(0, 0.25)
+        area = np.array([shell.width, shell.depth]) / 2 - 0.7
+        return yaw, np.array([*rng.uniform(-area, area), 0.0])
+
+    def beside(self, piece: Piece, anchor: RoomObject, mode: str) -> tuple[float, np.ndarray]:
+        """A spot at an open side of an anchor, the piece's front turned to it."""
+        rng = self.rng
+        low, high = piece.extent
+        side = 0.0 if mode == "front" else pick(rng, (0.0, np.pi / 2, np.pi, -np.pi / 2))
+        turn = yaw_matrix(anchor.yaw + side)
+        frame = (anchor.footprint - anchor.center[:2]) @ turn[:2, :2]
+        reach, half = -frame[:, 1].min(), np.abs(frame[:, 0]).max()
+        gap = rng.uniform(0.35, 0.6) if piece.category == "table" else rng.uniform(0.05, 0.2)
+        sideways = rng.uniform(-1, 1) * max(0.0, half - 0.3) * (0.3 if mode == "front" else 1.0)
+        # The piece stands in front of the anchor (its -y side) and looks back at it.
+        offset = np.array([*anchor.center[:2], 0.0]) + turn @ np.array([sideways, -reach - gap + low[1], 0.0])
+        return anchor.yaw + side + np.pi + rng.normal(0, 0.12), offset
+
+    def place_on_top(self, category: str) -> RoomObject | None:
+        rng = self.rng
+        hosts = [(o, s) for o in self.objects for s in o.supports]
+        if not hosts:
+            return self.place_on_floor(category, "free")
+        for _ in range(8):
+            host, support = pick(rng, hosts)
+            piece = TOP_PIECES[category](rng, self.colour(category), self.style)
+            low, high = piece.extent
+            room_x, room_y = np.subtract(support.x[1], high[0]), np.subtract(support.y[1], high[1])
+            if room_x <= 0.02 or room_y <= 0.02 or support.z + high[2] > self.shell.height - 0.2:
+                continue
+            local = np.array([rng.uniform(-room_x, room_x), rng.uniform(-room_y, room_y), support.z])
+            turn = yaw_matrix(host.yaw)
+            origin = np.array([*host.footprint.mean(axis=0), 0.0])
+            spot = origin + turn @ local
+            quad = _footprint(low, high, host.yaw, spot)
+            if not self.hits_in_space(quad, support.z + 0.001, support.z + high[2], skip=host.id):
+                return self.add(piece, host.yaw, spot, "top", host.id)
+        return None
+
+    def hits_in_space(self, quad: np.ndarray, low: float, high: float, skip: int = 0) -> bool:
+        return any(
+            o.id != skip
+            and o.low[2] < high + _GAP
+            and o.high[2] > low - _GAP
+            and rectangles_overlap(quad, o.footprint, _GAP)
+            for o in self.objects
+        )
+
+    def place_on_wall(self, category: str) -> RoomObject | None:
+        rng, shell = self.rng, self.shell
+        piece = WALL_PIECES[category](rng, self.colour(category), self.style)
+        low, high = piece.extent
+        for _ in range(14):
+            wall = int(rng.integers(4))
+            slack = (shell.wall_length(wall) - (high[0] - low[0])) / 2 - 0.15
+            z = rng.uniform(1.25, 1.75) if category != "clock" else rng.uniform(1.6, 2.0)
+            if slack <= 0 or z + high[2] > shell.height - 0.1:
+                continue
+            along = rng.uniform(-slack, slack)
+            clash = [o for o in shell.openings if o.wall == wall]
+            if any(along + high[0] > o.along[0] - 0.3 and along + low[0] < o.along[1] + 0.3 for o in clash):
+                continue
+            spot = wall_point(shell, wall, along, 0.001, z)
+            quad = _footprint(low, high, WALL_YAWS[wall], spot)
+            if not self.hits_in_space(quad, z + low[2], z + high[2]):
+                return self.add(piece, WALL_YAWS[wall], spot, "wall")
+        return None
+
+    def place_on_ceiling(self, category: str) -> RoomObject | None:
+        rng, shell = self.rng, self.shell
+        piece = CEILING_PIECES[category](rng, self.colour(category), self.style)
+        low, _ = piece.extent
+        area = np.array([shell.width, shell.depth]) / 2 - 0.8
+        for _ in range(14):
+            spot = np.array([*rng.uniform(-area, area), shell.height - 0.001])
+            quad = _footprint(*piece.extent, 0.0, spot)
+            far = np.hypot(*(spot[:2] - shell.light[:2])) > 0.6
+            if (
+                far
+                and shell.height + low[2] > 1.5
+                and not self.hits_in_space(quad, shell.height + low[2], shell.height)
+            ):
+                return self.add(piece, 0.0, spot, "ceiling")
+        return None
+
+    def place(self, category: str, mode: str = "wall") -> RoomObject | None:
+        if category in WALL_PIECES:
+            return self.place_on_wall(category)
+        if category in CEILING_PIECES:
+            return self.place_on_ceiling(category)
+        if category in ("vase", "box"):
+            return self.place_on_top(category)
+        return self.place_on_floor(category, mode)
+
+
+def build_room(rng: np.random.Generator, featured: str, number: int, style: Style) -> Room | None:
+    """Draw a furnished room with exactly `number` pieces of the `featured` kind, or None if they do not fit."""
+    builder = _Builder(rng, style)
+    theme = _THEMES[pick(rng, list(_THEMES))]
+    plan = [entry for entry in theme if entry.split(":")[0] != featured]
+    first, rest = plan[0], [plan[i] for i in rng.permutation(np.arange(1, len(plan)))[: int(rng.integers(3, 6))]]
+    builder.place(*first.split(":"))
+    modes = {"chair": "around", "armchair": "free", "stool": "free", "ball": "free"}
+    for _ in range(number):
+        if builder.place(featured, modes.get(featured, "wall")) is None:
+            return None
+    twins = ("cabinet", "chair", "stool", "lamp", "table", "armchair", "basket", "ball")
+    for entry in [*rest, f"{pick(rng, twins)}:free", f"{pick(rng, rest).split(':')[0]}:wall"]:
+        if entry.split(":")[0] != featured:
+            builder.place(*entry.split(":"))
+    small = ["vase", "box", "vase", "box", "picture", "picture", "clock", "shelf", "pendant", "pendant"]
+    for index in rng.permutation(len(small))[: int(rng.integers(5, 9))]:
+        if small[index] != featured:
+            builder.place(small[index])
+    if rng.random() < 0.6:
+        builder.extras.append(rug(rng, rng.uniform(-0.6, 0.6, 2), pick(rng, (0.0, np.pi / 2)) + rng.normal(0, 0.06)))
+    return Room(builder.shell, builder.objects, builder.extras, featured)

@@ -1,0 +1,13 @@
+from .cameras import project_points as project_points
+from .cameras import relative_pose as relative_pose
+from .cameras import scale_intrinsics as scale_intrinsics
+from .cameras import transform_points as transform_points
+from .cameras import unproject_depth as unproject_depth
+from .checks import check_camera_to_world as check_camera_to_world
+from .checks import check_depth as check_depth
+from .checks import check_intrinsics as check_intrinsics
+from .covisibility import compute_covisible_share as compute_covisible_share
+from .covisibility import compute_voxel_overlap as compute_voxel_overlap
+from .covisibility import covisibility_mask as covisibility_mask
+from .frame_pairs import FramePairs as FramePairs
+from .frame_pairs import select_frame_pairs as select_frame_pairs

@@ -1,0 +1,6 @@
+from .cross_view_depth import CrossViewDepthLoss as CrossViewDepthLoss
+from .depth_regression import DepthLossTerms as DepthLossTerms
+from .depth_regression import DepthRegressionLoss as DepthRegressionLoss
+from .feature_distillation import FeatureDistillationLoss as FeatureDistillationLoss
+from .region_contrast import RegionContrastLoss as RegionContrastLoss
+from .view_consistency import ViewConsistencyLoss as ViewConsistencyLoss

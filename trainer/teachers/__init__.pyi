@@ -1,0 +1,14 @@
+from .depth_anything_3 import DepthAnything3Teacher as DepthAnything3Teacher
+from .extraction import ExtractionReport as ExtractionReport
+from .extraction import extract_features as extract_features
+from .extraction import list_scenes as list_scenes
+from .loading import load_teacher as load_teacher
+from .original import OriginalStoreTeacher as OriginalStoreTeacher
+from .patch_teacher import PatchTeacher as PatchTeacher
+from .point_map import PointMapTeacher as PointMapTeacher
+from .protocol import FrameSource as FrameSource
+from .protocol import Teacher as Teacher
+from .store import StoreIdentity as StoreIdentity
+from .store import TeacherStore as TeacherStore
+from .transformers_backbone import TransformersTeacher as TransformersTeacher
+from .vggt import VGGTTeacher as VGGTTeacher
