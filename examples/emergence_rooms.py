@@ -19,7 +19,7 @@ from processing.rooms.samples import cell_objects, chat, room_samples
 from processing.rooms.scene.furniture import FLOOR_PIECES
 from processing.rooms.scene.palette import COLOURS
 from processing.rooms.scene.small_things import CEILING_PIECES, TOP_PIECES, WALL_PIECES
-from trainer.nano_lessons import RegionReadingCollator
+from trainer.nano.lessons import RegionReadingCollator
 
 __all__ = [
     "QUESTION_TYPES",

@@ -47,8 +47,8 @@ from processing import IDE3DProcessor
 from processing.regions import TokenGrid
 from processing.rooms import load_rooms
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, standardize_regions
-from trainer.nano_lessons import without_layers
+from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor, standardize_regions
+from trainer.nano.lessons import without_layers
 from trainer.teachers.point_map import PointMapTeacher
 
 __all__ = ["build_model", "evaluate_run", "load_run", "open_split", "store_questions", "take_lesson", "train_run"]

@@ -18,10 +18,10 @@ from processing.regions import TokenGrid
 from processing.rooms.questions.baselines import Baselines, image_rows
 from processing.rooms.questions.scoring import DISTANCE_TOLERANCE, read_numbers, score_answer
 from processing.rooms.samples import room_samples, video_arrays
-from trainer.evaluation.linear_probe import SceneSplit, fit_linear_probe
-from trainer.evaluation.probes import run_probes
-from trainer.evaluation.region_reading import answer_from_regions, pool_sample_regions
-from trainer.evaluation.token_sources import IDE3DTokens
+from trainer.evaluation.probes.linear_probe import SceneSplit, fit_linear_probe
+from trainer.evaluation.probes.tables import run_probes
+from trainer.evaluation.probes.token_sources import IDE3DTokens
+from trainer.session.region_reading import answer_from_regions, pool_sample_regions
 
 __all__ = ["METRICS", "first_view", "judge", "read_asked", "score_baselines", "score_split", "store_asked"]
 

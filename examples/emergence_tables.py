@@ -12,7 +12,7 @@ from emergence_files import LEFT_OUT_OF_ROW, RunFiles, check_settings, describe_
 from emergence_recipe import Study
 from emergence_scores import BASELINE_NAMES, METRICS
 
-from trainer.evaluation.paired import compare_paired, seed_interval
+from trainer.evaluation.compare import compare_paired, seed_interval
 
 __all__ = [
     "OVERVIEW",

@@ -14,10 +14,10 @@ from processing.rooms.lessons import LessonSamples
 from processing.rooms.questions.wording import plural
 from processing.rooms.samples import naming_samples
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
-from trainer.mentions import MentionCollator, MentionTrainer
-from trainer.mixture import MixtureDataset
-from trainer.nano import search_by_words
-from trainer.nano_lessons import lesson_kept, name_cells, read_regions
+from trainer.loop.mixture import MixtureDataset
+from trainer.nano.build import search_by_words
+from trainer.nano.lessons import lesson_kept, name_cells, read_regions
+from trainer.nano.mentions import MentionCollator, MentionTrainer
 
 LESSON_PASSES = 100  # samples of a room and kind that are not alike
 

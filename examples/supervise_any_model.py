@@ -29,7 +29,7 @@ from transformers import (
 
 from processing.rooms import load_rooms
 from trainer import GeometrySupervision
-from trainer.nano import build_nano_processor
+from trainer.nano.build import build_nano_processor
 
 logger = logging.getLogger("supervise")
 

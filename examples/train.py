@@ -45,10 +45,10 @@ from processing.rooms import load_rooms
 from processing.rooms.places import place_sample
 from processing.rooms.samples import room_samples
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
-from trainer.adapters import add_adapters
-from trainer.mixture import MixtureDataset
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor
-from trainer.step_estimate import Placement, StepEstimate, estimate_step
+from trainer.loop.adapters import add_adapters
+from trainer.loop.mixture import MixtureDataset
+from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
+from trainer.planning.step_estimate import Placement, StepEstimate, estimate_step
 from trainer.teachers import Teacher, load_teacher
 
 logger = logging.getLogger("train")

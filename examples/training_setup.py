@@ -12,11 +12,11 @@ from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
 from processing.regions import TokenGrid
 from trainer import IDE3DTrainer, IDE3DTrainingArguments, export_inference_model
-from trainer.adapters import merge_adapters
-from trainer.benchmark_samples import build_benchmark_mixture
-from trainer.mixture import MixtureDataset
+from trainer.loop.adapters import merge_adapters
+from trainer.loop.benchmark_mixture import build_benchmark_mixture
+from trainer.loop.mixture import MixtureDataset
 from trainer.model_card import TeacherFacts, create_model_card, list_loss_terms
-from trainer.step_estimate import make_batch
+from trainer.planning.step_estimate import make_batch
 from trainer.teachers import Teacher
 
 logger = logging.getLogger("train")

@@ -9,7 +9,7 @@ import torch
 from modeling_ide3d import IDE3DForConditionalGeneration
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from processing import IDE3DProcessor
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor
+from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 
 NUM_FRAMES = 4
 CODE_FILES = {

@@ -5,7 +5,7 @@ from conftest import build_tiny_config
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
-from trainer.nano import build_nano_processor
+from trainer.nano.build import build_nano_processor
 
 SCENE_QUESTIONS = (
     "How many chairs are there?",

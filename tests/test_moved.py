@@ -7,7 +7,10 @@ import warnings
 
 import pytest
 
-from processing.moved import MOVED_MODULES
+from processing.moved import MOVED_MODULES as MOVED_IN_PROCESSING
+from trainer.moved import MOVED_MODULES as MOVED_IN_TRAINER
+
+MOVED_MODULES = {**MOVED_IN_PROCESSING, **MOVED_IN_TRAINER}
 
 
 def forget(name):
@@ -42,3 +45,11 @@ def test_an_old_program_runs():
 def test_an_unknown_module_is_still_unknown():
     with pytest.raises(ModuleNotFoundError, match="processing.rooms.attic"):
         importlib.import_module("processing.rooms.attic")
+
+
+@pytest.mark.parametrize("name", ["SceneSession", "SceneAnswer"])
+def test_a_name_that_lives_elsewhere_is_given_with_a_warning(name):
+    evaluation = importlib.import_module("trainer.evaluation")
+    with pytest.warns(DeprecationWarning, match=f"`trainer.evaluation.{name}` has moved to `trainer.session.{name}`"):
+        found = getattr(evaluation, name)
+    assert found is getattr(importlib.import_module("trainer.session"), name)

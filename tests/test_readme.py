@@ -36,7 +36,7 @@ EXPORT, VIDEO, SCENE = "examples/checkpoints/ide3d-nano-rooms", "room.mp4", "sca
 MODULES = """
     modeling_ide3d modeling_ide3d.auxiliary modeling_ide3d.convert_llava_qwen modeling_ide3d.restore_llava_qwen
     modeling_ide3d.grounding_ide3d
-    processing processing.regions trainer trainer.geometry trainer.geometry_criterion trainer.losses
+    processing processing.regions trainer trainer.geometry trainer.supervision.criterion trainer.losses
 """.split()
 
 

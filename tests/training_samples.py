@@ -9,7 +9,7 @@ from analytic_scenes import camera_to_world, intrinsics, render
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from processing import IDE3DProcessor
 from trainer import IDE3DDataCollator
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor
+from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 
 HEIGHT, WIDTH = 48, 64
 # 72 is no multiple of 14: the tower sees the first 70 pixels, 5 x 5 patches, 3 x 3 tokens a frame.

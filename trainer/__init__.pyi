@@ -1,5 +1,5 @@
 from .data_collator import IDE3DDataCollator as IDE3DDataCollator
 from .export import export_inference_model as export_inference_model
-from .geometry_supervision import GeometrySupervision as GeometrySupervision
 from .ide3d_trainer import IDE3DTrainer as IDE3DTrainer
+from .supervision.geometry_supervision import GeometrySupervision as GeometrySupervision
 from .training_arguments import IDE3DTrainingArguments as IDE3DTrainingArguments

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from processing import IDE3DProcessor
 from processing.regions import TokenGrid, check_region_masks
+from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features, prepare_geometry, to_tensor
 from trainer.geometry.checks import Protocol, check_protocol
-from trainer.geometry_inputs import pad_geometry, pad_teacher_features, prepare_geometry, to_tensor
 from trainer.teachers import FrameSource, Teacher
 
 IGNORED_LABEL = -100

@@ -20,12 +20,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, ro
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry, IDE3DGeometryOutputWithPast
 from trainer.data_collator import decode_names
-from trainer.geometry_criterion import GeometryCriterion, limit_depth
-from trainer.mixture import MixtureDataset, MixtureSampler
-from trainer.model_parts import compute_gradient_norms, freeze_parts, split_groups
-from trainer.step_statistics import DEPTH_FIGURES, TASK_FIGURES, RunningMeans, measure_depth, measure_tasks
+from trainer.loop.checks import IdleHeads, check_processes, check_protocol, find_training_model
+from trainer.loop.mixture import MixtureDataset, MixtureSampler
+from trainer.loop.model_parts import compute_gradient_norms, freeze_parts, split_groups
+from trainer.loop.step_statistics import DEPTH_FIGURES, TASK_FIGURES, RunningMeans, measure_depth, measure_tasks
+from trainer.supervision.criterion import GeometryCriterion, limit_depth
 from trainer.training_arguments import IDE3DTrainingArguments
-from trainer.training_checks import IdleHeads, check_processes, check_protocol, find_training_model
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from modeling_ide3d.auxiliary.geometric_validator import GeometricValidator, GeometricValidatorConfig
-from modeling_ide3d.auxiliary.geometry_outputs import HEADS, PAIR_TERMS, Criterion
-from modeling_ide3d.auxiliary.geometry_targets import (
+from modeling_ide3d.auxiliary.outputs import HEADS, PAIR_TERMS, Criterion
+from modeling_ide3d.auxiliary.targets import (
     MeasuredGeometry,
     VideoGrid,
     build_depth_targets,

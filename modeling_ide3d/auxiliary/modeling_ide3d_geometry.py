@@ -14,15 +14,15 @@ from modeling_ide3d.auxiliary.geometric_validator import (
     GeometricValidatorOutput,
 )
 from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, check_validator_config, pad_frames
-from modeling_ide3d.auxiliary.geometry_outputs import Criterion, IDE3DGeometryOutputWithPast
-from modeling_ide3d.auxiliary.geometry_targets import (
+from modeling_ide3d.auxiliary.outputs import Criterion, IDE3DGeometryOutputWithPast
+from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
+from modeling_ide3d.auxiliary.targets import (
     GeometryTargets,
     MeasuredGeometry,
     VideoGrid,
     locate_videos,
     select_answers,
 )
-from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
 from modeling_ide3d.grounding_ide3d import locate_references, select_region_references

@@ -23,8 +23,8 @@ from trainer.geometry import (  # noqa: E402
     select_frame_pairs,
     unproject_depth,
 )
-from trainer.geometry_criterion import GeometryCriterion  # noqa: E402
 from trainer.losses import CrossViewDepthLoss, DepthRegressionLoss, ViewConsistencyLoss  # noqa: E402
+from trainer.supervision.criterion import GeometryCriterion  # noqa: E402
 
 logger = logging.getLogger("clean_properties")
 

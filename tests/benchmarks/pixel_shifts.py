@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from modeling_ide3d import IDE3DConfig, IDE3DModel
-from modeling_ide3d.auxiliary.geometry_targets import align_to_prediction
+from modeling_ide3d.auxiliary.targets import align_to_prediction
 from processing.regions import TokenGrid, regions_from_masks
 from trainer import IDE3DDataCollator
-from trainer.nano import build_nano_processor
+from trainer.nano.build import build_nano_processor
 
 POOL_STRIDE, WIDTH = 2, 8
 

@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
-from trainer.evaluation import SceneSession
-from trainer.nano import build_nano_processor
+from trainer.nano.build import build_nano_processor
+from trainer.session import SceneSession
 
 VISION = {
     "model_type": "siglip_vision_model",

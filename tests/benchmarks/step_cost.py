@@ -23,10 +23,10 @@ from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForCondition
 from processing.rooms import load_rooms
 from processing.rooms.samples import room_samples
 from trainer import IDE3DDataCollator, IDE3DTrainingArguments
-from trainer.geometry_criterion import GeometryCriterion
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor
-from trainer.step_estimate import estimate_step, make_batch
-from trainer.step_recorder import StepRecorder
+from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
+from trainer.planning.step_estimate import estimate_step, make_batch
+from trainer.planning.step_recorder import StepRecorder
+from trainer.supervision.criterion import GeometryCriterion
 from trainer.teachers import PointMapTeacher
 
 logger = logging.getLogger("step_cost")

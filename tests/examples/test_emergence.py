@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from processing.rooms import load_rooms
 from processing.rooms.samples import room_samples
 from trainer import IDE3DDataCollator
-from trainer.evaluation.region_reading import answer_from_regions
-from trainer.nano_lessons import RegionReadingCollator
+from trainer.nano.lessons import RegionReadingCollator
+from trainer.session.region_reading import answer_from_regions
 
 PHASE = {"rooms": 1, "learning_rate": 1e-3, "vision_learning_rate": 1e-3}
 TINY = {

@@ -20,7 +20,7 @@ from processing.benchmarks.export.rooms import export_rooms
 from trainer.evaluation import score_answers
 from trainer.evaluation.__main__ import parse_arguments
 from trainer.evaluation.answer_log import AnswerLog
-from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS
+from trainer.evaluation.tasks import EVALUATED_TASKS
 
 TASKS = ["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"]
 

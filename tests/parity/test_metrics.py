@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from trainer.evaluation.answers import clean_answer, question_type
-from trainer.evaluation.boxes import box_iou, choose_objects, matched_f1, select_input_box
 from trainer.evaluation.metrics import load_metric
-from trainer.evaluation.ngrams import caption_text, ngram_scores
+from trainer.evaluation.metrics.answers import clean_answer, question_type
+from trainer.evaluation.metrics.boxes import box_iou, choose_objects, matched_f1, select_input_box
+from trainer.evaluation.metrics.ngrams import caption_text, ngram_scores
 
 pytestmark = pytest.mark.parity
 RELATIVE = 1e-6

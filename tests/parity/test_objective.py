@@ -6,7 +6,7 @@ import pytest
 
 from trainer import IDE3DTrainingArguments
 from trainer.geometry import FramePairs
-from trainer.geometry_criterion import GeometryCriterion
+from trainer.supervision.criterion import GeometryCriterion
 
 pytestmark = pytest.mark.parity
 

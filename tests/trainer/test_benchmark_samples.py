@@ -12,9 +12,11 @@ import torch
 from processing.benchmarks import build_prompt, load_task
 from processing.benchmarks.export.rooms import export_rooms
 from processing.regions import TokenGrid
-from trainer import IDE3DDataCollator, benchmark_samples
-from trainer.benchmark_samples import BenchmarkDataset, build_benchmark_mixture
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor
+from trainer import IDE3DDataCollator
+from trainer.data import benchmark_samples
+from trainer.data.benchmark_samples import BenchmarkDataset
+from trainer.loop.benchmark_mixture import build_benchmark_mixture
+from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 
 TASKS = ["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"]
 NUM_FRAMES, SIZE = 4, 48

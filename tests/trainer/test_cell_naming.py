@@ -5,8 +5,8 @@ import pytest
 import torch
 from training_samples import GRID, chat, make_mixed_batch, make_sample
 
-from trainer.cell_naming import CellNamingCollator
 from trainer.data_collator import IGNORED_LABEL
+from trainer.nano.cell_naming import CellNamingCollator
 
 
 def lesson(views: int, words: np.ndarray | None = None, **fields) -> dict:

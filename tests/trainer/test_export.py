@@ -26,7 +26,7 @@ from transformers import AutoModel
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
 from trainer.export import code_files, export_inference_model, is_export
-from trainer.geometry_criterion import GeometryCriterion
+from trainer.supervision.criterion import GeometryCriterion
 
 FRESH_PROCESS = Path(__file__).with_name("fresh_process.py")
 ALLOWED_IMPORTS = {"torch", "numpy", "transformers", "huggingface_hub"}

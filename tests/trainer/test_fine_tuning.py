@@ -9,7 +9,7 @@ from training_samples import build_model, make_grounding_sample, make_sample
 from transformers import AutoModel
 
 from trainer import export_inference_model
-from trainer.model_parts import PARTS, find_part
+from trainer.loop.model_parts import PARTS, find_part
 
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 

@@ -9,7 +9,7 @@ from analytic_scenes import camera_to_world, intrinsics, render
 
 from trainer import IDE3DTrainingArguments
 from trainer.geometry import FramePairs
-from trainer.geometry_criterion import GeometryCriterion
+from trainer.supervision.criterion import GeometryCriterion
 
 HEIGHT, WIDTH = 48, 64
 

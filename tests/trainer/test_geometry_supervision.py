@@ -11,9 +11,9 @@ from training_samples import build_collator, build_model, make_sample
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from trainer import GeometrySupervision
-from trainer.geometry_criterion import GeometryCriterion
+from trainer.supervision.criterion import GeometryCriterion
+from trainer.supervision.vision_layouts import VisionLayout, find_layout
 from trainer.training_arguments import IDE3DTrainingArguments
-from trainer.vision_layouts import VisionLayout, find_layout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

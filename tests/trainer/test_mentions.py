@@ -6,7 +6,7 @@ import torch
 from training_samples import GRID, build_model, build_processor, chat, make_sample
 
 from trainer import IDE3DTrainingArguments
-from trainer.mentions import MentionCollator, MentionTrainer, attention_shares
+from trainer.nano.mentions import MentionCollator, MentionTrainer, attention_shares
 
 QUESTIONS = ("Find the red ball or the blue lamp.", "Is the lamp left of the lamp?", "Chairs, how many?")
 

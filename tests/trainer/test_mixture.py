@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 from training_samples import build_model, make_grounding_sample, make_sample
 
-from trainer.mixture import MixtureDataset, MixtureSampler
+from trainer.loop.mixture import MixtureDataset, MixtureSampler
 
 SETS = {"questions": [f"q{i}" for i in range(10)], "captions": ["c0", "c1"], "grounding": [f"g{i}" for i in range(6)]}
 EQUAL = dict.fromkeys(SETS, 1)

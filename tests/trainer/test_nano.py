@@ -6,7 +6,13 @@ from training_samples import WORDS, build_collator, build_model, make_mixed_batc
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, grid_waves, standardize_regions
+from trainer.nano.build import (
+    build_nano_config,
+    build_nano_model,
+    build_nano_processor,
+    grid_waves,
+    standardize_regions,
+)
 
 SMALL = {"hidden_size": 32, "vision_layers": 2, "text_layers": 2, "heads": 2}
 

@@ -6,7 +6,7 @@ import torch
 from training_samples import GRID, build_model, chat, make_regions, make_sample
 
 from trainer import IDE3DTrainingArguments
-from trainer.nano_lessons import RegionReadingCollator, lesson_kept, name_cells, read_regions
+from trainer.nano.lessons import RegionReadingCollator, lesson_kept, name_cells, read_regions
 
 
 def pointing_sample(views: int = 1, seed: int = 0) -> dict:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from training_samples import build_model, chat, make_grounding_sample, make_regions, make_sample
 
-from trainer.geometry_criterion import GeometryCriterion
+from trainer.supervision.criterion import GeometryCriterion
 
 TARGETS = [[False, True, False, False], [False, False, False, True], [True, False, True, False]]
 

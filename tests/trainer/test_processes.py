@@ -15,7 +15,7 @@ from equal_gradients import largest_difference, mixture, take_step
 from training_samples import build_model
 
 from trainer.ide3d_trainer import GEOMETRY_WEIGHTS
-from trainer.training_checks import check_processes
+from trainer.loop.checks import check_processes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -10,9 +10,10 @@ from training_samples import TEACHER_SIZE, build_collator, build_model, make_gro
 
 from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
-from trainer import IDE3DTrainer, IDE3DTrainingArguments, fake_step
-from trainer.step_estimate import Placement, estimate_step, make_batch
-from trainer.step_recorder import GRADIENTS, StepRecorder
+from trainer import IDE3DTrainer, IDE3DTrainingArguments
+from trainer.planning import fake_step
+from trainer.planning.step_estimate import Placement, estimate_step, make_batch
+from trainer.planning.step_recorder import GRADIENTS, StepRecorder
 
 CONFIG_7B = Path(__file__).parents[2] / "examples" / "recipes" / "ide3d_7b_config.json"
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")

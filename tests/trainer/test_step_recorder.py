@@ -6,9 +6,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from training_samples import build_model, make_grounding_sample, make_sample
 
-from trainer.geometry_criterion import GeometryCriterion
-from trainer.model_parts import PARTS
-from trainer.step_recorder import GRADIENTS, STEP_PARTS, StepRecorder, count_parameters
+from trainer.loop.model_parts import PARTS
+from trainer.planning.step_recorder import GRADIENTS, STEP_PARTS, StepRecorder, count_parameters
+from trainer.supervision.criterion import GeometryCriterion
 
 MAP_TERMS = ("loss_depth", "loss_cross_view_depth", "loss_view_consistency")
 

@@ -14,8 +14,8 @@ from training_samples import make_sample
 
 from modeling_ide3d.auxiliary import GeometricValidatorConfig
 from trainer import GeometrySupervision
-from trainer.geometry_criterion import GeometryCriterion
-from trainer.vision_layouts import find_layout
+from trainer.supervision.criterion import GeometryCriterion
+from trainer.supervision.vision_layouts import find_layout
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

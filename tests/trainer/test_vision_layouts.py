@@ -9,9 +9,9 @@ from tiny_hosts import HOSTS, VIDEO, WIDTH
 from torch import nn
 from torch.nn import functional as F
 
-from trainer.forward_recorder import ForwardRecorder
-from trainer.geometry_supervision import GeometrySupervision
-from trainer.vision_layouts import LAYOUTS, find_layout
+from trainer.supervision.geometry_supervision import GeometrySupervision
+from trainer.supervision.recorder import ForwardRecorder
+from trainer.supervision.vision_layouts import LAYOUTS, find_layout
 
 
 class Mean(nn.Module):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, search_by_words
+from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor, search_by_words
 
 COLOURS, KINDS = ("red", "green", "blue"), ("chair", "table", "lamp", "sofa")
 TEXT = "How far is the {} {} from the camera?"

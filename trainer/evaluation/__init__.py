@@ -1,9 +1,12 @@
-"""How it is measured: scenes that answer many questions, metrics, and the runner over the benchmarks.
+"""Measurement: metrics, the runner over the benchmarks, reports, probes.
 
-`SceneSession` serves anyone with a video; `python -m trainer.evaluation` runs a benchmark, and `run_evaluation` is the
-same from Python; `load_metric` gives the metrics, which are `evaluate` modules.
+`run_evaluation` runs a benchmark, `python -m trainer.evaluation` does the same from a shell, and `load_metric` gives
+the metrics, which are `evaluate` modules.
 """
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+from processing.moved import keep_names
+
+_get, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__getattr__ = keep_names(__name__, dict.fromkeys(("SceneAnswer", "SceneSession"), "trainer.session"), _get)

@@ -1,7 +1,5 @@
 from .metrics import METRICS as METRICS
 from .metrics import load_metric as load_metric
-from .runner import EvaluationSettings as EvaluationSettings
+from .results import EvaluationSettings as EvaluationSettings
 from .runner import run_evaluation as run_evaluation
 from .runner import score_answers as score_answers
-from .scene_session import SceneAnswer as SceneAnswer
-from .scene_session import SceneSession as SceneSession

@@ -4,8 +4,9 @@ import argparse
 import logging
 import sys
 
-from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS, REGION_SOURCES
+from trainer.data.scene_regions import REGION_SOURCES
 from trainer.evaluation.runner import EvaluationSettings, run_evaluation
+from trainer.evaluation.tasks import EVALUATED_TASKS
 
 
 def parse_arguments(arguments: list[str] | None = None) -> EvaluationSettings:

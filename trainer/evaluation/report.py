@@ -3,18 +3,17 @@
 import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment
 
 from processing.benchmarks import load_scene
 from processing.regions import TokenGrid
-from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS, SceneRegions
+from trainer.data.scene_regions import SceneRegions
 from trainer.evaluation.pictures import draw_example
-
-if TYPE_CHECKING:
-    from trainer.evaluation.runner import EvaluationSettings
+from trainer.evaluation.results import EvaluationSettings
+from trainer.evaluation.tasks import EVALUATED_TASKS
 
 __all__ = ["model_index", "score_rows", "write_report"]
 
@@ -176,7 +175,7 @@ def write_report(
     results: Mapping[str, Any],
     samples: Sequence[Mapping[str, Any]],
     answers: Sequence[Mapping[str, Any]],
-    settings: "EvaluationSettings",
+    settings: EvaluationSettings,
     grid: TokenGrid,
 ) -> None:
     """Write `report.md`, `report.html`, `model_index.yml` and the pictures that they show.

@@ -15,8 +15,8 @@ from processing.regions import TokenGrid
 from processing.rooms.questions.baselines import Baselines, image_rows
 from processing.rooms.questions.scoring import score_answer
 from processing.rooms.samples import room_samples
-from trainer.evaluation.scene_session import SceneSession
-from trainer.evaluation.scores import mean_score, summarise
+from trainer.evaluation.metrics.scores import mean_score, summarise
+from trainer.session.scene_session import SceneSession
 
 __all__ = ["BASELINES", "JudgedQuestion", "format_room_table", "is_ahead", "judge_room", "judge_rooms", "tabulate"]
 

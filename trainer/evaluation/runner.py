@@ -6,7 +6,6 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -20,71 +19,21 @@ from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
 from processing.benchmarks import load_scene, load_task, prompt_digest
 from processing.regions import TokenGrid
+from trainer.data.scene_regions import SceneRegions
 from trainer.evaluation.answer_log import AnswerLog
-from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS, EvaluatedTask, RegionSource, SceneRegions
 from trainer.evaluation.metrics import load_metric
-from trainer.evaluation.scene_session import DEFAULT_MAX_MEMORY, SceneSession
-from trainer.evaluation.scores import RESAMPLES, Protocol
+from trainer.evaluation.metrics.scores import RESAMPLES, Protocol
+from trainer.evaluation.report import write_report
+from trainer.evaluation.results import EvaluationSettings
+from trainer.evaluation.tasks import EVALUATED_TASKS, EvaluatedTask
+from trainer.session.scene_session import SceneSession
 
-__all__ = ["EvaluationSettings", "digest", "model_revision", "run_evaluation", "score_answers", "split_scenes"]
+__all__ = ["digest", "model_revision", "run_evaluation", "score_answers", "split_scenes"]
 
 logger = logging.getLogger(__name__)
 
 WAIT = timedelta(days=2)  # for the slowest process
 DISTRIBUTIONS = ("ide3d", "torch", "transformers", "accelerate", "evaluate", "datasets", "pycocoevalcap", "numpy")
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """What is evaluated, and how.
-
-    Args:
-        model: Folder or Hub name of a model, or of a PEFT adapter, with its processor.
-        task: Key of `EVALUATED_TASKS`.
-        data: Folder in the public layout.
-        protocol: Of prompts, regions and the score that is named first. Both protocols are scored.
-        split: Default: the one that papers report.
-        boxes: Candidates of grounding, "gt" or "pred"; default is the original's choice.
-        regions: Whether masks of boxes are made from depth, as in the original, or from poses alone.
-        frames: Which frames are shown: "uniform", "listed" or "coverage".
-        num_frames: At most so many; default: as many as the processor takes from a video.
-        skip_invalid_poses: Leave out frames whose pose is not finite, where a task needs poses, instead of an error.
-        scenes: Only these; default: all.
-        batch_size: Questions of a scene at a time at most; fewer where `max_memory` holds fewer.
-        max_new_tokens: Default: that of the task.
-        max_memory: Bytes beside the weights; see `SceneSession`.
-        dtype: Of the weights, such as "bfloat16"; "auto" takes that of the file.
-        attention: Attention implementation; default: that of Transformers.
-        variant: Of the metric, such as "ptb"; default: that of the task.
-        meteor: Whether to run METEOR, which takes long; default: where there is Java.
-        output: Folder of answers, results and report.
-    """
-
-    model: str
-    task: str
-    data: str
-    protocol: Protocol = "clean"
-    split: str | None = None
-    boxes: str | None = None
-    regions: RegionSource = "depth"
-    frames: str = "uniform"
-    num_frames: int | None = None
-    skip_invalid_poses: bool = False
-    scenes: tuple[str, ...] | None = None
-    batch_size: int = 64
-    max_new_tokens: int | None = None
-    max_memory: int = DEFAULT_MAX_MEMORY
-    dtype: str = "auto"
-    attention: str | None = None
-    variant: str | None = None
-    meteor: bool | None = None
-    output: str = "outputs/evaluation"
-
-    def __post_init__(self):
-        if self.task not in EVALUATED_TASKS:
-            raise ValueError(f"task must be one of {sorted(EVALUATED_TASKS)}, got {self.task!r}.")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
 
 
 def digest(value: Any) -> str:
@@ -314,8 +263,6 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
         ValueError: The output folder holds answers of another run; what changed is named.
         FileNotFoundError: The data lack what the task needs.
     """
-    from trainer.evaluation.report import write_report
-
     # Told that there is no other device, accelerate joins processes that run on the CPU.
     is_cpu = not torch.accelerator.is_available()
     accelerator = Accelerator(cpu=is_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)])

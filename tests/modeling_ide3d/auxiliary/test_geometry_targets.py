@@ -9,9 +9,9 @@ from analytic_scenes import camera_to_world, intrinsics, render
 from training_samples import IMAGE_SIZE, PATCH_SIZE, build_collator, build_model, chat, make_sample
 
 from modeling_ide3d.auxiliary.geometric_validator import GeometricValidatorOutput
-from modeling_ide3d.auxiliary.geometry_targets import align_to_prediction, locate_videos
+from modeling_ide3d.auxiliary.targets import align_to_prediction, locate_videos
 from trainer.geometry import covisibility_mask, select_frame_pairs
-from trainer.geometry_criterion import GeometryCriterion
+from trainer.supervision.criterion import GeometryCriterion
 
 COVERED = (IMAGE_SIZE // PATCH_SIZE) * PATCH_SIZE
 

@@ -19,8 +19,8 @@ from training_samples import (
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
-from modeling_ide3d.auxiliary.geometry_outputs import HEADS
-from trainer.geometry_criterion import GeometryCriterion
+from modeling_ide3d.auxiliary.outputs import HEADS
+from trainer.supervision.criterion import GeometryCriterion
 
 TERMS = tuple(HEADS)
 PARTS = {

@@ -6,7 +6,7 @@ import pytest
 
 from processing.benchmarks import TASKS, build_chat, build_prompt, load_task, prompt_digest
 from processing.benchmarks.prompts import PROTOCOLS, SOURCE_TEMPLATES, STAGES, format_source_text, question_of
-from trainer.nano import build_nano_processor
+from trainer.nano.build import build_nano_processor
 
 SAMPLES = {
     "scanrefer": {"question": "The Red chair, next to the TV."},

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from probe_rows import make_rows
 
-from trainer.evaluation.information import estimate_information, shuffle_rows
-from trainer.evaluation.linear_probe import split_by_scene
+from trainer.evaluation.probes.information import estimate_information, shuffle_rows
+from trainer.evaluation.probes.linear_probe import split_by_scene
 
 
 def estimate(rows, features, log_depth, **options):
@@ -112,7 +112,7 @@ def test_a_warning_says_that_the_control_fails(caplog, monkeypatch):
     rows = make_rows(num_scenes=12, per_scene=50)
     estimate(rows, rows.noise, rows.noise[:, 0])
     assert caplog.text == ""
-    module = "trainer.evaluation.information.shuffle_rows"
+    module = "trainer.evaluation.probes.information.shuffle_rows"
     monkeypatch.setattr(module, lambda groups, seed: np.arange(len(groups)))  # exchanges nothing
     estimate(rows, rows.noise, rows.noise[:, 0])
     assert "Control shuffled is" in caplog.text and "Control shuffled_beyond_position is" in caplog.text

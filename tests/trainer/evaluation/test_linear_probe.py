@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from probe_rows import make_rows
 
-from trainer.evaluation.linear_probe import (
+from trainer.evaluation.probes.linear_probe import (
     cell_medians,
     fit_linear_probe,
     probe_depth,

@@ -6,7 +6,8 @@ import evaluate
 import numpy as np
 import pytest
 
-from trainer.evaluation.answers import (
+from trainer.evaluation.metrics import METRICS, load_metric
+from trainer.evaluation.metrics.answers import (
     clean_answer,
     normalise_answer,
     question_type,
@@ -15,10 +16,9 @@ from trainer.evaluation.answers import (
     refined_match,
     relative_accuracy,
 )
-from trainer.evaluation.boxes import box_iou, choose_object, choose_objects, matched_f1
-from trainer.evaluation.metrics import METRICS, load_metric
-from trainer.evaluation.ngrams import has_java
-from trainer.evaluation.scores import Score, mean_score, summarise
+from trainer.evaluation.metrics.boxes import box_iou, choose_object, choose_objects, matched_f1
+from trainer.evaluation.metrics.ngrams import has_java
+from trainer.evaluation.metrics.scores import Score, mean_score, summarise
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 UNIT = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]

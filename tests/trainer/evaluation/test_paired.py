@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trainer.evaluation.paired import T_QUANTILES, compare_paired, seed_interval
+from trainer.evaluation.compare import T_QUANTILES, compare_paired, seed_interval
 
 
 def test_t_quantiles_are_those_of_students_distribution():

@@ -7,9 +7,9 @@ from painted_scenes import painted_scene
 from transformers import AutoModel, SiglipVisionConfig
 
 from processing.regions import TokenGrid
-from trainer.evaluation.linear_probe import probe_depth, split_by_scene
-from trainer.evaluation.probe_tokens import collect_tokens, median_pixels
-from trainer.evaluation.token_sources import VisionTowerTokens
+from trainer.evaluation.probes.linear_probe import probe_depth, split_by_scene
+from trainer.evaluation.probes.token_sources import VisionTowerTokens
+from trainer.evaluation.probes.tokens import collect_tokens, median_pixels
 
 
 @pytest.fixture(scope="module")

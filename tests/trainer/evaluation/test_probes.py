@@ -9,8 +9,8 @@ from painted_scenes import painted_scene
 from transformers import AutoModel, SiglipImageProcessor, SiglipVisionConfig
 
 from processing.benchmarks.export.rooms import export_rooms
-from trainer.evaluation.probes import format_table, main, run_probes, score_correspondence
-from trainer.evaluation.token_sources import IDE3DTokens
+from trainer.evaluation.probes.tables import format_table, main, run_probes, score_correspondence
+from trainer.evaluation.probes.token_sources import IDE3DTokens
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from training_samples import build_model, build_processor, make_regions, make_sample
 
-from trainer.evaluation.region_reading import answer_from_regions, pool_sample_regions
+from trainer.session.region_reading import answer_from_regions, pool_sample_regions
 
 QUESTIONS = ("How far is <ground>?", "Where is the ball? <ground> or <ground>?")
 

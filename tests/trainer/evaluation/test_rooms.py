@@ -8,7 +8,7 @@ from training_samples import build_model
 from processing.rooms import load_rooms
 from processing.rooms.questions.baselines import Baselines
 from trainer.evaluation.rooms import JudgedQuestion, format_room_table, judge_room, judge_rooms, tabulate
-from trainer.nano import build_nano_config, build_nano_model, build_nano_processor
+from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from processing.benchmarks.export.rooms import export_rooms
 from trainer.evaluation import EvaluationSettings, run_evaluation
 from trainer.evaluation.__main__ import parse_arguments
 from trainer.evaluation.answer_log import AnswerLog
-from trainer.evaluation.benchmark_tasks import EVALUATED_TASKS
 from trainer.evaluation.runner import split_scenes
+from trainer.evaluation.tasks import EVALUATED_TASKS
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NEW_TOKENS = 4
@@ -91,7 +91,7 @@ def test_every_task_runs_and_says_how(settings, task):
 
 
 def test_answers_of_strangers_are_escaped_in_the_page(settings, monkeypatch):
-    monkeypatch.setattr("trainer.evaluation.scene_session.SceneSession.ask", lambda self, q, *a, **k: ["<b>"] * len(q))
+    monkeypatch.setattr("trainer.session.scene_session.SceneSession.ask", lambda self, q, *a, **k: ["<b>"] * len(q))
     chosen = settings("scanqa")
     run_evaluation(chosen)
     page = (Path(chosen.output) / "report.html").read_text()

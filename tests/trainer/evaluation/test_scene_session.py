@@ -13,8 +13,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from trainer.evaluation import SceneSession
-from trainer.evaluation.shared_prefix import PackedQuestions, RepeatedPrefix
+from trainer.session import SceneSession
+from trainer.session.shared_prefix import PackedQuestions, RepeatedPrefix
 
 NEW_TOKENS = 6
 # Known to Transformers by name only, as FlashAttention is: the session must not hand it a mask of pairs.

@@ -15,8 +15,8 @@ from transformers import (
     ViTConfig,
 )
 
-from trainer.evaluation import token_sources
-from trainer.evaluation.token_sources import IDE3DTokens, VisionTowerTokens, open_token_source
+from trainer.evaluation.probes import token_sources
+from trainer.evaluation.probes.token_sources import IDE3DTokens, VisionTowerTokens, open_token_source
 
 SMALL = {
     "hidden_size": 32,

@@ -2,9 +2,9 @@
 
 import datasets
 
-from trainer.evaluation.benchmark_metric import BOX, TEXT, BenchmarkMetric
-from trainer.evaluation.boxes import matched_f1
-from trainer.evaluation.scores import Score, mean_score, per_type
+from trainer.evaluation.metrics.benchmark_metric import BOX, TEXT, BenchmarkMetric
+from trainer.evaluation.metrics.boxes import matched_f1
+from trainer.evaluation.metrics.scores import Score, mean_score, per_type
 
 
 class Multi3DRefer(BenchmarkMetric):

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from trainer.evaluation.benchmark_metric import BOX, TEXT, BenchmarkMetric
-from trainer.evaluation.boxes import overlap_scores
-from trainer.evaluation.scores import Score
+from trainer.evaluation.metrics.benchmark_metric import BOX, TEXT, BenchmarkMetric
+from trainer.evaluation.metrics.boxes import overlap_scores
+from trainer.evaluation.metrics.scores import Score
 
 
 class Nr3D(BenchmarkMetric):

@@ -3,9 +3,16 @@
 import datasets
 import numpy as np
 
-from trainer.evaluation.benchmark_metric import NUMBER, TEXT, BenchmarkMetric
-from trainer.evaluation.ngrams import caption_text, gate_scores, has_java, ngram_scores, ptb_tokenise, split_words
-from trainer.evaluation.scores import Score
+from trainer.evaluation.metrics.benchmark_metric import NUMBER, TEXT, BenchmarkMetric
+from trainer.evaluation.metrics.ngrams import (
+    caption_text,
+    gate_scores,
+    has_java,
+    ngram_scores,
+    ptb_tokenise,
+    split_words,
+)
+from trainer.evaluation.metrics.scores import Score
 
 LIMITS = (0.25, 0.5)
 

@@ -3,10 +3,10 @@
 import datasets
 import numpy as np
 
-from trainer.evaluation.answers import clean_answer, normalise_answer, refined_match
-from trainer.evaluation.benchmark_metric import TEXT, BenchmarkMetric
-from trainer.evaluation.ngrams import has_java, ngram_scores, ptb_tokenise
-from trainer.evaluation.scores import Score, mean_score
+from trainer.evaluation.metrics.answers import clean_answer, normalise_answer, refined_match
+from trainer.evaluation.metrics.benchmark_metric import TEXT, BenchmarkMetric
+from trainer.evaluation.metrics.ngrams import has_java, ngram_scores, ptb_tokenise
+from trainer.evaluation.metrics.scores import Score, mean_score
 
 
 class ScanQA(BenchmarkMetric):

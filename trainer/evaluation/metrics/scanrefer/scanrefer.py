@@ -1,8 +1,8 @@
 """ScanRefer: is the box that was found the one that was meant?"""
 
-from trainer.evaluation.benchmark_metric import BOX, TEXT, BenchmarkMetric
-from trainer.evaluation.boxes import overlap_scores
-from trainer.evaluation.scores import Score, per_type
+from trainer.evaluation.metrics.benchmark_metric import BOX, TEXT, BenchmarkMetric
+from trainer.evaluation.metrics.boxes import overlap_scores
+from trainer.evaluation.metrics.scores import Score, per_type
 
 
 class ScanRefer(BenchmarkMetric):

@@ -2,9 +2,9 @@
 
 import datasets
 
-from trainer.evaluation.answers import clean_answer, normalise_answer, refined_match
-from trainer.evaluation.benchmark_metric import TEXT, BenchmarkMetric
-from trainer.evaluation.scores import Score, mean_score, per_type
+from trainer.evaluation.metrics.answers import clean_answer, normalise_answer, refined_match
+from trainer.evaluation.metrics.benchmark_metric import TEXT, BenchmarkMetric
+from trainer.evaluation.metrics.scores import Score, mean_score, per_type
 
 
 class SQA3D(BenchmarkMetric):

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from trainer.evaluation.answers import score_spatial_answer
-from trainer.evaluation.benchmark_metric import TEXT, BenchmarkMetric
-from trainer.evaluation.scores import Score, mean_score, per_type
+from trainer.evaluation.metrics.answers import score_spatial_answer
+from trainer.evaluation.metrics.benchmark_metric import TEXT, BenchmarkMetric
+from trainer.evaluation.metrics.scores import Score, mean_score, per_type
 
 DIRECTION = "object_rel_direction"  # easy, medium and hard are one task
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trainer.evaluation.scores import Score, mean_score
+from trainer.evaluation.metrics.scores import Score, mean_score
 
 __all__ = ["caption_text", "gate_scores", "has_java", "ngram_scores", "ptb_tokenise", "split_words"]
 

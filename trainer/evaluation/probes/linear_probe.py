@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trainer.evaluation.scores import Score, mean_score, summarise
+from trainer.evaluation.metrics.scores import Score, mean_score, summarise
 
 __all__ = [
     "MIN_SCENES",

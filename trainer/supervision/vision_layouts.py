@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig
 from transformers.vision_utils import get_vision_window_index
 
-from modeling_ide3d.auxiliary.geometry_targets import locate_videos
+from modeling_ide3d.auxiliary.targets import locate_videos
 from processing.regions import TokenGrid
 
 

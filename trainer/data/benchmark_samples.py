@@ -1,7 +1,7 @@
 """Training samples of the benchmarks, read from the public layout when they are asked for."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,8 @@ from processing import PosedVideo
 from processing.benchmarks import TASKS, build_chat, load_scene, load_task
 from processing.benchmarks.readers.teacher import load_teacher_features
 from processing.regions import TokenGrid
-from trainer.evaluation.benchmark_tasks import REGION_SOURCES, RegionSource, SceneRegions
+from trainer.data.scene_regions import REGION_SOURCES, RegionSource, SceneRegions
 from trainer.geometry.checks import Protocol
-from trainer.mixture import MixtureDataset
 
 logger = logging.getLogger(__name__)
 
@@ -130,35 +129,4 @@ class BenchmarkDataset(Dataset):
         return {**masks, "region_targets": targets}
 
 
-def build_benchmark_mixture(
-    tasks: Sequence[str],
-    split: str,
-    data_dir: str | Path,
-    grid: TokenGrid,
-    *,
-    weights: Sequence[float] | None = None,
-    **options: Any,
-) -> MixtureDataset:
-    """Several benchmarks as one data set.
-
-    Args:
-        tasks: Keys of `processing.benchmarks.TASKS`.
-        split: A split that all of them have.
-        data_dir: Folder in the public layout.
-        grid: Token grid of the model.
-        weights: Relative share of each task; default: every sample once an epoch.
-        **options: See `BenchmarkDataset`.
-
-    Raises:
-        FileNotFoundError: See `BenchmarkDataset`.
-        ValueError: See `BenchmarkDataset`; no task, a task twice, or another number of weights.
-    """
-    if not tasks or len(set(tasks)) < len(tasks):
-        raise ValueError(f"tasks must name at least one benchmark, each once, got {list(tasks)}.")
-    if weights and len(weights) != len(tasks):
-        raise ValueError(f"There must be a weight for each of {list(tasks)}, got {list(weights)}.")
-    datasets = {task: BenchmarkDataset(task, split, data_dir, grid, **options) for task in tasks}
-    return MixtureDataset(datasets, dict(zip(tasks, weights, strict=True)) if weights else None)
-
-
-__all__ = ["BenchmarkDataset", "build_benchmark_mixture", "read_teacher_features"]
+__all__ = ["BenchmarkDataset", "read_teacher_features"]

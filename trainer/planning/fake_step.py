@@ -18,11 +18,11 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
-from modeling_ide3d.auxiliary.geometry_targets import GeometryTargets
-from trainer.geometry_criterion import GeometryCriterion
-from trainer.step_recorder import StepRecorder
+from modeling_ide3d.auxiliary.targets import GeometryTargets
+from trainer.loop.checks import find_training_model
+from trainer.planning.step_recorder import StepRecorder
+from trainer.supervision.criterion import GeometryCriterion
 from trainer.training_arguments import IDE3DTrainingArguments
-from trainer.training_checks import find_training_model
 
 MAX_SIDE = 128  # pixels of the maps that loss terms are really computed on; they cost the same for every pixel
 PREDICTIONS = ("depth", "depth_confidence", "cross_view_depth", "teacher_prediction", "region_scores")

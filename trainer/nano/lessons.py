@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.distributed import get_rank, is_initialized
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
-from trainer.cell_naming import CellNamingCollator
 from trainer.data_collator import IDE3DDataCollator
 from trainer.ide3d_trainer import IDE3DTrainer
-from trainer.nano import standardize_regions
+from trainer.nano.build import standardize_regions
+from trainer.nano.cell_naming import CellNamingCollator
 from trainer.training_arguments import IDE3DTrainingArguments
 
 logger = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from trainer.evaluation.scores import Protocol, Score, check_protocol, mean_score
+from trainer.evaluation.metrics.scores import Protocol, Score, check_protocol, mean_score
 
 __all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "overlap_scores", "select_input_box"]
 

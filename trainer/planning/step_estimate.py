@@ -1,7 +1,7 @@
 """What a training will take before anything is rented: parameters, memory of a process and operations of a step.
 
-The activations are those of a fake step (`trainer.fake_step`), which takes seconds and no weights for any size of
-model; weights, gradients and optimizer are counted. How processes share them follows the documentation of DDP,
+The activations are those of a fake step (`trainer.planning.fake_step`), which takes seconds and no weights for any
+size of model; weights, gradients and optimizer are counted. How processes share them follows the documentation of DDP,
 DeepSpeed and FSDP2 and was not measured on GPUs.
 """
 
@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
-from trainer.fake_step import run_fake_step
 from trainer.ide3d_trainer import prepare_model
-from trainer.step_recorder import GRADIENTS, STEP_PARTS, count_parameters
+from trainer.planning.fake_step import run_fake_step
+from trainer.planning.step_recorder import GRADIENTS, STEP_PARTS, count_parameters
 from trainer.training_arguments import IDE3DTrainingArguments
 
 Sharding = Literal["none", "zero2", "zero3", "fsdp2"]
@@ -57,11 +57,11 @@ class StepEstimate:
     """What a step of a training takes.
 
     Args:
-        parameters: By part of `trainer.model_parts.PARTS`.
+        parameters: By part of `trainer.loop.model_parts.PARTS`.
         trainable: Those of them that are trained.
         memory: Bytes of a process: weights, optimizer, communication, batch, and at the peak gradients and
             activations. Without what CUDA, NCCL and unused blocks of the allocator take.
-        activations: Those of the peak, by part of `trainer.step_recorder.STEP_PARTS`.
+        activations: Those of the peak, by part of `trainer.planning.step_recorder.STEP_PARTS`.
         operations: Floating-point operations of a process in an optimizer step, by the same parts.
         num_pairs: Frame pairs of a batch.
         placement: Where it runs.

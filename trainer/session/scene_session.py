@@ -11,8 +11,8 @@ from torch import nn
 from modeling_ide3d.modeling_ide3d import CACHE_NAME
 from processing.benchmarks import build_prompt
 from processing.regions import TokenGrid
-from trainer.evaluation.memory import MemoryPlan
-from trainer.evaluation.shared_prefix import PACKABLE_ATTENTION, PackedQuestions, RepeatedPrefix
+from trainer.session.memory import MemoryPlan
+from trainer.session.shared_prefix import PACKABLE_ATTENTION, PackedQuestions, RepeatedPrefix
 
 __all__ = ["SceneAnswer", "SceneSession"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.vision_layouts import VisionLayout
+from trainer.supervision.vision_layouts import VisionLayout
 
 
 @dataclass

@@ -15,14 +15,14 @@ from modeling_ide3d.auxiliary import (
     TeacherProjectorConfig,
 )
 from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, check_validator_config, pad_frames
-from modeling_ide3d.auxiliary.geometry_outputs import HEADS
-from modeling_ide3d.auxiliary.geometry_targets import MeasuredGeometry, VideoGrid
+from modeling_ide3d.auxiliary.outputs import HEADS
+from modeling_ide3d.auxiliary.targets import MeasuredGeometry, VideoGrid
 from processing.regions import TokenGrid
-from trainer.forward_recorder import ForwardPass, ForwardRecorder
-from trainer.geometry_criterion import GeometryCriterion
-from trainer.geometry_inputs import pad_geometry, pad_teacher_features, resize_geometry, to_tensor
+from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features, resize_geometry, to_tensor
+from trainer.supervision.criterion import GeometryCriterion
+from trainer.supervision.recorder import ForwardPass, ForwardRecorder
+from trainer.supervision.vision_layouts import VideoPlace, VisionLayout, find_layout
 from trainer.training_arguments import default_loss_weights
-from trainer.vision_layouts import VideoPlace, VisionLayout, find_layout
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
-from trainer.geometry_criterion import GeometryCriterion
-from trainer.model_parts import PARTS, find_part
+from trainer.loop.model_parts import PARTS, find_part
+from trainer.supervision.criterion import GeometryCriterion
 
 LOSSES, OTHER, GRADIENTS = "losses", "other", "gradients"
 # Parts of a step. The two heads of "geometry" count apart, and so do the two ways the validator is used. "losses" are
@@ -41,7 +41,7 @@ FORMULAS: dict[Any, Callable[..., int]] = {
 
 
 def count_parameters(model: nn.Module, trainable: bool = False) -> dict[str, int]:
-    """Parameters of each part of `trainer.model_parts.PARTS`, adapters included; or only those that are trained."""
+    """Return the parameters of each part of `PARTS`, adapters included, or only the trained ones."""
     counts = dict.fromkeys(PARTS, 0)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad or not trainable:
@@ -66,7 +66,7 @@ class StepRecorder(TorchDispatchMode):
         operations: By part of `STEP_PARTS`.
         peak: Most bytes that were held at once.
         peak_parts: These bytes by the part that made them, and those of gradients of weights under "gradients".
-        scale: Factor of what real tensors take in "losses", where they stand for larger ones; see `trainer.fake_step`.
+        scale: Factor of what real tensors take in "losses", where they stand for larger ones; see `fake_step`.
     """
 
     def __init__(self, model: IDE3DForConditionalGenerationWithGeometry, gradient_share: float = 1.0):

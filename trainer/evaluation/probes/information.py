@@ -30,7 +30,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from trainer.evaluation.linear_probe import (
+from trainer.evaluation.metrics.scores import mean_score
+from trainer.evaluation.probes.linear_probe import (
     Intervals,
     SceneSplit,
     cell_rows,
@@ -38,7 +39,6 @@ from trainer.evaluation.linear_probe import (
     fit_linear_probe,
     with_intervals,
 )
-from trainer.evaluation.scores import mean_score
 
 __all__ = ["estimate_information", "shuffle_rows"]
 

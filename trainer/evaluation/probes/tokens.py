@@ -10,10 +10,10 @@ from tqdm import tqdm
 
 from processing.posed_video import PosedVideo
 from processing.regions import TokenGrid
-from trainer.evaluation.correspondence import find_true_matches, score_matches
-from trainer.evaluation.token_sources import TokenSource, check_layers
+from trainer.data.geometry_inputs import prepare_geometry
+from trainer.evaluation.probes.correspondence import find_true_matches, score_matches
+from trainer.evaluation.probes.token_sources import TokenSource, check_layers
 from trainer.geometry import FramePairs, relative_pose, select_frame_pairs, transform_points, unproject_depth
-from trainer.geometry_inputs import prepare_geometry
 
 __all__ = ["TokenTable", "collect_tokens", "median_pixels"]
 

@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from trainer.evaluation.scores import RESAMPLES, Protocol, Score, check_protocol, summarise
+from trainer.evaluation.metrics.scores import RESAMPLES, Protocol, Score, check_protocol, summarise
 
 __all__ = ["BOX", "NUMBER", "TEXT", "BenchmarkMetric"]
 

@@ -23,15 +23,21 @@ from tqdm import tqdm
 from processing.benchmarks import load_scene
 from processing.posed_video import PosedVideo
 from processing.rooms import load_rooms
-from trainer.evaluation.information import estimate_information
-from trainer.evaluation.linear_probe import Intervals, probe_depth, probe_position, split_by_scene, with_intervals
-from trainer.evaluation.probe_tokens import TOKENS_PER_SCENE, TokenTable, collect_tokens
-from trainer.evaluation.scores import Score
-from trainer.evaluation.token_sources import TokenSource, check_layers, open_token_source
+from trainer.evaluation.metrics.scores import Score
+from trainer.evaluation.probes.information import estimate_information
+from trainer.evaluation.probes.linear_probe import (
+    Intervals,
+    probe_depth,
+    probe_position,
+    split_by_scene,
+    with_intervals,
+)
+from trainer.evaluation.probes.token_sources import TokenSource, check_layers, open_token_source
+from trainer.evaluation.probes.tokens import TOKENS_PER_SCENE, TokenTable, collect_tokens
 
 __all__ = ["format_table", "probe_table", "run_probes", "score_correspondence"]
 
-logger = logging.getLogger("trainer.evaluation.probes")
+logger = logging.getLogger("trainer.evaluation.probes.tables")
 
 MAX_ROOM_SIZE = 126  # pixels; larger frames of rooms take long to draw
 WIDE_GAP = 0.1  # nats between the estimate of information and its bound
@@ -195,7 +201,8 @@ def _open_scenes(options: argparse.Namespace, source: TokenSource) -> Iterable[P
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """Settings from the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m trainer.evaluation.probes", description="Measure what the tokens of a model know of geometry."
+        prog="python -m trainer.evaluation.probes",
+        description="Measure what the tokens of a model know of geometry.",
     )
     parser.add_argument("--model", required=True, help="folder or Hub name of a model of ours or of a vision tower")
     parser.add_argument("--data", help="folder in the public layout, instead of rooms")
@@ -264,7 +271,3 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if gap > WIDE_GAP:
         logger.warning("Between nats and their bound lie %.2f: so many may be too much. Take more scenes.", gap)
     return result
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,4 @@
+from .benchmark_samples import BenchmarkDataset as BenchmarkDataset
+from .geometry_inputs import prepare_geometry as prepare_geometry
+from .scene_regions import RegionSource as RegionSource
+from .scene_regions import SceneRegions as SceneRegions

@@ -1,0 +1,21 @@
+"""Load the metrics, which are `evaluate` modules, from this folder."""
+
+from pathlib import Path
+
+import evaluate
+
+__all__ = ["METRICS", "load_metric"]
+
+FOLDER = Path(__file__).parent
+METRICS = ("multi3drefer", "nr3d", "scan2cap", "scanqa", "scanrefer", "sqa3d", "vsibench")
+
+
+def load_metric(name: str) -> evaluate.EvaluationModule:
+    """A metric by its name.
+
+    Raises:
+        ValueError: There is no such metric.
+    """
+    if name not in METRICS:
+        raise ValueError(f"There is no metric {name!r}, only {', '.join(METRICS)}.")
+    return evaluate.load(str(FOLDER / name))

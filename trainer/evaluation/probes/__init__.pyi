@@ -1,0 +1,13 @@
+from .correspondence import find_true_matches as find_true_matches
+from .information import estimate_information as estimate_information
+from .linear_probe import fit_linear_probe as fit_linear_probe
+from .linear_probe import probe_depth as probe_depth
+from .linear_probe import probe_position as probe_position
+from .tables import format_table as format_table
+from .tables import main as main
+from .tables import probe_table as probe_table
+from .tables import run_probes as run_probes
+from .token_sources import TokenSource as TokenSource
+from .token_sources import open_token_source as open_token_source
+from .tokens import TokenTable as TokenTable
+from .tokens import collect_tokens as collect_tokens

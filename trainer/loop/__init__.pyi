@@ -1,0 +1,5 @@
+from .adapters import add_adapters as add_adapters
+from .adapters import merge_adapters as merge_adapters
+from .benchmark_mixture import build_benchmark_mixture as build_benchmark_mixture
+from .mixture import MixtureDataset as MixtureDataset
+from .mixture import MixtureSampler as MixtureSampler

@@ -1,0 +1,40 @@
+"""Old import paths of modules that have moved; each works for one release and warns."""
+
+__all__ = ["MOVED_MODULES"]
+
+# Old path: new path. The table goes with version 0.3.
+MOVED_MODULES = {
+    "trainer.adapters": "trainer.loop.adapters",
+    "trainer.benchmark_samples": "trainer.data.benchmark_samples",
+    "trainer.cell_naming": "trainer.nano.cell_naming",
+    "trainer.evaluation.answers": "trainer.evaluation.metrics.answers",
+    "trainer.evaluation.benchmark_metric": "trainer.evaluation.metrics.benchmark_metric",
+    "trainer.evaluation.benchmark_tasks": "trainer.evaluation.tasks",
+    "trainer.evaluation.boxes": "trainer.evaluation.metrics.boxes",
+    "trainer.evaluation.correspondence": "trainer.evaluation.probes.correspondence",
+    "trainer.evaluation.information": "trainer.evaluation.probes.information",
+    "trainer.evaluation.linear_probe": "trainer.evaluation.probes.linear_probe",
+    "trainer.evaluation.memory": "trainer.session.memory",
+    "trainer.evaluation.ngrams": "trainer.evaluation.metrics.ngrams",
+    "trainer.evaluation.paired": "trainer.evaluation.compare",
+    "trainer.evaluation.probe_tokens": "trainer.evaluation.probes.tokens",
+    "trainer.evaluation.region_reading": "trainer.session.region_reading",
+    "trainer.evaluation.scene_session": "trainer.session.scene_session",
+    "trainer.evaluation.scores": "trainer.evaluation.metrics.scores",
+    "trainer.evaluation.shared_prefix": "trainer.session.shared_prefix",
+    "trainer.evaluation.token_sources": "trainer.evaluation.probes.token_sources",
+    "trainer.fake_step": "trainer.planning.fake_step",
+    "trainer.forward_recorder": "trainer.supervision.recorder",
+    "trainer.geometry_criterion": "trainer.supervision.criterion",
+    "trainer.geometry_inputs": "trainer.data.geometry_inputs",
+    "trainer.geometry_supervision": "trainer.supervision.geometry_supervision",
+    "trainer.mentions": "trainer.nano.mentions",
+    "trainer.mixture": "trainer.loop.mixture",
+    "trainer.model_parts": "trainer.loop.model_parts",
+    "trainer.nano_lessons": "trainer.nano.lessons",
+    "trainer.step_estimate": "trainer.planning.step_estimate",
+    "trainer.step_recorder": "trainer.planning.step_recorder",
+    "trainer.step_statistics": "trainer.loop.step_statistics",
+    "trainer.training_checks": "trainer.loop.checks",
+    "trainer.vision_layouts": "trainer.supervision.vision_layouts",
+}

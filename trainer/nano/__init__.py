@@ -1,0 +1,5 @@
+"""Nano models and the curriculum that teaches them from random weights."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,10 @@
+from .build import build_nano_config as build_nano_config
+from .build import build_nano_model as build_nano_model
+from .build import build_nano_processor as build_nano_processor
+from .build import search_by_words as search_by_words
+from .cell_naming import CellNamingCollator as CellNamingCollator
+from .lessons import RegionReadingCollator as RegionReadingCollator
+from .lessons import name_cells as name_cells
+from .lessons import read_regions as read_regions
+from .mentions import MentionCollator as MentionCollator
+from .mentions import MentionTrainer as MentionTrainer

@@ -1,0 +1,5 @@
+"""Inference on one scene: its frames are encoded once, and many questions are asked."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,4 @@
+from .criterion import GeometryCriterion as GeometryCriterion
+from .geometry_supervision import GeometrySupervision as GeometrySupervision
+from .vision_layouts import VisionLayout as VisionLayout
+from .vision_layouts import find_layout as find_layout
