@@ -15,7 +15,7 @@ from trainer.planning import fake_step
 from trainer.planning.step_estimate import Placement, estimate_step, make_batch
 from trainer.planning.step_recorder import GRADIENTS, StepRecorder
 
-CONFIG_7B = Path(__file__).parents[2] / "examples" / "recipes" / "ide3d_7b_config.json"
+CONFIG_7B = Path(__file__).parents[3] / "examples" / "recipes" / "ide3d_7b_config.json"
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 
 
