@@ -3,8 +3,6 @@
 The predictors are fitted on as many training rooms as are scored. Rooms are generated anew in a temporary folder.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import logging
