@@ -1,6 +1,7 @@
 """The trainer: what it optimises, what it logs, what it writes."""
 
 import copy
+import dataclasses
 import json
 import math
 
@@ -248,6 +249,18 @@ def test_the_defaults_are_the_weights_of_the_original(tmp_path):
     for protocol, pairs in (("paper", [0.08, 0.08, 0.0]), ("clean", [0.08, 0.0, 0.08])):
         args = IDE3DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, protocol=protocol)
         assert list(args.loss_weights.values()) == pytest.approx([0.8, *pairs, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("protocol, other", [("clean", "paper"), ("paper", "clean")])
+def test_a_copy_with_another_protocol_has_its_weights(tmp_path, protocol, other):
+    arguments = {"output_dir": str(tmp_path), "use_cpu": True}
+    expected = IDE3DTrainingArguments(**arguments, protocol=other).loss_weights
+    args = IDE3DTrainingArguments(**arguments, protocol=protocol)
+    by_dict = IDE3DTrainingArguments(**{**dataclasses.asdict(args), "protocol": other})
+    assert dataclasses.replace(args, protocol=other).loss_weights == by_dict.loss_weights == expected
+    own = IDE3DTrainingArguments(**arguments, protocol=protocol, overlap_weight=0.3, consistency_weight=0.0)
+    copied = dataclasses.replace(own, protocol=other).loss_weights
+    assert (copied["loss_overlap_l1"], copied["loss_view_consistency"]) == (0.3, 0.0)
 
 
 @pytest.mark.parametrize("metric", ["loss_depth", "eval_loss_language", "eval_loss"])
