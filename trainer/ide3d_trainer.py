@@ -221,7 +221,7 @@ class IDE3DTrainer(Trainer):
         step = self.state.global_step + 1
         is_logged = self.args.logging_strategy == "steps" and step % self.state.logging_steps == 0
         if is_logged and self.accelerator.sync_gradients and not self.is_deepspeed_enabled:
-            self._gradient_norms = compute_gradient_norms(self._core)
+            self._gradient_norms = compute_gradient_norms(self._core, self.accelerator.scaler)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -99,6 +99,21 @@ class TestLogs:
         assert 0 <= metrics["eval_accuracy"] <= 1 and metrics["eval_loss_depth"] > 0
         assert seen["shape"] == (*collator(samples)["input_ids"].shape, len(collator.processor.tokenizer))
 
+    @pytest.mark.parametrize("accumulation", [1, 2])
+    def test_gradient_norms_are_those_without_the_scale_of_float16(self, make_trainer, accumulation):
+        samples = [make_sample(2), make_grounding_sample(2, seed=1)]
+        options = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulation, "max_grad_norm": 0}
+        entries = []
+        for scaler in (None, torch.amp.GradScaler("cpu", init_scale=1024.0)):
+            trainer = make_trainer(samples, max_steps=1, **options)
+            trainer.accelerator.scaler = scaler
+            trainer.train()
+            entries.append(logged(trainer)[0])
+        parts = [name for name in entries[0] if name.startswith("grad_norm_")]
+        assert len(parts) == 5 and entries[0]["grad_norm_vision"] > 0.01
+        for name in parts:
+            assert entries[1][name] == pytest.approx(entries[0][name], rel=1e-4), name
+
     def test_terms_without_a_head_are_not_logged(self, make_trainer):
         trainer = make_trainer([make_sample(2)], max_steps=1, model=build_model(validator=False, teacher_size=None))
         trainer.train()
