@@ -35,6 +35,8 @@ class MentionCollator(IDE3DDataCollator):
         ValueError: A chat does not hold a word that it is said to mention, or `mentions` has not a list for each chat.
     """
 
+    optional_keys = (*IDE3DDataCollator.optional_keys, "mentions")
+
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Collate."""
         batch = super().__call__(samples)
