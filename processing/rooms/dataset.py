@@ -76,6 +76,7 @@ def load_rooms(
     split: str,
     num_scenes: int,
     *,
+    start: int = 0,
     style: str = PLAIN.name,
     seed: int = 0,
     image_size: int = 126,
@@ -92,6 +93,7 @@ def load_rooms(
     Args:
         split: "train", "validation" or "test".
         num_scenes: number of rooms.
+        start: index of the first room; the rooms are those of the rows from `start` on of a longer load.
         style: "plain", or "loft": other shades of the same colour names, other materials, some furniture of another
             build, larger and higher rooms.
         seed: which family of rooms.
@@ -116,24 +118,26 @@ def load_rooms(
     camera's frame: x right, y down, z forward, metres.
 
     Raises:
-        ValueError: unknown split or style, a count below 1, or frames below 24 px.
-        TypeError: a count that is not an int.
+        ValueError: unknown split or style, a count below 1, a negative start, or frames below 24 px.
+        TypeError: a count or start that is not an int.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
     if style not in STYLES:
         raise ValueError(f"style must be one of {tuple(STYLES)}, got {style!r}")
+    _check_least(0, start=start)
     _check_least(1, num_scenes=num_scenes, num_frames=num_frames)
     _check_least(MIN_IMAGE_SIZE, image_size=image_size)
     if num_proc is None:
         num_proc = min(os.cpu_count() or 1, (num_scenes + 7) // 8)
     arguments = {"split": split, "seed": seed, "image_size": image_size, "num_frames": num_frames, "style": style}
-    key = hashlib.sha256(repr((recipe_digest(), num_scenes, sorted(arguments.items()))).encode()).hexdigest()[:16]
+    rooms = (start, num_scenes) if start else num_scenes  # rooms from 0 on keep the key of their cached files
+    key = hashlib.sha256(repr((recipe_digest(), rooms, sorted(arguments.items()))).encode()).hexdigest()[:16]
     return datasets.Dataset.from_generator(
         _rows,
         features=FEATURES,
         cache_dir=cache_dir,
-        gen_kwargs={"indices": list(range(num_scenes)), **arguments},
+        gen_kwargs={"indices": list(range(start, start + num_scenes)), **arguments},
         num_proc=num_proc if num_proc > 1 else None,
         split=datasets.NamedSplit(split),
         fingerprint=f"rooms{key}",
