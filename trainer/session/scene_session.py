@@ -237,17 +237,20 @@ class SceneSession:
         Args:
             descriptions: What to find: texts, put into `template`, or whole chats.
             regions: Candidates, bool (N, V, rows, cols).
-            template: Request with `{description}` in it.
+            template: Request with `{description}` in it, which each text takes the place of; other braces are text.
             batch_size: Descriptions at a time at most.
 
         Returns:
             Cosines (len(descriptions), N + 1), float32; the last column is "no such object".
 
         Raises:
-            ValueError: A description holds a `<ground>`, which only the answer may.
+            ValueError: A description holds a `<ground>`, which only the answer may, or `template` has no
+                `{description}`.
         """
         ground = self.processor.ground_token
-        requests = [template.format(description=text) if isinstance(text, str) else text for text in descriptions]
+        if "{description}" not in template:
+            raise ValueError(f"`template` must hold {{description}}, where the texts are put, got {template!r}.")
+        requests = [template.replace("{description}", t) if isinstance(t, str) else t for t in descriptions]
         tokens = [self._tokenize(request, answer=ground) for request in requests]
         for index, row in enumerate(tokens):
             if (row == self.model.config.ground_token_id).sum() != 1:
