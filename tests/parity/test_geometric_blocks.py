@@ -1,4 +1,4 @@
-"""Building blocks: gradient terms, the quantile filter, the NaN/Inf cleaner, normals."""
+"""Building blocks: gradient terms, the quantile filter, the NaN/Inf cleaner."""
 
 import re
 
@@ -14,7 +14,6 @@ from trainer.losses.blocks import (
     gradient_difference_multiscale,
     replace_non_finite,
 )
-from trainer.losses.normals import compute_normal_maps, normal_difference, normal_difference_multiscale
 
 pytestmark = pytest.mark.parity
 
@@ -134,21 +133,3 @@ def test_quantile_threshold_of_more_than_a_million_values(golden_json):
 def test_cleaner(tensors):
     torch.testing.assert_close(replace_non_finite(tensors["fix.in"], 100.0), tensors["fix.out.hard_max100"])
     torch.testing.assert_close(replace_non_finite(tensors["fix.in"], None), tensors["fix.out.hard_maxNone"])
-
-
-def test_normal_maps(tensors):
-    normals, valid = compute_normal_maps(tensors["normal.in.target"], tensors["normal.in.mask"])
-    assert torch.equal(valid, tensors["normal.out.point_map_to_normal.valids"])
-    torch.testing.assert_close(normals, tensors["normal.out.point_map_to_normal.normals"], atol=2e-6, rtol=2e-5)
-
-
-@pytest.mark.parametrize("name", ["normal_loss", "normal_loss_conf", "normal_loss_few", "normal_loss_multiscale3"])
-def test_normal_blocks(tensors, name):
-    prediction, confidence = leaves_of(tensors, "normal")
-    mask = tensors["normal.in.mask_few" if name.endswith("few") else "normal.in.mask"]
-    target = tensors["normal.in.target"]
-    if "multiscale" in name:
-        loss = normal_difference_multiscale(prediction, target, mask, num_scales=int(name[-1]))
-    else:
-        loss = normal_difference(prediction, target, mask, confidence if name.endswith("conf") else None)
-    check(name, loss, prediction, confidence, tensors)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from modeling_ide3d.grounding_ide3d import pool_regions
-from modeling_ide3d.modeling_ide3d import CACHE_NAME
 
 __all__ = ["answer_from_regions", "pool_sample_regions"]
 
@@ -125,10 +124,8 @@ def decode_greedily(model: nn.Module, processor: Any, embeds: Tensor, max_new_to
     cache, rows = None, []
     is_open = torch.ones(len(embeds), dtype=torch.bool, device=embeds.device)
     for _ in range(max_new_tokens):
-        outputs = model.model.language_model(
-            inputs_embeds=embeds, use_cache=True, return_dict=True, **{CACHE_NAME: cache}
-        )
-        cache = outputs[CACHE_NAME]
+        outputs = model.model.language_model(inputs_embeds=embeds, use_cache=True, return_dict=True, cache=cache)
+        cache = outputs.cache
         chosen = model.lm_head(outputs.last_hidden_state[:, -1]).argmax(-1)
         rows.append(torch.where(is_open, chosen, end))
         is_open &= chosen != end

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from modeling_ide3d.modeling_ide3d import CACHE_NAME
 from processing.benchmarks import build_prompt
 from processing.regions import TokenGrid
 from trainer.session.memory import MemoryPlan
@@ -107,7 +106,7 @@ class SceneSession:
                 input_ids=self.prefix_ids,
                 mm_encoder_outputs=self.encoded,
                 use_cache=True,
-                **{CACHE_NAME: cache},
+                cache=cache,
             )
         self.questions = strategy(self.model.model.language_model, cache)
 

@@ -7,8 +7,6 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-from modeling_ide3d.modeling_ide3d import CACHE_NAME
-
 __all__ = ["PackedQuestions", "RepeatedPrefix", "SharedPrefixLayer"]
 
 PACKABLE_ATTENTION = ("eager", "sdpa")  # these take a mask for every pair of query and key
@@ -76,7 +74,7 @@ class _Questions:
             position_ids=positions,
             use_cache=True,
             return_dict=True,
-            **{CACHE_NAME: cache},
+            cache=cache,
         )
         return outputs.last_hidden_state
 

@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,9 +29,6 @@ from .grounding_ide3d import (
     select_region_references,
 )
 
-# Transformers 5.24 renamed `past_key_values` to `cache`, as an argument and as an output; both versions are served.
-CACHE_NAME = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
-
 
 @dataclass
 class IDE3DModelOutputWithPast(BaseModelOutputWithPast):
@@ -40,7 +37,7 @@ class IDE3DModelOutputWithPast(BaseModelOutputWithPast):
     Args:
         last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
             States of the language model after its final norm.
-        cache (`Cache`, *optional*): Keys and values so far; `past_key_values` before Transformers 5.24.
+        cache (`Cache`, *optional*): Keys and values so far.
         hidden_states (`tuple[torch.Tensor]`, *optional*): States of the language model, layer by layer.
         attentions (`tuple[torch.Tensor]`, *optional*): Attention weights of the language model.
         image_hidden_states (`torch.Tensor` of shape `(image_tokens, hidden_size)`, *optional*):
@@ -62,7 +59,7 @@ class IDE3DCausalLMOutputWithPast(CausalLMOutputWithPast):
         logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`): Scores of the vocabulary.
         last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
             States of the language model after its final norm.
-        cache (`Cache`, *optional*): Keys and values so far; `past_key_values` before Transformers 5.24.
+        cache (`Cache`, *optional*): Keys and values so far.
         hidden_states (`tuple[torch.Tensor]`, *optional*): States of the language model, layer by layer.
         attentions (`tuple[torch.Tensor]`, *optional*): Attention weights of the language model.
         image_hidden_states (`torch.Tensor` of shape `(image_tokens, hidden_size)`, *optional*): See the base model.
@@ -102,7 +99,7 @@ class IDE3DPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["cache", "past_key_values"]
+    _skip_keys_device_placement = ["cache"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -395,13 +392,11 @@ class IDE3DModel(IDE3DPreTrainedModel):
         use_cache: bool | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | IDE3DModelOutputWithPast:
         """Run the model; the arguments are those of [`IDE3DForConditionalGeneration.forward`]."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-        cache = past_key_values if cache is None else cache
         if mm_encoder_outputs and (pixel_values is not None or pixel_values_videos is not None):
             raise ValueError("Pass either pixels or mm_encoder_outputs, which were computed from them, not both.")
         if inputs_embeds is None:
@@ -440,15 +435,15 @@ class IDE3DModel(IDE3DPreTrainedModel):
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             return_dict=True,
-            **{CACHE_NAME: cache},
             **kwargs,
         )
         return IDE3DModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            **{CACHE_NAME: outputs.get(CACHE_NAME)},
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=hidden_states.get("image"),
@@ -525,7 +520,6 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         mm_token_type_ids: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | IDE3DCausalLMOutputWithPast:
         """Score the next token of each position.
@@ -554,7 +548,6 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
             mm_token_type_ids (`torch.Tensor`, *optional*): Accepted, as processors return it, and not used.
             mm_encoder_outputs (`dict`, *optional*): Outputs of `get_image_features` and `get_video_features` under
                 "image" and "video", instead of pixels: visual features are then not computed again.
-            past_key_values (`Cache`, *optional*): Name of `cache` before Transformers 5.24.
             **kwargs: Passed on to the language model and to the loss.
 
         Returns:
@@ -571,7 +564,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
             video_frame_mask=video_frame_mask,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            cache=past_key_values if cache is None else cache,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             region_masks=region_masks,
             region_valid=region_valid,
@@ -591,7 +584,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
             loss=loss,
             logits=logits,
             last_hidden_state=outputs.last_hidden_state,
-            **{CACHE_NAME: outputs.get(CACHE_NAME)},
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
