@@ -23,9 +23,10 @@ from .configuration_ide3d import IDE3DConfig
 from .grounding_ide3d import (
     GroundingHead,
     complete_region_valid,
+    encode_regions,
+    fill_empty_regions,
     gather_frame_features,
     locate_references,
-    pool_regions,
     select_region_references,
 )
 
@@ -318,23 +319,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         Raises:
             ValueError: The masks have another grid or number of frames than the video.
         """
-        features, frame_counts = self.get_frame_features(input_ids, mm_encoder_outputs)
-        if region_masks.ndim != 5 or (region_masks.shape[0], *region_masks.shape[2:]) != features.shape[:-1]:
-            batch_size, num_frames, rows, cols = features.shape[:-1]
-            raise ValueError(
-                f"region_masks must have shape ({batch_size}, num_regions, {num_frames}, {rows}, {cols}): batch, "
-                f"regions, frames, rows and columns of the token grid; got {tuple(region_masks.shape)}."
-            )
-        exists = torch.arange(features.shape[1], device=frame_counts.device) < frame_counts.unsqueeze(-1)
-        masks = region_masks.to(features.device).bool()
-        torch_compilable_check(
-            ~(masks & ~exists.to(masks.device)[:, None, :, None, None]).any(),
-            "region_masks mark cells of frames that their sample does not have.",
-        )
-        tokens_per_frame = features.shape[2] * features.shape[3]
-        total = features.sum((1, 2, 3), dtype=torch.float32)
-        mean = total / (frame_counts * tokens_per_frame).clamp(min=1).unsqueeze(-1).to(total)
-        return *pool_regions(features, masks), mean.to(features.dtype)
+        return encode_regions(*self.get_frame_features(input_ids, mm_encoder_outputs), region_masks)
 
     def _replace_references(
         self,
@@ -359,7 +344,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
                 )
         features, empty, mean = self.get_region_features(input_ids, mm_encoder_outputs, region_masks)
         # Official: a reference to a region without visible cells falls back to the mean of the video.
-        features = torch.where(empty.unsqueeze(-1), mean.unsqueeze(1), features)
+        features = fill_empty_regions(features, empty, mean)
         if self.config.detach_region_references:
             features = features.detach()
         region = locate_references(is_ground, region_references.to(input_ids.device))
@@ -616,11 +601,16 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         region_masks: torch.Tensor,
         region_valid: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Compare the state at each sample's query with its candidate regions; see `ground`."""
+        """Compare the states at the queries of each sample with its candidate regions; see `ground`.
+
+        `query_position` has shape `(batch_size,)` or `(batch_size, num_queries)`; scores have a row for each query.
+        """
         features, empty, _ = self.model.get_region_features(input_ids, mm_encoder_outputs, region_masks)
-        rows = torch.arange(len(query_position), device=query_position.device)
-        query = last_hidden_state[rows, query_position.clamp(min=0)]
-        return self.grounding_head(query, features.to(query), empty.to(query.device), region_valid)
+        sample = torch.arange(len(query_position), device=query_position.device)
+        sample = sample.repeat_interleave(query_position[0].numel())
+        query = last_hidden_state[sample, query_position.flatten().clamp(min=0)]
+        features, empty = features.to(query)[sample], empty.to(query.device)[sample]
+        return self.grounding_head(query, features, empty, None if region_valid is None else region_valid[sample])
 
     def ground(
         self,

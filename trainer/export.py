@@ -1,16 +1,13 @@
 """Export: a folder with the inference model alone, which loads where nobody has this repository."""
 
 import dataclasses
-import glob
 import inspect
 import json
 import logging
 import os
 import re
 import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +20,7 @@ from transformers.modeling_utils import unwrap_model
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration, IDE3DModel
 from processing import IDE3DProcessor, IDE3DVideoProcessor
+from processing.writing import whole_folder
 from trainer.model_card import create_model_card
 
 logger = logging.getLogger(__name__)
@@ -176,48 +174,13 @@ def check_agreement(config: IDE3DConfig, processor: IDE3DProcessor) -> None:
         )
 
 
-@contextmanager
-def replace_folder(folder: str | os.PathLike) -> Iterator[Path]:
-    """Give an empty hidden folder beside `folder`; put it in `folder`'s place if the block ends without an error.
-
-    After an error the hidden folder is removed; only a killed process leaves one, and the next export of that name
-    says so. An earlier export is moved aside first and removed last.
+def replace_folder(folder: str | os.PathLike) -> AbstractContextManager[Path]:
+    """Give an empty hidden folder beside `folder` that takes its place when the block ends; see `whole_folder`.
 
     Raises:
-        FileExistsError: `folder` exists and is neither empty nor an earlier export. It is left as it is.
+        FileExistsError: If `folder` exists and is neither empty nor an earlier export. It is left as it is.
     """
-    folder = Path(folder).resolve()
-    _check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.unfinished"):
-        logger.warning("%s is an export that runs now or was killed. Remove it if none runs.", leftover)
-    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        _check_replaceable(folder)  # somebody may have put something there in the meantime
-        retired = unfinished.with_suffix(".retired")
-        if folder.exists():
-            folder.rename(retired)
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if retired.exists():
-                retired.rename(folder)
-            raise
-        shutil.rmtree(retired, ignore_errors=True)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _check_replaceable(folder: Path) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not folder.is_dir() or not is_export(folder):
-        raise FileExistsError(
-            f"{folder} exists and is not an earlier export, or holds other files too. It was left as it is: choose "
-            "another folder, or move it away."
-        )
+    return whole_folder(folder, is_export, refusal="is not an earlier export, or holds other files too")
 
 
 def _check_types(model: nn.Module, processor: IDE3DProcessor) -> None:

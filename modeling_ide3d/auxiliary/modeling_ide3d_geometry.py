@@ -377,14 +377,12 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
     ) -> torch.Tensor:
         """Scores (B * queries, regions + 1) of all queries of a batch, in the order of the targets' rows."""
         per_sample = len(region_targets) // len(input_ids)
-        position = self._locate_queries(input_ids, region_references, per_sample).flatten()
-        if (region_targets.any(-1) & (position < 0)).any():
+        position = self._locate_queries(input_ids, region_references, per_sample)
+        if (region_targets.any(-1) & (position.flatten() < 0)).any():
             raise ValueError("A sample has region_targets but no <ground> token to answer with.")
-        features, empty, _ = self.model.get_region_features(input_ids, mm_encoder_outputs, region_masks)
-        rows = torch.arange(len(input_ids), device=input_ids.device).repeat_interleave(per_sample)
-        query = last_hidden_state[rows, position.clamp(min=0)]
-        valid = None if region_valid is None else region_valid[rows]
-        return self.grounding_head(query, features[rows].to(query), empty[rows].to(query.device), valid)
+        return self.score_regions(
+            last_hidden_state, position, input_ids, mm_encoder_outputs, region_masks, region_valid
+        )
 
     def _locate_queries(
         self, input_ids: torch.LongTensor, region_references: torch.LongTensor | None, per_sample: int

@@ -215,7 +215,7 @@ def test_requests_that_cannot_be_answered_are_refused(scene_model, processor, fr
         session.ask(["What?"], [make_regions(1)])
     with pytest.raises(ValueError, match="one entry per question, 1, got 2"):
         session.ask(["What?"], [None, None])
-    with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
+    with pytest.raises(ValueError, match="`max_new_tokens` must be at least 1"):
         session.ask(["What?"], max_new_tokens=0)
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         session.ask(["What?"], batch_size=0)
