@@ -2,126 +2,31 @@
 
 A region mask says which visual tokens show an object: bool (N regions, V views, rows, cols). It can come from instance
 or segmentation ids, from 2D masks or boxes that a user draws, from 3D boxes with measured depth (as the benchmarks do
-it), or from 3D boxes with camera poses alone. `TokenGrid` is the one place that says which pixel belongs to which
-token; images, depth and regions all use it.
+it), or from 3D boxes with camera poses alone.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from processing.token_grid import TokenGrid
+
+__all__ = [
+    "TokenGrid",
+    "check_region_masks",
+    "covered_share",
+    "regions_from_boxes_2d",
+    "regions_from_boxes_3d",
+    "regions_from_boxes_and_poses",
+    "regions_from_ids",
+    "regions_from_masks",
+]
+
 ArrayLike = Tensor | np.ndarray
 MIN_SHARE = 0.125  # Official: a token belongs to an object if at least this share of its pixels does.
 RAYS_PER_SIDE = 6  # Rays a token and side for boxes without depth; 36 a token resolve the share of 12.5%.
-
-
-@dataclass(frozen=True)
-class TokenGrid:
-    """Token grid of one frame, before the newline column, and its place in the picture.
-
-    The vision tower cuts the picture into whole patches from the top-left corner and never sees the pixels that are
-    left over at the right and bottom; pooling then spreads rows x cols tokens evenly over what it sees. A picture of
-    384 px with patches of 14 and stride 2 gives 27 x 27 patches, 378 covered pixels, 14 x 14 tokens of 27 x 27 px.
-
-    Args:
-        image_size: Side, or (height, width), of the vision input in pixels.
-        patch_size: Side of a patch in pixels.
-        pool_stride: Patches per token and side; the last token may hold fewer.
-
-    Raises:
-        ValueError: Numbers below 1, or a picture smaller than a patch.
-
-    Example:
-        >>> grid = TokenGrid(384, 14, 2)
-        >>> grid.patches, grid.covered_size, grid.shape, grid.tokens_per_frame
-        ((27, 27), (378, 378), (14, 14), 210)
-    """
-
-    image_size: int | tuple[int, int]
-    patch_size: int
-    pool_stride: int = 2
-
-    def __post_init__(self) -> None:
-        size = self.image_size if isinstance(self.image_size, (tuple, list)) else (self.image_size, self.image_size)
-        if len(size) != 2:
-            raise ValueError(f"image_size must be a number or (height, width), got {self.image_size!r}.")
-        object.__setattr__(self, "image_size", (int(size[0]), int(size[1])))
-        if self.patch_size < 1 or self.pool_stride < 1 or min(self.image_size) < self.patch_size:
-            raise ValueError(
-                f"Expected patch_size >= 1, pool_stride >= 1 and a picture of at least one patch, got "
-                f"image_size={self.image_size}, patch_size={self.patch_size}, pool_stride={self.pool_stride}."
-            )
-
-    @property
-    def patches(self) -> tuple[int, int]:
-        """Rows and columns of patches, before pooling."""
-        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
-
-    @property
-    def covered_size(self) -> tuple[int, int]:
-        """Height and width in pixels, from the top-left corner, that the vision tower sees."""
-        return self.patches[0] * self.patch_size, self.patches[1] * self.patch_size
-
-    @property
-    def rows(self) -> int:
-        """Rows of tokens."""
-        return -(-self.patches[0] // self.pool_stride)
-
-    @property
-    def cols(self) -> int:
-        """Columns of tokens, without the newline."""
-        return -(-self.patches[1] // self.pool_stride)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, cols)."""
-        return self.rows, self.cols
-
-    @property
-    def tokens_per_frame(self) -> int:
-        """Tokens a frame takes in the language model: one newline behind every row."""
-        return self.rows * (self.cols + 1)
-
-    def locate(self, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Token row and column at pixel coordinates of the vision input; -1 where the vision tower sees nothing.
-
-        This is the pixel -> token rule of every tensor. Integer coordinates are pixel centres, so the picture's left
-        edge is -0.5.
-
-        Args:
-            v: Vertical coordinates in pixels, down.
-            u: Horizontal coordinates in pixels, right.
-        """
-        height, width = self.covered_size
-        # Multiplied before it is divided: exact on the edges between tokens.
-        row = torch.floor((v + 0.5) * self.rows / height).long()
-        column = torch.floor((u + 0.5) * self.cols / width).long()
-        is_seen = (row >= 0) & (row < self.rows) & (column >= 0) & (column < self.cols)
-        return torch.where(is_seen, row, -1), torch.where(is_seen, column, -1)
-
-    def token_index(self, frame_size: tuple[int, int] | None = None) -> Tensor:
-        """Token (row * cols + col) of every pixel of a frame that is resized to the vision input; -1 = unseen.
-
-        Args:
-            frame_size: Height and width of the frame before the resize; None = the vision input itself.
-
-        Returns:
-            Long tensor (h, w).
-        """
-        height, width = self.image_size if frame_size is None else frame_size
-        v = (torch.arange(height, dtype=torch.float64) + 0.5) * self.image_size[0] / height - 0.5
-        u = (torch.arange(width, dtype=torch.float64) + 0.5) * self.image_size[1] / width - 0.5
-        row, column = self.locate(v[:, None].expand(height, width), u[None, :].expand(height, width))
-        return torch.where(row >= 0, row * self.cols + column, -1)
-
-    def crop(self, pixels: Tensor) -> Tensor:
-        """The part (..., h, w) of a per-pixel tensor (..., H, W) of the vision input that the vision tower sees."""
-        if tuple(pixels.shape[-2:]) != self.image_size:
-            raise ValueError(f"Expected (..., {self.image_size[0]}, {self.image_size[1]}), got {tuple(pixels.shape)}.")
-        return pixels[..., : self.covered_size[0], : self.covered_size[1]]
 
 
 def check_region_masks(region_masks: ArrayLike, grid: TokenGrid, num_views: int) -> None:

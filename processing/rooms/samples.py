@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from processing.regions import TokenGrid, regions_from_ids
+from processing.regions import regions_from_ids
 from processing.rooms.questions.wording import plural
+from processing.token_grid import TokenGrid
 
 __all__ = [
     "cell_colours",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.geometry import check_camera_to_world, check_depth, check_intrinsics, scale_intrinsics
 from trainer.geometry.checks import Protocol
 

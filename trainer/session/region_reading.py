@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from modeling_ide3d.grounding_ide3d import pool_regions
 from modeling_ide3d.modeling_ide3d import CACHE_NAME
+from processing.token_grid import TokenGrid
 
 __all__ = ["answer_from_regions", "pool_sample_regions"]
 
@@ -26,7 +27,7 @@ def pool_sample_regions(
         samples: With `frames` and `region_masks`; videos of `rooms_at_once` samples in a row are equally long.
         rooms_at_once: Videos encoded together.
     """
-    rows, cols = model.config.token_grid
+    grid = TokenGrid.of(model.config)
     features = []
     for start in tqdm(range(0, len(samples), rooms_at_once), desc="Regions", unit="batch", delay=5, disable=None):
         chunk = samples[start : start + rooms_at_once]
@@ -35,7 +36,7 @@ def pool_sample_regions(
         pixels = inputs["pixel_values_videos"].to(model.device, model.dtype)
         tokens = model.get_video_features(pixels, return_dict=True).pooler_output
         for sample, own in zip(chunk, tokens, strict=True):
-            frames = own.unflatten(0, (-1, rows, cols + 1))[None, :, :, :cols]
+            frames = grid.split(own)[None]
             masks = torch.as_tensor(sample["region_masks"], device=model.device)[None]
             pooled, empty = pool_regions(frames, masks)
             features.append(torch.where(empty[0, :, None], frames.mean((1, 2, 3)), pooled[0]))

@@ -10,7 +10,7 @@ from torch import nn
 
 from modeling_ide3d.modeling_ide3d import CACHE_NAME
 from processing.benchmarks import build_prompt
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.session.memory import MemoryPlan
 from trainer.session.shared_prefix import PACKABLE_ATTENTION, PackedQuestions, RepeatedPrefix
 
@@ -84,7 +84,7 @@ class SceneSession:
             raise ValueError("The model is in training mode: call model.eval() first.")
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PeftModel
         self.processor, self.system = processor, system
-        self.token_grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+        self.token_grid = TokenGrid.of(processor)
         self.head = self._split(self._render("?"))[0]
         self._read_generation_config()
         inputs = processor(text=[self.head], videos=[video], return_tensors="pt", **video_kwargs)

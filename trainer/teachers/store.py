@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.geometry.checks import Protocol
 from trainer.teachers.protocol import FrameSource, Teacher
 
