@@ -142,16 +142,17 @@ def test_numpy_and_torch_give_the_same():
         (lambda g: regions_from_boxes_2d(torch.tensor([[5.0, 0, 1, 4]]), (8, 8), g), "left <= right"),
         (lambda g: regions_from_boxes_3d(torch.zeros(2, 7), torch.zeros(1, 8, 8, 3), g), "N, 6"),
         (lambda g: regions_from_boxes_3d(torch.full((1, 6), torch.nan), torch.zeros(1, 8, 8, 3), g), "finite"),
-        (lambda g: regions_from_boxes_3d(-torch.ones(1, 6), torch.zeros(1, 8, 8, 3), g), ">= 0"),
+        (lambda g: regions_from_boxes_3d(-torch.ones(1, 6), torch.zeros(1, 8, 8, 3), g), "not negative"),
         (lambda g: regions_from_boxes_3d(torch.ones(1, 6), torch.zeros(8, 8, 3), g), "V, h, w, 3"),
-        (lambda g: regions_from_boxes_and_poses(torch.ones(1, 6), torch.eye(3), torch.eye(4), g), "V, 3, 3"),
+        (lambda g: regions_from_boxes_and_poses(torch.ones(1, 6), torch.eye(3), torch.eye(4), g), "V, 4, 4"),
+        (lambda g: regions_from_boxes_and_poses(torch.ones(1, 6), torch.eye(3), torch.eye(4)[None], g), "1, 3, 3"),
         (
             lambda g: regions_from_boxes_and_poses(torch.ones(1, 6), torch.eye(3)[None], torch.eye(4)[None] / 0, g),
             "finite",
         ),
         (
             lambda g: regions_from_boxes_and_poses(torch.ones(1, 6), torch.zeros(1, 3, 3), torch.eye(4)[None], g),
-            "singular",
+            "focal length is not positive",
         ),
     ],
 )
