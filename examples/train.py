@@ -40,10 +40,10 @@ from modeling_ide3d.auxiliary import (
     load_converted_for_training,
 )
 from processing import IDE3DProcessor
-from processing.regions import TokenGrid
 from processing.rooms import load_rooms
 from processing.rooms.places import place_sample
 from processing.rooms.samples import room_samples
+from processing.token_grid import TokenGrid
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
 from trainer.loop.adapters import add_adapters
 from trainer.loop.mixture import MixtureDataset
@@ -301,7 +301,7 @@ def find_grid(arguments: ModelArguments, data: DataArguments) -> TokenGrid:
     if arguments.model_name_or_path is None:
         return TokenGrid(data.image_size, arguments.patch_size, arguments.spatial_pool_stride)
     known = IDE3DProcessor.from_pretrained(arguments.model_name_or_path)
-    return TokenGrid(known.image_size, known.patch_size, known.spatial_pool_stride)
+    return TokenGrid.of(known)
 
 
 def list_texts(samples: list[dict]) -> list[str]:

@@ -5,6 +5,20 @@ from torch import nn
 from transformers.utils import torch_compilable_check
 
 
+def split_frames(tokens: torch.Tensor, token_grid: tuple[int, int]) -> torch.Tensor:
+    """Split the visual tokens of frames into rows and columns, and leave the newline column out.
+
+    Args:
+        tokens (`torch.Tensor` of shape `(frames * rows * (cols + 1), hidden_size)`): Tokens of one or more videos.
+        token_grid (`tuple[int, int]`): Rows and columns of tokens of a frame, without the newline column.
+
+    Returns:
+        `torch.Tensor` of shape `(frames, rows, cols, hidden_size)`.
+    """
+    rows, cols = token_grid
+    return tokens.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
+
+
 def gather_frame_features(
     visual_tokens: dict[str, list[torch.Tensor]], token_counts: dict[str, torch.Tensor], token_grid: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,7 +38,7 @@ def gather_frame_features(
     rows, cols = token_grid
     per_modality, totals = [], []
     for modality, tokens in visual_tokens.items():
-        frames = torch.cat(list(tokens)).unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
+        frames = split_frames(torch.cat(list(tokens)), token_grid)
         counts = token_counts[modality] // (rows * (cols + 1))
         per_modality.append(torch.split(frames, counts.tolist()))
         totals.append(counts)
@@ -265,4 +279,5 @@ __all__ = [
     "mean_visual_token",
     "pool_regions",
     "select_region_references",
+    "split_frames",
 ]

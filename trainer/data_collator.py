@@ -12,7 +12,8 @@ from jinja2 import TemplateError
 from torch import Tensor
 
 from processing import IDE3DProcessor
-from processing.regions import TokenGrid, check_region_masks
+from processing.regions import check_region_masks
+from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features, prepare_geometry, to_tensor
 from trainer.geometry.checks import Protocol, check_protocol
 from trainer.teachers import FrameSource, Teacher
@@ -93,7 +94,7 @@ class IDE3DDataCollator:
         if protocol is not None:
             check_protocol(protocol)
         self.protocol = protocol
-        self.grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+        self.grid = TokenGrid.of(processor)
         self._remember_chats()
 
     def _remember_chats(self) -> None:

@@ -25,7 +25,7 @@ from modeling_ide3d.auxiliary.targets import (
 )
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
-from modeling_ide3d.grounding_ide3d import locate_references, select_region_references
+from modeling_ide3d.grounding_ide3d import locate_references, select_region_references, split_frames
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
 
 GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.")
@@ -358,9 +358,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
             )
         visual = None
         if "teacher_features" in targets:
-            rows, cols = self.config.token_grid
             visual = outputs.last_hidden_state[input_ids == self.config.video_token_id]
-            visual = visual.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
+            visual = split_frames(visual, self.config.token_grid)
         predictions = self.predict_geometry(targets, levels, self.config.patch_grid, visual)
         for name, value in vars(predictions).items():
             setattr(outputs, name, value)

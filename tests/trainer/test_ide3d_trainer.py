@@ -289,7 +289,7 @@ def test_a_failing_sample_ends_the_training(make_trainer, workers):
     """Nothing is skipped in silence, and the message names the sample."""
     samples = [make_sample(2), {**make_sample(2), "depth": make_sample(2)["depth"] * 1000, "scene_id": "attic"}]
     trainer = make_trainer(samples, dataloader_num_workers=workers)
-    with pytest.raises(ValueError, match="Sample 'attic': depth must be in metres"):
+    with pytest.raises(ValueError, match="Sample 'attic': `depth` must be in metres"):
         trainer.train()
 
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
 from processing.benchmarks import load_scene, load_task, prompt_digest
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from processing.writing import write_json, write_text
 from trainer.data.scene_regions import SceneRegions
 from trainer.evaluation.answer_log import AnswerLog
@@ -99,7 +99,7 @@ class Evaluation:
         self.task: EvaluatedTask = EVALUATED_TASKS[settings.task]
         self.processor = IDE3DProcessor.from_pretrained(settings.model)
         processor = self.processor
-        self.grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+        self.grid = TokenGrid.of(processor)
         self.num_frames = settings.num_frames or self.processor.video_processor.num_frames
         self.split = settings.split or self.task.task.eval_split
         self.samples = load_task(

@@ -59,9 +59,7 @@ class MentionCollator(IDE3DDataCollator):
         mentions = sample.get("mentions") or []
         if mentions and len(mentions) != int(segments.max()):
             raise ValueError(f"Sample {index}: {len(mentions)} lists of mentions for {int(segments.max())} chats.")
-        rows, cols = self.grid.shape
-        cells = (ids == self.processor.video_token_id).nonzero().flatten()
-        cells = cells.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
+        cells = self.grid.split((ids == self.processor.video_token_id).nonzero().flatten())
         first = int((segments >= 0).int().argmax())
         found = []
         for number, entries in enumerate(mentions, start=1):

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from modeling_ide3d.grounding_ide3d import encode_regions, fill_empty_regions, gather_frame_features
+from modeling_ide3d.grounding_ide3d import encode_regions, fill_empty_regions
+from processing.token_grid import TokenGrid
 from trainer.session.decoding import GreedyDecoder
 from trainer.session.questions import render_question, split_at_video, tokenize_after_video
 from trainer.session.shared_prefix import RepeatedPrefix
@@ -46,6 +47,7 @@ def pool_sample_regions(
             number of frames.
         rooms_at_once: Number of videos encoded together.
     """
+    grid = TokenGrid.of(model.config)
     features = []
     for start in tqdm(range(0, len(samples), rooms_at_once), desc="Regions", unit="batch", delay=5, disable=None):
         chunk = samples[start : start + rooms_at_once]
@@ -54,9 +56,9 @@ def pool_sample_regions(
         pixels = inputs["pixel_values_videos"].to(model.device, model.dtype)
         tokens = model.get_video_features(pixels, return_dict=True).pooler_output
         for sample, own in zip(chunk, tokens, strict=True):
-            counts = torch.tensor([len(own)], device=own.device)
-            frames, num_frames = gather_frame_features({"video": [own]}, {"video": counts}, model.config.token_grid)
+            frames = grid.split(own)[None]
             masks = torch.as_tensor(sample["region_masks"])[None]
+            num_frames = torch.tensor([frames.shape[1]], device=own.device)
             features.append(fill_empty_regions(*encode_regions(frames, num_frames, masks))[0])
     return features
 

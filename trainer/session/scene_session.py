@@ -8,7 +8,7 @@ from torch import nn
 
 from modeling_ide3d.grounding_ide3d import fill_empty_regions
 from processing.benchmarks import build_prompt
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.session.decoding import GreedyDecoder, SceneAnswer
 from trainer.session.memory import MemoryPlan
 from trainer.session.questions import Question, render_question, split_at_video, tokenize_after_video
@@ -54,7 +54,7 @@ class SceneSession:
             raise ValueError("The model is in training mode: call model.eval() first.")
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PeftModel
         self.processor, self.system = processor, system
-        self.token_grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+        self.token_grid = TokenGrid.of(processor)
         self.head = split_at_video(processor, render_question(processor, "?", system))[0]
         self.decoder = GreedyDecoder(self.model, processor)
         inputs = processor(text=[self.head], videos=[video], return_tensors="pt", **video_kwargs)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from processing.writing import write_bytes
 from trainer.geometry.checks import Protocol
 from trainer.teachers.protocol import FrameSource, Teacher

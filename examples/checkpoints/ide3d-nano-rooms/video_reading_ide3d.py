@@ -1,7 +1,6 @@
 """Turn whatever a person calls a video into frames: arrays, lists of images, video files, folders of images."""
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +9,8 @@ import torch
 from transformers.image_utils import ChannelDimension, is_pil_image, load_image
 from transformers.utils import is_av_available, is_torchcodec_available
 from transformers.video_utils import VideoMetadata, load_video
+
+from .frame_order_ide3d import sort_frames
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 COLOUR_CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
@@ -181,16 +182,11 @@ def _is_image_path(item: Any) -> bool:
     return isinstance(item, (str, os.PathLike)) and os.fspath(item).lower().endswith(IMAGE_SUFFIXES)
 
 
-def _natural_key(path: str) -> list[Any]:
-    """Sorting key that compares runs of digits as numbers: frame_2 comes before frame_10."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", os.path.basename(path))]
-
-
 def _list_images(folder: str) -> list[str]:
     names = [name for name in os.listdir(folder) if _is_image_path(name) and not name.startswith(".")]
     if not names:
         raise ValueError(f"No frames: the folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
-    return [os.path.join(folder, name) for name in sorted(names, key=lambda name: (_natural_key(name), name))]
+    return [os.path.join(folder, name) for name in sort_frames(names)]
 
 
 def _read_images(paths: list[str], name: str, sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:

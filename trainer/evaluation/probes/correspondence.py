@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.geometry import (
     FramePairs,
     covisibility_mask,
