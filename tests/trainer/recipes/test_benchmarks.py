@@ -15,6 +15,7 @@ from transformers import AutoModel
 
 from modeling_ide3d.convert_llava_qwen import convert_checkpoint
 from processing.benchmarks.export.rooms import export_rooms
+from trainer.export import export_checkpoint
 from trainer.recipes import ModelArguments, dry_run, models, read_recipe, train
 from trainer.recipes.models import adapt, load_model
 
@@ -76,6 +77,8 @@ class TestRecipes:
         adapter = load_file(output / "checkpoint-2" / "adapter_model.safetensors")
         assert any("vision_tower" in name for name in adapter) and any("language_model" in name for name in adapter)
         exported = AutoModel.from_pretrained(output / "export", trust_remote_code=True).state_dict()
+        again = load_file(export_checkpoint(output, tmp_path / "again") / "model.safetensors")
+        assert set(again) == set(exported) and all(torch.allclose(again[name], exported[name]) for name in again)
         before = load_file(checkpoint / "model.safetensors")
         assert set(exported) == set(before)
         changed = {name for name in before if not torch.equal(before[name], exported[name])}

@@ -11,6 +11,7 @@ from transformers import AutoModel, BitImageProcessor, Dinov2Config, Dinov2Model
 
 from processing.regions import TokenGrid
 from trainer import IDE3DTrainingArguments
+from trainer.export import export_checkpoint, is_export
 from trainer.recipes import DataArguments, lessons, read_recipe, run, train
 from trainer.recipes.data import REGION_QUESTIONS, load_decoded, make_samples
 from trainer.recipes.models import load_model
@@ -136,6 +137,10 @@ class TestTraining:
         assert "out" in (folder / "README.md").read_text()
         loaded = AutoModel.from_pretrained(folder, trust_remote_code=True)
         assert not any("validator" in name or "teacher" in name for name, _ in loaded.named_parameters())
+
+        again = export_checkpoint(tmp_path / "out", tmp_path / "again")
+        assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+        assert is_export(again)
 
         run_train(recipe, "--max_steps", 3)
         assert len(given) == 2  # resumed: no lesson is given again
