@@ -26,8 +26,8 @@ MEASURE = """
 import re, sys
 from pathlib import Path
 from transformers import AutoTokenizer, Qwen2Model, SiglipVisionModel
-from modeling_ide3d.convert_llava_qwen import convert_checkpoint
-from modeling_ide3d.restore_llava_qwen import restore_checkpoint
+from modeling_ide3d.conversion.convert import convert_checkpoint
+from modeling_ide3d.conversion.restore import restore_checkpoint
 
 def peak():
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])

@@ -26,9 +26,9 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor
 
 from modeling_ide3d import IDE3DForConditionalGeneration
-from modeling_ide3d.convert_llava_qwen import convert_checkpoint, main
-from modeling_ide3d.llava_qwen_settings import build_config, choose_token_ids
-from modeling_ide3d.weight_files import parse_size
+from modeling_ide3d.conversion.convert import convert_checkpoint, main
+from modeling_ide3d.conversion.settings import build_config, choose_token_ids
+from modeling_ide3d.conversion.weights import parse_size
 from processing import IDE3DProcessor
 from processing.processing_ide3d import DEFAULT_CHAT_TEMPLATE
 
@@ -267,7 +267,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path, weights, monkeypatch):
     def fail(*args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("modeling_ide3d.convert_llava_qwen.write_settings", fail)
+    monkeypatch.setattr("modeling_ide3d.conversion.convert.write_settings", fail)
     with pytest.raises(OSError, match="no space left"):
         convert_checkpoint(source, tmp_path / "target")
     assert_nothing_written(tmp_path)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modeling_ide3d.weight_files import StoredTensor, TensorSpec
+from modeling_ide3d.conversion.weights import StoredTensor, TensorSpec
 
 TRAINING_ONLY_FILE = "training_only/original_geometry_modules.safetensors"
 REPORT_FILE = "conversion_report.json"

@@ -28,8 +28,8 @@ from original_checkpoints import (
 from safetensors.torch import save_file
 
 from modeling_ide3d import IDE3DForConditionalGeneration
-from modeling_ide3d.convert_llava_qwen import convert_checkpoint, main
-from modeling_ide3d.llava_qwen_settings import build_config
+from modeling_ide3d.conversion.convert import convert_checkpoint, main
+from modeling_ide3d.conversion.settings import build_config
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,8 @@ from original_checkpoints import (
 from safetensors.torch import load_file, save_file
 
 from modeling_ide3d import IDE3DForConditionalGeneration
-from modeling_ide3d.convert_llava_qwen import convert_checkpoint
-from modeling_ide3d.restore_llava_qwen import main, restore_checkpoint
+from modeling_ide3d.conversion.convert import convert_checkpoint
+from modeling_ide3d.conversion.restore import main, restore_checkpoint
 
 
 @pytest.fixture(scope="module")
