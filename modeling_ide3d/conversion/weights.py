@@ -1,8 +1,4 @@
-"""Weight files of a checkpoint folder, copied in small pieces: a conversion renames tensors, it does not load them.
-
-Headers are read first, so everything is checked before a byte is written, and the place of every tensor in every
-output file is known. Then its bytes go from file to file, a few megabytes at a time.
-"""
+"""Read the weight files of a checkpoint folder by mapping them; write a folder whole or not at all."""
 
 import contextlib
 import json
@@ -12,17 +8,29 @@ import re
 import shutil
 import uuid
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers.utils import SAFE_WEIGHTS_NAME, WEIGHTS_NAME
 
-SAFETENSORS_NAME = "model.safetensors"
-PICKLE_NAME = "pytorch_model.bin"
-CHUNK_BYTES = 2**20
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+__all__ = [
+    "DTYPES",
+    "DTYPE_NAMES",
+    "StoredTensor",
+    "append_mean_rows",
+    "describe_spec",
+    "inspect_folder",
+    "inspect_weight_files",
+    "map_tensors",
+    "parse_size",
+    "read_tensors",
+    "staged_folder",
+]
+
 DTYPES = {  # as safetensors spells them
     "F64": torch.float64,
     "F32": torch.float32,
@@ -36,13 +44,15 @@ DTYPES = {  # as safetensors spells them
     "BOOL": torch.bool,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+PIECE_BYTES = 2**22
 
 
 def parse_size(size: int | str) -> int:
-    """Bytes of a size such as 5000000, "500KB" or "5GB".
+    """Return the bytes of a size such as 5000000, "500KB" or "5GB".
 
     Raises:
-        ValueError: The text is not a positive number with a known unit.
+        ValueError: If `size` is not a positive number with a known unit.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", str(size).strip().upper())
     if match is None or match.group(2) not in UNITS or float(match.group(1)) <= 0:
@@ -52,10 +62,10 @@ def parse_size(size: int | str) -> int:
 
 @contextlib.contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """A folder beside `target` that takes its name when the block ends, and vanishes when the block fails.
+    """Yield a new folder beside `target` that takes its name when the block succeeds and is removed when it fails.
 
     Raises:
-        FileExistsError: The target exists and is not an empty folder.
+        FileExistsError: If `target` exists and is not an empty folder.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FileExistsError(f"{target} exists already and is never overwritten. Choose another folder or remove it.")
@@ -69,111 +79,60 @@ def staged_folder(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(staging, ignore_errors=True)
         for folder in missing:
-            with contextlib.suppress(OSError):  # somebody else put something there meanwhile
+            with contextlib.suppress(OSError):  # another process may have put a file there
                 folder.rmdir()
         raise
 
 
 @dataclass(frozen=True)
-class TensorSpec:
-    """Type and shape of a tensor. `dtype` is spelled as in safetensors files, e.g. "BF16"."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Size of the values."""
-        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
-
-
-class SafetensorsFile:
-    """Tensors of a safetensors file, read in pieces.
+class StoredTensor:
+    """Place of a tensor on disk.
 
     Args:
-        path: The file.
-
-    Attributes:
-        header: Its header as it is written, JSON.
-        tensors: Type and shape of each tensor, in the order of their bytes.
-
-    Raises:
-        ValueError: The file is truncated or damaged, or holds a type that is not known here.
+        file: Weight file that holds the tensor.
+        name: Name of the tensor in that file.
+        spec: Tensor on the meta device with the type and the shape.
     """
 
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            with safe_open(path, framework="pt"):
-                pass  # the library checks the header against the size of the file
-        except SafetensorError as error:
-            raise ValueError(f"{path} is truncated or no safetensors file ({error}). Download it again.") from error
-        with path.open("rb") as stream:
-            size = int.from_bytes(stream.read(8), "little")
-            self.header = stream.read(size).decode()
-        entries = read_header(self.header)
-        self._offsets = {name: 8 + size + entry["data_offsets"][0] for name, entry in entries.items()}
-        if unknown := sorted({entry["dtype"] for entry in entries.values()} - DTYPES.keys()):
-            raise ValueError(f"{path} holds tensors of type {unknown}; known types are {list(DTYPES)}.")
-        self.tensors = {name: TensorSpec(entry["dtype"], tuple(entry["shape"])) for name, entry in entries.items()}
-
-    def read(self, name: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """Values of a tensor, piece by piece."""
-        remaining = self.tensors[name].nbytes
-        with self.path.open("rb") as stream:
-            stream.seek(self._offsets[name])
-            while remaining:
-                chunk = stream.read(min(chunk_bytes, remaining))
-                if not chunk:
-                    raise ValueError(f"{self.path} became shorter while it was read.")
-                remaining -= len(chunk)
-                yield chunk
+    file: Path
+    name: str
+    spec: torch.Tensor
 
 
-def read_header(header: str) -> dict[str, dict]:
-    """Entries of a safetensors header, in the order of their bytes, without its metadata."""
-    entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
-    return dict(sorted(entries.items(), key=lambda item: item[1]["data_offsets"]))
+def describe_spec(spec: torch.Tensor) -> str:
+    """Return type and shape as text for an error, such as "BF16 (300, 24)"."""
+    return f"{DTYPE_NAMES[spec.dtype]} {tuple(spec.shape)}"
 
 
-class PickledFile:
-    """Tensors of a pickled file, read in pieces. Nothing but tensors is unpickled, and the file is mapped, not read.
+def map_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Map the tensors of a weight file, in the order of the file.
 
-    Args:
-        path: The file.
-
-    Attributes:
-        tensors: Type and shape of each tensor, in the order of the file.
+    A value takes memory once it is read, and until all tensors of the file are released. No code in a pickled file
+    runs. Pickled files older than torch 1.6 cannot be mapped and are read as a whole.
 
     Raises:
-        ValueError: The file is truncated or damaged, or holds anything but a dict of tensors.
+        ValueError: If the file is truncated or damaged, or holds more than tensors.
     """
-
-    def __init__(self, path: Path):
-        self.path = path
-        try:
-            # Files older than torch 1.6 are no archives and cannot be mapped.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except pickle.UnpicklingError as error:
-            raise ValueError(
-                f"{path} was not loaded: it is truncated, or it holds more than tensors, such as code that would run "
-                f"({error}). Download it again, or convert it to safetensors where you trust it."
-            ) from error
-        except (RuntimeError, EOFError) as error:
-            raise ValueError(f"{path} is truncated or no weight file ({error}). Download it again.") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} must hold a dict of tensors, got {type(content).__name__}.")
-        others = [f"{key!r}: {type(value).__name__}" for key, value in content.items() if not _is_plain(key, value)]
-        if others:
-            raise ValueError(f"{path} must hold named dense tensors of types {list(DTYPES)} alone, got {others[:8]}.")
-        self._content = content
-        self.tensors = {name: TensorSpec(DTYPE_NAMES[t.dtype], tuple(t.shape)) for name, t in content.items()}
-
-    def read(self, name: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """Values of a tensor, piece by piece."""
-        values = self._content[name].detach().contiguous().reshape(-1).view(torch.uint8)
-        for chunk in values.split(chunk_bytes):
-            yield chunk.numpy().tobytes()
+    try:
+        if path.suffix == ".safetensors":
+            tensors = load_file(path)
+        else:
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or no safetensors file ({error}). Download it again.") from error
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} was not loaded: it is truncated, or it holds more than tensors, such as code that would run "
+            f"({error}). Download it again, or convert it to safetensors where you trust it."
+        ) from error
+    except (RuntimeError, EOFError) as error:
+        raise ValueError(f"{path} is truncated or no weight file ({error}). Download it again.") from error
+    if not isinstance(tensors, dict):
+        raise ValueError(f"{path} must hold a dict of tensors, got {type(tensors).__name__}.")
+    others = [f"{key!r}: {_describe_value(value)}" for key, value in tensors.items() if not _is_plain(key, value)]
+    if others:
+        raise ValueError(f"{path} must hold named dense tensors of types {list(DTYPES)} alone, got {others[:8]}.")
+    return tensors
 
 
 def _is_plain(key: object, value: object) -> bool:
@@ -181,195 +140,90 @@ def _is_plain(key: object, value: object) -> bool:
     return isinstance(key, str) and is_dense and value.dtype in DTYPE_NAMES
 
 
-def open_weight_file(path: Path) -> SafetensorsFile | PickledFile:
-    """Open a weight file by its ending.
-
-    Raises:
-        ValueError: The file is truncated or damaged, or holds anything but tensors.
-    """
-    return SafetensorsFile(path) if path.suffix == ".safetensors" else PickledFile(path)
-
-
-def find_weight_files(folder: Path) -> list[Path]:
-    """Files that hold the weights of a checkpoint folder, in the order of their names.
-
-    Raises:
-        FileNotFoundError: There are no weights, or a shard that the index names is missing.
-        ValueError: The index cannot be read.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is no folder. Expected one with weights.")
-    for name in (SAFETENSORS_NAME, PICKLE_NAME):
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            names = set(_read_index(index).values())
-            files = [folder / shard for shard in sorted(names)]
-            missing = [str(file) for file in files if not file.is_file()]
-            if missing:
-                raise FileNotFoundError(f"{index.name} names weight files that are missing: {missing}. Download them.")
-            return files
-        if (folder / name).is_file():
-            return [folder / name]
-    raise FileNotFoundError(
-        f"{folder} holds no weights: expected {SAFETENSORS_NAME}, {SAFETENSORS_NAME}.index.json, {PICKLE_NAME} or "
-        f"{PICKLE_NAME}.index.json, got {sorted(path.name for path in folder.iterdir())}."
-    )
-
-
-def _read_index(index: Path) -> dict[str, str]:
-    try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        if all(Path(shard).name == shard for shard in weight_map.values()):
-            return weight_map
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(f"{index} is not a valid weight index ({error!r}). Download it again.") from error
-    raise ValueError(f"{index} must name files of its own folder, got {sorted(set(weight_map.values()))[:8]}.")
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where a tensor lies: a file and the name it has there."""
-
-    file: Path
-    name: str
-    spec: TensorSpec
+def _describe_value(value: object) -> str:
+    is_tensor = isinstance(value, torch.Tensor)
+    return f"Tensor of {value.dtype}, {value.layout}" if is_tensor else type(value).__name__
 
 
 def inspect_weight_files(files: list[Path]) -> dict[str, StoredTensor]:
-    """Place, type and shape of every tensor, from the headers alone.
+    """Return the place, type and shape of every tensor without reading its values.
 
     Raises:
-        ValueError: A file is truncated or damaged, or two files hold the same tensor.
+        ValueError: If a file is truncated or damaged, or two files hold the same tensor.
     """
     found: dict[str, StoredTensor] = {}
     for file in files:
-        for name, spec in open_weight_file(file).tensors.items():
+        for name, tensor in map_tensors(file).items():
             if name in found:
                 raise ValueError(f"{name} is in two weight files, {found[name].file.name} and {file.name}.")
-            found[name] = StoredTensor(file, name, spec)
+            found[name] = StoredTensor(file, name, torch.empty(tensor.shape, dtype=tensor.dtype, device="meta"))
     return found
 
 
 def inspect_folder(folder: Path) -> dict[str, StoredTensor]:
-    """Place, type and shape of every tensor of a checkpoint folder.
+    """Return the place, type and shape of every tensor of a checkpoint folder, files in the order of their names.
 
     Raises:
-        FileNotFoundError: There are no weights, or a shard that the index names is missing.
-        ValueError: A file is damaged, or the index names a tensor that its file does not have.
+        FileNotFoundError: If there are no weights, or a shard that the index names is missing.
+        ValueError: If a file is damaged, or the index names a tensor that its file does not hold.
     """
-    files = find_weight_files(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder. Expected one with weights.")
+    for name in (SAFE_WEIGHTS_NAME, WEIGHTS_NAME):
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            return _inspect_shards(index)
+        if (folder / name).is_file():
+            return inspect_weight_files([folder / name])
+    raise FileNotFoundError(
+        f"{folder} holds no weights: expected {SAFE_WEIGHTS_NAME}, {SAFE_WEIGHTS_NAME}.index.json, {WEIGHTS_NAME} or "
+        f"{WEIGHTS_NAME}.index.json, got {sorted(path.name for path in folder.iterdir())}."
+    )
+
+
+def _inspect_shards(index: Path) -> dict[str, StoredTensor]:
+    try:
+        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        shards = sorted(set(weight_map.values()))
+        is_local = all(Path(shard).name == shard for shard in shards)
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ValueError(f"{index} is not a valid weight index ({error!r}). Download it again.") from error
+    if not is_local:
+        raise ValueError(f"{index} must name files of its own folder, got {shards[:8]}.")
+    files = [index.parent / shard for shard in shards]
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise FileNotFoundError(f"{index.name} names weight files that are missing: {missing}. Download them.")
     found = inspect_weight_files(files)
-    kind = SAFETENSORS_NAME if files[0].suffix == ".safetensors" else PICKLE_NAME
-    index = folder / f"{kind}.index.json"
-    if index.is_file():
-        named = _read_index(index).items()
-        absent = sorted(key for key, shard in named if key not in found or found[key].file.name != shard)
-        if absent:
-            raise ValueError(f"{index} names {len(absent)} weights that its files do not hold: {absent[:8]}.")
+    absent = sorted(key for key, shard in weight_map.items() if key not in found or found[key].file.name != shard)
+    if absent:
+        raise ValueError(f"{index} names {len(absent)} weights that its files do not hold: {absent[:8]}.")
     return found
 
 
-def build_header(tensors: dict[str, TensorSpec]) -> str:
-    """Header of a safetensors file with the tensors in the given order."""
-    entries: dict[str, dict] = {"__metadata__": {"format": "pt"}}
-    offset = 0
-    for name, spec in tensors.items():
-        entries[name] = {
-            "dtype": spec.dtype,
-            "shape": list(spec.shape),
-            "data_offsets": [offset, offset + spec.nbytes],
-        }
-        offset += spec.nbytes
-    header = json.dumps(entries, separators=(",", ":"))
-    return header + " " * (-len(header.encode()) % 8)
+def read_tensors(places: dict[str, StoredTensor]) -> dict[str, torch.Tensor]:
+    """Map tensors of several files under new names, each contiguous and in memory of its own."""
+    files = {file: map_tensors(file) for file in {place.file for place in places.values()}}
+    tensors: dict[str, torch.Tensor] = {}
+    addresses = set()
+    for name, place in places.items():
+        tensor = files[place.file][place.name].detach().contiguous()
+        if tensor.data_ptr() in addresses:  # one storage under two names, as `torch.save` keeps tied weights
+            tensor = tensor.clone()
+        addresses.add(tensor.data_ptr())
+        tensors[name] = tensor
+    return tensors
 
 
-class SafetensorsWriter:
-    """Writes the tensors of a safetensors file to their places, in any order.
-
-    Args:
-        path: The file; it must not exist.
-        header: What `build_header` gave, or the header of another file.
-    """
-
-    def __init__(self, path: Path, header: str):
-        self.path = path
-        encoded = header.encode()
-        self._start = 8 + len(encoded)
-        self._places = {name: entry["data_offsets"] for name, entry in read_header(header).items()}
-        with path.open("xb") as stream:
-            stream.write(len(encoded).to_bytes(8, "little") + encoded)
-            stream.truncate(self._start + max((end for _, end in self._places.values()), default=0))
-
-    def write(self, name: str, chunks: Iterable[bytes]) -> None:
-        """Write the values of a tensor.
-
-        Raises:
-            ValueError: There are more or fewer bytes than the header says.
-        """
-        begin, end = self._places[name]
-        written = 0
-        with self.path.open("r+b") as stream:
-            stream.seek(self._start + begin)
-            for chunk in chunks:
-                written += len(chunk)
-                if written <= end - begin:
-                    stream.write(chunk)
-        if written != end - begin:
-            raise ValueError(f"{name} must have {end - begin} bytes in {self.path.name}, got {written}.")
-
-
-def create_file(path: Path, tensors: dict[str, TensorSpec]) -> SafetensorsWriter:
-    """Lay out a safetensors file; wide types come first, so that every tensor is aligned."""
-    ordered = sorted(tensors.items(), key=lambda item: -DTYPES[item[1].dtype].itemsize)
-    return SafetensorsWriter(path, build_header(dict(ordered)))
-
-
-def create_sharded_files(
-    folder: Path, tensors: dict[str, TensorSpec], max_shard_bytes: int
-) -> tuple[dict[str, SafetensorsWriter], list[str]]:
-    """Lay out safetensors files as Transformers names them, with an index where there are several.
-
-    Returns:
-        The writer of each tensor, and the names of the files. A single tensor may exceed the size of a file.
-    """
-    shards: list[dict[str, TensorSpec]] = [{}]
-    size = 0
-    for name, spec in tensors.items():
-        if shards[-1] and size + spec.nbytes > max_shard_bytes:
-            shards.append({})
-            size = 0
-        shards[-1][name] = spec
-        size += spec.nbytes
-    count = len(shards)
-    names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
-    if count == 1:
-        names = [SAFETENSORS_NAME]
-    writers: dict[str, SafetensorsWriter] = {}
-    for file, shard in zip(names, shards, strict=True):
-        writers.update(dict.fromkeys(shard, create_file(folder / file, shard)))
-    if count > 1:
-        weight_map = {name: writer.path.name for name, writer in sorted(writers.items())}
-        index = {"metadata": {"total_size": sum(t.nbytes for t in tensors.values())}, "weight_map": weight_map}
-        text = json.dumps(index, indent=2) + "\n"
-        (folder / f"{SAFETENSORS_NAME}.index.json").write_text(text, encoding="utf-8")
-    return writers, names
-
-
-__all__ = [
-    "PickledFile",
-    "SafetensorsFile",
-    "SafetensorsWriter",
-    "StoredTensor",
-    "TensorSpec",
-    "build_header",
-    "create_file",
-    "create_sharded_files",
-    "find_weight_files",
-    "inspect_folder",
-    "inspect_weight_files",
-    "open_weight_file",
-    "parse_size",
-    "read_header",
-    "staged_folder",
-]
+def append_mean_rows(place: StoredTensor, count: int) -> torch.Tensor:
+    """Read a matrix and append `count` rows that equal the mean of its own."""
+    rows, width = place.spec.shape
+    grown = torch.empty(rows + count, width, dtype=place.spec.dtype)
+    can_map = place.file.suffix == ".safetensors" or zipfile.is_zipfile(place.file)
+    step = max(PIECE_BYTES // (width * grown.itemsize), 1) if can_map else rows
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        # Mapped again for each piece: pages that were read take memory beside the copy until they are unmapped.
+        grown[start:stop] = map_tensors(place.file)[place.name][start:stop]
+    # In small pieces too: a sum in float64 makes a copy in float64.
+    grown[rows:] = sum(part.sum(0, dtype=torch.float64) for part in grown[:rows].split(256)) / rows
+    return grown

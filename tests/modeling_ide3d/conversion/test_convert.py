@@ -97,6 +97,18 @@ def test_shards_in_and_shards_out(tmp_path, model, weights):
     assert all(torch.equal(converted[name], tensor) for name, tensor in model.state_dict().items())
 
 
+def test_shards_are_by_default_as_large_as_those_of_the_source(tmp_path, model, weights):
+    """One written file is mapped at a time, so the source's largest one bounds the memory."""
+    source = write_source(tmp_path / "source", weights, shards=3)
+    report = convert_checkpoint(source, tmp_path / "target")
+    largest = max(file.stat().st_size for file in source.glob("*.safetensors"))
+    assert len(report.weight_files) > 1
+    for name in report.weight_files:
+        assert sum(t.nbytes for t in load_file(tmp_path / "target" / name).values()) <= largest
+    converted = load_converted(tmp_path / "target").state_dict()
+    assert all(torch.equal(converted[name], tensor) for name, tensor in model.state_dict().items())
+
+
 def test_pickled_tensors_are_read(tmp_path, model, weights):
     source = write_source(tmp_path / "source", {"lm_head.weight": weights["lm_head.weight"]})
     (source / "model.safetensors").unlink()
@@ -343,7 +355,7 @@ def test_embedding_grows_only_where_rows_are_missing(tmp_path, model, weights):
 def test_tokenizer_of_another_checkpoint_is_refused(tmp_path, weights):
     source = write_source(tmp_path / "source", weights)
     write_tokenizer(source, words=270, extra=["<ground>"])
-    with pytest.raises(ValueError, match=r"ground_token_ids is \[298\].* the id 270"):
+    with pytest.raises(ValueError, match=r"`ground_token_ids` is \[298\].* the id 270"):
         convert_checkpoint(source, tmp_path / "target")
     assert_nothing_written(tmp_path)
 
