@@ -110,7 +110,7 @@ def convert_checkpoint(
         if vision_config is None and vision_tower is not None:
             vision_config = read_tower_config(Path(vision_tower))
 
-        tokenizer = load_tokenizer(source, staging)
+        tokenizer = load_tokenizer(source)
         report.has_tokenizer = tokenizer is not None
         report.token_ids, report.added_embedding_rows = choose_token_ids(original, report.embedding_rows, tokenizer)
         rows = report.embedding_rows + report.added_embedding_rows
@@ -211,7 +211,7 @@ def _write_weights(
     max_shard_bytes: int | None,
     report: ConversionReport,
 ) -> None:
-    """Write the weights of the model; set the type in its config to that of the embedding."""
+    """Write the weights of the model, and set the type in its config."""
     if max_shard_bytes is None:
         largest = max(file.stat().st_size for file in {tensor.file for tensor in stored.values()})
         max_shard_bytes = min(largest, MAX_SHARD_BYTES)
@@ -239,7 +239,7 @@ def _write_weights(
 def _read_shard(
     names: list[str], places: dict[str, StoredTensor], new: dict[str, torch.Tensor], added_rows: int
 ) -> dict[str, torch.Tensor]:
-    """Read the weights of one file; embeddings get rows for the new tokens, as the original makes them."""
+    """Read the weights of one file; embeddings get mean rows, as the original adds tokens."""
     grown = {name: append_mean_rows(places[name], added_rows) for name in names if added_rows and name in EMBEDDINGS}
     initial = {name: new[name] for name in names if name in new}
     done = grown | initial
@@ -273,7 +273,7 @@ def _initialize(model: IDE3DForConditionalGeneration, names: list[str]) -> dict[
 
 
 def _keep_original(source: Path, files: list[Path], folder: Path) -> None:
-    """Keep what the way back needs: contents and metadata of the weight files, and the settings as they were."""
+    """Keep the settings, and the names, types and metadata of the weight files."""
     (folder / ORIGINAL_FOLDER).mkdir(exist_ok=True)
     content = {"files": [_describe_file(file) for file in files]}
     (folder / ORIGINAL_FILES).write_text(json.dumps(content) + "\n", encoding="utf-8")

@@ -126,7 +126,7 @@ def rename_key(key: str) -> str | None:
 
 
 def identify_family(original: dict[str, Any], keys: Iterable[str], rows: int) -> str:
-    """Return the family of a checkpoint, from its weights, its settings and the rows of its embedding."""
+    """Return the family of a checkpoint, from its weights, settings and embedding rows."""
     if "use_depth_auxiliary_task" in original or any(key.startswith("model.dpt_module.") for key in keys):
         return IDE
     family = FAMILY_OF_ROWS.get(rows, LLAVA_VIDEO)
@@ -219,7 +219,7 @@ def _reason_to_drop(key: str, name: str | None, tower_layers: int, wanted: Itera
 def _find_initializable(
     wanted: Iterable[str], renamed: Iterable[str], original: dict[str, Any], report: ConversionReport
 ) -> list[str]:
-    """List the new names that a checkpoint of this family may lack, never those of the vision tower."""
+    """List the new names that a checkpoint of this family may lack."""
     head = {name for name in wanted if name.startswith("grounding_head.")}
     absent = head - set(renamed)
     if absent == head and not original.get("ground_head_type"):

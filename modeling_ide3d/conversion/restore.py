@@ -1,8 +1,8 @@
 """Write a converted checkpoint as the original's own code reads it.
 
-Run `python -m modeling_ide3d.restore_llava_qwen CONVERTED TARGET`. Straight after a conversion, every settings file is
-the original one, byte for byte, and so is every weight file that safetensors wrote with at most one entry of metadata.
-Other weight files get the same tensors and metadata; `.bin` files keep the order of their tensors.
+Run `python -m modeling_ide3d.restore_llava_qwen CONVERTED TARGET`. Straight after a conversion, settings files come
+back byte for byte. So do weight files that safetensors wrote, if they have at most one entry of metadata: it writes
+several in random order. Other weight files get the same tensors and metadata; `.bin` files keep the order of tensors.
 """
 
 import argparse
@@ -64,11 +64,11 @@ class _OriginalFile:
 def restore_checkpoint(converted_dir: str | Path, target_dir: str | Path) -> list[str]:
     """Write the original checkpoint from a folder that `convert_checkpoint` wrote.
 
-    The weights are the present ones of the folder. After a training with the same types, and with
-    `conversion_report.json`, `original_layout` and `training_only` beside the new weights, the trained values are
-    written under the original names. Rows that the conversion added to the embedding are cut off. A vision tower that
-    came from a separate folder is left out. The folder appears under its name once it is complete. One file is written
-    at a time, from mapped sources, so the memory needed is that of one written file.
+    The weights are the present ones of the folder: after a training, the trained values are written under the
+    original names. That needs the same types, and `conversion_report.json`, `original_layout` and `training_only`
+    beside the new weights. Rows that the conversion added to the embedding are cut off. A vision tower that came from
+    a separate folder is left out. The folder appears under its name once it is complete. One file is written at a
+    time, from mapped sources, so the memory needed is that of one written file.
 
     Args:
         converted_dir: Folder that `convert_checkpoint` wrote.

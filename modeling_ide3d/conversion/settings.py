@@ -3,11 +3,17 @@
 import itertools
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, SiglipVisionConfig
-from transformers.utils import CHAT_TEMPLATE_FILE, GENERATION_CONFIG_NAME
+from transformers.utils import (
+    CHAT_TEMPLATE_FILE,
+    GENERATION_CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    WEIGHTS_INDEX_NAME,
+)
 
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
 
@@ -39,8 +45,8 @@ TOKENIZER_FILES = (
 SETTINGS_FILES = (
     "config.json",
     GENERATION_CONFIG_NAME,
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
+    SAFE_WEIGHTS_INDEX_NAME,
+    WEIGHTS_INDEX_NAME,
     *TOKENIZER_FILES,
 )
 
@@ -165,12 +171,8 @@ def read_tower_config(folder: Path) -> dict[str, Any]:
     return SiglipVisionConfig(**config).to_dict()  # a config may leave out defaults
 
 
-def load_tokenizer(source: Path, staging: Path) -> PreTrainedTokenizerBase | None:
+def load_tokenizer(source: Path) -> PreTrainedTokenizerBase | None:
     """Load the tokenizer beside the weights, None where there is none.
-
-    Args:
-        source: Folder of the original checkpoint.
-        staging: Folder for temporary files.
 
     Raises:
         ValueError: If a tokenizer file is not valid JSON.
@@ -179,14 +181,12 @@ def load_tokenizer(source: Path, staging: Path) -> PreTrainedTokenizerBase | Non
     if not any(file.name in ("tokenizer.json", "vocab.json") for file in files):
         return None
     # Read from a separate folder: the model type in the original's config is not registered.
-    folder = staging / "tokenizer"
-    folder.mkdir()
-    for file in files:
-        if file.suffix == ".json":
-            _read_json(file)
-        shutil.copy(file, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    shutil.rmtree(folder)
+    with tempfile.TemporaryDirectory() as folder:
+        for file in files:
+            if file.suffix == ".json":
+                _read_json(file)
+            shutil.copy(file, folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     # A template saved with the tokenizer would hide the processor's, which handles videos.
     tokenizer.chat_template = None
     return tokenizer
@@ -233,7 +233,6 @@ def build_config(
         vision_config=vision,
         text_config={**text, "model_type": "qwen2", "vocab_size": vocab_size},
         spatial_pool_stride=original.get("mm_spatial_pool_stride", DEFAULT_POOL_STRIDE),
-        spatial_pool_mode="bilinear",
         grounding_temperature=original.get("ground_head_temperature", DEFAULT_TEMPERATURE),
         tie_word_embeddings=bool(original.get("tie_word_embeddings", False)),
         **token_ids,
@@ -243,7 +242,7 @@ def build_config(
 def choose_token_ids(
     original: dict[str, Any], rows: int, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[dict[str, int], int]:
-    """Choose the ids of the placeholders: those of the tokenizer, or free rows of the embedding.
+    """Choose the ids of the placeholders: those of the tokenizer, or free embedding rows.
 
     Args:
         original: Content of the original `config.json`.

@@ -1,4 +1,4 @@
-"""Read the weight files of a checkpoint folder by mapping them; write a folder whole or not at all."""
+"""Map the weight files of a checkpoint; write a folder whole or not at all."""
 
 import contextlib
 import json
@@ -62,7 +62,7 @@ def parse_size(size: int | str) -> int:
 
 @contextlib.contextmanager
 def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield a new folder beside `target` that takes its name when the block succeeds and is removed when it fails.
+    """Yield a folder that becomes `target` if the block succeeds and vanishes if it fails.
 
     Raises:
         FileExistsError: If `target` exists and is not an empty folder.
@@ -161,7 +161,7 @@ def inspect_weight_files(files: list[Path]) -> dict[str, StoredTensor]:
 
 
 def inspect_folder(folder: Path) -> dict[str, StoredTensor]:
-    """Return the place, type and shape of every tensor of a checkpoint folder, files in the order of their names.
+    """Return the place, type and shape of every tensor of a checkpoint folder.
 
     Raises:
         FileNotFoundError: If there are no weights, or a shard that the index names is missing.
@@ -201,13 +201,14 @@ def _inspect_shards(index: Path) -> dict[str, StoredTensor]:
 
 
 def read_tensors(places: dict[str, StoredTensor]) -> dict[str, torch.Tensor]:
-    """Map tensors of several files under new names, each contiguous and in memory of its own."""
+    """Map tensors of several files under new names, contiguous and apart in memory."""
     files = {file: map_tensors(file) for file in {place.file for place in places.values()}}
     tensors: dict[str, torch.Tensor] = {}
     addresses = set()
     for name, place in places.items():
         tensor = files[place.file][place.name].detach().contiguous()
-        if tensor.data_ptr() in addresses:  # one storage under two names, as `torch.save` keeps tied weights
+        # `torch.save` keeps tied weights and views of one tensor in one storage; safetensors refuses that.
+        if tensor.data_ptr() in addresses or tensor.nbytes != tensor.untyped_storage().nbytes():
             tensor = tensor.clone()
         addresses.add(tensor.data_ptr())
         tensors[name] = tensor

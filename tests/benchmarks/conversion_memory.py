@@ -1,4 +1,4 @@
-"""Measure the peak memory of a conversion and of the way back, beside the size of the largest shard.
+"""Measure the peak memory of conversion and restoration, beside the largest shard.
 
 Run `python tests/benchmarks/conversion_memory.py`. It writes a synthetic 3D-IDE checkpoint (151,648 embedding rows, in
 shards) into a temporary folder. Then it converts and restores the checkpoint, each in a process of its own. The memory
@@ -149,7 +149,7 @@ def measure(kind: str, source: Path, target: Path) -> tuple[int, int]:
 
 
 def count_equal_files(first: Path, second: Path) -> tuple[int, int]:
-    """Count the files of `first` that came back: byte for byte, and tensor by tensor where pickled."""
+    """Count the files that came back: byte for byte, pickled ones tensor by tensor."""
     equal = 0
     for path in first.iterdir():
         if path.suffix == ".bin":

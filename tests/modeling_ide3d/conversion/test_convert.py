@@ -33,16 +33,6 @@ from processing import IDE3DProcessor
 from processing.processing_ide3d import DEFAULT_CHAT_TEMPLATE
 
 
-@pytest.fixture(scope="module")
-def model() -> IDE3DForConditionalGeneration:
-    return build_model()
-
-
-@pytest.fixture
-def weights(model) -> dict[str, torch.Tensor]:
-    return original_weights(model)
-
-
 def assert_nothing_written(folder: Path, kept: set[str] = frozenset({"source"})):
     assert {path.name for path in folder.iterdir()} == set(kept)
 

@@ -25,19 +25,8 @@ from original_checkpoints import (
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from modeling_ide3d import IDE3DForConditionalGeneration
 from modeling_ide3d.conversion.convert import convert_checkpoint
 from modeling_ide3d.conversion.restore import main, restore_checkpoint
-
-
-@pytest.fixture(scope="module")
-def model() -> IDE3DForConditionalGeneration:
-    return build_model()
-
-
-@pytest.fixture
-def weights(model) -> dict[str, torch.Tensor]:
-    return original_weights(model)
 
 
 @pytest.fixture
