@@ -1,13 +1,13 @@
 """3D-IDE: a video language model that answers about an indoor scene, and finds objects in it, from RGB alone."""
 
 import copy
-import json
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModel, GenerationMixin
 from transformers import initialization as init
@@ -73,23 +73,18 @@ class IDE3DCausalLMOutputWithPast(CausalLMOutputWithPast):
 
 
 def check_weight_files(folder: Path) -> None:
-    """Compare the size of each safetensors file of a folder with what its header announces.
+    """Check the header and the size of each weight file, and name a damaged one.
 
     Raises:
-        OSError: A file is truncated, or is no safetensors file.
+        OSError: If a file is truncated or damaged, or is no safetensors file.
     """
     for file in sorted(folder.glob("model*.safetensors")):
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            expected = 8 + int.from_bytes(stream.read(8), "little")  # the first 8 bytes are the size of the header
-            if expected <= size:
-                try:
-                    tensors = [entry for entry in json.loads(stream.read(expected - 8)).values() if "dtype" in entry]
-                except ValueError as error:
-                    raise OSError(f"{file} is no safetensors file: its header cannot be read.") from error
-                expected += max((entry["data_offsets"][1] for entry in tensors), default=0)
-        if size < expected:
-            raise OSError(f"{file} is truncated: it has {size} of {expected} bytes. Copy or download it again.")
+        try:
+            safe_open(file, framework="pt")
+        except SafetensorError as error:
+            raise OSError(
+                f"{file} is truncated or no safetensors file ({error}). Copy or download it again."
+            ) from error
 
 
 class IDE3DPreTrainedModel(PreTrainedModel):

@@ -21,11 +21,12 @@ from modeling_ide3d.auxiliary import (
     GeometricValidatorConfig,
     TeacherProjector,
     load_converted_for_training,
+    original_geometry,
     read_original_geometry,
 )
 from modeling_ide3d.auxiliary.geometric_validator import rename_original_key
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjectorConfig
-from modeling_ide3d.convert_llava_qwen import convert_checkpoint
+from modeling_ide3d.conversion import convert_checkpoint, names
 
 WIDTH = 24
 
@@ -80,6 +81,11 @@ def test_heads_of_3d_ide_are_trained_on(tmp_path, model):
     chosen = load_converted_for_training(tmp_path / "target", layer_indices=(0, 1, 2, 2), dtype=torch.bfloat16)
     assert chosen.geometric_validator.config.layer_indices == (0, 1, 2, 2)
     assert chosen.teacher_projector.dtype == torch.bfloat16
+
+
+def test_conversion_and_training_name_the_same_file():
+    """Neither package may import the other, so the name stands in both."""
+    assert original_geometry.TRAINING_ONLY_FILE == names.TRAINING_ONLY_FILE
 
 
 def test_projection_of_the_older_family_alone(tmp_path, model, caplog):

@@ -13,11 +13,9 @@ from original_checkpoints import (
     OLDER,
     TOWER,
     VISION,
-    build_model,
     llava_video_weights,
     load_converted,
     older_weights,
-    original_weights,
     with_rows,
     without,
     write_pickled_source,
@@ -27,19 +25,8 @@ from original_checkpoints import (
 )
 from safetensors.torch import save_file
 
-from modeling_ide3d import IDE3DForConditionalGeneration
-from modeling_ide3d.convert_llava_qwen import convert_checkpoint, main
-from modeling_ide3d.llava_qwen_settings import build_config
-
-
-@pytest.fixture(scope="module")
-def model() -> IDE3DForConditionalGeneration:
-    return build_model()
-
-
-@pytest.fixture
-def weights(model) -> dict[str, torch.Tensor]:
-    return original_weights(model)
+from modeling_ide3d.conversion.convert import convert_checkpoint, main
+from modeling_ide3d.conversion.settings import build_config
 
 
 def assert_only(folder, *names: str):
@@ -66,7 +53,7 @@ def test_3d_ide_lacks_one_row(tmp_path, weights, with_tokenizer):
     report = convert_checkpoint(source, tmp_path / "target")
     assert (report.family, report.embedding_rows, report.added_embedding_rows) == ("3D-IDE", 151_648, 1)
     assert report.token_ids == {"image_token_id": 151_646, "video_token_id": 151_648, "ground_token_id": 151_647}
-    assert "vocab_size 152064, the embedding has 151648 rows" in report.notes[0]
+    assert "`vocab_size` 152064, the embedding has 151648 rows" in report.notes[0]
     converted = load_converted(tmp_path / "target").state_dict()
     for name, key in (("model.language_model.embed_tokens.weight", EMBEDDINGS[0]), ("lm_head.weight", EMBEDDINGS[1])):
         assert torch.equal(converted[name][:-1], weights[key])
@@ -106,7 +93,7 @@ def test_who_has_a_position_encoding(tmp_path, model, weights, rows, changes, is
     weights = without(with_rows(weights, rows), "model.dpt_module.") if is_older else weights
     source = write_source(tmp_path / "source", weights, **changes, vocab_size=rows)
     if is_refused:
-        with pytest.raises(ValueError, match="ignore_position_encoding=True"):
+        with pytest.raises(ValueError, match="`ignore_position_encoding=True`"):
             convert_checkpoint(source, tmp_path / "target")
     assert convert_checkpoint(source, tmp_path / "target", ignore_position_encoding=is_refused).converted
 
@@ -239,6 +226,20 @@ def test_pickled_shards_of_every_age_are_read(tmp_path, model, weights, legacy, 
     assert all(torch.equal(converted[name], tensor.to(dtype)) for name, tensor in model.state_dict().items())
 
 
+def test_pickled_names_of_one_storage_are_written_apart(tmp_path, weights):
+    """`torch.save` keeps tied weights once, and views of one tensor with the whole of it."""
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    whole = torch.randn(30)
+    both = weights["model.norm.weight"], weights["model.image_newline"] = whole[1:25], whole[3:27]
+    source = write_pickled_source(tmp_path / "source", weights)
+    convert_checkpoint(source, tmp_path / "target")
+    converted = load_converted(tmp_path / "target").state_dict()
+    assert torch.equal(converted["lm_head.weight"], weights["model.embed_tokens.weight"])
+    assert torch.equal(converted["model.language_model.embed_tokens.weight"], weights["model.embed_tokens.weight"])
+    assert torch.equal(converted["model.language_model.norm.weight"], both[0])
+    assert torch.equal(converted["model.image_newline"], both[1])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -263,7 +264,9 @@ def test_damaged_files_are_named(tmp_path, weights, name, content, message):
 def test_types_that_nothing_here_knows_are_named(tmp_path, weights):
     source = write_source(tmp_path / "source", weights)
     save_file({"model.norm.weight": torch.zeros(8).to(torch.float8_e4m3fn)}, source / "model.safetensors")
-    with pytest.raises(ValueError, match=r"model\.safetensors holds tensors of type .*F8_E4M3"):
+    with pytest.raises(
+        ValueError, match=r"model\.safetensors must hold .*'model\.norm\.weight': Tensor of torch\.float8_e4m3fn"
+    ):
         convert_checkpoint(source, tmp_path / "target")
 
 

@@ -1,4 +1,4 @@
-"""The layout of the original checkpoints: names of their weights, families, and what becomes of each weight."""
+"""Names of the weights of original checkpoints, their families, and the fate of each weight."""
 
 import json
 import re
@@ -7,19 +7,30 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from modeling_ide3d.weight_files import StoredTensor, TensorSpec
+import torch
+
+from modeling_ide3d.conversion.weights import StoredTensor
+
+__all__ = [
+    "ConversionReport",
+    "assign_weights",
+    "check_position_encoding",
+    "identify_family",
+    "rename_key",
+    "shorten",
+]
 
 TRAINING_ONLY_FILE = "training_only/original_geometry_modules.safetensors"
 REPORT_FILE = "conversion_report.json"
 INPUT_EMBEDDING, OUTPUT_EMBEDDING = "model.language_model.embed_tokens.weight", "lm_head.weight"
-EMBEDDINGS = (INPUT_EMBEDDING, OUTPUT_EMBEDDING)  # they have a row for each token
+EMBEDDINGS = (INPUT_EMBEDDING, OUTPUT_EMBEDDING)  # one row for each token
 ORIGINAL_EMBEDDING = "model.embed_tokens.weight"
 ORIGINAL_TOWER = "model.vision_tower.vision_tower."
 EMPTY_REGION = "grounding_head.empty_region"
-NAMES_IN_ERRORS = 8  # a person reads a few names; a wrong layout has hundreds
+NAMES_IN_ERRORS = 8  # a checkpoint of another model has hundreds of wrong names
 
 IDE, WORLD_POSITIONS, LLAVA_VIDEO = "3D-IDE", "Video-3D-LLM or 3DRS", "LLaVA-Video-Qwen2"
-# Rows of the released 7B checkpoints: the tokenizer has 151,647 tokens, the second line adds two, the third one.
+# Rows of the released 7B checkpoints. The tokenizer has 151,647 tokens; Video-3D-LLM adds two rows and 3D-IDE one.
 FAMILY_OF_ROWS = {152_064: LLAVA_VIDEO, 151_649: WORLD_POSITIONS, 151_648: IDE}
 
 _TOWER = r"model\.vision_tower\.vision_tower\.(?:vision_model\.)?"
@@ -35,7 +46,7 @@ RENAMES = [
     (r"ground_head_zero_target", "grounding_head.no_object"),
     (r"empty_object_embedding", "grounding_head.empty_region"),
 ]
-# Trained beside the model and never used to answer. The last three are those of 3DRS.
+# Trained beside the model and never used to answer. The last three belong to 3DRS.
 TRAINING_ONLY = (
     r"model\.(?:dpt_module\..+|proj_3d\.[02]\.(?:weight|bias)|(?:corres_linear|geometric_linear|linear_dc)\.weight)"
 )
@@ -51,23 +62,23 @@ DROPPED = {
 
 @dataclass
 class ConversionReport:
-    """What became of a checkpoint. The converted folder keeps it as `conversion_report.json`.
+    """Fate of every weight of a checkpoint; the converted folder keeps it as `conversion_report.json`.
 
     Args:
-        target_dir: Folder that was written.
-        family: Whose checkpoint this is.
+        target_dir: Folder of the converted checkpoint.
+        family: Name of the model family, `IDE`, `WORLD_POSITIONS` or `LLAVA_VIDEO`.
         embedding_rows: Rows of the original embedding.
         added_embedding_rows: Rows added for the placeholder tokens; 0 where the embedding had spare ones.
         token_ids: `image_token_id`, `video_token_id`, `ground_token_id`.
         converted: Original name -> new name of every weight of the model.
-        training_only: Original names of weights that the model does not have; kept in `training_only_file`.
+        training_only: Original names of weights that only training uses; kept in `training_only_file`.
         training_only_file: Path inside the folder, None where there are no such weights.
-        dropped: Original name -> reason, of weights that nothing needs; kept for the way back alone.
-        newly_initialized: New names of weights that the checkpoint does not have.
+        dropped: Original name -> reason, for weights that this model does not use; kept for the way back alone.
+        newly_initialized: New names of weights that the checkpoint lacks.
         vision_tower: Folder that the vision tower was taken from, None where the checkpoint holds it.
-        has_tokenizer: Whether tokenizer, chat template and processor were written too.
+        has_tokenizer: True where tokenizer, chat template and processor were written too.
         weight_files: Names of the weight files.
-        notes: What a person should know about this checkpoint.
+        notes: Sentences for the user about this checkpoint.
     """
 
     target_dir: Path
@@ -106,7 +117,7 @@ class ConversionReport:
 
 
 def rename_key(key: str) -> str | None:
-    """New name of an original weight, None where it has none."""
+    """Return the new name of an original weight, None where it has none."""
     for pattern, target in RENAMES:
         match = re.fullmatch(pattern, key)
         if match:
@@ -115,7 +126,7 @@ def rename_key(key: str) -> str | None:
 
 
 def identify_family(original: dict[str, Any], keys: Iterable[str], rows: int) -> str:
-    """Whose checkpoint this is, by its weights and settings, and by the rows of its embedding."""
+    """Return the family of a checkpoint, from its weights, settings and embedding rows."""
     if "use_depth_auxiliary_task" in original or any(key.startswith("model.dpt_module.") for key in keys):
         return IDE
     family = FAMILY_OF_ROWS.get(rows, LLAVA_VIDEO)
@@ -126,22 +137,22 @@ def identify_family(original: dict[str, Any], keys: Iterable[str], rows: int) ->
 def check_position_encoding(
     original: dict[str, Any], keys: Iterable[str], family: str, ignore_position_encoding: bool
 ) -> list[str]:
-    """Notes about an encoding of world positions that the conversion leaves out on request.
+    """Return notes about an encoding of world positions that the conversion leaves out on request.
 
     Raises:
-        ValueError: The checkpoint needs such an encoding, and nobody asked to ignore it.
+        ValueError: If the checkpoint needs such an encoding and `ignore_position_encoding` is False.
     """
     kind = original.get("world_position_embedding_type")
-    # Official: 3D-IDE skips the encoding unless its config says otherwise; the older two know no such key.
+    # Official: 3D-IDE skips the encoding unless its config says otherwise; the older families lack the key.
     skipped = original.get("skip_3d_pe_fusion", family == IDE)
     if skipped or not (kind or family == WORLD_POSITIONS or any(re.fullmatch(_POSITION_ENCODING, k) for k in keys)):
         return []
     if not ignore_position_encoding:
         raise ValueError(
             f"This checkpoint ({family}) was trained with an encoding of 3D world positions added to its visual "
-            f"tokens (world_position_embedding_type {kind!r}), computed from depth and camera poses. This model sees "
-            "RGB alone and adds none, so it would not give the original's answers. To convert it all the same, as a "
-            "start for fine-tuning, pass ignore_position_encoding=True (--ignore-position-encoding)."
+            f"tokens (`world_position_embedding_type` {kind!r}), computed from depth and camera poses. This model "
+            "sees RGB alone and adds none, so its answers would differ. To convert it as a start for fine-tuning, "
+            "pass `ignore_position_encoding=True` (`--ignore-position-encoding`)."
         )
     return [
         "This checkpoint was trained with world positions added to its visual tokens. The converted model does not "
@@ -151,22 +162,22 @@ def check_position_encoding(
 
 def assign_weights(
     stored: dict[str, StoredTensor],
-    wanted: dict[str, TensorSpec],
+    wanted: dict[str, torch.Tensor],
     tower_layers: int,
     original: dict[str, Any],
     report: ConversionReport,
 ) -> None:
-    """Say of every weight of the checkpoint what becomes of it, and check names and shapes.
+    """Decide the fate of every weight of the checkpoint, and check names and shapes.
 
     Args:
-        stored: Weights of the checkpoint, those of a separate vision tower among them.
-        wanted: Weights of the converted model, by new name; their types do not matter.
-        tower_layers: Layers of the converted vision tower.
-        original: Config of the checkpoint.
-        report: Filled in.
+        stored: Weights of the checkpoint by original name, those of a separate vision tower included.
+        wanted: Weights of the converted model by new name; their types do not matter.
+        tower_layers: Number of layers of the converted vision tower.
+        original: Content of the checkpoint's `config.json`.
+        report: Report that is filled in place.
 
     Raises:
-        ValueError: Weights are unknown, missing, double, or of another shape.
+        ValueError: If weights are unknown, missing, double, or of another shape.
     """
     unknown, renamed = [], {}
     for key in stored:
@@ -187,15 +198,15 @@ def assign_weights(
         folder = sorted({str(tensor.file.parent) for tensor in stored.values()})[0]
         raise ValueError(
             f"The checkpoint in {folder} has {len(unknown)} unknown weights {shorten(unknown)} and lacks "
-            f"{len(missing)} weights {shorten(missing)}. Expected the layout of LLaVA-Video-Qwen2 or 3D-IDE with the "
-            "sizes of config.json."
+            f"{len(missing)} weights {shorten(missing)}. Expected the names of LLaVA-Video-Qwen2 or 3D-IDE, and the "
+            "sizes that `config.json` says."
         )
     _check_shapes(stored, renamed, wanted, report.added_embedding_rows)
     report.converted = {key: name for name, key in renamed.items()}
 
 
 def _reason_to_drop(key: str, name: str | None, tower_layers: int, wanted: Iterable[str]) -> str | None:
-    """Why nothing needs a weight; None where that is not known of it."""
+    """Return the reason to leave a weight out, None where there is none."""
     if name == OUTPUT_EMBEDDING:
         return "tied to the embedding"
     layers = "model.vision_tower.encoder.layers."
@@ -208,14 +219,14 @@ def _reason_to_drop(key: str, name: str | None, tower_layers: int, wanted: Itera
 def _find_initializable(
     wanted: Iterable[str], renamed: Iterable[str], original: dict[str, Any], report: ConversionReport
 ) -> list[str]:
-    """New names that a checkpoint of this family may lack. The vision tower is never among them."""
+    """List the new names that a checkpoint of this family may lack."""
     head = {name for name in wanted if name.startswith("grounding_head.")}
     absent = head - set(renamed)
     if absent == head and not original.get("ground_head_type"):
         report.notes.append("This checkpoint has no grounding head; the converted one is random: train it before use.")
         return sorted(absent)
     if absent == {EMPTY_REGION} and report.family != IDE:
-        # Official: before 3D-IDE the feature of an empty region was zero.
+        # Official: before 3D-IDE, the feature of an empty region was zero.
         report.notes.append(
             "This checkpoint has no vector for empty regions; it is zero, as in Video-3D-LLM and 3DRS."
         )
@@ -224,31 +235,21 @@ def _find_initializable(
 
 
 def _check_shapes(
-    stored: dict[str, StoredTensor], renamed: dict[str, str], wanted: dict[str, TensorSpec], added_rows: int
+    stored: dict[str, StoredTensor], renamed: dict[str, str], wanted: dict[str, torch.Tensor], added_rows: int
 ) -> None:
     wrong = []
     for name, key in renamed.items():
         tensor = stored[key]
-        expected = wanted[name].shape
+        expected, given = tuple(wanted[name].shape), tuple(tensor.spec.shape)
         if name in EMBEDDINGS:
             expected = (expected[0] - added_rows, *expected[1:])
-        if tensor.spec.shape != expected:
-            wrong.append(f"{key}: expected {expected}, got {tensor.spec.shape} in {tensor.file.name}")
+        if given != expected:
+            wrong.append(f"{key}: expected {expected}, got {given} in {tensor.file.name}")
     if wrong:
-        raise ValueError(f"{len(wrong)} weights do not have the shape that config.json says: {shorten(wrong)}.")
+        raise ValueError(f"{len(wrong)} weights do not have the shape that `config.json` says: {shorten(wrong)}.")
 
 
 def shorten(names: Iterable[str]) -> str:
-    """The first few names, for an error."""
+    """Return the first few names as text for an error."""
     names = sorted(names)
     return f"[{', '.join(names[:NAMES_IN_ERRORS])}{', ...' if len(names) > NAMES_IN_ERRORS else ''}]"
-
-
-__all__ = [
-    "ConversionReport",
-    "assign_weights",
-    "check_position_encoding",
-    "identify_family",
-    "rename_key",
-    "shorten",
-]

@@ -22,21 +22,11 @@ from original_checkpoints import (
     write_source,
     write_tokenizer,
 )
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from modeling_ide3d import IDE3DForConditionalGeneration
-from modeling_ide3d.convert_llava_qwen import convert_checkpoint
-from modeling_ide3d.restore_llava_qwen import main, restore_checkpoint
-
-
-@pytest.fixture(scope="module")
-def model() -> IDE3DForConditionalGeneration:
-    return build_model()
-
-
-@pytest.fixture
-def weights(model) -> dict[str, torch.Tensor]:
-    return original_weights(model)
+from modeling_ide3d.conversion.convert import convert_checkpoint
+from modeling_ide3d.conversion.restore import main, restore_checkpoint
 
 
 @pytest.fixture
@@ -106,8 +96,8 @@ def test_tied_head_comes_back(tmp_path, ground):
     assert load_converted(tmp_path / "converted").lm_head.weight.shape[0] == max(300, ground + 1)
 
 
-def test_header_of_another_writer_comes_back(tmp_path, weights):
-    """Order of tensors, metadata and padding are those of the file, not those of a library."""
+def test_file_of_another_writer_comes_back_with_its_tensors_and_metadata(tmp_path, weights):
+    """Order of tensors and padding are those of safetensors, whatever they were in the source."""
     source = write_source(tmp_path / "source", weights)
     path = source / "model.safetensors"
     data = path.read_bytes()
@@ -117,7 +107,30 @@ def test_header_of_another_writer_comes_back(tmp_path, weights):
     header = json.dumps(dict(reversed(entries.items())), ensure_ascii=False).encode() + b" " * 17
     header += b" " * (-len(header) % 8)
     path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
+    restored = round_trip(source)
+    assert (source / "config.json").read_bytes() == (restored / "config.json").read_bytes()
+    before, after = (safe_open(folder / "model.safetensors", framework="pt") for folder in (source, restored))
+    assert after.metadata() == before.metadata() == entries["__metadata__"]
+    assert set(after.keys()) == set(before.keys())
+    assert all(torch.equal(after.get_tensor(key), before.get_tensor(key)) for key in before.keys())
+
+
+def test_missing_metadata_stays_missing(tmp_path, weights):
+    source = write_source(tmp_path / "source", weights)
+    save_file(weights, source / "model.safetensors")
     assert_same_files(source, round_trip(source))
+
+
+def test_folders_of_earlier_conversions_are_restored(tmp_path, converted):
+    """Version 0.1 kept the header of each weight file as it is written, offsets included."""
+    files = []
+    for file in sorted((tmp_path / "source").glob("model-*.safetensors")):
+        data = file.read_bytes()
+        entries = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        files.append({"name": file.name, "header": json.dumps(dict(reversed(entries.items()))) + "   "})
+    (converted / "original_layout" / "layout.json").write_text(json.dumps({"files": files}))
+    restore_checkpoint(converted, tmp_path / "restored")
+    assert_same_files(tmp_path / "source", tmp_path / "restored")
 
 
 @pytest.mark.parametrize("shards", [1, 2])
@@ -177,6 +190,11 @@ def drop_weight(folder: Path, change):
         (lambda f: (f / "original_layout" / "layout.json").write_text("{"), ValueError, r"layout\.json is not valid"),
         (lambda f: (f / "conversion_report.json").write_text("[]"), ValueError, "is not what a conversion writes"),
         (
+            lambda f: (f / "original_layout" / "layout.json").write_text('{"files": [{"name": "x", "header": "?"}]}'),
+            ValueError,
+            "is not what a conversion writes",
+        ),
+        (
             lambda f: (f / "original_layout" / "layout.json").write_text(
                 '{"files": [{"name": "../x", "header": "{}"}]}'
             ),
@@ -222,6 +240,6 @@ def test_command_line_and_existing_folder(tmp_path, converted, caplog):
     with caplog.at_level(logging.INFO):
         main([str(converted), str(tmp_path / "restored")])
     assert_same_files(tmp_path / "source", tmp_path / "restored")
-    assert "The original layout is in" in caplog.text
+    assert "The original checkpoint is in" in caplog.text
     with pytest.raises(FileExistsError, match="never overwritten"):
         restore_checkpoint(converted, tmp_path / "restored")

@@ -26,21 +26,11 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor
 
 from modeling_ide3d import IDE3DForConditionalGeneration
-from modeling_ide3d.convert_llava_qwen import convert_checkpoint, main
-from modeling_ide3d.llava_qwen_settings import build_config, choose_token_ids
-from modeling_ide3d.weight_files import parse_size
+from modeling_ide3d.conversion.convert import convert_checkpoint, main
+from modeling_ide3d.conversion.settings import build_config, choose_token_ids
+from modeling_ide3d.conversion.weights import parse_size
 from processing import IDE3DProcessor
 from processing.processing_ide3d import DEFAULT_CHAT_TEMPLATE
-
-
-@pytest.fixture(scope="module")
-def model() -> IDE3DForConditionalGeneration:
-    return build_model()
-
-
-@pytest.fixture
-def weights(model) -> dict[str, torch.Tensor]:
-    return original_weights(model)
 
 
 def assert_nothing_written(folder: Path, kept: set[str] = frozenset({"source"})):
@@ -93,6 +83,18 @@ def test_shards_in_and_shards_out(tmp_path, model, weights):
     for name in report.weight_files:
         tensors = load_file(tmp_path / "target" / name)
         assert len(tensors) == 1 or sum(t.nbytes for t in tensors.values()) <= 20_000
+    converted = load_converted(tmp_path / "target").state_dict()
+    assert all(torch.equal(converted[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_shards_are_by_default_as_large_as_those_of_the_source(tmp_path, model, weights):
+    """One written file is mapped at a time, so the source's largest one bounds the memory."""
+    source = write_source(tmp_path / "source", weights, shards=3)
+    report = convert_checkpoint(source, tmp_path / "target")
+    largest = max(file.stat().st_size for file in source.glob("*.safetensors"))
+    assert len(report.weight_files) > 1
+    for name in report.weight_files:
+        assert sum(t.nbytes for t in load_file(tmp_path / "target" / name).values()) <= largest
     converted = load_converted(tmp_path / "target").state_dict()
     assert all(torch.equal(converted[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -267,7 +269,7 @@ def test_failure_while_writing_leaves_nothing(tmp_path, weights, monkeypatch):
     def fail(*args):
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("modeling_ide3d.convert_llava_qwen.write_settings", fail)
+    monkeypatch.setattr("modeling_ide3d.conversion.convert.write_settings", fail)
     with pytest.raises(OSError, match="no space left"):
         convert_checkpoint(source, tmp_path / "target")
     assert_nothing_written(tmp_path)
@@ -343,7 +345,7 @@ def test_embedding_grows_only_where_rows_are_missing(tmp_path, model, weights):
 def test_tokenizer_of_another_checkpoint_is_refused(tmp_path, weights):
     source = write_source(tmp_path / "source", weights)
     write_tokenizer(source, words=270, extra=["<ground>"])
-    with pytest.raises(ValueError, match=r"ground_token_ids is \[298\].* the id 270"):
+    with pytest.raises(ValueError, match=r"`ground_token_ids` is \[298\].* the id 270"):
         convert_checkpoint(source, tmp_path / "target")
     assert_nothing_written(tmp_path)
 

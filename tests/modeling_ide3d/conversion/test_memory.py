@@ -1,4 +1,4 @@
-"""A conversion takes no more memory than one shard of its source."""
+"""A conversion takes no more memory than one shard of its source, and 10 %."""
 
 import sys
 

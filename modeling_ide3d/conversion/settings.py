@@ -1,21 +1,37 @@
-"""What an original LLaVA-Qwen checkpoint says about itself: config, tokenizer, generation settings."""
+"""Config, tokenizer and generation settings of original LLaVA-Qwen checkpoints, read and converted."""
 
 import itertools
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, SiglipVisionConfig
-from transformers.utils import CHAT_TEMPLATE_FILE, GENERATION_CONFIG_NAME
+from transformers.utils import (
+    CHAT_TEMPLATE_FILE,
+    GENERATION_CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    WEIGHTS_INDEX_NAME,
+)
 
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
+
+__all__ = [
+    "SETTINGS_FILES",
+    "build_config",
+    "choose_token_ids",
+    "load_tokenizer",
+    "read_original_config",
+    "read_tower_config",
+    "write_settings",
+]
 
 PLACEHOLDERS = {"image_token_id": "<image>", "video_token_id": "<video>", "ground_token_id": "<ground>"}
 
 DEFAULT_POOL_STRIDE = 2
 DEFAULT_TEMPERATURE = 0.07
-QWEN2_WORDS = 151_646  # tokens of every Qwen2 tokenizer; rows of the embedding behind them are free
+QWEN2_WORDS = 151_646  # tokens of every Qwen2 tokenizer; later rows of the embedding are free
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -25,16 +41,16 @@ TOKENIZER_FILES = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-# What a checkpoint folder holds beside its weights, kept as it is for the way back.
+# Files beside the weights that are kept unchanged for the way back.
 SETTINGS_FILES = (
     "config.json",
     GENERATION_CONFIG_NAME,
-    "model.safetensors.index.json",
-    "pytorch_model.bin.index.json",
+    SAFE_WEIGHTS_INDEX_NAME,
+    WEIGHTS_INDEX_NAME,
     *TOKENIZER_FILES,
 )
 
-# The original's prompts, Qwen ChatML. The same text as the default of the processor, which nothing here may import.
+# Qwen ChatML, as in the original's prompts. A copy of the processor's default, which this package may not import.
 CHAT_TEMPLATE = r"""
 {%- macro render(content) -%}
     {%- if content is string -%}
@@ -71,7 +87,7 @@ CHAT_TEMPLATE = r"""
 {%- endif -%}
 """
 
-# The original takes the sizes of its tower from the name on the Hub, or of a local folder of that name.
+# Official: the sizes of the tower follow from its name on the Hub, or from a local folder of that name.
 VISION_TOWERS = {
     "siglip-so400m-patch14-384": {
         "hidden_size": 1152,
@@ -87,7 +103,7 @@ TEXT_KEYS = (
     "max_position_embeddings initializer_range rms_norm_eps use_cache rope_theta use_sliding_window "
     "sliding_window max_window_layers attention_dropout pad_token_id bos_token_id eos_token_id"
 ).split()
-# Value that the original assumes where its config says nothing, and the only one that this model computes.
+# Default of the original, and the only value that this model computes.
 SUPPORTED_SETTINGS = {
     "mm_projector_type": ("linear", "mlp2x_gelu"),
     "mm_newline_position": ("one_token", "grid"),
@@ -100,26 +116,28 @@ SUPPORTED_SETTINGS = {
 
 
 def read_original_config(source: Path) -> dict[str, Any]:
-    """Config of an original checkpoint.
+    """Read the config of an original checkpoint.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is not JSON, of another model, or asks for something that this model does not compute.
+        FileNotFoundError: If `source` has no `config.json`.
+        ValueError: If it is not JSON, describes another model, or asks for what this model does not compute.
     """
     path = source / "config.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} does not exist. source_dir must be a folder with an original checkpoint; "
+            f"{path} does not exist. `source_dir` must be a folder with an original checkpoint; "
             "`huggingface_hub.snapshot_download` makes one from a name on the Hub."
         )
     original = _read_json(path)
     if original.get("model_type") != "llava_qwen":
-        raise ValueError(f'{path} must have model_type "llava_qwen", got {original.get("model_type")!r}.')
+        raise ValueError(f'{path} must have `model_type` "llava_qwen", got {original.get("model_type")!r}.')
     for key, (assumed, supported) in SUPPORTED_SETTINGS.items():
         if original.get(key, assumed) != supported:
-            raise ValueError(f"{key} must be {supported!r}, got {original.get(key, assumed)!r}: not this model.")
+            raise ValueError(
+                f"`{key}` must be {supported!r}, got {original.get(key, assumed)!r}. This model computes nothing else."
+            )
     if original.get("ground_head_type") not in (None, "infonce"):
-        raise ValueError(f'ground_head_type must be "infonce" or absent, got {original["ground_head_type"]!r}.')
+        raise ValueError(f'`ground_head_type` must be "infonce" or absent, got {original["ground_head_type"]!r}.')
     return original
 
 
@@ -134,11 +152,11 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tower_config(folder: Path) -> dict[str, Any]:
-    """Sizes of the vision tower of a SigLIP folder, all its layers counted.
+    """Read the sizes of the vision tower of a SigLIP folder, all its layers counted.
 
     Raises:
-        FileNotFoundError: The folder has no config.
-        ValueError: The config is not JSON, or of another model.
+        FileNotFoundError: If the folder has no `config.json`.
+        ValueError: If it is not JSON or describes another model.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -148,30 +166,28 @@ def read_tower_config(folder: Path) -> dict[str, Any]:
         config = config.get("vision_config", {})
     elif config.get("model_type") != "siglip_vision_model":
         raise ValueError(
-            f'{path} must have model_type "siglip" or "siglip_vision_model", got {config.get("model_type")!r}.'
+            f'{path} must have `model_type` "siglip" or "siglip_vision_model", got {config.get("model_type")!r}.'
         )
-    return SiglipVisionConfig(**config).to_dict()  # a config may leave out what is default
+    return SiglipVisionConfig(**config).to_dict()  # a config may leave out defaults
 
 
-def load_tokenizer(source: Path, staging: Path) -> PreTrainedTokenizerBase | None:
-    """Tokenizer beside the weights, None where there is none. `staging` is a folder for temporary files.
+def load_tokenizer(source: Path) -> PreTrainedTokenizerBase | None:
+    """Load the tokenizer beside the weights, None where there is none.
 
     Raises:
-        ValueError: A tokenizer file is not valid JSON.
+        ValueError: If a tokenizer file is not valid JSON.
     """
     files = [source / name for name in TOKENIZER_FILES if (source / name).is_file()]
     if not any(file.name in ("tokenizer.json", "vocab.json") for file in files):
         return None
-    # Read from a folder of its own: the config beside the original files is of a type nobody has registered.
-    folder = staging / "tokenizer"
-    folder.mkdir()
-    for file in files:
-        if file.suffix == ".json":
-            _read_json(file)
-        shutil.copy(file, folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    shutil.rmtree(folder)
-    # The processor's own template knows videos; one saved with the tokenizer would hide it.
+    # Read from a separate folder: the model type in the original's config is not registered.
+    with tempfile.TemporaryDirectory() as folder:
+        for file in files:
+            if file.suffix == ".json":
+                _read_json(file)
+            shutil.copy(file, folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    # A template saved with the tokenizer would hide the processor's, which handles videos.
     tokenizer.chat_template = None
     return tokenizer
 
@@ -182,16 +198,16 @@ def build_config(
     vocab_size: int,
     vision_config: dict[str, Any] | None = None,
 ) -> IDE3DConfig:
-    """Config of the converted model.
+    """Build the config of the converted model.
 
     Args:
-        original: Config of the original checkpoint.
-        token_ids: Ids of the placeholders.
-        vocab_size: Rows of the converted embedding.
-        vision_config: Sizes of the original vision tower, all layers counted, where its name does not tell them.
+        original: Content of the original `config.json`.
+        token_ids: `image_token_id`, `video_token_id`, `ground_token_id`.
+        vocab_size: Number of rows of the converted embedding.
+        vision_config: Sizes of the original vision tower, all layers counted. Default: those that its name implies.
 
     Raises:
-        ValueError: The sizes of the vision tower are not known, or sizes contradict each other.
+        ValueError: If the sizes of the vision tower are unknown, or sizes contradict each other.
     """
     name = original.get("mm_vision_tower")
     known = VISION_TOWERS.get(Path(str(name)).name)
@@ -199,7 +215,7 @@ def build_config(
     if vision is None:
         raise ValueError(
             f"The sizes of the vision tower {name!r} are not known; known towers: {sorted(VISION_TOWERS)}. "
-            "Pass vision_tower, a folder with that SigLIP checkpoint, or vision_config, its sizes."
+            "Pass `vision_tower`, a folder with that SigLIP checkpoint, or `vision_config`, its sizes."
         )
     # Official: the last encoder layer is deleted and the pooling head is not built.
     vision = {
@@ -211,13 +227,12 @@ def build_config(
     text = {key: original[key] for key in TEXT_KEYS if key in original}
     scaling = original.get("rope_scaling")
     if scaling is not None and (scaling.get("rope_type") or scaling.get("type")) != "mrope":
-        # Official: rotation over three axes with equal positions on all of them, which is the ordinary one.
+        # Official: "mrope" rotates over three axes with equal positions, which is the ordinary rotation.
         text["rope_scaling"] = scaling
     return IDE3DConfig(
         vision_config=vision,
         text_config={**text, "model_type": "qwen2", "vocab_size": vocab_size},
         spatial_pool_stride=original.get("mm_spatial_pool_stride", DEFAULT_POOL_STRIDE),
-        spatial_pool_mode="bilinear",
         grounding_temperature=original.get("ground_head_temperature", DEFAULT_TEMPERATURE),
         tie_word_embeddings=bool(original.get("tie_word_embeddings", False)),
         **token_ids,
@@ -227,23 +242,23 @@ def build_config(
 def choose_token_ids(
     original: dict[str, Any], rows: int, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[dict[str, int], int]:
-    """Ids of the placeholders: those of the tokenizer, which gets them in place, or free rows of the embedding.
+    """Choose the ids of the placeholders: those of the tokenizer, or free embedding rows.
 
     Args:
-        original: Config of the original checkpoint.
-        rows: Rows of the original embedding.
-        tokenizer: Changed in place. Without one, Qwen2's words are taken to fill the first 151,646 rows of an
-            embedding that large, and the last rows of a smaller one to be free.
+        original: Content of the original `config.json`.
+        rows: Number of rows of the original embedding.
+        tokenizer: Tokenizer of the checkpoint; the placeholders are added to it in place. Without one, Qwen2's
+            words are assumed to fill the first 151,646 rows. In a smaller embedding the last rows count as free.
 
     Returns:
-        The ids, and how many rows the embedding lacks for them.
+        `image_token_id`, `video_token_id` and `ground_token_id`, and the number of rows that the embedding lacks.
 
     Raises:
-        ValueError: Config and tokenizer disagree about `<ground>`, or the config names several ids for it.
+        ValueError: If config and tokenizer disagree about `<ground>`, or the config names several ids for it.
     """
     ground = original.get("ground_token_ids") or []
     if len(ground) > 1:
-        raise ValueError(f"ground_token_ids must hold one id, got {ground}.")
+        raise ValueError(f"`ground_token_ids` must hold one id, got {ground}.")
     if tokenizer is not None:
         tokenizer.add_special_tokens(
             {"extra_special_tokens": list(PLACEHOLDERS.values())}, replace_extra_special_tokens=False
@@ -252,8 +267,8 @@ def choose_token_ids(
         found = ids["ground_token_id"]
         if ground and found != ground[0]:
             raise ValueError(
-                f"ground_token_ids is {ground}, but the tokenizer gives <ground> the id {found}: the tokenizer files "
-                "belong to another checkpoint."
+                f"`ground_token_ids` is {ground}, but the tokenizer gives <ground> the id {found}. Use the tokenizer "
+                "files of this checkpoint."
             )
         return ids, max(0, len(tokenizer) - rows)
     taken = set(ground)
@@ -261,10 +276,10 @@ def choose_token_ids(
         value = original.get(key)
         taken.update(value if isinstance(value, list) else [value])
     if rows >= QWEN2_WORDS:
-        behind = itertools.count(QWEN2_WORDS)  # the ids that a tokenizer would give
+        candidates = itertools.count(QWEN2_WORDS)  # the ids that a tokenizer would give
     else:
-        behind = itertools.chain(reversed(range(rows)), itertools.count(rows))
-    free = (token for token in behind if token not in taken)
+        candidates = itertools.chain(reversed(range(rows)), itertools.count(rows))
+    free = (token for token in candidates if token not in taken)
     image, video = sorted([next(free), next(free)])
     ids = {"image_token_id": image, "video_token_id": video}
     ids["ground_token_id"] = ground[0] if ground else next(free)
@@ -299,6 +314,3 @@ def write_settings(source: Path, folder: Path, config: IDE3DConfig, tokenizer: P
     }
     (folder / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
     (folder / CHAT_TEMPLATE_FILE).write_text(CHAT_TEMPLATE, encoding="utf-8")
-
-
-__all__ = ["build_config", "choose_token_ids", "load_tokenizer", "read_original_config", "write_settings"]
