@@ -31,7 +31,6 @@ from training_setup import (
     read_config,
 )
 from transformers import HfArgumentParser, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import (
@@ -46,6 +45,7 @@ from processing.rooms.places import place_sample
 from processing.rooms.samples import room_samples
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
 from trainer.loop.adapters import add_adapters
+from trainer.loop.checkpoints import get_last_checkpoint
 from trainer.loop.mixture import MixtureDataset
 from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 from trainer.planning.step_estimate import Placement, StepEstimate, estimate_step
@@ -376,8 +376,8 @@ def train_on_benchmarks(
 
 
 def find_checkpoint(args: IDE3DTrainingArguments) -> str | None:
-    """The last checkpoint of the output folder."""
-    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    """The last whole checkpoint of the output folder."""
+    checkpoint = get_last_checkpoint(args.output_dir)
     if checkpoint:
         logger.info("Resuming from %s", checkpoint)
     return checkpoint

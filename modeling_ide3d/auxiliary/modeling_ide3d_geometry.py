@@ -73,8 +73,10 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         # FSDP wraps each of these and refuses a class that the model does not hold, such as SigLIP's text part.
         held = {type(module).__name__ for module in self.modules()}
         self._no_split_modules = set(self._no_split_modules) & held
-        heads = {key for key in self.state_dict() if key.startswith(GEOMETRY_PREFIXES)}
-        self._keys_to_ignore_on_save = heads | set(self._keys_to_ignore_on_save or ())
+        # Trainer reports no missing keys where a checkpoint lacks just these: the heads, and a head that is tied.
+        absent = {key for key in self.state_dict() if key.startswith(GEOMETRY_PREFIXES)}
+        absent |= set(self.all_tied_weights_keys if absent else ())
+        self._keys_to_ignore_on_save = absent | set(self._keys_to_ignore_on_save or ())
 
     def geometry_state_dict(self, state_dict: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """Weights of the training-only heads, of this module or picked from a gathered `state_dict`."""
