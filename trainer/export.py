@@ -17,12 +17,12 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.modeling_utils import unwrap_model
-from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration, IDE3DModel
 from processing import IDE3DProcessor, IDE3DVideoProcessor
 from processing.writing import whole_folder
 from trainer.loop.adapters import load_and_merge_adapters
+from trainer.loop.checkpoints import get_last_checkpoint
 from trainer.model_card import create_model_card
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ def export_checkpoint(
     checkpoint = Path(checkpoint)
     if not checkpoint.is_dir():
         raise FileNotFoundError(f"There is no folder {checkpoint}: name a checkpoint-N of a training.")
-    checkpoint = Path(get_last_checkpoint(str(checkpoint)) or checkpoint)
+    checkpoint = Path(get_last_checkpoint(checkpoint) or checkpoint)
     adapter = checkpoint / "adapter_config.json"
     base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
     if base is None and not any(checkpoint.glob("*.safetensors*")):

@@ -80,7 +80,7 @@ def test_heads_of_3d_ide_are_trained_on(tmp_path, model):
     assert loaded.predict_depth(frames).depth.shape == (1, 2, VISION["image_size"], VISION["image_size"])
     chosen = load_converted_for_training(tmp_path / "target", layer_indices=(0, 1, 2, 2), dtype=torch.bfloat16)
     assert chosen.geometric_validator.config.layer_indices == (0, 1, 2, 2)
-    assert chosen.teacher_projector.dtype == torch.bfloat16
+    assert chosen.teacher_projector.linear_1.weight.dtype == torch.bfloat16
 
 
 def test_conversion_and_training_name_the_same_file():
