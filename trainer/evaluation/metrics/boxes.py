@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from trainer.evaluation.extras import evaluation_extra
 from trainer.evaluation.metrics.scores import Protocol, Score, check_protocol, mean_score
 
 __all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "overlap_scores", "select_input_box"]
@@ -77,7 +78,8 @@ def matched_f1(
         threshold: Overlap that a pair must reach.
         protocol: See above.
     """
-    from scipy.optimize import linear_sum_assignment
+    with evaluation_extra("scipy"):
+        from scipy.optimize import linear_sum_assignment
 
     if len(predicted) == 0 or len(expected) == 0:
         return float(len(predicted) == len(expected))
