@@ -14,7 +14,7 @@ from trainer.evaluation.extras import evaluation_extra
 
 __all__ = ["Difference", "compare_paired", "seed_interval"]
 
-RESAMPLES = 2000
+RESAMPLES, SEED = 2000, 0  # of the bootstrap
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,7 @@ def seed_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
-def compare_paired(
-    ours: np.ndarray, theirs: np.ndarray, counts: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Difference:
+def compare_paired(ours: np.ndarray, theirs: np.ndarray, counts: np.ndarray) -> Difference:
     """Compare the shares of right answers of two ways of training to the same questions.
 
     The bootstrap samples scenes with replacement, the same ones for both ways and for all seeds. Questions about one
@@ -70,8 +68,6 @@ def compare_paired(
         ours: Number of right answers of each seed in each scene.
         theirs: Numbers of the other way; row k belongs to the same seed as row k of `ours`.
         counts: Number of questions of each scene.
-        resamples: Number of samples of the bootstrap.
-        seed: Seed of the bootstrap.
 
     Shape:
         ours, theirs: (seeds, scenes); counts: (scenes,).
@@ -93,8 +89,8 @@ def compare_paired(
     scenes = len(counts)
     scene_interval, scene_intervals = None, [None] * len(ours)
     if scenes > 1:
-        rng = np.random.default_rng(seed)
-        times = rng.multinomial(scenes, np.full(scenes, 1 / scenes), size=resamples)
+        rng = np.random.default_rng(SEED)
+        times = rng.multinomial(scenes, np.full(scenes, 1 / scenes), size=RESAMPLES)
         asked = times @ counts
         resampled = (times @ gaps.T)[asked > 0] / asked[asked > 0, None]
         scene_intervals = [_percentiles(column) for column in resampled.T]
