@@ -28,16 +28,16 @@ from demo_report import write_report
 from demo_tasks import mark_answers, mean_gain, score_grounding, score_table, write_scenes, write_tasks
 from huggingface_hub import EvalResult, ModelCard
 from tqdm import tqdm
-from train import DataArguments, ModelArguments, read_recipe, room_options, train
 
 from modeling_ide3d.auxiliary.modeling_ide3d_geometry import GEOMETRY_PREFIXES
 from processing import IDE3DProcessor
-from processing.regions import TokenGrid
 from processing.rooms import load_rooms
 from processing.rooms.questions.baselines import Baselines
+from processing.token_grid import TokenGrid
 from trainer import IDE3DTrainingArguments, export_inference_model
 from trainer.evaluation.rooms import BASELINES
 from trainer.model_card import create_model_card, list_loss_terms
+from trainer.recipes import DataArguments, ModelArguments, read_recipe, room_options, train
 
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE / "recipes" / "rooms_other_style.yaml"
@@ -238,7 +238,7 @@ def run(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainin
     seconds: dict[str, float] = {}
     checkpoint = Path(model_arguments.model_name_or_path)
     processor = IDE3DProcessor.from_pretrained(checkpoint)
-    grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+    grid = TokenGrid.of(processor)
     shipped = show_shipped(checkpoint, grid, data, output, seconds)
     tuned = fine_tune(model_arguments, data, args, grid, output, seconds)
     checks = compare(shipped, tuned["fine_tuned"], tuned["depth"])

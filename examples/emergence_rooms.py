@@ -368,14 +368,14 @@ class StudyCollator:
         samples = [sample for step in steps for sample in step]
         has_questions = any("questions" in sample for sample in samples)
         batch = (self.reading if has_questions else self.collator)(samples)
-        processor, (rows, cols) = self.collator.processor, self.collator.grid.shape
+        processor = self.collator.processor
         labels = batch["labels"].clone()
         for index, sample in enumerate(samples):
             if "cell_words" not in sample:
                 continue
             words = sample["cell_words"]
             places = (batch["input_ids"][index] == processor.video_token_id).nonzero().flatten()
-            places = places.unflatten(0, (-1, rows, cols + 1))[:, :, :-1]
+            places = self.collator.grid.split(places)
             for word in np.unique(words).tolist():
                 if word:  # a label belongs to the position before it
                     token = processor.tokenizer.encode(word)[0]

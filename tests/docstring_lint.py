@@ -16,7 +16,24 @@ MOST_WORDS_OF_FIRST_LINE = 15
 MOST_WORDS_OF_SENTENCE = 25
 QUESTION_WORDS = ("What", "Where", "Who", "Whoever", "Nobody", "Why", "How")
 # Beginnings of fragments that no noun follows.
-FRAGMENTS = ("Of", "At", "In", "By", "From", "Only", "Default:", "Say", "As", "To", "That", "Their", "Which", "Where", "Who", "What")
+FRAGMENTS = (
+    "Of",
+    "At",
+    "In",
+    "By",
+    "From",
+    "Only",
+    "Default:",
+    "Say",
+    "As",
+    "To",
+    "That",
+    "Their",
+    "Which",
+    "Where",
+    "Who",
+    "What",
+)
 SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Shape|Example|Examples|Note|Source|Inputs):\s*$")
 ENTRY = re.compile(r"^\*{0,2}(?P<name>[\w, /*`]+?)\s*(?:\(.*?\))?:(?:\s+(?P<text>.*))?$")
 
@@ -86,7 +103,9 @@ def faults(source: str) -> list[tuple[int, str]]:
             found.append((line, f"`{name}`: first line begins with {words[0]!r}; say what it returns or does."))
         for argument, description in argument_entries(text):
             if description.split()[0] in FRAGMENTS:
-                found.append((line, f"`{name}`: {argument}: begins with {description.split()[0]!r}; use a noun phrase."))
+                found.append(
+                    (line, f"`{name}`: {argument}: begins with {description.split()[0]!r}; use a noun phrase.")
+                )
         for sentence in sentences(text):
             if len(sentence.split()) > MOST_WORDS_OF_SENTENCE:
                 found.append((line, f"`{name}`: a sentence of {len(sentence.split())} words: {sentence[:60]}..."))

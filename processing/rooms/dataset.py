@@ -74,6 +74,7 @@ def load_rooms(
     split: str,
     num_scenes: int,
     *,
+    start: int = 0,
     style: str = PLAIN.name,
     seed: int = 0,
     image_size: int = 126,
@@ -90,6 +91,7 @@ def load_rooms(
     Args:
         split: Split of the rooms, "train", "validation" or "test".
         num_scenes: Number of rooms.
+        start: Index of the first room; the rooms are the rows from `start` on of a longer load.
         style: Look of the rooms, "plain" or "loft". Loft rooms have other shades of the same colour names, other
             materials and furniture, and are larger.
         seed: Seed of the family of rooms.
@@ -115,24 +117,26 @@ def load_rooms(
     camera's frame: x right, y down, z forward, metres.
 
     Raises:
-        ValueError: If split or style is unknown, a count is below 1, or frames are below 24 px.
-        TypeError: If a count is no int.
+        ValueError: If split or style is unknown, a count is below 1, `start` is negative, or frames are below 24 px.
+        TypeError: If a count or `start` is no int.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
     if style not in STYLES:
         raise ValueError(f"style must be one of {tuple(STYLES)}, got {style!r}")
+    _check_least(0, start=start)
     _check_least(1, num_scenes=num_scenes, num_frames=num_frames)
     _check_least(MIN_IMAGE_SIZE, image_size=image_size)
     if num_proc is None:
         num_proc = min(os.cpu_count() or 1, (num_scenes + 7) // 8)
     arguments = {"split": split, "seed": seed, "image_size": image_size, "num_frames": num_frames, "style": style}
-    key = hashlib.sha256(repr((recipe_digest(), num_scenes, sorted(arguments.items()))).encode()).hexdigest()[:16]
+    rooms = (start, num_scenes) if start else num_scenes  # rooms from 0 on keep the key of their cached files
+    key = hashlib.sha256(repr((recipe_digest(), rooms, sorted(arguments.items()))).encode()).hexdigest()[:16]
     return datasets.Dataset.from_generator(
         _rows,
         features=FEATURES,
         cache_dir=cache_dir,
-        gen_kwargs={"indices": list(range(num_scenes)), **arguments},
+        gen_kwargs={"indices": list(range(start, start + num_scenes)), **arguments},
         num_proc=num_proc if num_proc > 1 else None,
         split=datasets.NamedSplit(split),
         fingerprint=f"rooms{key}",

@@ -6,13 +6,14 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from processing.regions import TokenGrid, regions_from_ids
+from processing.regions import regions_from_ids
 from processing.rooms.places import place_sample
 from processing.rooms.questions.asking import SceneFacts, ask_questions
 from processing.rooms.questions.wording import TEMPLATES, plural
 from processing.rooms.samples import naming_sample, packed_word_sample, room_samples
 from processing.rooms.scene.layout import COUNTABLE
 from processing.rooms.scene.palette import COLOURS, pick
+from processing.token_grid import TokenGrid
 
 __all__ = ["Lesson", "LessonSamples", "find_mentions", "mention_masks", "retake_room", "say_otherwise"]
 

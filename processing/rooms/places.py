@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from processing.regions import TokenGrid
 from processing.rooms.questions.wording import TEMPLATES, metres, position_words
 from processing.rooms.samples import cell_colours, cell_depth, chat, video_arrays
 from processing.rooms.scene.palette import pick
+from processing.token_grid import TokenGrid
 
 __all__ = ["place_sample"]
 

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from processing.regions import TokenGrid, regions_from_ids
+from processing.regions import regions_from_ids
 from processing.rooms.questions.wording import plural
+from processing.token_grid import TokenGrid
 
 __all__ = [
     "cell_colours",

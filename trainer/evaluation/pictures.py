@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from processing import PosedVideo
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.geometry import project_points
 
 __all__ = ["draw_example"]

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from processing.regions import TokenGrid
 from processing.rooms.questions.baselines import Baselines, image_rows
 from processing.rooms.questions.scoring import score_answer
 from processing.rooms.samples import room_samples
+from processing.token_grid import TokenGrid
 from trainer.evaluation.metrics.scores import mean_score, summarise
 from trainer.session.scene_session import SceneSession
 
@@ -55,7 +55,7 @@ def judge_room(
         baselines: Fitted on other rooms.
         reference: "word" or "region" for questions that name objects, or point at them; None asks both.
     """
-    grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+    grid = TokenGrid.of(processor)
     session, at = None, image_rows(row)
     judged = []
     for sample in room_samples(row, grid, reference=reference):

@@ -9,7 +9,7 @@ from accelerate import PartialState
 
 from processing import IDE3DProcessor
 from processing.benchmarks.readers.scenes import FRAME_RULES
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.teachers.extraction import extract_features, list_scenes
 from trainer.teachers.loading import KINDS, load_teacher
 
@@ -85,7 +85,7 @@ def read_grid(model: str | None, grid: list[int] | None) -> TokenGrid:
     if model is None:
         return TokenGrid(*grid)
     processor = IDE3DProcessor.from_pretrained(model)
-    return TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+    return TokenGrid.of(processor)
 
 
 if __name__ == "__main__":

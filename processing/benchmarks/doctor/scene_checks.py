@@ -15,7 +15,7 @@ from processing.benchmarks.readers.files import read_masks, read_point_cloud
 from processing.benchmarks.readers.scenes import uniform_names
 from processing.benchmarks.readers.tasks import Layout
 from processing.benchmarks.readers.teacher import open_teacher, stored_names
-from processing.posed_video import MAX_MEDIAN_DEPTH, RIGID_TOLERANCE
+from processing.geometry_rules import MAX_MEDIAN_DEPTH, RIGID_TOLERANCE
 
 __all__ = ["check_scene", "is_rigid", "tried"]
 

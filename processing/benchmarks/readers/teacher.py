@@ -12,7 +12,7 @@ import torch
 from processing.benchmarks.readers.files import open_array
 from processing.benchmarks.readers.scenes import folder_names
 from processing.benchmarks.readers.tasks import Layout
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from processing.token_pooling import pool_teacher_features
 
 __all__ = ["PATCH_GRIDS", "load_teacher_features", "open_teacher", "stored_names"]

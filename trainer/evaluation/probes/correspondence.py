@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.geometry import (
     FramePairs,
     covisibility_mask,

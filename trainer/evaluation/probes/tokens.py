@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from processing.posed_video import PosedVideo
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import prepare_geometry
 from trainer.evaluation.probes.correspondence import find_true_matches, score_matches
 from trainer.evaluation.probes.token_sources import TokenSource, check_layers
