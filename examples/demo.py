@@ -28,7 +28,6 @@ from demo_report import write_report
 from demo_tasks import mark_answers, mean_gain, score_grounding, score_table, write_scenes, write_tasks
 from huggingface_hub import EvalResult, ModelCard
 from tqdm import tqdm
-from train import DataArguments, ModelArguments, read_recipe, room_options, train
 
 from modeling_ide3d.auxiliary.modeling_ide3d_geometry import GEOMETRY_PREFIXES
 from processing import IDE3DProcessor
@@ -38,6 +37,7 @@ from processing.token_grid import TokenGrid
 from trainer import IDE3DTrainingArguments, export_inference_model
 from trainer.evaluation.rooms import BASELINES
 from trainer.model_card import create_model_card, list_loss_terms
+from trainer.recipes import DataArguments, ModelArguments, read_recipe, room_options, train
 
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE / "recipes" / "rooms_other_style.yaml"

@@ -339,7 +339,7 @@ def open_split(study: Study, split: str) -> Any:
     """Rooms of a split that are asked about."""
     options = {"image_size": study.image_size, "num_frames": study.num_frames}
     first, count = study.first_scored(split), study.num_scored(split)
-    return load_rooms(split, first + count, **options).select(range(first, first + count))
+    return load_rooms(split, count, start=first, **options)
 
 
 def load_run(

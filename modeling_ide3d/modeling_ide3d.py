@@ -4,7 +4,7 @@ import copy
 import json
 import math
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -23,14 +23,12 @@ from .configuration_ide3d import IDE3DConfig
 from .grounding_ide3d import (
     GroundingHead,
     complete_region_valid,
+    encode_regions,
+    fill_empty_regions,
     gather_frame_features,
     locate_references,
-    pool_regions,
     select_region_references,
 )
-
-# Transformers 5.24 renamed `past_key_values` to `cache`, as an argument and as an output; both versions are served.
-CACHE_NAME = "cache" if "cache" in {field.name for field in fields(CausalLMOutputWithPast)} else "past_key_values"
 
 
 @dataclass
@@ -40,7 +38,7 @@ class IDE3DModelOutputWithPast(BaseModelOutputWithPast):
     Args:
         last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
             States of the language model after its final norm.
-        cache (`Cache`, *optional*): Keys and values so far; `past_key_values` before Transformers 5.24.
+        cache (`Cache`, *optional*): Keys and values so far.
         hidden_states (`tuple[torch.Tensor]`, *optional*): States of the language model, layer by layer.
         attentions (`tuple[torch.Tensor]`, *optional*): Attention weights of the language model.
         image_hidden_states (`torch.Tensor` of shape `(image_tokens, hidden_size)`, *optional*):
@@ -62,7 +60,7 @@ class IDE3DCausalLMOutputWithPast(CausalLMOutputWithPast):
         logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`): Scores of the vocabulary.
         last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
             States of the language model after its final norm.
-        cache (`Cache`, *optional*): Keys and values so far; `past_key_values` before Transformers 5.24.
+        cache (`Cache`, *optional*): Keys and values so far.
         hidden_states (`tuple[torch.Tensor]`, *optional*): States of the language model, layer by layer.
         attentions (`tuple[torch.Tensor]`, *optional*): Attention weights of the language model.
         image_hidden_states (`torch.Tensor` of shape `(image_tokens, hidden_size)`, *optional*): See the base model.
@@ -102,7 +100,7 @@ class IDE3DPreTrainedModel(PreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
-    _skip_keys_device_placement = ["cache", "past_key_values"]
+    _skip_keys_device_placement = ["cache"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -321,23 +319,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         Raises:
             ValueError: The masks have another grid or number of frames than the video.
         """
-        features, frame_counts = self.get_frame_features(input_ids, mm_encoder_outputs)
-        if region_masks.ndim != 5 or (region_masks.shape[0], *region_masks.shape[2:]) != features.shape[:-1]:
-            batch_size, num_frames, rows, cols = features.shape[:-1]
-            raise ValueError(
-                f"region_masks must have shape ({batch_size}, num_regions, {num_frames}, {rows}, {cols}): batch, "
-                f"regions, frames, rows and columns of the token grid; got {tuple(region_masks.shape)}."
-            )
-        exists = torch.arange(features.shape[1], device=frame_counts.device) < frame_counts.unsqueeze(-1)
-        masks = region_masks.to(features.device).bool()
-        torch_compilable_check(
-            ~(masks & ~exists.to(masks.device)[:, None, :, None, None]).any(),
-            "region_masks mark cells of frames that their sample does not have.",
-        )
-        tokens_per_frame = features.shape[2] * features.shape[3]
-        total = features.sum((1, 2, 3), dtype=torch.float32)
-        mean = total / (frame_counts * tokens_per_frame).clamp(min=1).unsqueeze(-1).to(total)
-        return *pool_regions(features, masks), mean.to(features.dtype)
+        return encode_regions(*self.get_frame_features(input_ids, mm_encoder_outputs), region_masks)
 
     def _replace_references(
         self,
@@ -362,7 +344,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
                 )
         features, empty, mean = self.get_region_features(input_ids, mm_encoder_outputs, region_masks)
         # Official: a reference to a region without visible cells falls back to the mean of the video.
-        features = torch.where(empty.unsqueeze(-1), mean.unsqueeze(1), features)
+        features = fill_empty_regions(features, empty, mean)
         if self.config.detach_region_references:
             features = features.detach()
         region = locate_references(is_ground, region_references.to(input_ids.device))
@@ -395,13 +377,11 @@ class IDE3DModel(IDE3DPreTrainedModel):
         use_cache: bool | None = None,
         mm_token_type_ids: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | IDE3DModelOutputWithPast:
         """Run the model; the arguments are those of [`IDE3DForConditionalGeneration.forward`]."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-        cache = past_key_values if cache is None else cache
         if mm_encoder_outputs and (pixel_values is not None or pixel_values_videos is not None):
             raise ValueError("Pass either pixels or mm_encoder_outputs, which were computed from them, not both.")
         if inputs_embeds is None:
@@ -440,15 +420,15 @@ class IDE3DModel(IDE3DPreTrainedModel):
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             return_dict=True,
-            **{CACHE_NAME: cache},
             **kwargs,
         )
         return IDE3DModelOutputWithPast(
             last_hidden_state=outputs.last_hidden_state,
-            **{CACHE_NAME: outputs.get(CACHE_NAME)},
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=hidden_states.get("image"),
@@ -525,7 +505,6 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         logits_to_keep: int | torch.Tensor = 0,
         mm_token_type_ids: torch.Tensor | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
-        past_key_values: Cache | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | IDE3DCausalLMOutputWithPast:
         """Score the next token of each position.
@@ -554,7 +533,6 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
             mm_token_type_ids (`torch.Tensor`, *optional*): Accepted, as processors return it, and not used.
             mm_encoder_outputs (`dict`, *optional*): Outputs of `get_image_features` and `get_video_features` under
                 "image" and "video", instead of pixels: visual features are then not computed again.
-            past_key_values (`Cache`, *optional*): Name of `cache` before Transformers 5.24.
             **kwargs: Passed on to the language model and to the loss.
 
         Returns:
@@ -571,7 +549,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
             video_frame_mask=video_frame_mask,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            cache=past_key_values if cache is None else cache,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             region_masks=region_masks,
             region_valid=region_valid,
@@ -591,7 +569,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
             loss=loss,
             logits=logits,
             last_hidden_state=outputs.last_hidden_state,
-            **{CACHE_NAME: outputs.get(CACHE_NAME)},
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
             image_hidden_states=outputs.image_hidden_states,
@@ -623,11 +601,16 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         region_masks: torch.Tensor,
         region_valid: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Compare the state at each sample's query with its candidate regions; see `ground`."""
+        """Compare the states at the queries of each sample with its candidate regions; see `ground`.
+
+        `query_position` has shape `(batch_size,)` or `(batch_size, num_queries)`; scores have a row for each query.
+        """
         features, empty, _ = self.model.get_region_features(input_ids, mm_encoder_outputs, region_masks)
-        rows = torch.arange(len(query_position), device=query_position.device)
-        query = last_hidden_state[rows, query_position.clamp(min=0)]
-        return self.grounding_head(query, features.to(query), empty.to(query.device), region_valid)
+        sample = torch.arange(len(query_position), device=query_position.device)
+        sample = sample.repeat_interleave(query_position[0].numel())
+        query = last_hidden_state[sample, query_position.flatten().clamp(min=0)]
+        features, empty = features.to(query)[sample], empty.to(query.device)[sample]
+        return self.grounding_head(query, features, empty, None if region_valid is None else region_valid[sample])
 
     def ground(
         self,

@@ -1,6 +1,7 @@
 """Who may import whom, and what a file may import that is copied into every export."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -118,6 +119,38 @@ def test_exported_files_have_unique_names():
     names = [file.name for file in exported_files()]
     assert len(names) == len(set(names))
     assert {"configuration_ide3d.py", "grounding_ide3d.py", "modeling_ide3d.py", "processing_ide3d.py"} <= set(names)
+
+
+def private_names_of_torch(tree: ast.AST) -> list[str]:
+    """Names such as `torch._C` or `torch.utils._pytree` that a file imports or looks up."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            found.append(ast.unparse(node))
+    return [name for name in found if re.match(r"torch(\.\w+)*\._[a-z]", name, re.IGNORECASE)]
+
+
+@pytest.mark.parametrize("file", python_files("modeling_ide3d", "processing", "trainer"), ids=module_name)
+def test_private_names_of_torch_are_in_one_package(file):
+    found = private_names_of_torch(ast.parse(file.read_text(encoding="utf-8")))
+    assert found == [] or module_name(file).startswith("trainer.planning.")
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ("import torch\ntorch._C.f()", 2),
+        ("from torch.utils._pytree import tree_map", 1),
+        ("from torch._subclasses import FakeTensor", 1),
+        ("import torch.nn as nn\nfrom torch import nn\ntorch.nn.functional.relu(x)\ntorch.__version__", 0),
+    ],
+)
+def test_private_names_are_seen(source, count):
+    assert len(private_names_of_torch(ast.parse(source))) == count
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import ast
 import configparser
 import dataclasses
 import importlib
-import importlib.util
 import os
 import re
 import shlex
@@ -23,6 +22,7 @@ from tiny_hosts import HOSTS
 from training_samples import make_sample
 
 from trainer import IDE3DTrainingArguments, export_inference_model
+from trainer.recipes import DataArguments, ModelArguments
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -131,16 +131,7 @@ def shell_commands() -> list[str]:
 
 def flags_of_training() -> set[str]:
     """Flags of examples/train.py: the fields of its dataclasses."""
-    path = REPOSITORY / "examples" / "train.py"
-    spec = importlib.util.spec_from_file_location("example_train", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(path.parent))  # as where Python runs it: it imports its neighbours
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    classes = (module.ModelArguments, module.DataArguments, IDE3DTrainingArguments)
+    classes = (ModelArguments, DataArguments, IDE3DTrainingArguments)
     return {field.name for cls in classes for field in dataclasses.fields(cls)}
 
 

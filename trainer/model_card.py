@@ -32,6 +32,8 @@ A 3D-IDE model: it answers questions about an indoor scene, describes objects an
 
 ## Quick start
 
+Needs Transformers 5.24 or newer, and `av` for video files.
+
 ```python
 from transformers import {{ auto_class }}, AutoProcessor
 

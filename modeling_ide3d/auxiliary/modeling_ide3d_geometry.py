@@ -169,13 +169,14 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         sample_names: torch.Tensor | None = None,
         targets: GeometryTargets | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        logits_to_keep: int | torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | IDE3DGeometryOutputWithPast:
         """Run the inference model once and compare what it computed on the way with the privileged targets.
 
-        The first arguments are those of [`IDE3DForConditionalGeneration.forward`].
-
-        In training mode the logits are those in front of a label of any sample: all would be most of a step's memory.
+        The first arguments are those of [`IDE3DForConditionalGeneration.forward`], but for the default of
+        `logits_to_keep`: None computes, in training mode with labels, the logits in front of a label of any sample,
+        because all would be most of a step's memory, and elsewhere all. `logits_to_keep=0` gives all (B, L, V).
 
         Shape:
             region_targets:   (B, regions + 1), bool; true regions, last column = "no such object"; a row without any
@@ -219,7 +220,9 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
             is_ground = input_ids == self.config.ground_token_id
             region_references = select_region_references(is_ground, valid, region_targets.any(-1))
         has_labels = labels is not None and bool((labels[..., 1:] != -100).any())
-        if has_labels and self.training:
+        if logits_to_keep is not None:
+            kwargs["logits_to_keep"] = logits_to_keep
+        elif has_labels and self.training:
             kwargs = {**select_answers(labels), **kwargs}
         outputs = super().forward(
             input_ids=input_ids,
@@ -373,14 +376,12 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
     ) -> torch.Tensor:
         """Scores (B * queries, regions + 1) of all queries of a batch, in the order of the targets' rows."""
         per_sample = len(region_targets) // len(input_ids)
-        position = self._locate_queries(input_ids, region_references, per_sample).flatten()
-        if (region_targets.any(-1) & (position < 0)).any():
+        position = self._locate_queries(input_ids, region_references, per_sample)
+        if (region_targets.any(-1) & (position.flatten() < 0)).any():
             raise ValueError("A sample has region_targets but no <ground> token to answer with.")
-        features, empty, _ = self.model.get_region_features(input_ids, mm_encoder_outputs, region_masks)
-        rows = torch.arange(len(input_ids), device=input_ids.device).repeat_interleave(per_sample)
-        query = last_hidden_state[rows, position.clamp(min=0)]
-        valid = None if region_valid is None else region_valid[rows]
-        return self.grounding_head(query, features[rows].to(query), empty[rows].to(query.device), valid)
+        return self.score_regions(
+            last_hidden_state, position, input_ids, mm_encoder_outputs, region_masks, region_valid
+        )
 
     def _locate_queries(
         self, input_ids: torch.LongTensor, region_references: torch.LongTensor | None, per_sample: int

@@ -3,10 +3,7 @@
 The predictors are fitted on as many training rooms as are scored. Rooms are generated anew in a temporary folder.
 """
 
-from __future__ import annotations
-
 import argparse
-import json
 import logging
 import tempfile
 import time
@@ -15,6 +12,7 @@ from processing.rooms.dataset import load_rooms
 from processing.rooms.generate import SPLITS
 from processing.rooms.questions.baselines import Baselines, format_table
 from processing.rooms.scene.styles import STYLES
+from processing.writing import write_json
 
 logger = logging.getLogger("processing.rooms")
 
@@ -58,8 +56,7 @@ def main(arguments: list[str] | None = None) -> dict:
     )
     logger.info("Answers right without looking, in percent:\n%s", format_table(table))
     if options.json:
-        with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+        write_json(options.json, result)
     return result
 
 

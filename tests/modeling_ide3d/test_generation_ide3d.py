@@ -5,8 +5,6 @@ import torch
 from transformers import StaticCache
 from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 
-from modeling_ide3d.modeling_ide3d import CACHE_NAME
-
 NEW_TOKENS = 6
 # A placeholder in an answer would ask for another video; nobody samples from an untrained model in earnest.
 PLACEHOLDERS = [100, 101]
@@ -179,7 +177,7 @@ def test_cache_implementations_agree(generate, mixed, implementation):
 def test_static_cache_object(generate, mixed, tiny_model):
     length = mixed["input_ids"].shape[1]
     cache = StaticCache(config=tiny_model.config.get_text_config(), max_cache_len=length + NEW_TOKENS)
-    assert torch.equal(generate(mixed, **{CACHE_NAME: cache}), generate(mixed))
+    assert torch.equal(generate(mixed, cache=cache), generate(mixed))
 
 
 def test_vision_runs_once_and_only_once(generate, mixed, tiny_model):
@@ -198,7 +196,7 @@ def test_generation_continues_from_a_cache(generate, tiny_inputs):
         {
             "input_ids": first.sequences,
             "attention_mask": torch.cat([inputs["attention_mask"], new], dim=1),
-            CACHE_NAME: first[CACHE_NAME],
+            "cache": first.cache,
         },
         max_new_tokens=3,
         return_dict_in_generate=True,
@@ -212,7 +210,7 @@ def test_a_second_turn_of_text_on_a_cached_video(generate, tiny_inputs):
     question = torch.tensor([[7, 8, 9]])
     chat = torch.cat([first.sequences, question], dim=1)
     mask = torch.ones_like(chat)  # without it, an emitted padding token would count as padding
-    cached = generate({"input_ids": chat, "attention_mask": mask, CACHE_NAME: first[CACHE_NAME]})
+    cached = generate({"input_ids": chat, "attention_mask": mask, "cache": first.cache})
     fresh = generate({**inputs, "input_ids": chat, "attention_mask": mask})
     assert torch.equal(cached, fresh)
 
@@ -223,7 +221,7 @@ def test_regions_on_a_filled_cache_raise(generate, tiny_inputs):
     chat = torch.cat([first.sequences, torch.tensor([[7, GROUND, 9]])], dim=1)
     masks = torch.ones(1, 1, 2, 3, 3, dtype=torch.bool)
     with pytest.raises(ValueError, match="region_masks were given with a filled cache"):
-        generate({"input_ids": chat, CACHE_NAME: first[CACHE_NAME], "region_masks": masks})
+        generate({"input_ids": chat, "cache": first.cache, "region_masks": masks})
 
 
 # Inputs

@@ -25,7 +25,7 @@ def test_forward_signature():
     names = list(inspect.signature(IDE3DForConditionalGeneration.forward).parameters)
     assert names[1] == "input_ids"
     wanted = {"pixel_values", "pixel_values_videos", "video_frame_mask", "attention_mask", "position_ids", "labels"}
-    wanted |= {"cache", "past_key_values", "inputs_embeds", "use_cache", "logits_to_keep", "mm_token_type_ids"}
+    wanted |= {"cache", "inputs_embeds", "use_cache", "logits_to_keep", "mm_token_type_ids"}
     wanted |= {"region_masks", "region_valid", "region_references", "mm_encoder_outputs"}
     assert wanted <= set(names)
 

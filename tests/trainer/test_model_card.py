@@ -1,6 +1,7 @@
 """Model cards: valid metadata, the facts that were handed in, and no others."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -103,6 +104,12 @@ def test_card_without_facts_claims_nothing():
     header = card.data.to_dict()
     assert "license" not in header and "model-index" not in header and "base_model" not in header
     assert "## Quick start" in card.text and "## Input of each task" in card.text and "## Limits" in card.text
+
+
+def test_the_card_asks_for_the_transformers_that_the_code_needs(full_card):
+    setup = (Path(__file__).parents[2] / "setup.cfg").read_text()
+    oldest = re.search(r"transformers>=(\S+)", setup)[1]
+    assert f"Transformers {oldest} or newer" in full_card.text
 
 
 def test_quick_start_is_twelve_lines_of_valid_python(full_card):

@@ -1,9 +1,9 @@
-"""A training step of a model of any size without its numbers: shapes are computed, weights and activations are not.
+"""Run a training step of a model of any size without its numbers. Experimental: private names of torch.
 
-The model is built on the meta device and then seen as one of the CPU by fake tensors, so that attention kernels and
-mixed precision are chosen as for real ones. Token ids, masks, measured depth and cameras stay real, because the model
-asks what is in them; where one of them meets a fake tensor it is taken as one. The loss terms ask what is in the
-predictions too: they get random ones.
+Shapes are computed, weights and activations are not. The model is built on the meta device. Fake tensors show it as a
+model on the CPU, so that attention kernels and mixed precision are chosen as for real tensors. Token ids, masks,
+measured depth and cameras stay real, because the model reads their values; where one meets a fake tensor, it becomes
+fake. The loss terms read the values of the predictions too: they get random ones.
 """
 
 from collections.abc import Mapping

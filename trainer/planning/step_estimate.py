@@ -1,4 +1,4 @@
-"""What a training will take before anything is rented: parameters, memory of a process and operations of a step.
+"""Estimate parameters, memory of a process and operations of a training step. Experimental.
 
 The activations are those of a fake step (`trainer.planning.fake_step`), which takes seconds and no weights for any
 size of model; weights, gradients and optimizer are counted. How processes share them follows the documentation of DDP,
@@ -189,7 +189,7 @@ def make_batch(
     teacher_size: int | None = None,
     native_size: tuple[int, int] | None = None,
 ) -> dict[str, Tensor]:
-    """A batch with everything in it that a sample may have, of any size, to estimate by.
+    """Make a batch with everything that a sample may have, of any size, to estimate by.
 
     The camera looks at a wall and moves sideways, so that all frame pairs see each other.
 
@@ -198,8 +198,8 @@ def make_batch(
         batch_size: Samples of a process.
         num_frames: Frames of a video.
         text_tokens: Tokens of a sample beside its visual ones; half of them are answer.
-        num_regions: Candidates of a grounding sample; 0: there is none.
-        teacher_size: Width of the teacher's features; None: there is no teacher.
+        num_regions: Candidates of a grounding sample; 0 makes none.
+        teacher_size: Width of the teacher's features; None for no teacher.
         native_size: Height and width of depth before any resize, for the protocol "paper".
 
     Returns:
@@ -214,42 +214,43 @@ def make_batch(
             f"and {text_tokens}."
         )
     side, (rows, cols) = config.vision_config.image_size, config.token_grid
-    visual, before = num_frames * config.tokens_per_frame, text_tokens // 4
-    word = next(n for n in range(4) if n not in (config.image_token_id, config.video_token_id, config.ground_token_id))
-    ids = torch.full((batch_size, visual + text_tokens), word)
-    ids[:, before : before + visual] = config.video_token_id
-    labels = torch.full_like(ids, -100)
-    labels[:, -(text_tokens // 2) :] = word
-    poses = torch.eye(4).repeat(batch_size, num_frames, 1, 1)
-    poses[..., 0, 3] = 0.01 * torch.arange(num_frames)
-
-    def look(height: int, width: int) -> tuple[Tensor, Tensor]:
-        camera = torch.tensor([[0.8 * width, 0, width / 2], [0, 0.8 * width, height / 2], [0, 0, 1.0]])
-        depth = torch.full((batch_size, num_frames, height, width), 2.0)
-        return depth, camera.repeat(batch_size, num_frames, 1, 1)
-
-    depth, intrinsics = look(side, side)
     batch = {
-        "input_ids": ids,
-        "labels": labels,
-        "attention_mask": torch.ones_like(ids),
+        **_make_text(config, batch_size, num_frames * config.tokens_per_frame, text_tokens),
         "pixel_values_videos": torch.empty(batch_size, num_frames, 3, side, side, device="meta"),
-        "depth": depth,
-        "intrinsics": intrinsics,
-        "camera_to_world": poses,
         "has_geometry": torch.ones(batch_size, dtype=torch.bool),
+        "camera_to_world": torch.eye(4).repeat(batch_size, num_frames, 1, 1),
     }
+    batch["camera_to_world"][..., 0, 3] = 0.01 * torch.arange(num_frames)
+    batch["depth"], batch["intrinsics"] = _look_at_wall(batch_size, num_frames, side, side)
     if native_size is not None:
-        batch["native_depth"], batch["native_intrinsics"] = look(*native_size)
+        batch["native_depth"], batch["native_intrinsics"] = _look_at_wall(batch_size, num_frames, *native_size)
     if teacher_size is not None:
         batch["teacher_features"] = torch.ones(batch_size, num_frames, rows, cols, teacher_size)
     if num_regions:
-        ids[:, -2] = config.ground_token_id
+        batch["input_ids"][:, -2] = config.ground_token_id
         batch["region_masks"] = torch.ones(batch_size, num_regions, num_frames, rows, cols, dtype=torch.bool)
         batch["region_valid"] = torch.ones(batch_size, num_regions, dtype=torch.bool)
         batch["region_targets"] = torch.zeros(batch_size, num_regions + 1, dtype=torch.bool)
         batch["region_targets"][:, 0] = True
     return batch
+
+
+def _make_text(config: IDE3DConfig, batch_size: int, visual: int, text_tokens: int) -> dict[str, Tensor]:
+    """Make `visual` placeholders behind a quarter of the text, the second half of which is the answer."""
+    before = text_tokens // 4
+    word = next(n for n in range(4) if n not in (config.image_token_id, config.video_token_id, config.ground_token_id))
+    ids = torch.full((batch_size, visual + text_tokens), word)
+    ids[:, before : before + visual] = config.video_token_id
+    labels = torch.full_like(ids, -100)
+    labels[:, -(text_tokens // 2) :] = word
+    return {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids)}
+
+
+def _look_at_wall(batch_size: int, num_frames: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Depth (B, V, height, width) of a wall 2 m away, and intrinsics (B, V, 3, 3)."""
+    camera = torch.tensor([[0.8 * width, 0, width / 2], [0, 0.8 * width, height / 2], [0, 0, 1.0]])
+    depth = torch.full((batch_size, num_frames, height, width), 2.0)
+    return depth, camera.repeat(batch_size, num_frames, 1, 1)
 
 
 __all__ = ["Placement", "Sharding", "StepEstimate", "estimate_step", "make_batch"]

@@ -1,4 +1,4 @@
-"""What a training step computes and holds, by part of the model: floating-point operations and memory."""
+"""Count operations and memory of a training step by part of the model. Experimental: private names of torch."""
 
 import weakref
 from bisect import bisect_right

@@ -124,8 +124,13 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
 
         Returns:
             `(frames, metadata)`, or `[all_frames, all_metadata]` for a list.
+
+        Raises:
+            ValueError: for an empty list.
         """
         if isinstance(video_url_or_urls, (list, tuple)):
+            if not video_url_or_urls:
+                raise ValueError("Expected the path or URL of at least one video, got an empty list.")
             return list(
                 zip(*[self.fetch_videos(video, sample_indices_fn) for video in video_url_or_urls], strict=True)
             )

@@ -9,7 +9,6 @@ say nothing about a benchmark. Scenes are called room0000_00 and so on, so that 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from processing.benchmarks.export.files import RoomWriter, write_infos, write_vs
 from processing.benchmarks.export.vsi import vsi_records
 from processing.benchmarks.readers.tasks import TASKS, Layout
 from processing.rooms.generate import make_room
+from processing.writing import whole_folder, write_json
 
 __all__ = ["export_rooms"]
 
@@ -50,9 +50,13 @@ def export_rooms(
     """
     if min(num_scenes, num_frames) < 1:
         raise ValueError(f"num_scenes and num_frames must be at least 1, got {num_scenes} and {num_frames}")
-    layout = Layout(target)
-    if layout.root.exists() and any(layout.root.iterdir()):
-        raise FileExistsError(f"{target} is not empty; give a new folder, or remove this one")
+    with whole_folder(target) as unfinished:
+        _write_rooms(Layout(unfinished), num_scenes, seed, image_size, num_frames)
+    return Path(target)
+
+
+def _write_rooms(layout: Layout, num_scenes: int, seed: int, image_size: int, num_frames: int) -> None:
+    """Fill the folder; see `export_rooms`."""
     selected, number = [], 0
     progress = tqdm(total=num_scenes * len(_SPLITS), desc="rooms")
     for split, room_split in _SPLITS.items():
@@ -77,12 +81,11 @@ def export_rooms(
             number += 1
             progress.update()
         write_infos(layout, split, infos)
-        _write_json(layout.boxes(split, "gt"), gt)
-        _write_json(layout.boxes(split, "pred"), pred)
+        write_json(layout.boxes(split, "gt"), gt, indent=None)
+        write_json(layout.boxes(split, "pred"), pred, indent=None)
         _write_records(layout, split, records)
     progress.close()
-    _write_json(layout.selected_frames, selected)
-    return layout.root
+    write_json(layout.selected_frames, selected, indent=None)
 
 
 def _write_records(layout: Layout, split: str, records: dict[str, list[dict]]) -> None:
@@ -94,12 +97,7 @@ def _write_records(layout: Layout, split: str, records: dict[str, list[dict]]) -
         if task == "vsibench":
             write_vsi_rows(path, numbered)
         else:
-            _write_json(path, numbered)
-
-
-def _write_json(path: Path, contents) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(contents), encoding="utf-8")
+            write_json(path, numbered, indent=None)
 
 
 def main(arguments: list[str] | None = None) -> None:

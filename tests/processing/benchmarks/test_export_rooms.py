@@ -51,6 +51,18 @@ def test_a_folder_is_not_written_into(rooms):
         export_rooms(rooms.parent / "none", num_scenes=0)
 
 
+def test_a_run_that_stops_leaves_no_folder(tmp_path, monkeypatch):
+    """What was half written would be refused by the next run, and read by everybody else."""
+
+    def stop(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("processing.benchmarks.export.files.RoomWriter.write_teacher", stop)
+    with pytest.raises(KeyboardInterrupt):
+        export_rooms(tmp_path / "rooms", num_scenes=1, image_size=32, num_frames=2)
+    assert not list(tmp_path.iterdir())
+
+
 def test_command_writes_a_folder(tmp_path):
     main([str(tmp_path / "rooms"), "--num-scenes", "1", "--image-size", "32", "--num-frames", "2"])
     assert len(load_task("scanqa", "val", tmp_path / "rooms")) > 0

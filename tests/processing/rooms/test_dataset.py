@@ -72,6 +72,22 @@ def test_more_scenes_extend_fewer(four, cache):
     assert load_rooms("validation", 5, cache_dir=cache, **SMALL)[3]["questions"] == four[3]["questions"]
 
 
+def test_rooms_from_a_start_on_are_rows_of_a_longer_load(four, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(dataset_module, "make_room", lambda *args: made.append(args[2]) or make_room(*args))
+    rooms = load_rooms("validation", 2, start=1, cache_dir=str(tmp_path), **SMALL)
+    assert made == [1, 2] and len(rooms) == 2
+    raw, expected = (rows.with_format("arrow")[:] for rows in (rooms, four.select([1, 2])))
+    assert raw.equals(expected)
+    assert load_rooms("validation", 2, start=2, cache_dir=str(tmp_path), **SMALL)["scene_id"] == four["scene_id"][2:]
+
+
+@pytest.mark.parametrize("start, error, message", [(-1, ValueError, "must be at least 0"), (1.0, TypeError, "an int")])
+def test_an_impossible_start(start, error, message):
+    with pytest.raises(error, match=f"start .*{message}"):
+        load_rooms("train", 2, start=start)
+
+
 def test_the_same_arguments_are_read_from_the_cache(four, cache, monkeypatch):
     def refuse(*_):
         raise AssertionError("generated again")

@@ -36,6 +36,46 @@ def test_rounded_shares_add_up():
     assert sum(mixture.draws()) == 18
 
 
+def test_a_share_below_a_sample_an_epoch_is_drawn_once_in_several():
+    """1000 and 10 samples, 1 to 1e-4: 0.1 samples an epoch."""
+    mixture = MixtureDataset({"large": range(1000), "small": range(1000, 1010)}, {"large": 1, "small": 1e-4})
+    sampler = MixtureSampler(mixture, seed=3)
+    epochs = [epoch(sampler, number) for number in range(100)]
+    rare = [[index for index in drawn if index >= 1000] for drawn in epochs]
+    assert all(len(drawn) == len(sampler) == 1010 for drawn in epochs)
+    assert [len(drawn) for drawn in rare[:20]].count(1) == 2 and max(map(len, rare)) == 1
+    assert sorted(sum(rare, [])) == list(range(1000, 1010))
+    assert epoch(MixtureSampler(mixture, seed=3), 60) == epochs[60]  # a resumed run asks for no earlier epoch
+
+
+def test_what_rounding_takes_comes_in_a_later_epoch():
+    weights = {"questions": 1, "captions": 1.03, "grounding": 0.02}
+    mixture = MixtureDataset(SETS, weights)
+    sampler = MixtureSampler(mixture)
+    names = [name for number in range(100) for name in epoch(sampler, number)]
+    assert len(names) == 1800
+    for name, weight in weights.items():
+        assert sum(drawn[0] == name[0] for drawn in names) == pytest.approx(1800 * weight / 2.05, abs=1.01)
+    questions = Counter(name for name in names if name[0] == "q")
+    assert max(questions.values()) - min(questions.values()) <= 1
+
+
+def test_a_small_share_has_a_block_too():
+    mixture = MixtureDataset({"large": range(1000), "small": range(1000, 1010)}, {"large": 1, "small": 1e-4})
+    sampler = MixtureSampler(mixture, block=4)
+    drawn = [epoch(sampler, number) for number in range(5)]
+    assert all(len(indices) == len(sampler) == 1016 for indices in drawn)
+    assert set(Counter(index for indices in drawn for index in indices if index >= 1000).values()) == {2}
+
+
+def test_indices_are_those_of_a_list():
+    mixture, whole = MixtureDataset(SETS), sum(SETS.values(), [])
+    assert [mixture[index] for index in range(-18, 18)] == whole * 2
+    for index in (18, -19):
+        with pytest.raises(IndexError, match=f"has 18 samples, got index {index}"):
+            mixture[index]
+
+
 def test_blocks_hold_one_data_set_each():
     sampler = MixtureSampler(MixtureDataset(SETS, EQUAL), block=4)
     drawn = epoch(sampler)

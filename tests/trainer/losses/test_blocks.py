@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from trainer.losses.blocks import filter_upper_tail, gradient_difference, graph_zero, replace_non_finite
-from trainer.losses.normals import compute_normal_maps, normal_difference
 
 
 def test_graph_zero_keeps_the_graph_and_shows_nan():
@@ -38,16 +37,3 @@ def test_gradient_difference_needs_both_neighbors():
     assert gradient_difference(prediction, target, everywhere).item() == pytest.approx(3 / 4)
     hole = torch.tensor([[[True, False, True, True]]])
     assert gradient_difference(prediction, target, hole).item() == pytest.approx(2 / 3)
-
-
-def test_normals_of_a_plane_point_all_the_same_way():
-    v, u = torch.meshgrid(torch.arange(6.0), torch.arange(7.0), indexing="ij")
-    plane = torch.stack((u, v, 2 + 0.5 * u), -1)[None]
-    normals, valid = compute_normal_maps(plane, torch.ones(1, 6, 7, dtype=torch.bool))
-    expected = torch.nn.functional.normalize(torch.tensor([0.5, 0.0, -1.0]), dim=0)
-    cosine = (normals[valid] * expected).sum(-1)
-    torch.testing.assert_close(cosine.abs(), torch.ones_like(cosine))
-    assert valid.sum() == 4 * 5 * 6
-    flat = torch.stack((u, v, torch.full_like(u, 2.0)), -1)[None]
-    loss = normal_difference(flat, plane, torch.ones(1, 6, 7, dtype=torch.bool))
-    assert loss.item() == pytest.approx(1 - 1 / 1.25**0.5, rel=1e-5)

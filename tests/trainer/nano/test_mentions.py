@@ -1,8 +1,12 @@
 """Attention to what a word names: where words and cells are found, what the share measures, and that it is learned."""
 
+import copy
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
+from equal_gradients import largest_difference, take_step
 from training_samples import GRID, build_model, build_processor, chat, make_sample
 
 from trainer import IDE3DTrainingArguments
@@ -128,3 +132,64 @@ def test_training_turns_attention_to_what_is_named(collator, tmp_path):
     terms = [entry["loss_mention"] for entry in trainer.state.log_history if "loss_mention" in entry]
     assert len(shares) == 6 and shares[-1] > 0.5 > 0.2 > shares[0]
     assert terms[-1] < 1.0 < 2.0 < terms[0]
+
+
+def one_mention(**fields) -> dict:
+    mentions = [[], [("lamp", cells((0, 1, 1)))], []]
+    return mentioning_sample(mentions=mentions, seed=4, geometry=False, **fields)
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("per_device, accumulation", [(1, 3), (2, 2)], ids=["1x3", "2+1"])
+def test_how_a_step_is_cut_into_batches_changes_no_gradient(collator, tmp_path, per_device, accumulation):
+    """Five words, one and none: their mean is over the words of the step, not over its batches."""
+    plain = make_sample(2, geometry=False, seed=1, messages=[chat(q) for q in QUESTIONS])
+    samples = [mentioning_sample(geometry=False), one_mention(), plain]
+    trainers = []
+
+    def build(*args, **kwargs):
+        trainers.append(MentionTrainer(*args, mention_weight=1.0, **kwargs))
+        return trainers[-1]
+
+    take = partial(take_step, make_trainer=build, collator=collator, logging_steps=1)
+    whole = take(tmp_path / "whole", samples, 3)
+    parts = take(tmp_path / "parts", samples, per_device, accumulation)
+    assert largest_difference(whole, parts) < 1e-6
+    logs = [trainer.state.log_history[0] for trainer in trainers]
+    for name in ("loss", "loss_mention", "mention_share"):
+        assert logs[0][name] == pytest.approx(logs[1][name], rel=1e-4), name
+    alone = take(tmp_path / "alone", samples[1:2], 1)
+    assert largest_difference(whole, alone) > 0.1
+
+
+@pytest.mark.parametrize("only_term", [False, True])
+def test_a_batch_that_is_not_finite_is_left_out(collator, tmp_path, monkeypatch, caplog, only_term):
+    args = IDE3DTrainingArguments(
+        output_dir=str(tmp_path),
+        use_cpu=True,
+        report_to="none",
+        disable_tqdm=True,
+        save_strategy="no",
+        max_steps=3,
+        per_device_train_batch_size=1,
+        max_nonfinite=1,
+        train_sampling_strategy="sequential",
+    )
+    samples = [mentioning_sample(geometry=False, scene_id=name) for name in ("kitchen", "attic", "hall")]
+    trainer = MentionTrainer(build_model(), args, mention_weight=1.0, train_dataset=samples, data_collator=collator)
+    before, calls = copy.deepcopy(trainer.model.state_dict()), []
+
+    def break_second(value):
+        calls.append(value)
+        return value * torch.nan if len(calls) == 2 else value
+
+    if only_term:
+        monkeypatch.setattr("trainer.mentions.attention_shares", lambda *a: break_second(attention_shares(*a)))
+    else:
+        trainer.model.model.language_model.layers[0].register_forward_hook(lambda *hooked: break_second(hooked[2]))
+    with caplog.at_level("WARNING"):
+        trainer.train()
+    broken = "loss_mention" if only_term else "loss_language, loss_mention"
+    assert f"{broken} became NaN or Inf at step 1 for the samples ['attic']; the batch is left out" in caplog.text
+    assert all(parameter.isfinite().all() for parameter in trainer.model.parameters())
+    assert any(not torch.equal(value, before[name]) for name, value in trainer.model.state_dict().items())

@@ -9,7 +9,6 @@ gives away without any training.
 """
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from processing.benchmarks import load_scene
 from processing.posed_video import PosedVideo
 from processing.rooms import load_rooms
+from processing.writing import write_json
 from trainer.evaluation.metrics.scores import Score
 from trainer.evaluation.probes.information import estimate_information
 from trainer.evaluation.probes.linear_probe import (
@@ -254,8 +254,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     held_out = [layer for layer in layers if layer not in source.read_by_losses] if is_known else None
     result = {"settings": vars(options), "held_out_layers": held_out, "layers": layers}
     output = Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(output, result)
     first = next(iter(layers.values()))
     logger.info("%s", format_table(layers))
     logger.info(

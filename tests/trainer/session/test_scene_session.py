@@ -123,6 +123,16 @@ def test_grounding_scores_are_those_of_the_model(scene_model, processor, frames,
         torch.testing.assert_close(row, expected, atol=1e-5, rtol=0)
 
 
+def test_braces_of_a_template_and_of_a_description_are_text(scene_model, processor, frames):
+    session, regions = SceneSession(scene_model, processor, frames), make_regions(3)
+    template, description = 'Answer as {"box": [0]} {}. {description}', "The {red} chair {description}."
+    scores = session.ground([description], regions, template=template)
+    whole = chat_of('Answer as {"box": [0]} {}. The {red} chair {description}.')
+    torch.testing.assert_close(scores, session.ground([whole], regions), atol=1e-6, rtol=0)
+    with pytest.raises(ValueError, match="`template` must hold {description}.* got 'Find it.'"):
+        session.ground([description], regions, template="Find it.")
+
+
 def test_regions_are_described_as_the_model_describes_them(scene_model, processor, frames):
     regions = make_regions(3)
     regions[1] = False  # falls back to the mean of the video
@@ -205,7 +215,7 @@ def test_requests_that_cannot_be_answered_are_refused(scene_model, processor, fr
         session.ask(["What?"], [make_regions(1)])
     with pytest.raises(ValueError, match="one entry per question, 1, got 2"):
         session.ask(["What?"], [None, None])
-    with pytest.raises(ValueError, match="max_new_tokens must be at least 1"):
+    with pytest.raises(ValueError, match="`max_new_tokens` must be at least 1"):
         session.ask(["What?"], max_new_tokens=0)
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         session.ask(["What?"], batch_size=0)

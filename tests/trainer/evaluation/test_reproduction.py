@@ -1,9 +1,11 @@
-"""`reproduce_paper.py`: the whole way from an original checkpoint to the table, and the arithmetic of the table."""
+"""Reproduction of the paper: from an original checkpoint to the table, and the arithmetic of the table."""
 
+import importlib.util
 import json
 import shlex
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from original_checkpoints import (
@@ -17,22 +19,13 @@ from original_checkpoints import (
 )
 
 from processing.benchmarks.export.rooms import export_rooms
-from trainer.evaluation import score_answers
+from trainer.evaluation import EvaluationSettings, published, reproduction, score_answers
 from trainer.evaluation.__main__ import parse_arguments
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.tasks import EVALUATED_TASKS
 
+SCRIPT = Path(__file__).parents[3] / "examples" / "reproduce_paper.py"
 TASKS = ["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"]
-
-
-@pytest.fixture
-def script(example):
-    return example("reproduce_paper")
-
-
-@pytest.fixture
-def table(example):
-    return example("reproduction_table")
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +47,11 @@ def checkpoint(_checkpoint, tmp_path):
 
 
 @pytest.fixture
-def run(script, monkeypatch, capsys):
-    """`run(*arguments)` runs the command line; what it printed."""
+def run(monkeypatch, capsys):
+    """`run(*arguments)` runs the command line of examples/reproduce_paper.py; what it printed."""
+    spec = importlib.util.spec_from_file_location("reproduce_paper", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
 
     def call(*arguments) -> str:
         monkeypatch.setattr(sys, "argv", ["reproduce_paper.py", *map(str, arguments)])
@@ -74,13 +70,13 @@ def paper_scores(task: str) -> dict:
     return score_answers(task, samples, [answer, answer], "paper", meteor=False, resamples=10)
 
 
-def results_of(table, task, samples=None, **scores):
+def results_of(task, samples=None, **scores):
     """Results of a run as the runner returns them; `scores` are (value, low, high) by name, others 50, 49, 51."""
-    published = table.PUBLISHED[task]
-    values = {name: scores.get(name, (50.0, 49.0, 51.0)) for name in published.scores}
+    entry = published.PUBLISHED[task]
+    values = {name: scores.get(name, (50.0, 49.0, 51.0)) for name in entry.scores}
     paper = {name: numbers[0] for name, numbers in values.items()}
     paper["bands"] = {name: list(numbers[1:]) for name, numbers in values.items()}
-    return {"task": task, "num_samples": samples or published.samples, "scores": {"paper": paper}}
+    return {"task": task, "num_samples": samples or entry.samples, "scores": {"paper": paper}}
 
 
 def cells(markdown: str) -> list[list[str]]:
@@ -88,7 +84,7 @@ def cells(markdown: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
-def test_the_whole_way_from_an_original_checkpoint_to_the_table(run, script, checkpoint, data, tmp_path, monkeypatch):
+def test_the_whole_way_from_an_original_checkpoint_to_the_table(run, checkpoint, data, tmp_path, monkeypatch):
     output = tmp_path / "out"
     # Stopped in the second benchmark, the table holds the first; the same command goes on from there.
     append, calls = AnswerLog.append, []
@@ -103,7 +99,7 @@ def test_the_whole_way_from_an_original_checkpoint_to_the_table(run, script, che
         patch.setattr(AnswerLog, "append", stops)
         run(checkpoint, "--data", data, "--output", output)
     assert {row[1] for row in cells((output / "reproduction.md").read_text())} == {"scanrefer"}
-    monkeypatch.setattr(script, "convert_checkpoint", None)
+    monkeypatch.setattr(reproduction, "convert_checkpoint", None)
     printed = run(checkpoint, "--data", data, "--output", output)
     assert printed == (output / "reproduction.md").read_text()
     record = json.loads((output / "reproduction.json").read_text())
@@ -138,12 +134,10 @@ def test_a_launcher_gives_the_table_of_one_process(run, checkpoint, data, tmp_pa
 
 
 @pytest.mark.parametrize("changes", [{}, {"scenes": ("a", "b"), "skip_invalid_poses": True, "max_memory": 3 * 2**29}])
-def test_the_launcher_gets_the_settings_of_the_run(script, changes):
+def test_the_launcher_gets_the_settings_of_the_run(changes):
     fields = {"model": "a model", "task": "scan2cap", "data": "data", "protocol": "paper", "output": "out"}
-    settings = script.EvaluationSettings(
-        **fields, split="val", meteor=False, attention="sdpa", batch_size=7, **changes
-    )
-    command = script.build_command(settings, 'accelerate launch --config "my config.yaml"')
+    settings = EvaluationSettings(**fields, split="val", meteor=False, attention="sdpa", batch_size=7, **changes)
+    command = reproduction.build_command(settings, 'accelerate launch --config "my config.yaml"')
     assert command[:6] == ["accelerate", "launch", "--config", "my config.yaml", "-m", "trainer.evaluation"]
     assert parse_arguments(command[6:]) == settings
 
@@ -169,19 +163,19 @@ def test_broken_data_are_diagnosed_before_anything_is_converted(run, checkpoint,
     assert not (tmp_path / "out").exists()
 
 
-def test_frames_without_a_pose_can_be_left_out(run, script, checkpoint, data, tmp_path):
+def test_frames_without_a_pose_can_be_left_out(run, checkpoint, data, tmp_path):
     broken = shutil.copytree(data, tmp_path / "rooms")
     pose = min((broken / "scannet" / "posed_images" / "room0002_00").glob("0*.txt"))
     pose.write_text("\n".join(["-inf -inf -inf -inf"] * 4))
     message = fails(run, checkpoint, "--data", broken, "--output", tmp_path / "out")
     assert "cannot be used for scanrefer, multi3drefer, scan2cap." in message and "pose-not-finite" in message
-    script.check_data(broken, TASKS, skip_invalid_poses=True)
+    reproduction.check_data(broken, TASKS, skip_invalid_poses=True)
     pose.with_suffix(".png").unlink()
     with pytest.raises(ValueError, match="depth-missing"):
-        script.check_data(broken, TASKS, skip_invalid_poses=True)
+        reproduction.check_data(broken, TASKS, skip_invalid_poses=True)
 
 
-def test_checkpoints_that_cannot_be_used_are_named(run, script, checkpoint, data, tmp_path, monkeypatch):
+def test_checkpoints_that_cannot_be_used_are_named(run, checkpoint, data, tmp_path, monkeypatch):
     arguments = ("--data", data, "--output", tmp_path / "out", "--tasks", "sqa3d")
     absent = tmp_path / "absent"
     assert f"no checkpoint in {absent}" in fails(run, absent, *arguments)
@@ -191,7 +185,7 @@ def test_checkpoints_that_cannot_be_used_are_named(run, script, checkpoint, data
     assert not (tmp_path / "out").exists()
     twin = shutil.copytree(checkpoint, tmp_path / "other" / checkpoint.name)
     assert "must differ" in fails(run, checkpoint, twin, *arguments)
-    script.convert(checkpoint, tmp_path / "out" / checkpoint.name / "model", None)
+    reproduction.convert(checkpoint, tmp_path / "out" / checkpoint.name / "model", None)
     assert f"was converted from {checkpoint}, not from {twin}" in fails(run, twin, *arguments)
     (checkpoint / "tokenizer.json").unlink()
     assert f"{checkpoint} has no tokenizer" in fails(run, checkpoint, "--data", data, "--output", tmp_path / "new")
@@ -199,13 +193,13 @@ def test_checkpoints_that_cannot_be_used_are_named(run, script, checkpoint, data
     assert "--launcher" in fails(run, twin, *arguments)
 
 
-def test_every_published_score_has_a_benchmark_that_measures_it(table):
-    assert list(table.PUBLISHED) == TASKS
-    for task, published in table.PUBLISHED.items():
+def test_every_published_score_has_a_benchmark_that_measures_it():
+    assert list(published.PUBLISHED) == TASKS
+    for task, entry in published.PUBLISHED.items():
         spec = EVALUATED_TASKS[task]
-        assert spec.main_score["paper"] in published.scores
-        assert set(published.scores) <= set(paper_scores(task)), task
-        assert all(0 < value < 200 for value in published.scores.values())
+        assert spec.main_score["paper"] in entry.scores
+        assert set(entry.scores) <= set(paper_scores(task)), task
+        assert all(0 < value < 200 for value in entry.scores.values())
 
 
 @pytest.mark.parametrize(
@@ -220,30 +214,28 @@ def test_every_published_score_has_a_benchmark_that_measures_it(table):
         ((50.0, None, None), None),
     ],
 )
-def test_a_difference_is_noise_where_the_band_holds_what_was_published(table, numbers, is_within):
-    (row,) = table.compare_scores("mine", results_of(table, "sqa3d", em=numbers))
+def test_a_difference_is_noise_where_the_band_holds_what_was_published(numbers, is_within):
+    (row,) = published.compare_scores("mine", results_of("sqa3d", em=numbers))
     assert row.theirs == 59.2 and row.difference == pytest.approx(numbers[0] - 59.2)
     assert row.within_band is is_within
     words = {None: "no band", True: "within the band", False: "outside the band"}[is_within]
     assert row.verdict.startswith(words) and "other data" not in row.verdict
-    (line,) = cells(table.as_markdown([row]))
+    (line,) = cells(published.as_markdown([row]))
     assert line[3] == f"{numbers[0]:.2f}" and line[5] == "59.2" and line[7] == row.verdict
     assert float(line[6]) == pytest.approx(row.difference, abs=0.005)
 
 
-def test_scores_of_other_data_are_said_to_compare_with_nothing(table):
-    whole = table.compare_scores("mine", results_of(table, "sqa3d"))
-    part = table.compare_scores("mine", results_of(table, "sqa3d", samples=3518))
+def test_scores_of_other_data_are_said_to_compare_with_nothing():
+    whole = published.compare_scores("mine", results_of("sqa3d"))
+    part = published.compare_scores("mine", results_of("sqa3d", samples=3518))
     assert part[0].verdict == whole[0].verdict + ", other data"
-    assert "cannot be compared" in table.as_markdown(whole + part)
-    assert "cannot be compared" not in table.as_markdown(whole)
+    assert "cannot be compared" in published.as_markdown(whole + part)
+    assert "cannot be compared" not in published.as_markdown(whole)
 
 
-def test_every_row_of_two_checkpoints_is_in_both_files(table, tmp_path):
-    rows = [
-        row for name in ("a", "b") for task in TASKS for row in table.compare_scores(name, results_of(table, task))
-    ]
-    table.write_table(tmp_path, rows)
+def test_every_row_of_two_checkpoints_is_in_both_files(tmp_path):
+    rows = [row for name in ("a", "b") for task in TASKS for row in published.compare_scores(name, results_of(task))]
+    published.write_table(tmp_path, rows)
     record = json.loads((tmp_path / "reproduction.json").read_text())
     lines = cells((tmp_path / "reproduction.md").read_text())
     assert len(record["scores"]) == len(lines) == len(rows) == 2 * 9

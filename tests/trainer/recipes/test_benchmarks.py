@@ -1,4 +1,4 @@
-"""`train.py` by the recipes of the paper, on a tiny converted checkpoint and drawn rooms in the public layout."""
+"""Training by the recipes of the paper, on a tiny converted checkpoint and drawn rooms in the public layout."""
 
 import importlib.util
 import json
@@ -15,8 +15,11 @@ from transformers import AutoModel
 
 from modeling_ide3d.convert_llava_qwen import convert_checkpoint
 from processing.benchmarks.export.rooms import export_rooms
+from trainer.export import export_checkpoint
+from trainer.recipes import ModelArguments, dry_run, models, read_recipe, train
+from trainer.recipes.models import adapt, load_model
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 RECIPES = REPOSITORY / "examples" / "recipes"
 # What a tiny model on a CPU cannot follow: sizes, precision, processes, and a wide head beside a narrow tower.
 SMALL = """
@@ -68,12 +71,14 @@ class TestRecipes:
         assert "loss_language" in terms_of(output, 3)
 
     @needs_peft
-    def test_adapters(self, run_train, train, checkpoint, data, tmp_path):
+    def test_adapters(self, run_train, checkpoint, data, tmp_path):
         output = tmp_path / "out"
         run_train(RECIPES / "ide3d_7b_lora.yaml", *self.words(checkpoint, data, output), "--lora_rank", 2)
         adapter = load_file(output / "checkpoint-2" / "adapter_model.safetensors")
         assert any("vision_tower" in name for name in adapter) and any("language_model" in name for name in adapter)
         exported = AutoModel.from_pretrained(output / "export", trust_remote_code=True).state_dict()
+        again = load_file(export_checkpoint(output, tmp_path / "again") / "model.safetensors")
+        assert set(again) == set(exported) and all(torch.allclose(again[name], exported[name]) for name in again)
         before = load_file(checkpoint / "model.safetensors")
         assert set(exported) == set(before)
         changed = {name for name in before if not torch.equal(before[name], exported[name])}
@@ -104,10 +109,10 @@ class TestRecipes:
         terms = terms_of(output, 1)
         assert "loss_language" in terms and not {"loss_depth", "loss_distillation", "eval_loss"} & terms
 
-    def test_heads_of_the_original(self, train, checkpoint, data, monkeypatch):
+    def test_heads_of_the_original(self, checkpoint, data, monkeypatch):
         loaded = []
         monkeypatch.setattr(
-            train, "load_converted_for_training", lambda *words, **options: loaded.append((words, options))
+            models, "load_converted_for_training", lambda *words, **options: loaded.append((words, options))
         )
         recipe = RECIPES / "ide3d_7b.yaml"
         changes = [
@@ -120,55 +125,55 @@ class TestRecipes:
             "--bf16",
             "False",
         ]
-        arguments, settings, _ = train.read_recipe(recipe, changes)
-        train.load_model(arguments, settings, [], 4, "paper")
+        arguments, settings, _ = read_recipe(recipe, changes)
+        load_model(arguments, settings, [], 4, "paper")
         assert loaded == [((str(checkpoint),), {"dtype": torch.bfloat16})]
 
 
 class TestRefusals:
-    def read(self, train, *words):
-        return train.read_recipe(RECIPES / "ide3d_7b.yaml", ["--use_cpu", "True", *words])
+    def read(self, *words):
+        return read_recipe(RECIPES / "ide3d_7b.yaml", ["--use_cpu", "True", *words])
 
-    def test_half_weights_without_a_copy(self, train):
+    def test_half_weights_without_a_copy(self):
         with pytest.raises(ValueError, match="Weights in bfloat16 would round away small updates"):
-            train.train(*self.read(train))
+            train(*self.read())
 
-    def test_half_weights_with_adapters_but_without_mixed_precision(self, train):
+    def test_half_weights_with_adapters_but_without_mixed_precision(self):
         with pytest.raises(ValueError, match="Adapters are float32: set bf16: true"):
-            train.train(*self.read(train, "--lora_rank", "4", "--bf16", "False"))
+            train(*self.read("--lora_rank", "4", "--bf16", "False"))
 
-    def test_benchmarks_need_a_folder_and_a_checkpoint(self, train, checkpoint):
-        model, data, args = self.read(train, "--dtype", "float32", "--model_name_or_path", str(checkpoint))
+    def test_benchmarks_need_a_folder_and_a_checkpoint(self, checkpoint):
+        model, data, args = self.read("--dtype", "float32", "--model_name_or_path", str(checkpoint))
         data.data_dir = None
         with pytest.raises(ValueError, match="source: benchmarks needs data_dir"):
-            train.train(model, data, args)
+            train(model, data, args)
         model.model_name_or_path = None
         with pytest.raises(ValueError, match="source: benchmarks needs model_name_or_path"):
-            train.train(model, data, args)
+            train(model, data, args)
 
-    def test_rooms_have_no_stored_teacher(self, train, tiny_recipe):
+    def test_rooms_have_no_stored_teacher(self, tiny_recipe):
         with pytest.raises(ValueError, match="teacher: stored needs source: benchmarks"):
-            train.train(*train.read_recipe(tiny_recipe(teacher="stored"), []))
+            train(*read_recipe(tiny_recipe(teacher="stored"), []))
 
-    def test_a_rank_that_is_none(self, train, checkpoint):
+    def test_a_rank_that_is_none(self, checkpoint):
         with pytest.raises(ValueError, match="rank of adapters must be at least 1, got -1"):
-            train.adapt(None, train.ModelArguments(lora_rank=-1, model_name_or_path=str(checkpoint)))
+            adapt(None, ModelArguments(lora_rank=-1, model_name_or_path=str(checkpoint)))
 
-    def test_adapters_need_a_checkpoint(self, train):
+    def test_adapters_need_a_checkpoint(self):
         with pytest.raises(ValueError, match="Adapters .* need a checkpoint"):
-            train.adapt(None, train.ModelArguments(lora_rank=4))
+            adapt(None, ModelArguments(lora_rank=4))
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 class TestDryRun:
     def test_rooms(self, run_train, tiny_recipe, caplog, tmp_path):
-        with caplog.at_level("INFO", logger="train"):
+        with caplog.at_level("INFO", logger="trainer.recipes.run"):
             run_train(tiny_recipe(), "--dry-run")
         assert "memory of a process" in caplog.text and "TFLOP a step" in caplog.text
         assert not (tmp_path / "out").exists()
 
-    def test_a_recipe_for_benchmarks_needs_neither_data_nor_weights(self, train, tmp_path):
-        model, data, args = train.read_recipe(RECIPES / "ide3d_7b.yaml", ["--dry-run", "--num_frames", "2"])
+    def test_a_recipe_for_benchmarks_needs_neither_data_nor_weights(self, tmp_path):
+        model, data, args = read_recipe(RECIPES / "ide3d_7b.yaml", ["--dry-run", "--num_frames", "2"])
         config = json.loads((RECIPES / "ide3d_7b_config.json").read_text())
         config["text_config"] |= {"num_hidden_layers": 1, "hidden_size": 64, "intermediate_size": 64}
         config["text_config"] |= {"num_attention_heads": 2, "num_key_value_heads": 2}
@@ -177,26 +182,26 @@ class TestDryRun:
         model.planned_config = str(tmp_path / "config.json")
         Path(model.planned_config).write_text(json.dumps(config))
         model.validator, model.validator_stride = "light", 14
-        estimate = train.dry_run(model, data, args)
+        estimate = dry_run(model, data, args)
         assert estimate.placement.processes == 8 and estimate.placement.sharding == "zero2"
         assert estimate.num_pairs == 2  # (0, 1), and by the original's rule the last frame with itself
         frozen = {part: count - estimate.trainable[part] for part, count in estimate.parameters.items()}
         assert frozen.pop("vision") == 2 * 32 and not any(frozen.values())  # the norm that is never used
         model.lora_rank = 2
-        adapted = train.dry_run(model, data, args)
+        adapted = dry_run(model, data, args)
         assert 0 < sum(adapted.trainable.values()) < sum(estimate.trainable.values())
         assert adapted.trainable["geometry"] == estimate.trainable["geometry"] > 0
 
-    def test_neither_checkpoint_nor_planned_config(self, train):
-        model, data, args = train.read_recipe(RECIPES / "ide3d_7b.yaml", ["--dry-run", "--planned_config", "no.json"])
+    def test_neither_checkpoint_nor_planned_config(self):
+        model, data, args = read_recipe(RECIPES / "ide3d_7b.yaml", ["--dry-run", "--planned_config", "no.json"])
         with pytest.raises(FileNotFoundError, match="neither .*config.json nor a planned_config"):
-            train.dry_run(model, data, args)
+            dry_run(model, data, args)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name, gigabytes", [("ide3d_7b", 80), ("ide3d_7b_lora", 48)])
-    def test_recipes_fit_their_hardware(self, train, monkeypatch, name, gigabytes):
+    def test_recipes_fit_their_hardware(self, monkeypatch, name, gigabytes):
         monkeypatch.chdir(REPOSITORY)
-        estimate = train.dry_run(*train.read_recipe(RECIPES / f"{name}.yaml", ["--dry-run"]))
+        estimate = dry_run(*read_recipe(RECIPES / f"{name}.yaml", ["--dry-run"]))
         assert 16 < estimate.total_memory / 1024**3 < gigabytes
 
 

@@ -1,4 +1,4 @@
-"""What the paper published, and how scores of a run compare with it."""
+"""Scores that the paper published, and how those of a run compare with them."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment
+
+__all__ = ["PUBLISHED", "Comparison", "Published", "as_markdown", "compare_scores", "write_table"]
 
 SOURCE = "3D-IDE (CVPR 2026, arXiv 2604.03296), table of results on the project page"
 ROUNDING = 0.05  # published to one decimal
@@ -35,15 +37,15 @@ class Comparison:
     """One score of one checkpoint beside the published one, all in percent.
 
     Args:
-        checkpoint: Its name.
+        checkpoint: Name of the checkpoint.
         task: Key of `PUBLISHED`.
-        score: Name in the "paper" protocol.
-        ours: Measured.
-        theirs: Published.
+        score: Name of the score in the "paper" protocol.
+        ours: Measured score.
+        theirs: Published score.
         low: Lower end of the 95 % band of `ours`, a bootstrap over scenes; None where there are fewer than two.
-        high: Upper end.
-        samples: Of the run.
-        published_samples: Of the benchmark.
+        high: Upper end of the band.
+        samples: Number of samples of the run.
+        published_samples: Number of samples of the benchmark.
     """
 
     checkpoint: str
@@ -58,25 +60,25 @@ class Comparison:
 
     @property
     def difference(self) -> float:
-        """Ours minus theirs."""
+        """Return ours minus theirs."""
         return self.ours - self.theirs
 
     @property
     def within_band(self) -> bool | None:
-        """Whether what was published, before it was rounded, may lie in the band; None without a band."""
+        """Whether the published score, before it was rounded, may lie in the band; None without a band."""
         if self.low is None or self.high is None:
             return None
         return self.low - ROUNDING <= self.theirs <= self.high + ROUNDING
 
     @property
     def verdict(self) -> str:
-        """The above in words; says so where the data are not those of the published score."""
+        """Say the above in words, and whether the data are those of the published score."""
         words = {None: "no band: one scene", True: "within the band", False: "outside the band"}[self.within_band]
         return words if self.samples == self.published_samples else f"{words}, other data"
 
 
 def compare_scores(checkpoint: str, results: Mapping[str, Any]) -> list[Comparison]:
-    """Comparisons of one run, from what `trainer.evaluation.run_evaluation` returns."""
+    """Compare the results of one run, as `run_evaluation` returns them, with the published scores."""
     task, scores = results["task"], results["scores"]["paper"]
     published = PUBLISHED[task]
     return [
@@ -112,7 +114,7 @@ one, whatever the band says; CIDEr depends on all references of the split.
 
 
 def as_markdown(comparisons: Iterable[Comparison]) -> str:
-    """The table for people."""
+    """Write the comparisons as a Markdown table for people."""
     rows = [_row(comparison) for comparison in comparisons]
     environment = Environment(trim_blocks=True, keep_trailing_newline=True)
     return environment.from_string(MARKDOWN).render(rows=rows, source=SOURCE)

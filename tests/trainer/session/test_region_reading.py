@@ -33,6 +33,36 @@ def test_answers_do_not_depend_on_what_is_asked_together(model, processor):
     assert [len(answers) for answers in together] == [2, 2, 2]
 
 
+def generated(model, processor, sample, new_tokens):
+    """Tokens of the first question of a sample, by `generate` behind the embeddings that the model is to read."""
+    text = processor.apply_chat_template(
+        [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTIONS[0]}]}],
+        tokenize=False,
+        add_generation_prompt=True,
+    )
+    tail = text.partition(processor.video_token)[2]
+    tokens = torch.tensor(processor.tokenizer(tail, add_special_tokens=False)["input_ids"])
+    embeds = model.get_input_embeddings()(tokens).detach()
+    embeds[tokens == model.config.ground_token_id] = pool_sample_regions(model, processor, [sample])[0][:1]
+    settings = {"max_new_tokens": new_tokens, "do_sample": False}
+    mask = torch.ones(1, len(embeds), dtype=torch.long)
+    return model.generate(inputs_embeds=embeds[None], attention_mask=mask, **settings)[0].tolist()
+
+
+def test_an_answer_ends_at_any_end_token_of_the_model(model, processor, monkeypatch):
+    """Exports end an answer at the tokenizer's end token and at the end of a turn."""
+    sample = pointing_sample(0)
+    vocabulary = model.config.text_config.vocab_size
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [vocabulary - 1])
+    free = generated(model, processor, sample, 6)
+    ends = [vocabulary - 1, free[2]]  # the second one is what the answer meets
+    monkeypatch.setattr(model.generation_config, "eos_token_id", ends)
+    expected = generated(model, processor, sample, 6)
+    assert expected == free[: free.index(free[2]) + 1]
+    answer = answer_from_regions(model, processor, [sample], max_new_tokens=6)[0][0]
+    assert answer == processor.decode(expected, skip_special_tokens=True)
+
+
 def test_a_region_is_the_mean_of_its_visual_tokens(model, processor):
     sample = pointing_sample(0)
     pooled = pool_sample_regions(model, processor, [sample])[0]

@@ -1,4 +1,4 @@
-"""A tiny model, its processor and a short video, for the tests of the evaluation."""
+"""A tiny model, its processor and a short video, for the tests of a session."""
 
 import copy
 

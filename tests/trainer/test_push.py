@@ -1,13 +1,17 @@
-"""`push_to_hub.py`: what would be pushed, what is pushed, and what is refused."""
+"""Pushing an export: what would be pushed, what is pushed, what is refused, and the script that does it."""
 
 import importlib.util
+import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 from exporting import build_model, build_processor
 from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
 
+from trainer import push
 from trainer.export import export_inference_model, is_export
 from trainer.model_card import LossTerm, TeacherFacts, create_model_card
 
@@ -48,11 +52,11 @@ def run(push_to_hub, monkeypatch, capsys):
 
 
 @pytest.fixture
-def no_network(push_to_hub, monkeypatch):
+def no_network(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("the Hub was asked")
 
-    monkeypatch.setattr(push_to_hub, "HfApi", refuse)
+    monkeypatch.setattr(push, "HfApi", refuse)
 
 
 def test_dry_run_writes_the_folder_and_asks_nobody(run, export, tmp_path, no_network):
@@ -67,7 +71,7 @@ def test_dry_run_writes_the_folder_and_asks_nobody(run, export, tmp_path, no_net
     assert card.data.eval_results[0].metric_value == 0.5 and card.data.pipeline_tag == "video-text-to-text"
 
 
-def test_push_makes_one_commit_of_all_files(push_to_hub, run, export, monkeypatch):
+def test_push_makes_one_commit_of_all_files(run, export, monkeypatch):
     calls = []
 
     class FakeApi:
@@ -78,7 +82,7 @@ def test_push_makes_one_commit_of_all_files(push_to_hub, run, export, monkeypatc
             calls.append(("commit", repo_id, {operation.path_in_repo: operation for operation in operations}))
             return type("Commit", (), {"commit_url": "https://hub/commit"})
 
-    monkeypatch.setattr(push_to_hub, "HfApi", FakeApi)
+    monkeypatch.setattr(push, "HfApi", FakeApi)
     assert run(export, "me/room-model", "--private").strip() == "https://hub/commit"
     assert calls[0] == ("repo", "me/room-model", True)
     operations = calls[1][2]
@@ -121,3 +125,22 @@ def test_card_of_somebody_else_is_refused(run, export, tmp_path, no_network):
             build_model(processor), processor, tmp_path / "own", card=ModelCard("---\nlicense: mit\n---\n\n# Mine\n")
         )
         run(folder, "me/model", "--dry-run", tmp_path / "out")
+
+
+def test_compiled_code_is_left_behind(export, tmp_path, no_network):
+    """pip compiles the code of the shipped model where it installs it."""
+    installed = shutil.copytree(export, tmp_path / "installed")
+    (installed / "__pycache__").mkdir()
+    (installed / "__pycache__" / "modeling_ide3d.cpython-311.pyc").write_bytes(b"")
+    push.push_export(installed, "me/room-model", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in export.iterdir()}
+
+
+@pytest.mark.parametrize("error", [HTTPError("no route"), LocalTokenNotFoundError("no token")])
+def test_a_hub_out_of_reach_is_said_in_words(run, export, monkeypatch, error):
+    class FakeApi:
+        def create_repo(self, *args, **kwargs):
+            raise error
+
+    monkeypatch.setattr(push, "HfApi", FakeApi)
+    assert re.search(r"no (route|token) Is the Hub reachable\?.*`hf auth login`", fails(run, export, "me/model"))

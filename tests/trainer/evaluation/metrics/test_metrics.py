@@ -20,7 +20,7 @@ from trainer.evaluation.metrics.boxes import box_iou, choose_object, choose_obje
 from trainer.evaluation.metrics.ngrams import has_java
 from trainer.evaluation.metrics.scores import Score, mean_score, summarise
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 UNIT = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
 
 
