@@ -20,10 +20,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from processing.benchmarks.doctor.findings import KINDS, Finding
-from processing.benchmarks.doctor.scene_checks import check_scene, is_rigid, tried
+from processing.benchmarks.doctor.scene_checks import check_scene, tried
 from processing.benchmarks.doctor.task_checks import check_boxes, check_samples
 from processing.benchmarks.readers.files import read_infos, read_selected_frames
 from processing.benchmarks.readers.tasks import PARTS, TASKS, Layout, Task, find_task
+from processing.geometry_rules import is_pose
 
 __all__ = ["Diagnosis", "SplitState", "examine"]
 
@@ -231,7 +232,7 @@ def _look_at_infos(layout: Layout, states: list[SplitState], findings: list[Find
         where = str(layout.root / "embodiedscan")
         if scene_id not in infos:
             findings.append(Finding("infos-scene-missing", where, f"{scene_id} is in no file", scene_id))
-        elif not is_rigid(infos[scene_id]["axis_align_matrix"]):
+        elif not is_pose(infos[scene_id]["axis_align_matrix"]):
             findings.append(Finding("alignment-bad", where, f"axis_align_matrix of {scene_id}", scene_id))
     return infos
 

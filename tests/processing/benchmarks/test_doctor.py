@@ -176,6 +176,19 @@ def poison_cloud(data: Path) -> None:
     torch.save(Payload(data / "it_ran"), data / "scannet/pcd_with_object_aabbs/val/room0002_00.pth")
 
 
+def edit_camera(change):
+    def broken(data):
+        path = data / FRAMES / "intrinsic.txt"
+        np.savetxt(path, change(np.loadtxt(path)))
+
+    return broken
+
+
+def normalised(camera: np.ndarray) -> np.ndarray:
+    camera[:2] /= 48
+    return camera
+
+
 def no_camera(data: Path) -> None:
     for path in [*(data / FRAMES).glob("*.png"), data / FRAMES / "intrinsic.txt"]:
         path.unlink()
@@ -264,6 +277,10 @@ BROKEN = [
     ("pose-not-finite", edit_pose(lambda pose: np.full((4, 4), -np.inf)), POSED),
     ("pose-not-rigid", edit_pose(scaled), POSED),
     ("camera-missing", no_camera, POSED),
+    ("camera-broken", edit_camera(normalised), POSED),
+    ("camera-broken", edit_camera(np.transpose), POSED),
+    ("camera-broken", lambda data: (data / FRAMES / "intrinsic.txt").write_text("1 2\n"), POSED),
+    ("camera-broken", edit_infos(lambda item: item.update(depth_cam2img=np.eye(4))), POSED),
     ("infos-missing", remove("embodiedscan"), POSED),
     ("infos-broken", cut("embodiedscan/embodiedscan_infos_val.pkl"), POSED),
     ("infos-unsafe", poison_infos, POSED),
