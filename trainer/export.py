@@ -32,8 +32,10 @@ MAX_NEW_TOKENS = 256  # without a limit of its own a model stops after 20 tokens
 CARD_FILE = "README.md"
 TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json"}
 ALWAYS_PRESENT = {"config.json", "generation_config.json", "processor_config.json", CARD_FILE}
-# What a tokenizer, a chat template or git may add; nothing else belongs to an export.
+# What a tokenizer, a chat template, git or the record of a shipped model may add; nothing else belongs to an export.
 SOMETIMES_PRESENT = TOKENIZER_FILES | {
+    "training.json",
+    "training.png",
     "chat_template.jinja",
     "vocab.json",
     "merges.txt",
