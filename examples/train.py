@@ -17,10 +17,13 @@ from typing import Literal
 import numpy as np
 import torch
 import yaml
-from room_lessons import choose_trainer, draw_lessons, draw_validation, take_lessons
 from torch import nn
 from tqdm import tqdm
-from training_setup import (
+from transformers import HfArgumentParser, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from examples.room_lessons import choose_trainer, draw_lessons, draw_validation, take_lessons
+from examples.training_setup import (
     STORED_TEACHER,
     BenchmarkArguments,
     WeightArguments,
@@ -30,9 +33,6 @@ from training_setup import (
     plan_batch,
     read_config,
 )
-from transformers import HfArgumentParser, set_seed
-from transformers.trainer_utils import get_last_checkpoint
-
 from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import (
     GeometricValidatorConfig,

@@ -14,7 +14,7 @@ from processing.regions import TokenGrid
 class TestRecipe:
     def test_the_recipe_of_the_repository_is_read(self, train):
         recipes = sorted((train.Path(train.__file__).parent / "recipes").glob("*.yaml"))
-        recipes = [path for path in recipes if not path.stem.startswith("emergence")]  # those of emergence.py
+        recipes = [path for path in recipes if not path.stem.startswith("emergence")]  # those of the study
         assert recipes
         for path in recipes:
             model, data, args = train.read_recipe(path, ["--dry-run"])
@@ -201,7 +201,7 @@ class TestLessons:
         taken = {}
         for name in ("name_cells", "read_regions"):
             monkeypatch.setattr(
-                sys.modules["room_lessons"], name, lambda *given, name=name: taken.update({name: given})
+                sys.modules["examples.room_lessons"], name, lambda *given, name=name: taken.update({name: given})
             )
         words = ["--lessons", "view=1", "--reading_lessons", "place=1", "region=2", "--lesson_learning_rate", "0.01"]
         trainer, _ = train.train(*train.read_recipe(tiny_recipe(), [*words, "--learning_rate", "0.001"]))

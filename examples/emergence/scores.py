@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from emergence_rooms import QUESTION_TYPES, decode_room, split_references
 from torch import nn
 from tqdm import tqdm
 
@@ -22,6 +21,8 @@ from trainer.evaluation.linear_probe import SceneSplit, fit_linear_probe
 from trainer.evaluation.probes import run_probes
 from trainer.evaluation.region_reading import answer_from_regions, pool_sample_regions
 from trainer.evaluation.token_sources import IDE3DTokens
+
+from .rooms import QUESTION_TYPES, decode_room, split_references
 
 __all__ = ["METRICS", "first_view", "judge", "read_asked", "score_baselines", "score_split", "store_asked"]
 

@@ -1,6 +1,6 @@
 """What the losses of a study leave in its exported models: tensors, bytes, and how long an answer takes.
 
-    python examples/emergence_exports.py examples/recipes/emergence_small.yaml --seed 1
+    python -m examples.emergence.exports examples/recipes/emergence_small.yaml --seed 1
 
 Needs the weights of the runs, which lie in the output folder of the recipe. Models answer the same question in turns,
 so that what else the machine does meets all of them; only the ratios mean something. The question sees the video, as
@@ -17,10 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from emergence_files import RunFiles, check_settings, describe_run, write_json
-from emergence_recipe import Study, read_study
-from emergence_run import build_processor, load_run
-from emergence_tables import markdown
 from safetensors import safe_open
 from tqdm import tqdm
 from transformers import BatchFeature
@@ -31,6 +27,11 @@ from processing import IDE3DProcessor
 from processing.rooms import load_rooms
 from processing.rooms.samples import video_arrays
 from trainer import export_inference_model
+
+from .files import RunFiles, check_settings, describe_run, write_json
+from .recipe import Study, read_study
+from .run import build_processor, load_run
+from .tables import markdown
 
 __all__ = ["compare_exports", "describe_export", "time_answers"]
 

@@ -1,8 +1,8 @@
 """Does 3D emerge? Trains rows of losses on several seeds and says which answers and which tokens they change.
 
-    python examples/emergence.py examples/recipes/emergence_small.yaml
-    python examples/emergence.py examples/recipes/emergence.yaml --split test
-    python examples/emergence.py examples/recipes/emergence.yaml --rows exposure all --seeds 9 10
+    python -m examples.emergence examples/recipes/emergence_small.yaml
+    python -m examples.emergence examples/recipes/emergence.yaml --split test
+    python -m examples.emergence examples/recipes/emergence.yaml --rows exposure all --seeds 9 10
 
 Each run is a process with one thread and a folder of its own; what is done is not done again. The tables, the plots
 and one page for a browser lie in the output folder of the recipe, after every run.
@@ -20,16 +20,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from emergence_files import RunFiles, baselines_name, load_json, write_json
-from emergence_recipe import SPLITS, Study, read_study
-from emergence_report import write_report
-from emergence_rooms import store_rooms
-from emergence_run import open_split, store_questions, study_grid
-from emergence_scores import score_baselines
-from emergence_tables import collect_runs, format_tables, summarise_study
 from tqdm import tqdm
 
 from processing.rooms import load_rooms
+
+from .files import RunFiles, baselines_name, load_json, write_json
+from .recipe import SPLITS, Study, read_study
+from .report import write_report
+from .rooms import store_rooms
+from .run import open_split, store_questions, study_grid
+from .scores import score_baselines
+from .tables import collect_runs, format_tables, summarise_study
 
 __all__ = ["Job", "find_missing", "keep_results", "report", "run_jobs", "run_study"]
 
@@ -76,7 +77,7 @@ def find_missing(study: Study, recipe: str, split: str) -> list[Job]:
         if (row, seed) in known:
             continue
         files = RunFiles(Path(study.output_dir), row, seed)
-        words = (sys.executable, str(Path(__file__).with_name("emergence_run.py")), str(recipe))
+        words = (sys.executable, "-m", "examples.emergence.run", str(recipe))
         words += ("--row", row, "--seed", str(seed), "--split", split, "--output-dir", study.output_dir)
         pool = files.pool(study.pool_settings(study.rows[row])) if study.rows[row].pool else None
         jobs.append(Job(row, seed, files.folder / f"{split}.log", words, pool))
@@ -87,7 +88,7 @@ def start(job: Job) -> subprocess.Popen:
     """Start a run with one thread; what it says goes to its log."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
-    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths)}
     with job.log.open("ab") as log:
         return subprocess.Popen(job.command, stdout=log, stderr=subprocess.STDOUT, env=environment)
@@ -138,7 +139,7 @@ def prepare(study: Study, recipe: str, split: str) -> None:
     files = RunFiles(output, "lesson", 0)
     if not files.lesson.is_file():
         logger.info("The lesson that all runs share")
-        words = (sys.executable, str(Path(__file__).with_name("emergence_run.py")), str(recipe))
+        words = (sys.executable, "-m", "examples.emergence.run", str(recipe))
         job = Job("lesson", 0, output / "lesson.log", (*words, "--output-dir", study.output_dir))
         for _, is_good, _ in run_jobs([job], 1):
             if not is_good:

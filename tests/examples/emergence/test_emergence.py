@@ -15,6 +15,14 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from examples.emergence import __main__ as emergence_main
+from examples.emergence import exports as emergence_exports
+from examples.emergence import files as emergence_files
+from examples.emergence import recipe as emergence_recipe
+from examples.emergence import rooms as emergence_rooms
+from examples.emergence import run as emergence_run
+from examples.emergence import scores as emergence_scores
+from examples.emergence import tables as emergence_tables
 from processing.rooms import load_rooms
 from processing.rooms.samples import room_samples
 from trainer import IDE3DDataCollator
@@ -43,9 +51,9 @@ TINY = {
 
 
 @pytest.fixture
-def write_study(example, tmp_path):
+def write_study(tmp_path):
     """`write_study(seeds=[1])` writes the recipe of a tiny study and returns its file and what is read from it."""
-    recipe = example("emergence_recipe")
+    recipe = emergence_recipe
 
     def write(**changes):
         path = tmp_path / "study.yaml"
@@ -56,13 +64,13 @@ def write_study(example, tmp_path):
 
 
 @pytest.fixture
-def emergence(example):
-    return example("emergence")
+def emergence():
+    return emergence_main
 
 
 @pytest.fixture
-def run(example):
-    return example("emergence_run")
+def run():
+    return emergence_run
 
 
 @pytest.fixture
@@ -86,7 +94,7 @@ def test_a_study_is_run_resumed_and_reported(emergence, run, prepared, monkeypat
 
     def run_here(jobs, workers):
         for job in jobs:
-            run.main(list(job.command[2:]))
+            run.main(list(job.command[3:]))
             yield job, True, 1.0
 
     monkeypatch.setattr(emergence, "run_jobs", run_here)
@@ -187,9 +195,9 @@ def test_rows_of_one_pool_phase_train_it_once(run, prepared, monkeypatch):
     assert phases == ["pool", "questions", "questions", "pool", "questions", "pool", "questions"]
 
 
-def test_exports_of_rows_are_told_apart_by_what_is_in_them(example, run, prepared, caplog):
+def test_exports_of_rows_are_told_apart_by_what_is_in_them(run, prepared, caplog):
     """Losses leave no tensor and no entry; another width would be seen."""
-    exports = example("emergence_exports")
+    exports = emergence_exports
     path, study = prepared
     with pytest.raises(SystemExit, match="exposure, seed 1, is not trained"):
         exports.main([str(path), "--seed", "1"])
@@ -210,9 +218,9 @@ def test_exports_of_rows_are_told_apart_by_what_is_in_them(example, run, prepare
     assert exports.describe_export(folder)["tensors"] != facts["tensors"]
 
 
-def test_results_about_other_rooms_are_not_taken(example, write_study):
+def test_results_about_other_rooms_are_not_taken(write_study):
     """Neither those of an earlier choice of test rooms, nor a pair whose questions differ."""
-    tables = example("emergence_tables")
+    tables = emergence_tables
     _, study = write_study(first_test_room=2)
     assert tables.is_about(study, "test", {"rooms": 7, "first_room": 2})
     assert not tables.is_about(study, "test", {"rooms": 7, "first_room": 0})
@@ -223,8 +231,8 @@ def test_results_about_other_rooms_are_not_taken(example, write_study):
         tables.compare_answers([ours], [theirs])
 
 
-def test_planned_seeds_are_also_compared_alone(example, write_study):
-    tables = example("emergence_tables")
+def test_planned_seeds_are_also_compared_alone(write_study):
+    tables = emergence_tables
     rows = {"exposure": {"more_seeds": [3]}, "all": {"depth": 1.0, "more_seeds": [3]}}
     _, study = write_study(rows=rows, pairs=[])
     hits = {"exposure": {1: "00", 2: "00", 3: "00"}, "all": {1: "10", 2: "11", 3: "00"}}
@@ -251,8 +259,8 @@ def test_planned_seeds_are_also_compared_alone(example, write_study):
     assert values == pytest.approx([0.5, 0.75])
 
 
-def test_boxes_are_said_by_the_words_of_the_lesson(example):
-    rooms = example("emergence_rooms")
+def test_boxes_are_said_by_the_words_of_the_lesson():
+    rooms = emergence_rooms
     masks = np.zeros((2, 1, 8, 8), bool)
     masks[0, 0, 2:5, 6] = True
     questions = [
@@ -269,10 +277,10 @@ def test_boxes_are_said_by_the_words_of_the_lesson(example):
     assert "messages" not in rooms.say_boxes({k: v for k, v in sample.items() if k != "messages"})
 
 
-def test_flat_questions_are_answered_by_the_mask(example, run, write_study):
+def test_flat_questions_are_answered_by_the_mask(run, write_study):
     """Every middle and extent, and nothing that asks for depth, in the order in which regions are pointed at."""
     _, study = write_study()
-    rooms, grid = example("emergence_rooms"), run.study_grid(study)
+    rooms, grid = emergence_rooms, run.study_grid(study)
     rows = load_rooms("train", 8, image_size=32, num_frames=2)
     samples = rooms.draw_flat_questions([rows[0], rows[1]], grid, 3)
     assert samples
@@ -314,8 +322,8 @@ def test_a_lesson_in_reading_trains_the_language_model_and_leaves_the_tower(emer
         run.take_lesson(dataclasses.replace(study, reading=dataclasses.replace(phase, steps=3)))
 
 
-def test_jitter_moves_lengths_and_nothing_else(example):
-    rooms = example("emergence_rooms")
+def test_jitter_moves_lengths_and_nothing_else():
+    rooms = emergence_rooms
     questions = [
         {"type": "position", "question": "Where?", "answer": "x 0.0 y 0.0 z 3.0", "value": [0.0, 0.0, 3.0]},
         {"type": "distance", "question": "How far?", "answer": "0.3 meters", "value": [0.3]},
@@ -340,19 +348,19 @@ def test_a_run_waits_for_the_weights_that_another_one_makes(emergence, tmp_path)
     assert [is_good for _, is_good, _ in emergence.run_jobs([makes, takes], 2)] == [True, True]
 
 
-def test_curves_are_of_rows_that_differ_in_labelled_rooms_alone(example, write_study):
+def test_curves_are_of_rows_that_differ_in_labelled_rooms_alone(write_study):
     rows = {"exposure": None, "all_2": {"depth": 1.0, "labelled_rooms": 2, "label": "few"}, "all": {"depth": 1.0}}
     _, study = write_study(
         rows={**rows, "exposure": {"more_seeds": [3]}, "all": {"depth": 1.0, "more_seeds": [3]}}, pairs=[]
     )
     labels = {name: row.label or name for name, row in study.rows.items()}
     summary = {"settings": dataclasses.asdict(study), "rows": dict.fromkeys(rows), "labels": labels}
-    curves = example("emergence_tables").label_curves(summary)
+    curves = emergence_tables.label_curves(summary)
     assert curves == {"all_2": [(2, "all_2"), (3, "all")]}
 
 
-def test_labels_saved_are_read_from_the_controls_curve(example, write_study):
-    tables = example("emergence_tables")
+def test_labels_saved_are_read_from_the_controls_curve(write_study):
+    tables = emergence_tables
     rows = {
         "exposure": None,
         "exposure_1": {"labelled_rooms": 1},
@@ -410,9 +418,9 @@ def test_a_lesson_of_another_study_is_refused(run, prepared):
         run.take_lesson(dataclasses.replace(study, lesson=dataclasses.replace(study.lesson, steps=9)))
 
 
-def test_the_grey_target_is_brightness_with_the_spread_of_depth(example, prepared):
+def test_the_grey_target_is_brightness_with_the_spread_of_depth(prepared):
     _, study = prepared
-    rooms = example("emergence_rooms")
+    rooms = emergence_rooms
     place = rooms.Path(study.output_dir) / "rooms" / "train"
     depth, grey = rooms.RoomArrays(place), rooms.RoomArrays(place, "grey")
     both = [np.stack([data[index]["depth"] for index in range(len(data))]) for data in (depth, grey)]
@@ -423,10 +431,13 @@ def test_the_grey_target_is_brightness_with_the_spread_of_depth(example, prepare
     np.testing.assert_array_equal(depth[3]["frames"], grey[3]["frames"])
 
 
-def test_answers_from_regions_are_those_of_a_masked_video(example, run, write_study):
+def test_answers_from_regions_are_those_of_a_masked_video(run, write_study):
     """The first word of each answer is the one that the training model, the video masked, finds most likely."""
     _, study = write_study()
-    scores, recipe = example("emergence_scores"), example("emergence_recipe")
+    scores, recipe = (
+        emergence_scores,
+        emergence_recipe,
+    )
     processor, grid = run.build_processor(study), run.study_grid(study)
     model = run.build_model(study, recipe.Row(), 3, processor).eval()
     rows = load_rooms("validation", 7, image_size=32, num_frames=2)
@@ -445,8 +456,8 @@ def test_answers_from_regions_are_those_of_a_masked_video(example, run, write_st
             assert processor.decode([int(chosen)], skip_special_tokens=True) == answer
 
 
-def test_judged_by_distance(example):
-    scores = example("emergence_scores")
+def test_judged_by_distance():
+    scores = emergence_scores
     question = {"type": "position", "value": [0.0, 0.0, 2.0], "answer": "x 0.0 y 0.0 z 2.0"}
     assert scores.judge(question, "x 0.0 y 0.3 z 2.0") == {
         "position_25": False,
@@ -457,8 +468,8 @@ def test_judged_by_distance(example):
     assert scores.judge({"type": "colour", "value": [], "answer": "red"}, "red") == {"colour": True}
 
 
-def test_hits_are_a_digit_a_room(example):
-    scores = example("emergence_scores")
+def test_hits_are_a_digit_a_room():
+    scores = emergence_scores
     sums = scores.count_hits([[{"colour": True}, {"colour": False}], [], [{"colour": True}]])
     assert sums["hits"]["colour"] == "101" and sums["counts"]["colour"] == "201"
     with pytest.raises(ValueError, match="more than nine"):
@@ -496,8 +507,8 @@ def test_a_bad_recipe_is_refused(write_study, changes, message):
         write_study(**changes)
 
 
-def test_files_that_are_no_recipe_are_refused(example, tmp_path):
-    read_study = example("emergence_recipe").read_study
+def test_files_that_are_no_recipe_are_refused(tmp_path):
+    read_study = emergence_recipe.read_study
     path = tmp_path / "bad.yaml"
     path.write_text("- a list")
     with pytest.raises(ValueError, match="must hold lines"):
@@ -511,15 +522,15 @@ def test_files_that_are_no_recipe_are_refused(example, tmp_path):
     ("name", "camera"),
     [("emergence.yaml", "own"), ("emergence_second.yaml", "first"), ("emergence_small.yaml", "own")],
 )
-def test_shipped_recipes_are_whole(example, run, caplog, monkeypatch, name, camera):
+def test_shipped_recipes_are_whole(run, caplog, monkeypatch, name, camera):
     """Each has the teacher that its protocol says, and takes every result that lies in the folder it names."""
-    monkeypatch.chdir(Path(__file__).parents[2])
-    study = example("emergence_recipe").read_study(Path("examples/recipes") / name, output_dir="outputs/not_there")
+    monkeypatch.chdir(Path(__file__).parents[3])
+    study = emergence_recipe.read_study(Path("examples/recipes") / name, output_dir="outputs/not_there")
     assert study.control in study.rows and "all" in study.rows
     assert run.build_teacher(study).camera == camera
     if study.known_results is not None:
         files = list(Path(study.known_results).glob("test-*.json"))
-        assert len(example("emergence_tables").collect_runs(study, "test")) == len(files) > 0
+        assert len(emergence_tables.collect_runs(study, "test")) == len(files) > 0
         assert not caplog.records
 
 
@@ -577,13 +588,12 @@ def test_a_study_that_is_told_to_end_ends_its_runs(emergence, tmp_path):
     run = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)"
     script = f"""
 import pathlib, signal, sys
-sys.path.insert(0, {str(emergence.Path(emergence.__file__).parent)!r})
-import emergence
+from examples.emergence import __main__ as emergence
 signal.signal(signal.SIGTERM, emergence.stop)
 job = emergence.Job("slow", 1, pathlib.Path({str(tmp_path / "log")!r}), (sys.executable, "-c", {run!r}))
 list(emergence.run_jobs([job], 1))
 """
-    study = subprocess.Popen([sys.executable, "-c", script])
+    study = subprocess.Popen([sys.executable, "-c", script], cwd=Path(__file__).parents[3])
     deadline = time.monotonic() + 60
     while not (pid.is_file() and pid.read_text()):
         assert study.poll() is None and time.monotonic() < deadline
@@ -594,8 +604,11 @@ list(emergence.run_jobs([job], 1))
         os.kill(int(pid.read_text()), 0)
 
 
-def test_a_damaged_result_is_named(example, write_study):
-    tables, files_of = example("emergence_tables"), example("emergence_files")
+def test_a_damaged_result_is_named(write_study):
+    tables, files_of = (
+        emergence_tables,
+        emergence_files,
+    )
     _, study = write_study()
     files = files_of.RunFiles(files_of.Path(study.output_dir), "all", 1)
     files_of.write_json(files.training, {"settings": files_of.describe_run(study, study.rows["all"])})

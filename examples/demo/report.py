@@ -1,6 +1,6 @@
 """Write the demo's report: one page with its scores, losses, rooms and answers, and the picture of the README.
 
-python examples/demo_report.py outputs/demo
+python -m examples.demo.report outputs/demo
 """
 
 import argparse
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 
-from demo_pictures import FOUND, RIGHT, TRUTH, WRONG, Scene, draw_losses, draw_scene, draw_story, to_png
+from .pictures import FOUND, RIGHT, TRUTH, WRONG, Scene, draw_losses, draw_scene, draw_story, to_png
 
 __all__ = ["write_report"]
 
@@ -302,7 +302,7 @@ def write_report(folder: Path) -> Path:
     missing += [f"scenes/{part}/*.json" for part in PARTS if not files[part]]
     if missing:
         raise FileNotFoundError(
-            f"{folder} has no {', '.join(missing)}. It must be a folder that examples/demo.py wrote."
+            f"{folder} has no {', '.join(missing)}. It must be a folder that `python -m examples.demo` wrote."
         )
     summary, history = load_json(folder / "summary.json"), load_json(folder / "log_history.json")
     check_summary(summary)
@@ -329,11 +329,11 @@ def write_report(folder: Path) -> Path:
 def main() -> None:
     """Parse the command line, write the report, say where it is."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", metavar="FOLDER", type=Path, help="what examples/demo.py wrote, e.g. outputs/demo")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="what the demo wrote, e.g. outputs/demo")
     try:
         report = write_report(parser.parse_args().folder)
     except (OSError, ValueError) as error:
-        sys.exit(f"demo_report: {error}")
+        sys.exit(f"error: {error}")
     sys.stdout.write(f"{report}\n")
 
 

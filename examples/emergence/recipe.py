@@ -108,7 +108,7 @@ class Study:
             every visit: in the mean a soft label, so that near answers count as near.
         output_dir: Where everything is written.
         pairs: More pairs of rows whose difference is of interest.
-        known_results: Folder of results that `emergence.py --keep` copied; such runs are not done again.
+        known_results: Folder of results that `--keep` copied; such runs are not done again.
     """
 
     rows: dict[str, Row]

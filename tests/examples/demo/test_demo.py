@@ -1,5 +1,6 @@
 """The demo: a stranger who cannot know us, scores that mean something, checks that fail, all of it in miniature."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -11,18 +12,18 @@ import pytest
 from processing.regions import TokenGrid
 from processing.rooms import load_rooms
 
-STRANGER = Path(__file__).parents[2] / "examples" / "demo_stranger.py"
+STRANGER = Path(__file__).parents[3] / "examples" / "demo" / "stranger.py"
 GRID = TokenGrid(32, 8, 1)
 
 
 @pytest.fixture
-def demo(example):
-    return example("demo")
+def demo():
+    return importlib.import_module("examples.demo.__main__")
 
 
 @pytest.fixture
-def tasks_module(example):
-    return example("demo_tasks")
+def tasks_module():
+    return importlib.import_module("examples.demo.tasks")
 
 
 @pytest.fixture
@@ -255,7 +256,7 @@ class TestMiniature:
         monkeypatch.chdir(tmp_path / "elsewhere")
 
         def call(*words: str):
-            monkeypatch.setattr(sys, "argv", ["demo.py", "--output_dir", "out", *words])
+            monkeypatch.setattr(sys, "argv", ["demo", "--output_dir", "out", *words])
             with pytest.raises(SystemExit) as end:
                 demo.main()
             return end.value.code

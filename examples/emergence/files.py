@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from emergence_recipe import Row, Study
 from safetensors.torch import save_file
+
+from .recipe import Row, Study
 
 __all__ = [
     "RunFiles",

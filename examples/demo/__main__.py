@@ -1,6 +1,6 @@
 """The shipped nano model asked by a stranger who sees RGB only, then fine-tuned on rooms of another style.
 
-    make demo          (or: python examples/demo.py [--output_dir outputs/demo] [--max_steps N] ...)
+    make demo          (or: python -m examples.demo [--output_dir outputs/demo] [--max_steps N] ...)
 
 1. A process that cannot import this repository loads the model folder, gets videos of rooms, and answers questions in
    words and finds objects that are described.
@@ -24,11 +24,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from demo_report import write_report
-from demo_tasks import mark_answers, mean_gain, score_grounding, score_table, write_scenes, write_tasks
 from huggingface_hub import EvalResult, ModelCard
 from tqdm import tqdm
-from train import DataArguments, ModelArguments, read_recipe, room_options, train
 
 from modeling_ide3d.auxiliary.modeling_ide3d_geometry import GEOMETRY_PREFIXES
 from processing import IDE3DProcessor
@@ -39,9 +36,13 @@ from trainer import IDE3DTrainingArguments, export_inference_model
 from trainer.evaluation.rooms import BASELINES
 from trainer.model_card import create_model_card, list_loss_terms
 
+from ..train import DataArguments, ModelArguments, read_recipe, room_options, train
+from .report import write_report
+from .tasks import mark_answers, mean_gain, score_grounding, score_table, write_scenes, write_tasks
+
 HERE = Path(__file__).resolve().parent
-RECIPE = HERE / "recipes" / "rooms_other_style.yaml"
-CHECKPOINT = HERE / "checkpoints" / "ide3d-nano-rooms"
+RECIPE = HERE.parent / "recipes" / "rooms_other_style.yaml"
+CHECKPOINT = HERE.parent / "checkpoints" / "ide3d-nano-rooms"
 NUM_TEST_ROOMS = 100
 NUM_BASELINE_ROOMS = 400
 # Where the model has to be ahead of the most frequent answer, of what the words alone give and of what the height in
@@ -89,7 +90,7 @@ def ask_stranger(model: Path, inputs: Path, answers: Path) -> list[dict]:
     shutil.rmtree(nowhere, ignore_errors=True)
     nowhere.mkdir()
     script = nowhere / "stranger.py"
-    shutil.copy(HERE / "demo_stranger.py", script)
+    shutil.copy(HERE / "stranger.py", script)
     paths = [str(path.resolve()) for path in (model, inputs, answers)]
     subprocess.run([sys.executable, "-I", script.name, *paths], cwd=nowhere, check=True)
     shutil.rmtree(nowhere)

@@ -5,10 +5,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from demo_pictures import RIGHT, WRONG, to_png
-from demo_report import STYLE, table, tile_row
-from emergence_scores import CONTROLS, METRICS
-from emergence_tables import (
+from matplotlib.figure import Figure
+
+from ..demo.pictures import RIGHT, WRONG, to_png
+from ..demo.report import STYLE, table, tile_row
+from .scores import CONTROLS, METRICS
+from .tables import (
     OVERVIEW,
     PROBES,
     SAVED,
@@ -21,7 +23,6 @@ from emergence_tables import (
     saved_rows,
     shared_seeds,
 )
-from matplotlib.figure import Figure
 
 __all__ = ["draw_answers", "draw_differences", "draw_labels", "draw_probes", "write_report"]
 

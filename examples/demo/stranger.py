@@ -1,6 +1,6 @@
 """Somebody who has never heard of this repository: a model folder, videos and questions in, answers out.
 
-    python examples/demo_stranger.py MODEL INPUTS ANSWERS
+    python stranger.py MODEL INPUTS ANSWERS
 
 It imports transformers and nothing of ours, and is given no depth, no pose and no camera. INPUTS holds `tasks.json`
 and, for each scene, a video (a file or a folder of pictures) and the regions among which a request has to choose.

@@ -1,8 +1,8 @@
 """One run of the emergence study: a row of a seed is trained, asked about a split, and probed.
 
-    python examples/emergence_run.py examples/recipes/emergence.yaml --seed 9 --row all --split validation
+    python -m examples.emergence.run examples/recipes/emergence.yaml --seed 9 --row all --split validation
 
-`emergence.py` starts these, side by side. What is done is kept in the folder of the run, phase by phase: a run that
+The study starts these, side by side. What is done is kept in the folder of the run, phase by phase: a run that
 was killed goes on behind its last phase.
 """
 
@@ -18,26 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from emergence_files import (
-    RunFiles,
-    check_settings,
-    describe_lesson,
-    describe_run,
-    load_json,
-    save_weights,
-    write_json,
-)
-from emergence_recipe import Phase, Row, Study, read_study
-from emergence_rooms import (
-    RoomArrays,
-    StudyCollator,
-    StudySteps,
-    draw_flat_questions,
-    draw_questions,
-    say_boxes,
-    study_texts,
-)
-from emergence_scores import read_asked, score_split, store_asked
 from safetensors.torch import load_file
 from transformers import set_seed
 
@@ -50,6 +30,27 @@ from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
 from trainer.nano import build_nano_config, build_nano_model, build_nano_processor, standardize_regions
 from trainer.nano_lessons import without_layers
 from trainer.teachers.point_map import PointMapTeacher
+
+from .files import (
+    RunFiles,
+    check_settings,
+    describe_lesson,
+    describe_run,
+    load_json,
+    save_weights,
+    write_json,
+)
+from .recipe import Phase, Row, Study, read_study
+from .rooms import (
+    RoomArrays,
+    StudyCollator,
+    StudySteps,
+    draw_flat_questions,
+    draw_questions,
+    say_boxes,
+    study_texts,
+)
+from .scores import read_asked, score_split, store_asked
 
 __all__ = ["build_model", "evaluate_run", "load_run", "open_split", "store_questions", "take_lesson", "train_run"]
 
@@ -160,7 +161,7 @@ def train_phase(
 
 
 def open_pool(study: Study, target: str = "depth") -> RoomArrays:
-    """The training rooms, which `emergence.py` has stored."""
+    """The training rooms, which the study has stored."""
     return RoomArrays(Path(study.output_dir) / "rooms" / "train", target)
 
 

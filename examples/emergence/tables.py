@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from emergence_files import LEFT_OUT_OF_ROW, RunFiles, check_settings, describe_run, load_json
-from emergence_recipe import Study
-from emergence_scores import BASELINE_NAMES, METRICS
 
 from trainer.evaluation.paired import compare_paired, seed_interval
+
+from .files import LEFT_OUT_OF_ROW, RunFiles, check_settings, describe_run, load_json
+from .recipe import Study
+from .scores import BASELINE_NAMES, METRICS
 
 __all__ = [
     "OVERVIEW",

@@ -1,4 +1,4 @@
-"""`demo_report.py` on what the demo leaves, and on folders that are damaged."""
+"""The demo's report on what the demo leaves, and on folders that are damaged."""
 
 import importlib
 import json
@@ -13,20 +13,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+REPOSITORY = Path(__file__).parents[3]
 VIEWS, SIDE, ROWS, COLS = 4, 48, 6, 6
 
 
 @pytest.fixture
-def demo_report(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module("demo_report")
+def demo_report():
+    return importlib.import_module("examples.demo.report")
 
 
 @pytest.fixture
-def demo_pictures(monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module("demo_pictures")
+def demo_pictures():
+    return importlib.import_module("examples.demo.pictures")
 
 
 def answer(kind: str, question: str, said: str, truth: str, **more: str) -> dict:
@@ -292,10 +290,10 @@ def test_arrays_that_do_not_fit(demo_report, folder, name, shape):
 
 
 def test_command_line(folder):
-    script = [sys.executable, str(EXAMPLES / "demo_report.py")]
-    done = subprocess.run([*script, str(folder)], capture_output=True, text=True)
+    script = [sys.executable, "-m", "examples.demo.report"]
+    done = subprocess.run([*script, str(folder)], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0 and Path(done.stdout.strip()).is_file(), done.stderr
 
     (folder / "summary.json").unlink()
-    failed = subprocess.run([*script, str(folder)], capture_output=True, text=True)
+    failed = subprocess.run([*script, str(folder)], capture_output=True, text=True, cwd=REPOSITORY)
     assert failed.returncode == 1 and "summary.json" in failed.stderr and "Traceback" not in failed.stderr
