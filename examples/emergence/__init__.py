@@ -1,1 +1,1 @@
-"""Does 3D emerge? A study of what geometry losses change, `python -m examples.emergence RECIPE`."""
+"""Does 3D emerge? Study what geometry losses change: `python -m examples.emergence RECIPE`."""

@@ -1,4 +1,4 @@
-"""What the losses of a study leave in its exported models: tensors, bytes, and how long an answer takes.
+"""Compare what arms leave in their exported models: tensors, bytes, and how long an answer takes.
 
     python -m examples.emergence.exports examples/recipes/emergence_small.yaml --seed 1
 
@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -28,12 +28,13 @@ from processing.rooms import load_rooms
 from processing.rooms.samples import video_arrays
 from trainer import export_inference_model
 
-from .files import RunFiles, check_settings, describe_run, write_json
+from ..storage import write_json
+from .files import RunFiles, check_settings, describe_run
+from .models import build_processor, load_run
 from .recipe import Study, read_study
-from .run import build_processor, load_run
 from .tables import markdown
 
-__all__ = ["compare_exports", "describe_export", "time_answers"]
+__all__ = ["ExportComparison", "compare_exports", "describe_export", "time_answers"]
 
 logger = logging.getLogger("emergence")
 
@@ -42,8 +43,30 @@ QUESTION = "How far is the object?"
 WEIGHTS = "model.safetensors"
 
 
-def describe_export(folder: Path) -> dict[str, Any]:
-    """Name, shape and type of every tensor, the bytes of the weights, and the text of the config."""
+class ExportFacts(TypedDict):
+    """Shape and type of every tensor, the bytes of the weights, and the text of the config."""
+
+    tensors: dict[str, list]
+    bytes: int
+    config: str
+
+
+class ExportComparison(TypedDict):
+    """An export beside that of the control.
+
+    `is_same`: names, shapes, types, bytes and config are those of the control. `seconds`: median CPU seconds of an
+    answer. `ratio`: quartiles over turns of its time by that of the control.
+    """
+
+    bytes: int
+    parameters: int
+    is_same: bool
+    seconds: float
+    ratio: list[float]
+
+
+def describe_export(folder: Path) -> ExportFacts:
+    """Return shape and type of every tensor, the bytes of the weights, and the text of the config."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}
         tensors = {name: [part.get_shape(), part.get_dtype()] for name, part in slices.items()}
@@ -54,7 +77,7 @@ def describe_export(folder: Path) -> dict[str, Any]:
 def time_answers(
     models: Mapping[str, IDE3DForConditionalGeneration], inputs: BatchFeature, rounds: int
 ) -> dict[str, list[float]]:
-    """CPU seconds (rounds,) of an answer of `NEW_TOKENS` tokens by every model, in turns; a first turn is left out."""
+    """Return CPU seconds (rounds,) of an answer by every model, in turns; a first turn is left out."""
     seconds: dict[str, list[float]] = {name: [] for name in models}
     names = list(models)
     for turn in tqdm(range(rounds + 1), desc="Turns", disable=None):
@@ -67,47 +90,45 @@ def time_answers(
 
 
 def room_inputs(study: Study, processor: IDE3DProcessor) -> BatchFeature:
-    """A question about the first room of validation."""
+    """Return a question about the first room of validation."""
     room = load_rooms("validation", 1, image_size=study.image_size, num_frames=study.num_frames)[0]
     content = [{"type": "video"}, {"type": "text", "text": QUESTION}]
     text = processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     return processor(text=[text], videos=[video_arrays(room)["frames"]], return_tensors="pt")
 
 
-def compare_exports(study: Study, seed: int, rows: Sequence[str], rounds: int) -> dict[str, dict[str, Any]]:
-    """Export rows of a seed and compare them with the control.
+def compare_exports(study: Study, seed: int, arms: Sequence[str], rounds: int) -> dict[str, ExportComparison]:
+    """Export arms of a seed and compare them with the control.
 
     Args:
-        study: The study.
-        seed: Of the runs.
-        rows: Names; the control is the first.
-        rounds: Answers of each model that are timed.
-
-    Returns:
-        For each row `bytes`, `parameters`, `is_same` (names, shapes, types, bytes and config are those of the
-        control), `seconds` (median CPU seconds of an answer) and `ratio` (quartiles over turns of its time by that of
-        the control).
+        study: Study of the runs.
+        seed: Seed of the runs.
+        arms: Names of the arms; the control is the first.
+        rounds: Number of answers of each model that are timed.
 
     Raises:
-        ValueError: No rounds, the control is not the first row, a row is not trained, or was with other settings.
+        ValueError: If there are no rounds, the control is not the first arm, an arm is not trained, or was with other
+            settings.
     """
     if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}.")
-    if not rows or rows[0] != study.control:
-        raise ValueError(f"The rows must begin with the control {study.control!r}, got {list(rows)}.")
+        raise ValueError(f"`rounds` must be at least 1, got {rounds}.")
+    if not arms or arms[0] != study.control:
+        raise ValueError(f"The arms must begin with the control {study.control!r}, got {list(arms)}.")
     output, processor = Path(study.output_dir), build_processor(study)
     models, facts = {}, {}
-    for name in rows:
+    for name in arms:
         files = RunFiles(output, name, seed)
         if not files.training.is_file():
-            raise ValueError(f"{name}, seed {seed}, is not trained: {files.training} is not there.")
+            raise ValueError(
+                f"{name}, seed {seed}, is not trained: {files.training} is not there. Run the study first."
+            )
         check_settings(files.training, describe_run(study, study.rows[name]))
         model = load_run(study, name, seed, processor)
         folder = export_inference_model(model, processor, output / "exports" / files.folder.name)
         facts[name] = describe_export(folder)
         models[name] = IDE3DForConditionalGeneration.from_pretrained(folder).eval()
     seconds = time_answers(models, room_inputs(study, processor), rounds)
-    first = rows[0]
+    first = arms[0]
     return {
         name: {
             "bytes": facts[name]["bytes"],
@@ -116,14 +137,25 @@ def compare_exports(study: Study, seed: int, rows: Sequence[str], rounds: int) -
             "seconds": float(np.median(seconds[name])),
             "ratio": np.quantile(np.divide(seconds[name], seconds[first]), (0.25, 0.5, 0.75)).tolist(),
         }
-        for name in rows
+        for name in arms
     }
 
 
+def format_comparison(study: Study, found: Mapping[str, ExportComparison]) -> str:
+    """Return the comparison as a table in Markdown."""
+    head = ["row", "parameters", "bytes", "tensors, types, config", "CPU time by that of the control (quartiles)"]
+    labels, lines = study.labels(), []
+    for name, entry in found.items():
+        same, ratio = "the same" if entry["is_same"] else "DIFFERENT", "{1:.2f} ({0:.2f} to {2:.2f})"
+        verdict = ["-", "1"] if name == study.control else [same, ratio.format(*entry["ratio"])]
+        lines.append([labels[name], f"{entry['parameters']:,}", f"{entry['bytes']:,}", *verdict])
+    return markdown(head, lines)
+
+
 def main(words: list[str] | None = None) -> None:
-    """Export the rows that are trained and say how they differ."""
+    """Export the arms that are trained and say how they differ."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m examples.emergence.exports", description=__doc__.splitlines()[0])
     parser.add_argument("recipe", help="YAML of the study")
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--rounds", type=int, default=50, help="answers of each model")
@@ -136,24 +168,12 @@ def main(words: list[str] | None = None) -> None:
         study = read_study(options.recipe, **changes)
         output = Path(study.output_dir)
         others = (name for name in study.rows if name != study.control)
-        rows = [name for name in others if RunFiles(output, name, options.seed).training.is_file()]
-        rows = [study.control, *rows]
-        found = compare_exports(study, options.seed, rows, options.rounds)
+        arms = [name for name in others if RunFiles(output, name, options.seed).training.is_file()]
+        found = compare_exports(study, options.seed, [study.control, *arms], options.rounds)
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     write_json(output / f"exports-seed{options.seed}.json", found)
-    head = ["row", "parameters", "bytes", "tensors, types, config", "CPU time by that of the control (quartiles)"]
-    cells = [
-        [
-            study.rows[name].label or name,
-            f"{entry['parameters']:,}",
-            f"{entry['bytes']:,}",
-            "-" if name == study.control else ("the same" if entry["is_same"] else "DIFFERENT"),
-            "1" if name == study.control else "{1:.2f} ({0:.2f} to {2:.2f})".format(*entry["ratio"]),
-        ]
-        for name, entry in found.items()
-    ]
-    logger.info("%s", markdown(head, cells))
+    logger.info("%s", format_comparison(study, found))
 
 
 if __name__ == "__main__":
