@@ -27,7 +27,7 @@ $(BIN)/.installed: setup.cfg pyproject.toml
 install: $(BIN)/.installed
 
 demo: install
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m examples.demo
 
 nano: install
 	$(BIN)/python examples/train.py examples/recipes/ide3d_nano_rooms.yaml
@@ -35,10 +35,10 @@ nano: install
 	$(BIN)/python examples/ship_nano.py $(NANO) examples/checkpoints/ide3d-nano-rooms
 
 emergence: install
-	$(BIN)/python examples/emergence.py examples/recipes/emergence.yaml --split test
+	$(BIN)/python -m examples.emergence examples/recipes/emergence.yaml --split test
 
 emergence-small: install
-	$(BIN)/python examples/emergence.py examples/recipes/emergence_small.yaml
+	$(BIN)/python -m examples.emergence examples/recipes/emergence_small.yaml
 
 test: install
 	$(BIN)/python -m pytest -q
