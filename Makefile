@@ -6,7 +6,7 @@ NANO := outputs/ide3d_nano_rooms
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo nano emergence emergence-small test test-all parity lint clean
+.PHONY: help install demo nano emergence emergence-small test test-all parity lint docs clean
 
 help:
 	@echo "make demo      ask the shipped nano model, fine-tune it on rooms of another style (15 minutes on 2 cores)"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-all  all tests, slow ones included"
 	@echo "make parity    comparison with the original's numeric vectors (IDE3D_GOLDEN=folder)"
 	@echo "make lint      ruff"
+	@echo "make docs      the pages of docs/ and the API reference into site/, any warning is an error"
 
 $(BIN)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -53,5 +54,13 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+$(BIN)/.installed-docs: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	touch $@
+
+# The variable silences an announcement of the theme's authors, which is no warning about these pages.
+docs: $(BIN)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info
