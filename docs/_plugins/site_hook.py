@@ -1,7 +1,9 @@
 """MkDocs hook: one site that is whole without a network.
 
-A page may link to files outside `docs/`, as it does on the forge: the site gets a copy of each. The start page is
-README.md. A page that loads a script, a style sheet, a font or a picture from elsewhere is a warning.
+- The start page is README.md.
+- A page may link to files outside `docs/`, as it does on the forge: the site gets a copy of each.
+- A page that loads a script, a style sheet, a font or a picture from elsewhere is a warning.
+- So is a page of the API that lacks a public name.
 """
 
 import logging
@@ -12,8 +14,9 @@ from pathlib import Path
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from reference import read_public_names
 
-logger = logging.getLogger("mkdocs.hooks.outside_files")
+logger = logging.getLogger("mkdocs.hooks.site_hook")
 
 LINK = re.compile(r"(?<=\]\()(?!\w+:)([^)\s#]+)(#[^)\s]*)?(?=\))")
 FENCE = re.compile(r"(^```.*?^```$)", re.MULTILINE | re.DOTALL)
@@ -51,6 +54,17 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return posixpath.relpath(copy, here or ".")
 
     return _each_link(_without_folder_links(markdown), inside)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Warn of classes and functions of a package that its page of the API does not show."""
+    for package in re.findall(r"^::: ([\w.]+)$", page.markdown or "", re.MULTILINE):
+        names = read_public_names(_root(config).joinpath(*package.split("."), "__init__.py"))
+        shown = set(re.findall(rf'id="{re.escape(package)}\.(\w+)"', html))
+        missing = sorted(name for name in set(names) - shown if not name.isupper())
+        if missing or not names:
+            logger.warning("%s does not show %s of %s.", page.file.src_uri, missing or "any name", package)
+    return html
 
 
 def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
