@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModel, GenerationMixin
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
+from transformers.modeling_utils import PreTrainedModel, load_state_dict, slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
@@ -80,8 +79,8 @@ def check_weight_files(folder: Path) -> None:
     """
     for file in sorted(folder.glob("model*.safetensors")):
         try:
-            safe_open(file, framework="pt")
-        except SafetensorError as error:
+            load_state_dict(file, map_location="meta")
+        except Exception as error:  # safetensors says what is wrong, but not with which file
             raise OSError(
                 f"{file} is truncated or no safetensors file ({error}). Copy or download it again."
             ) from error
