@@ -17,7 +17,11 @@ from trainer.teachers import Teacher
 if TYPE_CHECKING:
     from trainer.ide3d_trainer import IDE3DTrainer
 
-TAGS = ["custom_code", "ide3d", "3d-scene-understanding", "spatial-reasoning", "visual-grounding", "video"]
+METADATA = {
+    "library_name": "transformers",
+    "pipeline_tag": "video-text-to-text",
+    "tags": ["custom_code", "ide3d", "3d-scene-understanding", "spatial-reasoning", "visual-grounding", "video"],
+}
 REPOSITORY_LINE = re.compile(r'(?m)^model_id = ".*"$')
 BIBTEX_START = re.compile(r"(?m)^(?=@)")
 
@@ -195,7 +199,7 @@ def create_model_card(
         base_model: Hub name of the model that training started from.
         datasets: Hub names of the training data.
         training_data: The training data in words.
-        losses: Terms of the objective; `list_loss_terms(trainer)` gives those of a run. Weight 0 is left out.
+        losses: Terms of the objective, as `list_loss_terms(trainer)` lists them. Weight 0 is left out.
         teacher: Teacher of the distillation: anything with a `name`, a `version` and a `licence`.
         scores: Results; they become the table and the `model-index` of the metadata.
         limits: Limits of this model, beside those of the method.
@@ -206,6 +210,27 @@ def create_model_card(
     Raises:
         ValueError: A score or a weight is not a finite number.
     """
+    _check_numbers(losses, scores)
+    losses = [term for term in losses if term.weight != 0]
+    origin = {"license": license, "language": language, "base_model": base_model, "datasets": list(datasets) or None}
+    data = ModelCardData(model_name=model_name, eval_results=list(scores) or None, **origin, **METADATA)
+    facts = {"training_data": training_data, "losses": losses, "teacher": teacher, "scores": scores}
+    return ModelCard.from_template(
+        data,
+        template_str=TEMPLATE,
+        model_name=model_name,
+        model_id=_quote(model_id or model_name),
+        auto_class=auto_class,
+        grid="rows, cols" if config is None else "{}, {}".format(*config.token_grid),
+        model=_describe_model(config, num_parameters, num_frames),
+        **facts,
+        limits=(*METHOD_LIMITS, *limits),
+        citations=_join_citations([CITATION_3D_IDE, *(term.citation for term in losses)]),
+    )
+
+
+def _check_numbers(losses: Sequence[LossTerm], scores: Sequence[EvalResult]) -> None:
+    """Raise ValueError where a weight or a score is not a finite number."""
     for term in losses:
         if not math.isfinite(term.weight):
             raise ValueError(f"The weight of the loss {term.name!r} must be a finite number, got {term.weight}.")
@@ -215,33 +240,6 @@ def create_model_card(
                 f"The score {score.metric_type!r} on {score.dataset_name!r} must be a finite number, got "
                 f"{score.metric_value!r}."
             )
-    losses = [term for term in losses if term.weight != 0]
-    data = ModelCardData(
-        model_name=model_name,
-        library_name="transformers",
-        pipeline_tag="video-text-to-text",
-        tags=TAGS,
-        license=license,
-        language=language,
-        base_model=base_model,
-        datasets=list(datasets) or None,
-        eval_results=list(scores) or None,
-    )
-    return ModelCard.from_template(
-        data,
-        template_str=TEMPLATE,
-        model_name=model_name,
-        model_id=_quote(model_id or model_name),
-        auto_class=auto_class,
-        grid="rows, cols" if config is None else "{}, {}".format(*config.token_grid),
-        model=_describe_model(config, num_parameters, num_frames),
-        training_data=training_data,
-        losses=losses,
-        teacher=teacher,
-        scores=scores,
-        limits=(*METHOD_LIMITS, *limits),
-        citations=_join_citations([CITATION_3D_IDE, *(term.citation for term in losses)]),
-    )
 
 
 def set_model_id(card: ModelCard, model_id: str) -> ModelCard:

@@ -315,16 +315,42 @@ class IDE3DModel(IDE3DPreTrainedModel):
         """
         return encode_regions(*self.get_frame_features(input_ids, mm_encoder_outputs), region_masks)
 
+    def _place_visual_tokens(
+        self,
+        inputs_embeds: torch.Tensor,
+        input_ids: torch.LongTensor | None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
+        starts_text: bool,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Put visual tokens in the place of their placeholders; returns the embeddings, and the tokens by modality.
+
+        Where a text starts, placeholders of a modality that was not encoded raise ValueError.
+        """
+        hidden_states = {}
+        for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
+            if mm_encoder_outputs.get(modality) is None:
+                if starts_text:
+                    self.get_placeholder_mask(input_ids, inputs_embeds, token_id, inputs_embeds[0, :0], modality)
+                continue
+            features = torch.cat(list(mm_encoder_outputs[modality].pooler_output))
+            features = features.to(inputs_embeds.device, inputs_embeds.dtype)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id, features, modality)
+            inputs_embeds = inputs_embeds.masked_scatter(mask, features)
+            hidden_states[modality] = features
+        return inputs_embeds, hidden_states
+
     def _replace_references(
         self,
         inputs_embeds: torch.Tensor,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
         region_masks: torch.Tensor,
         region_valid: torch.Tensor | None,
         region_references: torch.Tensor | None,
     ) -> torch.Tensor:
         """Put the feature of a region in place of each `<ground>` token of the prompt that refers to one."""
+        if input_ids is None:
+            raise ValueError("region_masks need input_ids, which say where the <ground> tokens are.")
         is_ground = input_ids == self.config.ground_token_id
         region_valid = complete_region_valid(region_masks, region_valid).to(input_ids.device)
         if region_references is None:
@@ -388,23 +414,10 @@ class IDE3DModel(IDE3DPreTrainedModel):
             encoded["video"] = self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
 
         is_prefill = cache is None or cache.get_seq_length() == 0
-        # A single token is a step of decoding; its cache may count on the device, which nobody should wait for.
+        # A single token is a step of decoding. Its placeholders are not counted: that would wait for the device.
         starts_text = input_ids is not None and input_ids.shape[1] > 1 and is_prefill
-        hidden_states = {}
-        for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
-            if encoded.get(modality) is None:
-                if starts_text:
-                    self.get_placeholder_mask(input_ids, inputs_embeds, token_id, inputs_embeds[0, :0], modality)
-                continue
-            features = torch.cat(list(encoded[modality].pooler_output))
-            features = features.to(inputs_embeds.device, inputs_embeds.dtype)
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id, features, modality)
-            inputs_embeds = inputs_embeds.masked_scatter(mask, features)
-            hidden_states[modality] = features
-
+        inputs_embeds, hidden_states = self._place_visual_tokens(inputs_embeds, input_ids, encoded, starts_text)
         if region_masks is not None:
-            if input_ids is None:
-                raise ValueError("region_masks need input_ids, which say where the <ground> tokens are.")
             if not is_prefill:
                 raise ValueError("region_masks were given with a filled cache; pass the whole text and its video.")
             inputs_embeds = self._replace_references(
