@@ -19,10 +19,12 @@ GEOMETRY_KEYS = ("depth", "intrinsics", "camera_to_world")
 def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Protocol) -> dict[str, Tensor] | None:
     """Geometry of a sample as the model takes it, by `resize_geometry`; None for a sample without any.
 
+    Depth may come alone or with intrinsics: without poses the sample trains the depth term and no frame pairs.
+
     Shape:
         sample:  depth (V, h, w) metres, intrinsics (V, 3, 3) of the pixels of `frames`, camera_to_world (V, 4, 4).
-        output:  depth (V, H, W), intrinsics (V, 3, 3), camera_to_world (V, 4, 4); in "paper" also native_depth
-                 (V, h, w) and native_intrinsics (V, 3, 3).
+        output:  depth (V, H, W) and, where given, intrinsics (V, 3, 3) and camera_to_world (V, 4, 4); in "paper" with
+                 poses also native_depth (V, h, w) and native_intrinsics (V, 3, 3).
 
     Raises:
         ValueError: Parts are missing, shapes or frame counts differ, or depth, cameras or poses are broken.
@@ -30,21 +32,23 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
     given = [key for key in GEOMETRY_KEYS if sample.get(key) is not None]
     if not given:
         return None
-    if len(given) < len(GEOMETRY_KEYS):
-        raise ValueError(f"Geometry needs {GEOMETRY_KEYS} together, got only {given}.")
+    if given != list(GEOMETRY_KEYS[: len(given)]):
+        raise ValueError(
+            f"Intrinsics need depth, and poses need both: expected {GEOMETRY_KEYS} together, or the first one or two "
+            f"of them, got only {given}."
+        )
     frames = sample.get("frames")
     if frames is None:
         raise ValueError(f"{given} need the `frames` that they were measured with.")
-    depth, intrinsics, poses = (to_tensor(sample[key]).float() for key in GEOMETRY_KEYS)
-    if not len(frames) == len(depth) == len(intrinsics) == len(poses):
-        raise ValueError(
-            f"frames, depth, intrinsics and camera_to_world must have one entry a frame, got {len(frames)}, "
-            f"{len(depth)}, {len(intrinsics)} and {len(poses)}."
-        )
+    parts = {key: to_tensor(sample[key]).float() for key in given}
+    counts = [len(frames), *map(len, parts.values())]
+    if len(set(counts)) > 1:
+        raise ValueError(f"{_join('frames', *given)} must have one entry a frame, got {_join(*map(str, counts))}.")
+    depth, intrinsics, poses = (parts.get(key) for key in GEOMETRY_KEYS)
     if depth.dim() != 3:
         raise ValueError(f"depth must have shape (V, h, w), got {tuple(depth.shape)}.")
     for key, value, side in (("intrinsics", intrinsics, 3), ("camera_to_world", poses, 4)):
-        if value.shape != (len(frames), side, side):
+        if value is not None and value.shape != (len(frames), side, side):
             raise ValueError(
                 f"{key} must have shape ({len(frames)}, {side}, {side}), one matrix a frame, got {tuple(value.shape)}."
             )
@@ -69,8 +73,8 @@ def resize_geometry(
 
     Args:
         depth: z-depth in metres, 0 = no measurement.
-        intrinsics: Cameras of pixels of `frame_size`; None with `camera_to_world` None: depth alone.
-        camera_to_world: Poses in metres.
+        intrinsics: Cameras of pixels of `frame_size`; None: not known.
+        camera_to_world: Poses in metres, together with `intrinsics`; None: not known.
         frame_size: Height and width that `intrinsics` belong to.
         grid: Vision input and its tokens.
         protocol: "clean" or "paper".
@@ -79,8 +83,8 @@ def resize_geometry(
         depth:           (V, h, w).
         intrinsics:      (V, 3, 3).
         camera_to_world: (V, 4, 4).
-        output:          `depth` (V, H, W) and, with cameras, `intrinsics` and `camera_to_world`, in "paper" also
-                         `native_depth` (V, h, w) and `native_intrinsics`.
+        output:          `depth` (V, H, W) and, where known, `intrinsics` and `camera_to_world`; in "paper" with poses
+                         also `native_depth` (V, h, w) and `native_intrinsics`.
 
     Raises:
         ValueError: Depth, cameras or poses are broken.
@@ -93,8 +97,10 @@ def resize_geometry(
         geometry["depth"] = F.pad(geometry["depth"], (0, unseen[1], 0, unseen[0]))
     if intrinsics is not None:
         check_intrinsics(intrinsics)
+        geometry["intrinsics"] = _scale_to(intrinsics, frame_size, size)
+    if camera_to_world is not None:
         check_camera_to_world(camera_to_world, is_rigid=protocol == "clean")
-        geometry |= {"intrinsics": _scale_to(intrinsics, frame_size, size), "camera_to_world": camera_to_world}
+        geometry["camera_to_world"] = camera_to_world
         if protocol == "paper":
             geometry["native_depth"] = depth
             geometry["native_intrinsics"] = _scale_to(intrinsics, frame_size, depth.shape[1:])
@@ -105,6 +111,8 @@ def pad_geometry(
     per_sample: Sequence[dict[str, Tensor] | None], num_frames: int, grid: TokenGrid
 ) -> dict[str, Tensor]:
     """What `prepare_geometry` gave for each sample as one batch of `num_frames` frames, and `has_geometry` (B,).
+
+    Where some samples have poses and others depth without them, `has_poses` (B,) says which have.
 
     Raises:
         ValueError: Native depth of several sizes; a batch holds one.
@@ -126,13 +134,19 @@ def pad_geometry(
         "native_depth": torch.zeros(sizes[0] if sizes else ()),
         "native_intrinsics": torch.eye(3),
     }
+    device = given[0]["depth"].device
     batch = {
-        key: fills[key].to(value.device).repeat(len(per_sample), num_frames, 1, 1) for key, value in given[0].items()
+        key: fill.to(device).repeat(len(per_sample), num_frames, 1, 1)
+        for key, fill in fills.items()
+        if any(key in geometry for geometry in given)
     }
     for index, geometry in enumerate(per_sample):
         for key, value in (geometry or {}).items():
             batch[key][index, : len(value)] = value
     batch["has_geometry"] = torch.tensor([geometry is not None for geometry in per_sample])
+    has_poses = torch.tensor([geometry is not None and "camera_to_world" in geometry for geometry in per_sample])
+    if has_poses.any() and (has_poses != batch["has_geometry"]).any():
+        batch["has_poses"] = has_poses
     return batch
 
 
@@ -155,6 +169,10 @@ def pad_teacher_features(per_sample: Sequence[Tensor | None], num_frames: int) -
             )
         batch[index, : len(features)] = features
     return {"teacher_features": batch}
+
+
+def _join(*words: str) -> str:
+    return f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def to_tensor(values: Any) -> Tensor:
