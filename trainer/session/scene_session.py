@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from modeling_ide3d.grounding_ide3d import fill_empty_regions
+from modeling_ide3d.grounding_ide3d import fill_empty_regions, find_open_references
 from processing.benchmarks import build_prompt
 from processing.token_grid import TokenGrid
 from trainer.session.decoding import GreedyDecoder, SceneAnswer
@@ -140,13 +140,21 @@ class SceneSession:
             output_logits: Whether to keep the logits.
 
         Raises:
-            ValueError: A question does not fit into `max_memory`, has another text before the video, or fewer
-                `<ground>` tokens than regions.
+            ValueError: A question does not fit into `max_memory`, has another text before the video, fewer `<ground>`
+                tokens than regions, or one without a region in its last turn.
         """
         regions = [None] * len(questions) if regions is None else list(regions)
         if len(regions) != len(questions):
             raise ValueError(f"regions must have one entry per question, {len(questions)}, got {len(regions)}.")
         tokens = [self._tokenize(question) for question in questions]
+        for index, (row, own) in enumerate(zip(tokens, regions, strict=True)):
+            count = torch.tensor([0 if own is None else len(own)])
+            ground, ends = self.model.config.ground_token_id, sorted(self.decoder.end_tokens)
+            if find_open_references(row[None], ground, ends, count).any():
+                raise ValueError(
+                    f"Question {index} points at more regions than the {int(count)} given: give a mask for each "
+                    f"{self.processor.ground_token}, in order."
+                )
         answers: dict[int, SceneAnswer] = {}
         for group in self._groups(tokens, max_new_tokens, batch_size):
             suffixes = [self._embed(tokens[index], regions[index]) for index in group]
