@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import nn
 
 from modeling_ide3d import IDE3DConfig
+from processing.tables import markdown_table
 from trainer.losses.blocks import CITATION_3D_IDE
 from trainer.teachers import Teacher
 
@@ -63,11 +64,7 @@ not needed.
 {% if model %}
 ## Model
 
-| | |
-|---|---|
-{%- for name, value in model %}
-| {{ name }} | {{ value }} |
-{%- endfor %}
+{{ markdown_table(["", ""], model) }}
 {% endif %}
 {%- if training_data %}
 ## Training data
@@ -77,11 +74,7 @@ not needed.
 {%- if losses %}
 ## Training losses
 
-| loss | weight |
-|---|---|
-{%- for loss in losses %}
-| {{ loss.name }} | {{ loss.weight }} |
-{%- endfor %}
+{{ markdown_table(["loss", "weight"], losses) }}
 {% endif %}
 {%- if teacher %}
 ## Teacher
@@ -92,12 +85,7 @@ features were targets of the training. Whoever uses this model should know that 
 {%- if scores %}
 ## Scores
 
-| task | dataset | split | metric | value |
-|---|---|---|---|---|
-{%- for score in scores %}
-| {{ score.task_name or score.task_type }} | {{ score.dataset_name }} | {{ score.dataset_split or "" }} \
-| {{ score.metric_name or score.metric_type }} | {{ score.metric_value }} |
-{%- endfor %}
+{{ markdown_table(["task", "dataset", "split", "metric", "value"], scores) }}
 {% endif %}
 ## Limits
 
@@ -234,9 +222,19 @@ def create_model_card(
         grid="rows, cols" if config is None else "{}, {}".format(*config.token_grid),
         model=_describe_model(config, num_parameters, num_frames),
         training_data=training_data,
-        losses=losses,
+        losses=[(term.name, term.weight) for term in losses],
         teacher=teacher,
-        scores=scores,
+        scores=[
+            (
+                score.task_name or score.task_type,
+                score.dataset_name,
+                score.dataset_split or "",
+                score.metric_name or score.metric_type,
+                score.metric_value,
+            )
+            for score in scores
+        ],
+        markdown_table=markdown_table,
         limits=(*METHOD_LIMITS, *limits),
         citations=_join_citations([CITATION_3D_IDE, *(term.citation for term in losses)]),
     )

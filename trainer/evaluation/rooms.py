@@ -15,6 +15,7 @@ from processing.regions import TokenGrid
 from processing.rooms.questions.baselines import Baselines, image_rows
 from processing.rooms.questions.scoring import score_answer
 from processing.rooms.samples import room_samples
+from processing.tables import format_band, format_percent, markdown_table
 from trainer.evaluation.metrics.scores import mean_score, summarise
 from trainer.session.scene_session import SceneSession
 
@@ -144,25 +145,18 @@ def is_ahead(row: dict[str, Any]) -> bool:
 
 
 def format_room_table(table: Sequence[dict[str, Any]]) -> str:
-    """The table in Markdown, in percent; a lead that is not surely above zero is marked by `~`."""
-    lines = [
-        "| type | refers by | n | model | 95 % band | majority | text-only | mean row | bottom row | lead |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
-
-    for row in table:
-        low, high = row["band"]
-        cells = [
+    """Return the table in Markdown, in percent; `~` marks a lead that is not surely above zero."""
+    head = ["type", "refers by", "n", "model", "95 % band", "majority", "text-only", "mean row", "bottom row", "lead"]
+    rows = [
+        [
             row["type"],
             row["reference"],
-            str(row["n"]),
-            percent(row["model"]),
-            f"{percent(low)}–{percent(high)}",
+            row["n"],
+            format_percent(row["model"]),
+            format_band([None if edge is None else 100 * edge for edge in row["band"]]),
+            *(format_percent(row[name]) for name in BASELINES),
+            format_percent(row["lead"], sign=True) + ("" if is_ahead(row) else " ~"),
         ]
-        cells += [percent(row[name]) for name in BASELINES]
-        lead = f"{100 * row['lead']:+.1f}{'' if is_ahead(row) else ' ~'}"
-        lines.append("| " + " | ".join([*cells, lead]) + " |")
-    return "\n".join(lines)
+        for row in table
+    ]
+    return markdown_table(head, rows, "llrrrrrrrr")

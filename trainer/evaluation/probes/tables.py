@@ -22,6 +22,7 @@ from tqdm import tqdm
 from processing.benchmarks import load_scene
 from processing.posed_video import PosedVideo
 from processing.rooms import load_rooms
+from processing.tables import NOTHING, markdown_table
 from processing.writing import write_json
 from trainer.evaluation.metrics.scores import Score
 from trainer.evaluation.probes.information import estimate_information
@@ -152,20 +153,20 @@ def run_probes(
 def _cell(result: Mapping[str, Any], probe: str, name: str | None) -> str:
     entry = result[probe][name] if name and result[probe] else {"value": None}
     if entry["value"] is None:
-        return "-"
+        return NOTHING
     low, high = entry["interval"]
     return f"{entry['value']:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
 def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Results of `run_probes` as text; a star marks layers that a geometry loss reads.
+    """Return the results of `run_probes` as Markdown tables; a star marks layers that a geometry loss reads.
 
     The last lines are what the place in the picture gives on each grid.
     """
     grids = dict.fromkeys(tuple(result["grid"]) for result in results.values())
     texts = []
     for columns in TABLES:
-        rows = [["layer", *(heading for heading, *_ in columns)]]
+        rows = []
         for layer, result in results.items():
             cells = [_cell(result, probe, name) for _, probe, name, _ in columns]
             rows.append([layer + ("*" if result["read_by_losses"] else ""), *cells])
@@ -174,9 +175,7 @@ def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
             first = {probe: next((r for r in same if r[probe]), same[0]) for _, probe, *_ in columns}
             cells = [_cell(first[probe], probe, constant) for _, probe, _, constant in columns]
             rows.append([f"place {grid[0]}x{grid[1]}", *cells])
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        texts.append("\n".join(line.rstrip() for line in lines))
+        texts.append(markdown_table(["layer", *(heading for heading, *_ in columns)], rows))
     return "\n\n".join(texts)
 
 
