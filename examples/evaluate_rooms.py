@@ -4,7 +4,6 @@ python examples/evaluate_rooms.py examples/checkpoints/ide3d-nano-rooms --num-ro
 """
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from processing.rooms import load_rooms
 from processing.rooms.questions.baselines import Baselines
 from processing.rooms.scene.styles import STYLES
+from processing.writing import write_json
 from trainer.evaluation.rooms import format_room_table, judge_rooms, tabulate
 
 logger = logging.getLogger("evaluate_rooms")
@@ -44,7 +44,6 @@ def main(words: list[str] | None = None) -> list[dict]:
     table = tabulate(judged)
     logger.info("%s rooms of %s:\n%s", len(rooms), args.split, format_room_table(table))
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
         answers = [
             {
                 "scene_id": entry.scene_id,
@@ -55,9 +54,7 @@ def main(words: list[str] | None = None) -> list[dict]:
             }
             for entry in judged
         ]
-        args.output.write_text(
-            json.dumps({"split": args.split, "num_rooms": len(rooms), "table": table, "answers": answers}, indent=1)
-        )
+        write_json(args.output, {"split": args.split, "num_rooms": len(rooms), "table": table, "answers": answers})
     return table
 
 
