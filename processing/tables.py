@@ -38,12 +38,12 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]], align:
 
 
 def format_number(value: float | None, digits: int = 2, *, sign: bool = False) -> str:
-    """Return a number with that many decimals, or a dash for None; `sign` writes the plus too."""
+    """Return a number with `digits` decimals, or a dash for None; `sign` writes the plus."""
     return NOTHING if value is None else f"{value:{'+' if sign else ''}.{digits}f}"
 
 
 def format_percent(share: float | None, digits: int = 1, *, sign: bool = False) -> str:
-    """Return a share as a number of percent without the sign of percent, or a dash for None."""
+    """Return a share as a percentage without its sign, or a dash for None."""
     return format_number(None if share is None else 100 * share, digits, sign=sign)
 
 

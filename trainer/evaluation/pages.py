@@ -189,13 +189,13 @@ class Page:
 def share_cell(
     share: float | None, *, is_main: bool = False, is_strong: bool = False, count: int | None = None
 ) -> Cell:
-    """Return a cell with a share as a percentage over a bar, and its standard error where a count is given.
+    """Return a cell with a share as a percentage over a bar.
 
     Args:
         share: Share from 0 to 1; None where there is none.
         is_main: See `Cell`.
         is_strong: See `Cell`.
-        count: Number of answers behind the share.
+        count: Number of answers behind the share, for its standard error.
 
     Raises:
         ValueError: If the share lies outside 0 to 1.

@@ -37,7 +37,7 @@ PROPOSALS = {"gt": "the annotated boxes", "pred": "boxes that a detector propose
 
 
 def score_rows(results: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of the table of scores: overall scores first, then those of each type."""
+    """Return the rows of the table of scores: overall scores, then those of each type."""
     clean, paper = results["scores"]["clean"], results["scores"]["paper"]
     names = [name for name in dict.fromkeys([*clean, *paper]) if name not in ("bands", "counts")]
     rows = []
@@ -182,7 +182,7 @@ def _draw_sample(
     settings: EvaluationSettings,
     grid: TokenGrid,
 ) -> tuple[Image.Image, str]:
-    """Return the picture of a sample, with the boxes that are meant, given and found, and its caption."""
+    """Return a picture of the boxes that are meant, given and found, and its caption."""
     spec = EVALUATED_TASKS[settings.task]
     scene = load_scene(
         settings.data,

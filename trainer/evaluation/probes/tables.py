@@ -1,11 +1,11 @@
-"""What frozen tokens know of geometry: `python -m trainer.evaluation.probes --model M --num-rooms 200`.
+"""Probes of geometry in frozen tokens: `python -m trainer.evaluation.probes --model M --num-rooms 200`.
 
-Four probes of every layer, on scenes that nothing was fitted on: a linear depth probe, a linear probe of the place in
-the room (language model), cross-view correspondence (nothing is fitted), and geometric information in nats a token.
+Four probes read every layer, on scenes that nothing was fitted on: a linear depth probe, a linear probe of the place
+in the room (language model), cross-view correspondence (nothing is fitted), and geometric information in nats a token.
 
-A depth loss trains depth into the very tokens that it reads, so that a probe of these finds what was put there. The
-control are the layers that no loss reads; the table marks the others. `--random-weights` shows what the architecture
-gives away without any training.
+A depth loss trains depth into the tokens that it reads, so a probe of these finds what was put there. The control are
+the layers that no loss reads; the table marks the others. `--random-weights` probes the architecture without any
+training.
 """
 
 import argparse
@@ -66,12 +66,16 @@ TABLES = (
 
 
 def score_correspondence(matches: Mapping[str, Mapping[str, float]], seed: int = 0) -> Intervals:
-    """Shares of the tokens that have a true match in another view, from the sums of every scene.
+    """Return shares of the tokens that have a true match in another view.
+
+    Args:
+        matches: Sums of every scene, see `collect_tokens`.
+        seed: Seed of the bootstrap.
 
     Returns:
         `matched`: the nearest token lies within one token of the truth; `same_place`: the token at the same place of
-        the picture does; `chance`: a token drawn at random does. `moved_matched` and `moved_chance`: of the tokens
-        whose match lies elsewhere in the picture. None where no token has a match.
+        the picture does; `chance`: a token sampled at random does. `moved_matched` and `moved_chance` are shares of
+        the tokens whose match lies elsewhere in the picture. None where no token has a match.
     """
     shares = {
         "matched": ("hits", "queries"),
@@ -91,16 +95,16 @@ def score_correspondence(matches: Mapping[str, Mapping[str, float]], seed: int =
 
 
 def probe_table(table: TokenTable, *, with_position: bool = False, seed: int = 0) -> dict[str, Any]:
-    """All probes of one layer.
+    """Return the results of all probes of one layer.
 
     Args:
-        table: Its tokens.
-        with_position: Also where in the room they are, in the first camera's frame, which a tower that sees one frame
-            at a time cannot know.
-        seed: Of the split by scene, the shuffles and the bootstrap.
+        table: Tokens of the layer.
+        with_position: Whether to probe the place in the room as well, in the first camera's frame. A tower that sees
+            one frame at a time cannot know it.
+        seed: Seed of the split by scene, the shuffles and the bootstrap.
 
     Raises:
-        ValueError: Too few scenes, or tokens that are not finite.
+        ValueError: If there are too few scenes, or tokens that are not finite.
     """
     split = split_by_scene(table.scenes, seed)
     rows = (table.cells, table.scenes, split)
@@ -128,15 +132,15 @@ def run_probes(
     """Probe layers of a model.
 
     Args:
-        source: `IDE3DTokens`, `VisionTowerTokens` or what `open_token_source` gives.
-        scenes: At least six, with depth and poses, that the model was not trained on.
-        layers: Default: that of the source.
+        source: `IDE3DTokens`, `VisionTowerTokens` or the result of `open_token_source`.
+        scenes: Six scenes or more, with depth and poses, that the model was not trained on.
+        layers: Names of the layers; default: those of the source.
         tokens_per_scene: See `collect_tokens`.
-        seed: Of all that is drawn.
+        seed: Seed of all random choices.
 
     Returns:
-        For each layer what `probe_table` gives, and `read_by_losses`: whether a geometry loss of the training reads
-        it; None where that is not known.
+        For each layer the results of `probe_table`, and `read_by_losses`: whether a geometry loss of the training
+        reads it; None where that is not known.
 
     Raises:
         ValueError: See `collect_tokens` and `probe_table`.
@@ -159,9 +163,10 @@ def _cell(result: Mapping[str, Any], probe: str, name: str | None) -> str:
 
 
 def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the results of `run_probes` as Markdown tables; a star marks layers that a geometry loss reads.
+    """Return the results of `run_probes` as Markdown tables.
 
-    The last lines are what the place in the picture gives on each grid.
+    A star marks layers that a geometry loss reads. The last rows tell how far the place in the picture alone gets, on
+    each grid.
     """
     grids = dict.fromkeys(tuple(result["grid"]) for result in results.values())
     texts = []
@@ -180,7 +185,7 @@ def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _open_scenes(options: argparse.Namespace, source: TokenSource) -> Iterable[PosedVideo]:
-    """Rooms, or scenes of a folder, one at a time."""
+    """Yield rooms, or scenes of a folder, one at a time."""
     if options.data is None:
         input_size = source.grid(source.layers[0]).image_size[0]
         size = options.room_size or min(input_size, MAX_ROOM_SIZE)
@@ -198,7 +203,7 @@ def _open_scenes(options: argparse.Namespace, source: TokenSource) -> Iterable[P
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Settings from the command line."""
+    """Return the settings of a command line."""
     parser = argparse.ArgumentParser(
         prog="python -m trainer.evaluation.probes",
         description="Measure what the tokens of a model know of geometry.",
@@ -227,7 +232,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Probe, log the table, write the file; returns what was written."""
+    """Probe, log the table, write the file and return its content."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("trainer.evaluation").setLevel(logging.INFO)
     options = parse_arguments(arguments)
