@@ -41,7 +41,7 @@ def _pixels(scene: PosedVideo, boxes: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def _choose_frames(scene: PosedVideo, pixels: np.ndarray | None) -> list[int]:
-    """Return the frames that show most of the boxes, in order of time; without boxes, evenly spread ones."""
+    """Return the frames that show most of the boxes, else evenly spread ones."""
     count = min(FRAMES, len(scene))
     if pixels is None:
         return np.linspace(0, len(scene) - 1, count).astype(int).tolist()
@@ -57,7 +57,7 @@ def draw_example(
     masks: Mapping[str, np.ndarray],
     grid: TokenGrid,
 ) -> tuple[Image.Image, str]:
-    """Plot up to four frames side by side, with boxes as wires and their tokens tinted.
+    """Plot up to four frames with boxes as wires and their tokens tinted.
 
     Args:
         scene: Frames; boxes are plotted where poses and intrinsics are known.

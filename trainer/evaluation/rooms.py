@@ -77,7 +77,7 @@ def judge_room(
 
 
 def _questions_with_regions(sample: dict) -> tuple[list[str], list[torch.Tensor | None]]:
-    """Return the texts of a sample's questions, and the masks that each one's `<ground>` tokens stand for."""
+    """Return the texts of a sample's questions and the masks that each points at."""
     references = list(sample.get("region_references", ()))
     texts, regions = [], []
     for question in sample["questions"]:

@@ -43,7 +43,7 @@ def digest(value: Any) -> str:
 
 
 def model_revision(model: str, commit: str | None) -> str:
-    """Return the commit of a Hub model, or a digest of the files of a folder.
+    """Return the commit of a Hub model, or a digest of a folder.
 
     For the folder of a PEFT adapter the revision of its base follows.
 
@@ -76,7 +76,7 @@ def model_revision(model: str, commit: str | None) -> str:
 
 
 def split_scenes(loads: Mapping[str, float], processes: int) -> list[list[str]]:
-    """Return the scenes of each process: the largest load first, each to the least loaded process."""
+    """Return the scenes of each process: largest first, to the least loaded."""
     shares: list[list[str]] = [[] for _ in range(processes)]
     totals = [0.0] * processes
     for scene in sorted(loads, key=lambda name: (-loads[name], name)):
@@ -119,7 +119,7 @@ class Evaluation:
         self.log = AnswerLog(settings.output, self.identity, accelerator.process_index)
 
     def _identity(self) -> dict[str, Any]:
-        """Return all that an answer depends on; a run that differs in any of it is another run."""
+        """Return all that an answer depends on; another value is another run."""
         settings, task = self.settings, self.task
         by_scene = {sample["scene_id"]: sample["frame_names"] for sample in self.samples}
         asked = [

@@ -108,7 +108,7 @@ class EvaluatedTask:
         return prediction, reference | {"text": sample["answers"][0]}
 
     def quality(self, sample: Mapping[str, Any], answer: Mapping[str, Any]) -> float:
-        """Return how right an answer is, from 0 to 1; from one half on, a report calls it right."""
+        """Return how right an answer is, from 0 to 1; a report asks for 0.5."""
         name = self.task.name
         if self.task.kind == "ground":
             found = self.found_boxes(sample, answer, "clean")

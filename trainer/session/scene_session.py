@@ -88,7 +88,7 @@ class SceneSession:
         self.questions = strategy(self.model.model.language_model, cache)
 
     def _encode(self, pixels: torch.Tensor):
-        """Return the vision features of all frames, encoded as many at a time as the memory holds."""
+        """Return the vision features of all frames, as many at once as fit."""
         tokens = []
         for chunk in pixels.split(self.memory.frames_at_once, dim=1):
             output = self.model.get_video_features(chunk, return_dict=True)

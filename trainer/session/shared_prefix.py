@@ -150,7 +150,7 @@ class PackedQuestions(_Questions):
 
 
 class RepeatedPrefix(_Questions):
-    """Questions in a batch, padded on the left, each behind its own copy of the prefix.
+    """Questions in a batch, padded on the left, behind copies of the prefix.
 
     It serves attention without a mask of pairs (FlashAttention, FlexAttention), and language models with sliding
     windows or states.
