@@ -87,7 +87,7 @@ def mean_visual_token(frame_features: torch.Tensor, frame_counts: torch.Tensor) 
 def encode_regions(
     frame_features: torch.Tensor, frame_counts: torch.Tensor, region_masks: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean visual token of each region and of each sample, the masks checked against the grid of the video.
+    """Mean visual token of each region and each sample; checks the masks against the video.
 
     Args:
         frame_features (`torch.Tensor` of shape `(batch_size, num_frames, rows, cols, hidden_size)`):

@@ -248,7 +248,7 @@ def check_agreement(config: IDE3DConfig, processor: IDE3DProcessor) -> None:
 
 
 def replace_folder(folder: str | os.PathLike) -> AbstractContextManager[Path]:
-    """Give an empty hidden folder beside `folder` that takes its place when the block ends; see `whole_folder`.
+    """Give an empty hidden folder that takes the place of an export; see `whole_folder`.
 
     Raises:
         FileExistsError: If `folder` exists and is neither empty nor an earlier export. It is left as it is.

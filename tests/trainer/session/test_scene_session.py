@@ -217,7 +217,7 @@ def test_requests_that_cannot_be_answered_are_refused(scene_model, processor, fr
         session.ask(["What?"], [None, None])
     with pytest.raises(ValueError, match="`max_new_tokens` must be at least 1"):
         session.ask(["What?"], max_new_tokens=0)
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
         session.ask(["What?"], batch_size=0)
     with pytest.raises(ValueError, match="Description 0 holds a <ground>"):
         session.ground(["The chair beside <ground>."], make_regions(2))
