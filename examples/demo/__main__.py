@@ -1,9 +1,9 @@
-"""Ask the shipped nano model in a process that sees RGB only, then fine-tune it on rooms of another style.
+"""Ask the shipped nano model from outside, then fine-tune it on rooms of another style.
 
     make demo          (or: python -m examples.demo [--output_dir outputs/demo] [--max_steps N] ...)
 
-1. A process that cannot import this repository loads the model folder, gets videos of rooms, and answers questions in
-   words and finds objects that are described.
+1. A process that cannot import this repository loads the model folder and gets videos of rooms. It answers questions
+   in words and finds objects that are described.
 2. The model is fine-tuned by recipes/rooms_other_style.yaml with all losses and exported; the same process answers the
    same questions about unseen rooms of that style before and after.
 

@@ -23,7 +23,7 @@ class Check(TypedDict):
 
 
 class Part(TypedDict, total=False):
-    """Scores of a part of the demo; `mean` is there where a model was asked before and after."""
+    """Scores of a part; `mean` is there where models before and after were asked."""
 
     scores: list[dict[str, str | int | float | None]]
     grounding: dict[str, float]
@@ -60,7 +60,7 @@ def check_demo(shipped: Part, tuned: Part, depth: Mapping[str, float]) -> list[C
 
 
 def check_part(words: str, part: Part, model: str) -> list[Check]:
-    """Check that a model is ahead of the baselines in questions and of chance in finding objects.
+    """Check that a model leads the baselines in questions, and chance in finding objects.
 
     Args:
         words: Name of the part in the checks.

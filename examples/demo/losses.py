@@ -25,7 +25,9 @@ LOSS_TITLES = {
 
 
 def plot_losses(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Plot each logged component of the training loss, on a logarithmic scale where it falls far.
+    """Plot each logged component of the training loss.
+
+    The scale is logarithmic where a component falls far.
 
     Args:
         history: Entries of the trainer's log.

@@ -1,4 +1,4 @@
-"""Do the two parts of the demo: ask the shipped model, then fine-tune it, export it and ask again."""
+"""Ask the shipped model, then fine-tune it, export it and ask again."""
 
 import logging
 import shutil
@@ -156,7 +156,7 @@ def add_scores(export: Path, scores: Sequence[dict]) -> None:
 def show_shipped(
     checkpoint: Path, grid: TokenGrid, data: DataArguments, output: Path, seconds: dict[str, float]
 ) -> Part:
-    """Part 1: let the stranger ask the shipped model about rooms of the style it was trained on."""
+    """Part 1: ask the shipped model about rooms of its own style."""
     options = room_options(replace(data, room_style="plain"))
     with stage("rooms of the model's style", seconds):
         rooms = load_rooms("test", NUM_TEST_ROOMS, **options)

@@ -34,7 +34,10 @@ Segment = tuple[tuple[float, float], tuple[float, float]]
 
 
 def outline(mask: np.ndarray) -> list[Segment]:
-    """Return the border of the cells of a (rows, cols) mask: segments ((x, y), (x, y)), x and y from 0 to 1."""
+    """Return the border of the cells of a mask (rows, cols).
+
+    It consists of segments ((x, y), (x, y)), with x and y from 0 to 1.
+    """
     rows, cols = mask.shape
     padded = np.pad(mask, 1)
     across = np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1])
@@ -55,7 +58,7 @@ def render_outline(
 
 
 def render_image(axes: Axes, image: np.ndarray, **options) -> AxesImage:
-    """Show a picture on coordinates from 0 to 1, whatever its size, so that pictures and masks fit."""
+    """Show a picture on coordinates from 0 to 1, so that pictures and masks fit."""
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set(color=FRAME, linewidth=0.8)
@@ -65,7 +68,10 @@ def render_image(axes: Axes, image: np.ndarray, **options) -> AxesImage:
 
 
 def render_regions(axes: Axes, scene: Scene, view: int, width: float = 2.2) -> None:
-    """Outline the true and the found region in one view, dashed in both colours where the borders are the same."""
+    """Outline the true and the found region in one view.
+
+    The line is dashed in both colours where the borders are the same.
+    """
     true, found = outline(scene.true_mask[view]), outline(scene.found_mask[view])
     render_outline(axes, true, TRUTH, width)
     render_outline(axes, [segment for segment in found if segment not in true], FOUND, width)
@@ -85,7 +91,10 @@ def shown_views(views: int) -> list[int]:
 
 
 def render_scene(scene: Scene) -> Figure:
-    """Render frames with the regions, a column a frame; below, if a validator measured it, its and the true depth."""
+    """Render frames with the regions, a column a frame.
+
+    Below them, if a validator measured it, stand its depth and the true one.
+    """
     views, labels = shown_views(len(scene.frames)), ["RGB"]
     if scene.predicted_depth is not None:
         labels += ["depth by the\nvalidator", "true depth"]

@@ -1,4 +1,4 @@
-"""Write the demo's report: one page with its scores, losses, rooms and answers, and the picture of the README.
+"""Write the demo's report: a page for a browser, and the picture of the README.
 
 python -m examples.demo.report outputs/demo
 """
@@ -61,7 +61,13 @@ def percent(share: float) -> str:
 
 
 def bar(share: float | None, is_model: bool = False, is_best: bool = False, count: int | None = None) -> Cell:
-    """Return a cell with a share from 0 to 1 over a bar, with its standard error if a count is given.
+    """Return a cell with a share over a bar.
+
+    Args:
+        share: Share from 0 to 1; None: not measured.
+        is_model: Whether it is that of a model, not of a baseline.
+        is_best: Whether it is the best of its row.
+        count: Number of answers behind it, for the standard error; None: no error is shown.
 
     Raises:
         ValueError: If the share is none.
@@ -92,7 +98,7 @@ def judge_lead(score: Mapping, model: float) -> Cell:
 
 
 def score_row(score: Mapping, models: Mapping[str, str]) -> list[Cell]:
-    """Return the row of one question type: the models, the baselines, and whether the last model is ahead."""
+    """Return the row of one question type: models, baselines, and the last model's lead."""
     best = max(score[name] for name in (*models, *BASELINES) if score[name] is not None)
     cells = [bar(score[name], is_model=True, is_best=score[name] == best, count=score["n"]) for name in models]
     cells += [bar(score[name], is_best=score[name] == best) for name in BASELINES]

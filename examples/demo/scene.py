@@ -1,4 +1,4 @@
-"""Read a scene of the demo: what was asked in a test room, what the model said and found, and the truth."""
+"""Read a scene of the demo: a test room, answers, and the truth."""
 
 import zipfile
 from dataclasses import dataclass
@@ -96,7 +96,10 @@ class Scene:
                 )
 
     def depth_range(self) -> tuple[float, float]:
-        """Return least and greatest depth to show in metres: of all measurements but the farthest 1 %."""
+        """Return the range of depth to show in metres.
+
+        It is that of all measurements but the farthest 1 %.
+        """
         measured = self.depth[self.depth > 0]
         if not measured.size:
             raise ValueError(f"{self.facts['scene_id']}: depth has no measurement above 0 metres.")

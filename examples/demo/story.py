@@ -1,4 +1,4 @@
-"""Render the one picture of the README: video in, region found, depth learned in training, questions answered."""
+"""Render the one picture of the README: video, region, depth, questions and answers."""
 
 import io
 import textwrap
@@ -100,7 +100,7 @@ def _write_answers(figure: Figure, answers: Sequence[dict], x: float, y: float) 
 
 
 def _save_small(figure: Figure, file: Path) -> None:
-    """Write a PNG, with a palette of 256 colours if all colours take too many bytes."""
+    """Write a PNG, with 256 colours if all of them take too many bytes."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     image = Image.open(buffer).convert("RGB")

@@ -3,8 +3,8 @@
     python stranger.py MODEL INPUTS ANSWERS
 
 The demo copies this file to an empty folder and runs it there, isolated. It imports transformers and nothing of ours,
-and is given no depth, no pose and no camera. INPUTS holds `tasks.json` and, for each scene, a video (a file or a
-folder of pictures) and the regions among which a request has to choose.
+and is given no depth, no pose and no camera. INPUTS holds `tasks.json` and, for each scene, a video and the regions
+to choose from. A video is a file or a folder of pictures.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""Hand a stranger RGB frames, questions in words and regions to choose from, and score what comes back."""
+"""Give a stranger frames, questions and regions to choose from, and score the answers."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ Hits = dict[str, np.ndarray]  # which answers are right, by type of question
 
 
 class Answer(TypedDict, total=False):
-    """A line of the stranger: `answer` to a question, or `choice` of a region with the `scores` of all."""
+    """A line of the stranger: `answer`, or `choice` with the `scores` of all regions."""
 
     id: str
     answer: str
@@ -53,7 +53,7 @@ class Asked(TypedDict):
 
 
 class Given(TypedDict):
-    """What the stranger is given of a room; `video` is a file or a folder of pictures."""
+    """A room as the stranger gets it; `video` is a file or a folder."""
 
     name: str
     video: str
@@ -62,7 +62,10 @@ class Given(TypedDict):
 
 
 class Task(TypedDict):
-    """What is given, and the truth: the room, its index, and questions and samples of requests by id."""
+    """A room as the stranger gets it, with the truth.
+
+    `questions` and samples of `requests` are by id; `index` is that of the room.
+    """
 
     task: Given
     room: Mapping
@@ -84,7 +87,11 @@ def write_video(frames: np.ndarray, path: Path) -> None:
 
 
 def write_frames(room: Mapping, frames: np.ndarray, path: Path, is_video: bool) -> str:
-    """Write the frames of a room as a video, or as a folder of pictures; return its name beside `path`."""
+    """Write the frames of a room as a video, or as a folder of pictures.
+
+    Returns:
+        Name of the file or folder, which lies beside `path`.
+    """
     if is_video:
         video = path.with_name(f"{path.name}.mp4")
         write_video(frames, video)
@@ -131,7 +138,10 @@ def read_answers(path: Path) -> list[Answer]:
 
 
 def mark_answers(tasks: Sequence[Task], answers: Sequence[Answer]) -> Hits:
-    """Return which answers are right, by type of question ("grounding" for requests), in the order of the tasks."""
+    """Return which answers are right, by type of question.
+
+    The type of requests is "grounding". The order is that of the tasks.
+    """
     by_id, hits = {answer["id"]: answer for answer in answers}, {}
     for entry in tasks:
         for key, question in entry["questions"].items():
@@ -165,7 +175,7 @@ def score_table(hits: Mapping[str, Hits], table: Sequence[dict]) -> list[dict[st
 
 
 def score_grounding(tasks: Sequence[Task], hits: Mapping[str, Hits]) -> dict[str, float]:
-    """Return the share of requests whose object was found, by model, beside the chance of an even choice."""
+    """Return the share of objects that were found, by model, beside chance."""
     chance = [sample["region_targets"].mean() for entry in tasks for sample in entry["requests"].values()]
     shares = {name: float(marks["grounding"].mean()) for name, marks in hits.items()}
     return {"n": len(chance), **shares, "chance": float(np.mean(chance))}
