@@ -17,12 +17,12 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.modeling_utils import unwrap_model
-from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration, IDE3DModel
 from processing import IDE3DProcessor, IDE3DVideoProcessor
 from processing.writing import whole_folder
 from trainer.loop.adapters import load_and_merge_adapters
+from trainer.loop.checkpoints import get_last_checkpoint
 from trainer.model_card import create_model_card
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,10 @@ MAX_NEW_TOKENS = 256  # without a limit of its own a model stops after 20 tokens
 CARD_FILE = "README.md"
 TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json"}
 ALWAYS_PRESENT = {"config.json", "generation_config.json", "processor_config.json", CARD_FILE}
-# What a tokenizer, a chat template or git may add; nothing else belongs to an export.
+# What a tokenizer, a chat template, git or the record of a shipped model may add; nothing else belongs to an export.
 SOMETIMES_PRESENT = TOKENIZER_FILES | {
+    "training.json",
+    "training.png",
     "chat_template.jinja",
     "vocab.json",
     "merges.txt",
@@ -92,14 +94,7 @@ def export_inference_model(
     config = _inference_config(model.config, auto_model)
     inference = _inference_model(model, config, dtype)
     inference.generation_config = _generation_config(processor.tokenizer)
-    if card is None:
-        card = create_model_card(
-            model_name=Path(folder).resolve().name,
-            config=config,
-            num_parameters=inference.num_parameters(),
-            num_frames=processor.video_processor.num_frames,
-            auto_class="AutoModel" if auto_model == "generate" else "AutoModelForImageTextToText",
-        )
+    card = _plain_card(Path(folder), inference, processor, auto_model) if card is None else card
     with replace_folder(folder) as unfinished:
         inference.save_pretrained(unfinished, max_shard_size=max_shard_size)
         _save_processor(processor, unfinished)
@@ -142,7 +137,7 @@ def export_checkpoint(
     checkpoint = Path(checkpoint)
     if not checkpoint.is_dir():
         raise FileNotFoundError(f"There is no folder {checkpoint}: name a checkpoint-N of a training.")
-    checkpoint = Path(get_last_checkpoint(str(checkpoint)) or checkpoint)
+    checkpoint = Path(get_last_checkpoint(checkpoint) or checkpoint)
     adapter = checkpoint / "adapter_config.json"
     base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
     if base is None and not any(checkpoint.glob("*.safetensors*")):
@@ -168,6 +163,19 @@ def export_checkpoint(
         auto_model=auto_model,
         dtype=dtype,
         max_shard_size=max_shard_size,
+    )
+
+
+def _plain_card(
+    folder: Path, model: IDE3DForConditionalGeneration, processor: IDE3DProcessor, auto_model: str
+) -> ModelCard:
+    """A card with the facts that model and processor hold."""
+    return create_model_card(
+        model_name=folder.resolve().name,
+        config=model.config,
+        num_parameters=model.num_parameters(),
+        num_frames=processor.video_processor.num_frames,
+        auto_class="AutoModel" if auto_model == "generate" else "AutoModelForImageTextToText",
     )
 
 
@@ -240,7 +248,7 @@ def check_agreement(config: IDE3DConfig, processor: IDE3DProcessor) -> None:
 
 
 def replace_folder(folder: str | os.PathLike) -> AbstractContextManager[Path]:
-    """Give an empty hidden folder beside `folder` that takes its place when the block ends; see `whole_folder`.
+    """Give an empty hidden folder that takes the place of an export; see `whole_folder`.
 
     Raises:
         FileExistsError: If `folder` exists and is neither empty nor an earlier export. It is left as it is.

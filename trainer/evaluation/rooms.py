@@ -1,9 +1,8 @@
-"""How well a model answers about procedural rooms, beside what words and image height alone give away."""
-
-from __future__ import annotations
+"""Scores of a model on procedural rooms, beside those of words alone and of image height alone."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +10,26 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from processing.rooms import load_rooms
 from processing.rooms.questions.baselines import Baselines, image_rows
 from processing.rooms.questions.scoring import score_answer
 from processing.rooms.samples import room_samples
+from processing.tables import format_band, format_percent, markdown_table
 from processing.token_grid import TokenGrid
 from trainer.evaluation.metrics.scores import mean_score, summarise
 from trainer.session.scene_session import SceneSession
+from trainer.session.video_scene import load_inference_model
 
-__all__ = ["BASELINES", "JudgedQuestion", "format_room_table", "is_ahead", "judge_room", "judge_rooms", "tabulate"]
+__all__ = [
+    "BASELINES",
+    "JudgedQuestion",
+    "evaluate_rooms",
+    "format_room_table",
+    "is_ahead",
+    "judge_room",
+    "judge_rooms",
+    "tabulate",
+]
 
 BASELINES = ("majority", "text", "mean_row", "bottom_row")
 _MAX_NEW_TOKENS = 24
@@ -29,9 +40,9 @@ class JudgedQuestion:
     """A question of a room with its answer.
 
     Args:
-        scene_id: Of the room.
+        scene_id: Name of the room.
         question: Entry of the row's `questions`.
-        answer: In words; for a request to find something, the objects that were found.
+        answer: Answer in words; for a request to find something, the object that was found.
         is_right: Whether the answer counts, see `score_answer`; a request counts if the found region is a true one.
         baselines: Whether each baseline would be right, see `Baselines.judge`.
     """
@@ -50,9 +61,9 @@ def judge_room(
 
     Args:
         model: `IDE3DForConditionalGeneration` in evaluation mode.
-        processor: Its processor.
-        row: A row of `load_rooms` at the model's image size.
-        baselines: Fitted on other rooms.
+        processor: `IDE3DProcessor` of the model.
+        row: Row of `load_rooms` at the model's image size.
+        baselines: Baselines that were fitted on other rooms.
         reference: "word" or "region" for questions that name objects, or point at them; None asks both.
     """
     grid = TokenGrid.of(processor)
@@ -78,7 +89,7 @@ def judge_room(
 
 
 def _questions_with_regions(sample: dict) -> tuple[list[str], list[torch.Tensor | None]]:
-    """Texts of a sample's questions, and for each the masks that its `<ground>` tokens stand for."""
+    """Return the texts of a sample's questions and the masks that each points at."""
     references = list(sample.get("region_references", ()))
     texts, regions = [], []
     for question in sample["questions"]:
@@ -92,13 +103,13 @@ def _questions_with_regions(sample: dict) -> tuple[list[str], list[torch.Tensor 
 def judge_rooms(
     model: nn.Module, processor: Any, rows: Iterable[dict], baselines: Baselines, reference: str | None = None
 ) -> list[JudgedQuestion]:
-    """All questions of all rooms, with a progress bar; see `judge_room`."""
+    """Ask a model all questions of all rooms, with a progress bar; see `judge_room`."""
     bar = tqdm(rows, desc="Rooms", unit="room")
     return [entry for row in bar for entry in judge_room(model, processor, row, baselines, reference)]
 
 
 def tabulate(judged: Sequence[JudgedQuestion]) -> list[dict[str, Any]]:
-    """Accuracy of each type and form of reference, with bands over rooms.
+    """Return the accuracy of each type and form of reference, with bands over rooms.
 
     Returns:
         Dicts with type ("size" of one object is "height"), reference, n, model, band [low, high], each baseline (None
@@ -138,31 +149,80 @@ def tabulate(judged: Sequence[JudgedQuestion]) -> list[dict[str, Any]]:
 
 
 def is_ahead(row: dict[str, Any]) -> bool:
-    """Whether a row of `tabulate` is surely above its best baseline; never so for fewer than two rooms."""
+    """Return whether a row of `tabulate` is surely above its best baseline.
+
+    It never is for fewer than two rooms.
+    """
     low = row["lead_band"][0]
     return low is not None and low > 0
 
 
 def format_room_table(table: Sequence[dict[str, Any]]) -> str:
-    """The table in Markdown, in percent; a lead that is not surely above zero is marked by `~`."""
-    lines = [
-        "| type | refers by | n | model | 95 % band | majority | text-only | mean row | bottom row | lead |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Return the table in Markdown, in percent.
 
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
-
-    for row in table:
-        low, high = row["band"]
-        cells = [
+    `~` marks a lead that is not surely above zero.
+    """
+    head = ["type", "refers by", "n", "model", "95 % band", "majority", "text-only", "mean row", "bottom row", "lead"]
+    rows = [
+        [
             row["type"],
             row["reference"],
-            str(row["n"]),
-            percent(row["model"]),
-            f"{percent(low)}–{percent(high)}",
+            row["n"],
+            format_percent(row["model"]),
+            format_band([None if edge is None else 100 * edge for edge in row["band"]]),
+            *(format_percent(row[name]) for name in BASELINES),
+            format_percent(row["lead"], sign=True) + ("" if is_ahead(row) else " ~"),
         ]
-        cells += [percent(row[name]) for name in BASELINES]
-        lead = f"{100 * row['lead']:+.1f}{'' if is_ahead(row) else ' ~'}"
-        lines.append("| " + " | ".join([*cells, lead]) + " |")
-    return "\n".join(lines)
+        for row in table
+    ]
+    return markdown_table(head, rows, "llrrrrrrrr")
+
+
+def evaluate_rooms(
+    model: str | Path,
+    *,
+    split: str = "test",
+    style: str = "plain",
+    num_rooms: int = 500,
+    num_baseline_rooms: int = 1000,
+    reference: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Ask a model about procedural rooms of its own image size and number of frames.
+
+    Args:
+        model: Folder of an exported model, or its name on the Hub.
+        split: Split of the rooms, "validation" or "test".
+        style: Style of the rooms.
+        num_rooms: Rooms that are asked about.
+        num_baseline_rooms: Training rooms that the baselines are fitted on.
+        reference: "word" or "region" for questions that name objects, or point at them; None asks both.
+        device: See `load_inference_model`.
+
+    Returns:
+        `split`, `num_rooms`, `table` (see `tabulate`), and `answers` with question, truth and answer each, as JSON
+        holds them.
+
+    Raises:
+        ValueError: The model is none of ours; see also `load_rooms`.
+    """
+    loaded, processor = load_inference_model(model, device=device, dtype=torch.float32)
+    options = {
+        "style": style,
+        "image_size": processor.image_size,
+        "num_frames": processor.video_processor.num_frames,
+    }
+    baselines = Baselines(load_rooms("train", num_baseline_rooms, **options))
+    rooms = load_rooms(split, num_rooms, **options)
+    judged = judge_rooms(loaded, processor, rooms, baselines, reference)
+    answers = [
+        {
+            "scene_id": entry.scene_id,
+            **{key: entry.question[key] for key in ("type", "reference", "question")},
+            "truth": entry.question["answer"],
+            "answer": entry.answer,
+            "is_right": entry.is_right,
+        }
+        for entry in judged
+    ]
+    return {"split": split, "num_rooms": len(rooms), "table": tabulate(judged), "answers": answers}

@@ -1,7 +1,7 @@
 """Examine a benchmark folder: the splits that can be used, the faults, and how to mend them.
 
-    python -m processing.benchmarks.doctor data
-    python -m processing.benchmarks.doctor data --task scanqa --json
+    ide3d doctor data
+    ide3d doctor data --task scanqa --json
 
 The exit code is 0 if the task that is named can be evaluated; without a name, if every split that is there can be used
 and at least one is. Pictures are not decoded: their headers and ends are read, and three depth maps a scene.
@@ -9,10 +9,6 @@ and at least one is. Pictures are not decoded: their headers and ends are read, 
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
-import sys
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,8 +23,6 @@ from processing.benchmarks.readers.tasks import PARTS, TASKS, Layout, Task, find
 from processing.geometry_rules import is_pose
 
 __all__ = ["Diagnosis", "SplitState", "examine"]
-
-logger = logging.getLogger("processing.benchmarks.doctor")
 
 _EXAMPLES = 3  # Places that the text names per kind.
 
@@ -287,30 +281,3 @@ def _judge(state: SplitState, findings: list[Finding]) -> None:
         if touches:
             state.stopped_by[finding.kind] = state.stopped_by.get(finding.kind, 0) + 1
     state.can_run = state.is_there and not state.stopped_by
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m processing.benchmarks.doctor", description=__doc__)
-    parser.add_argument("data", help="folder in the public layout")
-    parser.add_argument("--task", choices=[name for name, task in TASKS.items() if task.has_prompt])
-    parser.add_argument("--split", help="split of the task; default is the one that papers report")
-    parser.add_argument("--without", action="append", default=[], choices=PARTS, help="a part you do without")
-    parser.add_argument("--json", action="store_true", help="write the whole report to the standard output as JSON")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if options.split and not options.task:
-        parser.error("--split needs --task")
-    tasks, splits = None, None
-    if options.task:
-        split = options.split or TASKS[options.task].eval_split
-        if split not in TASKS[options.task].splits:
-            parser.error(f"{options.task} has the splits {TASKS[options.task].splits}, got {split!r}")
-        tasks, splits = [options.task], [split]
-    diagnosis = examine(options.data, tasks=tasks, splits=splits, without=options.without)
-    if options.json:
-        json.dump(diagnosis.as_dict(), sys.stdout, indent=1)
-        sys.stdout.write("\n")
-    else:
-        sys.stdout.write(diagnosis.as_text() + "\n")
-    return 0 if diagnosis.can_run(options.task, options.split) else 1

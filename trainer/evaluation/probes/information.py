@@ -25,10 +25,11 @@ can read usable information); bins cut what can be measured at log(number of bin
 """
 
 import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+from scipy import stats
 
 from trainer.evaluation.metrics.scores import mean_score
 from trainer.evaluation.probes.linear_probe import (
@@ -111,9 +112,8 @@ def _frequencies(depths: _Depths, rows: np.ndarray, per_cell: bool) -> np.ndarra
 
 
 def _cumulative(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Normal and Laplace distribution functions, both of standard deviation 1."""
-    tail = 0.5 * np.exp(-np.sqrt(2.0) * np.abs(z))
-    return torch.special.ndtr(torch.from_numpy(z)).numpy(), np.where(z < 0, tail, 1 - tail)
+    """Return the normal and the Laplace distribution function at `z`, both of standard deviation 1."""
+    return stats.norm.cdf(z), stats.laplace.cdf(z, scale=math.sqrt(0.5))
 
 
 def _experts(

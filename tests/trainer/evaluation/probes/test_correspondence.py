@@ -28,6 +28,12 @@ def centre_points(depth, cameras, poses, grid=GRID):
     return points[:, half :: grid.patch_size, half :: grid.patch_size][:, : grid.rows, : grid.cols]
 
 
+def directions(points):
+    """Tokens (..., 6) of equal length whose cosine falls with the distance of their points (..., 3)."""
+    angles = 0.1 * points  # small: up to a few metres, 1 - cos is as good as the square
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
 def share(sums, name="hits", of="queries"):
     return sums[name] / sums[of]
 
@@ -58,7 +64,7 @@ def test_matches_are_where_the_wall_is_seen_from_the_side():
 def test_the_truth_itself_is_always_found_and_noise_is_at_chance(views):
     depth, cameras, poses, pairs = views
     matches = find_true_matches(depth, cameras, poses, GRID, pairs)
-    truth = score_matches(centre_points(depth, cameras, poses), matches, pairs, metric="euclidean")
+    truth = score_matches(directions(centre_points(depth, cameras, poses)), matches, pairs)
     assert truth["queries"] > 200 and truth["moved_queries"] > 100
     assert share(truth) == 1.0 and share(truth, "moved_hits", "moved_queries") == 1.0
     assert share(truth, "same_place") < 0.5
@@ -86,7 +92,7 @@ def test_cosine_does_not_see_the_length_of_a_token(views):
     features = torch.randn(4, 6, 8, 5, generator=torch.Generator().manual_seed(1))
     scaled = features * torch.rand(4, 6, 8, 1, generator=torch.Generator().manual_seed(2)).add(0.1)
     assert score_matches(features, matches, pairs) == score_matches(scaled, matches, pairs)
-    assert score_matches(scaled, matches, pairs) != score_matches(scaled, matches, pairs, metric="euclidean")
+    assert score_matches(features + 1, matches, pairs) != score_matches(features, matches, pairs)
 
 
 def test_hidden_and_unmeasured_points_are_not_asked_for(views):
@@ -130,9 +136,9 @@ def test_transposed_grids_are_caught(views):
     cameras[:, 0, 2] -= 8
     matches = find_true_matches(depth, cameras, poses, square, pairs)
     points = centre_points(depth, cameras, poses, square)
-    assert share(score_matches(points, matches, pairs, metric="euclidean")) == 1.0
+    assert share(score_matches(directions(points), matches, pairs)) == 1.0
     turned = torch.cat([points[:1], points[1:].transpose(1, 2)])
-    assert share(score_matches(turned, matches, pairs, metric="euclidean")) < 0.7
+    assert share(score_matches(directions(turned), matches, pairs)) < 0.7
 
 
 def test_in_rooms_the_points_of_tokens_find_each_other():
@@ -143,10 +149,9 @@ def test_in_rooms_the_points_of_tokens_find_each_other():
         depth, cameras, poses = scene.depth[0], scene.intrinsics[0], scene.camera_to_world[0]
         pairs = select_frame_pairs(poses[None], mode="random", pairs_per_frame=2)
         sums = score_matches(
-            centre_points(depth, cameras, poses, grid),
+            directions(centre_points(depth, cameras, poses, grid)),
             find_true_matches(depth, cameras, poses, grid, pairs),
             pairs,
-            metric="euclidean",
         )
         hits, queries = hits + sums["hits"], queries + sums["queries"]
     assert hits / queries > 0.97
@@ -166,6 +171,3 @@ def test_wrong_shapes_raise(views):
         find_true_matches(depth.transpose(1, 2), cameras, poses, GRID, pairs)
     with pytest.raises(ValueError, match=r"intrinsics \(4, 3, 3\)"):
         find_true_matches(depth, cameras[:3], poses, GRID, pairs)
-    matches = find_true_matches(depth, cameras, poses, GRID, pairs)
-    with pytest.raises(ValueError, match="metric must be"):
-        score_matches(torch.randn(4, 6, 8, 4), matches, pairs, metric="dot")

@@ -1,7 +1,13 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from probe_rows import make_rows
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from trainer.evaluation.probes import linear_probe
 from trainer.evaluation.probes.linear_probe import (
     cell_medians,
     fit_linear_probe,
@@ -46,6 +52,37 @@ def test_a_planted_map_is_found_far_from_the_origin_and_beside_a_constant_channe
     assert (probe.weight[-1] == 0).all()
     np.testing.assert_allclose(probe.predict(features), targets, atol=2e-3)
     np.testing.assert_allclose(held, targets[split_by_scene(rows.scenes).choose], atol=2e-3)
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 1.0])
+def test_the_probe_is_ridge_of_scikit_learn_on_standardised_channels(penalty, monkeypatch):
+    rows = make_rows(num_scenes=12, per_scene=20, channels=30)
+    features = rows.noise * np.geomspace(0.01, 100, 30, dtype=np.float32) + 3
+    targets = rows.noise @ planted(rows, 2) + rows.rng.normal(size=(len(rows), 2))
+    split = split_by_scene(rows.scenes)
+    monkeypatch.setattr(linear_probe, "PENALTIES", np.array([penalty]))
+    monkeypatch.setattr(linear_probe, "BLOCK", 50)  # of 160 training rows
+    probe, held = fit_linear_probe(features, targets, split)
+    for chosen, read, expected in (
+        (split.train, split.test, probe.predict(features[split.test])),
+        (split.fit, split.choose, held),
+    ):
+        ridge = make_pipeline(StandardScaler(), Ridge(alpha=penalty * chosen.sum()))
+        ridge.fit(features[chosen].astype(np.float64), targets[chosen])
+        np.testing.assert_allclose(expected, ridge.predict(features[read].astype(np.float64)), rtol=1e-6)
+
+
+def test_many_rows_take_the_memory_of_a_block_and_of_predictions():
+    peaks = []
+    for per_scene in (500, 2000):
+        rows = make_rows(num_scenes=60, per_scene=per_scene, channels=64)
+        split = split_by_scene(rows.scenes)
+        tracemalloc.start()
+        fit_linear_probe(rows.noise, rows.noise[:, :1].astype(np.float64), split)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    added = 60 * 1500 * 64 * 4  # bytes of the features that the second has more
+    assert peaks[1] - peaks[0] < 0.5 * added
 
 
 def test_the_penalty_is_chosen_without_the_held_out_scenes():
