@@ -4,38 +4,10 @@ python examples/push_to_hub.py outputs/demo/export your-name/3d-ide-rooms --dry-
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
-from huggingface_hub.errors import HFValidationError, HTTPError, LocalTokenNotFoundError
-from huggingface_hub.utils import validate_repo_id
-
-from trainer.export import CARD_FILE, is_export, replace_folder
-from trainer.model_card import set_model_id
-
-
-def push(export: Path, repo_id: str, dry_run: Path | None = None, private: bool = False) -> str:
-    """Push `export`, or write it to `dry_run`, with a card whose quick start loads `repo_id`; says where it went."""
-    validate_repo_id(repo_id)
-    if "/" not in repo_id:
-        raise ValueError(f"REPO_ID is your-name/model-name, got {repo_id!r}.")
-    if not is_export(export):
-        raise ValueError(f"{export} is no export, or holds other files too. Write it by export_inference_model.")
-    card = set_model_id(ModelCard.load(export / CARD_FILE), repo_id)
-    files = sorted(path for path in export.iterdir() if path.name != CARD_FILE)
-    if dry_run is not None:
-        with replace_folder(dry_run) as folder:
-            for path in files:
-                shutil.copyfile(path, folder / path.name)
-            card.save(folder / CARD_FILE)
-        return str(dry_run)
-    api = HfApi()
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    operations = [CommitOperationAdd(path.name, path) for path in files]
-    operations.append(CommitOperationAdd(CARD_FILE, str(card).encode()))
-    return api.create_commit(repo_id, operations, commit_message="Upload 3D-IDE model").commit_url
+from trainer.push import push_export
 
 
 def main() -> None:
@@ -47,12 +19,8 @@ def main() -> None:
     parser.add_argument("--private", action="store_true", help="make a new repository private")
     args = parser.parse_args()
     try:
-        place = push(args.export, args.repo_id, args.dry_run, args.private)
-    except (LocalTokenNotFoundError, HTTPError) as error:
-        sys.exit(
-            f"push_to_hub: {error}\nIs the Hub reachable? Log in by `hf auth login`; the token must allow writing."
-        )
-    except (OSError, ValueError, HFValidationError) as error:
+        place = push_export(args.export, args.repo_id, args.dry_run, args.private)
+    except (OSError, ValueError) as error:
         sys.exit(f"push_to_hub: {error}")
     sys.stdout.write(f"{place}\n")
 

@@ -1,127 +1,33 @@
-"""Region masks over the token grid, from whatever a caller knows about objects.
+"""Region masks over the token grid, from masks, ids, 2D boxes or 3D boxes of objects.
 
 A region mask says which visual tokens show an object: bool (N regions, V views, rows, cols). It can come from instance
 or segmentation ids, from 2D masks or boxes that a user draws, from 3D boxes with measured depth (as the benchmarks do
-it), or from 3D boxes with camera poses alone. `TokenGrid` is the one place that says which pixel belongs to which
-token; images, depth and regions all use it.
+it), or from 3D boxes with camera poses alone.
 """
 
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from processing.geometry_rules import check_boxes, check_intrinsics, check_poses
+from processing.token_grid import TokenGrid
+
+__all__ = [
+    "TokenGrid",
+    "check_region_masks",
+    "covered_share",
+    "regions_from_boxes_2d",
+    "regions_from_boxes_3d",
+    "regions_from_boxes_and_poses",
+    "regions_from_ids",
+    "regions_from_masks",
+]
+
 ArrayLike = Tensor | np.ndarray
 MIN_SHARE = 0.125  # Official: a token belongs to an object if at least this share of its pixels does.
-RAYS_PER_SIDE = 6  # Rays a token and side for boxes without depth; 36 a token resolve the share of 12.5%.
-
-
-@dataclass(frozen=True)
-class TokenGrid:
-    """Token grid of one frame, before the newline column, and its place in the picture.
-
-    The vision tower cuts the picture into whole patches from the top-left corner and never sees the pixels that are
-    left over at the right and bottom; pooling then spreads rows x cols tokens evenly over what it sees. A picture of
-    384 px with patches of 14 and stride 2 gives 27 x 27 patches, 378 covered pixels, 14 x 14 tokens of 27 x 27 px.
-
-    Args:
-        image_size: Side, or (height, width), of the vision input in pixels.
-        patch_size: Side of a patch in pixels.
-        pool_stride: Patches per token and side; the last token may hold fewer.
-
-    Raises:
-        ValueError: Numbers below 1, or a picture smaller than a patch.
-
-    Example:
-        >>> grid = TokenGrid(384, 14, 2)
-        >>> grid.patches, grid.covered_size, grid.shape, grid.tokens_per_frame
-        ((27, 27), (378, 378), (14, 14), 210)
-    """
-
-    image_size: int | tuple[int, int]
-    patch_size: int
-    pool_stride: int = 2
-
-    def __post_init__(self) -> None:
-        size = self.image_size if isinstance(self.image_size, (tuple, list)) else (self.image_size, self.image_size)
-        if len(size) != 2:
-            raise ValueError(f"image_size must be a number or (height, width), got {self.image_size!r}.")
-        object.__setattr__(self, "image_size", (int(size[0]), int(size[1])))
-        if self.patch_size < 1 or self.pool_stride < 1 or min(self.image_size) < self.patch_size:
-            raise ValueError(
-                f"Expected patch_size >= 1, pool_stride >= 1 and a picture of at least one patch, got "
-                f"image_size={self.image_size}, patch_size={self.patch_size}, pool_stride={self.pool_stride}."
-            )
-
-    @property
-    def patches(self) -> tuple[int, int]:
-        """Rows and columns of patches, before pooling."""
-        return self.image_size[0] // self.patch_size, self.image_size[1] // self.patch_size
-
-    @property
-    def covered_size(self) -> tuple[int, int]:
-        """Height and width in pixels, from the top-left corner, that the vision tower sees."""
-        return self.patches[0] * self.patch_size, self.patches[1] * self.patch_size
-
-    @property
-    def rows(self) -> int:
-        """Rows of tokens."""
-        return -(-self.patches[0] // self.pool_stride)
-
-    @property
-    def cols(self) -> int:
-        """Columns of tokens, without the newline."""
-        return -(-self.patches[1] // self.pool_stride)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, cols)."""
-        return self.rows, self.cols
-
-    @property
-    def tokens_per_frame(self) -> int:
-        """Tokens a frame takes in the language model: one newline behind every row."""
-        return self.rows * (self.cols + 1)
-
-    def locate(self, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Token row and column at pixel coordinates of the vision input; -1 where the vision tower sees nothing.
-
-        This is the pixel -> token rule of every tensor. Integer coordinates are pixel centres, so the picture's left
-        edge is -0.5.
-
-        Args:
-            v: Vertical coordinates in pixels, down.
-            u: Horizontal coordinates in pixels, right.
-        """
-        height, width = self.covered_size
-        # Multiplied before it is divided: exact on the edges between tokens.
-        row = torch.floor((v + 0.5) * self.rows / height).long()
-        column = torch.floor((u + 0.5) * self.cols / width).long()
-        is_seen = (row >= 0) & (row < self.rows) & (column >= 0) & (column < self.cols)
-        return torch.where(is_seen, row, -1), torch.where(is_seen, column, -1)
-
-    def token_index(self, frame_size: tuple[int, int] | None = None) -> Tensor:
-        """Token (row * cols + col) of every pixel of a frame that is resized to the vision input; -1 = unseen.
-
-        Args:
-            frame_size: Height and width of the frame before the resize; None = the vision input itself.
-
-        Returns:
-            Long tensor (h, w).
-        """
-        height, width = self.image_size if frame_size is None else frame_size
-        v = (torch.arange(height, dtype=torch.float64) + 0.5) * self.image_size[0] / height - 0.5
-        u = (torch.arange(width, dtype=torch.float64) + 0.5) * self.image_size[1] / width - 0.5
-        row, column = self.locate(v[:, None].expand(height, width), u[None, :].expand(height, width))
-        return torch.where(row >= 0, row * self.cols + column, -1)
-
-    def crop(self, pixels: Tensor) -> Tensor:
-        """The part (..., h, w) of a per-pixel tensor (..., H, W) of the vision input that the vision tower sees."""
-        if tuple(pixels.shape[-2:]) != self.image_size:
-            raise ValueError(f"Expected (..., {self.image_size[0]}, {self.image_size[1]}), got {tuple(pixels.shape)}.")
-        return pixels[..., : self.covered_size[0], : self.covered_size[1]]
+RAYS_PER_SIDE = 6  # Rays per token and side for boxes without depth; 36 rays resolve the share of 12.5%.
 
 
 def check_region_masks(region_masks: ArrayLike, grid: TokenGrid, num_views: int) -> None:
@@ -131,15 +37,20 @@ def check_region_masks(region_masks: ArrayLike, grid: TokenGrid, num_views: int)
     if masks.dtype != torch.bool or masks.dim() != 4 or tuple(masks.shape[1:]) != expected:
         raise ValueError(
             f"region_masks must be bool of shape (N, {num_views}, {grid.rows}, {grid.cols}) for {grid.image_size} px, "
-            f"got {masks.dtype} {tuple(masks.shape)}. Make them with processing.regions for this grid."
+            f"got {masks.dtype} {tuple(masks.shape)}. Make them with `processing.regions` for this grid."
         )
 
 
 def regions_from_masks(masks: ArrayLike, grid: TokenGrid, *, min_share: float = MIN_SHARE) -> Tensor:
-    """Region masks from pixel masks of whole frames, at any resolution that is not coarser than the grid.
+    """Return region masks from pixel masks of whole frames.
 
     A token belongs to the region if at least `min_share` of its pixels do. A region too small for that in every view
     keeps the one token that it fills most.
+
+    Args:
+        masks: Pixels of each region, at any resolution that is not coarser than the grid.
+        grid: Token grid.
+        min_share: Least share of a token's pixels.
 
     Shape:
         masks:  (N, V, h, w) or, for one region, (V, h, w), bool.
@@ -152,7 +63,7 @@ def regions_from_masks(masks: ArrayLike, grid: TokenGrid, *, min_share: float = 
     if masks.dim() == 3:
         masks = masks.unsqueeze(0)
     if masks.dim() != 4 or masks.dtype != torch.bool:
-        raise ValueError(f"masks must be bool of shape (N, V, h, w), got {masks.dtype} {tuple(masks.shape)}.")
+        raise ValueError(f"`masks` must be bool of shape (N, V, h, w), got {masks.dtype} {tuple(masks.shape)}.")
     counts, size = _count_pixels(masks, grid)
     return _keep_best(counts / size, min_share)
 
@@ -160,7 +71,13 @@ def regions_from_masks(masks: ArrayLike, grid: TokenGrid, *, min_share: float = 
 def regions_from_ids(
     ids: ArrayLike, region_ids: ArrayLike | list[int], grid: TokenGrid, *, min_share: float = MIN_SHARE
 ) -> Tensor:
-    """Region masks of the objects `region_ids` in frames of instance or segmentation ids.
+    """Return region masks of objects in frames of instance or segmentation ids.
+
+    Args:
+        ids: Id of every pixel.
+        region_ids: Ids of the objects.
+        grid: Token grid.
+        min_share: Least share of a token's pixels.
 
     Shape:
         ids:        (V, h, w), integer.
@@ -173,7 +90,7 @@ def regions_from_ids(
     ids, region_ids = torch.as_tensor(ids), torch.as_tensor(region_ids)
     if ids.dim() != 3 or ids.is_floating_point() or ids.dtype == torch.bool or region_ids.dim() != 1:
         raise ValueError(
-            f"ids must be integer of shape (V, h, w) and region_ids of shape (N,), "
+            f"`ids` must be integer of shape (V, h, w) and `region_ids` of shape (N,), "
             f"got {ids.dtype} {tuple(ids.shape)} and {tuple(region_ids.shape)}."
         )
     ids, region_ids = ids.long(), region_ids.to(ids.device).long()
@@ -183,9 +100,9 @@ def regions_from_ids(
 def regions_from_boxes_2d(
     boxes: ArrayLike, frame_size: tuple[int, int], grid: TokenGrid, *, min_share: float = MIN_SHARE
 ) -> Tensor:
-    """Region masks from boxes drawn in the frames.
+    """Return region masks from boxes drawn in the frames.
 
-    A token belongs to the region if the box covers at least `min_share` of its area; a smaller box keeps the token
+    A token belongs to the region if the box covers at least `min_share` of its area. A smaller box keeps the token
     that it covers most.
 
     Args:
@@ -206,10 +123,14 @@ def regions_from_boxes_2d(
     if boxes.dim() == 2:
         boxes = boxes.unsqueeze(0)
     if boxes.dim() != 3 or boxes.shape[-1] != 4:
-        raise ValueError(f"boxes must have shape (N, V, 4), got {tuple(boxes.shape)}.")
+        raise ValueError(f"`boxes` must have shape (N, V, 4), got {tuple(boxes.shape)}.")
     left, top, right, bottom = boxes.unbind(-1)
     if ((right < left) | (bottom < top)).any():
-        raise ValueError("boxes must be (left, top, right, bottom) with left <= right and top <= bottom.")
+        first = boxes[(right < left) | (bottom < top)][0].tolist()
+        raise ValueError(
+            f"`boxes` must be (left, top, right, bottom) with left <= right and top <= bottom, got {first}. Is it "
+            "(left, top, width, height)?"
+        )
     scale_v, scale_u = grid.image_size[0] / frame_size[0], grid.image_size[1] / frame_size[1]
     share_v = covered_share(top * scale_v, bottom * scale_v, grid.rows, grid.covered_size[0])
     share_u = covered_share(left * scale_u, right * scale_u, grid.cols, grid.covered_size[1])
@@ -224,11 +145,11 @@ def regions_from_boxes_3d(
     min_share: float = MIN_SHARE,
     protocol: Literal["clean", "paper"] = "clean",
 ) -> Tensor:
-    """Region masks from 3D boxes and the world point of every pixel; the rule of the original for its benchmarks.
+    """Return region masks from 3D boxes and the world point of every pixel, by the original's rule.
 
     Source: 3D-IDE, object masks. A token belongs to the box if at least int(pixels of the token * min_share) of its
-    points lie inside, limits included: 91 of the 27 x 27 px of a token of 384 px pictures. Points that are NaN (pixels
-    without depth as `unproject_depth` gives them) never count; the original's camera-centre points do. A box may have
+    points lie inside, limits included: 91 of the 27 x 27 px of a token of 384 px pictures. NaN points, which
+    `unproject_depth` gives pixels without depth, never count; the original's camera-centre points do. A box may have
     an empty mask.
 
     Args:
@@ -236,8 +157,8 @@ def regions_from_boxes_3d(
         world_points: World point of every pixel of the whole frame.
         grid: Token grid.
         min_share: Least share of a token's pixels.
-        protocol: "clean" asks every point there is for its token. "paper" first brings the points to the pixels of
-            the vision input, nearest by corners, which leaves some out and moves the others by up to a pixel.
+        protocol: "clean" counts every point in its token. "paper" first brings the points to the pixels of the
+            vision input, nearest by corners, which leaves some out and moves the others by up to a pixel.
 
     Shape:
         boxes:        (N, 6) or, for one region, (6,).
@@ -250,9 +171,9 @@ def regions_from_boxes_3d(
     low, high = _box_limits(boxes)
     points = torch.as_tensor(world_points).float()
     if points.dim() != 4 or points.shape[-1] != 3:
-        raise ValueError(f"world_points must have shape (V, h, w, 3), got {tuple(points.shape)}.")
+        raise ValueError(f"`world_points` must have shape (V, h, w, 3), got {tuple(points.shape)}.")
     if protocol not in ("clean", "paper"):
-        raise ValueError(f'protocol must be "clean" or "paper", got {protocol!r}.')
+        raise ValueError(f'`protocol` must be "clean" or "paper", got {protocol!r}.')
     if protocol == "paper":
         points = torch.nn.functional.interpolate(points.permute(0, 3, 1, 2), grid.image_size, mode="nearest")
         points = points.permute(0, 2, 3, 1)
@@ -274,11 +195,12 @@ def regions_from_boxes_and_poses(
     *,
     min_share: float = MIN_SHARE,
 ) -> Tensor:
-    """Region masks from 3D boxes and cameras alone, without depth: the box's silhouette, whatever stands before it.
+    """Return region masks from 3D boxes and cameras without depth: the boxes' silhouettes.
 
-    Rays through every token are cut with the box, so that cameras inside a box and boxes that reach behind the camera
-    need no special case. A token belongs to the region if at least `min_share` of its rays hit the box in front of the
-    camera; a smaller silhouette keeps the token that it fills most, or that of the projected centre if no ray hits it.
+    What stands before a box does not hide it. Rays through every token are cut with the box, so that cameras inside a
+    box and boxes that reach behind the camera need no special case. A token belongs to the region if at least
+    `min_share` of its rays hit the box in front of the camera. A smaller silhouette keeps the token that it fills
+    most, or that of the projected centre if no ray hits it.
 
     Args:
         boxes: (cx, cy, cz, dx, dy, dz), axis aligned, full sizes, metres.
@@ -294,19 +216,12 @@ def regions_from_boxes_and_poses(
         output:          (N, V, rows, cols), bool.
 
     Raises:
-        ValueError: Other shapes, cameras or boxes that are not finite, boxes of negative size.
+        ValueError: Boxes, cameras or poses that `processing.geometry_rules` refuses.
     """
     low, high = (limit.double() for limit in _box_limits(boxes))
+    check_poses(camera_to_world)
+    check_intrinsics(intrinsics, len(camera_to_world), grid.image_size)
     cameras, poses = torch.as_tensor(intrinsics).double(), torch.as_tensor(camera_to_world).double()
-    if cameras.dim() != 3 or cameras.shape[1:] != (3, 3) or poses.shape != (len(cameras), 4, 4):
-        raise ValueError(
-            f"intrinsics must have shape (V, 3, 3) and camera_to_world (V, 4, 4), "
-            f"got {tuple(cameras.shape)} and {tuple(poses.shape)}."
-        )
-    if not (torch.isfinite(cameras).all() and torch.isfinite(poses).all()):
-        raise ValueError("intrinsics and camera_to_world must be finite. Leave frames without a pose out.")
-    if not (cameras[:, [0, 1], [0, 1]] > 0).all():
-        raise ValueError("intrinsics are singular: expected fx > 0 and fy > 0.")
     rays = RAYS_PER_SIDE
     v = (torch.arange(grid.rows * rays).double() + 0.5) * grid.covered_size[0] / (grid.rows * rays) - 0.5
     u = (torch.arange(grid.cols * rays).double() + 0.5) * grid.covered_size[1] / (grid.cols * rays) - 0.5
@@ -324,13 +239,16 @@ def regions_from_boxes_and_poses(
 
 
 def _count_pixels(masks: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor]:
-    """Pixels of each token inside masks (N, V, h, w): counts (N, V, rows, cols), and all its pixels (rows, cols)."""
+    """Count the pixels of each token inside masks (N, V, h, w): (N, V, rows, cols), and all of them (rows, cols)."""
     height, width = masks.shape[-2:]
     if height < grid.rows or width < grid.cols:
-        raise ValueError(f"Frames of {height} x {width} px are coarser than the token grid {grid.shape}.")
+        raise ValueError(
+            f"Expected frames of at least a pixel per token, got {height} x {width} px, coarser than the token grid "
+            f"{grid.shape}. Give the masks in the resolution of the pictures."
+        )
     index = grid.token_index((height, width)).flatten().to(masks.device)
     num_tokens = grid.rows * grid.cols
-    index = torch.where(index >= 0, index, num_tokens)  # The extra cell takes the pixels that nobody sees.
+    index = torch.where(index >= 0, index, num_tokens)  # The extra cell takes the pixels that no token covers.
     size = torch.bincount(index, minlength=num_tokens + 1)[:-1].clamp(min=1).view(grid.shape)
     flat = masks.flatten(2).to(torch.int32)
     counts = torch.zeros(*flat.shape[:2], num_tokens + 1, dtype=torch.int32, device=masks.device)
@@ -339,7 +257,7 @@ def _count_pixels(masks: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor]:
 
 
 def _keep_best(shares: Tensor, min_share: float) -> Tensor:
-    """Tokens with enough share; a region that has some, but nowhere enough, keeps its best token."""
+    """Keep the tokens with enough share, or the best one of a region that has nowhere enough."""
     masks = shares >= min_share
     best = shares.flatten(1).max(1)
     is_small = (best.values > 0) & ~masks.flatten(1).any(1)
@@ -349,7 +267,17 @@ def _keep_best(shares: Tensor, min_share: float) -> Tensor:
 
 
 def covered_share(start: Tensor, end: Tensor, cells: int, length: float) -> Tensor:
-    """Share (..., cells) of each of `cells` equal parts of [0, length] that [start, end] covers; NaN covers none."""
+    """Return the share of each of `cells` equal parts of [0, length] that [start, end] covers.
+
+    Args:
+        start: Beginnings (...), in the unit of `length`; NaN covers nothing.
+        end: Ends (...).
+        cells: Number of parts.
+        length: Length of all parts together.
+
+    Returns:
+        Shares (..., cells) in [0, 1], float64.
+    """
     edges = torch.arange(cells + 1, dtype=torch.float64, device=start.device) * length / cells
     covered = torch.minimum(end[..., None], edges[1:]) - torch.maximum(start[..., None], edges[:-1])
     return torch.where(covered > 0, covered, 0.0) / (length / cells)
@@ -359,17 +287,14 @@ def _box_limits(boxes: ArrayLike) -> tuple[Tensor, Tensor]:
     boxes = torch.as_tensor(boxes).float()
     if boxes.dim() == 1:
         boxes = boxes.unsqueeze(0)
-    if boxes.dim() != 2 or boxes.shape[-1] != 6:
-        raise ValueError(f"boxes must have shape (N, 6), (cx, cy, cz, dx, dy, dz), got {tuple(boxes.shape)}.")
-    if not torch.isfinite(boxes).all() or (boxes[:, 3:] < 0).any():
-        raise ValueError("boxes must be finite, with sizes dx, dy, dz >= 0 in metres.")
+    check_boxes(boxes)
     half = boxes[:, 3:] / 2
     return boxes[:, :3] - half, boxes[:, :3] + half
 
 
 def _rays_hit_box(centres: Tensor, directions: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Whether rays (V, h, w, 3) from centres (V, 1, 1, 3) meet the box in front of the camera."""
-    # A direction of exactly 0 gives +-Inf, which minimum and maximum order rightly; 0 / 0 on a face is set aside.
+    """Return whether rays (V, h, w, 3) from centres (V, 1, 1, 3) meet the box in front of the camera."""
+    # A direction of exactly 0 gives +-Inf, which minimum and maximum order rightly. 0 / 0 on a face becomes +-Inf.
     near, far = (low - centres) / directions, (high - centres) / directions
     near, far = torch.where(near.isnan(), -torch.inf, near), torch.where(far.isnan(), torch.inf, far)
     enter = torch.minimum(near, far).amax(-1)
@@ -378,7 +303,7 @@ def _rays_hit_box(centres: Tensor, directions: Tensor, low: Tensor, high: Tensor
 
 
 def _centre_share(centres: Tensor, cameras: Tensor, poses: Tensor, grid: TokenGrid) -> Tensor:
-    """A share (N, V, rows, cols) below every threshold at each box centre's token: no visible box is missed."""
+    """Return shares (N, V, rows, cols) that are tiny at each box centre's token, so that no visible box is missed."""
     world_to_camera = torch.linalg.inv(poses)
     points = torch.einsum("vij,nj->nvi", world_to_camera[:, :3, :3], centres) + world_to_camera[:, :3, 3]
     z = points[..., 2]

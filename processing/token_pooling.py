@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from processing.regions import TokenGrid, covered_share
+from processing.regions import covered_share
+from processing.token_grid import TokenGrid
 
 __all__ = ["WHOLE_FRAME", "Window", "pool_teacher_features"]
 

@@ -6,13 +6,14 @@ in one. OUTPUT/gradients.pt of the first process has the update of each paramete
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from training_samples import build_collator, build_model, chat, make_grounding_sample, make_regions, make_sample
 
-from trainer import IDE3DTrainer, IDE3DTrainingArguments
+from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
 
 WEIGHTS = (
     "depth_weight",
@@ -40,7 +41,13 @@ def mixture() -> list[dict[str, Any]]:
 
 
 def take_step(
-    output: Path, samples: list, per_device: int, accumulation: int = 1, **arguments: Any
+    output: Path,
+    samples: list,
+    per_device: int,
+    accumulation: int = 1,
+    make_trainer: Callable[..., IDE3DTrainer] = IDE3DTrainer,
+    collator: IDE3DDataCollator | None = None,
+    **arguments: Any,
 ) -> dict[str, torch.Tensor]:
     """Change of each parameter by one step of plain gradient descent with learning rate 1."""
     model = build_model()
@@ -61,7 +68,7 @@ def take_step(
         gradient_accumulation_steps=accumulation,
         **arguments,
     )
-    IDE3DTrainer(model, args, train_dataset=samples, data_collator=build_collator()).train()
+    make_trainer(model, args, train_dataset=samples, data_collator=collator or build_collator()).train()
     return {name: before[name] - parameter.detach() for name, parameter in model.named_parameters()}
 
 

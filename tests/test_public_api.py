@@ -15,9 +15,10 @@ PUBLIC_NAMES = {
         "TeacherProjector",
         "load_converted_for_training",
     ],
+    "modeling_ide3d.conversion": ["convert_checkpoint", "restore_checkpoint"],
     "modeling_ide3d.convert_llava_qwen": ["convert_checkpoint"],
     "modeling_ide3d.restore_llava_qwen": ["restore_checkpoint"],
-    "processing": ["IDE3DProcessor", "IDE3DVideoProcessor", "PosedVideo"],
+    "processing": ["IDE3DProcessor", "IDE3DVideoProcessor", "PosedVideo", "TokenGrid"],
     "processing.benchmarks": ["build_chat", "build_prompt", "load_scene", "load_task"],
     "processing.rooms": ["load_rooms"],
     "trainer": [

@@ -10,10 +10,10 @@ from exporting import write_frames
 from huggingface_hub import ModelCard
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
-from processing.regions import TokenGrid
 from processing.rooms import load_rooms
 from processing.rooms.questions.baselines import Baselines
 from processing.rooms.samples import room_samples
+from processing.token_grid import TokenGrid
 from trainer.evaluation.rooms import is_ahead, judge_rooms, tabulate
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -112,7 +112,7 @@ class TestAnswers:
         assert result["generated_text"].strip().isdigit()
 
     def test_grounding_scores_every_region(self, model, processor, rooms):
-        grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+        grid = TokenGrid.of(processor)
         sample = room_samples(rooms[0], grid, types=("grounding",))[0]
         text = processor.apply_chat_template(sample["messages"], tokenize=False)
         text = text[: text.rindex(processor.ground_token) + len(processor.ground_token)]

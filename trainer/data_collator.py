@@ -1,5 +1,6 @@
 """From samples (chats, frames, privileged geometry) to one padded batch."""
 
+import difflib
 import functools
 import json
 from collections.abc import Mapping, Sequence
@@ -11,18 +12,25 @@ from jinja2 import TemplateError
 from torch import Tensor
 
 from processing import IDE3DProcessor
-from processing.regions import TokenGrid, check_region_masks
+from processing.regions import check_region_masks
+from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features, prepare_geometry, to_tensor
 from trainer.geometry.checks import Protocol, check_protocol
 from trainer.teachers import FrameSource, Teacher
 
 IGNORED_LABEL = -100
+MISSPELT = 0.8  # share of equal letters (difflib) from which a name is taken for another one
+# Columns of common data sets that are close to a key and mean something else.
+NO_MISSPELLINGS = frozenset({"scan_id", "extrinsics"})
 
 
 class IDE3DDataCollator:
     """Collates samples of any task, with or without geometry, into the inputs of the training model.
 
-    A sample is a dict; all keys but `messages` are optional:
+    A sample is a dict; all keys but `messages` are optional. Further keys, such as the columns `id`, `question` or
+    `metadata` of a data set, are left alone. Refused is what looks like a misspelt key: a name close to one of
+    `optional_keys` that the sample lacks, such as `camera_to_worlds` or `Depth`. `scan_id`, `extrinsics` and names
+    that go on behind a key, such as `depth_path`, are names of their own.
 
     - `messages`: a chat (list of messages with `role` and `content`), or a list of chats about the same video. The
       chats of a list are *packed*: they share one visual prefix, and none sees another.
@@ -53,10 +61,25 @@ class IDE3DDataCollator:
             `native_intrinsics`, from which the original makes the masks of its frame pairs. None: that of the
             training arguments, given by `IDE3DTrainer`; "clean" without a trainer.
 
+    Attributes:
+        optional_keys: Keys that nothing else asks for: without a check, a misspelt one would vanish in silence.
+
     Raises:
-        ValueError: Placeholders and frames do not match, frame counts differ, masks have another grid, packed chats
-            do not begin alike, or geometry is broken; the message names the sample.
+        ValueError: A key is misspelt, placeholders and frames do not match, frame counts differ, masks have another
+            grid, packed chats do not begin alike, or geometry is broken; the message names the sample.
     """
+
+    optional_keys: tuple[str, ...] = (
+        "scene_id",
+        "frame_names",
+        "depth",
+        "intrinsics",
+        "camera_to_world",
+        "teacher_features",
+        "region_masks",
+        "region_references",
+        "region_targets",
+    )
 
     def __init__(
         self,
@@ -71,7 +94,7 @@ class IDE3DDataCollator:
         if protocol is not None:
             check_protocol(protocol)
         self.protocol = protocol
-        self.grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+        self.grid = TokenGrid.of(processor)
         self._remember_chats()
 
     def _remember_chats(self) -> None:
@@ -115,6 +138,7 @@ class IDE3DDataCollator:
 
     def _prepare(self, sample: Mapping[str, Any]) -> dict[str, Any]:
         """All of a sample but its pixels, checked and laid on the pixels and tokens of the vision input."""
+        check_keys(frozenset(str(key) for key in sample if sample[key] is not None), self.optional_keys)
         text = self._text(sample)
         geometry = prepare_geometry(sample, self.grid, self.protocol or "clean")
         return {
@@ -323,6 +347,23 @@ class IDE3DDataCollator:
         if any(not -1 <= reference < num_regions for reference in references):
             raise ValueError(f"region_references must name one of {num_regions} regions, got {references}.")
         return references
+
+
+@functools.cache
+def check_keys(given: frozenset[str], optional: tuple[str, ...]) -> None:
+    """Raise ValueError if a given key is no optional one, but close to one that is not given."""
+    missing = {_simplify(key): key for key in optional if key not in given}
+    for key in sorted(given - set(optional) - NO_MISSPELLINGS):
+        name = _simplify(key)
+        close = [missing[other] for other in difflib.get_close_matches(name, missing, cutoff=MISSPELT)]
+        if close and not name.startswith(f"{close[0]}_"):  # `depth_path` is something else
+            raise ValueError(
+                f"Unknown key {key!r}: did you mean {' or '.join(map(repr, close))}? Rename it or leave it out."
+            )
+
+
+def _simplify(key: str) -> str:
+    return key.lower().replace("-", "_").replace(" ", "_")
 
 
 def encode_names(names: Sequence[str]) -> Tensor:

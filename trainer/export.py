@@ -1,16 +1,13 @@
 """Export: a folder with the inference model alone, which loads where nobody has this repository."""
 
 import dataclasses
-import glob
 import inspect
 import json
 import logging
 import os
 import re
 import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +20,9 @@ from transformers.modeling_utils import unwrap_model
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration, IDE3DModel
 from processing import IDE3DProcessor, IDE3DVideoProcessor
+from processing.writing import whole_folder
+from trainer.loop.adapters import load_and_merge_adapters
+from trainer.loop.checkpoints import get_last_checkpoint
 from trainer.model_card import create_model_card
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,10 @@ MAX_NEW_TOKENS = 256  # without a limit of its own a model stops after 20 tokens
 CARD_FILE = "README.md"
 TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json"}
 ALWAYS_PRESENT = {"config.json", "generation_config.json", "processor_config.json", CARD_FILE}
-# What a tokenizer, a chat template or git may add; nothing else belongs to an export.
+# What a tokenizer, a chat template, git or the record of a shipped model may add; nothing else belongs to an export.
 SOMETIMES_PRESENT = TOKENIZER_FILES | {
+    "training.json",
+    "training.png",
     "chat_template.jinja",
     "vocab.json",
     "merges.txt",
@@ -43,6 +45,8 @@ SOMETIMES_PRESENT = TOKENIZER_FILES | {
     "model.safetensors.index.json",
     ".gitattributes",
 }
+# pip compiles the code files of an export that an installed package carries.
+BYTE_CODE = "__pycache__"
 SHARD_NAME = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
 
@@ -115,6 +119,66 @@ def _plain_card(
     )
 
 
+def export_checkpoint(
+    checkpoint: str | os.PathLike,
+    folder: str | os.PathLike,
+    *,
+    processor: str | os.PathLike | None = None,
+    auto_model: Literal["generate", "base"] = "generate",
+    dtype: torch.dtype | None = None,
+    max_shard_size: int | str = "5GB",
+) -> Path:
+    """Export the inference model of a trainer checkpoint; its heads are dropped, its adapters merged.
+
+    Args:
+        checkpoint: Folder `checkpoint-N`, or the output folder of a run, whose last checkpoint is taken.
+        folder: Where to write.
+        processor: Folder or Hub name of the processor. Default: the checkpoint, the folder around it, or the model
+            that its adapters are for, whichever has one first.
+        auto_model: See `export_inference_model`.
+        dtype: Type of the saved weights. Default: that of the checkpoint.
+        max_shard_size: Largest weight file.
+
+    Returns:
+        The folder, as an absolute path.
+
+    Raises:
+        FileNotFoundError: The checkpoint, its weights or its processor are missing.
+        ImportError: The checkpoint holds adapters, and PEFT is not installed.
+        ValueError, FileExistsError: See `export_inference_model`.
+    """
+    checkpoint = Path(checkpoint)
+    if not checkpoint.is_dir():
+        raise FileNotFoundError(f"There is no folder {checkpoint}: name a checkpoint-N of a training.")
+    checkpoint = Path(get_last_checkpoint(checkpoint) or checkpoint)
+    adapter = checkpoint / "adapter_config.json"
+    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
+    if base is None and not any(checkpoint.glob("*.safetensors*")):
+        raise FileNotFoundError(
+            f"{checkpoint} holds no .safetensors file. Of a training with split weights (FSDP, DeepSpeed) export the "
+            "folder `weights` of its output folder."
+        )
+    if processor is None:
+        places = [place for place in (checkpoint, checkpoint.parent) if (place / "processor_config.json").is_file()]
+        processor = places[0] if places else base
+    if processor is None:
+        raise FileNotFoundError(
+            f"Neither {checkpoint} nor {checkpoint.parent} has a processor_config.json: name the processor's folder."
+        )
+    model = IDE3DForConditionalGeneration.from_pretrained(base or checkpoint, dtype="auto")
+    if base is not None:
+        model = load_and_merge_adapters(model, checkpoint)
+        dtype = dtype or model.lm_head.weight.dtype  # adapters may have another
+    return export_inference_model(
+        model,
+        IDE3DProcessor.from_pretrained(processor),
+        folder,
+        auto_model=auto_model,
+        dtype=dtype,
+        max_shard_size=max_shard_size,
+    )
+
+
 def code_files() -> list[Path]:
     """The Python files of an export: those that define the exported classes, and the siblings they import."""
     files = {}
@@ -130,11 +194,12 @@ def is_export(folder: str | os.PathLike) -> bool:
     It is one if its config.json says `model_type` "ide3d" and has an `auto_map`, if it has the model card and the
     other files that every export has, and if it has no file or folder that exports do not have. A folder with one
     foreign file is thus not an export any more, nor is one that `save_pretrained` wrote, which has no model card.
+    Compiled code (`__pycache__`) does not count.
     """
     folder = Path(folder)
     if not (folder / "config.json").is_file():
         return False
-    names = {path.name for path in folder.iterdir()}
+    names = {path.name for path in folder.iterdir()} - {BYTE_CODE}
     code = {path.name for path in code_files()}
     known = ALWAYS_PRESENT | SOMETIMES_PRESENT | code
     if not names >= ALWAYS_PRESENT or any(name not in known and not SHARD_NAME.fullmatch(name) for name in names):
@@ -182,48 +247,13 @@ def check_agreement(config: IDE3DConfig, processor: IDE3DProcessor) -> None:
         )
 
 
-@contextmanager
-def replace_folder(folder: str | os.PathLike) -> Iterator[Path]:
-    """Give an empty hidden folder beside `folder`; put it in `folder`'s place if the block ends without an error.
-
-    After an error the hidden folder is removed; only a killed process leaves one, and the next export of that name
-    says so. An earlier export is moved aside first and removed last.
+def replace_folder(folder: str | os.PathLike) -> AbstractContextManager[Path]:
+    """Give an empty hidden folder beside `folder` that takes its place when the block ends; see `whole_folder`.
 
     Raises:
-        FileExistsError: `folder` exists and is neither empty nor an earlier export. It is left as it is.
+        FileExistsError: If `folder` exists and is neither empty nor an earlier export. It is left as it is.
     """
-    folder = Path(folder).resolve()
-    _check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.parent.glob(f".{glob.escape(folder.name)}.*.unfinished"):
-        logger.warning("%s is an export that runs now or was killed. Remove it if none runs.", leftover)
-    unfinished = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.unfinished")
-    unfinished.mkdir()
-    try:
-        yield unfinished
-        _check_replaceable(folder)  # somebody may have put something there in the meantime
-        retired = unfinished.with_suffix(".retired")
-        if folder.exists():
-            folder.rename(retired)
-        try:
-            unfinished.rename(folder)
-        except OSError:
-            if retired.exists():
-                retired.rename(folder)
-            raise
-        shutil.rmtree(retired, ignore_errors=True)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _check_replaceable(folder: Path) -> None:
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not folder.is_dir() or not is_export(folder):
-        raise FileExistsError(
-            f"{folder} exists and is not an earlier export, or holds other files too. It was left as it is: choose "
-            "another folder, or move it away."
-        )
+    return whole_folder(folder, is_export, refusal="is not an earlier export, or holds other files too")
 
 
 def _check_types(model: nn.Module, processor: IDE3DProcessor) -> None:
@@ -321,4 +351,11 @@ def _save_processor(processor: IDE3DProcessor, folder: Path) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-__all__ = ["check_agreement", "code_files", "export_inference_model", "is_export", "replace_folder"]
+__all__ = [
+    "check_agreement",
+    "code_files",
+    "export_checkpoint",
+    "export_inference_model",
+    "is_export",
+    "replace_folder",
+]

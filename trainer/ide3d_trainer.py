@@ -79,6 +79,7 @@ class IDE3DTrainer(Trainer):
     """
 
     args: IDE3DTrainingArguments
+    extra_figures: tuple[str, ...] = ()  # what `compute_extra_terms` of a subclass logs, its terms included
 
     def __init__(self, model: nn.Module, args: IDE3DTrainingArguments, **kwargs: Any):
         self._core = prepare_model(model, args)
@@ -92,7 +93,7 @@ class IDE3DTrainer(Trainer):
         self._num_nonfinite = 0
         names = ("loss_language", *args.loss_weights, *DEPTH_FIGURES)
         self._means = {
-            "train": RunningMeans((*names, "valid_pixels")),
+            "train": RunningMeans((*names, "valid_pixels", *self.extra_figures)),
             "eval": RunningMeans((*names, *TASK_FIGURES)),
         }
         self._step_counts: dict[str, Tensor] | None = None
@@ -107,8 +108,7 @@ class IDE3DTrainer(Trainer):
         forward pass.
         """
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._want_terms(is_training=True)
-        names = list(self.args.loss_weights)
+        names = list(self._want_terms(is_training=True))
         counts = torch.zeros(len(names), device=device)
         # Pairs that are drawn at random depend on seed and step alone: a resumed run restores the global state of
         # random numbers only after this call.
@@ -116,9 +116,8 @@ class IDE3DTrainer(Trainer):
             torch.manual_seed(hash((self.args.seed, self.state.global_step, self.args.process_index)) % 2**63)
             for index, batch in enumerate(batches):
                 # From the batch as it came: Trainer casts the floats of what it prepares for DeepSpeed.
-                targets = self._core.build_targets(**batch)
-                batches[index] = {**batch, "targets": targets}
-                for name, count in self._core.criterion.count(targets.tensors).items():
+                batches[index] = batch = self._add_targets(batch)
+                for name, count in self._count_terms(batch["targets"].tensors).items():
                     counts[names.index(name)] += count
         counts = self.accelerator.gather(counts.unsqueeze(0)).sum(0)
         self._step_counts = dict(zip(names, counts, strict=True))
@@ -139,9 +138,9 @@ class IDE3DTrainer(Trainer):
         is_training = model.training
         weights = self._want_terms(is_training)
         if "targets" not in inputs:
-            inputs = {**inputs, "targets": self._core.build_targets(**inputs)}
+            inputs = self._add_targets(inputs)
         targets = inputs["targets"].tensors
-        counts = self._core.criterion.count(targets)
+        counts = self._count_terms(targets)
         labels = inputs.get("labels")
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         # Terms without a count are zeros that keep their heads in the graph, for processes that wait for gradients.
@@ -151,6 +150,8 @@ class IDE3DTrainer(Trainer):
             measured = limit_depth(targets["depth"], self.args.depth_range)
             figures |= measure_depth(outputs.depth, outputs.depth_confidence, measured)
         if is_training:
+            extra, extra_figures = self.compute_extra_terms(inputs, targets)
+            terms |= extra
             steps, processes = self.current_gradient_accumulation_steps, self.accelerator.num_processes
             terms = self._shares_of_step(terms, counts)
             # With num_items_in_batch the language loss is a share already; otherwise Trainer divides by the steps.
@@ -159,6 +160,7 @@ class IDE3DTrainer(Trainer):
             figures |= {name: (term.detach(), 1 / steps) for name, term in terms.items() if weights[name]}
             figures["loss_language"] = (loss.detach() / (1 if is_share else steps), 1 / steps)
             figures["valid_pixels"] = (counts.get("loss_depth", 0), 1 / (steps * processes))
+            figures |= extra_figures
         else:
             auxiliary = sum(weights[name] * term for name, term in terms.items())
             figures |= {name: (terms[name] * count, count) for name, count in counts.items() if name in terms}
@@ -172,6 +174,16 @@ class IDE3DTrainer(Trainer):
         else:
             self._means["train" if is_training else "eval"].add(figures, loss.device)
         return (total, outputs) if return_outputs else total
+
+    def compute_extra_terms(self, inputs: dict[str, Any], targets: dict[str, Any]) -> tuple[dict, dict]:
+        """Compute the training terms that a subclass adds, and their `extra_figures` as sums and counts, by name."""
+        return {}, {}
+
+    def _add_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return {**batch, "targets": self._core.build_targets(**batch)}
+
+    def _count_terms(self, targets: dict[str, Any]) -> dict[str, Tensor]:
+        return self._core.criterion.count(targets)
 
     def _shares_of_step(self, terms: dict[str, Tensor], counts: dict[str, Tensor]) -> dict[str, Tensor]:
         """What the terms of a batch add to the means over its optimizer step; a term without a count is a zero."""
@@ -214,7 +226,7 @@ class IDE3DTrainer(Trainer):
         step = self.state.global_step + 1
         is_logged = self.args.logging_strategy == "steps" and step % self.state.logging_steps == 0
         if is_logged and self.accelerator.sync_gradients and not self.is_deepspeed_enabled:
-            self._gradient_norms = compute_gradient_norms(self._core)
+            self._gradient_norms = compute_gradient_norms(self._core, self.accelerator.scaler)
         return loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -265,8 +277,7 @@ class IDE3DTrainer(Trainer):
         if ignore_keys is None:
             ignore_keys = [item.name for item in fields(IDE3DGeometryOutputWithPast) if item.name != "logits"]
         self._want_terms(is_training=False)
-        inputs = {**inputs, "targets": self._core.build_targets(**inputs)}
-        return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        return super().prediction_step(model, self._add_targets(inputs), prediction_loss_only, ignore_keys)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer of Trainer, its parameter groups split by part where a part has its own learning rate."""

@@ -108,11 +108,6 @@ class IDE3DTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False."})
 
     def __post_init__(self):
-        defaults = default_loss_weights(self.protocol)
-        if self.overlap_weight is None:
-            self.overlap_weight = defaults["loss_overlap_l1"]
-        if self.consistency_weight is None:
-            self.consistency_weight = defaults["loss_view_consistency"]
         if self.max_nonfinite < 0:
             raise ValueError(f"max_nonfinite must not be negative, got {self.max_nonfinite}.")
         metric = (self.metric_for_best_model or "").removeprefix("eval_")
@@ -144,12 +139,17 @@ class IDE3DTrainingArguments(TrainingArguments):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """Weight of each loss term, by the name of its field in the model's output."""
+        """Weight of each loss term, by the name of its field in the model's output.
+
+        A weight that is None takes the default of `protocol` here. The field stays None: copies of these arguments
+        with another protocol take that protocol's default.
+        """
+        weights = {"loss_overlap_l1": self.overlap_weight, "loss_view_consistency": self.consistency_weight}
+        defaults = default_loss_weights(self.protocol)
         return {
             "loss_depth": self.depth_weight,
             "loss_cross_view_depth": self.cross_view_weight,
-            "loss_overlap_l1": self.overlap_weight,
-            "loss_view_consistency": self.consistency_weight,
+            **{name: defaults[name] if weight is None else weight for name, weight in weights.items()},
             "loss_distillation": self.distillation_weight,
             "loss_grounding": self.grounding_weight,
         }

@@ -26,6 +26,7 @@ from modeling_ide3d.auxiliary.targets import (
 )
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
+from modeling_ide3d.grounding_ide3d import split_frames
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
 
 GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.")
@@ -180,13 +181,14 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         sample_names: torch.Tensor | None = None,
         targets: GeometryTargets | None = None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None = None,
+        logits_to_keep: int | torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | IDE3DGeometryOutputWithPast:
         """Run the inference model once and compare what it computed on the way with the privileged targets.
 
-        The first arguments are those of [`IDE3DForConditionalGeneration.forward`].
-
-        In training mode the logits are those in front of a label of any sample: all would be most of a step's memory.
+        The first arguments are those of [`IDE3DForConditionalGeneration.forward`], but for the default of
+        `logits_to_keep`: None computes, in training mode with labels, the logits in front of a label of any sample,
+        because all would be most of a step's memory, and elsewhere all. `logits_to_keep=0` gives all (B, L, V).
 
         Shape:
             region_targets:   (B, regions + 1), bool; true regions, last column = "no such object"; a row without any
@@ -216,7 +218,9 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
             is_ground = input_ids == self.config.ground_token_id
             region_references = select_query_references(is_ground, region_masks, region_valid, region_targets)
         has_labels = labels is not None and bool((labels[..., 1:] != -100).any())
-        if has_labels and self.training:
+        if logits_to_keep is not None:
+            kwargs["logits_to_keep"] = logits_to_keep
+        elif has_labels and self.training:
             kwargs = {**select_answers(labels), **kwargs}
         outputs = super().forward(
             input_ids=input_ids,
@@ -376,9 +380,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
             )
         visual = None
         if "teacher_features" in targets:
-            rows, cols = self.config.token_grid
             visual = outputs.last_hidden_state[input_ids == self.config.video_token_id]
-            visual = visual.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
+            visual = split_frames(visual, self.config.token_grid)
         predictions = self.predict_geometry(targets, levels, self.config.patch_grid, visual)
         for name, value in vars(predictions).items():
             setattr(outputs, name, value)

@@ -24,6 +24,7 @@ class IDE3DGeometryOutputWithPast(IDE3DCausalLMOutputWithPast):
     """Outputs of [`IDE3DForConditionalGenerationWithGeometry`]; every loss term is an unweighted scalar.
 
     Shape:
+        logits:                   (B, L, V); in training mode (B, answers, V), see `logits_to_keep` of the model.
         loss:                     scalar, next-token loss of the answers (`loss_language` in the logs).
         loss_grounding:           scalar, contrast between true regions and all others.
         loss_depth:               scalar, depth of each frame against its measurement.

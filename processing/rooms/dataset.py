@@ -1,7 +1,5 @@
 """`load_rooms`: procedural rooms as a `datasets.Dataset`."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
@@ -76,6 +74,7 @@ def load_rooms(
     split: str,
     num_scenes: int,
     *,
+    start: int = 0,
     style: str = PLAIN.name,
     seed: int = 0,
     image_size: int = 126,
@@ -83,22 +82,23 @@ def load_rooms(
     num_proc: int | None = None,
     cache_dir: str | None = None,
 ) -> datasets.Dataset:
-    """Furnished rooms with posed RGB-D video and questions, generated once and then read from the cache.
+    """Load furnished rooms with posed RGB-D video and questions, from the cache if rendered before.
 
     Every room follows from (style, seed, split, its index) and the size of the video: more scenes extend a set, no
     room is in two splits.
     World frame: metres, z up, floor at z = 0.
 
     Args:
-        split: "train", "validation" or "test".
-        num_scenes: number of rooms.
-        style: "plain", or "loft": other shades of the same colour names, other materials, some furniture of another
-            build, larger and higher rooms.
-        seed: which family of rooms.
-        image_size: height and width of frames, depth and ids in pixels.
-        num_frames: frames per room (V).
-        num_proc: processes that render; default is one per core, at most one per 8 rooms.
-        cache_dir: where `datasets` keeps the rooms; default is its own cache.
+        split: Split of the rooms, "train", "validation" or "test".
+        num_scenes: Number of rooms.
+        start: Index of the first room; the rooms are the rows from `start` on of a longer load.
+        style: Look of the rooms, "plain" or "loft". Loft rooms have other shades of the same colour names, other
+            materials and furniture, and are larger.
+        seed: Seed of the family of rooms.
+        image_size: Height and width of frames, depth and ids in pixels.
+        num_frames: Frames per room (V).
+        num_proc: Processes that render. Default: one per core, at most one per 8 rooms.
+        cache_dir: Folder where `datasets` keeps the rooms. Default: its own cache.
 
     Returns:
         Dataset with one row per room:
@@ -106,34 +106,37 @@ def load_rooms(
             frames: V RGB images. depth: V float32 images (PIL mode "F"), exact z-depth in metres.
             instance_ids: V 8-bit images, 0 = walls, floor and what is fixed to them.
             intrinsics (V, 3, 3); camera_to_world (V, 4, 4), OpenCV axes, metres; lists of floats.
-            objects: id, category, colour, box (cx, cy, cz, dx, dy, dz, axis aligned, world), center, size, feature,
-                place ("floor", "top", "wall", "ceiling"), support_id (what it stands on, 0 = nothing).
-            questions: type, reference ("region" or "word"), question, answer, region_objects (ids the `<ground>`
-                tokens of the question stand for, in order), target_objects (ids a grounding answer must find), value
-                (numbers behind a metric answer), hint_objects (ids the question is about, the one asked about first).
+            objects: id, category, colour, box (cx, cy, cz, dx, dy, dz, axis aligned, world), center, size and feature.
+                Also place ("floor", "top", "wall", "ceiling") and support_id (the object below, 0 = none).
+            questions: type, reference ("region" or "word"), question and answer. region_objects are the ids that the
+                `<ground>` tokens of the question stand for, in order. target_objects are the ids that a grounding
+                answer must find, value the numbers behind a metric answer. hint_objects are the ids that the question
+                is about, the one asked about first.
 
     Distances are from the first camera to the centre of the object's box. Positions are that centre in the first
     camera's frame: x right, y down, z forward, metres.
 
     Raises:
-        ValueError: unknown split or style, a count below 1, or frames below 24 px.
-        TypeError: a count that is not an int.
+        ValueError: If split or style is unknown, a count is below 1, `start` is negative, or frames are below 24 px.
+        TypeError: If a count or `start` is no int.
     """
     if split not in SPLITS:
         raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
     if style not in STYLES:
         raise ValueError(f"style must be one of {tuple(STYLES)}, got {style!r}")
+    _check_least(0, start=start)
     _check_least(1, num_scenes=num_scenes, num_frames=num_frames)
     _check_least(MIN_IMAGE_SIZE, image_size=image_size)
     if num_proc is None:
         num_proc = min(os.cpu_count() or 1, (num_scenes + 7) // 8)
     arguments = {"split": split, "seed": seed, "image_size": image_size, "num_frames": num_frames, "style": style}
-    key = hashlib.sha256(repr((recipe_digest(), num_scenes, sorted(arguments.items()))).encode()).hexdigest()[:16]
+    rooms = (start, num_scenes) if start else num_scenes  # rooms from 0 on keep the key of their cached files
+    key = hashlib.sha256(repr((recipe_digest(), rooms, sorted(arguments.items()))).encode()).hexdigest()[:16]
     return datasets.Dataset.from_generator(
         _rows,
         features=FEATURES,
         cache_dir=cache_dir,
-        gen_kwargs={"indices": list(range(num_scenes)), **arguments},
+        gen_kwargs={"indices": list(range(start, start + num_scenes)), **arguments},
         num_proc=num_proc if num_proc > 1 else None,
         split=datasets.NamedSplit(split),
         fingerprint=f"rooms{key}",

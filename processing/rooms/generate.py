@@ -1,6 +1,4 @@
-"""One row of the rooms dataset from (split, seed, index), and nothing else."""
-
-from __future__ import annotations
+"""Rows of the rooms dataset, each from (split, seed, index) and nothing else."""
 
 import hashlib
 import io
@@ -31,7 +29,7 @@ _MAX_ATTEMPTS = 1000
 
 
 def recipe_digest() -> str:
-    """Digest of the code that rooms are made by, part of every cache key: old rooms are not read after a change."""
+    """Return the digest of the code that makes rooms, a part of every cache key."""
     digest = hashlib.sha256()
     for pattern in _MAKERS:
         for file in sorted(Path(__file__).parent.glob(pattern)):
@@ -44,7 +42,10 @@ def _family(split: str, style: str) -> str:
 
 
 def room_rng(split: str, seed: int, index: int, attempt: int = 0, style: str = PLAIN.name) -> np.random.Generator:
-    """Generator of its own for every room: a hash, so no seed of one split or style meets a seed of another."""
+    """Return the generator of one room.
+
+    Its seed is a hash, so that no seed of one split or style meets a seed of another.
+    """
     digest = hashlib.sha256(f"{_family(split, style)}/{seed}/{index}/{attempt}".encode()).digest()
     return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
@@ -56,7 +57,7 @@ def _intrinsics(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _next_frame_overlap(depth: np.ndarray, poses: np.ndarray, intrinsics: np.ndarray) -> float:
-    """Smallest share of a frame's points that fall inside the next frame, occlusion not tested."""
+    """Return the smallest share of a frame's points inside the next frame, occlusion aside."""
     size, worst = depth.shape[-1], 1.0
     at = np.arange(0, size, max(1, size // 16))
     y, x = (g.ravel() for g in np.meshgrid(at, at, indexing="ij"))
@@ -71,7 +72,7 @@ def _next_frame_overlap(depth: np.ndarray, poses: np.ndarray, intrinsics: np.nda
 
 
 def _cast_good_path(table: PrimitiveTable, poses: np.ndarray, intrinsics: np.ndarray, size: int):
-    """Views, depth and winners of a path; None as soon as a frame shows too little or too much of one thing."""
+    """Cast a path; None if a frame shows too little or too much."""
     views, depths, winners = [], [], []
     for number, pose in enumerate(poses):
         view = pinhole_view(pose, intrinsics, size)
@@ -89,7 +90,7 @@ def _cast_good_path(table: PrimitiveTable, poses: np.ndarray, intrinsics: np.nda
 
 
 def _shows_featured(room: Room, ids: np.ndarray) -> bool:
-    """Whether every piece of the featured kind is clear in some frame."""
+    """Return whether every piece of the featured kind is clear in some frame."""
     return all((ids == thing.id).mean(axis=(1, 2)).max() >= CLEAR_SHARE for thing in room.featured_objects)
 
 
@@ -111,7 +112,7 @@ def _object_rows(room: Room) -> list[dict]:
 
 
 def _encode(image: np.ndarray, **options) -> dict:
-    """Bytes of an image: PNG for integers, losslessly compressed TIFF for float32."""
+    """Encode an image: PNG for integers, losslessly compressed TIFF for float32."""
     buffer = io.BytesIO()
     if image.dtype == np.float32:
         # 317 is the TIFF predictor tag, 3 its floating-point variant.
@@ -124,7 +125,7 @@ def _encode(image: np.ndarray, **options) -> dict:
 def make_room(
     split: str, seed: int, index: int, image_size: int, num_frames: int, style: str = PLAIN.name
 ) -> tuple[Room, dict]:
-    """The room and its dataset row.
+    """Return the room and its dataset row.
 
     What the room shall be counted for is drawn once; room and walk are drawn again until that many are in view.
     """

@@ -1,6 +1,4 @@
-"""Samples that are drawn anew each time a room is visited: other frames first, other questions, one visual prefix."""
-
-from __future__ import annotations
+"""Samples that are drawn anew at every visit of a room: other first frames, other questions, one visual prefix."""
 
 import re
 from collections.abc import Sequence
@@ -8,13 +6,14 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from processing.regions import TokenGrid, regions_from_ids
+from processing.regions import regions_from_ids
 from processing.rooms.places import place_sample
 from processing.rooms.questions.asking import SceneFacts, ask_questions
 from processing.rooms.questions.wording import TEMPLATES, plural
 from processing.rooms.samples import naming_sample, packed_word_sample, room_samples
 from processing.rooms.scene.layout import COUNTABLE
 from processing.rooms.scene.palette import COLOURS, pick
+from processing.token_grid import TokenGrid
 
 __all__ = ["Lesson", "LessonSamples", "find_mentions", "mention_masks", "retake_room", "say_otherwise"]
 
@@ -54,7 +53,7 @@ _OTHERWISE = 1 / 3  # of the questions in words are asked in other words
 
 
 def say_otherwise(text: str, rng: np.random.Generator) -> str:
-    """A question of the templates as others might type it; what it names stays, and comes in the same words."""
+    """Reword a question of the templates; what it names keeps its words."""
     for pattern, others in _PATTERNS:
         match = pattern.fullmatch(text)
         if match:
@@ -63,15 +62,15 @@ def say_otherwise(text: str, rng: np.random.Generator) -> str:
 
 
 def retake_room(row: dict, views: Sequence[int], rng: np.random.Generator) -> dict:
-    """A room as if its video were these frames in this order, with questions about that video.
+    """Return a room whose video is these frames in this order, with questions about it.
 
     Distances and sides then refer to the camera of the first of them. How many there are of something is asked for
     the kind that the room was planned for, so that all numbers are answers.
 
     Args:
-        row: a row of `load_rooms`, pictures decoded or not.
-        views: indices of its frames.
-        rng: source of the draws.
+        row: Row of `load_rooms`, pictures decoded or not.
+        views: Indices of its frames.
+        rng: Generator of the draws.
 
     Returns:
         Row with the same keys.
@@ -91,7 +90,7 @@ def retake_room(row: dict, views: Sequence[int], rng: np.random.Generator) -> di
 
 
 def draw_evenly(questions: list[dict], most: int, rng: np.random.Generator) -> list[dict]:
-    """At most this many questions, as evenly from each type as there are, in random order."""
+    """Draw at most `number` questions, evenly over the types, in random order."""
     by_type: dict[str, list[dict]] = {}
     for index in rng.permutation(len(questions)):
         by_type.setdefault(questions[index]["type"], []).append(questions[index])
@@ -100,12 +99,12 @@ def draw_evenly(questions: list[dict], most: int, rng: np.random.Generator) -> l
 
 
 def find_mentions(text: str, objects: Sequence[dict], kinds: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """What the words of a question name.
+    """Find the objects that the words of a question name.
 
     Args:
-        text: the question.
-        objects: of the room.
-        kinds: kinds of furniture that a question may name, whether the room has them or not.
+        text: Question in words.
+        objects: Objects of the room.
+        kinds: Kinds of furniture that a question may name, in the room or not.
 
     Returns:
         In the order of the text, each kind, with the colour in front of it if there is one, and each colour that no
@@ -127,14 +126,14 @@ def find_mentions(text: str, objects: Sequence[dict], kinds: Sequence[str]) -> l
 
 
 def mention_masks(row: dict, grid: TokenGrid, kinds: Sequence[str]) -> list[list[tuple[str, np.ndarray]]]:
-    """For each question of a room, the words that name something and the cells (V, rows, cols), bool, that show it.
+    """Find the naming words of each question and the cells that they name.
 
     Cells of the first frame alone, where a question is about what that frame shows. No cell: there is no such thing.
 
     Args:
-        row: a row of `load_rooms` or `retake_room`.
-        grid: how the model cuts its pictures into tokens.
-        kinds: see `find_mentions`.
+        row: Row of `load_rooms` or `retake_room`.
+        grid: Token grid of the model.
+        kinds: Kinds of furniture, see `find_mentions`.
     """
     objects = [o["id"] for o in row["objects"]]
     ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
@@ -153,7 +152,7 @@ def mention_masks(row: dict, grid: TokenGrid, kinds: Sequence[str]) -> list[list
 
 
 class LessonSamples(Sequence):
-    """Samples of one kind, as many a room as one likes; each follows from the seed and its index alone.
+    """Samples of one kind; each follows from the seed and its index alone.
 
     - "naming": one property of what each cell of all frames shows, in a word;
     - "place": questions about single cells of one frame;
@@ -165,12 +164,12 @@ class LessonSamples(Sequence):
     templates do not have.
 
     Args:
-        rooms: rows of `load_rooms`.
-        grid: how the model cuts its pictures into tokens.
-        lesson: the kind.
-        num_passes: samples per room.
-        max_questions: at most this many questions that share a video.
-        seed: source of all draws.
+        rooms: Rows of `load_rooms`.
+        grid: Token grid of the model.
+        lesson: Kind of samples.
+        num_passes: Samples per room.
+        max_questions: Largest number of questions that share a video.
+        seed: Seed of all draws.
 
     Raises:
         ValueError: an unknown kind; when a sample is drawn, rooms that show nothing to ask about.

@@ -1,15 +1,13 @@
-"""Questions about places: any spot of the first frame can be pointed at, and depth says what is true of it."""
-
-from __future__ import annotations
+"""Questions about single cells of the first frame; depth says what is true of them."""
 
 from collections.abc import Iterator
 
 import numpy as np
 
-from processing.regions import TokenGrid
 from processing.rooms.questions.wording import TEMPLATES, metres, position_words
 from processing.rooms.samples import cell_colours, cell_depth, chat, video_arrays
 from processing.rooms.scene.palette import pick
+from processing.token_grid import TokenGrid
 
 __all__ = ["place_sample"]
 
@@ -20,17 +18,17 @@ _SIDE_CELLS = 2  # columns apart; below it left and right are
 def place_sample(
     row: dict, token_grid: TokenGrid, rng: np.random.Generator, num_questions: int = 14, view: int | None = None
 ) -> dict:
-    """Questions about single cells of the first frame, packed over one video.
+    """Ask about single cells of the first frame, packed over one video.
 
     Objects give a handful of questions a room; places give as many as one likes, of the same wording, and cover all
     distances and sides. Kinds in turn: distance, position, closer, direction, colour.
 
     Args:
-        row: a row of `load_rooms`.
-        token_grid: how the model that will see the sample cuts its pictures into tokens.
-        rng: source of the draws.
-        num_questions: number of questions.
-        view: this frame alone, as a video of one frame; None takes the whole video and asks about its first frame.
+        row: Row of `load_rooms`.
+        token_grid: Token grid of the model that will see the sample.
+        rng: Generator of the draws.
+        num_questions: Number of questions.
+        view: Frame that is shown alone, as a video of one frame; None shows the whole video and asks about its first.
 
     Returns:
         Dict as `room_samples` gives it, with region_masks (N, V, rows, cols) of one cell each.
@@ -58,7 +56,7 @@ def place_sample(
 
 
 def _cell_points(video: dict, token_grid: TokenGrid) -> np.ndarray:
-    """Point (rows, cols, 3) at the middle of each cell of frame 0, in the first camera's frame, metres."""
+    """Return the points (rows, cols, 3) at the cells' middles, first camera's frame, metres."""
     depth, (v, u) = cell_depth(video["depth"][:1], token_grid)
     pixels = np.stack(np.broadcast_arrays(u[None, :], v[:, None], np.ones((1, 1))), -1)
     rays = pixels @ np.linalg.inv(video["intrinsics"][0]).T
@@ -72,7 +70,7 @@ class _PlaceAsker:
         self.coloured = np.argwhere(colours != "")
 
     def kinds(self, number: int) -> Iterator[str]:
-        """Kinds in turn, in random order, colour only where something has one."""
+        """Yield kinds in turn, in random order, colour only where something has one."""
         turn = ["distance", "position", "closer", "direction"] + ["colour"] * (len(self.coloured) > 0)
         order = [turn[i % len(turn)] for i in range(number)]
         return (order[i] for i in self.rng.permutation(number))
@@ -82,7 +80,7 @@ class _PlaceAsker:
         return int(self.rng.integers(rows)), int(self.rng.integers(cols))
 
     def draw_pair(self, kind: str) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Two cells that differ clearly in what the question asks for; after many tries any two different ones."""
+        """Draw two cells that differ clearly in what is asked; after many tries, any two."""
         for _ in range(200):
             a, b = self.draw(), self.draw()
             near, far = sorted((self.distance[a], self.distance[b]))
@@ -91,7 +89,7 @@ class _PlaceAsker:
         return (0, 0), (self.distance.shape[0] - 1, self.distance.shape[1] - 1)
 
     def ask(self, kind: str) -> tuple[dict, list[tuple[int, int]]]:
-        """A question, and the cells its `<ground>` tokens stand for, in order."""
+        """Return a question and the cells its `<ground>` tokens stand for, in order."""
         text = pick(self.rng, TEMPLATES[kind])
         if kind in ("closer", "direction"):
             a, b = self.draw_pair(kind)

@@ -1,11 +1,10 @@
-"""From a room to the samples a data collator takes."""
-
-from __future__ import annotations
+"""Training samples of a room, in the form that a data collator takes."""
 
 import numpy as np
 
-from processing.regions import TokenGrid, regions_from_ids
+from processing.regions import regions_from_ids
 from processing.rooms.questions.wording import plural
+from processing.token_grid import TokenGrid
 
 __all__ = [
     "cell_colours",
@@ -20,11 +19,11 @@ __all__ = [
 ]
 
 _HEIGHTS = (0.3, 0.5, 0.8, 1.1, 1.6)  # metres, between the words of a first lesson
-_POINTED_SHARE = 0.5  # who points at an object marks what is mostly it, if there is such a cell
+_POINTED_SHARE = 0.5  # a pointed region holds at least half of one of its cells, if the object fills any so far
 
 
 def chat(question: dict) -> list[dict]:
-    """A question and its answer as one turn about the video."""
+    """Return a question and its answer as one turn about the video."""
     return [
         {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question["question"]}]},
         {"role": "assistant", "content": [{"type": "text", "text": question["answer"]}]},
@@ -40,7 +39,7 @@ def _pointed_masks(ids: np.ndarray, objects: list[int], token_grid: TokenGrid, f
 
 
 def cell_colours(row: dict, token_grid: TokenGrid) -> np.ndarray:
-    """Colour (V, rows, cols), str, of the object that fills most of each cell; "" where none does.
+    """Return the colour (V, rows, cols) of the object that fills most of each cell, else "".
 
     An object too small for that in every view names the one cell that it fills most, as where it is pointed at.
     """
@@ -48,7 +47,7 @@ def cell_colours(row: dict, token_grid: TokenGrid) -> np.ndarray:
 
 
 def cell_objects(row: dict, token_grid: TokenGrid) -> np.ndarray:
-    """Index (V, rows, cols) into the row's objects of what fills most of each cell, -1 where no object does."""
+    """Return the index (V, rows, cols) of the object that fills most of each cell, else -1."""
     ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
     masks = regions_from_ids(ids, [o["id"] for o in row["objects"]], token_grid, min_share=_POINTED_SHARE).numpy()
     index = np.full(masks.shape[1:], -1)
@@ -58,7 +57,7 @@ def cell_objects(row: dict, token_grid: TokenGrid) -> np.ndarray:
 
 
 def cell_depth(depth: np.ndarray, token_grid: TokenGrid) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray]]:
-    """Depth at the middle of each cell, and the pixels (v, u) of the frame where that is.
+    """Return the depth at the middle of each cell, and the pixels (v, u) there.
 
     Shape:
         depth: (V, h, w), metres, of frames before they are resized to the vision input.
@@ -74,16 +73,16 @@ def cell_depth(depth: np.ndarray, token_grid: TokenGrid) -> tuple[np.ndarray, tu
 
 
 def naming_samples(row: dict, token_grid: TokenGrid) -> list[dict]:
-    """What each visual token shows, in one word: a dense first lesson for a model that knows nothing yet.
+    """Name in one word what each visual token shows: a first lesson for random weights.
 
     Args:
-        row: a row of `load_rooms`.
-        token_grid: how the model that will see the sample cuts its pictures into tokens.
+        row: Row of `load_rooms`.
+        token_grid: Token grid of the model that will see the sample.
 
     Returns:
-        Four dicts as `room_samples` gives them, without questions, with `cell_words` (V, rows, cols), str, "" = none:
-        the colour of the object that fills most of the cell, the whole metres of depth at its middle (one digit), and
-        the column and the row in tenths of the picture (a letter each).
+        Four dicts as `room_samples` gives them, without questions, with `cell_words` (V, rows, cols), str, "" = none.
+        The first has the colour of the object that fills most of the cell. The second has the whole metres of depth at
+        its middle, one digit. The others have its column and its row in tenths of the picture, a letter each.
     """
     video = video_arrays(row)
     depth, _ = cell_depth(video["depth"], token_grid)
@@ -100,14 +99,16 @@ def naming_samples(row: dict, token_grid: TokenGrid) -> list[dict]:
 
 
 def naming_sample(row: dict, token_grid: TokenGrid, rng: np.random.Generator) -> dict:
-    """One of `naming_samples`, or one in words as questions use them: a blank, then colour, kind or its plural.
+    """Draw one of `naming_samples`, or one in the words of questions.
+
+    The words of questions are a blank, then a colour, a kind or its plural.
 
     A model whose visual tokens are made of the words of questions can look for what a question names.
 
     Args:
-        row: a row of `load_rooms`.
-        token_grid: how the model that will see the sample cuts its pictures into tokens.
-        rng: source of the draw.
+        row: Row of `load_rooms`.
+        token_grid: Token grid of the model that will see the sample.
+        rng: Generator of the draw.
     """
     turn = int(rng.integers(8))
     if turn < 4:
@@ -129,7 +130,7 @@ def _naming(video: dict, words: np.ndarray) -> dict:
 
 
 def video_arrays(row: dict) -> dict:
-    """Name, frames, depth and cameras of a room, by the keys of a sample."""
+    """Return name, frames, depth and cameras of a room, by the keys of a sample."""
     return {
         "scene_id": row["scene_id"],
         "frames": np.stack([np.asarray(image) for image in row["frames"]]),
@@ -150,31 +151,32 @@ def room_samples(
     rng: np.random.Generator | None = None,
     first_frame_only: bool = True,
 ) -> list[dict]:
-    """Training samples of one room.
+    """Build the training samples of one room.
 
     Args:
-        row: a row of `load_rooms`.
-        token_grid: how the model that will see the sample cuts its pictures into tokens.
-        packed: one sample for all questions that are not grounding, over one visual prefix; else one each.
-        reference: keep questions that point ("region") or name ("word"); None keeps both. Grounding is "word".
-        types: keep these question types; None keeps all.
-        max_questions: at most this many questions that are not grounding, drawn with `rng`; also at most as many
-            grounding questions.
-        rng: source of that draw; without it the first ones are kept.
-        first_frame_only: regions that questions point at show the object in the first frame alone, the frame that
+        row: Row of `load_rooms`.
+        token_grid: Token grid of the model that will see the sample.
+        packed: Whether all questions that are not grounding share one sample and one visual prefix.
+        reference: Form of the questions that are kept: "region" points, "word" names, None keeps both. Grounding is
+            "word".
+        types: Question types that are kept; None keeps all.
+        max_questions: Largest number of questions that are not grounding, drawn with `rng`, and of grounding
+            questions.
+        rng: Generator of that draw; without it the first ones are kept.
+        first_frame_only: Whether regions that questions point at mark the first frame alone, the frame that
             distances and sides refer to. Grounding candidates always use all frames.
 
     Returns:
-        Dicts with messages, frames (V, h, w, 3) uint8, depth (V, h, w) float32 metres, intrinsics (V, 3, 3),
-        camera_to_world (V, 4, 4), and where needed region_masks (N, V, rows, cols) bool, region_references (R,),
-        region_targets (N + 1,) bool with "no such object" last; `questions` lists the question dicts in the order of
-        the chats, `object_ids` (N,) the objects behind region_masks.
+        Dicts with messages, frames (V, h, w, 3) uint8, depth (V, h, w) float32 metres, intrinsics (V, 3, 3) and
+        camera_to_world (V, 4, 4). Where needed they have region_masks (N, V, rows, cols) bool, region_references (R,)
+        and region_targets (N + 1,) bool with "no such object" last. `questions` lists the question dicts in the order
+        of the chats, `object_ids` (N,) the objects behind region_masks.
 
     Raises:
-        ValueError: an unknown reference.
+        ValueError: If `reference` is unknown.
     """
     if reference not in (None, "region", "word"):
-        raise ValueError(f'reference must be "region", "word" or None, got {reference!r}')
+        raise ValueError(f'`reference` must be "region", "word" or None, got {reference!r}.')
     chosen = [
         q for q in row["questions"] if reference in (None, q["reference"]) and (types is None or q["type"] in types)
     ]
@@ -194,11 +196,11 @@ def room_samples(
 
 
 def packed_word_sample(row: dict, token_grid: TokenGrid) -> dict | None:
-    """Questions that name objects, and requests to find some, packed over one video; None if there are none.
+    """Pack questions that name objects and requests to find some over one video, if any.
 
     Args:
-        row: a row of `load_rooms`.
-        token_grid: how the model that will see the sample cuts its pictures into tokens.
+        row: Row of `load_rooms`.
+        token_grid: Token grid of the model that will see the sample.
 
     Returns:
         Dict as `room_samples` gives it; region_targets (Q, N + 1) has a row for each of the Q requests.

@@ -3,16 +3,20 @@
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from exporting import NUM_FRAMES, build_model, build_processor, write_video
+from exporting import NUM_FRAMES, build_inputs, build_model, build_processor, write_video
 from PIL import Image
 
+from modeling_ide3d import IDE3DForConditionalGeneration
+from processing import IDE3DProcessor
 from trainer.export import export_inference_model
+from trainer.session import SceneSession
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "ask_video.py"
 
@@ -63,18 +67,33 @@ def test_answers_about_a_file_and_a_folder(run, export, video, images):
         assert answer.endswith("\n") and len(answer) > 1
 
 
-def test_question_frames_and_length_reach_the_model(ask_video, export, video, monkeypatch):
+def test_question_frames_and_length_reach_the_model(run, export, video, monkeypatch):
     seen = {}
-    generate = type(build_model(build_processor())).generate
+    answer = SceneSession.answer
 
-    def record(self, **kwargs):
-        seen.update(kwargs)
-        return generate(self, **kwargs)
+    def record(self, questions, regions=None, **kwargs):
+        seen.update(kwargs, questions=questions, frames=self.num_frames)
+        return answer(self, questions, regions, **kwargs)
 
-    monkeypatch.setattr(type(build_model(build_processor())), "generate", record)
-    ask_video.answer(str(export), str(video), "How many chairs?", 2, 3, "cpu")
-    assert seen["pixel_values_videos"].shape[1] == 2 and seen["max_new_tokens"] == 3
-    assert "How many chairs?" in build_processor().decode(seen["input_ids"][0])
+    monkeypatch.setattr(SceneSession, "answer", record)
+    run(export, video, "How many chairs?", "--num-frames", 2, "--max-new-tokens", 3, "--device", "cpu")
+    assert seen["frames"] == 2 and seen["max_new_tokens"] == 3 and seen["questions"] == ["How many chairs?"]
+
+
+def test_the_answer_is_that_of_generate(run, export, video):
+    processor = IDE3DProcessor.from_pretrained(export)
+    inputs = build_inputs(processor, video, add_generation_prompt=True)
+    tokens = IDE3DForConditionalGeneration.from_pretrained(export).generate(**inputs, max_new_tokens=5)
+    text = processor.decode(tokens[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert run(export, video, "Where is the lamp?", "--max-new-tokens", 5, "--device", "cpu") == text + "\n"
+
+
+def test_no_code_of_the_folder_is_run(run, export, video, tmp_path):
+    strange = shutil.copytree(export, tmp_path / "strange")
+    for file in strange.glob("*.py"):
+        file.write_text("raise SystemExit('code of the folder was run')")
+    words = ("Hello?", "--max-new-tokens", 3, "--device", "cpu")
+    assert run(strange, video, *words) == run(export, video, *words)
 
 
 def test_runs_as_a_script_from_anywhere(export, video, tmp_path):

@@ -7,8 +7,10 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from modeling_ide3d.grounding_ide3d import (
     GroundingHead,
     complete_region_valid,
+    fill_empty_regions,
     gather_frame_features,
     locate_references,
+    mean_visual_token,
     pool_regions,
     select_region_references,
 )
@@ -88,6 +90,23 @@ def test_fallback_to_the_mean_of_a_long_video_does_not_overflow(make_tiny_model,
     _, empty, mean = model.model.get_region_features(ids, encoded, masks)
     assert empty.all()
     torch.testing.assert_close(mean, torch.full_like(mean, 200.0))
+
+
+def test_an_empty_region_takes_the_vector_of_its_sample_or_the_learned_one():
+    features = torch.ones(2, 3, 4)
+    empty = torch.tensor([[False, True, False], [True, False, False]])
+    means = torch.tensor([2.0, 3.0])[:, None].expand(2, 4)
+    filled = fill_empty_regions(features, empty, means)
+    assert filled[..., 0].tolist() == [[1, 2, 1], [3, 1, 1]]
+    learned = fill_empty_regions(features, empty, torch.full((4,), 5.0, dtype=torch.float64))
+    assert learned[..., 0].tolist() == [[1, 5, 1], [5, 1, 1]] and learned.dtype == features.dtype
+
+
+def test_the_mean_of_a_sample_counts_its_own_frames_only():
+    features = torch.zeros(2, 3, 2, 2, 1)
+    features[0], features[1, 0] = 4.0, 6.0
+    assert mean_visual_token(features, torch.tensor([3, 1])).tolist() == [[4.0], [6.0]]
+    assert mean_visual_token(torch.zeros(1, 0, 2, 2, 1), torch.tensor([0])).tolist() == [[0.0]]
 
 
 def test_frames_are_gathered_without_newlines_and_in_order_of_the_samples():

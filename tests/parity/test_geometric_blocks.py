@@ -1,5 +1,7 @@
 """Building blocks: gradient terms, the quantile filter, the NaN/Inf cleaner."""
 
+import re
+
 import pytest
 import torch
 
@@ -104,10 +106,23 @@ def test_quantile_threshold(tensors):
         torch.testing.assert_close(threshold, tensors[name].view(()), **VALUE)
 
 
+def values_by_formula(record):
+    """The `N` values that the formula in `input` of a golden record describes."""
+    found = re.search(r"\(i\s*\*\s*(\d+)\)\s*mod\s*(\d+)\)\s*/\s*([\d.]+)\)", record["input"])
+    assert found, f"no formula ((i*factor) mod modulus)/divisor in {record['input']!r}"
+    factor, modulus, divisor = int(found[1]), int(found[2]), float(found[3])
+    index = torch.arange(record["N"], dtype=torch.int64)
+    return (((index * factor) % modulus).double() / divisor).float()
+
+
+def test_values_follow_the_formula_of_the_folder():
+    record = {"input": "x[i] = float32(((i*5) mod 7)/2.0) computed in float64, i=0..4", "N": 5}
+    assert values_by_formula(record).tolist() == [0.0, 2.5, 1.5, 0.5, 3.0]
+
+
 def test_quantile_threshold_of_more_than_a_million_values(golden_json):
     expected = golden_json("geometric_blocks.json")["quantile_subsample"]
-    index = torch.arange(expected["N"], dtype=torch.int64)
-    values = (((index * 7919) % 1000003).double() / 10007.0).float()
+    values = values_by_formula(expected)
     filtered = filter_upper_tail(values, expected["valid_range"])
     assert int((filtered != 0).sum()) == expected["nonzero_after_filter"]
     assert int((values < expected["threshold_q"]).sum()) == expected["num_kept(flat<q)"]

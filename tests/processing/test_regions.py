@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processing.regions import (
-    TokenGrid,
     check_region_masks,
     regions_from_boxes_2d,
     regions_from_boxes_3d,
@@ -13,6 +12,7 @@ from processing.regions import (
     regions_from_ids,
     regions_from_masks,
 )
+from processing.token_grid import TokenGrid
 
 few = settings(max_examples=25, derandomize=True, deadline=None)
 SIZES = [(384, 14, 2), (378, 14, 2), (126, 14, 2), (70, 14, 3), ((56, 84), 14, 2), (224, 16, 1)]
@@ -29,68 +29,6 @@ def box_points(grid, focal, distance):
     v, u = torch.meshgrid(torch.arange(height).float(), torch.arange(width).float(), indexing="ij")
     x, y = (u - (width - 1) / 2) * distance / focal, (v - (height - 1) / 2) * distance / focal
     return torch.stack((x, y, torch.full_like(x, distance)), -1)[None]
-
-
-@pytest.mark.parametrize(
-    ("size", "patches", "covered", "shape", "tokens"),
-    [
-        ((384, 14, 2), (27, 27), (378, 378), (14, 14), 210),
-        ((126, 14, 2), (9, 9), (126, 126), (5, 5), 30),
-        (((56, 84), 14, 2), (4, 6), (56, 84), (2, 3), 8),
-        ((224, 16, 1), (14, 14), (224, 224), (14, 14), 210),
-    ],
-)
-def test_the_grid_follows_from_the_sizes(size, patches, covered, shape, tokens):
-    grid = TokenGrid(*size)
-    assert (grid.patches, grid.covered_size, grid.shape, grid.tokens_per_frame) == (patches, covered, shape, tokens)
-
-
-@pytest.mark.parametrize("size", SIZES)
-def test_a_ramp_lands_on_the_tokens_that_pooling_gives_it(size):
-    """Mean pixel coordinate of every token equals its centre, and the bilinear pooling of patches agrees: no shift."""
-    grid = TokenGrid(*size)
-    height, width = grid.image_size
-    index = grid.token_index()
-    v, u = torch.meshgrid(torch.arange(height).double(), torch.arange(width).double(), indexing="ij")
-    for ramp, cells, length, axis in (
-        (v, grid.rows, grid.covered_size[0], 0),
-        (u, grid.cols, grid.covered_size[1], 1),
-    ):
-        patches = torch.nn.functional.avg_pool2d(grid.crop(ramp)[None, None], grid.patch_size)
-        pooled = torch.nn.functional.interpolate(patches, grid.shape, mode="bilinear", align_corners=False)[0, 0]
-        centre = (torch.arange(cells).double() + 0.5) * length / cells - 0.5
-        along = pooled.select(1 - axis, 0)
-        torch.testing.assert_close(along[1:-1], centre[1:-1], atol=1e-6, rtol=0)
-        for cell in range(cells):
-            token = cell * grid.cols if axis == 0 else cell
-            mean = ramp[index == token].mean()
-            assert abs(mean - centre[cell]) <= 0.5  # Cells of a fractional size hold whole pixels.
-            if length % cells == 0:
-                assert mean == centre[cell]
-
-
-def test_pixels_that_the_vision_tower_never_sees_have_no_token():
-    index = TokenGrid(384, 14, 2).token_index()
-    assert (index[378:] == -1).all() and (index[:, 378:] == -1).all() and (index[:378, :378] >= 0).all()
-    assert torch.equal(index[:378, :378].unique(), torch.arange(196))
-
-
-def test_frames_of_any_size_land_on_the_same_tokens():
-    grid = TokenGrid(384, 14, 2)
-    double = grid.token_index((768, 768))
-    assert torch.equal(double[::2, ::2], grid.token_index()) and torch.equal(double[1::2, 1::2], grid.token_index())
-
-
-@pytest.mark.parametrize("bad", [(10, 14, 2), (28, 0, 2), (28, 14, 0), ((28, 28, 3), 14, 2)])
-def test_impossible_grids_raise(bad):
-    with pytest.raises(ValueError, match="got"):
-        TokenGrid(*bad)
-
-
-def test_crop_checks_the_size():
-    assert TokenGrid(384, 14, 2).crop(torch.zeros(2, 384, 384)).shape == (2, 378, 378)
-    with pytest.raises(ValueError, match="384"):
-        TokenGrid(384, 14, 2).crop(torch.zeros(378, 378))
 
 
 def test_masks_ids_and_boxes_of_one_object_agree():
@@ -204,16 +142,17 @@ def test_numpy_and_torch_give_the_same():
         (lambda g: regions_from_boxes_2d(torch.tensor([[5.0, 0, 1, 4]]), (8, 8), g), "left <= right"),
         (lambda g: regions_from_boxes_3d(torch.zeros(2, 7), torch.zeros(1, 8, 8, 3), g), "N, 6"),
         (lambda g: regions_from_boxes_3d(torch.full((1, 6), torch.nan), torch.zeros(1, 8, 8, 3), g), "finite"),
-        (lambda g: regions_from_boxes_3d(-torch.ones(1, 6), torch.zeros(1, 8, 8, 3), g), ">= 0"),
+        (lambda g: regions_from_boxes_3d(-torch.ones(1, 6), torch.zeros(1, 8, 8, 3), g), "not negative"),
         (lambda g: regions_from_boxes_3d(torch.ones(1, 6), torch.zeros(8, 8, 3), g), "V, h, w, 3"),
-        (lambda g: regions_from_boxes_and_poses(torch.ones(1, 6), torch.eye(3), torch.eye(4), g), "V, 3, 3"),
+        (lambda g: regions_from_boxes_and_poses(torch.ones(1, 6), torch.eye(3), torch.eye(4), g), "V, 4, 4"),
+        (lambda g: regions_from_boxes_and_poses(torch.ones(1, 6), torch.eye(3), torch.eye(4)[None], g), "1, 3, 3"),
         (
             lambda g: regions_from_boxes_and_poses(torch.ones(1, 6), torch.eye(3)[None], torch.eye(4)[None] / 0, g),
             "finite",
         ),
         (
             lambda g: regions_from_boxes_and_poses(torch.ones(1, 6), torch.zeros(1, 3, 3), torch.eye(4)[None], g),
-            "singular",
+            "focal length is not positive",
         ),
     ],
 )

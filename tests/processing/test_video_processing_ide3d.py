@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 from transformers import SiglipImageProcessor
+from transformers.utils import is_torchcodec_available
 
-from processing import IDE3DVideoProcessor
+from processing import IDE3DVideoProcessor, video_reading_ide3d
 
 SIZE = {"height": 70, "width": 70}
 RIGHT_ANGLE_MATRIX = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30], ">i4").tobytes()
@@ -264,7 +265,44 @@ def test_fetch_videos_reads_lists(write_video, video_processor):
     assert [entry.total_num_frames for entry in metadata] == [9, 4]
 
 
+@pytest.fixture(params=["pyav", "torchcodec", "images"])
+def stored(request, write_video, tmp_path, monkeypatch):
+    """Twelve grey frames, the k-th of brightness 4 k, as each of the decoders reads them."""
+    if request.param == "images":
+        folder = tmp_path / "images"
+        folder.mkdir()
+        for index in range(12):
+            Image.new("RGB", (64, 48), (4 * index,) * 3).save(folder / f"{index}.png")
+        return folder
+    if request.param == "torchcodec":
+        if not is_torchcodec_available():
+            pytest.skip("torchcodec is not installed")
+        monkeypatch.setattr(video_reading_ide3d, "is_av_available", lambda: False)
+    return write_video(12)
+
+
+@pytest.mark.parametrize("indices", [[0, 0, 5, 5, 11], [11, 5, 0], [3], [4, 2, 4, 0]])
+def test_frames_come_as_often_and_in_the_order_in_which_they_are_asked_for(stored, video_processor, indices):
+    frames, metadata = video_processor.fetch_videos(str(stored), lambda metadata: np.array(indices))
+    np.testing.assert_allclose(frames.reshape(len(indices), -1).mean(1) / 4, indices, atol=0.5)
+    assert metadata.frames_indices == indices and metadata.total_num_frames == 12
+
+
+@pytest.mark.parametrize(
+    "indices, message", [([], "at least one frame, got none"), ([3, 12, -1], r"from 0 to 11, .* got \[12, -1\]")]
+)
+def test_indices_of_frames_that_there_are_not(stored, video_processor, indices, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        video_processor.fetch_videos(str(stored), lambda metadata: indices)
+    assert "cannot be decoded" not in str(caught.value)
+
+
 # Bad input
+
+
+def test_no_video_to_fetch(video_processor):
+    with pytest.raises(ValueError, match="at least one video, got an empty list"):
+        video_processor.fetch_videos([])
 
 
 @pytest.mark.parametrize(

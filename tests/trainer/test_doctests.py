@@ -7,7 +7,7 @@ import pytest
 
 MODULES = [
     "processing.benchmarks",
-    "processing.regions",
+    "processing.token_grid",
     "trainer.geometry.cameras",
     "trainer.losses.cross_view_depth",
     "trainer.losses.depth_regression",

@@ -1,6 +1,7 @@
 """The trainer: what it optimises, what it logs, what it writes."""
 
 import copy
+import dataclasses
 import json
 import math
 
@@ -97,6 +98,21 @@ class TestLogs:
         metrics = trainer.evaluate()
         assert 0 <= metrics["eval_accuracy"] <= 1 and metrics["eval_loss_depth"] > 0
         assert seen["shape"] == (*collator(samples)["input_ids"].shape, len(collator.processor.tokenizer))
+
+    @pytest.mark.parametrize("accumulation", [1, 2])
+    def test_gradient_norms_are_those_without_the_scale_of_float16(self, make_trainer, accumulation):
+        samples = [make_sample(2), make_grounding_sample(2, seed=1)]
+        options = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": accumulation, "max_grad_norm": 0}
+        entries = []
+        for scaler in (None, torch.amp.GradScaler("cpu", init_scale=1024.0)):
+            trainer = make_trainer(samples, max_steps=1, **options)
+            trainer.accelerator.scaler = scaler
+            trainer.train()
+            entries.append(logged(trainer)[0])
+        parts = [name for name in entries[0] if name.startswith("grad_norm_")]
+        assert len(parts) == 5 and entries[0]["grad_norm_vision"] > 0.01
+        for name in parts:
+            assert entries[1][name] == pytest.approx(entries[0][name], rel=1e-4), name
 
     def test_terms_without_a_head_are_not_logged(self, make_trainer):
         trainer = make_trainer([make_sample(2)], max_steps=1, model=build_model(validator=False, teacher_size=None))
@@ -256,6 +272,18 @@ def test_the_defaults_are_the_weights_of_the_original(tmp_path):
         assert list(args.loss_weights.values()) == pytest.approx([0.8, *pairs, 1.0, 1.0])
 
 
+@pytest.mark.parametrize("protocol, other", [("clean", "paper"), ("paper", "clean")])
+def test_a_copy_with_another_protocol_has_its_weights(tmp_path, protocol, other):
+    arguments = {"output_dir": str(tmp_path), "use_cpu": True}
+    expected = IDE3DTrainingArguments(**arguments, protocol=other).loss_weights
+    args = IDE3DTrainingArguments(**arguments, protocol=protocol)
+    by_dict = IDE3DTrainingArguments(**{**dataclasses.asdict(args), "protocol": other})
+    assert dataclasses.replace(args, protocol=other).loss_weights == by_dict.loss_weights == expected
+    own = IDE3DTrainingArguments(**arguments, protocol=protocol, overlap_weight=0.3, consistency_weight=0.0)
+    copied = dataclasses.replace(own, protocol=other).loss_weights
+    assert (copied["loss_overlap_l1"], copied["loss_view_consistency"]) == (0.3, 0.0)
+
+
 @pytest.mark.parametrize("metric", ["loss_depth", "eval_loss_language", "eval_loss"])
 def test_a_smaller_loss_is_better(tmp_path, metric):
     arguments = {"output_dir": str(tmp_path), "use_cpu": True, "metric_for_best_model": metric}
@@ -267,7 +295,7 @@ def test_a_failing_sample_ends_the_training(make_trainer, workers):
     """Nothing is skipped in silence, and the message names the sample."""
     samples = [make_sample(2), {**make_sample(2), "depth": make_sample(2)["depth"] * 1000, "scene_id": "attic"}]
     trainer = make_trainer(samples, dataloader_num_workers=workers)
-    with pytest.raises(ValueError, match="Sample 'attic': depth must be in metres"):
+    with pytest.raises(ValueError, match="Sample 'attic': `depth` must be in metres"):
         trainer.train()
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from processing import PosedVideo
 from processing.benchmarks import TASKS, build_chat, load_scene, load_task
 from processing.benchmarks.readers.teacher import load_teacher_features
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.data.scene_regions import REGION_SOURCES, RegionSource, SceneRegions
 from trainer.geometry.checks import Protocol
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from processing.regions import TokenGrid
+from processing import geometry_rules
+from processing.token_grid import TokenGrid
 from trainer.geometry import check_camera_to_world, check_depth, check_intrinsics, scale_intrinsics
 from trainer.geometry.checks import Protocol
 
@@ -36,19 +37,11 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
     if frames is None:
         raise ValueError(f"{given} need the `frames` that they were measured with.")
     depth, intrinsics, poses = (to_tensor(sample[key]).float() for key in GEOMETRY_KEYS)
-    if not len(frames) == len(depth) == len(intrinsics) == len(poses):
-        raise ValueError(
-            f"frames, depth, intrinsics and camera_to_world must have one entry a frame, got {len(frames)}, "
-            f"{len(depth)}, {len(intrinsics)} and {len(poses)}."
-        )
-    if depth.dim() != 3:
-        raise ValueError(f"depth must have shape (V, h, w), got {tuple(depth.shape)}.")
-    for key, value, side in (("intrinsics", intrinsics, 3), ("camera_to_world", poses, 4)):
-        if value.shape != (len(frames), side, side):
-            raise ValueError(
-                f"{key} must have shape ({len(frames)}, {side}, {side}), one matrix a frame, got {tuple(value.shape)}."
-            )
-    return resize_geometry(depth, intrinsics, poses, _frame_size(frames), grid, protocol)
+    size = _frame_size(frames)
+    geometry_rules.check_depth(depth, len(frames), size)
+    geometry_rules.check_intrinsics(intrinsics, len(frames), size)
+    geometry_rules.check_poses(poses, len(frames), is_rigid=protocol == "clean")
+    return _resize(depth, intrinsics, poses, size, grid, protocol)
 
 
 def resize_geometry(
@@ -85,15 +78,28 @@ def resize_geometry(
     Raises:
         ValueError: Depth, cameras or poses are broken.
     """
-    size, mode = (grid.image_size, "nearest-exact") if protocol == "clean" else (grid.covered_size, "nearest")
+    # On the device that they are on, where the checks of `processing.geometry_rules` would copy them to the host.
     check_depth(depth)
+    if intrinsics is not None:
+        check_intrinsics(intrinsics, frame_size=tuple(frame_size))
+        check_camera_to_world(camera_to_world, is_rigid=protocol == "clean")
+    return _resize(depth, intrinsics, camera_to_world, frame_size, grid, protocol)
+
+
+def _resize(
+    depth: Tensor,
+    intrinsics: Tensor | None,
+    camera_to_world: Tensor | None,
+    frame_size: Sequence[int],
+    grid: TokenGrid,
+    protocol: Protocol,
+) -> dict[str, Tensor]:
+    size, mode = (grid.image_size, "nearest-exact") if protocol == "clean" else (grid.covered_size, "nearest")
     geometry = {"depth": F.interpolate(depth[None], size=size, mode=mode)[0]}
     if protocol == "paper":
         unseen = [full - covered for full, covered in zip(grid.image_size, grid.covered_size, strict=True)]
         geometry["depth"] = F.pad(geometry["depth"], (0, unseen[1], 0, unseen[0]))
     if intrinsics is not None:
-        check_intrinsics(intrinsics)
-        check_camera_to_world(camera_to_world, is_rigid=protocol == "clean")
         geometry |= {"intrinsics": _scale_to(intrinsics, frame_size, size), "camera_to_world": camera_to_world}
         if protocol == "paper":
             geometry["native_depth"] = depth

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from processing.writing import write_json
+
 __all__ = ["AnswerLog"]
 
 
@@ -37,10 +39,7 @@ class AnswerLog:
         if not file.exists():
             if any(self.folder.glob("answers.*.jsonl")):
                 raise ValueError(f"{self.folder} holds answers, but no run.json that says whose: use another folder.")
-            # Written whole or not at all; several processes write the same.
-            draft = file.with_suffix(f".{os.getpid()}.tmp")
-            draft.write_text(json.dumps(wanted, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            draft.replace(file)
+            write_json(file, wanted, sort_keys=True)  # several processes write the same
             return
         stored = json.loads(file.read_text(encoding="utf-8"))
         changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))

@@ -1,38 +1,32 @@
-"""Differences between two ways of training: how far scenes, and how far seeds, could have made them.
+"""Differences between two ways of training, with what other scenes and other seeds could have changed.
 
-Two questions have two answers. Would other scenes of the kind have shown the same? A bootstrap that draws whole scenes
-says so, with the trained models as they are. Would other seeds have? The spread of the differences over seeds says so.
-A difference is established where both intervals lie clear of zero.
+A bootstrap over whole scenes says how far other scenes of the kind could change a difference between trained models.
+The spread of the differences over seeds says how far other seeds could. A difference is established where both
+intervals lie clear of zero.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from trainer.evaluation.extras import evaluation_extra
+
 __all__ = ["Difference", "compare_paired", "seed_interval"]
 
-RESAMPLES = 2000
-# 97.5th percentile of Student's t by degrees of freedom, from 1.
-T_QUANTILES = (
-    *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
-    *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860),
-    *(2.0796, 2.0739, 2.0687, 2.0639, 2.0595, 2.0555, 2.0518, 2.0484, 2.0452, 2.0423),
-)
-NORMAL_QUANTILE = 1.9600
+RESAMPLES, SEED = 2000, 0  # of the bootstrap
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Shares of right answers, one way less the other.
+    """Difference between the shares of right answers of two ways of training.
 
     Args:
-        value: Mean over seeds.
-        per_seed: Of each seed.
-        scene_interval: 95 % for other scenes, seeds as they are; None for fewer than two scenes.
-        scene_intervals: The same of each seed.
-        seed_interval: 95 % for other seeds, by Student's t; None for one seed.
+        value: Mean of the differences over seeds.
+        per_seed: Difference of each seed.
+        scene_interval: 95 % interval for other scenes and these seeds; None for fewer than two scenes.
+        scene_intervals: `scene_interval` of each seed by itself.
+        seed_interval: 95 % interval for other seeds, by Student's t; None for one seed.
     """
 
     value: float
@@ -51,41 +45,42 @@ class Difference:
 
 
 def seed_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """95 % interval of the mean of a normal quantity from a few values; None for fewer than two."""
-    count = len(values)
-    if count < 2:
+    """Return the 95 % interval of a normal quantity's mean by Student's t, None for one value.
+
+    Raises:
+        ImportError: If scipy is not installed.
+    """
+    if len(values) < 2:
         return None
-    quantile = T_QUANTILES[count - 2] if count - 2 < len(T_QUANTILES) else NORMAL_QUANTILE
-    mean, half = float(np.mean(values)), quantile * float(np.std(values, ddof=1)) / math.sqrt(count)
+    with evaluation_extra("scipy"):
+        from scipy import stats
+    mean, half = float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
     return mean - half, mean + half
 
 
-def compare_paired(
-    ours: np.ndarray, theirs: np.ndarray, counts: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Difference:
-    """Difference of the share of right answers between two ways of training, asked the same questions.
+def compare_paired(ours: np.ndarray, theirs: np.ndarray, counts: np.ndarray) -> Difference:
+    """Compare the shares of right answers of two ways of training to the same questions.
 
-    The bootstrap draws scenes with replacement, the same ones for both ways and for all seeds: questions about one
+    The bootstrap samples scenes with replacement, the same ones for both ways and for all seeds. Questions about one
     scene, and answers of two models to one question, depend on each other.
 
     Args:
-        ours: Right answers of each seed in each scene.
-        theirs: The same of the other way; row k is the same seed.
-        counts: Questions of each scene.
-        resamples: Draws of the bootstrap.
-        seed: Of the draws.
+        ours: Number of right answers of each seed in each scene.
+        theirs: Numbers of the other way; row k belongs to the same seed as row k of `ours`.
+        counts: Number of questions of each scene.
 
     Shape:
         ours, theirs: (seeds, scenes); counts: (scenes,).
 
     Raises:
-        ValueError: Other shapes, no question, or more right answers than questions.
+        ValueError: If the shapes do not agree, there is no question, or a scene has more right answers than questions.
+        ImportError: If scipy is not installed.
     """
     ours, theirs, counts = (np.asarray(part, np.float64) for part in (ours, theirs, counts))
     if ours.ndim != 2 or ours.shape != theirs.shape or counts.shape != ours.shape[1:] or not len(ours):
         raise ValueError(
-            f"Expected right answers (seeds, scenes) of two ways and questions (scenes,), got {ours.shape}, "
-            f"{theirs.shape} and {counts.shape}."
+            f"Expected right answers `ours` and `theirs` (seeds, scenes) and questions `counts` (scenes,), got "
+            f"{ours.shape}, {theirs.shape} and {counts.shape}."
         )
     if not counts.sum() or (np.maximum(ours, theirs) > counts).any():
         raise ValueError("Expected questions, and in no scene more right answers than questions.")
@@ -94,12 +89,12 @@ def compare_paired(
     scenes = len(counts)
     scene_interval, scene_intervals = None, [None] * len(ours)
     if scenes > 1:
-        rng = np.random.default_rng(seed)
-        draws = rng.multinomial(scenes, np.full(scenes, 1 / scenes), size=resamples)
-        asked = draws @ counts
-        drawn = (draws @ gaps.T)[asked > 0] / asked[asked > 0, None]
-        scene_intervals = [_percentiles(column) for column in drawn.T]
-        scene_interval = _percentiles(drawn.mean(1))
+        rng = np.random.default_rng(SEED)
+        times = rng.multinomial(scenes, np.full(scenes, 1 / scenes), size=RESAMPLES)
+        asked = times @ counts
+        resampled = (times @ gaps.T)[asked > 0] / asked[asked > 0, None]
+        scene_intervals = [_percentiles(column) for column in resampled.T]
+        scene_interval = _percentiles(resampled.mean(1))
     return Difference(
         value=float(per_seed.mean()),
         per_seed=tuple(per_seed.tolist()),

@@ -9,7 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment
 
 from processing.benchmarks import load_scene
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.data.scene_regions import SceneRegions
 from trainer.evaluation.pictures import draw_example
 from trainer.evaluation.results import EvaluationSettings

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
 from processing.benchmarks import load_scene, load_task, prompt_digest
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
+from processing.writing import write_json, write_text
 from trainer.data.scene_regions import SceneRegions
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.metrics import load_metric
@@ -98,7 +99,7 @@ class Evaluation:
         self.task: EvaluatedTask = EVALUATED_TASKS[settings.task]
         self.processor = IDE3DProcessor.from_pretrained(settings.model)
         processor = self.processor
-        self.grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+        self.grid = TokenGrid.of(processor)
         self.num_frames = settings.num_frames or self.processor.video_processor.num_frames
         self.split = settings.split or self.task.task.eval_split
         self.samples = load_task(
@@ -274,7 +275,7 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
         answers = evaluation.gather()
         folder = evaluation.log.folder
         lines = "".join(json.dumps(answer) + "\n" for answer in answers)
-        (folder / "answers.jsonl").write_text(lines, encoding="utf-8")
+        write_text(folder / "answers.jsonl", lines)
         protocols: tuple[Literal["clean", "paper"], ...] = ("clean", "paper")
         scores = {
             name: score_answers(
@@ -292,7 +293,7 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
                 "versions": _versions(),
             }
         )
-        (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / "results.json", results)
         write_report(folder, results, evaluation.samples, answers, settings, evaluation.grid)
         logger.info("Wrote %s", folder / "report.html")
     accelerator.wait_for_everyone()

@@ -8,8 +8,12 @@ from torch import Tensor
 Protocol = Literal["paper", "clean"]
 PROTOCOLS = ("paper", "clean")
 
-RIGID_TOLERANCE = 1e-2  # Poses in text files carry six digits, and an axis alignment multiplies them once more.
-MAX_MEDIAN_DEPTH = 100.0  # Metres. An indoor scene whose median is larger was given in millimetres.
+# The limits of `processing.geometry_rules`, which this package cannot import; a test holds them equal.
+RIGID_TOLERANCE = 1e-3
+PINHOLE_TOLERANCE = 1e-3
+MIN_FOCAL_SHARE = 0.05
+MIN_MEDIAN_DEPTH = 0.05  # Metres.
+MAX_MEDIAN_DEPTH = 100.0  # Metres.
 
 
 def check_protocol(protocol: str) -> None:
@@ -61,9 +65,10 @@ def check_camera_to_world(camera_to_world: Tensor, *, is_rigid: bool = True, nam
     rotation = matrices[..., :3, :3]
     eye = torch.eye(3, device=matrices.device, dtype=matrices.dtype)
     error = (multiply_matrices(rotation.mT, rotation) - eye).abs().amax((-2, -1))
-    reflected = torch.linalg.det(rotation) < 0
     last_row = (matrices[..., 3, :] - matrices.new_tensor([0.0, 0.0, 0.0, 1.0])).abs().amax(-1)
-    is_bad = (error > RIGID_TOLERANCE) | reflected | (last_row > RIGID_TOLERANCE)
+    # NaN, which products of huge numbers give, is no rigid motion either.
+    is_rotation = (error <= RIGID_TOLERANCE) & (torch.linalg.det(rotation) > 0)
+    is_bad = ~(is_rotation & (last_row <= RIGID_TOLERANCE))
     if is_bad.any():
         smallest = torch.linalg.det(rotation).min().item()
         worst = f"max |R^T R - I| = {error.max().item():.3g}, smallest det R = {smallest:.3g}"
@@ -74,8 +79,15 @@ def check_camera_to_world(camera_to_world: Tensor, *, is_rigid: bool = True, nam
         )
 
 
-def check_intrinsics(intrinsics: Tensor, *, name: str = "intrinsics") -> None:
+def check_intrinsics(
+    intrinsics: Tensor, *, frame_size: tuple[int, int] | None = None, name: str = "intrinsics"
+) -> None:
     """Raise ValueError unless every matrix is a finite pinhole camera with positive focal lengths and no skew.
+
+    Args:
+        intrinsics: Cameras.
+        frame_size: Height and width of the frames in pixels; None does not look for normalised cameras.
+        name: How the message calls the tensor.
 
     Shape:
         intrinsics: (..., 3, 3), pixels.
@@ -90,8 +102,15 @@ def check_intrinsics(intrinsics: Tensor, *, name: str = "intrinsics") -> None:
     is_singular = (matrices[..., 0, 0] <= 0) | (matrices[..., 1, 1] <= 0)
     _raise_where(is_singular, f"{name} are singular: a focal length is not positive", "Expected fx > 0 and fy > 0.")
     rest = torch.stack((matrices[..., 0, 1], matrices[..., 1, 0], matrices[..., 2, 0], matrices[..., 2, 1]), dim=-1)
-    is_bad = (rest.abs().amax(-1) > 1e-6) | ((matrices[..., 2, 2] - 1).abs() > 1e-6)
+    is_bad = (rest.abs().amax(-1) > PINHOLE_TOLERANCE) | ((matrices[..., 2, 2] - 1).abs() > PINHOLE_TOLERANCE)
     _raise_where(is_bad, f"{name} are not a pinhole camera", "Expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].")
+    if frame_size is not None:
+        shares = torch.stack((matrices[..., 0, 0] / frame_size[1], matrices[..., 1, 1] / frame_size[0]), dim=-1)
+        _raise_where(
+            shares.amin(-1) < MIN_FOCAL_SHARE,
+            f"{name} have a focal length below {MIN_FOCAL_SHARE} of the frame's side",
+            "Expected pixels. Is the camera normalised? Multiply its rows by the frame's width and height.",
+        )
 
 
 def check_depth(depth: Tensor, *, name: str = "depth") -> None:
@@ -107,11 +126,12 @@ def check_depth(depth: Tensor, *, name: str = "depth") -> None:
     negative = int((values < 0).sum())
     if negative:
         raise ValueError(f"{name} holds {negative} negative values, lowest {values.min().item():.4g}.")
-    measured = values[values > 0]
-    if measured.numel() and measured.median() > MAX_MEDIAN_DEPTH:
+    counts = [values > 0, (values > 0) & (values < MIN_MEDIAN_DEPTH), values > MAX_MEDIAN_DEPTH]
+    measured, near, far = torch.stack([count.sum() for count in counts]).tolist()
+    if measured and not near <= (measured - 1) // 2 < measured - far:
         raise ValueError(
-            f"{name} must be in metres, but its median is {measured.median().item():.4g}. "
-            "Millimetres? Divide by 1000 before."
+            f"{name} must be in metres, but its median is {values[values > 0].median().item():.4g}. "
+            "Millimetres? Divide by 1000 before. Metres that were divided? Leave them as they are."
         )
 
 

@@ -10,6 +10,7 @@ from trainer.geometry.frame_pairs import FramePairs, usable_frames
 PAPER_MIN_DEPTH = 0.01  # Metres, official: nearer points count as missing, in both views.
 PAPER_MIN_OVERLAP_POINTS = 100  # Official: frames with fewer share nothing.
 PAPER_DEPTH_EPSILON = 1e-6  # Official: added to z before the division.
+OVERLAP_SIZE = 48  # Pixels of the longer side on which the overlap of two frames is counted.
 
 
 def covisibility_mask(
@@ -131,11 +132,11 @@ def _reprojection_mask(source_depth: Tensor, intrinsics: Tensor, target_from_sou
 
 
 def compute_covisible_share(
-    depth: Tensor, intrinsics: Tensor, camera_to_world: Tensor, *, valid: Tensor | None = None, max_size: int = 48
+    depth: Tensor, intrinsics: Tensor, camera_to_world: Tensor, *, valid: Tensor | None = None
 ) -> Tensor:
     """Share of every frame's measured pixels that every other frame sees too, for choosing pairs by overlap.
 
-    Computed on depth reduced by whole steps (nearest) to at most `max_size` pixels a side.
+    Computed on depth reduced by whole steps (nearest) to at most 48 pixels a side.
 
     Shape:
         depth:           (B, V, H, W), metres; 0 = no measurement.
@@ -146,7 +147,7 @@ def compute_covisible_share(
     """
     usable = usable_frames(camera_to_world, valid)
     batch_size, num_views, height, width = depth.shape
-    step = max(1, -(-max(height, width) // max_size))
+    step = max(1, -(-max(height, width) // OVERLAP_SIZE))
     small = depth[..., ::step, ::step]
     cameras = to_float(intrinsics).clone()
     cameras[..., :2, :] /= step  # Every step-th pixel centre: pixel u becomes u / step, no half-pixel shift.

@@ -1,5 +1,7 @@
 """Low-rank adapters of PEFT on a training model, and the model without them again."""
 
+from pathlib import Path
+
 from torch import nn
 from transformers.utils import is_peft_available
 
@@ -58,4 +60,19 @@ def merge_adapters(model: nn.Module) -> nn.Module:
     return model.merge_and_unload() if is_peft_available() and isinstance(model, peft.PeftModel) else model
 
 
-__all__ = ["add_adapters", "merge_adapters"]
+def load_and_merge_adapters(model: nn.Module, folder: str | Path) -> nn.Module:
+    """Merge stored adapters into the weights of the model that they are for.
+
+    Args:
+        model: The model that the adapters were trained on; its weights change.
+        folder: Folder with `adapter_config.json`.
+
+    Raises:
+        ImportError: PEFT is not installed.
+    """
+    if not is_peft_available():
+        raise ImportError(f"{folder} holds adapters, which need PEFT: pip install peft.")
+    return peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+
+
+__all__ = ["add_adapters", "load_and_merge_adapters", "merge_adapters"]

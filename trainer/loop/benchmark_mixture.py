@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.data.benchmark_samples import BenchmarkDataset
 from trainer.loop.mixture import MixtureDataset
 

@@ -11,7 +11,8 @@ class MixtureDataset(Dataset):
     """Data sets one after the other, with the share of an epoch that each is drawn for.
 
     An epoch has as many samples as all data sets together. A share above its size repeats a data set, after all of its
-    samples were drawn; one below leaves samples for the next epochs. `IDE3DTrainer` draws accordingly.
+    samples were drawn; one below leaves samples for the next epochs. A share of less than a sample an epoch is drawn
+    once in several epochs. `IDE3DTrainer` draws accordingly.
 
     Args:
         datasets: Data sets by name.
@@ -40,19 +41,33 @@ class MixtureDataset(Dataset):
         return sum(self.sizes)
 
     def __getitem__(self, index: int) -> Any:
+        place = index + len(self) if index < 0 else index
         for dataset in self.datasets.values():
-            if index < len(dataset):
-                return dataset[index]
-            index -= len(dataset)
-        raise IndexError(f"The mixture has {len(self)} samples.")
+            if 0 <= place < len(dataset):
+                return dataset[place]
+            place -= len(dataset)
+        raise IndexError(f"The mixture has {len(self)} samples, got index {index}.")
 
-    def draws(self) -> list[int]:
-        """How many samples of each data set an epoch has: the shares, rounded so that the sum is right."""
+    def draws(self, epoch: int = 0) -> list[int]:
+        """How many samples of each data set an epoch has: the shares, rounded so that the sum is right.
+
+        What rounding takes from a data set in one epoch comes in a later one: over the epochs the shares are exact.
+        """
+        before, after = self.drawn_before(epoch), self.drawn_before(epoch + 1)
+        return [new - old for new, old in zip(after, before, strict=True)]
+
+    def drawn_before(self, epoch: int) -> list[int]:
+        """How many samples of each data set the epochs before this one have in all."""
         exact = [len(self) * weight / sum(self.weights) for weight in self.weights]
-        counts = [int(value) for value in exact]
-        by_remainder = sorted(range(len(exact)), key=lambda place: counts[place] - exact[place])
-        for place in by_remainder[: len(self) - sum(counts)]:
-            counts[place] += 1
+        whole = [int(value) for value in exact]
+        counts = [epoch * count for count in whole]
+        owed = [0.0] * len(exact)
+        for _ in range(epoch):
+            owed = [rest + value - count for rest, value, count in zip(owed, exact, whole, strict=True)]
+            for _ in range(len(self) - sum(whole)):
+                place = max(range(len(owed)), key=owed.__getitem__)
+                counts[place] += 1
+                owed[place] -= 1
         return counts
 
 
@@ -62,7 +77,7 @@ class MixtureSampler(Sampler[int]):
     Args:
         mixture: Its data sets and shares.
         block: Samples of one data set in a row, a batch of all processes; 1 mixes freely. A data set's last block is
-            filled up with its next samples.
+            filled up with its next samples, and each data set has at least one block an epoch.
         seed: Order of the samples.
     """
 
@@ -77,18 +92,26 @@ class MixtureSampler(Sampler[int]):
         self.epoch = epoch
 
     def _num_blocks(self) -> list[int]:
-        return [-(-draws // self.block) for draws in self.mixture.draws()]
+        # The same in every epoch: Trainer counts an epoch's steps once.
+        return [max(1, -(-draws // self.block)) for draws in self.mixture.draws()]
 
     def __len__(self) -> int:
-        return self.block * sum(self._num_blocks())
+        return len(self.mixture) if self.block == 1 else self.block * sum(self._num_blocks())
+
+    def _positions(self) -> list[range]:
+        """What the epoch takes of the endless row of permutations of each data set."""
+        if self.block == 1:
+            starts, ends = self.mixture.drawn_before(self.epoch), self.mixture.drawn_before(self.epoch + 1)
+        else:
+            counts = [count * self.block for count in self._num_blocks()]
+            starts, ends = ([epoch * count for count in counts] for epoch in (self.epoch, self.epoch + 1))
+        return [range(start, end) for start, end in zip(starts, ends, strict=True)]
 
     def __iter__(self) -> Iterator[int]:
         blocks: list[list[int]] = []
         first = 0
-        for source, (size, count) in enumerate(zip(self.mixture.sizes, self._num_blocks(), strict=True)):
-            # Positions in an endless row of permutations of this data set.
-            start = self.epoch * count * self.block
-            drawn = self._draw(source, size, range(start, start + count * self.block))
+        for source, (size, positions) in enumerate(zip(self.mixture.sizes, self._positions(), strict=True)):
+            drawn = self._draw(source, size, positions)
             blocks += [
                 [first + index for index in drawn[at : at + self.block]] for at in range(0, len(drawn), self.block)
             ]

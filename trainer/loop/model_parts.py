@@ -69,13 +69,19 @@ def split_groups(
 
 
 @torch.no_grad()
-def compute_gradient_norms(model: nn.Module) -> dict[str, Tensor]:
-    """L2 norm of the gradient of each part that has one; sharded gradients are summed over the processes."""
+def compute_gradient_norms(model: nn.Module, scaler: torch.amp.GradScaler | None = None) -> dict[str, Tensor]:
+    """L2 norm of the gradient of each part that has one; sharded gradients are summed over the processes.
+
+    Args:
+        model: Training model after its backward pass.
+        scaler: Loss scaler of float16 training, by whose scale the gradients are still multiplied; None: no scaler.
+    """
     gradients: dict[str, list[Tensor]] = {}
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             gradients.setdefault(find_part(name), []).append(parameter.grad)
-    norms = {part: torch.nn.utils.get_total_norm(grads) for part, grads in gradients.items()}
+    scale = 1.0 if scaler is None else scaler.get_scale()
+    norms = {part: torch.nn.utils.get_total_norm(grads) / scale for part, grads in gradients.items()}
     return {part: norm.full_tensor() if isinstance(norm, DTensor) else norm for part, norm in norms.items()}
 
 

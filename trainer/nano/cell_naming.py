@@ -33,15 +33,14 @@ class CellNamingCollator:
         """Collate."""
         batch = self.collator(samples)
         processor = self.collator.processor
-        rows, cols = self.collator.grid.shape
         labels = torch.full_like(batch["labels"], IGNORED_LABEL)
         for index, sample in enumerate(samples):
             words = np.asarray(sample.get("cell_words", ()))
-            expected = (len(sample.get("frames", ())), rows, cols)
+            expected = (len(sample.get("frames", ())), *self.collator.grid.shape)
             if words.shape != expected:
                 raise ValueError(f"Sample {index}: cell_words must have shape {expected}, got {words.shape}.")
             places = (batch["input_ids"][index] == processor.video_token_id).nonzero().flatten()
-            places = places.unflatten(0, (-1, rows, cols + 1))[:, :, :-1]
+            places = self.collator.grid.split(places)
             ids = {word: processor.tokenizer.encode(word)[0] for word in np.unique(words).tolist() if word}
             for word, token in ids.items():
                 # A label belongs to the position before it.

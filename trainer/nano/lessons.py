@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed import get_rank, is_initialized
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from processing.writing import whole_file
 from trainer.data_collator import IDE3DDataCollator
 from trainer.ide3d_trainer import IDE3DTrainer
 from trainer.nano.build import standardize_regions
@@ -77,10 +78,8 @@ def lesson_kept(model: IDE3DForConditionalGenerationWithGeometry, path: Path) ->
     yield False
     if is_initialized() and get_rank() != 0:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".incomplete")
-    save_model(model, str(unfinished))
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        save_model(model, str(unfinished))
 
 
 @contextmanager

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from modeling_ide3d.auxiliary.targets import GeometryTargets
 from trainer.data_collator import IDE3DDataCollator
 from trainer.ide3d_trainer import IDE3DTrainer
 
+MENTION_KEYS = ("mention_positions", "mention_targets")
 _HIDDEN = -3e4  # whatever the dtype
 
 
@@ -32,6 +34,8 @@ class MentionCollator(IDE3DDataCollator):
     Raises:
         ValueError: A chat does not hold a word that it is said to mention, or `mentions` has not a list for each chat.
     """
+
+    optional_keys = (*IDE3DDataCollator.optional_keys, "mentions")
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Collate."""
@@ -55,9 +59,7 @@ class MentionCollator(IDE3DDataCollator):
         mentions = sample.get("mentions") or []
         if mentions and len(mentions) != int(segments.max()):
             raise ValueError(f"Sample {index}: {len(mentions)} lists of mentions for {int(segments.max())} chats.")
-        rows, cols = self.grid.shape
-        cells = (ids == self.processor.video_token_id).nonzero().flatten()
-        cells = cells.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
+        cells = self.grid.split((ids == self.processor.video_token_id).nonzero().flatten())
         first = int((segments >= 0).int().argmax())
         found = []
         for number, entries in enumerate(mentions, start=1):
@@ -85,6 +87,8 @@ class MentionTrainer(IDE3DTrainer):
 
     The term is the negative logarithm of the share of attention, from the last token of a word, that falls on the
     tokens that show what it names, mean over words and heads. Half of the heads, the second, of one layer have it.
+    As every term of `IDE3DTrainer`, it is a mean over a whole optimizer step: over the words of all its batches and
+    processes. Both figures are means over the words since the last log.
 
     Args:
         model: Training model, its language model of the Qwen 2 family, without activation checkpointing.
@@ -96,6 +100,8 @@ class MentionTrainer(IDE3DTrainer):
     Raises:
         ValueError: The language model has no such layer, or another attention than Qwen 2 with a key for each head.
     """
+
+    extra_figures = ("loss_mention", "mention_share")
 
     def __init__(
         self,
@@ -118,44 +124,50 @@ class MentionTrainer(IDE3DTrainer):
             )
         self.mention_weight = mention_weight
         self._attention = layers[mention_layer].self_attn
-        self._seen: list[Tensor] = []
+        self._states: dict[str, Any] = {}
 
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any
-    ) -> Tensor | tuple[Tensor, Any]:
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Loss of `IDE3DTrainer` and the weighted term; evaluation is left as it is."""
-        inputs = dict(inputs)
-        positions, targets = inputs.pop("mention_positions", None), inputs.pop("mention_targets", None)
-        if positions is None or not model.training or not self.mention_weight:
-            return super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)
-        states: dict[str, Any] = {}
         handle = self._attention.register_forward_pre_hook(
-            lambda _, args, named: states.update(named), with_kwargs=True
+            lambda _, args, named: self._states.update(named), with_kwargs=True
         )
         try:
-            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+            return super().compute_loss(model, inputs, *args, **kwargs)
         finally:
             handle.remove()
+            self._states.clear()
+
+    def compute_extra_terms(self, inputs: dict[str, Any], targets: dict[str, Any]) -> tuple[dict, dict]:
+        """Compute the term of a batch that mentions something; see the class."""
+        if "mention_positions" not in targets or not self.mention_weight:
+            return {}, {}
         shares = attention_shares(
             self._attention,
-            states["hidden_states"],
-            states["position_embeddings"],
-            positions,
-            targets,
+            self._states["hidden_states"],
+            self._states["position_embeddings"],
+            targets["mention_positions"],
+            targets["mention_targets"],
             inputs["segment_ids"],
         )
-        term = -shares.mean()
-        self._seen.append(torch.stack([term.detach(), shares.detach().exp().mean()]))
-        loss = loss + self.mention_weight * term / self.current_gradient_accumulation_steps
-        return (loss, outputs) if return_outputs else loss
+        by_word = -shares.mean(1)
+        figures = {"loss_mention": by_word.detach(), "mention_share": shares.detach().exp().mean(1)}
+        return {"loss_mention": by_word.mean()}, {name: (v.sum(), len(v)) for name, v in figures.items()}
 
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the mean of the term and of the share since the last log."""
-        if self._seen and "loss" in logs:
-            term, share = torch.stack(self._seen).mean(0).tolist()
-            logs |= {"loss_mention": term, "mention_share": share}
-            self._seen.clear()
-        super().log(logs, start_time)
+    def _want_terms(self, is_training: bool) -> dict[str, float]:
+        weights = super()._want_terms(is_training)
+        return {**weights, "loss_mention": self.mention_weight} if is_training else weights
+
+    def _add_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Move the mentions, which the model does not take, to the targets."""
+        mentions = {name: batch[name] for name in MENTION_KEYS if name in batch}
+        batch = super()._add_targets({name: value for name, value in batch.items() if name not in mentions})
+        return {**batch, "targets": GeometryTargets({**batch["targets"].tensors, **mentions})}
+
+    def _count_terms(self, targets: dict[str, Any]) -> dict[str, Tensor]:
+        counts = super()._count_terms(targets)
+        if "mention_positions" in targets:
+            counts["loss_mention"] = (targets["mention_positions"] >= 0).sum().float()
+        return counts
 
 
 def attention_shares(

@@ -3,3 +3,7 @@ from .region_reading import answer_from_regions as answer_from_regions
 from .region_reading import pool_sample_regions as pool_sample_regions
 from .scene_session import SceneAnswer as SceneAnswer
 from .scene_session import SceneSession as SceneSession
+from .video_scene import FoundRegion as FoundRegion
+from .video_scene import VideoScene as VideoScene
+from .video_scene import load_inference_model as load_inference_model
+from .video_scene import open_video as open_video

@@ -1,31 +1,53 @@
 """Questions about single regions, answered from the regions alone: many rooms at once, without the video in sight."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from modeling_ide3d.grounding_ide3d import pool_regions
+from modeling_ide3d.grounding_ide3d import encode_regions, fill_empty_regions
+from processing.token_grid import TokenGrid
+from trainer.session.decoding import GreedyDecoder
+from trainer.session.questions import render_question, split_at_video, tokenize_after_video
+from trainer.session.shared_prefix import RepeatedPrefix
 
 __all__ = ["answer_from_regions", "pool_sample_regions"]
+
+
+@dataclass(frozen=True)
+class PointingQuestion:
+    """A question whose `<ground>` tokens stand for regions.
+
+    Args:
+        sample: Index of the sample.
+        place: Index among the questions of the sample.
+        tokens: Token ids (L,), long.
+        regions: Features (N, hidden_size) of the regions that the `<ground>` tokens stand for, in order.
+    """
+
+    sample: int
+    place: int
+    tokens: Tensor
+    regions: Tensor
 
 
 @torch.no_grad()
 def pool_sample_regions(
     model: nn.Module, processor: Any, samples: Sequence[dict], rooms_at_once: int = 32
 ) -> list[Tensor]:
-    """Features (N, hidden_size) of the regions of each sample; the mean of the video where a region is empty.
+    """Return features (N, hidden_size) of the regions of each sample, the mean of the video for an empty region.
 
     Args:
         model: `IDE3DForConditionalGeneration` or its training class.
-        processor: Its processor.
-        samples: With `frames` and `region_masks`; videos of `rooms_at_once` samples in a row are equally long.
-        rooms_at_once: Videos encoded together.
+        processor: `IDE3DProcessor` of the model.
+        samples: Samples with `frames` and `region_masks`. All videos of `rooms_at_once` samples in a row have the same
+            number of frames.
+        rooms_at_once: Number of videos encoded together.
     """
-    rows, cols = model.config.token_grid
+    grid = TokenGrid.of(model.config)
     features = []
     for start in tqdm(range(0, len(samples), rooms_at_once), desc="Regions", unit="batch", delay=5, disable=None):
         chunk = samples[start : start + rooms_at_once]
@@ -34,10 +56,10 @@ def pool_sample_regions(
         pixels = inputs["pixel_values_videos"].to(model.device, model.dtype)
         tokens = model.get_video_features(pixels, return_dict=True).pooler_output
         for sample, own in zip(chunk, tokens, strict=True):
-            frames = own.unflatten(0, (-1, rows, cols + 1))[None, :, :, :cols]
-            masks = torch.as_tensor(sample["region_masks"], device=model.device)[None]
-            pooled, empty = pool_regions(frames, masks)
-            features.append(torch.where(empty[0, :, None], frames.mean((1, 2, 3)), pooled[0]))
+            frames = grid.split(own)[None]
+            masks = torch.as_tensor(sample["region_masks"])[None]
+            num_frames = torch.tensor([frames.shape[1]], device=own.device)
+            features.append(fill_empty_regions(*encode_regions(frames, num_frames, masks))[0])
     return features
 
 
@@ -51,7 +73,7 @@ def answer_from_regions(
     questions_at_once: int = 1024,
     rooms_at_once: int = 32,
 ) -> list[list[str]]:
-    """Greedy answers to the questions of packed samples, none of which sees the video.
+    """Answer the questions of packed samples greedily, none of which sees the video.
 
     The counterpart of `RegionReadingCollator` in training.
 
@@ -61,84 +83,65 @@ def answer_from_regions(
 
     Args:
         model: `IDE3DForConditionalGeneration` or its training class, in evaluation mode.
-        processor: Its processor.
-        samples: As `room_samples` gives them, with `questions`, `region_masks` and `region_references`. All videos of
-            `rooms_at_once` samples in a row have the same number of frames.
-        max_new_tokens: Where an answer ends at the latest.
-        questions_at_once: Questions decoded together.
-        rooms_at_once: Videos encoded together.
+        processor: `IDE3DProcessor` of the model.
+        samples: Samples as `room_samples` gives them, with `questions`, `region_masks` and `region_references`. All
+            videos of `rooms_at_once` samples in a row have the same number of frames.
+        max_new_tokens: Largest number of tokens of an answer.
+        questions_at_once: Number of questions decoded together.
+        rooms_at_once: Number of videos encoded together.
 
     Returns:
         For each sample the answers in the order of its questions.
 
     Raises:
-        ValueError: The model is in training mode, or a question points at nothing.
+        ValueError: If the model is in training mode, or a question points at nothing.
     """
     if model.training:
         raise ValueError("The model is in training mode: call model.eval() first.")
     regions = pool_sample_regions(model, processor, samples, rooms_at_once)
     ground, embed = model.config.ground_token_id, model.get_input_embeddings()
-    entries: dict[int, list[tuple[int, int, Tensor, Tensor]]] = {}
+    decoder, reader = GreedyDecoder(model, processor), RepeatedPrefix.without_prefix(model)
+    answers = [[""] * len(sample["questions"]) for sample in samples]
+    groups = group_by_length(pointing_questions(processor, samples, regions, ground), questions_at_once)
+    for group in tqdm(groups, desc="Answers", unit="batch", delay=5, disable=None):
+        tokens = torch.stack([question.tokens for question in group]).to(model.device)
+        embeds = embed(tokens)
+        embeds[tokens == ground] = torch.cat([question.regions for question in group]).to(embeds)
+        for question, answer in zip(group, decoder.decode(reader, list(embeds), max_new_tokens), strict=True):
+            answers[question.sample][question.place] = answer.text
+    return answers
+
+
+def pointing_questions(
+    processor: Any, samples: Sequence[dict], regions: Sequence[Tensor], ground: int
+) -> list[PointingQuestion]:
+    """List the questions of all samples with the features of the regions that each points at.
+
+    Raises:
+        ValueError: If a question points at nothing.
+    """
     known: dict[str, Tensor] = {}
-    for index, sample in enumerate(samples):
+    questions = []
+    for index, (sample, features) in enumerate(zip(samples, regions, strict=True)):
         references = list(sample["region_references"])
         for place, question in enumerate(sample["questions"]):
             text = question["question"]
             if text not in known:
-                known[text] = tokenize_question(processor, text)
-            tokens = known[text]
-            count = int((tokens == ground).sum())
+                _, tail = split_at_video(processor, render_question(processor, text))
+                known[text] = tokenize_after_video(processor, tail)
+            count = int((known[text] == ground).sum())
             if not count:
                 raise ValueError(f"{text!r} points at no region: nothing but the video would tell the answer.")
             own, references = references[:count], references[count:]
-            entries.setdefault(len(tokens), []).append((index, place, tokens, regions[index][own]))
-    answers = [[""] * len(sample["questions"]) for sample in samples]
-    groups = [
-        group[start : start + questions_at_once]
-        for _, group in sorted(entries.items())
-        for start in range(0, len(group), questions_at_once)
+            questions.append(PointingQuestion(index, place, known[text], features[own]))
+    return questions
+
+
+def group_by_length(questions: Sequence[PointingQuestion], most: int) -> list[list[PointingQuestion]]:
+    """Split questions into groups of one length, at most `most` in each."""
+    by_length: dict[int, list[PointingQuestion]] = {}
+    for question in questions:
+        by_length.setdefault(len(question.tokens), []).append(question)
+    return [
+        group[start : start + most] for _, group in sorted(by_length.items()) for start in range(0, len(group), most)
     ]
-    for group in tqdm(groups, desc="Answers", unit="batch", delay=5, disable=None):
-        tokens = torch.stack([entry[2] for entry in group]).to(model.device)
-        embeds = embed(tokens)
-        embeds[tokens == ground] = torch.cat([entry[3] for entry in group]).to(embeds)
-        texts = decode_greedily(model, processor, embeds, max_new_tokens)
-        for (index, place, *_), text in zip(group, texts, strict=True):
-            answers[index][place] = text
-    return answers
-
-
-def tokenize_question(processor: Any, question: str) -> Tensor:
-    """Tokens of a question behind its video, up to where the answer begins."""
-    chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
-    text = processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    tail = text.partition(processor.video_token)[2]
-    # The video token is a token of its own, so that what follows it is split as in the whole text.
-    return torch.tensor(processor.tokenizer(processor.video_token + tail, add_special_tokens=False)["input_ids"][1:])
-
-
-@torch.no_grad()
-def decode_greedily(model: nn.Module, processor: Any, embeds: Tensor, max_new_tokens: int) -> list[str]:
-    """Greedy answers to texts of one length, given by their embeddings (B, L, hidden_size)."""
-    end = processor.tokenizer.eos_token_id
-    cache, rows = None, []
-    is_open = torch.ones(len(embeds), dtype=torch.bool, device=embeds.device)
-    for _ in range(max_new_tokens):
-        outputs = model.model.language_model(inputs_embeds=embeds, use_cache=True, return_dict=True, cache=cache)
-        cache = outputs.cache
-        chosen = model.lm_head(outputs.last_hidden_state[:, -1]).argmax(-1)
-        rows.append(torch.where(is_open, chosen, end))
-        is_open &= chosen != end
-        if not is_open.any():
-            break
-        embeds = model.get_input_embeddings()(chosen)[:, None]
-    tokens = torch.stack(rows, 1).cpu().numpy()
-    texts: dict[bytes, str] = {}
-    result = []
-    for row in tokens:
-        key = row.tobytes()
-        if key not in texts:
-            ends = np.flatnonzero(row == end)
-            texts[key] = processor.decode(row[: ends[0]] if len(ends) else row, skip_special_tokens=True)
-        result.append(texts[key])
-    return result

@@ -1,53 +1,24 @@
 """One scene, many questions: its frames are encoded once, and its visual tokens are read once."""
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from modeling_ide3d.grounding_ide3d import fill_empty_regions
 from processing.benchmarks import build_prompt
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
+from trainer.session.decoding import GreedyDecoder, SceneAnswer
 from trainer.session.memory import MemoryPlan
+from trainer.session.questions import Question, render_question, split_at_video, tokenize_after_video
 from trainer.session.shared_prefix import PACKABLE_ATTENTION, PackedQuestions, RepeatedPrefix
 
 __all__ = ["SceneAnswer", "SceneSession"]
 
-logger = logging.getLogger(__name__)
-
 DEFAULT_MAX_MEMORY = 4 * 1024**3
 DESCRIBE = build_prompt("scan2cap", {"id": "", "question": "", "input_box": [0.0] * 6})
 GROUND = build_prompt("scanrefer", {"id": "", "question": "{description}", "input_box": []})
-# Settings of `generate` that change what greedy decoding gives, and their neutral values.
-NEUTRAL_GENERATION = {
-    "num_beams": (None, 1),
-    "repetition_penalty": (None, 1.0),
-    "no_repeat_ngram_size": (None, 0),
-    "min_new_tokens": (None, 0),
-    "suppress_tokens": (None, []),
-    "bad_words_ids": (None, []),
-}
-
-Question = str | list[dict[str, Any]]
-
-
-@dataclass
-class SceneAnswer:
-    """An answer.
-
-    Args:
-        text: In words, special tokens left out.
-        tokens: Its token ids, the end token included if it was reached.
-        margins: Logit of each token less that of the runner-up; greedy decoding is sure where they are large.
-        logits: Of shape (tokens, vocab_size), float32, where they were asked for.
-    """
-
-    text: str
-    tokens: list[int]
-    margins: list[float]
-    logits: torch.Tensor | None = None
 
 
 class SceneSession:
@@ -83,9 +54,9 @@ class SceneSession:
             raise ValueError("The model is in training mode: call model.eval() first.")
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PeftModel
         self.processor, self.system = processor, system
-        self.token_grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
-        self.head = self._split(self._render("?"))[0]
-        self._read_generation_config()
+        self.token_grid = TokenGrid.of(processor)
+        self.head = split_at_video(processor, render_question(processor, "?", system))[0]
+        self.decoder = GreedyDecoder(self.model, processor)
         inputs = processor(text=[self.head], videos=[video], return_tensors="pt", **video_kwargs)
         self.prefix_ids = inputs["input_ids"].to(self.model.device)
         pixels = inputs["pixel_values_videos"].to(self.model.device, self.model.dtype)
@@ -120,34 +91,16 @@ class SceneSession:
         output.hidden_states = output.last_hidden_state = None  # only the tokens are needed
         return output
 
-    def _render(self, question: Question) -> str:
-        """Chat text of a question up to where the answer begins."""
-        if isinstance(question, str):
-            chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
-            if self.system is not None:
-                chat.insert(0, {"role": "system", "content": self.system})
-        else:
-            chat = question
-        return self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-
-    def _split(self, text: str) -> tuple[str, str]:
-        """What all questions share, up to the video, and what is the question's own."""
-        head, video, tail = text.partition(self.processor.video_token)
-        if not video or video in tail:
-            raise ValueError(f"A question needs exactly one {self.processor.video_token} in its chat, got {text!r}.")
-        return head + video, tail
-
     def _tokenize(self, question: Question, answer: str = "") -> torch.Tensor:
-        """Tokens of a question after the video."""
-        head, tail = self._split(self._render(question) + answer)
+        """Return the tokens of a question after the video, followed by `answer`."""
+        text = render_question(self.processor, question, self.system) + answer
+        head, tail = split_at_video(self.processor, text)
         if head != self.head:
             raise ValueError(
                 f"All questions of a session share what stands before the video, {self.head!r}, got {head!r}: pass "
                 "`system` to the session, or make another session."
             )
-        # The video token is a token of its own, so that what follows it is split as in the whole text.
-        tokens = self.processor.tokenizer(self.processor.video_token + tail, add_special_tokens=False)["input_ids"]
-        return torch.tensor(tokens[1:], device=self.model.device)
+        return tokenize_after_video(self.processor, tail).to(self.model.device)
 
     def _pool(self, regions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Features of regions (N, hidden_size), whether each is empty (N,), and the mean token (hidden_size,)."""
@@ -163,8 +116,7 @@ class SceneSession:
         if len(places) < count:
             raise ValueError(f"A question has {len(places)} <ground> tokens for {count} regions: write one for each.")
         if count:
-            features, empty, mean = self._pool(regions)
-            features = torch.where(empty.unsqueeze(-1), mean, features)
+            features = fill_empty_regions(*self._pool(regions))
             embeds = embeds.index_copy(0, places[:count], features.to(embeds))
         return embeds
 
@@ -191,8 +143,6 @@ class SceneSession:
             ValueError: A question does not fit into `max_memory`, has another text before the video, or fewer
                 `<ground>` tokens than regions.
         """
-        if max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}.")
         regions = [None] * len(questions) if regions is None else list(regions)
         if len(regions) != len(questions):
             raise ValueError(f"regions must have one entry per question, {len(questions)}, got {len(regions)}.")
@@ -200,7 +150,8 @@ class SceneSession:
         answers: dict[int, SceneAnswer] = {}
         for group in self._groups(tokens, max_new_tokens, batch_size):
             suffixes = [self._embed(tokens[index], regions[index]) for index in group]
-            answers.update(zip(group, self._decode(suffixes, max_new_tokens, output_logits), strict=True))
+            decoded = self.decoder.decode(self.questions, suffixes, max_new_tokens, output_logits)
+            answers.update(zip(group, decoded, strict=True))
         return [answers[index] for index in range(len(questions))]
 
     def ask(
@@ -236,17 +187,20 @@ class SceneSession:
         Args:
             descriptions: What to find: texts, put into `template`, or whole chats.
             regions: Candidates, bool (N, V, rows, cols).
-            template: Request with `{description}` in it.
+            template: Request with `{description}` in it, which each text takes the place of; other braces are text.
             batch_size: Descriptions at a time at most.
 
         Returns:
             Cosines (len(descriptions), N + 1), float32; the last column is "no such object".
 
         Raises:
-            ValueError: A description holds a `<ground>`, which only the answer may.
+            ValueError: A description holds a `<ground>`, which only the answer may, or `template` has no
+                `{description}`.
         """
         ground = self.processor.ground_token
-        requests = [template.format(description=text) if isinstance(text, str) else text for text in descriptions]
+        if "{description}" not in template:
+            raise ValueError(f"`template` must hold {{description}}, where the texts are put, got {template!r}.")
+        requests = [template.replace("{description}", t) if isinstance(t, str) else t for t in descriptions]
         tokens = [self._tokenize(request, answer=ground) for request in requests]
         for index, row in enumerate(tokens):
             if (row == self.model.config.ground_token_id).sum() != 1:
@@ -263,41 +217,3 @@ class SceneSession:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
         return self.memory.group([len(row) for row in tokens], max_new_tokens, batch_size)
-
-    def _decode(self, suffixes: list[torch.Tensor], max_new_tokens: int, output_logits: bool) -> list[SceneAnswer]:
-        """Greedy decoding of a group of questions."""
-        answers = [SceneAnswer("", [], []) for _ in suffixes]
-        kept: list[list[torch.Tensor]] = [[] for _ in suffixes]
-        open_questions = list(range(len(suffixes)))
-        states = torch.stack([state[-1] for state in self.questions.start(suffixes, max_new_tokens)])
-        for step in range(max_new_tokens):
-            logits = self.model.lm_head(states).float()
-            best, index = logits.topk(2, dim=-1)
-            chosen, margins = index[:, 0], (best[:, 0] - best[:, 1]).tolist()
-            for row, (question, token) in enumerate(zip(open_questions, chosen.tolist(), strict=True)):
-                answers[question].tokens.append(token)
-                answers[question].margins.append(margins[row])
-                if output_logits:
-                    kept[question].append(logits[row].clone())
-            going = [row for row, token in enumerate(chosen.tolist()) if token not in self.end_tokens]
-            if not going or step == max_new_tokens - 1:
-                break
-            open_questions = [open_questions[row] for row in going]
-            states = self.questions.step(self.model.get_input_embeddings()(chosen[going]), open_questions)
-        for answer, rows in zip(answers, kept, strict=True):
-            answer.text = self.processor.decode(answer.tokens, skip_special_tokens=True)
-            answer.logits = torch.stack(rows) if output_logits else None
-        return answers
-
-    def _read_generation_config(self) -> None:
-        """End tokens; settings that greedy decoding here does not follow are named."""
-        config = self.model.generation_config
-        ends = config.eos_token_id if config.eos_token_id is not None else self.processor.tokenizer.eos_token_id
-        self.end_tokens = set(ends if isinstance(ends, (list, tuple)) else [ends])
-        ignored = {
-            name: getattr(config, name)
-            for name, neutral in NEUTRAL_GENERATION.items()
-            if getattr(config, name) not in neutral
-        }
-        if ignored:
-            logger.warning("Greedy decoding is plain here; the model's generation settings %s are left out.", ignored)

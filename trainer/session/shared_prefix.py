@@ -163,6 +163,11 @@ class RepeatedPrefix(_Questions):
         """An empty cache for the prefix of a model of this (text) configuration."""
         return DynamicCache(config=config)
 
+    @classmethod
+    def without_prefix(cls, model: nn.Module) -> "RepeatedPrefix":
+        """Return a reader of questions that stand alone, for an `IDE3DForConditionalGeneration`."""
+        return cls(model.model.language_model, cls.new_cache(model.config.get_text_config()))
+
     def start(self, suffixes: Sequence[torch.Tensor], max_new_tokens: int) -> list[torch.Tensor]:
         """Read the questions; see `PackedQuestions.start`."""
         self.cache = copy.deepcopy(self.prefix)
@@ -181,7 +186,8 @@ class RepeatedPrefix(_Questions):
     def step(self, embeds: torch.Tensor, questions: Sequence[int]) -> torch.Tensor:
         """Read one more token of some questions; see `PackedQuestions.step`. Questions left out are dropped."""
         if list(questions) != self.rows:
-            keep = torch.tensor([self.rows.index(question) for question in questions], device=embeds.device)
+            places = {question: place for place, question in enumerate(self.rows)}
+            keep = torch.tensor([places[question] for question in questions], device=embeds.device)
             self.cache.batch_select_indices(keep)
             self.mask, self.next_position = self.mask[keep], self.next_position[keep]
             self.rows = list(questions)

@@ -17,7 +17,7 @@ from modeling_ide3d.auxiliary import (
 from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, check_validator_config, pad_frames
 from modeling_ide3d.auxiliary.outputs import HEADS
 from modeling_ide3d.auxiliary.targets import MeasuredGeometry, VideoGrid
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features, resize_geometry, to_tensor
 from trainer.supervision.criterion import GeometryCriterion
 from trainer.supervision.recorder import ForwardPass, ForwardRecorder

@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from transformers.vision_utils import get_vision_window_index
 
 from modeling_ide3d.auxiliary.targets import locate_videos
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 
 
 @dataclass(frozen=True)
@@ -169,9 +169,8 @@ class VisionLayout:
         sizes = [self._count_tokens(place.steps, place.grid) + self.tokens_after_video for place in places]
         videos = []
         for place, video in zip(places, states.split(sizes), strict=True):
-            rows, cols = place.grid.shape
             video = video[: len(video) - self.tokens_after_video]
-            videos.append(video.unflatten(0, (place.steps, rows, cols + self.tokens_after_row))[:, :, :cols])
+            videos.append(place.grid.split(video, tokens_after_row=self.tokens_after_row))
         return videos
 
     def _count_tokens(self, steps: int, grid: TokenGrid) -> int:

@@ -13,7 +13,7 @@ from processing.benchmarks.readers.files import read_infos
 from processing.benchmarks.readers.scenes import FrameLists
 from processing.benchmarks.readers.tasks import Layout
 from processing.benchmarks.readers.teacher import PATCH_GRIDS
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.teachers.original import OriginalStoreTeacher
 from trainer.teachers.protocol import FrameSource, Teacher
 from trainer.teachers.store import StoreIdentity, read_scene, save_scene, scene_path

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from processing.benchmarks.readers.teacher import load_teacher_features, open_teacher
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.geometry.checks import Protocol, check_protocol
 from trainer.teachers.protocol import FrameSource
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.geometry import relative_pose, transform_points, unproject_depth
 from trainer.teachers.protocol import FrameSource
 

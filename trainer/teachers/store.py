@@ -1,7 +1,6 @@
 """Stored teacher features: one safetensors file a scene that says what it holds, read through the page cache."""
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,7 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
+from processing.writing import write_bytes
 from trainer.geometry.checks import Protocol
 from trainer.teachers.protocol import FrameSource, Teacher
 
@@ -115,13 +115,7 @@ def save_scene(folder: str | Path, identity: StoreIdentity, source: FrameSource,
         "identity": asdict(identity),
     }
     path = scene_path(folder, source.scene_id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    with unfinished.open("wb") as file:
-        file.write(save({"features": halves}, metadata={HEADER: json.dumps(header)}))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(unfinished, path)
+    write_bytes(path, save({"features": halves}, metadata={HEADER: json.dumps(header)}))
     return path
 
 

@@ -2,6 +2,21 @@
 
 import torch
 from torch import nn
+from transformers.utils import torch_compilable_check
+
+
+def split_frames(tokens: torch.Tensor, token_grid: tuple[int, int]) -> torch.Tensor:
+    """Split the visual tokens of frames into rows and columns, and leave the newline column out.
+
+    Args:
+        tokens (`torch.Tensor` of shape `(frames * rows * (cols + 1), hidden_size)`): Tokens of one or more videos.
+        token_grid (`tuple[int, int]`): Rows and columns of tokens of a frame, without the newline column.
+
+    Returns:
+        `torch.Tensor` of shape `(frames, rows, cols, hidden_size)`.
+    """
+    rows, cols = token_grid
+    return tokens.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
 
 
 def gather_frame_features(
@@ -23,7 +38,7 @@ def gather_frame_features(
     rows, cols = token_grid
     per_modality, totals = [], []
     for modality, tokens in visual_tokens.items():
-        frames = torch.cat(list(tokens)).unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
+        frames = split_frames(torch.cat(list(tokens)), token_grid)
         counts = token_counts[modality] // (rows * (cols + 1))
         per_modality.append(torch.split(frames, counts.tolist()))
         totals.append(counts)
@@ -50,6 +65,73 @@ def pool_regions(frame_features: torch.Tensor, region_masks: torch.Tensor) -> tu
     with torch.autocast(frame_features.device.type, enabled=False):
         features = torch.bmm(masks.float(), frame_features.flatten(1, 3).float())
     return (features / tokens.clamp(min=1).unsqueeze(-1)).to(frame_features.dtype), tokens == 0
+
+
+def mean_visual_token(frame_features: torch.Tensor, frame_counts: torch.Tensor) -> torch.Tensor:
+    """Mean visual token of all frames of each sample.
+
+    Args:
+        frame_features (`torch.Tensor` of shape `(batch_size, num_frames, rows, cols, hidden_size)`):
+            Visual tokens, zero where a sample has fewer frames.
+        frame_counts (`torch.Tensor` of shape `(batch_size,)`): Frames of each sample.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, hidden_size)`, zero for a sample without frames.
+    """
+    tokens_per_frame = frame_features.shape[2] * frame_features.shape[3]
+    total = frame_features.sum((1, 2, 3), dtype=torch.float32)
+    mean = total / (frame_counts * tokens_per_frame).clamp(min=1).unsqueeze(-1).to(total)
+    return mean.to(frame_features.dtype)
+
+
+def encode_regions(
+    frame_features: torch.Tensor, frame_counts: torch.Tensor, region_masks: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Mean visual token of each region and of each sample, the masks checked against the grid of the video.
+
+    Args:
+        frame_features (`torch.Tensor` of shape `(batch_size, num_frames, rows, cols, hidden_size)`):
+            Visual tokens, zero where a sample has fewer frames.
+        frame_counts (`torch.Tensor` of shape `(batch_size,)`): Frames of each sample.
+        region_masks (`torch.Tensor` of shape `(batch_size, num_regions, num_frames, rows, cols)`, bool): Cells.
+
+    Returns:
+        `tuple[torch.Tensor, ...]`: Features of shape `(batch_size, num_regions, hidden_size)`, whether a region is
+        empty of shape `(batch_size, num_regions)`, and mean tokens of shape `(batch_size, hidden_size)`.
+
+    Raises:
+        ValueError: If the masks have another grid or number of frames than the video.
+    """
+    batch_size, num_frames, rows, cols = frame_features.shape[:-1]
+    if region_masks.ndim != 5 or (region_masks.shape[0], *region_masks.shape[2:]) != frame_features.shape[:-1]:
+        raise ValueError(
+            f"region_masks must have shape ({batch_size}, num_regions, {num_frames}, {rows}, {cols}): batch, "
+            f"regions, frames, rows and columns of the token grid; got {tuple(region_masks.shape)}."
+        )
+    exists = torch.arange(num_frames, device=frame_counts.device) < frame_counts.unsqueeze(-1)
+    masks = region_masks.to(frame_features.device).bool()
+    torch_compilable_check(
+        ~(masks & ~exists.to(masks.device)[:, None, :, None, None]).any(),
+        "region_masks mark cells of frames that their sample does not have.",
+    )
+    return *pool_regions(frame_features, masks), mean_visual_token(frame_features, frame_counts)
+
+
+def fill_empty_regions(
+    region_features: torch.Tensor, region_empty: torch.Tensor, replacement: torch.Tensor
+) -> torch.Tensor:
+    """Put a vector in the place of the feature of each empty region.
+
+    Args:
+        region_features (`torch.Tensor` of shape `(batch_size, num_regions, hidden_size)`): See `pool_regions`.
+        region_empty (`torch.Tensor` of shape `(batch_size, num_regions)`, bool): See `pool_regions`.
+        replacement (`torch.Tensor` of shape `(hidden_size,)` or `(batch_size, hidden_size)`): Mean token of each
+            sample where a prompt refers to a region, a learned vector where regions are scored.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_regions, hidden_size)`.
+    """
+    return torch.where(region_empty.unsqueeze(-1), replacement.to(region_features).unsqueeze(-2), region_features)
 
 
 def complete_region_valid(region_masks: torch.Tensor, region_valid: torch.Tensor | None) -> torch.Tensor:
@@ -178,9 +260,7 @@ class GroundingHead(nn.Module):
         """
         region_features = region_features.to(query)
         if region_empty is not None:
-            region_features = torch.where(
-                region_empty.unsqueeze(-1), self.empty_region.to(region_features), region_features
-            )
+            region_features = fill_empty_regions(region_features, region_empty, self.empty_region)
         no_object = self.no_object.to(region_features).expand(region_features.shape[0], 1, -1)
         keys = self.key_proj(torch.cat([region_features, no_object], dim=1)).float()
         scores = nn.functional.cosine_similarity(self.query_proj(query).float().unsqueeze(1), keys, dim=-1)
@@ -192,8 +272,12 @@ class GroundingHead(nn.Module):
 __all__ = [
     "GroundingHead",
     "complete_region_valid",
+    "encode_regions",
+    "fill_empty_regions",
     "gather_frame_features",
     "locate_references",
+    "mean_visual_token",
     "pool_regions",
     "select_region_references",
+    "split_frames",
 ]

@@ -1,7 +1,6 @@
 """3D-IDE: a video language model that answers about an indoor scene, and finds objects in it, from RGB alone."""
 
 import copy
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
+from transformers.modeling_utils import PreTrainedModel, load_state_dict, slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
@@ -23,9 +22,10 @@ from .configuration_ide3d import IDE3DConfig
 from .grounding_ide3d import (
     GroundingHead,
     complete_region_valid,
+    encode_regions,
+    fill_empty_regions,
     gather_frame_features,
     locate_references,
-    pool_regions,
     select_region_references,
 )
 
@@ -72,23 +72,18 @@ class IDE3DCausalLMOutputWithPast(CausalLMOutputWithPast):
 
 
 def check_weight_files(folder: Path) -> None:
-    """Compare the size of each safetensors file of a folder with what its header announces.
+    """Check the header and the size of each weight file, and name a damaged one.
 
     Raises:
-        OSError: A file is truncated, or is no safetensors file.
+        OSError: If a file is truncated or damaged, or is no safetensors file.
     """
     for file in sorted(folder.glob("model*.safetensors")):
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            expected = 8 + int.from_bytes(stream.read(8), "little")  # the first 8 bytes are the size of the header
-            if expected <= size:
-                try:
-                    tensors = [entry for entry in json.loads(stream.read(expected - 8)).values() if "dtype" in entry]
-                except ValueError as error:
-                    raise OSError(f"{file} is no safetensors file: its header cannot be read.") from error
-                expected += max((entry["data_offsets"][1] for entry in tensors), default=0)
-        if size < expected:
-            raise OSError(f"{file} is truncated: it has {size} of {expected} bytes. Copy or download it again.")
+        try:
+            load_state_dict(file, map_location="meta")
+        except Exception as error:  # safetensors says what is wrong, but not with which file
+            raise OSError(
+                f"{file} is truncated or no safetensors file ({error}). Copy or download it again."
+            ) from error
 
 
 class IDE3DPreTrainedModel(PreTrainedModel):
@@ -318,23 +313,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         Raises:
             ValueError: The masks have another grid or number of frames than the video.
         """
-        features, frame_counts = self.get_frame_features(input_ids, mm_encoder_outputs)
-        if region_masks.ndim != 5 or (region_masks.shape[0], *region_masks.shape[2:]) != features.shape[:-1]:
-            batch_size, num_frames, rows, cols = features.shape[:-1]
-            raise ValueError(
-                f"region_masks must have shape ({batch_size}, num_regions, {num_frames}, {rows}, {cols}): batch, "
-                f"regions, frames, rows and columns of the token grid; got {tuple(region_masks.shape)}."
-            )
-        exists = torch.arange(features.shape[1], device=frame_counts.device) < frame_counts.unsqueeze(-1)
-        masks = region_masks.to(features.device).bool()
-        torch_compilable_check(
-            ~(masks & ~exists.to(masks.device)[:, None, :, None, None]).any(),
-            "region_masks mark cells of frames that their sample does not have.",
-        )
-        tokens_per_frame = features.shape[2] * features.shape[3]
-        total = features.sum((1, 2, 3), dtype=torch.float32)
-        mean = total / (frame_counts * tokens_per_frame).clamp(min=1).unsqueeze(-1).to(total)
-        return *pool_regions(features, masks), mean.to(features.dtype)
+        return encode_regions(*self.get_frame_features(input_ids, mm_encoder_outputs), region_masks)
 
     def _place_visual_tokens(
         self,
@@ -385,7 +364,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
                 )
         features, empty, mean = self.get_region_features(input_ids, mm_encoder_outputs, region_masks)
         # Official: a reference to a region without visible cells falls back to the mean of the video.
-        features = torch.where(empty.unsqueeze(-1), mean.unsqueeze(1), features)
+        features = fill_empty_regions(features, empty, mean)
         if self.config.detach_region_references:
             features = features.detach()
         region = locate_references(is_ground, region_references.to(input_ids.device))
@@ -629,11 +608,16 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         region_masks: torch.Tensor,
         region_valid: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Compare the state at each sample's query with its candidate regions; see `ground`."""
+        """Compare the states at the queries of each sample with its candidate regions; see `ground`.
+
+        `query_position` has shape `(batch_size,)` or `(batch_size, num_queries)`; scores have a row for each query.
+        """
         features, empty, _ = self.model.get_region_features(input_ids, mm_encoder_outputs, region_masks)
-        rows = torch.arange(len(query_position), device=query_position.device)
-        query = last_hidden_state[rows, query_position.clamp(min=0)]
-        return self.grounding_head(query, features.to(query), empty.to(query.device), region_valid)
+        sample = torch.arange(len(query_position), device=query_position.device)
+        sample = sample.repeat_interleave(query_position[0].numel())
+        query = last_hidden_state[sample, query_position.flatten().clamp(min=0)]
+        features, empty = features.to(query)[sample], empty.to(query.device)[sample]
+        return self.grounding_head(query, features, empty, None if region_valid is None else region_valid[sample])
 
     def ground(
         self,

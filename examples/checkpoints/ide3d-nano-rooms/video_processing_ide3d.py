@@ -11,6 +11,7 @@ from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from .frame_order_ide3d import find_uniform_indices
 from .video_reading_ide3d import FrameSampler, frames_to_tensor, is_stored, list_videos, read_video
 
 
@@ -110,9 +111,7 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
                 f"num_frames={num_frames} was asked for, but the video has {total} frame(s). Ask for at most {total}, "
                 "or leave num_frames out to keep them all."
             )
-        if num_frames is None or num_frames >= total:
-            return np.arange(total)
-        return np.linspace(0, total - 1, num_frames).astype(int)
+        return find_uniform_indices(total, total if num_frames is None else num_frames)
 
     def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: FrameSampler | None = None) -> Any:
         """Read one stored video, or a list of them, with PyAV (see [`read_video`]).
@@ -125,8 +124,13 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
 
         Returns:
             `(frames, metadata)`, or `[all_frames, all_metadata]` for a list.
+
+        Raises:
+            ValueError: for an empty list.
         """
         if isinstance(video_url_or_urls, (list, tuple)):
+            if not video_url_or_urls:
+                raise ValueError("Expected the path or URL of at least one video, got an empty list.")
             return list(
                 zip(*[self.fetch_videos(video, sample_indices_fn) for video in video_url_or_urls], strict=True)
             )

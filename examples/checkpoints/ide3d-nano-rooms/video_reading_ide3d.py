@@ -1,7 +1,6 @@
 """Turn whatever a person calls a video into frames: arrays, lists of images, video files, folders of images."""
 
 import os
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +9,8 @@ import torch
 from transformers.image_utils import ChannelDimension, is_pil_image, load_image
 from transformers.utils import is_av_available, is_torchcodec_available
 from transformers.video_utils import VideoMetadata, load_video
+
+from .frame_order_ide3d import sort_frames
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 COLOUR_CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
@@ -108,17 +109,50 @@ def read_video(path: str | Sequence[str], sample_indices_fn: FrameSampler) -> tu
         path (`str` or `list[str]`):
             Video file, URL, folder of images, single image, or list of image paths.
         sample_indices_fn (`Callable`):
-            Gets `metadata` and returns the increasing indices of the wanted frames.
+            Gets `metadata` and returns the indices of the wanted frames, in any order; an index may come repeatedly.
 
     Returns:
-        `tuple[np.ndarray, VideoMetadata]`: frames of shape `(frames, height, width, 3)`, uint8 RGB, and metadata with
-        `total_num_frames` of the source and the `frames_indices` taken.
+        `tuple[np.ndarray, VideoMetadata]`: frames of shape `(frames, height, width, 3)`, uint8 RGB, one for each index
+        and in the order of the indices; and metadata with `total_num_frames` of the source and the `frames_indices`
+        taken.
 
     Raises:
         FileNotFoundError: when nothing is there.
-        ValueError: for a folder without images, and for a file that is truncated or no video.
+        ValueError: for a folder without images, for a file that is truncated or no video, for no index, and for
+            indices of frames that the video does not have.
         ImportError: when neither PyAV nor torchcodec can be imported.
     """
+    asked: list[int] = []
+
+    def sample_increasing(metadata: VideoMetadata) -> list[int]:
+        # Every decoder reads forwards and each frame once.
+        asked[:] = _check_indices(sample_indices_fn(metadata=metadata), metadata.total_num_frames)
+        return sorted(set(asked))
+
+    frames, metadata = _read_increasing(path, sample_increasing)
+    taken = list(metadata.frames_indices)
+    if taken != asked:
+        frames = frames[[taken.index(index) for index in asked]]
+    metadata.frames_indices = asked
+    return frames, metadata
+
+
+class _FrameIndexError(ValueError):
+    """Indices of frames that there are not: the fault is the caller's, not the file's."""
+
+
+def _check_indices(indices: Any, total: int | None) -> list[int]:
+    indices = [int(index) for index in indices]
+    if not indices:
+        raise _FrameIndexError("Expected the index of at least one frame, got none.")
+    last = total - 1 if total else max(indices)  # a stream may not say how many frames it has
+    if wrong := [index for index in indices if not 0 <= index <= last]:
+        raise _FrameIndexError(f"Expected frame indices from 0 to {last}, the last of the video, got {wrong}.")
+    return indices
+
+
+def _read_increasing(path: str | Sequence[str], sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:
+    """Read a stored video as [`read_video`] does, at increasing indices."""
     if not isinstance(path, str):
         return _read_images(list(path), f"the list of {len(path)} images", sample_indices_fn)
     if path.startswith(("http://", "https://")):
@@ -148,16 +182,11 @@ def _is_image_path(item: Any) -> bool:
     return isinstance(item, (str, os.PathLike)) and os.fspath(item).lower().endswith(IMAGE_SUFFIXES)
 
 
-def _natural_key(path: str) -> list[Any]:
-    """Sorting key that compares runs of digits as numbers: frame_2 comes before frame_10."""
-    return [int(part) if part.isdigit() else part.lower() for part in re.split(r"(\d+)", os.path.basename(path))]
-
-
 def _list_images(folder: str) -> list[str]:
     names = [name for name in os.listdir(folder) if _is_image_path(name) and not name.startswith(".")]
     if not names:
         raise ValueError(f"No frames: the folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
-    return [os.path.join(folder, name) for name in sorted(names, key=lambda name: (_natural_key(name), name))]
+    return [os.path.join(folder, name) for name in sort_frames(names)]
 
 
 def _read_images(paths: list[str], name: str, sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:
@@ -237,6 +266,8 @@ def _check_values(video: torch.Tensor, name: str) -> torch.Tensor:
 def _decode_with_torchcodec(path: str, sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:
     try:
         frames, metadata = load_video(path, backend="torchcodec", sample_indices_fn=sample_indices_fn)
+    except _FrameIndexError:
+        raise
     except (RuntimeError, ValueError, IndexError) as error:
         raise ValueError(_unreadable(path, error)) from error
     return frames.permute(0, 2, 3, 1).numpy(), metadata

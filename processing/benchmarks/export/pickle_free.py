@@ -9,16 +9,16 @@ stay where they are, and no file runs code while it is read.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from tqdm import tqdm
 
 from processing.benchmarks.readers.files import read_infos, read_point_cloud
 from processing.benchmarks.readers.tasks import Layout
+from processing.writing import write_bytes, write_json
 
 __all__ = ["export_pickle_free"]
 
@@ -49,12 +49,12 @@ def export_pickle_free(data_dir: str | Path) -> list[Path]:
                 }
                 for scene_id, info in read_infos(source).items()
             ]
-            target.write_text(json.dumps({"data_list": items}), encoding="utf-8")
+            write_json(target, {"data_list": items}, indent=None)
             written.append(target)
     clouds = sorted(layout.root.glob("*/pcd_with_object_aabbs/*/*.pth"))
     for source in tqdm(clouds, desc="point clouds", disable=not clouds):
         target = source.with_suffix(".safetensors")
-        save_file({name: np.ascontiguousarray(array) for name, array in read_point_cloud(source).items()}, target)
+        write_bytes(target, save({name: np.ascontiguousarray(a) for name, a in read_point_cloud(source).items()}))
         written.append(target)
     if not written:
         raise FileNotFoundError(f"{data_dir} holds neither {layout.infos('val')[1].name} nor point clouds (.pth)")

@@ -1,6 +1,6 @@
 """Write drawn rooms as a folder in the public layout, with every kind of file that the readers know.
 
-    python -m processing.benchmarks.export.rooms outputs/benchmark_rooms --num-scenes 4
+    ide3d rooms export outputs/benchmark_rooms --num-scenes 4
 
 The folder serves to see the layout and to try everything that reads it; its questions are drawn too, so scores on it
 say nothing about a benchmark. Scenes are called room0000_00 and so on, so that nobody takes them for ScanNet's.
@@ -8,9 +8,6 @@ say nothing about a benchmark. Scenes are called room0000_00 and so on, so that 
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +18,9 @@ from processing.benchmarks.export.files import RoomWriter, write_infos, write_vs
 from processing.benchmarks.export.vsi import vsi_records
 from processing.benchmarks.readers.tasks import TASKS, Layout
 from processing.rooms.generate import make_room
+from processing.writing import whole_folder, write_json
 
 __all__ = ["export_rooms"]
-
-logger = logging.getLogger("processing.benchmarks.export.rooms")
 
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -50,9 +46,13 @@ def export_rooms(
     """
     if min(num_scenes, num_frames) < 1:
         raise ValueError(f"num_scenes and num_frames must be at least 1, got {num_scenes} and {num_frames}")
-    layout = Layout(target)
-    if layout.root.exists() and any(layout.root.iterdir()):
-        raise FileExistsError(f"{target} is not empty; give a new folder, or remove this one")
+    with whole_folder(target) as unfinished:
+        _write_rooms(Layout(unfinished), num_scenes, seed, image_size, num_frames)
+    return Path(target)
+
+
+def _write_rooms(layout: Layout, num_scenes: int, seed: int, image_size: int, num_frames: int) -> None:
+    """Fill the folder; see `export_rooms`."""
     selected, number = [], 0
     progress = tqdm(total=num_scenes * len(_SPLITS), desc="rooms")
     for split, room_split in _SPLITS.items():
@@ -77,12 +77,11 @@ def export_rooms(
             number += 1
             progress.update()
         write_infos(layout, split, infos)
-        _write_json(layout.boxes(split, "gt"), gt)
-        _write_json(layout.boxes(split, "pred"), pred)
+        write_json(layout.boxes(split, "gt"), gt, indent=None)
+        write_json(layout.boxes(split, "pred"), pred, indent=None)
         _write_records(layout, split, records)
     progress.close()
-    _write_json(layout.selected_frames, selected)
-    return layout.root
+    write_json(layout.selected_frames, selected, indent=None)
 
 
 def _write_records(layout: Layout, split: str, records: dict[str, list[dict]]) -> None:
@@ -94,33 +93,10 @@ def _write_records(layout: Layout, split: str, records: dict[str, list[dict]]) -
         if task == "vsibench":
             write_vsi_rows(path, numbered)
         else:
-            _write_json(path, numbered)
-
-
-def _write_json(path: Path, contents) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(contents), encoding="utf-8")
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of `export_rooms`."""
-    parser = argparse.ArgumentParser(prog="python -m processing.benchmarks.export.rooms", description=__doc__)
-    parser.add_argument("target", help="folder to make")
-    parser.add_argument("--num-scenes", type=int, default=4, help="rooms a split")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--image-size", type=int, default=126)
-    parser.add_argument("--num-frames", type=int, default=8)
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    export_rooms(
-        options.target,
-        num_scenes=options.num_scenes,
-        seed=options.seed,
-        image_size=options.image_size,
-        num_frames=options.num_frames,
-    )
-    logger.info("Wrote %s; next: python -m processing.benchmarks.doctor %s", options.target, options.target)
+            write_json(path, numbered, indent=None)
 
 
 if __name__ == "__main__":
-    main()
+    from ide3d.command import run_as
+
+    run_as("rooms", "export")

@@ -1,6 +1,4 @@
-"""Questions about one rendered room, drawn so that words and image height alone do not give the answers away."""
-
-from __future__ import annotations
+"""Questions about one room, sampled so that words and image height do not give answers away."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -21,13 +19,13 @@ GROUND = "<ground>"
 
 
 class SceneFacts:
-    """What questions need to know about a rendered room, computed from geometry and instance ids.
+    """Facts about a room that questions need, computed from geometry and instance ids.
 
     Args:
-        objects: dicts with id, category, colour, feature, place, support_id, center (3,), size (3,), world metres.
-        instance_ids: (V, h, w) uint8.
-        camera_to_world: (V, 4, 4).
-        featured: the kind whose number was planned.
+        objects: Dicts with id, category, colour, feature, place, support_id, center (3,), size (3,), world metres.
+        instance_ids: Instance id of each pixel, (V, h, w) uint8.
+        camera_to_world: Poses (V, 4, 4).
+        featured: Kind whose number was planned.
     """
 
     def __init__(self, objects: list[dict], instance_ids: np.ndarray, camera_to_world: np.ndarray, featured: str):
@@ -50,11 +48,11 @@ class SceneFacts:
         self.shown = [o for o in objects if self.first_share[o["id"]] >= MIN_SHARE]
 
     def is_clear(self, thing: dict) -> bool:
-        """Seen well enough in some frame to count."""
+        """Return the objects seen well enough in some frame to count."""
         return self.best_share[thing["id"]] >= CLEAR_SHARE
 
     def is_doubtful(self, thing: dict) -> bool:
-        """Seen, but so little that neither yes nor no would be fair."""
+        """Return the objects seen so little that neither yes nor no would be fair."""
         return 0 < self.best_share[thing["id"]] < CLEAR_SHARE
 
 
@@ -69,7 +67,7 @@ class _Asker:
         self.facts, self.rng = facts, rng
 
     def named(self, reference: str) -> list[tuple[dict, str]]:
-        """Objects shown in frame 0 with the words that stand for them, shuffled."""
+        """Return objects shown in frame 0 with the words that stand for them, shuffled."""
         facts = self.facts
         shown = [facts.shown[i] for i in self.rng.permutation(len(facts.shown))]
         if reference == "region":
@@ -78,7 +76,7 @@ class _Asker:
         return [(o, phrase) for o, phrase in phrases if phrase]
 
     def mixed(self, reference: str) -> list[tuple[dict, str]]:
-        """Half of them standing on the floor, where the image row tells the distance, as far as the room allows."""
+        """Mix objects so that half stand on the floor, where the image row tells distance."""
         named, half = self.named(reference), _PER_TYPE // 2
         floor = [pair for pair in named if pair[0]["place"] == "floor"]
         above = [pair for pair in named if pair[0]["place"] != "floor"]
@@ -102,7 +100,7 @@ class _Asker:
         )
 
     def single(self, reference: str) -> Iterator[dict]:
-        """Distance, position, colour, height and description of one object."""
+        """Ask for distance, position, colour, height and description of one object."""
         facts = self.facts
         for thing, name in self.mixed(reference):
             n = thing["id"]
@@ -134,7 +132,7 @@ class _Asker:
             yield self.ask("colour", reference, [(thing, name)], thing["colour"])
 
     def describe(self, thing: dict) -> str:
-        """Colour, kind, a feature and where it stands."""
+        """Describe an object: colour, kind, a feature and where it stands."""
         words = [article(f"{thing['colour']} {thing['category']}"), thing["feature"], self.whereabouts(thing)]
         return " ".join(word for word in words if word)
 
@@ -159,7 +157,7 @@ class _Asker:
         return nearest
 
     def closer(self, reference: str) -> Iterator[dict]:
-        """Pairs, half of them with the nearer one lower in the image.
+        """Draw pairs, half of them with the nearer one lower in the image.
 
         That holds for the mean row of what is visible and for its bottom row, so neither is a shortcut.
         """
@@ -181,7 +179,7 @@ class _Asker:
         yield from self.ordered("closer", reference, chosen)
 
     def size(self, reference: str) -> Iterator[dict]:
-        """Pairs of clearly different height. With words only of one kind, whose name then says nothing."""
+        """Draw pairs of clearly different height; with words, both of one kind."""
         pairs = []
         for one, two in combinations(self.named(reference), 2):
             a, b = float(one[0]["size"][2]), float(two[0]["size"][2])
@@ -192,7 +190,7 @@ class _Asker:
         yield from self.ordered("size", reference, [pairs[i] for i in self.rng.permutation(len(pairs))[:_PER_TYPE]])
 
     def ordered(self, kind: str, reference: str, pairs) -> Iterator[dict]:
-        """Questions whose answer is the first or the second object, half and half; pairs hold the answer first."""
+        """Ask about pairs that hold the answer first; half name it first."""
         is_first = bool(self.rng.integers(2))
         for index in self.rng.permutation(len(pairs)):
             winner, loser = pairs[index]
@@ -221,7 +219,7 @@ class _Asker:
         yield _question("counting", "word", text, str(number), value=[float(number)])
 
     def existence(self) -> Iterator[dict]:
-        """One yes and one no; the kind is always in view and the colour even, so the words say nothing."""
+        """Ask one yes and one no about kinds in view and even colours."""
         for truth in (True, False):
             drawn = self.coloured_phrase(truth)
             if drawn:
@@ -229,7 +227,7 @@ class _Asker:
                 yield _question("existence", "word", text, "yes" if truth else "no")
 
     def coloured_phrase(self, truth: bool) -> tuple[str, list[int]] | None:
-        """A colour and kind that the room shows (with the ids it fits), or a kind it shows in a colour it lacks."""
+        """Draw a colour and kind that the room shows or lacks."""
         facts = self.facts
         clear = [o for o in facts.objects if facts.is_clear(o) and o["category"] != "plant"]
         if not clear:
@@ -265,7 +263,11 @@ class _Asker:
 
 
 def ask_questions(facts: SceneFacts, rng: np.random.Generator) -> list[dict]:
-    """All questions of a room: dicts with type, reference, question, answer, region_objects, target_objects, value."""
+    """Ask all questions of a room.
+
+    Returns:
+        Dicts with type, reference, question, answer, region_objects, target_objects, value.
+    """
     asker, questions = _Asker(facts, rng), []
     for reference in ("region", "word"):
         questions += asker.single(reference)

@@ -1,6 +1,4 @@
-"""What the questions give away without looking: the most frequent answer, the words alone, the height in the image."""
-
-from __future__ import annotations
+"""Baselines without sight: the most frequent answer, the words alone, the height in the image."""
 
 import re
 from collections import Counter, defaultdict
@@ -21,7 +19,7 @@ _NO_OBJECT = "no such object"
 
 
 def image_rows(row: dict) -> dict[int, tuple[float, float]]:
-    """Mean and bottom row, as shares of the height, of what frame 0 shows of each object."""
+    """Return mean and bottom row of each object, frame 0, shares of the height."""
     ids = np.asarray(row["instance_ids"][0])
     result = {}
     for n in np.unique(ids[ids > 0]).tolist():
@@ -31,7 +29,7 @@ def image_rows(row: dict) -> dict[int, tuple[float, float]]:
 
 
 def _text_keys(question: dict) -> list[tuple]:
-    """From the most to the least that words tell: all, without colours, the last four, the form of the question."""
+    """List keys of a question's words: all, without colours, the last four, the form."""
     text = question["question"].lower()
     bare = " ".join(_COLOUR_WORDS.sub("", text).split())
     form = (question["type"], question["reference"], bool(question["value"]))
@@ -45,7 +43,7 @@ def _is_right(question: dict, guess: str) -> bool:
 
 
 def _best_answer(questions: list[dict]) -> str:
-    """The one answer that scores best on these questions."""
+    """Return the one answer that scores best on these questions."""
     if questions[0]["type"] == "grounding":
         return _NO_OBJECT
     values = np.array([q["value"] for q in questions]) if questions[0]["value"] else None
@@ -63,7 +61,7 @@ class Baselines:
     """Predictors without sight, fitted on some rooms and scored on others.
 
     Args:
-        rows: rooms to fit on, rows of `load_rooms`.
+        rows: Rooms to fit on, rows of `load_rooms`.
     """
 
     def __init__(self, rows: Iterable[dict]):
@@ -94,15 +92,15 @@ class Baselines:
         return edges, answers
 
     def answer_by_words(self, question: dict) -> str | None:
-        """Best answer given the words of the question, None for a form never seen."""
+        """Return the best answer given the question's words, None for a form never seen."""
         return next((self.answers[key] for key in _text_keys(question) if key in self.answers), None)
 
     def answer_by_majority(self, question: dict) -> str | None:
-        """Best answer given only the form of the question."""
+        """Return the best answer given only the form of the question."""
         return self.answers.get(_text_keys(question)[-1])
 
     def answer_by_height(self, question: dict, rows: dict[int, tuple[float, float]], kind: int) -> str | None:
-        """Answer from mean rows (kind 0) or bottom rows (kind 1) in frame 0, for "closer" and "distance"."""
+        """Answer "closer" and "distance" by mean rows (kind 0) or bottom rows (kind 1)."""
         heights = [rows[n][kind] for n in question["hint_objects"]]
         if question["type"] == "closer":
             return "the first" if heights[0] > heights[1] else "the second"
@@ -112,11 +110,11 @@ class Baselines:
         return None
 
     def judge(self, question: dict, rows: dict[int, tuple[float, float]]) -> dict[str, bool]:
-        """Whether each baseline is right about a question: majority, text, and mean_row and bottom_row where they say.
+        """Judge each baseline on a question: majority, text, mean_row, bottom_row.
 
         Args:
-            question: an entry of a row's `questions`.
-            rows: `image_rows` of that row.
+            question: Entry of a row's `questions`.
+            rows: Result of `image_rows` for that row.
         """
         hits = {
             "majority": _is_right(question, self.answer_by_majority(question) or ""),
@@ -128,7 +126,7 @@ class Baselines:
         return hits
 
     def score(self, rows: Iterable[dict]) -> list[dict]:
-        """Accuracy per question type and form of reference.
+        """Return the accuracy per question type and form of reference.
 
         Returns:
             Dicts with type, reference, number, majority, text, mean_row, bottom_row (accuracies in [0, 1] or None).
@@ -149,7 +147,7 @@ class Baselines:
 
 
 def format_table(table: list[dict]) -> str:
-    """The scores as lines of text, in percent."""
+    """Format the scores as lines of text, in percent."""
     names = ("majority", "text", "mean_row", "bottom_row")
     lines = [f"{'type':<12} {'reference':<10} {'number':>6}" + "".join(f"{name:>12}" for name in names)]
     for entry in table:

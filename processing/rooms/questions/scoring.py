@@ -1,6 +1,4 @@
-"""Whether an answer in words is right."""
-
-from __future__ import annotations
+"""Scores of answers in words."""
 
 import math
 import re
@@ -14,7 +12,7 @@ _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
 
 def read_numbers(text: str) -> list[float]:
-    """All numbers of a text, in order. Blanks that a tokenizer puts around points and signs do no harm."""
+    """Return all numbers of a text in order, with blanks around signs allowed."""
     return [float(number) for number in _NUMBER.findall(re.sub(r"\s*\.\s*(?=\d)", ".", re.sub(r"-\s+", "-", text)))]
 
 
@@ -23,14 +21,14 @@ def _words(text: str) -> str:
 
 
 def score_answer(question: dict, text: str) -> bool:
-    """True if `text` answers a question of a room.
+    """Return whether `text` answers a question of a room.
 
     Lengths (distance, height) count within 15 % of the truth, positions within 0.5 m; everything else must be the same
     words, case, blanks and a final point aside.
 
     Args:
-        question: an entry of a row's `questions`.
-        text: the answer in words.
+        question: Entry of a row's `questions`.
+        text: Answer in words.
     """
     value = list(question["value"])
     if question["type"] == "position":

@@ -1,7 +1,5 @@
 """Words of questions and answers: templates, phrases for objects, numbers."""
 
-from __future__ import annotations
-
 __all__ = ["TEMPLATES", "TYPES", "article", "metres", "object_phrase", "plural", "position_words"]
 
 # "{a}" and "{b}" are objects: `<ground>` in questions that point, a phrase such as "the red chair" in the others.
@@ -68,28 +66,31 @@ _PLURALS = {"box": "boxes", "bench": "benches", "shelf": "shelves", "bookshelf":
 
 
 def plural(category: str) -> str:
-    """Plural of a kind of furniture."""
+    """Return the plural of a kind of furniture."""
     return _PLURALS.get(category, category + "s")
 
 
 def article(words: str) -> str:
-    """The words with "a" or "an" in front."""
+    """Return the words with "a" or "an" in front."""
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
 def metres(value: float) -> str:
-    """Length as an answer spells it, such as "2.4 meters"."""
+    """Spell a length as an answer does, such as "2.4 meters"."""
     return f"{value:.1f} meters"
 
 
 def position_words(point) -> str:
-    """Point as an answer spells it, such as "x 0.4 y -0.2 z 2.4" (metres)."""
+    """Spell a point in metres, such as "x 0.4 y -0.2 z 2.4"."""
     x, y, z = (round(float(value), 1) + 0.0 for value in point)
     return f"x {x:.1f} y {y:.1f} z {z:.1f}"
 
 
 def object_phrase(objects: list[dict], wanted: dict) -> str | None:
-    """Words that fit this object and no other of the room, or None. Plants have no colour to be told apart by."""
+    """Return words that fit this object and no other of the room, or None.
+
+    Plants have no colour to be told apart by.
+    """
     same_kind = [o for o in objects if o["category"] == wanted["category"]]
     if wanted["category"] != "plant":
         if sum(o["colour"] == wanted["colour"] for o in same_kind) == 1:

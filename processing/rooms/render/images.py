@@ -1,6 +1,4 @@
-"""From a room and a camera path to pixels: colour, z-depth, instance ids."""
-
-from __future__ import annotations
+"""Pixels of a room along a camera path: colour, z-depth, instance ids."""
 
 from dataclasses import dataclass
 
@@ -20,7 +18,7 @@ _CONTRAST = 14.0  # sRGB steps between neighbours above which a pixel is worth f
 
 @dataclass
 class Rendering:
-    """What a camera path sees.
+    """Pixels that a camera path sees.
 
     Shape:
         frames (V, h, w, 3) uint8; depth (V, h, w) float32 metres; instance_ids (V, h, w) uint8, 0 = structure.
@@ -32,7 +30,7 @@ class Rendering:
 
 
 def primitive_table(room: Room) -> PrimitiveTable:
-    """All solids of a room in one table."""
+    """Collect all solids of a room in one table."""
     shell = room.shell
     solids = [(0, part) for part in (*shell.parts, *room.extras)]
     solids += [(thing.id, part) for thing in room.objects for part in thing.parts]
@@ -40,14 +38,14 @@ def primitive_table(room: Room) -> PrimitiveTable:
 
 
 def pinhole_view(pose: np.ndarray, intrinsics: np.ndarray, size: int) -> View:
-    """Camera of a square frame from camera_to_world (4, 4) and intrinsics (3, 3)."""
+    """Build the camera of a square frame from camera_to_world (4, 4) and intrinsics (3, 3)."""
     at = np.arange(size)
     tan_x, tan_y = (at - intrinsics[0, 2]) / intrinsics[0, 0], (at - intrinsics[1, 2]) / intrinsics[1, 1]
     return View(pose[:3, :3], pose[:3, 3], tan_x, tan_y)
 
 
 def _world(view: View, tan_x, tan_y, depth) -> np.ndarray:
-    """World points (3, n) float32 of rays with given tangents and depths (n,)."""
+    """Return the world points (3, n) float32 of rays with given tangents and depths (n,)."""
     local = np.stack([tan_x * depth, tan_y * depth, depth]).astype(np.float32)
     return view.rotation.astype(np.float32) @ local + view.position.astype(np.float32)[:, None]
 
@@ -98,7 +96,7 @@ def _needs_more_rays(srgb: np.ndarray, key: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(winner: np.ndarray, at: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """For every solid: which of the pixels `at` see it in themselves or next to themselves."""
+    """Mark, for every solid, the pixels `at` that see it in or next to themselves."""
     padded = np.pad(winner.astype(np.int64), 1, mode="edge")
     h, w = winner.shape
     row, column = at // w + 1, at % w + 1

@@ -3,8 +3,6 @@
 Ray directions have camera z = 1, so the ray parameter of a hit is its z-depth in metres.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,12 +30,15 @@ class View:
     tan_y: np.ndarray
 
     def ray_basis(self, table: PrimitiveTable) -> tuple[np.ndarray, np.ndarray]:
-        """Camera position (n, 3) and axes (n, 3, 3: unit axis, camera axis) in the unit frame of every solid."""
+        """Return camera position (n, 3) and axes (n, 3, 3) in the unit frame of every solid.
+
+        The axes are indexed by unit axis, then camera axis.
+        """
         origin = np.einsum("nij,nj->ni", table.unit_from_world, self.position - table.center)
         return origin.astype(np.float32), (table.unit_from_world @ self.rotation).astype(np.float32)
 
     def rectangles(self, table: PrimitiveTable) -> np.ndarray:
-        """Pixel rectangle (row from, row to, column from, column to) of each solid; empty if it is not seen."""
+        """Return each solid's pixel rectangle (row from, to, column from, to), empty if unseen."""
         local = (table.corners - self.position) @ self.rotation
         z = local[..., 2]
         in_front = z > NEAR
@@ -101,7 +102,7 @@ def _cylinder_entry(origin: np.ndarray, direction: np.ndarray, bottom: float, to
 
 
 def intersect(table: PrimitiveTable, index: int, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Depth at which rays enter a solid, inf where they miss.
+    """Return the depth at which rays enter a solid, inf where they miss.
 
     Shape:
         origin: (3,), direction: (3, ...), both in the unit frame of the solid; output: (...), metres.
@@ -118,7 +119,7 @@ def intersect(table: PrimitiveTable, index: int, origin: np.ndarray, direction: 
 
 
 def _leave_room(origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Depth at which rays leave the room (unit cube from inside)."""
+    """Return the depth at which rays leave the room (unit cube from inside)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         inverse = 1.0 / (direction + _TINY)
         middle = origin.reshape((3,) + (1,) * (direction.ndim - 1)) * inverse
@@ -126,7 +127,7 @@ def _leave_room(origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
 
 
 def cast_view(view: View, table: PrimitiveTable, rows: list[int] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """First hits of all pixels: z-depth (h, w) float32 metres and row of the table (h, w) int16.
+    """Cast all pixels: z-depth (h, w) float32 metres and row of the table (h, w) int16.
 
     With `rows` only those solids exist, the room does not, and rays that meet nothing have depth inf.
     """
@@ -160,7 +161,7 @@ def cast_view(view: View, table: PrimitiveTable, rows: list[int] | None = None) 
 def cast_loose(
     view: View, table: PrimitiveTable, tan: np.ndarray, groups: list[tuple[int, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """First hits of loose rays against the solids each of them may meet.
+    """Cast loose rays against the solids that each of them may meet.
 
     Shape:
         tan: (2, n, s), tangents of s rays for each of n pixels; groups: (table row, indices into n) per solid.

@@ -1,7 +1,5 @@
 """Light: a ceiling lamp with soft shadows, daylight from windows, bounced light, and tone mapping."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from processing.rooms.render.raycast import View, cast_view
@@ -19,7 +17,10 @@ _DAY = np.array([[0.82], [0.91], [1.0]], np.float32)
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Products (n,) of vectors (3, n). Components come first here: sums over the last axis of (n, 3) are slow."""
+    """Return the products (n,) of vectors (3, n).
+
+    Components come first here, because sums over the last axis of (n, 3) are slow.
+    """
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
@@ -31,13 +32,13 @@ _GAMMA = (np.linspace(0, 1, 4096) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)
 
 
 def to_srgb(colour: np.ndarray) -> np.ndarray:
-    """Linear light to uint8 sRGB with a soft shoulder."""
+    """Map linear light to uint8 sRGB with a soft shoulder."""
     mapped = colour * (1.0 + colour * 0.16) / (1.0 + colour * 0.62)
     return _GAMMA[np.minimum(mapped * 4095, 4095).astype(np.int16)]
 
 
 class Shader:
-    """Colours of surface points of one room. Holds the shadow map and per-solid material arrays."""
+    """Shader of one room, with its shadow map and the material arrays of its solids."""
 
     def __init__(self, room: Room, table: PrimitiveTable, shadow_size: int):
         self.table = table
@@ -78,7 +79,7 @@ class Shader:
         self.shadow_size = size
 
     def _lit(self, position: np.ndarray, normal: np.ndarray) -> np.ndarray:
-        """Share of the lamp seen from points (3, n): a 3 x 3 tent over the shadow map, smooth between its texels."""
+        """Return the share of the lamp seen from points (3, n), tent filtered."""
         local = position + np.float32(0.03) * normal - self.light[:, None]
         z = -local[2]
         ok = z > 0.05
@@ -98,7 +99,7 @@ class Shader:
         return np.where(inside, total / 9, np.float32(1))
 
     def _surface(self, winner: np.ndarray, position: np.ndarray):
-        """Material row, unit normal (3, n), texture coordinates and flat face of points (3, n)."""
+        """Return material row, unit normal (3, n), texture coordinates and flat face of points (3, n)."""
         matrix, half = self.unit_from_world[:, :, winner], self.half[:, winner]
         offset = position - self.center[:, winner]
         unit = np.stack([_dot(row, offset) for row in matrix])
@@ -129,7 +130,7 @@ class Shader:
 
     @staticmethod
     def _round_surface(unit: np.ndarray, half: np.ndarray, is_tube: np.ndarray, taper: np.ndarray):
-        """Gradient (3, k) and texture coordinates (k,) of cylinders, cones and ellipsoids, from unit points (3, k)."""
+        """Return gradient (3, k) and texture coordinates (k,) of round solids at unit points (3, k)."""
         side = unit.copy()
         side[2] = np.where(is_tube, -taper * np.hypot(unit[0], unit[1]), unit[2])
         cap = is_tube & (np.abs(unit[2]) > 0.9995)
@@ -159,7 +160,7 @@ class Shader:
         return albedo
 
     def shade(self, winner, position, eye, footprint) -> tuple[np.ndarray, np.ndarray]:
-        """Linear colours (3, n) of points and a number per flat face (n,).
+        """Return the linear colours (3, n) of points and a number per flat face (n,).
 
         Shape:
             winner (n,): rows of the table; position (3, n), eye (3,): world metres.
@@ -196,7 +197,7 @@ class Shader:
         return 0.5 * shine * high * high
 
     def _corner_shade(self, position, normal) -> np.ndarray:
-        """Less bounced light in the room's corners and just above the floor."""
+        """Return the share of bounced light, less in corners and just above the floor."""
         gap = self.half[:, :1] + np.float32(0.02) - np.abs(position - self.center[:, :1])
         gap += np.where(np.abs(normal) > 0.7, np.float32(9), np.float32(0))
         near = np.exp(gap * np.float32(-4.5)).sum(axis=0)

@@ -1,7 +1,5 @@
 """Procedural textures: surface metres to linear colours, faded where a pixel is wider than the pattern."""
 
-from __future__ import annotations
-
 import numpy as np
 
 __all__ = ["TEXTURES", "texture_colour"]
@@ -10,7 +8,7 @@ _SIZE = 256
 
 
 def _noise_table() -> np.ndarray:
-    """Tileable value noise (256, 256) in [0, 1], four octaves."""
+    """Return tileable value noise (256, 256) in [0, 1], four octaves."""
     rng, total = np.random.default_rng(20240), np.zeros((_SIZE, _SIZE))
     for octave, cells in enumerate((8, 16, 32, 64)):
         grid = rng.random((cells, cells))
@@ -28,14 +26,14 @@ _NOISE = _noise_table()
 
 
 def _noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Noise whose coarsest blobs are one unit wide."""
+    """Return noise whose coarsest blobs are one unit wide."""
     i = (u * 32).astype(np.int32) & (_SIZE - 1)
     j = (v * 32).astype(np.int32) & (_SIZE - 1)
     return _NOISE[i, j]
 
 
 def _hash(i: np.ndarray, j=0.0) -> np.ndarray:
-    """Repeatable value in [0, 1) per cell."""
+    """Return a repeatable value in [0, 1) per cell."""
     x = np.sin(i * 12.9898 + j * 78.233) * 43758.547
     return x - np.floor(x)
 
@@ -46,7 +44,7 @@ def _fade(period: np.ndarray, footprint: np.ndarray) -> np.ndarray:
 
 
 def _gap(x: np.ndarray, width: np.ndarray, footprint: np.ndarray) -> np.ndarray:
-    """How much of a pixel lies in a gap of `width` around whole numbers of x (x in cells, both widths in cells)."""
+    """Return the share of a pixel within `width` of whole numbers of x."""
     away = np.abs(x - np.round(x))
     return np.clip((width + footprint - away) / (2 * footprint), 0.0, 1.0) * np.minimum(1.0, width / footprint + 0.15)
 
@@ -179,7 +177,7 @@ TEXTURES = {
 
 
 def texture_colour(name: str, u, v, scale, seed, footprint, first, second) -> np.ndarray:
-    """Linear colour (3, n) of a texture at surface coordinates u, v (n,) metres.
+    """Return the linear colour (3, n) of a texture at surface coordinates u, v (n,), metres.
 
     `footprint` (n,) is the width of a pixel on the surface, metres; `first`, `second` (3, n) are linear colours.
     """

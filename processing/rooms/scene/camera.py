@@ -1,7 +1,5 @@
 """A hand-held walk: a smooth path around the room, looking at what stands there."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from processing.rooms.scene.layout import Room
@@ -12,7 +10,7 @@ _CLEARANCE = 0.22  # metres between the lens and any bounding box
 
 
 def look_at(positions: np.ndarray, targets: np.ndarray, rolls: np.ndarray) -> np.ndarray:
-    """Cameras at positions (V, 3) that look at targets (V, 3), with rolls (V,) in radians.
+    """Aim cameras at positions (V, 3) at targets (V, 3), with rolls (V,) in radians.
 
     Returns:
         camera_to_world (V, 4, 4), OpenCV axes.
@@ -30,7 +28,7 @@ def look_at(positions: np.ndarray, targets: np.ndarray, rolls: np.ndarray) -> np
 
 
 def path_is_free(room: Room, positions: np.ndarray) -> bool:
-    """Whether all positions (V, 3) keep clear of walls and of every object's box."""
+    """Return whether all positions (V, 3) keep clear of walls and of every object's box."""
     area = np.array([room.shell.width, room.shell.depth, room.shell.height]) / 2
     away = area[:2] - np.abs(positions[:, :2])
     if (away < _CLEARANCE).any() or (positions[:, 2] > room.shell.height - 0.3).any():
@@ -41,7 +39,7 @@ def path_is_free(room: Room, positions: np.ndarray) -> bool:
 
 
 def path_shows(poses: np.ndarray, intrinsics: np.ndarray, points: list[np.ndarray], size: int) -> bool:
-    """Whether every point (3,) falls into some frame of a path, occlusion aside."""
+    """Return whether every point (3,) falls into some frame of a path, occlusion aside."""
     if not points:
         return True
     offsets = np.array(points)[None] - poses[:, None, :3, 3]
@@ -51,7 +49,7 @@ def path_shows(poses: np.ndarray, intrinsics: np.ndarray, points: list[np.ndarra
 
 
 def draw_path(rng: np.random.Generator, room: Room, num_frames: int) -> np.ndarray | None:
-    """camera_to_world (V, 4, 4) of a walk, or None if this draw runs into something."""
+    """Draw the camera_to_world (V, 4, 4) of a walk, or None if it runs into something."""
     shell = room.shell
     half = np.array([shell.width, shell.depth]) / 2
     angle = rng.uniform(0, 2 * np.pi)

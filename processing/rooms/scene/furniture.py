@@ -4,8 +4,6 @@ Local frame of a piece: origin on the floor in the middle of its footprint, fron
 metres.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -29,7 +27,7 @@ __all__ = ["FLOOR_PIECES", "Piece", "Support"]
 
 @dataclass(frozen=True)
 class Support:
-    """A flat top that small things may stand on: height and a rectangle in the local frame, metres."""
+    """Flat top for small things: height and a rectangle in the local frame, metres."""
 
     z: float
     x: tuple[float, float]
@@ -38,7 +36,7 @@ class Support:
 
 @dataclass
 class Piece:
-    """A finished piece of furniture. `feature` completes "a red chair ..." in a description, or is empty."""
+    """Finished piece of furniture; `feature` completes "a red chair ..." or is empty."""
 
     category: str
     colour: str
@@ -205,7 +203,7 @@ def table(rng: np.random.Generator, colour: str, style: Style) -> Piece:
 
 
 def desk(rng: np.random.Generator, colour: str, style: Style) -> Piece:
-    """Writing desk with drawers on one side."""
+    """Desk with drawers on one side."""
     main = named_colour(rng, colour, style)
     wood = painted(rng, main, style)
     w, d, h = rng.uniform(1.0, 1.5), rng.uniform(0.55, 0.75), rng.uniform(0.70, 0.80)
@@ -334,7 +332,7 @@ def lamp(rng: np.random.Generator, colour: str, style: Style) -> Piece:
 
 
 def plant(rng: np.random.Generator, colour: str, style: Style) -> Piece:
-    """Potted plant. It is green whatever `colour` asks for, and its pot has no colour with a name."""
+    """Potted plant, green whatever `colour` asks for; its pot has no named colour."""
     tone = pick(rng, ((0.66, 0.46, 0.36), (0.60, 0.58, 0.55), (0.42, 0.40, 0.40), (0.76, 0.70, 0.62)))
     pot = Material(tone, "plain", gloss=0.3)
     r, h, tall = rng.uniform(0.12, 0.2), rng.uniform(0.2, 0.38), rng.uniform(0.4, 1.1)

@@ -1,6 +1,4 @@
-"""Where furniture stands: rooms as people furnish them, with nothing inside anything else."""
-
-from __future__ import annotations
+"""Layout of furniture: rooms as people furnish them, with nothing inside anything else."""
 
 from dataclasses import dataclass, field
 
@@ -50,15 +48,15 @@ _THEMES = {
     ),
     "studio": ("bed:wall", "sofa:free", "table:free", "stool:free", "bookshelf:wall", "desk:wall", "plant:wall"),
 }
-_TALL = 1.3  # metres; taller pieces keep off windows and under no picture
 _GAP = 0.04  # metres between footprints
 
 
 @dataclass
 class RoomObject:
-    """A placed piece. Parts are in the world frame; `footprint` (4, 2) is its oriented rectangle on the floor, metres.
+    """A placed piece; its parts are in the world frame.
 
-    `place` is "floor", "top", "wall" or "ceiling"; `support_id` is the object it stands on, 0 for none.
+    `footprint` (4, 2) is its oriented rectangle on the floor, metres. `place` is "floor", "top", "wall" or "ceiling".
+    `support_id` is the object it stands on, 0 for none.
     """
 
     id: int
@@ -87,7 +85,7 @@ class RoomObject:
 
 @dataclass
 class Room:
-    """Shell plus furniture. `featured` is the kind whose number was planned."""
+    """Shell plus furniture; `featured` is the kind whose number was planned."""
 
     shell: Shell
     objects: list[RoomObject]
@@ -101,7 +99,7 @@ class Room:
 
 
 def rectangles_overlap(a: np.ndarray, b: np.ndarray, margin: float = 0.0) -> bool:
-    """Whether two convex quadrilaterals (4, 2) come nearer than `margin` along every separating axis."""
+    """Return whether two convex quadrilaterals (4, 2) come nearer than `margin` (metres)."""
     for quad in (a, b):
         for i in (0, 1):
             edge = quad[i + 1] - quad[i]
@@ -118,7 +116,7 @@ def _footprint(low: np.ndarray, high: np.ndarray, yaw: float, offset: np.ndarray
 
 
 class _Builder:
-    """Draws one room; keeps what is placed so far."""
+    """Builder of one room, with the pieces placed so far."""
 
     def __init__(self, rng: np.random.Generator, style: Style):
         self.rng, self.style = rng, style
@@ -129,7 +127,7 @@ class _Builder:
         self._colours: dict[str, list[str]] = {}
 
     def colour(self, category: str) -> str:
-        """Each kind walks through its own shuffled colours: uniform for one, rarely equal for two."""
+        """Return the next colour of a kind: uniform for one piece, rarely equal for two."""
         if not self._colours.get(category):
             self._colours[category] = [str(c) for c in self.rng.permutation(COLOURS)]
         return self._colours[category].pop()
@@ -206,7 +204,7 @@ class _Builder:
         return yaw, np.array([*rng.uniform(-area, area), 0.0])
 
     def beside(self, piece: Piece, anchor: RoomObject, mode: str) -> tuple[float, np.ndarray]:
-        """A spot at an open side of an anchor, the piece's front turned to it."""
+        """Draw a spot at an open side of an anchor, facing it."""
         rng = self.rng
         low, high = piece.extent
         side = 0.0 if mode == "front" else pick(rng, (0.0, np.pi / 2, np.pi, -np.pi / 2))
@@ -297,7 +295,7 @@ class _Builder:
 
 
 def build_room(rng: np.random.Generator, featured: str, number: int, style: Style) -> Room | None:
-    """Draw a furnished room with exactly `number` pieces of the `featured` kind, or None if they do not fit."""
+    """Draw a room with exactly `number` `featured` pieces, or None if they do not fit."""
     builder = _Builder(rng, style)
     theme = _THEMES[pick(rng, list(_THEMES))]
     plan = [entry for entry in theme if entry.split(":")[0] != featured]

@@ -1,6 +1,4 @@
-"""Loft furniture that is built another way: same kinds, other solids. Frame of a piece as in furniture."""
-
-from __future__ import annotations
+"""Loft furniture: the same kinds, built of other solids, in the local frame of `furniture`."""
 
 import numpy as np
 
@@ -54,7 +52,7 @@ def table(rng: np.random.Generator, colour: str, style: Style) -> Piece:
 
 
 def bed(rng: np.random.Generator, colour: str, style: Style) -> Piece:
-    """Low platform with a roll at the head and a blanket to the floor of the platform."""
+    """Low platform with a roll at the head and a blanket."""
     main = named_colour(rng, colour, style)
     w, d, h = rng.uniform(1.2, 1.9), rng.uniform(1.95, 2.2), rng.uniform(0.22, 0.34)
     frame, linen = painted(rng, main, style), Material((0.76, 0.75, 0.74), "fabric", (0.66, 0.65, 0.64), 0.03)

@@ -1,7 +1,5 @@
 """Colours with names, and the materials made of them."""
 
-from __future__ import annotations
-
 import colorsys
 
 import numpy as np
@@ -17,17 +15,17 @@ DARK_METAL = Material((0.16, 0.16, 0.17), gloss=0.5)
 
 
 def pick(rng: np.random.Generator, options):
-    """One of a sequence, evenly."""
+    """Draw one entry of a sequence, evenly."""
     return options[int(rng.integers(len(options)))]
 
 
 def shade(colour, factor: float) -> tuple[float, float, float]:
-    """A darker (factor < 1) or lighter sRGB colour."""
+    """Return a darker (factor < 1) or lighter sRGB colour."""
     return tuple(float(min(1.0, c * factor)) for c in colour)
 
 
 def named_colour(rng: np.random.Generator, name: str, style: Style) -> tuple[float, float, float]:
-    """A shade that a person would call by this name."""
+    """Draw a shade that a person would call by this name."""
     h, s, v = colorsys.rgb_to_hsv(*style.colours[name])
     h = (h + rng.uniform(-0.012, 0.012)) % 1.0
     s = min(1.0, s * rng.uniform(0.88, 1.05))
@@ -50,6 +48,6 @@ def upholstered(rng: np.random.Generator, colour, style: Style) -> Material:
 
 
 def plain_wood(rng: np.random.Generator, style: Style) -> Material:
-    """Bare wood for legs and frames; its tone is never the name of an object's colour."""
+    """Bare wood for legs and frames; its tone has no colour name."""
     tone = pick(rng, style.woods)
     return Material(tone, "wood", shade(tone, 0.72), rng.uniform(0.05, 0.09), 0.15, seed=rng.uniform(0, 50))

@@ -1,10 +1,8 @@
 """Solids that furniture is built of, and the arrays a renderer wants them in.
 
-World frame of all rooms: metres, z up, floor at z = 0. A solid is a unit shape (cube of side 2, cylinder of radius 1
-and height 2, sphere of radius 1) scaled by its half sizes, rotated and moved.
+World frame of all rooms: metres, z up, floor at z = 0. A solid is a unit shape scaled by its half sizes, rotated and
+moved: a cube of side 2, a cylinder of radius 1 and height 2, a sphere of radius 1.
 """
-
-from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
@@ -53,7 +51,7 @@ class Material:
 
 @dataclass(frozen=True)
 class Primitive:
-    """One solid. `bottom` and `top` scale the radius of a cylinder at its two ends (a cone frustum)."""
+    """One solid; `bottom` and `top` scale a cylinder's radius at its ends (cone frustum)."""
 
     kind: int
     center: np.ndarray
@@ -63,14 +61,14 @@ class Primitive:
     bottom: float = 1.0
     top: float = 1.0
 
-    def moved(self, yaw: float, offset: np.ndarray) -> Primitive:
-        """The solid after a turn by `yaw` (radians) around the z axis of the frame, then a shift in metres."""
+    def moved(self, yaw: float, offset: np.ndarray) -> "Primitive":
+        """Turn the solid by `yaw` radians around the z axis, then shift it in metres."""
         turn = yaw_matrix(yaw)
         return replace(self, center=turn @ self.center + np.asarray(offset), rotation=turn @ self.rotation)
 
 
 def bounds(solids: list[Primitive]) -> tuple[np.ndarray, np.ndarray]:
-    """Exact axis-aligned bounds of some solids together, two arrays of shape (3,), metres."""
+    """Return the axis-aligned bounds of some solids, two arrays of shape (3,), metres."""
     center = np.array([s.center for s in solids])
     scaled = np.array([s.rotation for s in solids]) * np.array([s.half for s in solids])[:, None, :]
     kind, ends = np.array([s.kind for s in solids])[:, None], np.array([(s.bottom, s.top) for s in solids])
@@ -86,26 +84,26 @@ def bounds(solids: list[Primitive]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def yaw_matrix(yaw: float) -> np.ndarray:
-    """Rotation by `yaw` radians around z, (3, 3)."""
+    """Return the rotation (3, 3) by `yaw` radians around z."""
     cos, sin = np.cos(yaw), np.sin(yaw)
     return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
 
 
 def box(center, size, material: Material, yaw: float = 0.0) -> Primitive:
-    """Box of full `size` (dx, dy, dz) around `center`, metres."""
+    """Build a box of full `size` (dx, dy, dz) around `center`, metres."""
     return Primitive(BOX, np.array(center, float), np.array(size, float) / 2, yaw_matrix(yaw), material)
 
 
 def cylinder(
     center, radii, height: float, material: Material, *, bottom: float = 1.0, top: float = 1.0, axis: str = "z"
 ) -> Primitive:
-    """Elliptic cylinder or cone frustum of full `height` around `center`; `radii` are the two half axes, metres."""
+    """Build an elliptic cylinder or cone frustum around `center`; `radii` are half axes, metres."""
     half = np.array([radii[0], radii[1], height / 2], float)
     return Primitive(CYLINDER, np.array(center, float), half, _AXIS_ROTATIONS[axis], material, bottom, top)
 
 
 def ball(center, radii, material: Material, yaw: float = 0.0) -> Primitive:
-    """Ellipsoid with the three half axes `radii`, metres."""
+    """Build an ellipsoid with the three half axes `radii`, metres."""
     return Primitive(ELLIPSOID, np.array(center, float), np.array(radii, float), yaw_matrix(yaw), material)
 
 

@@ -1,7 +1,5 @@
 """The room itself: walls, floor, ceiling, one door, windows, skirting boards, rug."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +28,10 @@ class Opening:
 
 @dataclass(frozen=True)
 class Shell:
-    """Empty room centred on the origin, floor at z = 0. `faces`: materials of -x, +x, -y, +y, floor, ceiling."""
+    """Empty room centred on the origin, floor at z = 0.
+
+    `faces` are the materials of -x, +x, -y, +y, floor, ceiling.
+    """
 
     width: float
     depth: float
@@ -50,7 +51,7 @@ class Shell:
 
 
 def wall_point(shell: Shell, wall: int, along: float, inward: float, z: float) -> np.ndarray:
-    """World point (3,) at `along` metres from a wall's middle, `inward` metres off it."""
+    """Return the world point (3,) `along` metres from a wall's middle, `inward` metres off it."""
     turn = yaw_matrix(WALL_YAWS[wall])
     return turn @ np.array([along, shell.wall_distance(wall) - inward, z])
 
@@ -182,7 +183,7 @@ def _skirting(shell: Shell) -> list[Primitive]:
 
 
 def rug(rng: np.random.Generator, center: np.ndarray, yaw: float) -> Primitive:
-    """Rug on the floor, part of the room rather than furniture."""
+    """Build a rug on the floor, part of the room rather than furniture."""
     tone = pick(
         rng, ((0.60, 0.32, 0.28), (0.35, 0.42, 0.52), (0.78, 0.72, 0.62), (0.42, 0.48, 0.40), (0.55, 0.50, 0.55))
     )

@@ -4,8 +4,6 @@ Local frames: `TOP_PIECES` stand on z = 0 around the origin; `WALL_PIECES` touch
 with z = 0 at their middle; `CEILING_PIECES` hang down from z = 0.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from processing.rooms.scene.furniture import Piece

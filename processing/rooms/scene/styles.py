@@ -1,6 +1,4 @@
-"""What tells the styles of rooms apart: shades, materials and sizes. The names of colours are the same in all."""
-
-from __future__ import annotations
+"""Styles of rooms: shades, materials and sizes. The names of colours are the same in all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,9 +10,9 @@ _RGB = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Style:
-    """Look of a set of rooms; colours are sRGB in [0, 1], `width`, `depth` and `height` ranges in metres.
+    """Look of a set of rooms: sRGB colours, ranges of sizes in metres.
 
-    `paint` is the texture of painted wood; the entries of `cloths`, `wall_textures` and `floor_kinds` are drawn
+    `paint` is the texture of painted wood. The entries of `cloths`, `wall_textures` and `floor_kinds` are sampled
     evenly. `stones` are the tones of tiles, `wools` of carpets. A wall is an accent in `accent_share` of the rooms,
     and that accent is brick in `brick_share` of them.
     """

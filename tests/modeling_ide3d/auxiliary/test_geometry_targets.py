@@ -231,3 +231,18 @@ def test_in_training_the_head_runs_in_front_of_labels_alone(kind):
     torch.testing.assert_close(short.loss, whole.loss)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4, msg=name)
+
+
+def test_all_logits_of_a_training_pass_can_be_asked_for():
+    """The loss is the same, and each label finds its logits at its own position."""
+    batch, model = build_collator()([make_sample(2), make_sample(1, seed=1)]), build_model().train()
+    short, whole = model(**batch), model(**batch, logits_to_keep=0)
+    labels = batch["labels"]
+    assert whole.logits.shape[:2] == labels.shape and short.logits.shape[1] < labels.shape[1]
+    torch.testing.assert_close(whole.loss, short.loss)
+    expected = torch.nn.functional.cross_entropy(whole.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    torch.testing.assert_close(whole.loss, expected)
+    first = [{key: value[:1] for key, value in batch.items()}, {key: value[1:] for key, value in batch.items()}]
+    for index, single in enumerate(first):
+        own = model(**{**single, "labels": None}, logits_to_keep=0).logits[0]
+        torch.testing.assert_close(own, whole.logits[index], atol=1e-5, rtol=1e-4)

@@ -242,7 +242,7 @@ def test_frame_rules(data):
     assert names(frames="listed", num_frames=2) == ["00000", "00020"]
     with pytest.raises(ValueError, match="coverage"):
         names(coverage=0.5)
-    with pytest.raises(ValueError, match="frames must be one of"):
+    with pytest.raises(ValueError, match="`frames` must be one of"):
         names(frames="random")
 
 
@@ -286,6 +286,23 @@ def test_teacher_of_other_frames_is_refused(data):
     )
     with pytest.raises(ValueError, match="00010"):
         load_teacher_features(data, "scannet/room0002_00", ["00000", "00010"], TokenGrid(48, 3, 4))
+
+
+def test_a_pickle_free_copy_is_whole_or_not_there(data, monkeypatch):
+    """Readers prefer a copy to its pickle, so half of one would hide the whole data."""
+
+    def die(file):
+        os.ftruncate(file, 20)
+        raise KeyboardInterrupt
+
+    before = {path for path in data.rglob("*") if path.is_file()}
+    for pickles in ("*.nothing", "embodiedscan_infos_*.pkl"):
+        for path in data.rglob(pickles):
+            path.unlink()
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, "fsync", die)
+            export_pickle_free(data)
+        assert {path for path in data.rglob("*") if path.is_file()} <= before
 
 
 def test_pickle_free_folder_reads_the_same(data):

@@ -1,5 +1,5 @@
 import io
-import logging
+import json
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from processing.posed_video import PosedVideo
 from processing.regions import TokenGrid, regions_from_ids
 from processing.rooms import dataset as dataset_module
 from processing.rooms import load_rooms, room_samples
-from processing.rooms.__main__ import main
 from processing.rooms.generate import SPLITS, make_room, room_rng
+from processing.rooms.measure import measure_rooms
 from processing.rooms.questions.baselines import Baselines, format_table
 from processing.rooms.scene.styles import STYLES
 
@@ -70,6 +70,22 @@ def test_depth_is_stored_without_loss(four):
 
 def test_more_scenes_extend_fewer(four, cache):
     assert load_rooms("validation", 5, cache_dir=cache, **SMALL)[3]["questions"] == four[3]["questions"]
+
+
+def test_rooms_from_a_start_on_are_rows_of_a_longer_load(four, tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(dataset_module, "make_room", lambda *args: made.append(args[2]) or make_room(*args))
+    rooms = load_rooms("validation", 2, start=1, cache_dir=str(tmp_path), **SMALL)
+    assert made == [1, 2] and len(rooms) == 2
+    raw, expected = (rows.with_format("arrow")[:] for rows in (rooms, four.select([1, 2])))
+    assert raw.equals(expected)
+    assert load_rooms("validation", 2, start=2, cache_dir=str(tmp_path), **SMALL)["scene_id"] == four["scene_id"][2:]
+
+
+@pytest.mark.parametrize("start, error, message", [(-1, ValueError, "must be at least 0"), (1.0, TypeError, "an int")])
+def test_an_impossible_start(start, error, message):
+    with pytest.raises(error, match=f"start .*{message}"):
+        load_rooms("train", 2, start=start)
 
 
 def test_the_same_arguments_are_read_from_the_cache(four, cache, monkeypatch):
@@ -200,20 +216,7 @@ def test_baselines_find_no_shortcut_where_rooms_are_balanced(rooms):
     assert "existence" in format_table(list(table.values()))
 
 
-def test_the_measurement_runs_from_the_command_line(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
-    file = tmp_path / "rooms.json"
-    arguments = [
-        "--num-scenes",
-        "3",
-        "--image-size",
-        "32",
-        "--num-frames",
-        "2",
-        "--num-proc",
-        "1",
-        "--json",
-        str(file),
-    ]
-    result = main(arguments)
-    assert result["rooms_per_second"] > 0 and "bottom_row" in caplog.text and file.read_text().startswith("{")
+def test_the_measurement_has_speed_and_baselines():
+    measured = measure_rooms(num_scenes=3, image_size=32, num_frames=2, num_proc=1)
+    assert measured.rooms_per_second > 0 and "bottom_row" in measured.as_text()
+    assert json.loads(json.dumps(measured.as_dict()))["num_scenes"] == 3

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from trainer.evaluation.extras import evaluation_extra
 from trainer.evaluation.metrics.scores import Protocol, Score, check_protocol, mean_score
 
-__all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "overlap_scores", "select_input_box"]
+__all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "overlap_scores"]
 
 TEMPERATURE = 0.07  # also of the training
 CUMULATIVE_THRESHOLD = 0.4
@@ -77,7 +78,8 @@ def matched_f1(
         threshold: Overlap that a pair must reach.
         protocol: See above.
     """
-    from scipy.optimize import linear_sum_assignment
+    with evaluation_extra("scipy"):
+        from scipy.optimize import linear_sum_assignment
 
     if len(predicted) == 0 or len(expected) == 0:
         return float(len(predicted) == len(expected))
@@ -99,7 +101,6 @@ def choose_objects(
     scores: Sequence[float],
     *,
     threshold: float = CUMULATIVE_THRESHOLD,
-    temperature: float = TEMPERATURE,
     protocol: Protocol = "clean",
 ) -> list[int]:
     """Objects that a description means, best first, from scores (N + 1,).
@@ -112,20 +113,8 @@ def choose_objects(
     scores = np.asarray(scores, dtype=np.float32)
     if len(scores) < 2 or int(np.argmax(scores)) == len(scores) - 1:
         return []
-    shifted = np.exp((scores - scores.max()) / np.float32(temperature))
+    shifted = np.exp((scores - scores.max()) / np.float32(TEMPERATURE))
     weights = shifted[:-1] / (shifted.sum() if protocol == "paper" else shifted[:-1].sum())
     order = np.argsort(-weights, kind="stable")
     reached = np.flatnonzero(np.cumsum(weights[order]) >= threshold)
     return order[: reached[0] + 1 if len(reached) else len(order)].tolist()
-
-
-def select_input_box(box: Sequence[float], proposals: np.ndarray, *, threshold: float = 0.5) -> int | None:
-    """Proposal that overlaps a given box most, None below the threshold.
-
-    Source: the original's preparation of Scan2Cap, which so gates captions before they are made.
-    """
-    if len(proposals) == 0:
-        return None
-    iou = box_iou(np.asarray([box]), np.asarray(proposals), protocol="paper")[0]
-    best = int(iou.argmax())
-    return best if iou[best] >= threshold else None

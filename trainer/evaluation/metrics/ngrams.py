@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from trainer.evaluation.extras import evaluation_extra
 from trainer.evaluation.metrics.scores import Score, mean_score
 
 __all__ = ["caption_text", "gate_scores", "has_java", "ngram_scores", "ptb_tokenise", "split_words"]
 
-MISSING = "n-gram scores need pycocoevalcap: pip install 'ide3d[evaluation]'."
 SMALL, TINY = 1e-9, 1e-15  # of coco-caption's BLEU
 
 
@@ -42,10 +42,8 @@ def ptb_tokenise(texts: Sequence[str]) -> list[str]:
     """
     if not has_java():
         raise RuntimeError('The "ptb" variant needs Java, and there is no `java` on the path: install a JRE (17).')
-    try:
+    with evaluation_extra("pycocoevalcap"):
         from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-    except ImportError as error:
-        raise ImportError(MISSING) from error
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
         tokens = PTBTokenizer().tokenize({index: [{"caption": text}] for index, text in enumerate(texts)})
     return [tokens[index][0] for index in range(len(texts))]
@@ -64,11 +62,9 @@ def ngram_scores(
         references: The accepted texts of each.
         meteor: Whether to run METEOR, which needs Java.
     """
-    try:
+    with evaluation_extra("pycocoevalcap"):
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
-    except ImportError as error:
-        raise ImportError(MISSING) from error
     given = {index: [text] for index, text in enumerate(predictions)}
     accepted = {index: list(texts) for index, texts in enumerate(references)}
     scores = _bleu_scores(predictions, references)
@@ -94,10 +90,8 @@ def gate_scores(
 
 
 def _bleu_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
-    try:
+    with evaluation_extra("pycocoevalcap"):
         from pycocoevalcap.bleu.bleu_scorer import BleuScorer
-    except ImportError as error:
-        raise ImportError(MISSING) from error
     corpus = BleuScorer(n=4)
     for text, texts in zip(predictions, references, strict=True):
         corpus += (text, list(texts))
@@ -123,7 +117,8 @@ def _bleu_of_order(order: int):
 
 def _meteor(accepted: dict[int, list[str]], given: dict[int, list[str]]) -> Score:
     """METEOR of the corpus; its band comes from the mean over samples, which is close to it."""
-    from pycocoevalcap.meteor.meteor import Meteor
+    with evaluation_extra("pycocoevalcap"):
+        from pycocoevalcap.meteor.meteor import Meteor
 
     def one_line(texts: list[str]) -> list[str]:
         return [" ".join(text.replace("|||", " ").split()) for text in texts]

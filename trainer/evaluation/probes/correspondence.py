@@ -1,11 +1,9 @@
 """Cross-view correspondence: does the token most like this one, in another view, show the same place of the room."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.geometry import (
     FramePairs,
     covisibility_mask,
@@ -70,49 +68,42 @@ def find_true_matches(
     return torch.where((seen[at] & (row >= 0))[..., None], places, torch.nan)
 
 
-def score_matches(
-    features: Tensor, matches: Tensor, pairs: FramePairs, *, metric: Literal["cosine", "euclidean"] = "cosine"
-) -> dict[str, float]:
-    """Compare the nearest token of the source view with where the asking token's place really is.
+def score_matches(features: Tensor, matches: Tensor, pairs: FramePairs) -> dict[str, float]:
+    """Compare the source token of highest cosine similarity with the true match of each target token.
 
     Args:
         features: Tokens of one video.
-        matches: From `find_true_matches`, on the same grid.
-        pairs: The same pairs.
-        metric: What "nearest" means.
+        matches: True matches from `find_true_matches`, on the grid of `features`.
+        pairs: Pairs of frames that the matches belong to.
 
     Returns:
-        Sums over the tokens that have a true match, `queries` of them: `hits`, the nearest token lies within one token
-        (rows and columns) of it; `same_place`, the token at the same place of the picture does, which needs no
-        content; `chance`, share of the source view's tokens that do. And the same, `moved_...`, over those whose match
-        lies further from the same place than that, so that a token which only knows its place fails.
+        Sums over the target tokens that have a true match; `queries` is the number of these tokens.
+
+        - `hits`: the most similar token lies within one token (rows and columns) of the match.
+        - `same_place`: the token at the same place of the picture does, which needs no content.
+        - `chance`: share of the source view's tokens that do.
+        - `moved_hits`, `moved_chance`, `moved_queries`: the same sums where `same_place` does not hold. A token that
+          knows its place and nothing else fails there.
 
     Shape:
         features: (V, rows, cols, C); matches: (pairs, rows, cols, 2).
 
     Raises:
-        ValueError: Features of another grid than the matches, or an unknown metric.
+        ValueError: If features and matches have different grids, or the number of pairs differs.
     """
     if features.dim() != 4 or matches.shape != (len(pairs), *features.shape[1:3], 2):
         raise ValueError(
             f"features (V, rows, cols, C) and matches (pairs, rows, cols, 2) must share the grid and the pairs, got "
             f"{tuple(features.shape)}, {tuple(matches.shape)} and {len(pairs)} pairs."
         )
-    if metric not in ("cosine", "euclidean"):
-        raise ValueError(f'metric must be "cosine" or "euclidean", got {metric!r}.')
     rows, cols = features.shape[1:3]
-    tokens = features.float().flatten(1, 2)
-    if metric == "cosine":
-        tokens = torch.nn.functional.normalize(tokens, dim=-1)
+    tokens = torch.nn.functional.normalize(features.float().flatten(1, 2), dim=-1)
     places = torch.stack(torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij"), -1).flatten(0, 1)
     sums = dict.fromkeys(MATCH_SUMS, 0.0)
     for pair, (source, target) in enumerate(zip(pairs.source.tolist(), pairs.target.tolist(), strict=True)):
         truth = matches[pair].flatten(0, 1)
         asked = truth.isfinite().all(-1).nonzero().flatten()
-        if metric == "cosine":
-            nearest = (tokens[target, asked] @ tokens[source].T).argmax(-1)
-        else:
-            nearest = torch.cdist(tokens[target, asked], tokens[source]).argmin(-1)
+        nearest = (tokens[target, asked] @ tokens[source].T).argmax(-1)
         is_near = (truth[asked, None] - places).abs().amax(-1) <= WITHIN + ROUNDING
         index = torch.arange(len(asked))
         is_hit, has_stayed, chance = is_near[index, nearest], is_near[index, asked], is_near.double().mean(-1)

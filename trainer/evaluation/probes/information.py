@@ -25,11 +25,12 @@ can read usable information); bins cut what can be measured at log(number of bin
 """
 
 import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
+from trainer.evaluation.extras import evaluation_extra
 from trainer.evaluation.metrics.scores import mean_score
 from trainer.evaluation.probes.linear_probe import (
     Intervals,
@@ -111,9 +112,10 @@ def _frequencies(depths: _Depths, rows: np.ndarray, per_cell: bool) -> np.ndarra
 
 
 def _cumulative(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Normal and Laplace distribution functions, both of standard deviation 1."""
-    tail = 0.5 * np.exp(-np.sqrt(2.0) * np.abs(z))
-    return torch.special.ndtr(torch.from_numpy(z)).numpy(), np.where(z < 0, tail, 1 - tail)
+    """Return the normal and the Laplace distribution function at `z`, both of standard deviation 1."""
+    with evaluation_extra("scipy"):
+        from scipy import stats
+    return stats.norm.cdf(z), stats.laplace.cdf(z, scale=math.sqrt(0.5))
 
 
 def _experts(

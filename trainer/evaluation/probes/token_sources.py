@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +12,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor, IDE3DVideoProcessor
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 
 __all__ = ["IDE3DTokens", "TokenSource", "VisionTowerTokens", "check_layers", "open_token_source"]
 
@@ -81,8 +82,8 @@ class IDE3DTokens:
 
     def grid(self, layer: str) -> TokenGrid:
         """Patches for the tower, pooled tokens for the language model."""
-        stride = self.processor.spatial_pool_stride if layer.startswith("language.") else 1
-        return TokenGrid(self.processor.image_size, self.processor.patch_size, stride)
+        grid = TokenGrid.of(self.processor)
+        return grid if layer.startswith("language.") else replace(grid, pool_stride=1)
 
     def _head(self) -> str:
         """Chat text up to the video."""
@@ -115,11 +116,10 @@ class IDE3DTokens:
                 use_cache=False,
                 return_dict=True,
             ).hidden_states
-            rows, cols = self.model.config.token_grid
             is_visual = input_ids == self.model.config.video_token_id
             for layer in language:
                 visual = states[int(layer.split(".")[1])][is_visual].float().cpu()
-                result[layer] = visual.unflatten(0, (-1, rows, cols + 1))[:, :, :cols]
+                result[layer] = self.grid(layer).split(visual)
         return result
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from processing.posed_video import PosedVideo
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import prepare_geometry
 from trainer.evaluation.probes.correspondence import find_true_matches, score_matches
 from trainer.evaluation.probes.token_sources import TokenSource, check_layers
@@ -18,6 +18,7 @@ from trainer.geometry import FramePairs, relative_pose, select_frame_pairs, tran
 __all__ = ["TokenTable", "collect_tokens", "median_pixels"]
 
 TOKENS_PER_SCENE = 512
+PAIRS_PER_FRAME = 2  # other views, sampled at random, in which the tokens of a frame are looked for
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,7 @@ class _Measured:
     matches: Tensor
 
 
-def _measure(
-    scene: PosedVideo, grid: TokenGrid, tokens_per_scene: int, pairs_per_frame: int, seed: list[int]
-) -> _Measured:
+def _measure(scene: PosedVideo, grid: TokenGrid, tokens_per_scene: int, seed: list[int]) -> _Measured:
     sample = {key: getattr(scene, key) for key in ("frames", "depth", "intrinsics", "camera_to_world")}
     geometry = prepare_geometry(sample, grid, "clean")
     depth, intrinsics, poses = (geometry[key] for key in ("depth", "intrinsics", "camera_to_world"))
@@ -104,7 +103,7 @@ def _measure(
         relative_pose(poses, poses[:1].expand_as(poses)), unproject_depth(depth, intrinsics)
     ).flatten(1, 2)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    pairs = select_frame_pairs(poses[None], mode="random", pairs_per_frame=pairs_per_frame, generator=generator)
+    pairs = select_frame_pairs(poses[None], mode="random", pairs_per_frame=PAIRS_PER_FRAME, generator=generator)
     return _Measured(
         chosen=chosen,
         depth=depth.flatten(1)[frame, pixel],
@@ -128,7 +127,6 @@ def collect_tokens(
     layers: Sequence[str] | None = None,
     *,
     tokens_per_scene: int = TOKENS_PER_SCENE,
-    pairs_per_frame: int = 2,
     seed: int = 0,
 ) -> dict[str, TokenTable]:
     """Run a model over scenes and keep the tokens of some layers.
@@ -139,7 +137,6 @@ def collect_tokens(
         layers: Names of layers of the source; default: its own choice.
         tokens_per_scene: So many tokens of a scene are kept at most, drawn at random, the same of all layers that
             share a grid. Correspondence is scored on all tokens.
-        pairs_per_frame: Other views of the scene, drawn at random, in which the tokens of a frame are looked for.
         seed: Of the draws.
 
     Returns:
@@ -167,7 +164,7 @@ def collect_tokens(
                     f"columns, channels, got {tuple(features.shape)}."
                 )
             if grid not in truths:
-                truths[grid] = _measure(scene, grid, tokens_per_scene, pairs_per_frame, [seed, index])
+                truths[grid] = _measure(scene, grid, tokens_per_scene, [seed, index])
             truth = truths[grid]
             rows = features.flatten(0, 2)[truth.chosen].float()
             parts[layer].append((name, rows, truth, score_matches(features, truth.matches, truth.pairs)))

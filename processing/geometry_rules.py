@@ -1,0 +1,275 @@
+"""The one rule for "is this a pose, a depth map, a camera".
+
+`PosedVideo`, the doctor and the collator ask here, so that what one of them passes none of the others refuses.
+`trainer.geometry` keeps tensor checks of its own with the same limits; a test holds the two together.
+
+Every function takes arrays, tensors or nested lists with one entry a frame, and judges them as float32. `find_*`
+return the indices of the bad frames, `is_*` judge one value, `check_*` raise ValueError.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "MAX_MEDIAN_DEPTH",
+    "MIN_FOCAL_SHARE",
+    "MIN_MEDIAN_DEPTH",
+    "PINHOLE_TOLERANCE",
+    "RIGID_TOLERANCE",
+    "check_boxes",
+    "check_depth",
+    "check_intrinsics",
+    "check_poses",
+    "find_bad_boxes",
+    "find_bad_depth",
+    "find_bad_intrinsics",
+    "find_bad_poses",
+    "find_nonfinite",
+    "is_in_metres",
+    "is_pose",
+]
+
+# Largest entry of R^T R - I, and of the last row minus (0, 0, 0, 1). Random rotations as text with six digits are off
+# by 2e-6, with four by 2e-4, and in float16 by 8e-4. A scale of 1.001, 5 mm at 5 m, is off by 2e-3, bfloat16 by 5e-3.
+RIGID_TOLERANCE = 1e-3
+# Largest entry that must be 0 (pixels), and distance of the last entry from 1. An inverse in float32 is off by 1e-5.
+PINHOLE_TOLERANCE = 1e-3
+MIN_FOCAL_SHARE = 0.05  # Of the frame's side: a field of view of 169 degrees. Normalised cameras lie far below.
+MIN_MEDIAN_DEPTH = 0.05  # Metres. No room is seen from that near; metres that were taken for millimetres are.
+MAX_MEDIAN_DEPTH = 100.0  # Metres. No room is that deep; millimetres that were taken for metres are.
+
+
+def find_nonfinite(values: Any) -> np.ndarray:
+    """Return the indices of the entries that hold NaN or Inf, as float32.
+
+    Shape:
+        values: (V, ...).
+        output: (bad entries,), increasing.
+    """
+    array = _as_float32(values)
+    return np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+
+
+def find_bad_poses(camera_to_world: Any) -> np.ndarray:
+    """Return the indices of the matrices that are no finite rigid motion.
+
+    A rigid motion is a rotation without reflection or scale, any translation, and a last row (0, 0, 0, 1).
+
+    Shape:
+        camera_to_world: (V, 4, 4), metres.
+        output: (bad frames,), increasing.
+    """
+    return np.flatnonzero(~(_rigid_error(_as_float32(camera_to_world)) <= RIGID_TOLERANCE))
+
+
+def is_pose(matrix: Any) -> bool:
+    """Return whether one matrix (4, 4) is a finite rigid motion."""
+    return not len(find_bad_poses(_as_float32(matrix)[None]))
+
+
+def check_poses(
+    camera_to_world: Any, num_frames: int | None = None, *, is_rigid: bool = True, name: str = "camera_to_world"
+) -> None:
+    """Raise ValueError unless every matrix is a finite rigid motion.
+
+    Args:
+        camera_to_world: Poses (V, 4, 4), camera to world, OpenCV axes, metres.
+        num_frames: Number of frames that the poses belong to; None leaves it open.
+        is_rigid: Whether to ask for a rigid motion beside finite numbers.
+        name: Name of the array in messages.
+    """
+    poses = _as_float32(camera_to_world)
+    _check_matrices(poses, num_frames, 4, name, "poses", "Have (V, 3, 4)? Add the row 0 0 0 1.")
+    if len(broken := find_nonfinite(poses)):
+        raise ValueError(
+            f"`{name}` of frames {broken.tolist()} is not finite, it holds NaN or Inf. Leave these frames out."
+        )
+    if is_rigid and len(bad := find_bad_poses(poses)):
+        raise ValueError(
+            f"`{name}` of frames {bad.tolist()} is not a rigid motion: expected a rotation, a translation in metres "
+            f"and a last row 0 0 0 1, got one that is off by {_rigid_error(poses[bad]).max():.2g}. Remove scaling "
+            "and mirroring. Is it transposed?"
+        )
+
+
+def find_bad_intrinsics(intrinsics: Any, frame_size: Sequence[int] | None = None) -> np.ndarray:
+    """Return the indices of the matrices that are no pinhole camera [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].
+
+    Args:
+        intrinsics: Cameras (V, 3, 3), pixels.
+        frame_size: Height and width of the frames in pixels. Where it is known, a normalised camera, whose numbers
+            are shares of the frame, is bad too.
+
+    Shape:
+        output: (bad frames,), increasing.
+    """
+    faults = _intrinsics_faults(_as_float32(intrinsics), frame_size)
+    return np.flatnonzero(np.any([is_bad for _, is_bad, _ in faults], axis=0))
+
+
+def check_intrinsics(
+    intrinsics: Any,
+    num_frames: int | None = None,
+    frame_size: Sequence[int] | None = None,
+    *,
+    name: str = "intrinsics",
+) -> None:
+    """Raise ValueError unless every matrix is a finite pinhole camera.
+
+    Args:
+        intrinsics: Cameras (V, 3, 3), pixels.
+        num_frames: Number of frames that the cameras belong to; None leaves it open.
+        frame_size: Height and width of the frames in pixels; None does not look for normalised cameras.
+        name: Name of the array in messages.
+    """
+    cameras = _as_float32(intrinsics)
+    _check_matrices(cameras, num_frames, 3, name, "cameras", f"Is it 4 x 4? Pass {name}[..., :3, :3].")
+    for fault, is_bad, advice in _intrinsics_faults(cameras, frame_size):
+        if is_bad.any():
+            raise ValueError(f"`{name}` of frames {np.flatnonzero(is_bad).tolist()}: {fault}. {advice}")
+
+
+def find_bad_depth(depth: Any) -> np.ndarray:
+    """Return the indices of the maps that hold NaN, Inf or negative values.
+
+    Shape:
+        depth: (V, h, w), metres; 0 means no measurement.
+        output: (bad frames,), increasing.
+    """
+    maps = _as_float32(depth)
+    return np.flatnonzero(~(np.isfinite(maps) & (maps >= 0)).reshape(len(maps), -1).all(axis=1))
+
+
+def is_in_metres(depth: Any) -> bool:
+    """Return whether the median measurement is plausible in metres; True where nothing is measured.
+
+    Args:
+        depth: z-depth of any shape, finite; 0 means no measurement. The maps of a video are judged together.
+    """
+    values = _as_float32(depth)
+    measured = int((values > 0).sum())
+    near = int(((values > 0) & (values < MIN_MEDIAN_DEPTH)).sum())
+    far = int((values > MAX_MEDIAN_DEPTH).sum())
+    # Counting costs a tenth of sorting millions of pixels. The median is the lower one of an even number.
+    return not measured or (near <= (measured - 1) // 2 < measured - far)
+
+
+def check_depth(
+    depth: Any, num_frames: int | None = None, frame_size: Sequence[int] | None = None, *, name: str = "depth"
+) -> None:
+    """Raise ValueError unless `depth` holds maps in metres: finite, not negative, 0 = no measurement.
+
+    Args:
+        depth: z-depth (V, h, w), metres.
+        num_frames: Number of frames that the maps belong to; None leaves it open.
+        frame_size: Height and width of the frames; None does not compare how they stand.
+        name: Name of the array in messages.
+    """
+    maps = _as_float32(depth)
+    if maps.ndim != 3 or 0 in maps.shape[1:]:
+        count = "V" if num_frames is None else num_frames
+        raise ValueError(f"`{name}` must have shape ({count}, h, w), got {maps.shape}. Stack one map a frame.")
+    if num_frames is not None and len(maps) != num_frames:
+        raise ValueError(f"Got {num_frames} frames but {len(maps)} depth maps. Select the same frames of both.")
+    if broken := int((~np.isfinite(maps)).sum()):
+        raise ValueError(
+            f"`{name}` holds {broken} values that are NaN or Inf, in frames {find_nonfinite(maps).tolist()}. Write 0 "
+            "where nothing was measured."
+        )
+    if negative := int((maps < 0).sum()):
+        raise ValueError(
+            f"`{name}` holds {negative} negative values, lowest {maps.min():.4g}, in frames "
+            f"{find_bad_depth(maps).tolist()}. Write 0 where nothing was measured."
+        )
+    if not is_in_metres(maps):
+        median = np.median(maps[maps > 0])
+        advice = "This looks like millimetres, divide by 1000." if median > 1 else "Was it divided by 1000 twice?"
+        raise ValueError(f"`{name}` must be in metres, but its median is {median:.4g}. {advice}")
+    if frame_size is not None and (frame_size[0] - frame_size[1]) * (maps.shape[1] - maps.shape[2]) < 0:
+        raise ValueError(
+            f"`{name}` must show what the frames show, got maps of {maps.shape[1]} x {maps.shape[2]} (height x width) "
+            f"for frames of {frame_size[0]} x {frame_size[1]}. Turn the maps, cameras and poses as the frames are."
+        )
+
+
+def find_bad_boxes(boxes: Any) -> np.ndarray:
+    """Return the indices of the boxes that are not finite or have a negative size.
+
+    Shape:
+        boxes: (N, 6), (cx, cy, cz, dx, dy, dz), metres.
+        output: (bad boxes,), increasing.
+    """
+    array = _as_float32(boxes)
+    return np.flatnonzero(~(np.isfinite(array).all(axis=1) & (array[:, 3:] >= 0).all(axis=1)))
+
+
+def check_boxes(boxes: Any, *, name: str = "boxes") -> None:
+    """Raise ValueError unless every box (cx, cy, cz, dx, dy, dz) is finite with sizes of at least 0.
+
+    Args:
+        boxes: Axis-aligned boxes (N, 6), full sizes, metres.
+        name: Name of the array in messages.
+    """
+    array = _as_float32(boxes)
+    if array.ndim != 2 or array.shape[1] != 6:
+        raise ValueError(f"`{name}` must have shape (N, 6), (cx, cy, cz, dx, dy, dz), got {array.shape}.")
+    if len(bad := find_bad_boxes(array)):
+        raise ValueError(
+            f"`{name}` must be finite with sizes that are not negative, got {array[bad[0]].tolist()} as number "
+            f"{bad[0]}. Sizes are full sides in metres, not corners."
+        )
+
+
+def _as_float32(values: Any) -> np.ndarray:
+    if hasattr(values, "detach"):  # A tensor; NumPy knows no bfloat16 and reads no device memory.
+        values = values.detach().cpu().float().numpy()
+    with np.errstate(over="ignore"):
+        return np.asarray(values, np.float32)
+
+
+def _check_matrices(array: np.ndarray, num_frames: int | None, side: int, name: str, what: str, advice: str) -> None:
+    if array.ndim != 3 or array.shape[1:] != (side, side):
+        count = "V" if num_frames is None else num_frames
+        raise ValueError(f"`{name}` must have shape ({count}, {side}, {side}), got {array.shape}. {advice}")
+    if num_frames is not None and len(array) != num_frames:
+        raise ValueError(f"Got {num_frames} frames but {len(array)} {what}. Select the same frames of both.")
+
+
+def _rigid_error(poses: np.ndarray) -> np.ndarray:
+    """Return how far each matrix (V, 4, 4) is from a rigid motion (V,); NaN or Inf where it is not finite."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        matrices = poses.astype(np.float64)
+        rotation = matrices[:, :3, :3]
+        skew = np.abs(rotation.transpose(0, 2, 1) @ rotation - np.eye(3)).max(axis=(1, 2))
+        last_row = np.abs(matrices[:, 3] - np.array([0, 0, 0, 1])).max(axis=1)
+        is_mirrored = ~(np.linalg.det(rotation) > 0)
+    error = np.maximum(np.maximum(skew, last_row), np.where(is_mirrored, 2.0, 0.0))
+    return np.where(np.isfinite(matrices).all(axis=(1, 2)), error, np.nan)
+
+
+def _intrinsics_faults(cameras: np.ndarray, frame_size: Sequence[int] | None) -> list[tuple[str, np.ndarray, str]]:
+    """Return what can be wrong with cameras (V, 3, 3), where it is (V,), and what to do."""
+    is_finite = np.isfinite(cameras).all(axis=(1, 2))
+    focal = cameras[:, [0, 1], [0, 1]]
+    rest = np.concatenate([cameras[:, [0, 1, 2, 2], [1, 0, 0, 1]], cameras[:, [2], [2]] - 1], axis=1)
+    faults = [
+        ("it holds NaN or Inf", ~is_finite, "Check the camera file."),
+        ("a focal length is not positive", ~(focal > 0).all(axis=1), "Expected positive focal lengths fx and fy."),
+        (
+            "it is not a pinhole camera",
+            ~(np.abs(rest) <= PINHOLE_TOLERANCE).all(axis=1),
+            "Expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels. Is it transposed, or has it skew?",
+        ),
+    ]
+    if frame_size is not None:
+        shares = focal / np.array([frame_size[1], frame_size[0]])
+        faults.append(
+            (
+                f"a focal length is below {MIN_FOCAL_SHARE} of the frame's side",
+                ~(shares >= MIN_FOCAL_SHARE).all(axis=1),
+                "Expected pixels. Is the camera normalised? Multiply its rows by the frame's width and height.",
+            )
+        )
+    return faults

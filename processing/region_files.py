@@ -1,0 +1,163 @@
+"""Named regions of a video from a file: boxes in JSON, instance ids or masks in NumPy's formats."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from processing.regions import TokenGrid, regions_from_boxes_2d, regions_from_ids, regions_from_masks
+
+__all__ = ["NamedRegions", "read_regions"]
+
+NO_BOX = [float("nan")] * 4
+FORMATS = (
+    "Expected .json (boxes), .npy (instance ids (V, h, w) or masks (N, V, h, w)), or .npz (one such array, or a mask "
+    "(V, h, w) for each name)."
+)
+
+
+@dataclass(frozen=True)
+class NamedRegions:
+    """Regions of the frames that a model sees, with a name for each.
+
+    Args:
+        names: N names, in the order of the masks.
+        masks: Region masks, bool (N, V, rows, cols).
+    """
+
+    names: tuple[str, ...]
+    masks: Tensor
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def read_regions(path: str | Path, grid: TokenGrid, frame_indices: Sequence[int], total_frames: int) -> NamedRegions:
+    """Read regions from a file, which describes all frames of a video or those that are shown.
+
+    `.json` holds boxes, as pixels of the frame between its edges, (left, top, right, bottom)::
+
+        {"frame_size": [480, 640],
+         "boxes": {"chair": [[40, 120, 180, 330], null], "table": {"12": [300, 90, 420, 260]}}}
+
+    `frame_size` is (height, width). The boxes of an object are a list with one entry for each frame, null where the
+    object is not seen, or a mapping from the index of a frame in the video to its box.
+
+    `.npy` holds instance ids, integer (V, h, w) with 0 for nothing, or masks, bool (N, V, h, w). `.npz` holds one such
+    array, or a mask, bool (V, h, w), under the name of each object. Pickled objects are refused.
+
+    Args:
+        path: File of the regions.
+        grid: Token grid of the model.
+        frame_indices: Indices of the V frames that are shown.
+        total_frames: Frames of the video.
+
+    Returns:
+        The regions that some token of the frames shown holds.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is of another kind, of other frames, or none of its objects is seen.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file of regions at {path}. {FORMATS}")
+    shown = _Frames(path, tuple(int(index) for index in frame_indices), total_frames)
+    if path.suffix == ".json":
+        names, masks = _from_boxes(shown, grid)
+    elif path.suffix in (".npy", ".npz"):
+        names, masks = _from_arrays(shown, grid)
+    else:
+        raise ValueError(f"{path} is no file of regions. {FORMATS}")
+    is_seen = masks.flatten(1).any(1)
+    if not is_seen.any():
+        raise ValueError(f"No region of {path} is in the frames shown, {shown.listed}. Mark objects in these frames.")
+    kept = tuple(name for name, seen in zip(names, is_seen.tolist(), strict=True) if seen)
+    return NamedRegions(kept, masks[is_seen])
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """The frames that are shown, and the file whose entries are matched to them."""
+
+    path: Path
+    indices: tuple[int, ...]
+    total: int
+
+    @property
+    def listed(self) -> str:
+        return ", ".join(map(str, self.indices))
+
+    def choose(self, count: int, what: str) -> list[int]:
+        """Entries of the frames shown among `count` entries, one for each frame of the video or for each shown."""
+        if count == self.total:
+            return list(self.indices)
+        if count == len(self.indices):
+            return list(range(count))
+        raise ValueError(
+            f"{what} in {self.path} has {count} frames, but the video has {self.total}, of which {len(self.indices)} "
+            f"are shown ({self.listed}). Give one entry for each frame of the video, or for each that is shown."
+        )
+
+
+def _from_boxes(shown: _Frames, grid: TokenGrid) -> tuple[list[str], Tensor]:
+    try:
+        content = json.loads(shown.path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{shown.path} is no valid JSON ({error}).") from error
+    if not isinstance(content, dict) or set(content) != {"frame_size", "boxes"}:
+        keys = sorted(content) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{shown.path} must hold `frame_size` and `boxes`, got {keys}.")
+    size, boxes = content["frame_size"], content["boxes"]
+    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
+        raise ValueError(f"`frame_size` in {shown.path} must be [height, width] in pixels, got {size!r}.")
+    if not isinstance(boxes, dict) or not boxes:
+        raise ValueError(f"`boxes` in {shown.path} must map the name of each object to its boxes, got {boxes!r}.")
+    rows = [_boxes_of(name, entries, shown) for name, entries in boxes.items()]
+    return list(boxes), regions_from_boxes_2d(torch.tensor(rows), (size[0], size[1]), grid)
+
+
+def _boxes_of(name: str, entries: Any, shown: _Frames) -> list[list[float]]:
+    """Boxes of one object in the frames shown, NaN where it has none."""
+    what = f"Object {name!r}"
+    if isinstance(entries, dict):
+        unknown = [key for key in entries if not (key.isdecimal() and int(key) < shown.total)]
+        if unknown:
+            raise ValueError(f"{what} in {shown.path} has boxes in frames {unknown}, the video has {shown.total}.")
+        found = [entries.get(str(index)) for index in shown.indices]
+    elif isinstance(entries, list):
+        found = [entries[place] for place in shown.choose(len(entries), what)]
+    else:
+        raise ValueError(f"{what} in {shown.path} must have a list or a mapping of boxes, got {entries!r}.")
+    for box in found:
+        is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
+        if box is not None and not is_box:
+            raise ValueError(f"{what} in {shown.path}: a box is [left, top, right, bottom] or null, got {box!r}.")
+    return [NO_BOX if box is None else [float(side) for side in box] for box in found]
+
+
+def _from_arrays(shown: _Frames, grid: TokenGrid) -> tuple[list[str], Tensor]:
+    try:
+        content = np.load(shown.path, allow_pickle=False)
+        arrays = {name: content[name] for name in content.files} if isinstance(content, Mapping) else {"": content}
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{shown.path} cannot be read as arrays ({error}). {FORMATS}") from error
+    first = next(iter(arrays.values()), np.zeros(0))
+    if len(arrays) == 1 and first.dtype.kind in "iu" and first.ndim == 3:
+        ids = first[shown.choose(len(first), "The array of ids")]
+        found = [int(number) for number in np.unique(ids) if number > 0]
+        return [str(number) for number in found], regions_from_ids(ids.astype(np.int64), found, grid)
+    if len(arrays) == 1 and first.dtype == bool and first.ndim == 4:
+        masks = first[:, shown.choose(first.shape[1], "The array of masks")]
+        return [str(number) for number in range(len(masks))], regions_from_masks(masks, grid)
+    if arrays and all(array.dtype == bool and array.ndim == 3 for array in arrays.values()):
+        masks = [array[shown.choose(len(array), f"Mask {name!r}")] for name, array in arrays.items()]
+        if len({mask.shape for mask in masks}) == 1:
+            return [name or "0" for name in arrays], regions_from_masks(np.stack(masks), grid)
+    kinds = ", ".join(f"{array.dtype} {array.shape}" for array in arrays.values()) or "nothing"
+    raise ValueError(f"{shown.path} holds {kinds}. {FORMATS}")

@@ -1,0 +1,252 @@
+"""A recipe of rooms, from its file to an export: lessons, training, resuming, and what the command line changes."""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModel, BitImageProcessor, Dinov2Config, Dinov2Model
+
+from processing.regions import TokenGrid
+from trainer import IDE3DTrainingArguments
+from trainer.export import export_checkpoint, is_export
+from trainer.recipes import DataArguments, lessons, read_recipe, run, train
+from trainer.recipes.data import REGION_QUESTIONS, load_decoded, make_samples
+from trainer.recipes.models import load_model
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
+
+
+class TestRecipe:
+    def test_the_recipe_of_the_repository_is_read(self):
+        recipes = sorted((EXAMPLES / "recipes").glob("*.yaml"))
+        recipes = [path for path in recipes if not path.stem.startswith("emergence")]  # those of emergence.py
+        assert recipes
+        for path in recipes:
+            model, data, args = read_recipe(path, ["--dry-run"])
+            assert args.report_to == [] and not args.frozen_parts
+            if data.source == "rooms":
+                is_fine_tuning = path.stem == "rooms_other_style"
+                assert (model.model_name_or_path is not None) == is_fine_tuning and data.num_rooms > 100
+                assert data.room_style == ("loft" if is_fine_tuning else "plain")
+                assert read_recipe(path, [])[2].use_cpu is True
+            else:  # the paper's: 16 samples a step, weights of the terms and learning rates in its ratio
+                batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * model.planned_processes
+                assert batch == 16 and data.num_frames == 32 and len(data.tasks) == 5 and args.protocol == "paper"
+                defaults = IDE3DTrainingArguments("unused", protocol="paper", report_to="none", use_cpu=True)
+                assert args.loss_weights == defaults.loss_weights
+                assert args.learning_rate == pytest.approx(5 * args.vision_learning_rate)
+
+    def test_the_command_line_changes_the_recipe(self, tiny_recipe):
+        words = ["--max_steps", "7", "--num_rooms=9", "--teacher", "none", "--use_cpu", "True"]
+        model, data, args = read_recipe(tiny_recipe(depth_weight=0.3), words)
+        assert (args.max_steps, data.num_rooms, model.teacher) == (7, 9, "none")
+        assert (args.depth_weight, model.hidden_size, data.place_samples) == (0.3, 32, 1)
+
+    @pytest.mark.parametrize("words", [["--no_such_argument", "1"], ["stray"]])
+    def test_unknown_words_raise(self, tiny_recipe, words):
+        with pytest.raises(ValueError, match=words[0]):
+            read_recipe(tiny_recipe(), words)
+
+    def test_unknown_keys_raise(self, tiny_recipe):
+        with pytest.raises(ValueError, match="num_romms"):
+            read_recipe(tiny_recipe(num_romms=3), [])
+
+    @pytest.mark.parametrize("text", ["", "- max_steps\n", "max_steps"])
+    def test_a_file_without_keys_is_named(self, tmp_path, text):
+        (tmp_path / "odd.yaml").write_text(text)
+        with pytest.raises(ValueError, match=r"odd.yaml must hold lines of `argument: value`"):
+            read_recipe(tmp_path / "odd.yaml", [])
+
+    def test_a_wrong_choice_is_named_with_the_choices(self, tiny_recipe):
+        with pytest.raises(ValueError, match="--validator: invalid choice: 'heavy' .*light"):
+            read_recipe(tiny_recipe(validator="heavy"))
+
+    def test_values_have_the_types_of_their_arguments(self, tiny_recipe):
+        """YAML takes 1e-3 for a text; a null is the default, and a mapping is one."""
+        path = tiny_recipe(lora_alpha=None, validator_chunk=3, lr_scheduler_kwargs={"num_cycles": 2})
+        path.write_text(path.read_text().replace("learning_rate: 0.001", "learning_rate: 1e-3"))
+        model, _, args = read_recipe(path)
+        assert (args.learning_rate, model.lora_alpha, model.validator_chunk) == (1e-3, None, 3)
+        assert args.lr_scheduler_kwargs == {"num_cycles": 2}
+
+    def test_the_command_line_says_in_one_line_what_is_wrong(self, run_train, tiny_recipe, capsys):
+        with pytest.raises(SystemExit) as end:
+            run_train(tiny_recipe(), "--num_romms", 3)
+        assert end.value.code == 2 and "num_romms" in capsys.readouterr().err.strip().splitlines()[-1]
+
+    def test_help_lists_all_arguments(self, run_train, capsys):
+        with pytest.raises(SystemExit) as end:
+            run_train("--help")
+        told = capsys.readouterr().out
+        assert end.value.code == 0 and "RECIPE.yaml" in told
+        for name in ("--model_name_or_path", "--num_rooms", "--naming_steps", "--depth_weight", "--learning_rate"):
+            assert name in told
+
+    def test_no_recipe_ends_with_an_example(self, run_train):
+        for words in ([], ["--max_steps", "3"]):
+            with pytest.raises(SystemExit, match="Expected a recipe, e.g. python examples/train.py"):
+                run_train(*words)
+
+    def test_the_script_is_this_command_line(self):
+        spec = importlib.util.spec_from_file_location("train_script", EXAMPLES / "train.py")
+        script = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(script)
+        assert script.main is run.main
+
+
+class TestSamples:
+    def load(self, split="train", **changes):
+        small = {"image_size": 32, "num_frames": 2, "max_questions": 4}
+        data = DataArguments(**{**small, **changes})
+        rooms = load_decoded(split, 4, data)
+        return make_samples(rooms, data, TokenGrid(32, 8, 1), training=split == "train")
+
+    def test_kinds(self):
+        samples = self.load(place_samples=1, max_grounding=2)
+        grounding = [sample for sample in samples if "region_targets" in sample]
+        places = [sample for sample in samples if "region_targets" not in sample and "object_ids" not in sample]
+        assert 0 < len(grounding) <= 8 and len(places) == 4 and len(samples) > 8
+        asked = {entry["type"] for sample in samples for entry in sample["questions"]}
+        assert asked <= {*REGION_QUESTIONS, "grounding"}
+
+    def test_places_and_grounding_only_where_asked_for(self):
+        assert len(self.load(max_grounding=0)) <= 4
+        counts = {len(self.load("validation", place_samples=number)) for number in (0, 1)}
+        assert len(counts) == 1  # the evaluation loss is of objects alone
+
+    def test_words_or_regions(self):
+        for reference in ("word", "region"):
+            entries = [e for s in self.load(max_grounding=0, reference=reference) for e in s["questions"]]
+            assert {entry["reference"] for entry in entries} == {reference}
+
+
+class TestTraining:
+    def test_recipe_to_export_and_resume(self, run_train, tiny_recipe, tmp_path, monkeypatch):
+        recipe, given = tiny_recipe(), []
+        for name in ("name_cells", "read_regions"):
+            give = getattr(lessons, name)
+            monkeypatch.setattr(lessons, name, lambda *words, n=name, g=give: (given.append(n), g(*words)))
+        run_train(recipe)
+        assert given == ["name_cells", "read_regions"]
+        assert (tmp_path / "out" / "checkpoint-2").is_dir()
+        folder = tmp_path / "out" / "export"
+        assert {"config.json", "model.safetensors", "README.md"} <= {file.name for file in folder.iterdir()}
+        assert "out" in (folder / "README.md").read_text()
+        loaded = AutoModel.from_pretrained(folder, trust_remote_code=True)
+        assert not any("validator" in name or "teacher" in name for name, _ in loaded.named_parameters())
+
+        again = export_checkpoint(tmp_path / "out", tmp_path / "again")
+        assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+        assert is_export(again)
+
+        run_train(recipe, "--max_steps", 3)
+        assert len(given) == 2  # resumed: no lesson is given again
+        state = json.loads((tmp_path / "out" / "checkpoint-3" / "trainer_state.json").read_text())
+        assert [entry["step"] for entry in state["log_history"] if "loss_language" in entry] == [1, 2, 3]
+
+    def test_training_goes_on_from_an_export(self, tiny_recipe, tmp_path):
+        model, data, args = read_recipe(
+            tiny_recipe(), ["--max_steps", "1", "--naming_steps", "0", "--reading_steps", "0"]
+        )
+        trainer, processor = train(model, data, args)
+        weights = trainer.model.state_dict()
+        trainer.model.save_pretrained(tmp_path / "first")
+        processor.save_pretrained(tmp_path / "first")
+        model.model_name_or_path = str(tmp_path / "first")
+        again, _ = load_model(model, data, [], 3)
+        assert again.teacher_projector.config.teacher_size == 3
+        for name, value in again.state_dict().items():
+            if not name.startswith(("geometric_validator", "teacher_projector")):
+                assert torch.equal(value, weights[name]), name
+
+    def test_a_vision_backbone_is_the_teacher(self, tiny_recipe, tmp_path):
+        """It is asked about the rooms while they are trained on; its width is that of the projector."""
+        size = {"height": 28, "width": 28}
+        backbone = Dinov2Config(
+            hidden_size=12, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14
+        )
+        Dinov2Model(backbone).save_pretrained(tmp_path / "eyes")
+        BitImageProcessor(size=size, crop_size=size).save_pretrained(tmp_path / "eyes")
+        (tmp_path / "eyes" / "README.md").write_text("---\nlicense: mit\n---\n")
+        words = [
+            "--teacher",
+            str(tmp_path / "eyes"),
+            "--max_steps",
+            "1",
+            "--naming_steps",
+            "0",
+            "--reading_steps",
+            "0",
+        ]
+        trainer, _ = train(*read_recipe(tiny_recipe(), words))
+        assert trainer.model.teacher_projector.config.teacher_size == 12
+        losses = [entry["loss_distillation"] for entry in trainer.state.log_history if "loss_distillation" in entry]
+        assert len(losses) == 1 and 0 < losses[0] < 4
+
+    def test_without_heads(self, tiny_recipe):
+        words = [
+            "--validator",
+            "none",
+            "--teacher",
+            "none",
+            "--max_steps",
+            "1",
+            "--naming_steps",
+            "0",
+            "--reading_steps",
+            "0",
+        ]
+        trainer, _ = train(*read_recipe(tiny_recipe(), words))
+        assert trainer.model.geometry_state_dict() == {} and trainer.state.global_step == 1
+
+
+class TestLessons:
+    def test_few_rooms_evaluation_and_best_model(self, tiny_recipe, monkeypatch):
+        """The lessons have no evaluation set, and fewer samples than they would standardise by."""
+        words = ["--eval_strategy", "steps", "--eval_steps", "1", "--load_best_model_at_end", "True"]
+        trainer, _ = train(*read_recipe(tiny_recipe(), [*words, "--max_steps", "1"]))
+        assert any("eval_loss" in entry for entry in trainer.state.log_history)
+
+    def test_questions_in_words_are_no_reading_lesson(self, tiny_recipe, monkeypatch):
+        read = []
+        monkeypatch.setattr(lessons, "read_regions", lambda model, collator, pointed, *rest: read.extend(pointed))
+        words = ["--reference", "both", "--place_samples", "1", "--max_steps", "1", "--naming_steps", "0"]
+        train(*read_recipe(tiny_recipe(), words))
+        assert read and {entry["reference"] for sample in read for entry in sample["questions"]} == {"region"}
+
+    @pytest.mark.parametrize("lesson", ["view", "view=much"])
+    def test_a_lesson_has_a_share(self, tiny_recipe, lesson):
+        with pytest.raises(ValueError, match="kind=share, such as view=2"):
+            train(*read_recipe(tiny_recipe(), ["--lessons", lesson]))
+
+    def test_mentions_come_with_lessons(self, tiny_recipe):
+        with pytest.raises(ValueError, match="mention_weight needs samples that say what their words name"):
+            train(*read_recipe(tiny_recipe(), ["--mention_weight", "0.5"]))
+
+    def test_lessons_have_their_own_rate_and_samples(self, tiny_recipe, monkeypatch):
+        taken = {}
+        for name in ("name_cells", "read_regions"):
+            monkeypatch.setattr(lessons, name, lambda *given, name=name: taken.update({name: given}))
+        words = ["--lessons", "view=1", "--reading_lessons", "place=1", "region=2", "--lesson_learning_rate", "0.01"]
+        trainer, _ = train(*read_recipe(tiny_recipe(), [*words, "--learning_rate", "0.001"]))
+        assert taken["name_cells"][4].learning_rate == taken["read_regions"][3].learning_rate == 0.01
+        assert trainer.args.learning_rate == 0.001
+        assert set(taken["read_regions"][2].datasets) == {"place", "region"}
+
+    def test_lessons_drawn_anew_train_and_go_on(self, tiny_recipe, tmp_path):
+        """All kinds in one run; killed after the naming, it is not named again."""
+        words = ["--lessons", "view=9", "word=9", "place=1", "region=1", "--word_search", "True"]
+        words += ["--tie_word_embeddings", "True", "--rope_theta", "1e6", "--mixture_batches", "grouped"]
+        words += ["--reading_lessons", "region=1", "--mention_weight", "0.5", "--logging_steps", "1"]
+        trainer, _ = train(*read_recipe(tiny_recipe(), words))
+        assert trainer.state.global_step == 2
+        assert any(entry.get("mention_share", 0) > 0 for entry in trainer.state.log_history)
+        kept = tmp_path / "out" / "lessons" / "naming.safetensors"
+        written = kept.stat().st_mtime_ns
+        for checkpoint in (tmp_path / "out").glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        trainer, _ = train(*read_recipe(tiny_recipe(), words))
+        assert trainer.state.global_step == 2 and kept.stat().st_mtime_ns == written

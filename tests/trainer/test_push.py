@@ -1,0 +1,146 @@
+"""Pushing an export: what would be pushed, what is pushed, what is refused, and the script that does it."""
+
+import importlib.util
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from exporting import build_model, build_processor
+from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
+
+from trainer import push
+from trainer.export import export_inference_model, is_export
+from trainer.model_card import LossTerm, TeacherFacts, create_model_card
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "push_to_hub.py"
+
+
+@pytest.fixture(scope="module")
+def push_to_hub():
+    spec = importlib.util.spec_from_file_location("push_to_hub", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory) -> Path:
+    processor = build_processor()
+    fields = {"task_type": "video-text-to-text", "dataset_type": "rooms", "dataset_name": "Rooms"}
+    card = create_model_card(
+        model_name="Rooms",
+        training_data="12 rooms.",
+        losses=[LossTerm("loss_language", 1.0)],
+        teacher=TeacherFacts("a teacher", "mit"),
+        scores=[EvalResult(**fields, metric_type="accuracy", metric_value=0.5)],
+    )
+    folder = tmp_path_factory.mktemp("export") / "model"
+    return export_inference_model(build_model(processor), processor, folder, card=card)
+
+
+@pytest.fixture
+def run(push_to_hub, monkeypatch, capsys):
+    def call(*arguments) -> str:
+        monkeypatch.setattr(sys, "argv", ["push_to_hub.py", *map(str, arguments)])
+        push_to_hub.main()
+        return capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.setattr(push, "HfApi", refuse)
+
+
+def test_dry_run_writes_the_folder_and_asks_nobody(run, export, tmp_path, no_network):
+    folder = tmp_path / "dry"
+    assert run(export, "me/room-model", "--dry-run", folder).strip() == str(folder)
+    assert is_export(folder)
+    for path in export.iterdir():
+        if path.name != "README.md":
+            assert (folder / path.name).read_bytes() == path.read_bytes(), path.name
+    card = ModelCard.load(folder / "README.md")
+    assert 'model_id = "me/room-model"' in card.text and "a teacher, licence: mit" in card.text
+    assert card.data.eval_results[0].metric_value == 0.5 and card.data.pipeline_tag == "video-text-to-text"
+
+
+def test_push_makes_one_commit_of_all_files(run, export, monkeypatch):
+    calls = []
+
+    class FakeApi:
+        def create_repo(self, repo_id, private, exist_ok):
+            calls.append(("repo", repo_id, private))
+
+        def create_commit(self, repo_id, operations, commit_message):
+            calls.append(("commit", repo_id, {operation.path_in_repo: operation for operation in operations}))
+            return type("Commit", (), {"commit_url": "https://hub/commit"})
+
+    monkeypatch.setattr(push, "HfApi", FakeApi)
+    assert run(export, "me/room-model", "--private").strip() == "https://hub/commit"
+    assert calls[0] == ("repo", "me/room-model", True)
+    operations = calls[1][2]
+    assert set(operations) == {path.name for path in export.iterdir()} and len(calls) == 2
+    with operations["README.md"].as_file() as card:
+        assert b'model_id = "me/room-model"' in card.read()
+    with operations["model.safetensors"].as_file() as weights:
+        assert weights.read() == (export / "model.safetensors").read_bytes()
+
+
+def fails(run, *arguments) -> str:
+    with pytest.raises(SystemExit) as caught:
+        run(*arguments)
+    assert str(caught.value).startswith("push_to_hub: ")
+    return str(caught.value)
+
+
+def test_what_is_no_export_is_refused(run, tmp_path, no_network):
+    (tmp_path / "config.json").write_text("{}")
+    assert "is no export" in fails(run, tmp_path, "me/model", "--dry-run", tmp_path / "out")
+    assert "is no export" in fails(run, tmp_path / "absent", "me/model")
+
+
+@pytest.mark.parametrize("repo_id", ["me//model", "model", "me/mo del"])
+def test_bad_names_are_refused_before_anything_is_written(run, export, tmp_path, repo_id, no_network):
+    fails(run, export, repo_id, "--dry-run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_never_overwrites_a_foreign_folder(run, export, tmp_path, no_network):
+    (tmp_path / "mine").write_text("mine")
+    assert "exists and is not an earlier export" in fails(run, export, "me/model", "--dry-run", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_card_of_somebody_else_is_refused(run, export, tmp_path, no_network):
+    with pytest.raises(SystemExit, match="model_id"):
+        processor = build_processor()
+        folder = export_inference_model(
+            build_model(processor), processor, tmp_path / "own", card=ModelCard("---\nlicense: mit\n---\n\n# Mine\n")
+        )
+        run(folder, "me/model", "--dry-run", tmp_path / "out")
+
+
+def test_compiled_code_is_left_behind(export, tmp_path, no_network):
+    """pip compiles the code of the shipped model where it installs it."""
+    installed = shutil.copytree(export, tmp_path / "installed")
+    (installed / "__pycache__").mkdir()
+    (installed / "__pycache__" / "modeling_ide3d.cpython-311.pyc").write_bytes(b"")
+    push.push_export(installed, "me/room-model", tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in export.iterdir()}
+
+
+@pytest.mark.parametrize("error", [HTTPError("no route"), LocalTokenNotFoundError("no token")])
+def test_a_hub_out_of_reach_is_said_in_words(run, export, monkeypatch, error):
+    class FakeApi:
+        def create_repo(self, *args, **kwargs):
+            raise error
+
+    monkeypatch.setattr(push, "HfApi", FakeApi)
+    assert re.search(r"no (route|token) Is the Hub reachable\?.*`hf auth login`", fails(run, export, "me/model"))

@@ -1,0 +1,137 @@
+"""Scores that the paper published, and how those of a run compare with them."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment
+
+__all__ = ["PUBLISHED", "Comparison", "Published", "as_markdown", "compare_scores", "write_table"]
+
+SOURCE = "3D-IDE (CVPR 2026, arXiv 2604.03296), table of results on the project page"
+ROUNDING = 0.05  # published to one decimal
+
+
+@dataclass(frozen=True)
+class Published:
+    """Scores in percent by their name in the "paper" protocol, over so many samples of the benchmark's split."""
+
+    samples: int
+    scores: Mapping[str, float]
+
+
+PUBLISHED = {
+    "scanrefer": Published(9508, {"acc@0.25": 60.9, "acc@0.5": 54.5}),
+    "multi3drefer": Published(11120, {"f1@0.25": 59.8, "f1@0.5": 54.9}),
+    # One sample for each object. That the box reaches an overlap of 0.5 is decided in the data: a box is given or not.
+    "scan2cap": Published(2068, {"cider": 79.0, "bleu-4": 40.7}),
+    "scanqa": Published(4675, {"cider": 102.1, "em": 29.8}),
+    "sqa3d": Published(3519, {"em": 59.2}),
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One score of one checkpoint beside the published one, all in percent.
+
+    Args:
+        checkpoint: Name of the checkpoint.
+        task: Key of `PUBLISHED`.
+        score: Name of the score in the "paper" protocol.
+        ours: Measured score.
+        theirs: Published score.
+        low: Lower end of the 95 % band of `ours`, a bootstrap over scenes; None where there are fewer than two.
+        high: Upper end of the band.
+        samples: Number of samples of the run.
+        published_samples: Number of samples of the benchmark.
+    """
+
+    checkpoint: str
+    task: str
+    score: str
+    ours: float
+    theirs: float
+    low: float | None
+    high: float | None
+    samples: int
+    published_samples: int
+
+    @property
+    def difference(self) -> float:
+        """Return ours minus theirs."""
+        return self.ours - self.theirs
+
+    @property
+    def within_band(self) -> bool | None:
+        """Whether the published score, before it was rounded, may lie in the band; None without a band."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low - ROUNDING <= self.theirs <= self.high + ROUNDING
+
+    @property
+    def verdict(self) -> str:
+        """Say the above in words, and whether the data are those of the published score."""
+        words = {None: "no band: one scene", True: "within the band", False: "outside the band"}[self.within_band]
+        return words if self.samples == self.published_samples else f"{words}, other data"
+
+
+def compare_scores(checkpoint: str, results: Mapping[str, Any]) -> list[Comparison]:
+    """Compare the results of one run, as `run_evaluation` returns them, with the published scores."""
+    task, scores = results["task"], results["scores"]["paper"]
+    published = PUBLISHED[task]
+    return [
+        Comparison(
+            checkpoint, task, name, scores[name], theirs, *scores["bands"][name], results["num_samples"],
+            published.samples,
+        )
+        for name, theirs in published.scores.items()
+    ]  # fmt: skip
+
+
+MARKDOWN = """\
+# Reproduction
+
+Protocol `paper`, scores in percent. Theirs: {{ source }}.
+
+| Checkpoint | Benchmark | Score | Ours | 95 % band | Theirs | Difference | Verdict | Samples (published) |
+|---|---|---|---|---|---|---|---|---|
+{% for row in rows %}
+| {{ row.checkpoint }} | {{ row.task }} | {{ row.score }} | {{ "%.2f" % row.ours }} \
+| {{ "-" if row.low is none else "%.1f to %.1f" % (row.low, row.high) }} | {{ "%.1f" % row.theirs }} \
+| {{ "%+.2f" % row.difference }} | {{ row.verdict }} | {{ row.samples }} ({{ row.published_samples }}) |
+{% endfor %}
+
+The band is a bootstrap over scenes: where the score would fall on other scenes of the same kind. A difference outside
+it is no noise. One within it may still be more than noise, since both runs saw the same scenes.
+{% if rows | rejectattr("is_whole") | list %}
+
+"Other data": the number of samples is not that of the benchmark. Such a score cannot be compared with the published
+one, whatever the band says; CIDEr depends on all references of the split.
+{% endif %}
+"""
+
+
+def as_markdown(comparisons: Iterable[Comparison]) -> str:
+    """Write the comparisons as a Markdown table for people."""
+    rows = [_row(comparison) for comparison in comparisons]
+    environment = Environment(trim_blocks=True, keep_trailing_newline=True)
+    return environment.from_string(MARKDOWN).render(rows=rows, source=SOURCE)
+
+
+def write_table(folder: Path, comparisons: Sequence[Comparison]) -> None:
+    """Write `reproduction.md` and `reproduction.json`."""
+    record = {"protocol": "paper", "source": SOURCE, "scores": [_row(comparison) for comparison in comparisons]}
+    (folder / "reproduction.md").write_text(as_markdown(comparisons), encoding="utf-8")
+    (folder / "reproduction.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _row(comparison: Comparison) -> dict[str, Any]:
+    return {
+        **asdict(comparison),
+        "difference": comparison.difference,
+        "within_band": comparison.within_band,
+        "is_whole": comparison.samples == comparison.published_samples,
+        "verdict": comparison.verdict,
+    }

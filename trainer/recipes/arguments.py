@@ -1,0 +1,211 @@
+"""Arguments of a training by recipe, as dataclasses, and how a YAML file and a command line set them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NoReturn
+
+import yaml
+from transformers import HfArgumentParser
+
+from trainer.training_arguments import IDE3DTrainingArguments
+
+__all__ = ["DataArguments", "ModelArguments", "build_parser", "check_source", "check_weights", "read_recipe"]
+
+
+@dataclass
+class ModelArguments:
+    """Where the weights come from, how they are held and trained, and what the dry run supposes."""
+
+    dtype: Literal["float32", "bfloat16"] = field(
+        default="float32", metadata={"help": "Type that the weights of a checkpoint are loaded in."}
+    )
+    attention: str | None = field(
+        default=None, metadata={"help": "Attention implementation of a checkpoint, such as flash_attention_2."}
+    )
+    lora_rank: int = field(default=0, metadata={"help": "Rank of low-rank adapters; 0 trains the weights themselves."})
+    lora_alpha: float | None = field(default=None, metadata={"help": "Scale of adapters; default: twice the rank."})
+    lora_dropout: float = field(default=0.0, metadata={"help": "Dropout before the adapters."})
+    validator_chunk: int | None = field(
+        default=None, metadata={"help": "Frames that the depth decoder takes at a time, for less memory."}
+    )
+    dry_run: bool = field(
+        default=False, metadata={"help": "Say what a step takes (memory, operations), and train nothing."}
+    )
+    planned_config: str | None = field(
+        default=None, metadata={"help": "config.json that the dry run takes where the checkpoint is not there."}
+    )
+    planned_processes: int = field(default=1, metadata={"help": "GPUs that the dry run supposes."})
+    planned_sharding: Literal["none", "zero2", "zero3", "fsdp2"] = field(
+        default="none", metadata={"help": "What they split, as the dry run supposes."}
+    )
+    planned_teacher_size: int = field(
+        default=2048, metadata={"help": "Width of stored teacher features, as the dry run supposes."}
+    )
+    planned_text_tokens: int = field(
+        default=256, metadata={"help": "Tokens beside the visual ones of a sample, as the dry run supposes."}
+    )
+    model_name_or_path: str | None = field(
+        default=None,
+        metadata={"help": "Converted or exported checkpoint; default: a nano model from scratch."},
+    )
+    validator: Literal["light", "paper", "original", "none"] = field(
+        default="light",
+        metadata={"help": "Size of the depth decoder, or the heads that the original trained beside a checkpoint."},
+    )
+    validator_stride: int = field(default=2, metadata={"help": "Pixels of a frame per predicted pixel and side."})
+    teacher: str = field(
+        default="point_map",
+        metadata={
+            "help": "Frozen teacher: point_map, a vision backbone of Transformers by folder or name, a folder of "
+            "extracted features, stored (the original's files beside the benchmarks), or none."
+        },
+    )
+    hidden_size: int = field(default=128, metadata={"help": "Width of the nano model."})
+    text_layers: int = field(default=3, metadata={"help": "Layers of the nano model's language model."})
+    rope_theta: float = field(default=300.0, metadata={"help": "Base of the nano model's rotary positions."})
+    tie_word_embeddings: bool = field(
+        default=False, metadata={"help": "Whether the nano model reads and writes words by the same embeddings."}
+    )
+    patch_size: int = field(default=8, metadata={"help": "Patch of the nano model in pixels."})
+    spatial_pool_stride: int = field(default=1, metadata={"help": "Patches a visual token of the nano model."})
+
+
+@dataclass
+class DataArguments:
+    """Training data: benchmarks in the public layout, or procedural rooms and their questions."""
+
+    source: Literal["rooms", "benchmarks"] = field(
+        default="rooms", metadata={"help": "Procedural rooms, or benchmarks in data_dir."}
+    )
+    data_dir: str | None = field(default=None, metadata={"help": "Folder of the benchmarks in the public layout."})
+    tasks: list[str] = field(
+        default_factory=lambda: ["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"],
+        metadata={"help": "Benchmarks that are trained on."},
+    )
+    task_weights: list[float] = field(
+        default_factory=list, metadata={"help": "Share of each of the tasks; default: every sample once an epoch."}
+    )
+    frames: Literal["uniform", "listed", "coverage"] = field(
+        default="uniform", metadata={"help": "Which frames of a scene are shown; a stored teacher has uniform ones."}
+    )
+    regions: Literal["depth", "poses"] = field(
+        default="depth", metadata={"help": "Whether masks of boxes are made from depth or from poses alone."}
+    )
+    skip_invalid_poses: bool = field(
+        default=False, metadata={"help": "Leave out frames whose pose is not finite, instead of an error."}
+    )
+    num_validation_samples: int = field(
+        default=64, metadata={"help": "Samples of each benchmark's validation split for the evaluation loss; 0: none."}
+    )
+    num_rooms: int = field(default=900, metadata={"help": "Training rooms."})
+    num_validation_rooms: int = field(default=64, metadata={"help": "Rooms of the evaluation loss."})
+    image_size: int = field(default=64, metadata={"help": "Side of a frame in pixels."})
+    num_frames: int = field(default=4, metadata={"help": "Frames a room."})
+    data_seed_rooms: int = field(default=0, metadata={"help": "Which family of rooms."})
+    room_style: Literal["plain", "loft"] = field(
+        default="plain", metadata={"help": "Furniture, shades and sizes of the rooms."}
+    )
+    reference: Literal["region", "word", "both"] = field(
+        default="region", metadata={"help": "Questions that point at an object, name it, or both."}
+    )
+    max_questions: int = field(default=14, metadata={"help": "Questions of a room that share one visual prefix."})
+    max_grounding: int = field(default=1, metadata={"help": "Grounding questions a room that has any."})
+    grounding_share: float = field(default=1.0, metadata={"help": "Share of the training rooms with grounding."})
+    lessons: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Kinds of samples and their shares, such as view=2 word=1, drawn anew at every visit of a room "
+            "(see processing.rooms.lessons); default: each question of a room as it is stored."
+        },
+    )
+    place_samples: int = field(default=0, metadata={"help": "Samples a training room about places, not objects."})
+    naming_steps: int = field(
+        default=0, metadata={"help": "Steps of a first lesson for nano models: name what each visual token shows."}
+    )
+    reading_steps: int = field(
+        default=0, metadata={"help": "Steps of a second lesson for nano models: read what a question points at."}
+    )
+    reading_lessons: list[str] = field(
+        default_factory=list, metadata={"help": "Kinds of samples of the second lesson; default: those of `lessons`."}
+    )
+    lesson_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "Learning rate of the lessons before the training; default: that of the training."},
+    )
+    word_search: bool = field(
+        default=False, metadata={"help": "Start heads that look for what a word names (nano models, after naming)."}
+    )
+    mention_weight: float = field(
+        default=0.0,
+        metadata={"help": "Weight of the term that tells attention where what a word names is, for lessons."},
+    )
+
+
+class _RecipeParser(HfArgumentParser):
+    """Parser whose errors are exceptions, for callers that are no program."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ValueError where argparse would print its usage and exit."""
+        raise ValueError(message)
+
+
+def build_parser(**options: str) -> HfArgumentParser:
+    """Build the parser of everything that a recipe or the command line may set."""
+    return _RecipeParser((ModelArguments, DataArguments, IDE3DTrainingArguments), **options)
+
+
+def read_recipe(
+    path: str | Path, words: Sequence[str] = ()
+) -> tuple[ModelArguments, DataArguments, IDE3DTrainingArguments]:
+    """Read a YAML recipe, changed by command-line words.
+
+    Args:
+        path: File of lines `argument: value`. A null leaves the argument at its default.
+        words: Command-line words such as `["--max_steps", "50"]`; they win over the file.
+
+    Raises:
+        ValueError: The file holds no keys with values, a key that is no argument, or a value of another type than its
+            argument or none of its choices.
+    """
+    recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(recipe, dict):
+        raise ValueError(f"{path} must hold lines of `argument: value`, got {type(recipe).__name__}.")
+    flat: list[str] = []
+    for key, value in recipe.items():
+        if value is not None:
+            flat += [f"--{key}", *_as_words(value)]
+    if any(word.startswith(("--dry-run", "--dry_run")) for word in words):
+        words = [*words, "--use_cpu", "True"]  # where bfloat16 is not refused for want of a GPU
+    # Not `parse_dict`: it takes the text "1e-3" of YAML for a learning rate, and any word for one of the choices.
+    return build_parser().parse_args_into_dataclasses([*flat, *words])
+
+
+def _as_words(value: object) -> list[str]:
+    """Command-line words of a YAML value; mappings are JSON text, as `TrainingArguments` reads them."""
+    if isinstance(value, dict):
+        return [json.dumps(value)]
+    return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
+
+
+def check_weights(arguments: ModelArguments, args: IDE3DTrainingArguments) -> None:
+    """Raise ValueError where training the weights in bfloat16 would lose most of what is learned, or not run."""
+    if arguments.dtype != "bfloat16":
+        return
+    if arguments.lora_rank and not args.bf16:
+        raise ValueError("Adapters are float32: set bf16: true beside dtype: bfloat16, or dtype: float32.")
+    if not (arguments.lora_rank or args.deepspeed_plugin):
+        raise ValueError(
+            "Weights in bfloat16 would round away small updates. Launch with DeepSpeed, which keeps float32 weights "
+            "beside them (accelerate launch --config_file examples/recipes/accelerate/zero2.yaml), train adapters "
+            "(lora_rank), or set dtype: float32."
+        )
+
+
+def check_source(arguments: ModelArguments, data: DataArguments) -> None:
+    """Raise ValueError where the data do not go with the model or the teacher."""
+    if data.source == "benchmarks" and arguments.model_name_or_path is None:
+        raise ValueError("source: benchmarks needs model_name_or_path, a converted or exported checkpoint.")
+    if data.source == "rooms" and arguments.teacher == "stored":
+        raise ValueError("teacher: stored needs source: benchmarks; rooms have no stored features.")

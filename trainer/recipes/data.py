@@ -1,0 +1,116 @@
+"""Rooms and benchmarks as the training and evaluation data of a recipe."""
+
+import numpy as np
+from torch.utils.data import Subset
+from tqdm import tqdm
+
+from processing.regions import TokenGrid
+from processing.rooms import load_rooms
+from processing.rooms.places import place_sample
+from processing.rooms.samples import room_samples
+from trainer.loop.benchmark_mixture import build_benchmark_mixture
+from trainer.loop.mixture import MixtureDataset
+from trainer.recipes.arguments import DataArguments
+from trainer.recipes.lessons import draw_lessons, draw_validation
+from trainer.training_arguments import IDE3DTrainingArguments
+
+__all__ = [
+    "REGION_QUESTIONS",
+    "build_benchmarks",
+    "build_samples",
+    "list_texts",
+    "load_decoded",
+    "make_samples",
+    "room_options",
+]
+
+REGION_QUESTIONS = ("distance", "position", "closer", "direction", "colour")
+
+
+def room_options(data: DataArguments) -> dict[str, int | str]:
+    """Return what `load_rooms` has to know beside the split and the number of rooms."""
+    return {
+        "style": data.room_style,
+        "seed": data.data_seed_rooms,
+        "image_size": data.image_size,
+        "num_frames": data.num_frames,
+    }
+
+
+def load_decoded(split: str, num_rooms: int, data: DataArguments) -> list[dict]:
+    """Load rooms of a split, their pictures decoded once for all samples that are made of them."""
+    rooms = load_rooms(split, num_rooms, **room_options(data))
+    pictures = ("frames", "depth", "instance_ids")
+    return [
+        {**room, **{key: [np.asarray(image) for image in room[key]] for key in pictures}}
+        for room in tqdm(rooms, desc=f"Rooms of {split}", unit="room")
+    ]
+
+
+def make_samples(rooms: list[dict], data: DataArguments, grid: TokenGrid, *, training: bool) -> list[dict]:
+    """Pack all questions of a room into one sample, grounding questions beside, places in training."""
+    reference = None if data.reference == "both" else data.reference
+    types = REGION_QUESTIONS if data.reference == "region" else None
+    samples = []
+    rng = np.random.default_rng(data.data_seed_rooms)
+    for room in tqdm(rooms, desc="Samples", unit="room"):
+        if training:
+            views = rng.permutation(data.num_frames)[: data.place_samples]
+            samples += [place_sample(room, grid, rng, data.max_questions, view=int(view)) for view in views]
+        samples += [
+            sample
+            for sample in room_samples(room, grid, reference=reference, types=types, max_questions=data.max_questions)
+            if "region_targets" not in sample
+        ]
+        if data.max_grounding and (not training or rng.random() < data.grounding_share):
+            samples += room_samples(room, grid, types=("grounding",), max_questions=data.max_grounding)
+    return samples
+
+
+def build_samples(
+    rooms: list[dict], data: DataArguments, grid: TokenGrid, *, training: bool
+) -> list[dict] | MixtureDataset:
+    """Make samples of rooms: drawn anew by `lessons`, or as the rooms are stored."""
+    if not data.lessons:
+        return make_samples(rooms, data, grid, training=training)
+    return draw_lessons(rooms, data, grid) if training else draw_validation(rooms, data, grid)
+
+
+def list_texts(samples: list[dict]) -> list[str]:
+    """List questions and answers of rooms or samples, which a nano model gets its words from."""
+    return [
+        text for sample in samples for entry in sample["questions"] for text in (entry["question"], entry["answer"])
+    ]
+
+
+def build_benchmarks(
+    data: DataArguments, args: IDE3DTrainingArguments, grid: TokenGrid, has_teacher: bool
+) -> tuple[MixtureDataset, MixtureDataset | None]:
+    """Build training and evaluation data from benchmarks in the public layout.
+
+    Raises:
+        ValueError: No folder is named; see also `build_benchmark_mixture`.
+        FileNotFoundError: A file of the folder is missing.
+    """
+    if data.data_dir is None:
+        raise ValueError("source: benchmarks needs data_dir, the folder of the benchmarks in the public layout.")
+    weights = args.loss_weights
+    options = {
+        "protocol": args.protocol,
+        "frames": data.frames,
+        "num_frames": data.num_frames,
+        "has_geometry": any(weights[name] for name in weights if name not in ("loss_distillation", "loss_grounding")),
+        "has_teacher": has_teacher,
+        "regions": data.regions,
+        "skip_invalid_poses": data.skip_invalid_poses,
+    }
+    train = build_benchmark_mixture(data.tasks, "train", data.data_dir, grid, weights=data.task_weights, **options)
+    count = data.num_validation_samples
+    if not count:
+        return train, None
+    whole = build_benchmark_mixture(data.tasks, "val", data.data_dir, grid, **options)
+    parts = {
+        name: Subset(part, range(0, len(part), -(-len(part) // count))[:count])
+        for name, part in whole.datasets.items()
+    }
+    return train, MixtureDataset(parts)

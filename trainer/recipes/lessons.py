@@ -1,0 +1,134 @@
+"""Lessons of a nano model of words: samples made anew at every visit, and short trainings before the main one."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from processing.regions import TokenGrid
+from processing.rooms.lessons import LessonSamples
+from processing.rooms.questions.wording import plural
+from processing.rooms.samples import naming_samples
+from trainer.data_collator import IDE3DDataCollator
+from trainer.ide3d_trainer import IDE3DTrainer
+from trainer.loop.mixture import MixtureDataset
+from trainer.nano.build import search_by_words
+from trainer.nano.lessons import lesson_kept, name_cells, read_regions
+from trainer.nano.mentions import MentionCollator, MentionTrainer
+from trainer.recipes.arguments import DataArguments
+from trainer.training_arguments import IDE3DTrainingArguments
+
+__all__ = ["choose_trainer", "draw_lessons", "draw_validation", "take_lessons"]
+
+LESSON_PASSES = 100  # samples of a room and kind that are not alike
+
+
+def read_shares(lessons: list[str]) -> dict[str, float]:
+    """Read the share of each kind from lessons such as `view=2`.
+
+    Raises:
+        ValueError: A lesson that is not written as `kind=share`, or the lesson before the training.
+    """
+    shares = {}
+    for lesson in lessons:
+        name, _, share = lesson.partition("=")
+        if name == "naming":
+            raise ValueError("naming is what naming_steps trains; lessons are of place, region, word and view.")
+        try:
+            shares[name] = float(share)
+        except ValueError:
+            raise ValueError(f"lessons are written kind=share, such as view=2, got {lesson!r}.") from None
+    return shares
+
+
+def draw_lessons(
+    rooms: list[dict], data: DataArguments, grid: TokenGrid, lessons: list[str] | None = None
+) -> MixtureDataset:
+    """Mix samples of the kinds in `lessons` (default: `data.lessons`), drawn anew at every visit."""
+    shares = read_shares(lessons or data.lessons)
+    return MixtureDataset({name: make_lesson(rooms, data, grid, name) for name in shares}, shares)
+
+
+def make_lesson(rooms: list[dict], data: DataArguments, grid: TokenGrid, name: str) -> LessonSamples:
+    """Make samples of one kind, more than a training of hours visits."""
+    options = {"num_passes": LESSON_PASSES, "max_questions": data.max_questions, "seed": data.data_seed_rooms}
+    return LessonSamples(rooms, grid, name, **options)
+
+
+def draw_validation(rooms: list[dict], data: DataArguments, grid: TokenGrid) -> list[dict]:
+    """Make one sample of each kind and room, the same at every evaluation."""
+    kinds = read_shares(data.lessons)
+    return [sample for kind in kinds for sample in LessonSamples(rooms, grid, kind, max_questions=data.max_questions)]
+
+
+def choose_trainer(data: DataArguments) -> tuple[type[IDE3DDataCollator], Callable[..., IDE3DTrainer]]:
+    """Choose collator and trainer: with the term on what words name if it has a weight.
+
+    Raises:
+        ValueError: `mention_weight` without `lessons`, whose samples say what their words name.
+    """
+    if not data.mention_weight:
+        return IDE3DDataCollator, IDE3DTrainer
+    if not data.lessons:
+        raise ValueError("mention_weight needs samples that say what their words name: set lessons.")
+    return MentionCollator, partial(MentionTrainer, mention_weight=data.mention_weight)
+
+
+def take_lessons(
+    model: IDE3DForConditionalGenerationWithGeometry,
+    collator: IDE3DDataCollator,
+    rooms: list[dict],
+    samples: list[dict] | MixtureDataset,
+    data: DataArguments,
+    args: IDE3DTrainingArguments,
+    make_trainer: Callable[..., IDE3DTrainer] = IDE3DTrainer,
+) -> None:
+    """Train the lessons before the training, each once: an interrupted run goes on with the next.
+
+    Args:
+        model: Training model with random weights; changed in place.
+        collator: Collator of the training.
+        rooms: Decoded training rooms.
+        samples: Samples of the training, used where the recipe names no `lessons`.
+        data: Data arguments of the recipe.
+        args: Arguments of the training; `output_dir` keeps what a finished lesson has learned.
+        make_trainer: Trainer of the reading lesson.
+
+    Raises:
+        ValueError: `word_search` without `naming_steps`.
+    """
+    if data.word_search and not data.naming_steps:
+        raise ValueError("word_search starts from what naming has learned: set naming_steps.")
+    folder, grid = Path(args.output_dir) / "lessons", collator.grid
+    if data.lesson_learning_rate is not None:
+        args = copy.copy(args)  # not `replace`, which starts the processes anew
+        args.learning_rate = data.lesson_learning_rate
+    if data.lessons:
+        words, pointed = make_lesson(rooms, data, grid, "naming"), make_lesson(rooms, data, grid, "region")
+        read = draw_lessons(rooms, data, grid, data.reading_lessons)
+    else:
+        words = [sample for room in rooms for sample in naming_samples(room, grid)]
+        read = pointed = [
+            sample for sample in samples if all(entry["reference"] == "region" for entry in sample["questions"])
+        ]
+    if data.naming_steps:
+        with lesson_kept(model, folder / "naming.safetensors") as is_done:
+            if not is_done:
+                name_cells(model, collator, words, pointed, args, data.naming_steps)
+        if data.word_search:
+            search_by_words(model, content_words(collator.processor.tokenizer, rooms))
+    if data.reading_steps:
+        with lesson_kept(model, folder / "reading.safetensors") as is_done:
+            if not is_done:
+                read_regions(model, collator, read, args, data.reading_steps, make_trainer)
+
+
+def content_words(tokenizer: PreTrainedTokenizerBase, rooms: list[dict]) -> list[list[int]]:
+    """List first tokens of the colours, the kinds and their plurals, as they stand within a question."""
+    colours = sorted({thing["colour"] for room in rooms for thing in room["objects"]})
+    kinds = sorted({thing["category"] for room in rooms for thing in room["objects"]})
+    groups = (colours, kinds, [plural(kind) for kind in kinds])
+    return [[tokenizer.encode(f" {word}")[0] for word in group] for group in groups]

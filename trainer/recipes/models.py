@@ -1,0 +1,136 @@
+"""Model, processor and teacher of a recipe, from a checkpoint or from random weights."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from modeling_ide3d import IDE3DConfig
+from modeling_ide3d.auxiliary import (
+    GeometricValidatorConfig,
+    IDE3DForConditionalGenerationWithGeometry,
+    load_converted_for_training,
+)
+from processing import IDE3DProcessor
+from processing.regions import TokenGrid
+from trainer.loop.adapters import add_adapters
+from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
+from trainer.recipes.arguments import DataArguments, ModelArguments
+from trainer.teachers import Teacher, load_teacher
+from trainer.training_arguments import IDE3DTrainingArguments
+
+__all__ = [
+    "adapt",
+    "build_teacher",
+    "build_validator",
+    "find_grid",
+    "load_model",
+    "read_config",
+    "validator_changes",
+]
+
+
+def build_teacher(arguments: ModelArguments, args: IDE3DTrainingArguments) -> Teacher | None:
+    """Build the teacher that looks at the frames, or looks them up; that of stored features comes with the samples."""
+    if arguments.teacher in ("none", "stored"):
+        return None
+    return load_teacher(arguments.teacher, protocol=args.protocol)
+
+
+def find_grid(arguments: ModelArguments, data: DataArguments) -> TokenGrid:
+    """Return the token grid of the nano model or of the checkpoint."""
+    if arguments.model_name_or_path is None:
+        return TokenGrid(data.image_size, arguments.patch_size, arguments.spatial_pool_stride)
+    known = IDE3DProcessor.from_pretrained(arguments.model_name_or_path)
+    return TokenGrid.of(known)
+
+
+def load_model(
+    arguments: ModelArguments, data: DataArguments, texts: list[str], teacher_size: int | None, protocol: str = "clean"
+) -> tuple[IDE3DForConditionalGenerationWithGeometry, IDE3DProcessor]:
+    """Load training model and processor of a checkpoint, or build them from scratch.
+
+    Args:
+        arguments: Model arguments of the recipe.
+        data: Data arguments of the recipe; they size a nano model.
+        texts: Questions and answers whose words a nano model gets; unused for a checkpoint.
+        teacher_size: Width of the teacher's features; None trains without a teacher.
+        protocol: "clean" or "paper", for the depth decoder.
+    """
+    changes = validator_changes(arguments, protocol)
+    if arguments.model_name_or_path is None:
+        processor = build_nano_processor(
+            texts,
+            image_size=data.image_size,
+            patch_size=arguments.patch_size,
+            spatial_pool_stride=arguments.spatial_pool_stride,
+            num_frames=data.num_frames,
+        )
+        config = build_nano_config(
+            processor,
+            hidden_size=arguments.hidden_size,
+            text_layers=arguments.text_layers,
+            rope_theta=arguments.rope_theta,
+            tie_word_embeddings=arguments.tie_word_embeddings,
+        )
+        validator = None if arguments.validator == "none" else changes
+        return build_nano_model(config, teacher_size=teacher_size, validator=validator), processor
+    processor = IDE3DProcessor.from_pretrained(arguments.model_name_or_path)
+    options = {"dtype": getattr(torch, arguments.dtype)}
+    if arguments.attention is not None:
+        options["attn_implementation"] = arguments.attention
+    if arguments.validator == "original":
+        return load_converted_for_training(arguments.model_name_or_path, **options), processor
+    config = IDE3DForConditionalGenerationWithGeometry.config_class.from_pretrained(arguments.model_name_or_path)
+    model = IDE3DForConditionalGenerationWithGeometry.from_pretrained(
+        arguments.model_name_or_path,
+        validator_config=build_validator(arguments.validator, config, changes),
+        teacher_size=teacher_size,
+        **options,
+    )
+    return model, processor
+
+
+def validator_changes(arguments: ModelArguments, protocol: str) -> dict[str, Any]:
+    """Return what the arguments change of a depth decoder."""
+    changes = {"output_stride": arguments.validator_stride, "protocol": protocol}
+    if arguments.validator_chunk is not None:
+        changes["frames_per_chunk"] = arguments.validator_chunk
+    return changes
+
+
+def build_validator(kind: str, config: IDE3DConfig, changes: dict[str, Any]) -> GeometricValidatorConfig | None:
+    """Size the depth decoder for a model; the sizes of the original are the paper's."""
+    builders = {"light": GeometricValidatorConfig.light, "none": lambda *_, **__: None}
+    return builders.get(kind, GeometricValidatorConfig.from_vision_config)(config.vision_config, **changes)
+
+
+def adapt(model: IDE3DForConditionalGenerationWithGeometry, arguments: ModelArguments) -> nn.Module:
+    """Add adapters to the model if they are asked for.
+
+    Raises:
+        ValueError: There is no checkpoint to adapt.
+    """
+    if not arguments.lora_rank:
+        return model
+    if arguments.model_name_or_path is None:
+        raise ValueError("Adapters (lora_rank) need a checkpoint: name one by model_name_or_path.")
+    return add_adapters(model, arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout)
+
+
+def read_config(arguments: ModelArguments) -> IDE3DConfig:
+    """Read the config of the checkpoint, or the planned one where it is not there.
+
+    Raises:
+        FileNotFoundError: Neither is there.
+    """
+    folder = Path(arguments.model_name_or_path)
+    if (folder / "config.json").is_file():
+        return IDE3DConfig.from_pretrained(folder)
+    if arguments.planned_config is None or not Path(arguments.planned_config).is_file():
+        raise FileNotFoundError(
+            f"There is neither {folder / 'config.json'} nor a planned_config ({arguments.planned_config}): name the "
+            "config.json of the model that the dry run is about."
+        )
+    return IDE3DConfig.from_json_file(arguments.planned_config)

@@ -1,0 +1,184 @@
+"""Run a recipe: build everything, train or resume, evaluate, and export the inference model."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import set_seed
+
+from modeling_ide3d import IDE3DForConditionalGeneration
+from processing import IDE3DProcessor
+from trainer.data_collator import IDE3DDataCollator
+from trainer.export import export_inference_model
+from trainer.ide3d_trainer import IDE3DTrainer
+from trainer.loop.adapters import merge_adapters
+from trainer.loop.checkpoints import get_last_checkpoint
+from trainer.model_card import TeacherFacts, create_model_card, list_loss_terms
+from trainer.recipes.arguments import (
+    DataArguments,
+    ModelArguments,
+    build_parser,
+    check_source,
+    check_weights,
+    read_recipe,
+)
+from trainer.recipes.data import build_benchmarks, build_samples, list_texts, load_decoded
+from trainer.recipes.lessons import choose_trainer, take_lessons
+from trainer.recipes.models import adapt, build_teacher, find_grid, load_model
+from trainer.recipes.plan import dry_run
+from trainer.teachers import Teacher
+from trainer.training_arguments import IDE3DTrainingArguments
+
+__all__ = ["export_run", "main", "run_recipe", "train"]
+
+logger = logging.getLogger(__name__)
+
+STORED_TEACHER = TeacherFacts(name="facebook/VGGT-1B, as vggt_sliced.npy", licence="cc-by-nc-4.0")
+SHARDED_WEIGHTS = "weights"  # folder in the output folder that split weights are gathered in before the export
+
+
+def train(
+    model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainingArguments
+) -> tuple[IDE3DTrainer, IDE3DProcessor]:
+    """Build everything, train (or resume), and return the trainer and the processor."""
+    set_seed(args.seed)
+    check_weights(model_arguments, args)
+    check_source(model_arguments, data)
+    if data.source == "benchmarks":
+        return _train_on_benchmarks(model_arguments, data, args)
+    teacher = build_teacher(model_arguments, args)
+    grid = find_grid(model_arguments, data)
+    with args.main_process_first(desc="drawing rooms"):
+        rooms = load_decoded("train", data.num_rooms, data)
+        validation = load_decoded("validation", data.num_validation_rooms, data)
+    samples = build_samples(rooms, data, grid, training=True)
+    validation = build_samples(validation, data, grid, training=False)
+    model, processor = load_model(
+        model_arguments,
+        data,
+        list_texts(rooms if data.lessons else samples),
+        teacher.feature_size if teacher else None,
+        args.protocol,
+    )
+    model = adapt(model, model_arguments)
+    make_collator, make_trainer = choose_trainer(data)
+    collator = make_collator(processor, teacher=teacher, protocol=args.protocol)
+    trainer = make_trainer(
+        model,
+        args,
+        train_dataset=samples,
+        eval_dataset=validation,
+        data_collator=collator,
+        processing_class=processor,
+    )
+    checkpoint = _find_checkpoint(args)
+    if not checkpoint:
+        take_lessons(model, collator, rooms, samples, data, args, make_trainer)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    return trainer, processor
+
+
+def _train_on_benchmarks(
+    model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainingArguments
+) -> tuple[IDE3DTrainer, IDE3DProcessor]:
+    """Train a checkpoint on benchmarks in the public layout (or resume)."""
+    teacher = build_teacher(model_arguments, args)
+    is_stored = model_arguments.teacher == "stored"
+    samples, validation = build_benchmarks(data, args, find_grid(model_arguments, data), is_stored)
+    teacher_size = teacher.feature_size if teacher else None
+    if is_stored:
+        teacher_size = samples[0]["teacher_features"].shape[-1]
+    model, processor = load_model(model_arguments, data, [], teacher_size, args.protocol)
+    trainer = IDE3DTrainer(
+        adapt(model, model_arguments),
+        args,
+        train_dataset=samples,
+        eval_dataset=validation,
+        data_collator=IDE3DDataCollator(processor, teacher=teacher, protocol=args.protocol),
+        processing_class=processor,
+    )
+    trainer.train(resume_from_checkpoint=_find_checkpoint(args))
+    return trainer, processor
+
+
+def _find_checkpoint(args: IDE3DTrainingArguments) -> str | None:
+    """The last checkpoint of the output folder."""
+    checkpoint = get_last_checkpoint(args.output_dir)
+    if checkpoint:
+        logger.info("Resuming from %s", checkpoint)
+    return checkpoint
+
+
+def export_run(trainer: IDE3DTrainer, processor: IDE3DProcessor, teacher: Teacher | TeacherFacts | None) -> Path:
+    """Write the folder `export` into the output folder; all processes call it, the first one writes.
+
+    Args:
+        trainer: Trainer after its training.
+        processor: Processor of the model.
+        teacher: Teacher, or its name and licence, for the model card.
+
+    Returns:
+        The folder of the export.
+
+    Raises:
+        ValueError: Adapters of a model whose weights are split.
+    """
+    output = Path(trainer.args.output_dir)
+    is_split = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if is_split and trainer._core is not trainer.model:
+        raise ValueError(f"Adapters are not merged where weights are split; those of {output} are in its checkpoints.")
+    losses = list_loss_terms(trainer)
+    if is_split:
+        trainer.save_model(str(output / SHARDED_WEIGHTS))
+    if not trainer.is_world_process_zero():
+        return output / "export"
+    if is_split:
+        model = IDE3DForConditionalGeneration.from_pretrained(output / SHARDED_WEIGHTS, dtype="auto")
+    else:
+        model = merge_adapters(trainer.model)
+    card = create_model_card(model_name=output.name, losses=losses, teacher=teacher, config=model.config)
+    dtype = model.lm_head.weight.dtype  # adapters, and what is trained beside them, may have another
+    folder = export_inference_model(model, processor, output / "export", card=card, dtype=dtype)
+    logger.info("Exported to %s", folder)
+    return folder
+
+
+def run_recipe(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainingArguments) -> Path:
+    """Train by a recipe, evaluate and export; a folder that holds a checkpoint is resumed.
+
+    Args:
+        model_arguments: Model, teacher and adapters, as `read_recipe` gives them.
+        data: Rooms or benchmarks.
+        args: Arguments of the trainer; `output_dir` gets checkpoints and the folder `export`.
+
+    Returns:
+        The folder of the export.
+
+    Raises:
+        ValueError: Arguments that contradict each other.
+        FileNotFoundError: A checkpoint or a file of the data is missing.
+    """
+    trainer, processor = train(model_arguments, data, args)
+    if trainer.eval_dataset is not None:
+        logger.info("Validation: %s", trainer.evaluate())
+    is_stored = model_arguments.teacher == "stored"
+    return export_run(trainer, processor, STORED_TEACHER if is_stored else trainer.data_collator.teacher)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Train by the recipe that the command line names; `--dry-run` says what a step takes."""
+    words = sys.argv[1:] if words is None else list(words)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    if {"-h", "--help"} & set(words):
+        build_parser(usage="%(prog)s RECIPE.yaml [--argument value ...]", description=__doc__).parse_args(["--help"])
+    if not words or not words[0].endswith((".yaml", ".yml")):
+        sys.exit("Expected a recipe, e.g. python examples/train.py examples/recipes/rooms_nano.yaml [--max_steps 50]")
+    try:
+        model_arguments, data, args = read_recipe(words[0], words[1:])
+    except ValueError as error:
+        build_parser().exit(2, f"train.py: {error}\n")
+    if model_arguments.dry_run:
+        logger.info("%s\n%s", words[0], dry_run(model_arguments, data, args).as_text())
+        return
+    run_recipe(model_arguments, data, args)

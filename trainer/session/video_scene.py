@@ -1,0 +1,162 @@
+"""A model and a stored video, opened together by their names: ask, find, describe."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedConfig
+
+from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
+from processing import IDE3DProcessor
+from processing.region_files import NamedRegions, read_regions
+from trainer.session.scene_session import DEFAULT_MAX_MEMORY, SceneSession
+
+__all__ = ["FoundRegion", "VideoScene", "load_inference_model", "open_video"]
+
+
+@dataclass(frozen=True)
+class FoundRegion:
+    """The region that fits a description best.
+
+    Args:
+        description: What was looked for.
+        name: Name of the region; None if "no such object" fits better than all of them.
+        score: Cosine of the winner, in [-1, 1].
+        frames: Indices, in the video, of the frames shown in which the region is seen; empty without a region.
+        scores: Cosine of each region, by name.
+        no_object: Cosine of "no such object".
+    """
+
+    description: str
+    name: str | None
+    score: float
+    frames: tuple[int, ...]
+    scores: dict[str, float]
+    no_object: float
+
+
+@dataclass(frozen=True)
+class VideoScene:
+    """A stored video that answers questions, finds objects and describes regions.
+
+    Args:
+        session: Session of the frames shown.
+        frame_indices: Indices of these V frames in the video.
+        total_frames: Frames of the video.
+    """
+
+    session: SceneSession
+    frame_indices: tuple[int, ...]
+    total_frames: int
+
+    def read_regions(self, path: str | Path) -> NamedRegions:
+        """Read regions of this video from a file; see `processing.region_files.read_regions`."""
+        return read_regions(path, self.session.token_grid, self.frame_indices, self.total_frames)
+
+    def ask(self, questions: Sequence[str], max_new_tokens: int = 256) -> list[str]:
+        """Answer questions in words."""
+        return self.session.ask(questions, max_new_tokens=max_new_tokens)
+
+    def find(self, descriptions: Sequence[str], regions: NamedRegions) -> list[FoundRegion]:
+        """Choose for each description the region that fits it best, or none.
+
+        Args:
+            descriptions: What to find, such as "the red chair".
+            regions: Candidates, as `read_regions` gives them.
+        """
+        found = []
+        for description, cosines in zip(
+            descriptions, self.session.ground(descriptions, regions.masks).tolist(), strict=True
+        ):
+            *scores, no_object = cosines
+            best = max(range(len(scores)), key=scores.__getitem__)
+            is_there = scores[best] >= no_object
+            seen = regions.masks[best].flatten(1).any(1).tolist() if is_there else []
+            found.append(
+                FoundRegion(
+                    description=description,
+                    name=regions.names[best] if is_there else None,
+                    score=max(scores[best], no_object),
+                    frames=tuple(index for index, is_seen in zip(self.frame_indices, seen, strict=False) if is_seen),
+                    scores=dict(zip(regions.names, scores, strict=True)),
+                    no_object=no_object,
+                )
+            )
+        return found
+
+    def describe(self, regions: NamedRegions, max_new_tokens: int = 128) -> dict[str, str]:
+        """Describe each region in words, by its name."""
+        texts = self.session.describe(regions.masks, max_new_tokens=max_new_tokens)
+        return dict(zip(regions.names, texts, strict=True))
+
+
+def load_inference_model(
+    model: str | Path, *, device: str = "auto", dtype: str | torch.dtype = "auto"
+) -> tuple[IDE3DForConditionalGeneration, IDE3DProcessor]:
+    """Load a model for questions, with its processor; no code from its folder is run.
+
+    Args:
+        model: Folder of an export, a checkpoint or a PEFT adapter, or a name on the Hub.
+        device: "auto" for the accelerator if there is one, else such as "cpu" or "cuda:1".
+        dtype: Type of the weights; "auto" is that of the files.
+
+    Raises:
+        ValueError: The folder holds no model, or one of another kind; there is no such name on the Hub.
+    """
+    name = str(model)
+    _check_kind(name)
+    if device == "auto":
+        device = str(torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
+    processor = IDE3DProcessor.from_pretrained(name)
+    loaded = IDE3DForConditionalGeneration.from_pretrained(name, dtype=dtype)
+    return loaded.to(device).eval(), processor
+
+
+def open_video(
+    model: str | Path,
+    video: str | Path,
+    *,
+    num_frames: int | None = None,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    max_memory: int = DEFAULT_MAX_MEMORY,
+) -> VideoScene:
+    """Load a model and show it a stored video.
+
+    Args:
+        model: See `load_inference_model`.
+        video: Video file, folder of images in natural order, or URL of a video.
+        num_frames: Frames to take, spread evenly; default: at most as many as the model was trained with.
+        device: See `load_inference_model`.
+        dtype: See `load_inference_model`.
+        max_memory: Bytes beside the weights; see `SceneSession`.
+
+    Raises:
+        FileNotFoundError: There is no such video.
+        ValueError: The video cannot be read or has fewer frames, or the model is none of ours.
+    """
+    video = str(video)
+    if not video.startswith(("http://", "https://")) and not Path(video).exists():
+        raise FileNotFoundError(f"There is no video file or folder of images at {video}.")
+    loaded, processor = load_inference_model(model, device=device, dtype=dtype)
+    reader = processor.video_processor
+    frames, metadata = reader.fetch_videos(video, partial(reader.sample_frames, num_frames=num_frames))
+    session = SceneSession(loaded, processor, frames, max_memory=max_memory, do_sample_frames=False)
+    return VideoScene(session, tuple(metadata.frames_indices), metadata.total_num_frames)
+
+
+def _check_kind(name: str) -> None:
+    """Raise ValueError unless `name` is a folder, or a name on the Hub, of a 3D-IDE model or of adapters."""
+    folder = Path(name)
+    if (folder / "adapter_config.json").is_file():
+        return
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise ValueError(f"{name} has no config.json. MODEL is the folder of an export, or a name on the Hub.")
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(name)
+    except OSError as error:
+        raise ValueError(f"There is no model {name}, neither a folder here nor a name on the Hub. {error}") from error
+    if config.get("model_type") != IDE3DConfig.model_type:
+        raise ValueError(f"{name} is a model of type {config.get('model_type')!r}, not 'ide3d': this needs an export.")
