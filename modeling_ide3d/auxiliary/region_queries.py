@@ -15,7 +15,9 @@ def select_query_references(
     region_valid: torch.Tensor | None,
     region_targets: torch.Tensor,
 ) -> torch.LongTensor:
-    """Say which region each `<ground>` stands for; the last one of a sample with a target is its query.
+    """Say which region each `<ground>` stands for.
+
+    The last one of a sample with a target is its query.
 
     Shape:
         is_ground:      (B, L), bool.
