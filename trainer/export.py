@@ -106,19 +106,6 @@ def export_inference_model(
     return folder
 
 
-def _plain_card(
-    folder: Path, model: IDE3DForConditionalGeneration, processor: IDE3DProcessor, auto_model: str
-) -> ModelCard:
-    """A card with the facts that model and processor hold."""
-    return create_model_card(
-        model_name=folder.resolve().name,
-        config=model.config,
-        num_parameters=model.num_parameters(),
-        num_frames=processor.video_processor.num_frames,
-        auto_class="AutoModel" if auto_model == "generate" else "AutoModelForImageTextToText",
-    )
-
-
 def export_checkpoint(
     checkpoint: str | os.PathLike,
     folder: str | os.PathLike,
@@ -176,6 +163,19 @@ def export_checkpoint(
         auto_model=auto_model,
         dtype=dtype,
         max_shard_size=max_shard_size,
+    )
+
+
+def _plain_card(
+    folder: Path, model: IDE3DForConditionalGeneration, processor: IDE3DProcessor, auto_model: str
+) -> ModelCard:
+    """A card with the facts that model and processor hold."""
+    return create_model_card(
+        model_name=folder.resolve().name,
+        config=model.config,
+        num_parameters=model.num_parameters(),
+        num_frames=processor.video_processor.num_frames,
+        auto_class="AutoModel" if auto_model == "generate" else "AutoModelForImageTextToText",
     )
 
 
@@ -248,7 +248,7 @@ def check_agreement(config: IDE3DConfig, processor: IDE3DProcessor) -> None:
 
 
 def replace_folder(folder: str | os.PathLike) -> AbstractContextManager[Path]:
-    """Give an empty hidden folder beside `folder` that takes its place when the block ends; see `whole_folder`.
+    """Give an empty hidden folder that takes the place of an export; see `whole_folder`.
 
     Raises:
         FileExistsError: If `folder` exists and is neither empty nor an earlier export. It is left as it is.

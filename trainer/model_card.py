@@ -5,12 +5,13 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import nn
 
 from modeling_ide3d import IDE3DConfig
+from processing.tables import markdown_table
 from trainer.losses.blocks import CITATION_3D_IDE
 from trainer.teachers import Teacher
 
@@ -69,11 +70,7 @@ not needed.
 {% if model %}
 ## Model
 
-| | |
-|---|---|
-{%- for name, value in model %}
-| {{ name }} | {{ value }} |
-{%- endfor %}
+{{ markdown_table(["", ""], model) }}
 {% endif %}
 {%- if training_data %}
 ## Training data
@@ -83,11 +80,7 @@ not needed.
 {%- if losses %}
 ## Training losses
 
-| loss | weight |
-|---|---|
-{%- for loss in losses %}
-| {{ loss.name }} | {{ loss.weight }} |
-{%- endfor %}
+{{ markdown_table(["loss", "weight"], losses) }}
 {% endif %}
 {%- if teacher %}
 ## Teacher
@@ -98,12 +91,7 @@ features were targets of the training. Whoever uses this model should know that 
 {%- if scores %}
 ## Scores
 
-| task | dataset | split | metric | value |
-|---|---|---|---|---|
-{%- for score in scores %}
-| {{ score.task_name or score.task_type }} | {{ score.dataset_name }} | {{ score.dataset_split or "" }} \
-| {{ score.metric_name or score.metric_type }} | {{ score.metric_value }} |
-{%- endfor %}
+{{ markdown_table(["task", "dataset", "split", "metric", "value"], scores) }}
 {% endif %}
 ## Limits
 
@@ -214,7 +202,13 @@ def create_model_card(
     losses = [term for term in losses if term.weight != 0]
     origin = {"license": license, "language": language, "base_model": base_model, "datasets": list(datasets) or None}
     data = ModelCardData(model_name=model_name, eval_results=list(scores) or None, **origin, **METADATA)
-    facts = {"training_data": training_data, "losses": losses, "teacher": teacher, "scores": scores}
+    facts = {
+        "training_data": training_data,
+        "losses": [(term.name, term.weight) for term in losses],
+        "teacher": teacher,
+        "scores": [_score_row(score) for score in scores],
+        "markdown_table": markdown_table,
+    }
     return ModelCard.from_template(
         data,
         template_str=TEMPLATE,
@@ -227,6 +221,12 @@ def create_model_card(
         limits=(*METHOD_LIMITS, *limits),
         citations=_join_citations([CITATION_3D_IDE, *(term.citation for term in losses)]),
     )
+
+
+def _score_row(score: EvalResult) -> tuple[Any, ...]:
+    """Return task, data set, split, metric and value of a score."""
+    task, metric = score.task_name or score.task_type, score.metric_name or score.metric_type
+    return task, score.dataset_name, score.dataset_split or "", metric, score.metric_value
 
 
 def _check_numbers(losses: Sequence[LossTerm], scores: Sequence[EvalResult]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModel, GenerationMixin
+from transformers import AutoModel, GenerationConfig, GenerationMixin
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
@@ -24,6 +24,7 @@ from .grounding_ide3d import (
     complete_region_valid,
     encode_regions,
     fill_empty_regions,
+    find_open_references,
     gather_frame_features,
     locate_references,
     select_region_references,
@@ -459,6 +460,54 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.grounding_head = GroundingHead(config.text_config.hidden_size)
         self.post_init()
+
+    def generate(
+        self, inputs: torch.Tensor | None = None, generation_config: GenerationConfig | None = None, *args, **kwargs
+    ):
+        """Generate as [`GenerationMixin.generate`] does, from prompts whose questions have all their regions.
+
+        Raises:
+            ValueError: A question, the last turn before the answer, has a `<ground>` without a region.
+        """
+        input_ids = kwargs.get("input_ids", inputs)
+        if input_ids is not None:
+            self._check_references(input_ids, generation_config, kwargs)
+        return super().generate(inputs, generation_config, *args, **kwargs)
+
+    def _check_references(
+        self, input_ids: torch.LongTensor, generation_config: GenerationConfig | None, inputs: dict
+    ) -> None:
+        """Raise ValueError if the question of a prompt points at a region that is not given."""
+        region_masks, region_references = inputs.get("region_masks"), inputs.get("region_references")
+        if region_references is not None:
+            # An explicit -1 is a decision, a region without masks is none.
+            is_given = (region_references < 0) | (region_masks is not None)
+            num_references = is_given.long().cumprod(-1).sum(-1)
+        elif region_masks is not None:
+            num_references = complete_region_valid(region_masks, inputs.get("region_valid")).sum(-1)
+        else:
+            num_references = torch.zeros(len(input_ids), dtype=torch.long)
+        ends: set[int] = set()
+        for config in (self.generation_config, generation_config, self.config.get_text_config()):
+            end = getattr(config, "eos_token_id", None)
+            ends |= set(end if isinstance(end, (list, tuple)) else [end]) - {None}
+        cache = inputs.get("cache", inputs.get("past_key_values"))
+        attention_mask, first_new = inputs.get("attention_mask"), None
+        if num_cached := 0 if cache is None else int(cache.get_seq_length()):
+            # The prompt is the whole text, as long as its attention mask, or what follows the cached part of it.
+            length = input_ids.shape[1]
+            left_out = 0 if attention_mask is None else attention_mask.shape[1] - length
+            first_new = max(num_cached - left_out, 0) if left_out or length > num_cached else 0
+        is_open = find_open_references(
+            input_ids, self.config.ground_token_id, sorted(ends), num_references, attention_mask, first_new
+        )
+        if samples := is_open.nonzero().flatten().tolist():
+            raise ValueError(
+                f"The questions of the samples {samples} have a <ground> that no region is given for. Pass in "
+                "`region_masks` a mask for each <ground>, in order, those of earlier turns included; or say in "
+                "`region_references` which region each stands for, -1 for none. A filled cache takes no regions: "
+                "pass the whole chat and its video instead."
+            )
 
     def prepare_inputs_for_generation(
         self,
