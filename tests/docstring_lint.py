@@ -16,26 +16,11 @@ MOST_WORDS_OF_FIRST_LINE = 15
 MOST_WORDS_OF_SENTENCE = 25
 QUESTION_WORDS = ("What", "Where", "Who", "Whoever", "Nobody", "Why", "How")
 # Beginnings of fragments that no noun follows.
-FRAGMENTS = (
-    "Of",
-    "At",
-    "In",
-    "By",
-    "From",
-    "Only",
-    "Default:",
-    "Say",
-    "As",
-    "To",
-    "That",
-    "Their",
-    "Which",
-    "Where",
-    "Who",
-    "What",
-)
+FRAGMENTS = tuple("Of At In By From Only Default: Say As To That Their Which Where Who What".split())
 SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Shape|Example|Examples|Note|Source|Inputs):\s*$")
 ENTRY = re.compile(r"^\*{0,2}(?P<name>[\w, /*`]+?)\s*(?:\(.*?\))?:(?:\s+(?P<text>.*))?$")
+TABLE_ROW = re.compile(r"[^:\s] {2,}\S")  # columns side by side; the description of an aligned entry follows a colon
+END_OF_SENTENCE = re.compile(r"(?:(?<=[.!?:;])|(?<=[.!?:;][\"')*]))\s+")
 
 
 def documented(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
@@ -74,41 +59,54 @@ def argument_entries(text: str) -> Iterator[tuple[str, str]]:
             pending = entry["name"]
 
 
-def sentences(text: str) -> Iterator[str]:
-    """Yield the sentences of a docstring's prose; code, tables and section heads are left out."""
-    paragraphs, current = [], []
+def prose_lines(text: str) -> Iterator[str]:
+    """Yield the lines of a docstring without code, examples and tables; each of these is an empty line instead."""
+    is_fenced, is_example = False, False
     for line in text.splitlines():
         stripped = line.strip()
-        is_prose = stripped and not stripped.startswith((">>>", "...", "|", "```", "- ", "* "))
-        if is_prose and not SECTION.match(stripped) and not ENTRY.match(stripped):
-            current.append(stripped)
-        else:
-            paragraphs.append(" ".join(current))
-            current = [ENTRY.match(stripped)["text"] or ""] if is_prose and ENTRY.match(stripped) else []
-            current = [stripped[2:]] if stripped.startswith(("- ", "* ")) else current
+        is_fenced ^= stripped.startswith("```")
+        if stripped and not line.startswith(" "):
+            section = SECTION.match(stripped)
+            is_example = bool(section) and section[1].startswith("Example")
+        is_code = is_fenced or is_example or stripped.startswith((">>>", "...", "|", "```"))
+        yield "" if is_code or TABLE_ROW.search(stripped) else stripped
+
+
+def sentences(text: str) -> Iterator[str]:
+    """Yield the sentences of a docstring's prose, where brackets and code count as one word."""
+    paragraphs, current = [], []
+    for line in prose_lines(text):
+        entry = ENTRY.match(line)
+        if line and not entry and not line.startswith(("- ", "* ")):
+            current.append(line)
+            continue
+        paragraphs.append(" ".join(current))
+        current = [entry["text"] or ""] if entry else [line[2:]]
     paragraphs.append(" ".join(current))
     for paragraph in paragraphs:
-        yield from re.split(r"(?<=[.!?:;])\s+", re.sub(r"\([^)]*\)|`[^`]*`", "code", paragraph))
+        yield from END_OF_SENTENCE.split(re.sub(r"\([^)]*\)|`[^`]*`", "code", paragraph.strip()))
+
+
+def count_words(text: str) -> int:
+    """Return the number of words; signs of a formula do not count."""
+    return sum(any(letter.isalnum() for letter in word) for word in text.split())
 
 
 def faults(source: str) -> list[tuple[int, str]]:
     """Return line and message of each fault in the docstrings of a file."""
     found = []
     for line, name, text in documented(ast.parse(source)):
-        first = text.splitlines()[0]
-        words = re.sub(r"\([^)]*\)", "", first).split()  # shapes and asides in brackets do not count
-        if name != "module" and len(words) > MOST_WORDS_OF_FIRST_LINE:
-            found.append((line, f"`{name}`: first line has {len(words)} words, at most {MOST_WORDS_OF_FIRST_LINE}."))
-        if words[0].rstrip(",:") in QUESTION_WORDS:
-            found.append((line, f"`{name}`: first line begins with {words[0]!r}; say what it returns or does."))
+        first = re.sub(r"\([^)]*\)", "", text.splitlines()[0])  # shapes and asides in brackets do not count
+        if name != "module" and (count := count_words(first)) > MOST_WORDS_OF_FIRST_LINE:
+            found.append((line, f"`{name}`: first line has {count} words, at most {MOST_WORDS_OF_FIRST_LINE}."))
+        if first.split() and (word := first.split()[0]).rstrip(",:") in QUESTION_WORDS:
+            found.append((line, f"`{name}`: first line begins with {word!r}; say what it returns or does."))
         for argument, description in argument_entries(text):
-            if description.split()[0] in FRAGMENTS:
-                found.append(
-                    (line, f"`{name}`: {argument}: begins with {description.split()[0]!r}; use a noun phrase.")
-                )
+            if (word := description.split()[0]) in FRAGMENTS:
+                found.append((line, f"`{name}`: {argument}: begins with {word!r}; use a noun phrase."))
         for sentence in sentences(text):
-            if len(sentence.split()) > MOST_WORDS_OF_SENTENCE:
-                found.append((line, f"`{name}`: a sentence of {len(sentence.split())} words: {sentence[:60]}..."))
+            if (count := count_words(sentence)) > MOST_WORDS_OF_SENTENCE:
+                found.append((line, f"`{name}`: a sentence of {count} words: {sentence[:60]}..."))
     return found
 
 

@@ -29,8 +29,7 @@ MAY_IMPORT = {
 DOORS = {f"modeling_ide3d.{kind}_llava_qwen": CONVERSION for kind in ("convert", "restore")}
 TOP_LEVEL = {"modeling_ide3d", "processing", "trainer", "examples", "tests"}
 EXPORTED_ROOMS = (CORE, PROCESSING)
-# Transformers requires safetensors.
-EXPORT_MAY_IMPORT = {"torch", "numpy", "transformers", "huggingface_hub", "safetensors"} | set(sys.stdlib_module_names)
+EXPORT_MAY_IMPORT = {"torch", "numpy", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
 # What reads a file from disk stands in a `try:` and is needed by those who have such a file.
 EXPORT_MAY_TRY = {"PIL", "av"}
 

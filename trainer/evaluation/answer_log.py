@@ -1,4 +1,4 @@
-"""Answers on disk, one line each, so that a run that was killed goes on where it stopped."""
+"""Answers on disk, one line each, so that a killed run goes on where it stopped."""
 
 import json
 import os
@@ -12,18 +12,17 @@ __all__ = ["AnswerLog"]
 
 
 class AnswerLog:
-    """Append-only JSONL of answers, keyed by sample id, beside a file that says what made them.
+    """Append-only JSONL of answers by sample id, beside a file that identifies the run.
 
     Each process writes a file of its own; all are read, so a run may go on with another number of processes.
 
     Args:
-        folder: Of the run; made if it does not exist.
-        identity: What must be the same for answers to belong together: model, prompts, frames, protocol and so on.
-        rank: Of this process.
+        folder: Output folder of the run; made if it does not exist.
+        identity: Facts that all answers of a run share: model, prompts, frames, protocol and so on.
+        rank: Rank of this process.
 
     Raises:
-        ValueError: The folder holds answers of another run: what differs is named. Or a line of it is broken in the
-            middle of a file.
+        ValueError: If the folder holds answers of another run; the differences are named.
     """
 
     def __init__(self, folder: str | Path, identity: Mapping[str, Any], rank: int = 0):
@@ -52,7 +51,7 @@ class AnswerLog:
             )
 
     def _drop_torn_line(self) -> None:
-        """Cut off a last line that a killed process did not finish; its sample is asked again."""
+        """Cut off an unfinished last line of a killed process; its sample is asked again."""
         if not self.file.exists():
             return
         with self.file.open("rb+") as stream:
@@ -60,10 +59,10 @@ class AnswerLog:
             stream.truncate(content.rfind(b"\n") + 1)
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """Answers of all processes by sample id.
+        """Return the answers of all processes by sample id.
 
         Raises:
-            ValueError: A line is no JSON, or an id comes twice.
+            ValueError: If a line is no JSON, or an id comes twice.
         """
         answers: dict[str, dict[str, Any]] = {}
         for file in sorted(self.folder.glob("answers.*.jsonl")):

@@ -24,7 +24,7 @@ STEPS = 9  # points of an edge, so that one that passes the camera is drawn as f
 
 
 def _edge_points(box: Sequence[float]) -> np.ndarray:
-    """(12, STEPS, 3): points along the edges of a box, metres."""
+    """Return points (12, STEPS, 3) along the edges of a box, in metres."""
     corners = np.asarray(box[:3]) + CORNERS * np.asarray(box[3:])
     ends = np.array([[corners[a], corners[b]] for a, b in EDGES])
     share = np.linspace(0, 1, STEPS)[:, None]
@@ -32,7 +32,7 @@ def _edge_points(box: Sequence[float]) -> np.ndarray:
 
 
 def _pixels(scene: PosedVideo, boxes: Sequence[Sequence[float]]) -> np.ndarray:
-    """(V, N, 12, STEPS, 2): where the edges of boxes are seen, NaN behind the camera."""
+    """Return pixels (V, N, 12, STEPS, 2) of the edges of boxes, NaN behind the camera."""
     points = torch.from_numpy(np.stack([_edge_points(box) for box in boxes])).float()
     views = len(scene)
     cameras = torch.from_numpy(np.asarray(scene.intrinsics)).float()
@@ -42,7 +42,7 @@ def _pixels(scene: PosedVideo, boxes: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def _choose_frames(scene: PosedVideo, pixels: np.ndarray | None) -> list[int]:
-    """Frames that show most of the boxes, in order of time; spread evenly where there are none."""
+    """Return the frames that show most of the boxes, else evenly spread ones."""
     count = min(FRAMES, len(scene))
     if pixels is None:
         return find_uniform_indices(len(scene), count).tolist()
@@ -58,16 +58,16 @@ def draw_example(
     masks: Mapping[str, np.ndarray],
     grid: TokenGrid,
 ) -> tuple[Image.Image, str]:
-    """Up to four frames side by side, with boxes as wires and the tokens of their regions tinted.
+    """Plot up to four frames with boxes as wires and their tokens tinted.
 
     Args:
-        scene: Frames; boxes are drawn where poses and intrinsics are known.
-        boxes: (N, 6) by "meant" (green), "given" (blue) and "found" (red), metres, in the frame of the poses.
-        masks: Region masks of the boxes, (N, V, rows, cols), under the same names.
-        grid: Of the masks.
+        scene: Frames; boxes are plotted where poses and intrinsics are known.
+        boxes: Boxes (N, 6) by "meant" (green), "given" (blue) and "found" (red), metres, in the frame of the poses.
+        masks: Region masks (N, V, rows, cols) of the boxes under the same names.
+        grid: Token grid of the masks.
 
     Returns:
-        The picture, and what it shows in words.
+        The picture, and a caption.
     """
     has_cameras = scene.camera_to_world is not None and scene.intrinsics is not None
     drawn = [(name, list(box)) for name in STYLES for box in boxes.get(name, ()) if has_cameras]

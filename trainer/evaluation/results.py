@@ -12,28 +12,32 @@ __all__ = ["EvaluationSettings"]
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What is evaluated, and how.
+    """Settings of a run: model, benchmark, and all that its answers depend on.
 
     Args:
         model: Folder or Hub name of a model, or of a PEFT adapter, with its processor.
         task: Key of `EVALUATED_TASKS`.
         data: Folder in the public layout.
-        protocol: Of prompts, regions and the score that is named first. Both protocols are scored.
-        split: Default: the one that papers report.
-        boxes: Candidates of grounding, "gt" or "pred"; default is the original's choice.
-        regions: Whether masks of boxes are made from depth, as in the original, or from poses alone.
-        frames: Which frames are shown: "uniform", "listed" or "coverage".
-        num_frames: At most so many; default: as many as the processor takes from a video.
-        skip_invalid_poses: Leave out frames whose pose is not finite, where a task needs poses, instead of an error.
-        scenes: Only these; default: all.
-        batch_size: Questions of a scene at a time at most; fewer where `max_memory` holds fewer.
-        max_new_tokens: Default: that of the task.
+        protocol: Protocol of prompts, regions and the score that is named first. Both protocols are scored.
+        split: Split of the benchmark; default: the one that papers report.
+        boxes: Candidates of grounding, "gt" or "pred"; default: the original's choice.
+        regions: Source of the masks of boxes: "depth", as in the original, or "poses" alone.
+        frames: Choice of the frames that are shown: "uniform", "listed" or "coverage".
+        num_frames: Largest number of frames; default: that of the processor.
+        skip_invalid_poses: Whether frames without a finite pose are left out, where a task needs poses. Otherwise they
+            are an error.
+        scenes: Names of the scenes; default: all.
+        batch_size: Largest number of questions of a scene at a time; fewer where `max_memory` holds fewer.
+        max_new_tokens: Largest number of tokens of an answer; default: that of the task.
         max_memory: Bytes beside the weights; see `SceneSession`.
-        dtype: Of the weights, such as "bfloat16"; "auto" takes that of the file.
+        dtype: Type of the weights, such as "bfloat16"; "auto" takes that of the file.
         attention: Attention implementation; default: that of Transformers.
-        variant: Of the metric, such as "ptb"; default: that of the task.
+        variant: Variant of the metric, such as "ptb"; default: that of the task.
         meteor: Whether to run METEOR, which takes long; default: where there is Java.
         output: Folder of answers, results and report.
+
+    Raises:
+        ValueError: If `task` is unknown or `batch_size` is below 1.
     """
 
     model: str
@@ -58,6 +62,6 @@ class EvaluationSettings:
 
     def __post_init__(self):
         if self.task not in EVALUATED_TASKS:
-            raise ValueError(f"task must be one of {sorted(EVALUATED_TASKS)}, got {self.task!r}.")
+            raise ValueError(f"`task` must be one of {sorted(EVALUATED_TASKS)}, got {self.task!r}.")
         if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
+            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}.")

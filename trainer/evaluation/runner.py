@@ -1,4 +1,4 @@
-"""Run a model over a benchmark, scene by scene, in one or several processes, and go on where a run was stopped."""
+"""Run a model over a benchmark, scene by scene, in one or several processes; a stopped run goes on."""
 
 import hashlib
 import importlib.metadata
@@ -33,22 +33,22 @@ __all__ = ["digest", "model_revision", "run_evaluation", "score_answers", "split
 
 logger = logging.getLogger(__name__)
 
-WAIT = timedelta(days=2)  # for the slowest process
+WAIT = timedelta(days=2)  # patience of the other processes with the slowest one
 DISTRIBUTIONS = ("ide3d", "torch", "transformers", "accelerate", "evaluate", "datasets", "pycocoevalcap", "numpy")
 
 
 def digest(value: Any) -> str:
-    """Short digest of anything that JSON holds."""
+    """Return a short digest of anything that JSON holds."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def model_revision(model: str, commit: str | None) -> str:
-    """What the weights are: the commit of a Hub model, else a digest of the files of a folder.
+    """Return the commit of a Hub model, or a digest of a folder.
 
     For the folder of a PEFT adapter the revision of its base follows.
 
     Raises:
-        FileNotFoundError: A folder without weights.
+        FileNotFoundError: If a folder holds no weights.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -76,7 +76,7 @@ def model_revision(model: str, commit: str | None) -> str:
 
 
 def split_scenes(loads: Mapping[str, float], processes: int) -> list[list[str]]:
-    """Scenes of each process, so that the loads are as even as the largest first, to the least loaded, makes them."""
+    """Return the scenes of each process: largest first, to the least loaded."""
     shares: list[list[str]] = [[] for _ in range(processes)]
     totals = [0.0] * processes
     for scene in sorted(loads, key=lambda name: (-loads[name], name)):
@@ -90,7 +90,7 @@ class Evaluation:
     """One run: samples, model, log.
 
     Args:
-        settings: What to run.
+        settings: Settings of the run.
         accelerator: Processes and devices.
     """
 
@@ -119,7 +119,7 @@ class Evaluation:
         self.log = AnswerLog(settings.output, self.identity, accelerator.process_index)
 
     def _identity(self) -> dict[str, Any]:
-        """What makes an answer what it is. A run that differs in any of it is another run."""
+        """Return all that an answer depends on; another value is another run."""
         settings, task = self.settings, self.task
         by_scene = {sample["scene_id"]: sample["frame_names"] for sample in self.samples}
         asked = [
@@ -148,9 +148,9 @@ class Evaluation:
         }
 
     def answer_all(self) -> None:
-        """Answer what is not answered yet, this process its share of the scenes."""
+        """Answer the open questions of this process's share of the scenes."""
         done = set(self.log.read())
-        # A process that is ahead writes answers of its own while another still reads: agree on what was done before.
+        # A process that is ahead writes answers while another still reads: all must agree on what was done before.
         self.accelerator.wait_for_everyone()
         by_scene: dict[str, list[dict]] = {}
         for sample in self.samples:
@@ -170,7 +170,10 @@ class Evaluation:
                 self._answer_scene(scene, by_scene[scene], done, progress)
 
     def _answer_scene(self, scene_id: str, samples: list[dict], done: set[str], progress: tqdm) -> None:
-        """Batches are those of an undisturbed run, so that a run that went on gives the same answers."""
+        """Answer the open questions of a scene, in the batches of an undisturbed run.
+
+        So a run that was stopped gives the same answers as one that was not.
+        """
         settings = self.settings
         scene = load_scene(
             settings.data,
@@ -198,10 +201,10 @@ class Evaluation:
             progress.update(sum(missing))
 
     def gather(self) -> list[dict[str, Any]]:
-        """Answers of all processes in the order of the samples.
+        """Return the answers of all processes in the order of the samples.
 
         Raises:
-            RuntimeError: Some are missing.
+            RuntimeError: If some are missing.
         """
         answers = self.log.read()
         missing = [sample["id"] for sample in self.samples if sample["id"] not in answers]
@@ -223,7 +226,10 @@ def score_answers(
     meteor: bool | None = None,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Scores of answers under a protocol; see `BenchmarkMetric`. `meteor` matters where a metric has it."""
+    """Return the scores of answers under a protocol; see `BenchmarkMetric`.
+
+    `meteor` matters where a metric has it.
+    """
     spec = EVALUATED_TASKS[task]
     pairs = [spec.metric_inputs(sample, answer, protocol) for sample, answer in zip(samples, answers, strict=True)]
     predictions, references = (list(column) for column in zip(*pairs, strict=True))
@@ -246,7 +252,7 @@ def _versions() -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """NaN as null, which JSON knows."""
+    """Return a value with None in place of NaN, which JSON does not know."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list):
@@ -261,8 +267,8 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
         The results, in the main process; None in the others.
 
     Raises:
-        ValueError: The output folder holds answers of another run; what changed is named.
-        FileNotFoundError: The data lack what the task needs.
+        ValueError: If the output folder holds answers of another run; the changes are named.
+        FileNotFoundError: If the data lack a file that the task needs.
     """
     # Told that there is no other device, accelerate joins processes that run on the CPU.
     is_cpu = not torch.accelerator.is_available()

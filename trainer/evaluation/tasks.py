@@ -1,4 +1,4 @@
-"""What a model does in each benchmark, and how its answers become the inputs of the metric."""
+"""Task of a model in each benchmark, and the way from its answers to the inputs of the metric."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ __all__ = ["EVALUATED_TASKS", "EvaluatedTask"]
 
 @dataclass(frozen=True)
 class EvaluatedTask:
-    """How a benchmark is run.
+    """Rules of a benchmark: its prompts, answers and scores.
 
     Args:
-        task: What it needs and where its data are.
-        max_new_tokens: Where an answer ends at the latest; decoding is greedy.
-        main_score: The score that papers report first, by protocol.
-        options: Of the metric.
+        task: Needs of the benchmark, and the places of its data.
+        max_new_tokens: Largest number of tokens of an answer; decoding is greedy.
+        main_score: Score that papers report first, by protocol.
+        options: Arguments of the metric.
     """
 
     task: Task
@@ -44,7 +44,7 @@ class EvaluatedTask:
         return self.task.name in ("scan2cap", "scanqa")
 
     def parts(self, source: RegionSource) -> tuple[str, ...]:
-        """Parts of a scene that are opened."""
+        """Return the parts of a scene that are opened."""
         return REGION_SOURCES[source] if self.needs_regions else ("frames",)
 
     def predict(
@@ -54,7 +54,7 @@ class EvaluatedTask:
         scene: SceneRegions,
         max_new_tokens: int,
     ) -> list[dict[str, Any]]:
-        """What the model says about samples of one scene: {"scores": [...]} or {"text": ...}."""
+        """Return the answers to samples of one scene: {"scores": [...]} or {"text": ...}."""
         protocol = scene.protocol
         if self.task.kind == "ground":
             return self._ground(session, samples, scene)
@@ -86,7 +86,7 @@ class EvaluatedTask:
     def metric_inputs(
         self, sample: Mapping[str, Any], answer: Mapping[str, Any], protocol: Protocol
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Prediction and reference of a sample, as the metric takes them."""
+        """Return prediction and reference of a sample, as the metric takes them."""
         reference: dict[str, Any] = {"scene_id": sample["scene_id"]}
         name = self.task.name
         if name in ("scanrefer", "multi3drefer"):
@@ -108,7 +108,7 @@ class EvaluatedTask:
         return prediction, reference | {"text": sample["answers"][0]}
 
     def quality(self, sample: Mapping[str, Any], answer: Mapping[str, Any]) -> float:
-        """How right an answer is, in [0, 1], to tell examples of a report apart; at least one half is right."""
+        """Return how right an answer is, from 0 to 1; a report asks for 0.5."""
         name = self.task.name
         if self.task.kind == "ground":
             found = self.found_boxes(sample, answer, "clean")
@@ -126,7 +126,10 @@ class EvaluatedTask:
     def found_boxes(
         self, sample: Mapping[str, Any], answer: Mapping[str, Any], protocol: Protocol
     ) -> list[list[float]]:
-        """Boxes that grounding scores choose. "paper" rounds them to float16, as the original's files do."""
+        """Return the boxes that grounding scores choose.
+
+        The protocol "paper" rounds them to float16, as the original's files do.
+        """
         if self.task.name == "multi3drefer":
             chosen = choose_objects(answer["scores"], protocol=protocol)
         else:
@@ -137,7 +140,7 @@ class EvaluatedTask:
 
 
 def _word_overlap(text: str, other: str) -> float:
-    """F1 of the words of two texts."""
+    """Return the F1 of the words of two texts."""
     common = (Counter(text.split()) & Counter(other.split())).total()
     return 2 * common / max(len(text.split()) + len(other.split()), 1)
 

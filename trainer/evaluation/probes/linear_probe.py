@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import linalg
 
-from trainer.evaluation.extras import evaluation_extra
 from trainer.evaluation.metrics.scores import Score, mean_score, summarise
 
 __all__ = [
@@ -129,8 +129,6 @@ class LinearProbe:
 
 def _solve_ridge(products: np.ndarray, offset: np.ndarray, penalties: Sequence[float]) -> list[LinearProbe]:
     """Return a ridge regression on standardised channels for each penalty; the constant is not penalised."""
-    with evaluation_extra("scipy"):
-        from scipy import linalg
     width = len(offset)
     means = products[0, 1:] / products[0, 0]
     covariance = products[1:, 1:] / products[0, 0] - np.outer(means, means)

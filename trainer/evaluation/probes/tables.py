@@ -1,11 +1,11 @@
 """Tables of what frozen tokens know of geometry; `ide3d probe` writes them.
 
-Four probes of every layer, on scenes that nothing was fitted on: a linear depth probe, a linear probe of the place in
-the room (language model), cross-view correspondence (nothing is fitted), and geometric information in nats a token.
+Four probes read every layer, on scenes that nothing was fitted on: a linear depth probe, a linear probe of the place
+in the room (language model), cross-view correspondence (nothing is fitted), and geometric information in nats a token.
 
-A depth loss trains depth into the very tokens that it reads, so that a probe of these finds what was put there. The
-control are the layers that no loss reads; the table marks the others. `--random-weights` shows what the architecture
-gives away without any training.
+A depth loss trains depth into the tokens that it reads, so a probe of these finds what was put there. The control are
+the layers that no loss reads; the table marks the others. `--random-weights` probes the architecture without any
+training.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,6 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from processing.posed_video import PosedVideo
+from processing.tables import NOTHING, markdown_table
 from trainer.evaluation.metrics.scores import Score
 from trainer.evaluation.probes.information import estimate_information
 from trainer.evaluation.probes.linear_probe import (
@@ -53,12 +54,16 @@ TABLES = (
 
 
 def score_correspondence(matches: Mapping[str, Mapping[str, float]], seed: int = 0) -> Intervals:
-    """Shares of the tokens that have a true match in another view, from the sums of every scene.
+    """Return shares of the tokens that have a true match in another view.
+
+    Args:
+        matches: Sums of every scene, see `collect_tokens`.
+        seed: Seed of the bootstrap.
 
     Returns:
         `matched`: the nearest token lies within one token of the truth; `same_place`: the token at the same place of
-        the picture does; `chance`: a token drawn at random does. `moved_matched` and `moved_chance`: of the tokens
-        whose match lies elsewhere in the picture. None where no token has a match.
+        the picture does; `chance`: a token sampled at random does. `moved_matched` and `moved_chance` are shares of
+        the tokens whose match lies elsewhere in the picture. None where no token has a match.
     """
     shares = {
         "matched": ("hits", "queries"),
@@ -78,16 +83,16 @@ def score_correspondence(matches: Mapping[str, Mapping[str, float]], seed: int =
 
 
 def probe_table(table: TokenTable, *, with_position: bool = False, seed: int = 0) -> dict[str, Any]:
-    """All probes of one layer.
+    """Return the results of all probes of one layer.
 
     Args:
-        table: Its tokens.
-        with_position: Also where in the room they are, in the first camera's frame, which a tower that sees one frame
-            at a time cannot know.
-        seed: Of the split by scene, the shuffles and the bootstrap.
+        table: Tokens of the layer.
+        with_position: Whether to probe the place in the room as well, in the first camera's frame. A tower that sees
+            one frame at a time cannot know it.
+        seed: Seed of the split by scene, the shuffles and the bootstrap.
 
     Raises:
-        ValueError: Too few scenes, or tokens that are not finite.
+        ValueError: If there are too few scenes, or tokens that are not finite.
     """
     split = split_by_scene(table.scenes, seed)
     rows = (table.cells, table.scenes, split)
@@ -115,15 +120,15 @@ def run_probes(
     """Probe layers of a model.
 
     Args:
-        source: `IDE3DTokens`, `VisionTowerTokens` or what `open_token_source` gives.
-        scenes: At least six, with depth and poses, that the model was not trained on.
-        layers: Default: that of the source.
+        source: `IDE3DTokens`, `VisionTowerTokens` or the result of `open_token_source`.
+        scenes: Six scenes or more, with depth and poses, that the model was not trained on.
+        layers: Names of the layers; default: those of the source.
         tokens_per_scene: See `collect_tokens`.
-        seed: Of all that is drawn.
+        seed: Seed of all random choices.
 
     Returns:
-        For each layer what `probe_table` gives, and `read_by_losses`: whether a geometry loss of the training reads
-        it; None where that is not known.
+        For each layer the results of `probe_table`, and `read_by_losses`: whether a geometry loss of the training
+        reads it; None where that is not known.
 
     Raises:
         ValueError: See `collect_tokens` and `probe_table`.
@@ -140,20 +145,21 @@ def run_probes(
 def _cell(result: Mapping[str, Any], probe: str, name: str | None) -> str:
     entry = result[probe][name] if name and result[probe] else {"value": None}
     if entry["value"] is None:
-        return "-"
+        return NOTHING
     low, high = entry["interval"]
     return f"{entry['value']:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
 def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Results of `run_probes` as text; a star marks layers that a geometry loss reads.
+    """Return the results of `run_probes` as Markdown tables.
 
-    The last lines are what the place in the picture gives on each grid.
+    A star marks layers that a geometry loss reads. The last rows tell how far the place in the picture alone gets, on
+    each grid.
     """
     grids = dict.fromkeys(tuple(result["grid"]) for result in results.values())
     texts = []
     for columns in TABLES:
-        rows = [["layer", *(heading for heading, *_ in columns)]]
+        rows = []
         for layer, result in results.items():
             cells = [_cell(result, probe, name) for _, probe, name, _ in columns]
             rows.append([layer + ("*" if result["read_by_losses"] else ""), *cells])
@@ -162,7 +168,5 @@ def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
             first = {probe: next((r for r in same if r[probe]), same[0]) for _, probe, *_ in columns}
             cells = [_cell(first[probe], probe, constant) for _, probe, _, constant in columns]
             rows.append([f"place {grid[0]}x{grid[1]}", *cells])
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        texts.append("\n".join(line.rstrip() for line in lines))
+        texts.append(markdown_table(["layer", *(heading for heading, *_ in columns)], rows))
     return "\n\n".join(texts)
