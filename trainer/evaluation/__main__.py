@@ -10,7 +10,7 @@ from trainer.evaluation.tasks import EVALUATED_TASKS
 
 
 def parse_arguments(arguments: list[str] | None = None) -> EvaluationSettings:
-    """Settings from the command line."""
+    """Read the settings from the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m trainer.evaluation",
         description="Answer a benchmark, score it, and write a report. The same command goes on where it was stopped.",
@@ -19,21 +19,29 @@ def parse_arguments(arguments: list[str] | None = None) -> EvaluationSettings:
     parser.add_argument("--task", required=True, choices=sorted(EVALUATED_TASKS))
     parser.add_argument("--data", required=True, help="folder in the public layout")
     parser.add_argument("--protocol", default="clean", choices=("clean", "paper"))
-    parser.add_argument("--split", help="default: the one that papers report")
+    parser.add_argument("--split", help="split of the benchmark; default: the one that papers report")
     parser.add_argument("--boxes", choices=("gt", "pred"), help="candidates of grounding; default: the original's")
-    parser.add_argument("--regions", default="depth", choices=tuple(REGION_SOURCES), help="what makes masks of boxes")
+    parser.add_argument(
+        "--regions", default="depth", choices=tuple(REGION_SOURCES), help="source of the masks of boxes"
+    )
     parser.add_argument("--frames", default="uniform", choices=("uniform", "listed", "coverage"))
-    parser.add_argument("--num-frames", type=int, help="default: that of the processor")
+    parser.add_argument(
+        "--num-frames", type=int, help="number of frames of a scene at most; default: that of the processor"
+    )
     parser.add_argument("--skip-invalid-poses", action="store_true", help="leave out frames without a finite pose")
-    parser.add_argument("--scenes", nargs="+", help="only these scenes")
-    parser.add_argument("--batch-size", type=int, default=64, help="questions of a scene at a time, at most")
-    parser.add_argument("--max-new-tokens", type=int, help="default: that of the task")
+    parser.add_argument("--scenes", nargs="+", help="names of scenes; default: all")
+    parser.add_argument("--batch-size", type=int, default=64, help="number of questions of a scene at a time at most")
+    parser.add_argument(
+        "--max-new-tokens", type=int, help="number of tokens of an answer at most; default: that of the task"
+    )
     parser.add_argument("--max-memory", type=float, default=4.0, help="gigabytes beside the weights")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--attention", help="attention implementation, such as sdpa or flash_attention_2")
-    parser.add_argument("--variant", help='of the metric, such as "ptb"')
-    parser.add_argument("--no-meteor", dest="meteor", action="store_false", default=None, help="METEOR takes long")
-    parser.add_argument("--output", help="default: outputs/evaluation/<task>-<split>-<protocol>")
+    parser.add_argument("--variant", help='variant of the metric, such as "ptb"')
+    parser.add_argument(
+        "--no-meteor", dest="meteor", action="store_false", default=None, help="leave METEOR out, which takes long"
+    )
+    parser.add_argument("--output", help="output folder; default: outputs/evaluation/<task>-<split>-<protocol>")
     given = vars(parser.parse_args(arguments))
     split = given["split"] or EVALUATED_TASKS[given["task"]].task.eval_split
     given["output"] = given["output"] or f"outputs/evaluation/{given['task']}-{split}-{given['protocol']}"
@@ -43,7 +51,7 @@ def parse_arguments(arguments: list[str] | None = None) -> EvaluationSettings:
 
 
 def main() -> None:
-    """Run, and say what came out."""
+    """Run the evaluation and write its main score."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("trainer.evaluation").setLevel(logging.INFO)
     settings = parse_arguments()

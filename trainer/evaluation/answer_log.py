@@ -12,18 +12,17 @@ __all__ = ["AnswerLog"]
 
 
 class AnswerLog:
-    """Append-only JSONL of answers, keyed by sample id, beside a file that says what made them.
+    """Append-only JSONL of answers by sample id, with the identity of the run beside it.
 
     Each process writes a file of its own; all are read, so a run may go on with another number of processes.
 
     Args:
-        folder: Of the run; made if it does not exist.
-        identity: What must be the same for answers to belong together: model, prompts, frames, protocol and so on.
-        rank: Of this process.
+        folder: Output folder of the run; made if it does not exist.
+        identity: Facts that are equal for answers that belong together: model, prompts, frames, protocol and so on.
+        rank: Rank of this process.
 
     Raises:
-        ValueError: The folder holds answers of another run: what differs is named. Or a line of it is broken in the
-            middle of a file.
+        ValueError: If the folder holds answers of another run, whose differences are named, or a broken line.
     """
 
     def __init__(self, folder: str | Path, identity: Mapping[str, Any], rank: int = 0):
@@ -38,7 +37,9 @@ class AnswerLog:
         wanted = json.loads(json.dumps(identity))
         if not file.exists():
             if any(self.folder.glob("answers.*.jsonl")):
-                raise ValueError(f"{self.folder} holds answers, but no run.json that says whose: use another folder.")
+                raise ValueError(
+                    f"{self.folder} holds answers, but no `run.json` that names their run. Use another folder."
+                )
             write_json(file, wanted, sort_keys=True)  # several processes write the same
             return
         stored = json.loads(file.read_text(encoding="utf-8"))
@@ -52,7 +53,10 @@ class AnswerLog:
             )
 
     def _drop_torn_line(self) -> None:
-        """Cut off a last line that a killed process did not finish; its sample is asked again."""
+        """Cut off the last line if a killed process did not finish it.
+
+        Its sample is asked again.
+        """
         if not self.file.exists():
             return
         with self.file.open("rb+") as stream:
@@ -60,10 +64,10 @@ class AnswerLog:
             stream.truncate(content.rfind(b"\n") + 1)
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """Answers of all processes by sample id.
+        """Return the answers of all processes by sample id.
 
         Raises:
-            ValueError: A line is no JSON, or an id comes twice.
+            ValueError: If a line is no JSON, or an id comes twice.
         """
         answers: dict[str, dict[str, Any]] = {}
         for file in sorted(self.folder.glob("answers.*.jsonl")):
@@ -73,9 +77,11 @@ class AnswerLog:
                 try:
                     row = json.loads(line)
                 except ValueError as error:
-                    raise ValueError(f"{file}, line {number} is no JSON: delete the line, and run again.") from error
+                    raise ValueError(f"{file}, line {number} is no JSON. Delete the line, and run again.") from error
                 if row["id"] in answers:
-                    raise ValueError(f"{file}, line {number}: the answer to {row['id']!r} comes twice; delete one.")
+                    raise ValueError(
+                        f"{file}, line {number}: the answer to {row['id']!r} comes twice. Delete one of the lines."
+                    )
                 answers[row["id"]] = row
         return answers
 

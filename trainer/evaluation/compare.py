@@ -37,7 +37,7 @@ class Difference:
 
     @property
     def is_established(self) -> bool:
-        """Whether both intervals are there and lie on one side of zero."""
+        """Whether both intervals are known and lie on the same side of zero."""
         intervals = (self.scene_interval, self.seed_interval)
         return None not in intervals and (
             all(low > 0 for low, _ in intervals) or all(high < 0 for _, high in intervals)
@@ -45,7 +45,7 @@ class Difference:
 
 
 def seed_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of a normal quantity's mean by Student's t, None for one value.
+    """Return the 95 % interval of a mean by Student's t, None for one value.
 
     Raises:
         ImportError: If scipy is not installed.

@@ -12,28 +12,31 @@ __all__ = ["EvaluationSettings"]
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What is evaluated, and how.
+    """Settings of an evaluation run: model, benchmark, data and output.
 
     Args:
         model: Folder or Hub name of a model, or of a PEFT adapter, with its processor.
         task: Key of `EVALUATED_TASKS`.
         data: Folder in the public layout.
-        protocol: Of prompts, regions and the score that is named first. Both protocols are scored.
-        split: Default: the one that papers report.
-        boxes: Candidates of grounding, "gt" or "pred"; default is the original's choice.
-        regions: Whether masks of boxes are made from depth, as in the original, or from poses alone.
-        frames: Which frames are shown: "uniform", "listed" or "coverage".
-        num_frames: At most so many; default: as many as the processor takes from a video.
-        skip_invalid_poses: Leave out frames whose pose is not finite, where a task needs poses, instead of an error.
-        scenes: Only these; default: all.
-        batch_size: Questions of a scene at a time at most; fewer where `max_memory` holds fewer.
-        max_new_tokens: Default: that of the task.
+        protocol: Protocol of prompts, of regions, and of the score that is named first. Both protocols are scored.
+        split: Split of the benchmark; None: the one that papers report.
+        boxes: Candidates of grounding, "gt" or "pred"; None: the original's choice.
+        regions: Source of the masks of boxes, "depth" as in the original, or "poses" alone.
+        frames: Rule of the shown frames: "uniform", "listed" or "coverage".
+        num_frames: Number of frames of a scene at most; None: as many as the processor takes from a video.
+        skip_invalid_poses: Whether to leave out frames whose pose is not finite instead of raising an error.
+        scenes: Names of scenes; None: all.
+        batch_size: Number of questions of a scene at a time at most; fewer where `max_memory` holds fewer.
+        max_new_tokens: Number of tokens of an answer at most; None: that of the task.
         max_memory: Bytes beside the weights; see `SceneSession`.
-        dtype: Of the weights, such as "bfloat16"; "auto" takes that of the file.
-        attention: Attention implementation; default: that of Transformers.
-        variant: Of the metric, such as "ptb"; default: that of the task.
-        meteor: Whether to run METEOR, which takes long; default: where there is Java.
+        dtype: Type of the weights, such as "bfloat16"; "auto" takes that of the file.
+        attention: Attention implementation; None: that of Transformers.
+        variant: Variant of the metric, such as "ptb"; None: that of the task.
+        meteor: Whether to run METEOR, which takes long; None: if Java is installed.
         output: Folder of answers, results and report.
+
+    Raises:
+        ValueError: If the task is unknown, or the batch size is not positive.
     """
 
     model: str
@@ -58,6 +61,6 @@ class EvaluationSettings:
 
     def __post_init__(self):
         if self.task not in EVALUATED_TASKS:
-            raise ValueError(f"task must be one of {sorted(EVALUATED_TASKS)}, got {self.task!r}.")
+            raise ValueError(f"`task` must be one of {sorted(EVALUATED_TASKS)}, got {self.task!r}.")
         if self.batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
+            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}.")

@@ -1,4 +1,4 @@
-"""What a model does in each benchmark, and how its answers become the inputs of the metric."""
+"""Benchmarks as tasks for a model: its answers, and the inputs of the metric that scores them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ __all__ = ["EVALUATED_TASKS", "EvaluatedTask"]
 
 @dataclass(frozen=True)
 class EvaluatedTask:
-    """How a benchmark is run.
+    """A benchmark with the settings of its run.
 
     Args:
-        task: What it needs and where its data are.
-        max_new_tokens: Where an answer ends at the latest; decoding is greedy.
-        main_score: The score that papers report first, by protocol.
-        options: Of the metric.
+        task: Needs of the benchmark and places of its data.
+        max_new_tokens: Number of tokens of an answer at most; decoding is greedy.
+        main_score: Score that papers report first, by protocol.
+        options: Options of the metric.
     """
 
     task: Task
@@ -35,7 +35,7 @@ class EvaluatedTask:
 
     @property
     def needs_regions(self) -> bool:
-        """Whether the model is shown where boxes are."""
+        """Whether the model is shown the places of boxes."""
         return self.task.kind != "answer"
 
     @property
@@ -44,7 +44,7 @@ class EvaluatedTask:
         return self.task.name in ("scan2cap", "scanqa")
 
     def parts(self, source: RegionSource) -> tuple[str, ...]:
-        """Parts of a scene that are opened."""
+        """Return the parts of a scene that are opened."""
         return REGION_SOURCES[source] if self.needs_regions else ("frames",)
 
     def predict(
@@ -54,7 +54,17 @@ class EvaluatedTask:
         scene: SceneRegions,
         max_new_tokens: int,
     ) -> list[dict[str, Any]]:
-        """What the model says about samples of one scene: {"scores": [...]} or {"text": ...}."""
+        """Ask the model about samples of one scene.
+
+        Args:
+            session: Session of the scene.
+            samples: Samples of the benchmark that are about the scene.
+            scene: Regions of the scene.
+            max_new_tokens: Number of tokens of an answer at most.
+
+        Returns:
+            {"scores": [...]} or {"text": ...} for each sample.
+        """
         protocol = scene.protocol
         if self.task.kind == "ground":
             return self._ground(session, samples, scene)
@@ -86,7 +96,7 @@ class EvaluatedTask:
     def metric_inputs(
         self, sample: Mapping[str, Any], answer: Mapping[str, Any], protocol: Protocol
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Prediction and reference of a sample, as the metric takes them."""
+        """Return prediction and reference of a sample, as the metric takes them."""
         reference: dict[str, Any] = {"scene_id": sample["scene_id"]}
         name = self.task.name
         if name in ("scanrefer", "multi3drefer"):
@@ -108,7 +118,10 @@ class EvaluatedTask:
         return prediction, reference | {"text": sample["answers"][0]}
 
     def quality(self, sample: Mapping[str, Any], answer: Mapping[str, Any]) -> float:
-        """How right an answer is, in [0, 1], to tell examples of a report apart; at least one half is right."""
+        """Return the quality of an answer in [0, 1], by which a report sorts examples.
+
+        An answer of one half or more is right.
+        """
         name = self.task.name
         if self.task.kind == "ground":
             found = self.found_boxes(sample, answer, "clean")
@@ -126,7 +139,10 @@ class EvaluatedTask:
     def found_boxes(
         self, sample: Mapping[str, Any], answer: Mapping[str, Any], protocol: Protocol
     ) -> list[list[float]]:
-        """Boxes that grounding scores choose. "paper" rounds them to float16, as the original's files do."""
+        """Return the boxes that grounding scores choose.
+
+        "paper" rounds them to float16, as the original's files do.
+        """
         if self.task.name == "multi3drefer":
             chosen = choose_objects(answer["scores"], protocol=protocol)
         else:
@@ -137,7 +153,7 @@ class EvaluatedTask:
 
 
 def _word_overlap(text: str, other: str) -> float:
-    """F1 of the words of two texts."""
+    """Return the F1 of the words of two texts."""
     common = (Counter(text.split()) & Counter(other.split())).total()
     return 2 * common / max(len(text.split()) + len(other.split()), 1)
 

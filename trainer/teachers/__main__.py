@@ -17,7 +17,7 @@ logger = logging.getLogger("trainer.teachers")
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Settings from the command line."""
+    """Read the settings from the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m trainer.teachers",
         description="Store the features of a teacher, pooled to the token grid of a model. The same command goes on "
@@ -28,26 +28,36 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data_dir", required=True, help="folder in the public layout")
     parser.add_argument("--output_dir", required=True, help="gets a file for each scene")
     grid = parser.add_mutually_exclusive_group(required=True)
-    grid.add_argument("--model", help="folder or Hub name of the model that will be trained: its token grid")
-    grid.add_argument("--grid", type=int, nargs=3, metavar=("PIXELS", "PATCH", "STRIDE"), help="such as 384 14 2")
-    parser.add_argument("--scene_ids", nargs="+", default=(), help="such as scannet/scene0000_00; default: all scenes")
-    parser.add_argument("--split", choices=("train", "val", "test"), help="only scenes of EmbodiedScan's split")
-    parser.add_argument("--frames", default="uniform", choices=FRAME_RULES, help="as in training")
-    parser.add_argument("--num_frames", type=int, default=32, help="at most, as in training")
-    parser.add_argument("--protocol", default="clean", choices=("clean", "paper"), help="how patches are pooled")
-    parser.add_argument("--weights", help="of vggt and depth_anything_3: Hub name or path")
-    parser.add_argument("--licence", help="of the weights, where no model card states it")
-    parser.add_argument(
-        "--image_size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="of a Transformers backbone"
+    grid.add_argument("--model", help="folder or Hub name of the model that will be trained, for its token grid")
+    grid.add_argument(
+        "--grid", type=int, nargs=3, metavar=("PIXELS", "PATCH", "STRIDE"), help="token grid, such as 384 14 2"
     )
-    parser.add_argument("--layer", type=int, help="of a backbone; default: the last one")
-    parser.add_argument("--batch_size", type=int, default=8, help="frames at a time of a Transformers backbone")
+    parser.add_argument("--scene_ids", nargs="+", default=(), help="scenes such as scannet/scene0000_00; default: all")
+    parser.add_argument("--split", choices=("train", "val", "test"), help="split of EmbodiedScan; default: all scenes")
+    parser.add_argument("--frames", default="uniform", choices=FRAME_RULES, help="rule of the frames, as in training")
+    parser.add_argument(
+        "--num_frames", type=int, default=32, help="number of frames of a scene at most, as in training"
+    )
+    parser.add_argument("--protocol", default="clean", choices=("clean", "paper"), help="rule that pools patches")
+    parser.add_argument("--weights", help="Hub name or path of the weights of vggt and depth_anything_3")
+    parser.add_argument("--licence", help="licence of the weights, where no model card states it")
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="input of a Transformers backbone in pixels",
+    )
+    parser.add_argument("--layer", type=int, help="layer of a backbone; default: the last one")
+    parser.add_argument(
+        "--batch_size", type=int, default=8, help="number of frames at a time of a Transformers backbone"
+    )
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     return parser.parse_args(arguments)
 
 
 def main() -> None:
-    """Extract, and say how large it became."""
+    """Extract features and log the size of the files."""
     state = PartialState()
     logging.basicConfig(level=logging.INFO if state.is_main_process else logging.WARNING, format="%(message)s")
     given = parse_arguments()
@@ -81,7 +91,7 @@ def main() -> None:
 
 
 def read_grid(model: str | None, grid: list[int] | None) -> TokenGrid:
-    """Token grid as numbers or as that of a model."""
+    """Make the token grid from its numbers, or read that of a model."""
     if model is None:
         return TokenGrid(*grid)
     processor = IDE3DProcessor.from_pretrained(model)

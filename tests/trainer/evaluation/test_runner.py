@@ -185,7 +185,7 @@ def test_a_prompt_with_other_words_is_refused(settings, monkeypatch):
 def test_missing_data_and_wrong_settings_are_named(settings, tmp_path):
     with pytest.raises(FileNotFoundError, match="scanqa_val_llava_style"):
         run_evaluation(settings(data=str(tmp_path)))
-    with pytest.raises(ValueError, match="task must be one of"):
+    with pytest.raises(ValueError, match="`task` must be one of"):
         settings("nr3d")
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         settings(batch_size=0)

@@ -9,28 +9,28 @@ from trainer.evaluation.metrics.scores import Protocol, Score, check_protocol, m
 
 __all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "overlap_scores"]
 
-TEMPERATURE = 0.07  # also of the training
+TEMPERATURE = 0.07  # the one of training
 CUMULATIVE_THRESHOLD = 0.4
 
 
 def box_iou(
     boxes_a: np.ndarray, boxes_b: np.ndarray, *, protocol: Protocol = "clean", dtype: type = np.float64
 ) -> np.ndarray:
-    """Intersection over union of axis-aligned boxes.
+    """Return the intersection over union of axis-aligned boxes.
 
     Source: ScanRefer; the original adds 1e-8 to the union and takes a negative size for its absolute value.
 
     Args:
-        boxes_a: (N, 6), centre and full sizes in metres.
-        boxes_b: (M, 6), the same.
-        protocol: "paper" keeps both of these; "clean" has no such term and refuses negative sizes.
-        dtype: float32 in the original of Multi3DRefer.
+        boxes_a: Boxes (N, 6), centre and full sizes in metres.
+        boxes_b: Boxes (M, 6), centre and full sizes in metres.
+        protocol: "paper" keeps both oddities; "clean" has no such term and refuses negative sizes.
+        dtype: Type of the computation; float32 in the original of Multi3DRefer.
 
     Returns:
-        (N, M), in [0, 1]; 0 for boxes without volume.
+        Overlaps (N, M) in [0, 1]; 0 for boxes without volume.
 
     Raises:
-        ValueError: A box has not six finite numbers, or (clean) a negative size.
+        ValueError: If a box has not six finite numbers, or (clean) a negative size.
     """
     check_protocol(protocol)
     corners = []
@@ -39,7 +39,7 @@ def box_iou(
         if boxes.ndim != 2 or boxes.shape[1] != 6 or not np.isfinite(boxes).all():
             raise ValueError(f"Boxes must be finite (N, 6), centre and full sizes, got shape {boxes.shape}.")
         if protocol == "clean" and (boxes[:, 3:] < 0).any():
-            raise ValueError("A box has a negative size; boxes are (cx, cy, cz, dx, dy, dz).")
+            raise ValueError("A box has a negative size. Give boxes as (cx, cy, cz, dx, dy, dz).")
         half = np.abs(boxes[:, 3:]) / 2
         corners.append((boxes[:, :3] - half, boxes[:, :3] + half))
     (low_a, high_a), (low_b, high_b) = corners
@@ -54,7 +54,10 @@ def box_iou(
 def overlap_scores(
     predictions: Sequence[Mapping], references: Sequence[Mapping], protocol: Protocol
 ) -> dict[str, Score]:
-    """`acc@0.25` and `acc@0.5` of dicts with one `box` each; an empty predicted box is a miss."""
+    """Return `acc@0.25` and `acc@0.5` of dicts with one `box` each.
+
+    An empty predicted box is a miss.
+    """
     overlaps = np.array(
         [
             box_iou([found["box"]], [meant["box"]], protocol=protocol)[0, 0] if len(found["box"]) else 0.0
@@ -67,16 +70,19 @@ def overlap_scores(
 def matched_f1(
     predicted: np.ndarray, expected: np.ndarray, threshold: float, *, protocol: Protocol = "clean"
 ) -> float:
-    """F1 of a set of boxes against another, each box of which counts once.
+    """Return the F1 of two sets of boxes, where each box counts once.
 
-    Source: Multi3DRefer. The original matches so that the sum of overlaps is largest, and then asks which pairs reach
-    the threshold; "clean" matches so that most pairs reach it. Two empty sets have F1 = 1.
+    Source: Multi3DRefer. The original matches for the largest sum of overlaps, and then asks which pairs reach the
+    threshold. "clean" matches so that most pairs reach it. Two empty sets have F1 = 1.
 
     Args:
-        predicted: (N, 6).
-        expected: (M, 6).
+        predicted: Boxes (N, 6) that were found.
+        expected: Boxes (M, 6) that were meant.
         threshold: Overlap that a pair must reach.
-        protocol: See above.
+        protocol: "clean" or "paper".
+
+    Raises:
+        ImportError: If scipy is not installed.
     """
     with evaluation_extra("scipy"):
         from scipy.optimize import linear_sum_assignment
@@ -90,9 +96,10 @@ def matched_f1(
 
 
 def choose_object(scores: Sequence[float]) -> int | None:
-    """The best real object of scores (N + 1,), the last of which is "no such object"; None without objects.
+    """Return the index of the best real object of scores (N + 1,), None without objects.
 
-    Source: ScanRefer, where an object always exists: "no such object" falls back to the best real one.
+    The last score belongs to "no such object". Source: ScanRefer, where an object always exists, so that "no such
+    object" falls back to the best real one.
     """
     return int(np.argmax(scores[:-1])) if len(scores) > 1 else None
 
@@ -103,11 +110,18 @@ def choose_objects(
     threshold: float = CUMULATIVE_THRESHOLD,
     protocol: Protocol = "clean",
 ) -> list[int]:
-    """Objects that a description means, best first, from scores (N + 1,).
+    """Return the objects that a description means, best first, from scores (N + 1,).
 
-    Source: Multi3DRefer decoding of the original. Nothing, if "no such object" is best. Otherwise the probabilities of
-    the objects are added, best first, up to and with the one that reaches the threshold. The original takes them from
-    a softmax that holds "no such object" too, so that its mass makes the set larger; "clean" leaves it out.
+    The last score belongs to "no such object"; where it is best, the list is empty. Otherwise the probabilities of the
+    objects are added, best first, up to and with the one that reaches the threshold.
+
+    Source: Multi3DRefer decoding of the original. It takes the probabilities from a softmax that holds "no such
+    object" too, so that its mass makes the set larger; "clean" leaves it out.
+
+    Args:
+        scores: Cosine similarities (N + 1,).
+        threshold: Sum of probabilities that the chosen objects reach.
+        protocol: "clean" or "paper".
     """
     check_protocol(protocol)
     scores = np.asarray(scores, dtype=np.float32)

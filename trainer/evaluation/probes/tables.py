@@ -1,11 +1,15 @@
-"""What frozen tokens know of geometry: `python -m trainer.evaluation.probes --model M --num-rooms 200`.
+"""Probes of what frozen tokens know of geometry: `python -m trainer.evaluation.probes --model M --num-rooms 200`.
 
-Four probes of every layer, on scenes that nothing was fitted on: a linear depth probe, a linear probe of the place in
-the room (language model), cross-view correspondence (nothing is fitted), and geometric information in nats a token.
+Four probes of every layer, on scenes that nothing was fitted on:
 
-A depth loss trains depth into the very tokens that it reads, so that a probe of these finds what was put there. The
-control are the layers that no loss reads; the table marks the others. `--random-weights` shows what the architecture
-gives away without any training.
+- a linear probe of depth;
+- a linear probe of the place in the room (language model);
+- cross-view correspondence, where nothing is fitted;
+- geometric information in nats a token.
+
+A depth loss trains depth into the tokens that it reads, and a probe of these tokens finds it there. So the layers that
+no loss reads are the control; the table marks the others. `--random-weights` shows what the architecture gives without
+any training.
 """
 
 import argparse
@@ -39,9 +43,9 @@ __all__ = ["format_table", "probe_table", "run_probes", "score_correspondence"]
 
 logger = logging.getLogger("trainer.evaluation.probes.tables")
 
-MAX_ROOM_SIZE = 126  # pixels; larger frames of rooms take long to draw
+MAX_ROOM_SIZE = 126  # pixels; larger frames of rooms take long to render
 WIDE_GAP = 0.1  # nats between the estimate of information and its bound
-# Tables that are logged: of each column the heading, the probe, the number, and what the place in the picture gives.
+# Logged tables: heading, probe, number, and number of the place in the picture of each column.
 TABLES = (
     (
         ("AbsRel", "depth", "abs_rel", "position_abs_rel"),
@@ -65,12 +69,20 @@ TABLES = (
 
 
 def score_correspondence(matches: Mapping[str, Mapping[str, float]], seed: int = 0) -> Intervals:
-    """Shares of the tokens that have a true match in another view, from the sums of every scene.
+    """Score correspondence over scenes by the sums of `score_matches` of every scene.
+
+    Args:
+        matches: Sums by scene.
+        seed: Seed of the bootstrap.
 
     Returns:
-        `matched`: the nearest token lies within one token of the truth; `same_place`: the token at the same place of
-        the picture does; `chance`: a token drawn at random does. `moved_matched` and `moved_chance`: of the tokens
-        whose match lies elsewhere in the picture. None where no token has a match.
+        Shares of the tokens that have a true match in another view, each with its interval; None where no token has
+        one.
+
+        - `matched`: the most similar token lies within one token of the truth.
+        - `same_place`: the token at the same place of the picture does.
+        - `chance`: a token sampled at random does.
+        - `moved_matched`, `moved_chance`: of the tokens whose match lies elsewhere in the picture.
     """
     shares = {
         "matched": ("hits", "queries"),
@@ -90,16 +102,20 @@ def score_correspondence(matches: Mapping[str, Mapping[str, float]], seed: int =
 
 
 def probe_table(table: TokenTable, *, with_position: bool = False, seed: int = 0) -> dict[str, Any]:
-    """All probes of one layer.
+    """Run all probes of one layer.
 
     Args:
-        table: Its tokens.
-        with_position: Also where in the room they are, in the first camera's frame, which a tower that sees one frame
-            at a time cannot know.
-        seed: Of the split by scene, the shuffles and the bootstrap.
+        table: Tokens of the layer.
+        with_position: Whether to probe the place in the room, in the first camera's frame. A tower that sees one frame
+            at a time cannot know it.
+        seed: Seed of the split by scene, the shuffles and the bootstrap.
+
+    Returns:
+        Results of each probe by name, with the sizes of the grid, the tokens and the split.
 
     Raises:
-        ValueError: Too few scenes, or tokens that are not finite.
+        ValueError: If there are too few scenes, or a token is not finite.
+        ImportError: If scipy is not installed.
     """
     split = split_by_scene(table.scenes, seed)
     rows = (table.cells, table.scenes, split)
@@ -127,18 +143,19 @@ def run_probes(
     """Probe layers of a model.
 
     Args:
-        source: `IDE3DTokens`, `VisionTowerTokens` or what `open_token_source` gives.
-        scenes: At least six, with depth and poses, that the model was not trained on.
-        layers: Default: that of the source.
-        tokens_per_scene: See `collect_tokens`.
-        seed: Of all that is drawn.
+        source: Tokens of the model: `IDE3DTokens`, `VisionTowerTokens` or what `open_token_source` returns.
+        scenes: Six or more scenes with depth and poses that the model was not trained on.
+        layers: Names of the layers; None: `default_layers` of the source.
+        tokens_per_scene: Number of tokens of a scene at most; see `collect_tokens`.
+        seed: Seed of all random numbers.
 
     Returns:
-        For each layer what `probe_table` gives, and `read_by_losses`: whether a geometry loss of the training reads
-        it; None where that is not known.
+        For each layer the results of `probe_table` and the flag `read_by_losses`. It says whether a geometry loss of
+        the training reads the layer, and is None where that is not known.
 
     Raises:
-        ValueError: See `collect_tokens` and `probe_table`.
+        ValueError: If `collect_tokens` or `probe_table` refuse the tokens.
+        ImportError: If scipy is not installed.
     """
     tables = collect_tokens(source, scenes, layers, tokens_per_scene=tokens_per_scene, seed=seed)
     results = {}
@@ -150,6 +167,7 @@ def run_probes(
 
 
 def _cell(result: Mapping[str, Any], probe: str, name: str | None) -> str:
+    """Return a number and its interval as text, "-" where there is none."""
     entry = result[probe][name] if name and result[probe] else {"value": None}
     if entry["value"] is None:
         return "-"
@@ -158,9 +176,10 @@ def _cell(result: Mapping[str, Any], probe: str, name: str | None) -> str:
 
 
 def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Results of `run_probes` as text; a star marks layers that a geometry loss reads.
+    """Return the results of `run_probes` as text.
 
-    The last lines are what the place in the picture gives on each grid.
+    A star marks layers that a geometry loss reads. The last lines are what the place in the picture gives on each
+    grid.
     """
     grids = dict.fromkeys(tuple(result["grid"]) for result in results.values())
     texts = []
@@ -181,7 +200,7 @@ def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _open_scenes(options: argparse.Namespace, source: TokenSource) -> Iterable[PosedVideo]:
-    """Rooms, or scenes of a folder, one at a time."""
+    """Open rooms, or the scenes of a folder, one at a time."""
     if options.data is None:
         input_size = source.grid(source.layers[0]).image_size[0]
         size = options.room_size or min(input_size, MAX_ROOM_SIZE)
@@ -199,36 +218,49 @@ def _open_scenes(options: argparse.Namespace, source: TokenSource) -> Iterable[P
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Settings from the command line."""
+    """Read the settings from the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m trainer.evaluation.probes",
         description="Measure what the tokens of a model know of geometry.",
     )
     parser.add_argument("--model", required=True, help="folder or Hub name of a model of ours or of a vision tower")
     parser.add_argument("--data", help="folder in the public layout, instead of rooms")
-    parser.add_argument("--scenes", nargs="+", help="of the folder, such as scannet/scene0000_00; default: all")
+    parser.add_argument("--scenes", nargs="+", help="scenes of the folder, such as scannet/scene0000_00; default: all")
     parser.add_argument("--skip-invalid-poses", action="store_true", help="leave out frames without a finite pose")
-    parser.add_argument("--num-rooms", type=int, default=200, help="drawn rooms, where no folder is given")
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="of the rooms")
-    parser.add_argument("--rooms-seed", type=int, default=0, help="which family of rooms")
-    parser.add_argument("--room-size", type=int, help="pixels of a room's frames; default: the input, at most 126")
-    parser.add_argument("--num-frames", type=int, default=4, help="frames of a scene, at most")
-    parser.add_argument("--layers", nargs="+", help="such as vision.6 language.14; default: a few, evenly spread")
+    parser.add_argument("--num-rooms", type=int, default=200, help="number of rooms, where no folder is given")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="split of the rooms")
+    parser.add_argument("--rooms-seed", type=int, default=0, help="seed of the rooms")
+    parser.add_argument(
+        "--room-size", type=int, help="side of a room's frames in pixels; default: that of the input, at most 126"
+    )
+    parser.add_argument("--num-frames", type=int, default=4, help="number of frames of a scene at most")
+    parser.add_argument(
+        "--layers", nargs="+", help="layers such as vision.6 language.14; default: a few, evenly spread"
+    )
     parser.add_argument("--read-by-losses", nargs="*", help="layers of the model that geometry losses of it read")
-    parser.add_argument("--random-weights", action="store_true", help="the same architecture, not trained")
+    parser.add_argument("--random-weights", action="store_true", help="initialise the weights at random")
     parser.add_argument("--image-size", type=int, help="input of a vision tower in pixels; default: its own")
-    parser.add_argument("--tokens-per-scene", type=int, default=TOKENS_PER_SCENE, help="kept in memory at most")
+    parser.add_argument(
+        "--tokens-per-scene",
+        type=int,
+        default=TOKENS_PER_SCENE,
+        help="number of tokens of a scene that are kept at most",
+    )
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", default="outputs/probes.json")
     options = parser.parse_args(arguments)
     if options.data is None and (options.scenes or options.skip_invalid_poses):
-        parser.error("--scenes and --skip-invalid-poses are of a folder: give it as --data.")
+        parser.error("--scenes and --skip-invalid-poses belong to a folder: give it as --data.")
     return options
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Probe, log the table, write the file; returns what was written."""
+    """Probe, log the table and write the file.
+
+    Returns:
+        Contents of the file.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("trainer.evaluation").setLevel(logging.INFO)
     options = parse_arguments(arguments)
@@ -243,7 +275,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             dtype=options.dtype,
             device=device,
         )
-        check_layers(source, options.layers or ())  # before rooms are drawn
+        check_layers(source, options.layers or ())  # before rooms are rendered
         scenes = _open_scenes(options, source)
         layers = run_probes(
             source, scenes, options.layers, tokens_per_scene=options.tokens_per_scene, seed=options.seed
@@ -268,5 +300,5 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     found = [result["information"] for result in layers.values()]
     gap = max(entry["information"]["value"] - entry["information_bound"]["value"] for entry in found)
     if gap > WIDE_GAP:
-        logger.warning("Between nats and their bound lie %.2f: so many may be too much. Take more scenes.", gap)
+        logger.warning("Nats may be too high by %.2f, the distance from their bound. Take more scenes.", gap)
     return result
