@@ -6,7 +6,7 @@ NANO := outputs/ide3d_nano_rooms
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install demo nano emergence emergence-small test test-all parity lint clean
+.PHONY: help install install-test demo nano emergence emergence-small test test-all parity lint docs clean
 
 help:
 	@echo "make demo      ask the shipped nano model, fine-tune it on rooms of another style (15 minutes on 2 cores)"
@@ -16,18 +16,24 @@ help:
 	@echo "make test      fast tests"
 	@echo "make test-all  all tests, slow ones included"
 	@echo "make parity    comparison with the original's numeric vectors (IDE3D_GOLDEN=folder)"
-	@echo "make lint      ruff"
+	@echo "make lint      ruff, and how docstrings are written"
+	@echo "make docs      the pages of docs/ and the API reference into site/, any warning is an error"
 
-$(BIN)/.installed: setup.cfg pyproject.toml
+$(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet -e ".[test]"
+
+# One stamp for each set of extras: the demo installs no test tools.
+$(BIN)/.installed-%: setup.cfg pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e ".[$*]"
 	touch $@
 
-install: $(BIN)/.installed
+install: $(BIN)/.installed-examples
+
+install-test: $(BIN)/.installed-test
 
 demo: install
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m examples.demo
 
 nano: install
 	$(BIN)/python examples/train.py examples/recipes/ide3d_nano_rooms.yaml
@@ -35,23 +41,28 @@ nano: install
 	$(BIN)/python examples/ship_nano.py $(NANO) examples/checkpoints/ide3d-nano-rooms
 
 emergence: install
-	$(BIN)/python examples/emergence.py examples/recipes/emergence.yaml --split test
+	$(BIN)/python -m examples.emergence examples/recipes/emergence.yaml --split test
 
 emergence-small: install
-	$(BIN)/python examples/emergence.py examples/recipes/emergence_small.yaml
+	$(BIN)/python -m examples.emergence examples/recipes/emergence_small.yaml
 
-test: install
+test: install-test
 	$(BIN)/python -m pytest -q
 
-test-all: install
+test-all: install-test
 	$(BIN)/python -m pytest -q -m "not gpu and not network"
 
-parity: install
+parity: install-test
 	$(BIN)/python -m pytest -q tests/parity -rs
 
-lint: install
+lint: install-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/docstring_lint.py
+
+# The variable silences an announcement of the theme's authors, which is no warning about these pages.
+docs: $(BIN)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

@@ -8,13 +8,8 @@ import json
 import logging
 from pathlib import Path
 
-import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
-
-from processing.rooms import load_rooms
-from processing.rooms.questions.baselines import Baselines
 from processing.rooms.scene.styles import STYLES
-from trainer.evaluation.rooms import format_room_table, judge_rooms, tabulate
+from trainer.evaluation.rooms import evaluate_rooms, format_room_table
 
 logger = logging.getLogger("evaluate_rooms")
 
@@ -29,36 +24,15 @@ def main(words: list[str] | None = None) -> list[dict]:
     parser.add_argument("--num-baseline-rooms", type=int, default=1000, help="Training rooms behind the baselines.")
     parser.add_argument("--reference", choices=("word", "region"), help="Only questions that name, or that point.")
     parser.add_argument("--output", type=Path, help="JSON with the table and all answers.")
-    args = parser.parse_args(words)
+    settings = vars(parser.parse_args(words))
+    output = settings.pop("output")
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    processor = AutoProcessor.from_pretrained(args.model, trust_remote_code=True)
-    model = AutoModelForImageTextToText.from_pretrained(args.model, trust_remote_code=True, dtype=torch.float32).eval()
-    options = {
-        "style": args.style,
-        "image_size": processor.image_size,
-        "num_frames": processor.video_processor.num_frames,
-    }
-    baselines = Baselines(load_rooms("train", args.num_baseline_rooms, **options))
-    rooms = load_rooms(args.split, args.num_rooms, **options)
-    judged = judge_rooms(model, processor, rooms, baselines, args.reference)
-    table = tabulate(judged)
-    logger.info("%s rooms of %s:\n%s", len(rooms), args.split, format_room_table(table))
-    if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        answers = [
-            {
-                "scene_id": entry.scene_id,
-                **{key: entry.question[key] for key in ("type", "reference", "question")},
-                "truth": entry.question["answer"],
-                "answer": entry.answer,
-                "is_right": entry.is_right,
-            }
-            for entry in judged
-        ]
-        args.output.write_text(
-            json.dumps({"split": args.split, "num_rooms": len(rooms), "table": table, "answers": answers}, indent=1)
-        )
-    return table
+    result = evaluate_rooms(**settings)
+    logger.info("%s rooms of %s:\n%s", result["num_rooms"], result["split"], format_room_table(result["table"]))
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(result, indent=1))
+    return result["table"]
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard
-from transformers.trainer_utils import get_last_checkpoint
 
 from trainer.evaluation.rooms import format_room_table, is_ahead
+from trainer.loop.checkpoints import get_last_checkpoint
 
 logger = logging.getLogger("ship_nano")
 

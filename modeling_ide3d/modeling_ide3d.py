@@ -1,7 +1,6 @@
 """3D-IDE: a video language model that answers about an indoor scene, and finds objects in it, from RGB alone."""
 
 import copy
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
-from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
+from transformers.modeling_utils import PreTrainedModel, load_state_dict, slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, torch_compilable_check
 from transformers.utils.generic import can_return_tuple
@@ -73,23 +72,18 @@ class IDE3DCausalLMOutputWithPast(CausalLMOutputWithPast):
 
 
 def check_weight_files(folder: Path) -> None:
-    """Compare the size of each safetensors file of a folder with what its header announces.
+    """Check the header and the size of each weight file, and name a damaged one.
 
     Raises:
-        OSError: A file is truncated, or is no safetensors file.
+        OSError: If a file is truncated or damaged, or is no safetensors file.
     """
     for file in sorted(folder.glob("model*.safetensors")):
-        size = file.stat().st_size
-        with file.open("rb") as stream:
-            expected = 8 + int.from_bytes(stream.read(8), "little")  # the first 8 bytes are the size of the header
-            if expected <= size:
-                try:
-                    tensors = [entry for entry in json.loads(stream.read(expected - 8)).values() if "dtype" in entry]
-                except ValueError as error:
-                    raise OSError(f"{file} is no safetensors file: its header cannot be read.") from error
-                expected += max((entry["data_offsets"][1] for entry in tensors), default=0)
-        if size < expected:
-            raise OSError(f"{file} is truncated: it has {size} of {expected} bytes. Copy or download it again.")
+        try:
+            load_state_dict(file, map_location="meta")
+        except Exception as error:  # safetensors says what is wrong, but not with which file
+            raise OSError(
+                f"{file} is truncated or no safetensors file ({error}). Copy or download it again."
+            ) from error
 
 
 class IDE3DPreTrainedModel(PreTrainedModel):

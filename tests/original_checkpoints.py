@@ -9,6 +9,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
+from modeling_ide3d.auxiliary import GeometricValidator, GeometricValidatorConfig, TeacherProjector
+from modeling_ide3d.auxiliary.geometric_validator import rename_original_key
+from modeling_ide3d.auxiliary.teacher_projector import TeacherProjectorConfig
 
 VOCAB, GROUND = 300, 298
 VISION = {
@@ -237,3 +240,26 @@ def original_decoder_names() -> list[str]:
         modules.append(f"{scratch}refinenet{block}.out_conv")
         modules += [f"{scratch}refinenet{block}.resConfUnit{unit}.conv{conv}" for unit in units for conv in (1, 2)]
     return names + [f"{module}.{kind}" for module in modules for kind in both]
+
+
+def build_original_heads() -> dict[str, torch.Tensor]:
+    """Weights of a depth decoder and a teacher projection under their original names."""
+    torch.manual_seed(3)
+    config = GeometricValidatorConfig(
+        vision_hidden_size=VISION["hidden_size"],
+        patch_size=VISION["patch_size"],
+        layer_indices=(0, 1, 1, 2),
+        projection_size=16,
+        features=8,
+        out_channels=(8, 8, 8, 8),
+        head_features=8,
+    )
+    state = GeometricValidator(config).state_dict()
+    heads = {}
+    for name in original_decoder_names():
+        tensor = torch.randn_like(state[rename_original_key(name)])
+        heads[f"model.dpt_module.{name}"] = tensor.T.contiguous() if name.startswith("camera_pose") else tensor
+    projector = TeacherProjector(TeacherProjectorConfig(hidden_size=TEXT["hidden_size"], teacher_size=6)).state_dict()
+    for layer, name in ((0, "linear_1"), (2, "linear_2")):
+        heads |= {f"model.proj_3d.{layer}.{kind}": projector[f"{name}.{kind}"] for kind in ("weight", "bias")}
+    return heads

@@ -15,6 +15,7 @@ PUBLIC_NAMES = {
         "TeacherProjector",
         "load_converted_for_training",
     ],
+    "modeling_ide3d.conversion": ["convert_checkpoint", "restore_checkpoint"],
     "modeling_ide3d.convert_llava_qwen": ["convert_checkpoint"],
     "modeling_ide3d.restore_llava_qwen": ["restore_checkpoint"],
     "processing": ["IDE3DProcessor", "IDE3DVideoProcessor", "PosedVideo", "TokenGrid"],
@@ -27,14 +28,7 @@ PUBLIC_NAMES = {
         "IDE3DTrainingArguments",
         "export_inference_model",
     ],
-    "trainer.evaluation": [
-        "EvaluationSettings",
-        "SceneAnswer",
-        "SceneSession",
-        "load_metric",
-        "run_evaluation",
-        "score_answers",
-    ],
+    "trainer.evaluation": ["EvaluationSettings", "load_metric", "run_evaluation", "score_answers"],
     "trainer.geometry": [
         "FramePairs",
         "covisibility_mask",
@@ -45,6 +39,7 @@ PUBLIC_NAMES = {
         "unproject_depth",
     ],
     "trainer.losses": ["CrossViewDepthLoss", "DepthRegressionLoss", "FeatureDistillationLoss", "RegionContrastLoss"],
+    "trainer.session": ["SceneAnswer", "SceneSession"],
     "trainer.teachers": ["PointMapTeacher", "Teacher", "TeacherStore", "TransformersTeacher", "load_teacher"],
 }
 

@@ -17,12 +17,12 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.modeling_utils import unwrap_model
-from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration, IDE3DModel
 from processing import IDE3DProcessor, IDE3DVideoProcessor
 from processing.writing import whole_folder
 from trainer.loop.adapters import load_and_merge_adapters
+from trainer.loop.checkpoints import get_last_checkpoint
 from trainer.model_card import create_model_card
 
 logger = logging.getLogger(__name__)
@@ -32,8 +32,10 @@ MAX_NEW_TOKENS = 256  # without a limit of its own a model stops after 20 tokens
 CARD_FILE = "README.md"
 TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json"}
 ALWAYS_PRESENT = {"config.json", "generation_config.json", "processor_config.json", CARD_FILE}
-# What a tokenizer, a chat template or git may add; nothing else belongs to an export.
+# What a tokenizer, a chat template, git or the record of a shipped model may add; nothing else belongs to an export.
 SOMETIMES_PRESENT = TOKENIZER_FILES | {
+    "training.json",
+    "training.png",
     "chat_template.jinja",
     "vocab.json",
     "merges.txt",
@@ -142,7 +144,7 @@ def export_checkpoint(
     checkpoint = Path(checkpoint)
     if not checkpoint.is_dir():
         raise FileNotFoundError(f"There is no folder {checkpoint}: name a checkpoint-N of a training.")
-    checkpoint = Path(get_last_checkpoint(str(checkpoint)) or checkpoint)
+    checkpoint = Path(get_last_checkpoint(checkpoint) or checkpoint)
     adapter = checkpoint / "adapter_config.json"
     base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
     if base is None and not any(checkpoint.glob("*.safetensors*")):

@@ -1,6 +1,5 @@
 """Trainer that weighs, sums and logs the loss terms, and keeps the training-only heads beside the checkpoints."""
 
-import contextlib
 import logging
 import math
 import shutil
@@ -11,15 +10,23 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput, rotate_checkpoints
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry, IDE3DGeometryOutputWithPast
 from trainer.data_collator import decode_names
+from trainer.loop.checkpoints import (
+    GEOMETRY_WEIGHTS,
+    CheckpointInProgress,
+    check_whole,
+    clear_checkpoint,
+    get_last_checkpoint,
+    is_whole,
+    load_heads,
+    save_heads,
+)
 from trainer.loop.checks import IdleHeads, check_processes, check_protocol, find_training_model
 from trainer.loop.mixture import MixtureDataset, MixtureSampler
 from trainer.loop.model_parts import compute_gradient_norms, freeze_parts, split_groups
@@ -28,9 +35,6 @@ from trainer.supervision.criterion import GeometryCriterion, limit_depth
 from trainer.training_arguments import IDE3DTrainingArguments
 
 logger = logging.getLogger(__name__)
-
-GEOMETRY_WEIGHTS = "geometry_modules.safetensors"
-INCOMPLETE = "incomplete"  # folder of a run that a checkpoint is written in before it is moved to its place
 
 
 def prepare_model(model: nn.Module, args: IDE3DTrainingArguments) -> IDE3DForConditionalGenerationWithGeometry:
@@ -84,6 +88,8 @@ class IDE3DTrainer(Trainer):
         check_processes(args, self.accelerator.distributed_type, self._core.is_sharded)
         check_protocol(args, self._core.geometric_validator, self.data_collator)
         self.add_callback(IdleHeads(self._core))
+        self._in_progress = CheckpointInProgress()
+        self.add_callback(self._in_progress)
         self._num_nonfinite = 0
         names = ("loss_language", *args.loss_weights, *DEPTH_FIGURES)
         self._means = {
@@ -92,7 +98,6 @@ class IDE3DTrainer(Trainer):
         }
         self._step_counts: dict[str, Tensor] | None = None
         self._gradient_norms: dict[str, Tensor] = {}
-        self._staging: Path | None = None
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -274,15 +279,6 @@ class IDE3DTrainer(Trainer):
         self._want_terms(is_training=False)
         return super().prediction_step(model, self._add_targets(inputs), prediction_loss_only, ignore_keys)
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not isinstance(dataset, MixtureDataset):
-            return super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        is_grouped = self.args.mixture_batches == "grouped"
-        block = self.args.train_batch_size * self.args.world_size if is_grouped else 1
-        return MixtureSampler(dataset, block, seed)
-
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer of Trainer, its parameter groups split by part where a part has its own learning rate."""
         is_new = self.optimizer is None
@@ -293,66 +289,58 @@ class IDE3DTrainer(Trainer):
             optimizer.param_groups[:] = split_groups(optimizer.param_groups, names, rates)
         return optimizer
 
-    def _get_output_dir(self, *args: Any, **kwargs: Any) -> str:
-        return super()._get_output_dir(*args, **kwargs) if self._staging is None else str(self._staging)
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """Train; see `Trainer.train`. `resume_from_checkpoint=True` takes the last checkpoint that is whole.
 
-    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if self._staging is None:
-            super()._push_from_checkpoint(checkpoint_folder)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write the checkpoint beside its place and move it there when it is whole.
-
-        A run that is killed while it writes leaves no folder that looks like a checkpoint.
+        Raises:
+            ValueError: If there is no whole checkpoint to resume from.
+            OSError: If a checkpoint cannot be written. What was written of it is removed, earlier ones stay.
         """
-        run = Path(self._get_output_dir(trial=trial))
-        final = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        best = run / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
-        staged = run / INCOMPLETE / final.name
-        with self._stage(run / INCOMPLETE):
-            try:
-                super()._save_checkpoint(model, trial)
-                # Trainer took the folder that this one is written in for the place of the best checkpoint.
-                if self.state.best_global_step and (best == final or best.is_dir()):
-                    self.state.best_model_checkpoint = str(best)
-                    if self.args.should_save:
-                        self.state.save_to_json(str(staged / TRAINER_STATE_NAME))
-            except (OSError, RuntimeError, SafetensorError) as error:
-                raise OSError(
-                    f"The checkpoint of step {self.state.global_step} could not be written to {run}: {error}. Earlier "
-                    "checkpoints there are whole; make room and resume from the last."
-                ) from error
-            self.accelerator.wait_for_everyone()
-            if self.args.should_save:
-                if final.exists():
-                    final.rename(run / INCOMPLETE / "replaced")
-                staged.rename(final)
-        if self.args.should_save:
-            rotate_checkpoints(
-                output_dir=str(run),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
-        self.accelerator.wait_for_everyone()
-        if self.args.push_to_hub:
-            self._push_from_checkpoint(str(final))
-
-    @contextlib.contextmanager
-    def _stage(self, folder: Path) -> Iterator[None]:
-        """Everything that is saved in this context goes to a folder that is empty before and gone after."""
-        if self.args.should_save and folder.exists():
-            shutil.rmtree(folder)
-        self.accelerator.wait_for_everyone()
-        self._staging = folder
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
+            if resume_from_checkpoint is None:
+                raise ValueError(f"{self.args.output_dir} holds no valid checkpoint; train without resuming first.")
+        if resume_from_checkpoint:
+            check_whole(resume_from_checkpoint)
+            if not self._core.is_sharded:  # checkpoints of FSDP and DeepSpeed hold the training model whole
+                load_heads(self._core, resume_from_checkpoint)
         try:
-            yield
-        finally:
-            self._staging = None
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            folder = self._in_progress.folder
+            if folder is None or is_whole(folder):
+                raise
             if self.args.should_save:
                 shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(
+                f"The checkpoint of step {self.state.global_step} could not be written to {folder}: {error}. Earlier "
+                "checkpoints there are whole; make room and resume from the last."
+            ) from error
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model and its heads; see `Trainer.save_model`. A checkpoint begins in an empty folder."""
+        if _internal_call and output_dir is not None:
+            self._in_progress.folder = Path(output_dir)
+            if self.args.should_save:
+                clear_checkpoint(output_dir, has_rotation=bool(self.args.save_total_limit))
+            self.accelerator.wait_for_everyone()
+        super().save_model(output_dir, _internal_call)
+
+    # Three methods of Trainer that its documentation does not offer for overriding; each says why there is no other
+    # way. A new version of Transformers may rename them: `tests/trainer` fails then.
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        # Trainer has no argument for a sampler; `get_train_dataloader` would have to be copied whole for one.
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not isinstance(dataset, MixtureDataset):
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        is_grouped = self.args.mixture_batches == "grouped"
+        block = self.args.train_batch_size * self.args.world_size if is_grouped else 1
+        return MixtureSampler(dataset, block, seed)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        # Only here are weights at hand that FSDP or DeepSpeed gathered; gathering them twice costs a whole model.
         # Taken first: save_pretrained removes these keys from the dictionary it is given.
         gathered = None
         if state_dict is not None:
@@ -360,41 +348,13 @@ class IDE3DTrainer(Trainer):
         heads = self._core.geometry_state_dict(gathered)
         super()._save(output_dir, state_dict)
         if heads and self.args.should_save:
-            heads = {key: value.detach().cpu().contiguous() for key, value in heads.items()}
-            save_file(heads, Path(output_dir or self.args.output_dir) / GEOMETRY_WEIGHTS, metadata={"format": "pt"})
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        if not self.is_fsdp_enabled:  # its checkpoints hold the training model whole
-            self._load_heads(resume_from_checkpoint)
+            save_heads(heads, output_dir or self.args.output_dir)
 
     def _load_best_model(self) -> None:
+        # Callbacks at the end of the training, of users and of loggers, already expect the best model with its heads.
         super()._load_best_model()
-        if not self.is_fsdp_enabled:
-            self._load_heads(self.state.best_model_checkpoint)
-
-    def _load_heads(self, checkpoint: str) -> None:
-        if not self._core.geometry_state_dict():
-            return
-        path = Path(checkpoint) / GEOMETRY_WEIGHTS
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{path} is missing: the heads cannot be resumed. Train from the weights in this folder instead, "
-                "without resume_from_checkpoint."
-            )
-        try:
-            heads = load_file(path)
-        except SafetensorError as error:
-            raise OSError(f"{path} is truncated or no safetensors file ({error}). Copy it again.") from error
-        self._core.load_geometry_state_dict(heads)
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        # The heads are kept beside the inference weights and loaded after them.
-        heads = self._core.geometry_state_dict()
-        load_result.missing_keys[:] = [
-            key for key in load_result.missing_keys if key.removeprefix("base_model.model.") not in heads
-        ]
-        super()._issue_warnings_after_load(load_result)
+        if not self._core.is_sharded:
+            load_heads(self._core, self.state.best_model_checkpoint)
 
 
 __all__ = ["GEOMETRY_WEIGHTS", "IDE3DTrainer", "prepare_model"]

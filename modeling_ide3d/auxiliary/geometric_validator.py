@@ -4,12 +4,14 @@ import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput
 
@@ -22,8 +24,9 @@ OFFICIAL_LAYERS = 26  # layers of the vision tower that the official indices 6, 
 
 
 @strict
-class GeometricValidatorConfig(PreTrainedConfig):
-    """Depth head used in training only. The defaults are those of 3D-IDE (arXiv 2604.03296).
+@dataclass
+class GeometricValidatorConfig:
+    """Sizes of a depth head, which is used in training only. The defaults are those of 3D-IDE (arXiv 2604.03296).
 
     Args:
         vision_hidden_size: Width of the vision tower.
@@ -45,8 +48,6 @@ class GeometricValidatorConfig(PreTrainedConfig):
         ValueError: Sizes contradict each other.
     """
 
-    model_type = "ide3d_geometric_validator"
-
     vision_hidden_size: int = 1152
     patch_size: int = 14
     layer_indices: tuple[int, ...] | list[int] = (6, 12, 18, 26)  # Official: [6, 12, 18, -1] of a 26-layer tower.
@@ -60,8 +61,7 @@ class GeometricValidatorConfig(PreTrainedConfig):
     protocol: Literal["clean", "paper"] = "clean"
     initialization: Literal["random"] = "random"
 
-    def __post_init__(self, **kwargs):
-        super().__post_init__(**kwargs)
+    def __post_init__(self):
         self.layer_indices = tuple(self.layer_indices)
         self.out_channels = tuple(self.out_channels)
         if self.projection_hidden_size is None:
@@ -116,7 +116,6 @@ class GeometricValidatorConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Check what types cannot say: number of levels, widths, strides."""
-        super().validate_architecture()
         for name in ("layer_indices", "out_channels"):
             if len(getattr(self, name)) != NUM_LEVELS:
                 raise ValueError(
@@ -181,7 +180,7 @@ class DepthDecoder(GradientCheckpointingLayer):
         return self.head(patch_grid, *(self.projection(level) for level in features))
 
 
-class GeometricValidator(PreTrainedModel):
+class GeometricValidator(nn.Module):
     """Depth and confidence from intermediate features of the vision tower, of the own view or of another one.
 
     Source: 3D-IDE (arXiv 2604.03296), geometric validator and cross-view prediction; official `VGGTModule`,
@@ -191,30 +190,27 @@ class GeometricValidator(PreTrainedModel):
         config: Sizes. `GeometricValidatorConfig.from_vision_config(vision_config)` reads them from a vision tower.
     """
 
-    config: GeometricValidatorConfig
-    base_model_prefix = "geometric_validator"
-    main_input_name = "multilevel_features"
-    supports_gradient_checkpointing = True
-    _auto_class = None
-    # There is no attention here: a choice made for the whole training model must pass.
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-
     def __init__(self, config: GeometricValidatorConfig):
-        super().__init__(config)
+        super().__init__()
+        self.config = config
         self.decoder = DepthDecoder(config)
         self.relative_pose_embedding = nn.ModuleList(
             RelativePoseEmbedding(config.vision_hidden_size, config.protocol) for _ in config.layer_indices
         )
-        self.post_init()
+        self.apply(self.reset_layer)
 
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
-        if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.LayerNorm)):
-            # Torch's own scheme keeps the scale of narrow heads; the fixed deviation of language models does not.
-            module.reset_parameters()
+    def reset_layer(self, layer: nn.Module) -> None:
+        """Initialise a layer of this module by torch's own scheme, which keeps the scale of narrow heads."""
+        if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.LayerNorm)):
+            layer.reset_parameters()
+
+    def activation_checkpointing_enable(self) -> None:
+        """Compute the decoder again in the backward pass instead of keeping its activations.
+
+        A training model does this with all of its layers; this is for a validator beside another model.
+        """
+        self.decoder.gradient_checkpointing = True
+        self.decoder._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
 
     def output_size(self, patch_grid: tuple[int, int]) -> tuple[int, int]:
         """Height and width of the prediction for a grid of (rows, cols) patches."""
@@ -290,7 +286,7 @@ class GeometricValidator(PreTrainedModel):
         if count == 0:
             empty = features[0].new_zeros((0, *self.output_size(patch_grid)), dtype=torch.float32)
             return GeometricValidatorOutput(depth=empty, confidence=empty.clone())
-        dtype = self.dtype
+        dtype = next(self.parameters()).dtype
         raw = []
         for rows in torch.arange(count, device=batch.device).split(self.config.frames_per_chunk or count):
             levels = [level[batch[rows], frame[rows]].to(dtype) for level in features]

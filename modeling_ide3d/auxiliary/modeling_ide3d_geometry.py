@@ -53,7 +53,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         validator_config: GeometricValidatorConfig | None = None,
         teacher_size: int | None = None,
     ):
-        super().__init__(config)
+        super().__init__(config)  # initialises the inference model; the heads below initialise themselves
         self.geometric_validator = None
         self.teacher_projector = None
         if validator_config is not None:
@@ -69,12 +69,23 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         self.is_sharded = False
         # Never used: features are read before it. DDP waits for its gradient unless it is frozen.
         self.model.vision_tower.post_layernorm.requires_grad_(False)
-        self.post_init()
         # FSDP wraps each of these and refuses a class that the model does not hold, such as SigLIP's text part.
         held = {type(module).__name__ for module in self.modules()}
         self._no_split_modules = set(self._no_split_modules) & held
-        heads = {key for key in self.state_dict() if key.startswith(GEOMETRY_PREFIXES)}
-        self._keys_to_ignore_on_save = heads | set(self._keys_to_ignore_on_save or ())
+        # Trainer reports no missing keys where a checkpoint lacks just these: the heads, and a head that is tied.
+        absent = {key for key in self.state_dict() if key.startswith(GEOMETRY_PREFIXES)}
+        absent |= set(self.all_tied_weights_keys if absent else ())
+        self._keys_to_ignore_on_save = absent | set(self._keys_to_ignore_on_save or ())
+
+    @torch.no_grad()
+    def _init_weights(self, module: torch.nn.Module) -> None:
+        """Initialise what a checkpoint lacks; layers of the heads by the rule of their head."""
+        for prefix in GEOMETRY_PREFIXES:
+            head = getattr(self, prefix.rstrip("."), None)
+            if head is not None and any(module is layer for layer in head.modules()):
+                head.reset_layer(module)
+                return
+        super()._init_weights(module)
 
     def geometry_state_dict(self, state_dict: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """Weights of the training-only heads, of this module or picked from a gathered `state_dict`."""

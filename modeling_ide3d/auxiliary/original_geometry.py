@@ -11,9 +11,11 @@ from modeling_ide3d.auxiliary import geometric_validator, teacher_projector
 from modeling_ide3d.auxiliary.geometric_validator import GeometricValidatorConfig
 from modeling_ide3d.auxiliary.modeling_ide3d_geometry import IDE3DForConditionalGenerationWithGeometry
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
-from modeling_ide3d.llava_qwen_layout import TRAINING_ONLY_FILE
 
 logger = logging.getLogger(__name__)
+
+# The same as in `conversion/names.py`, which nothing here may import.
+TRAINING_ONLY_FILE = "training_only/original_geometry_modules.safetensors"
 
 
 def read_original_geometry(file: str | Path) -> dict[str, torch.Tensor]:

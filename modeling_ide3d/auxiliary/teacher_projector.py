@@ -1,25 +1,26 @@
 """From the language model's states at the visual tokens to the width of a frozen 3D teacher."""
 
+from dataclasses import dataclass
+
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
 
 
 @strict
-class TeacherProjectorConfig(PreTrainedConfig):
+@dataclass
+class TeacherProjectorConfig:
     """Sizes of the projector, used in training only.
 
     Args:
         hidden_size: Width of the language model.
         teacher_size: Width of the teacher's features; 2048 for the last aggregator layer of VGGT.
+        initializer_range: Standard deviation of the first weights.
 
     Raises:
         StrictDataclassFieldValidationError: A field has a wrong type.
         ValueError: A size is not positive.
     """
-
-    model_type = "ide3d_teacher_projector"
 
     hidden_size: int = 3584
     teacher_size: int = 2048
@@ -27,14 +28,13 @@ class TeacherProjectorConfig(PreTrainedConfig):
 
     def validate_architecture(self):
         """Check that there is something to project."""
-        super().validate_architecture()
         if self.hidden_size < 1 or self.teacher_size < 1:
             raise ValueError(
                 f"hidden_size and teacher_size must be positive, got {self.hidden_size} and {self.teacher_size}."
             )
 
 
-class TeacherProjector(PreTrainedModel):
+class TeacherProjector(nn.Module):
     """Linear - GELU - Linear into the space of the teacher.
 
     Source: 3D-IDE (arXiv 2604.03296), global distillation; official `proj_3d`.
@@ -48,22 +48,19 @@ class TeacherProjector(PreTrainedModel):
         output:        (..., teacher_size).
     """
 
-    config: TeacherProjectorConfig
-    base_model_prefix = "teacher_projector"
-    main_input_name = "hidden_states"
-    _auto_class = None
-    # There is no attention here: a choice made for the whole training model must pass.
-    _supports_sdpa = True
-    _supports_flash_attn = True
-    _supports_flex_attn = True
-    _supports_attention_backend = True
-
     def __init__(self, config: TeacherProjectorConfig):
-        super().__init__(config)
+        super().__init__()
+        self.config = config
         self.linear_1 = nn.Linear(config.hidden_size, 2 * config.hidden_size)
         self.act = nn.GELU()
         self.linear_2 = nn.Linear(2 * config.hidden_size, config.teacher_size)
-        self.post_init()
+        self.apply(self.reset_layer)
+
+    def reset_layer(self, layer: nn.Module) -> None:
+        """Initialise a layer of this module as language models do: normal weights, biases of zero."""
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=self.config.initializer_range)
+            nn.init.zeros_(layer.bias)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Project hidden states."""

@@ -1,8 +1,9 @@
-"""Peak memory of a conversion and of the way back, beside the size of the largest shard.
+"""Measure the peak memory of conversion and restoration, beside the largest shard.
 
 Run `python tests/benchmarks/conversion_memory.py`. It writes a synthetic 3D-IDE checkpoint (151,648 embedding rows, in
-shards) into a temporary folder, and converts and restores it, each in a process of its own. What Python and torch
-take before the work begins is measured too and subtracted. Linux only.
+shards) into a temporary folder. Then it converts and restores the checkpoint, each in a process of its own. The memory
+of Python and torch is measured before the work and subtracted. A tiny checkpoint is converted and restored first:
+about 20 MB of torch's machine code enter the memory when they first run. Mapped pages count. Linux only.
 """
 
 import argparse
@@ -20,26 +21,32 @@ from safetensors.torch import save_file
 logger = logging.getLogger(__name__)
 
 ROWS, TOWER_LAYERS = 151_648, 2
-# The kernel's record of the largest resident size; that of `resource` would begin with the parent's. The models of
-# Transformers are imported when they are first needed, so they are named here.
+# The kernel's record of the largest resident size; that of `resource` would begin with the parent's. Writing 5 to
+# `clear_refs` sets the record to the present size. The models of Transformers are imported when they are first needed,
+# so they are named here.
 MEASURE = """
-import re, sys
+import re, sys, tempfile
 from pathlib import Path
 from transformers import AutoTokenizer, Qwen2Model, SiglipVisionModel
-from modeling_ide3d.convert_llava_qwen import convert_checkpoint
-from modeling_ide3d.restore_llava_qwen import restore_checkpoint
+from modeling_ide3d.conversion.convert import convert_checkpoint
+from modeling_ide3d.conversion.restore import restore_checkpoint
 
 def peak():
     return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1])
 
+kind, source, target, tiny = sys.argv[1:]
+with tempfile.TemporaryDirectory() as name:
+    convert_checkpoint(tiny, name + "/converted")
+    restore_checkpoint(name + "/converted", name + "/restored")
+Path("/proc/self/clear_refs").write_text("5")
 before = peak()
-{"convert": convert_checkpoint, "restore": restore_checkpoint}[sys.argv[1]](sys.argv[2], sys.argv[3])
+{"convert": convert_checkpoint, "restore": restore_checkpoint}[kind](source, target)
 sys.stdout.write(f"{before} {peak()}")
 """
 
 
-def write_checkpoint(folder: Path, hidden_size: int, shards: int = 3, pickled: bool = False) -> int:
-    """Write a checkpoint in the original layout, bfloat16; the bytes of its largest shard."""
+def write_checkpoint(folder: Path, hidden_size: int, shards: int = 3, pickled: bool = False, rows: int = ROWS) -> int:
+    """Write a bfloat16 checkpoint under the original names; return the bytes of its largest shard."""
     folder.mkdir()
     vision = {
         "hidden_size": 32,
@@ -51,7 +58,7 @@ def write_checkpoint(folder: Path, hidden_size: int, shards: int = 3, pickled: b
     }
     config = {
         "model_type": "llava_qwen",
-        "vocab_size": ROWS,
+        "vocab_size": rows,
         "hidden_size": hidden_size,
         "intermediate_size": 4 * hidden_size,
         "num_hidden_layers": 2,
@@ -63,7 +70,7 @@ def write_checkpoint(folder: Path, hidden_size: int, shards: int = 3, pickled: b
         "mm_vision_tower": "synthetic",
         "oracle_vision_config": vision,
         "ground_head_type": "infonce",
-        "ground_token_ids": [ROWS - 1],
+        "ground_token_ids": [rows - 1],
         "skip_3d_pe_fusion": True,
         "use_depth_auxiliary_task": True,
     }
@@ -83,12 +90,13 @@ def write_checkpoint(folder: Path, hidden_size: int, shards: int = 3, pickled: b
 
 
 def _list_shapes(config: dict, vision: dict) -> dict[str, tuple[int, ...]]:
-    """Original names and shapes, the two embeddings in different shards of three."""
-    hidden, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_key_value_heads"]
+    """List original names and shapes, with the two embeddings in different shards of three."""
+    rows, hidden = config["vocab_size"], config["hidden_size"]
+    inner, heads = config["intermediate_size"], config["num_key_value_heads"]
     small = heads * hidden // config["num_attention_heads"]
     shapes: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (ROWS, hidden),
-        "lm_head.weight": (ROWS, hidden),
+        "model.embed_tokens.weight": (rows, hidden),
+        "lm_head.weight": (rows, hidden),
     }
     shapes |= {"model.norm.weight": (hidden,), "model.image_newline": (hidden,)}
     for layer in range(config["num_hidden_layers"]):
@@ -128,10 +136,12 @@ def _list_shapes(config: dict, vision: dict) -> dict[str, tuple[int, ...]]:
 
 
 def measure(kind: str, source: Path, target: Path) -> tuple[int, int]:
-    """Peak bytes before the work, and of the whole process."""
-    process = subprocess.run(
-        [sys.executable, "-c", MEASURE, kind, str(source), str(target)], capture_output=True, text=True, check=False
-    )
+    """Return the resident bytes before the work, and the peak of the work."""
+    with tempfile.TemporaryDirectory() as folder:
+        tiny = Path(folder, "tiny")
+        write_checkpoint(tiny, hidden_size=64, pickled=any(source.glob("*.bin")), rows=1000)
+        command = [sys.executable, "-c", MEASURE, kind, str(source), str(target), str(tiny)]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
     if process.returncode:
         raise RuntimeError(process.stderr)
     before, peak = map(int, process.stdout.split()[-2:])
@@ -139,7 +149,7 @@ def measure(kind: str, source: Path, target: Path) -> tuple[int, int]:
 
 
 def count_equal_files(first: Path, second: Path) -> tuple[int, int]:
-    """Files of `first` that came back, byte for byte, pickled ones tensor by tensor; and how many there are."""
+    """Count the files that came back: byte for byte, pickled ones tensor by tensor."""
     equal = 0
     for path in first.iterdir():
         if path.suffix == ".bin":
@@ -152,7 +162,7 @@ def count_equal_files(first: Path, second: Path) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Entry point of the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hidden-size", type=int, default=1024, help="a multiple of 64; 3584 is the size of the 7B")
     parser.add_argument("--folder", type=Path, help="where the temporary folder goes")
@@ -163,7 +173,7 @@ def main() -> None:
             original, converted, restored = (Path(name, part) for part in ("original", "converted", "restored"))
             shard = write_checkpoint(original, options.hidden_size, pickled=kind == ".bin")
             logger.info(
-                f"\n{kind:24}{'largest shard':>15}{'imports':>10}{'peak':>10}{'added':>10}{'added / shard':>15}"
+                f"\n{kind:24}{'largest shard':>15}{'before':>10}{'peak':>10}{'added':>10}{'added / shard':>15}"
             )
             for step, source, target in (("convert", original, converted), ("restore", converted, restored)):
                 before, peak = measure(step, source, target)

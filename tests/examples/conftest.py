@@ -22,8 +22,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.fixture
 def example(monkeypatch) -> Callable[[str], ModuleType]:
     """`example("train")` imports examples/train.py."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    return importlib.import_module
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # as where Python runs a script: some import their neighbours
+    return lambda name: importlib.import_module(f"examples.{name}")
 
 
 @pytest.fixture

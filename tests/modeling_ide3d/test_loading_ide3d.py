@@ -155,7 +155,7 @@ def test_truncated_weight_file_is_named(tiny_model, tmp_path, model_class, shard
     file = sorted(tmp_path.glob("*.safetensors"))[-1]
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * kept) if isinstance(kept, float) else kept])
-    with pytest.raises(OSError, match=rf"{file.name} is truncated: it has \d+ of \d+ bytes"):
+    with pytest.raises(OSError, match=rf"{file.name} is truncated or no safetensors file \(.*header"):
         model_class.from_pretrained(tmp_path)
 
 
@@ -163,7 +163,7 @@ def test_file_of_another_kind_is_named(tiny_model, tmp_path):
     tiny_model.save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     file.write_bytes((100).to_bytes(8, "little") + b"<html>" * 100)
-    with pytest.raises(OSError, match=r"model\.safetensors is no safetensors file"):
+    with pytest.raises(OSError, match=r"model\.safetensors is .*no safetensors file \(.*invalid JSON in header"):
         IDE3DForConditionalGeneration.from_pretrained(tmp_path)
 
 

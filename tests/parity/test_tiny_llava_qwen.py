@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
 from modeling_ide3d.auxiliary import load_converted_for_training
-from modeling_ide3d.convert_llava_qwen import ConversionReport, convert_checkpoint
-from modeling_ide3d.restore_llava_qwen import restore_checkpoint
+from modeling_ide3d.conversion.convert import ConversionReport, convert_checkpoint
+from modeling_ide3d.conversion.restore import restore_checkpoint
 from processing.regions import TokenGrid, regions_from_boxes_3d
 from trainer.losses import RegionContrastLoss
 

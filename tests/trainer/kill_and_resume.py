@@ -2,9 +2,9 @@
 
     PYTHONPATH=.:tests python tests/trainer/kill_and_resume.py [OUTPUT]
 
-The process is killed while it writes a checkpoint, right after one, and between two. Every folder that looks like a
-checkpoint must be whole, and losses, weights, heads and optimizer of the last must be those of the reference, bit for
-bit. Exits with 1 otherwise.
+The process is killed while it writes a checkpoint, right after one, and between two. What `get_last_checkpoint` gives
+must be whole, no whole checkpoint may be lost, and losses, weights, heads and optimizer of the last must be those of
+the reference, bit for bit. Exits with 1 otherwise.
 """
 
 import argparse
@@ -20,10 +20,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from training_samples import build_collator, build_model, make_grounding_sample, make_mixed_batch
-from transformers.trainer_utils import get_last_checkpoint
 
 from trainer import IDE3DTrainer, IDE3DTrainingArguments
-from trainer.ide3d_trainer import GEOMETRY_WEIGHTS, INCOMPLETE
+from trainer.loop.checkpoints import GEOMETRY_WEIGHTS, get_last_checkpoint, is_whole, list_checkpoints
 
 STEPS = 8
 WEIGHTS = ("model.safetensors", GEOMETRY_WEIGHTS)
@@ -51,8 +50,7 @@ def train(output: Path) -> None:
     )
     samples = [*make_mixed_batch(), make_grounding_sample(2, seed=7)]
     trainer = IDE3DTrainer(build_model(), args, train_dataset=samples, data_collator=build_collator())
-    checkpoint = get_last_checkpoint(str(output)) if output.is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=get_last_checkpoint(output) is not None)
 
 
 def start(output: Path) -> subprocess.Popen:
@@ -61,14 +59,8 @@ def start(output: Path) -> subprocess.Popen:
         return subprocess.Popen([sys.executable, __file__, "--run", str(output)], stdout=log, stderr=log)
 
 
-def checkpoints(output: Path) -> list[Path]:
-    """Folders that look like checkpoints, by step."""
-    found = output.glob("checkpoint-*")
-    return sorted(found, key=lambda folder: int(folder.name.rpartition("-")[2]))
-
-
 def read_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:
-    """All tensors of a checkpoint, those of the optimizer included, and its losses; an incomplete one raises."""
+    """All tensors of a checkpoint, those of the optimizer included, and its losses; half of one raises."""
     tensors = {f"{name}/{key}": value for name in WEIGHTS for key, value in load_file(folder / name).items()}
     optimizer = torch.load(folder / "optimizer.pt", weights_only=True)
     for index, state in optimizer["state"].items():
@@ -80,20 +72,38 @@ def read_checkpoint(folder: Path) -> tuple[dict[str, torch.Tensor], list[dict]]:
     return tensors, [entry for entry in history if "loss" in entry]
 
 
-def kill_at(process: subprocess.Popen, output: Path, moment: str, step: int) -> str:
-    """Wait for the moment, kill, and say what was there."""
+def kill_at(process: subprocess.Popen, output: Path, moment: str, step: int) -> bool:
+    """Wait for the moment and kill; whether half a checkpoint was left."""
+    checkpoint = output / f"checkpoint-{step}"
     while process.poll() is None:
-        is_written = (output / INCOMPLETE / f"checkpoint-{step}").is_dir()
-        is_whole = (output / f"checkpoint-{step}").is_dir()
-        if (moment == "writing" and is_written) or is_whole:
+        if (moment == "writing" and checkpoint.is_dir()) or is_whole(checkpoint):
             if moment == "between":
                 time.sleep(0.1)
             process.kill()
             process.wait()
-            left = "an incomplete folder" if (output / INCOMPLETE).is_dir() else "no incomplete folder"
-            return f"killed at step {step} ({moment}); {len(checkpoints(output))} checkpoints and {left} left"
+            is_half = not is_whole(list_checkpoints(output)[-1])
+            logger.info(
+                "killed at step %d (%s); %d checkpoints left, the last %s",
+                step,
+                moment,
+                len(list_checkpoints(output)),
+                "is half of one" if is_half else "is whole",
+            )
+            return is_half
         time.sleep(0.003)
     raise RuntimeError(f"The run ended with {process.returncode} before it could be killed; see {output}.log.")
+
+
+def check_left(output: Path, step: int) -> None:
+    """Raise unless all checkpoints before `step` are there and whole, and the last is the one to resume from."""
+    whole = [folder for folder in list_checkpoints(output) if is_whole(folder)]
+    for folder in whole:
+        read_checkpoint(folder)
+    steps = [int(folder.name.rpartition("-")[2]) for folder in whole]
+    if steps != list(range(1, len(steps) + 1)) or len(steps) < step - 1:
+        raise RuntimeError(f"Killed at step {step}, only the checkpoints {steps} are left.")
+    if get_last_checkpoint(output) != (str(whole[-1]) if whole else None):
+        raise RuntimeError(f"{get_last_checkpoint(output)} is not the last of {steps}.")
 
 
 def main() -> int:
@@ -110,10 +120,10 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     whole, killed = folder / "whole", folder / "killed"
     reference = start(whole)
-    for moment, step in (("writing", 1), ("whole", 3), ("writing", 5), ("between", 6)):
-        logger.info(kill_at(start(killed), killed, moment, step))
-        for checkpoint in checkpoints(killed):
-            read_checkpoint(checkpoint)
+    halves = 0
+    for moment, step in (("writing", 1), ("whole", 3), ("writing", 4), ("writing", 5), ("between", 6)):
+        halves += kill_at(start(killed), killed, moment, step)
+        check_left(killed, step)
     if start(killed).wait() or reference.wait():
         logger.error("A run failed; see the logs in %s.", folder)
         return 1
@@ -127,7 +137,9 @@ def main() -> int:
         len(losses),
         "equal" if losses == resumed else "unequal",
     )
-    return 0 if is_equal and not (killed / INCOMPLETE).exists() else 1
+    if not halves:
+        logger.error("No kill came while a checkpoint was written: nothing was shown. Run this again.")
+    return 0 if is_equal and halves else 1
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from training_samples import build_model, make_grounding_sample, make_mixed_batch, make_sample
 from transformers import TrainerCallback
 
-from trainer.ide3d_trainer import GEOMETRY_WEIGHTS, INCOMPLETE
+from trainer.loop.checkpoints import GEOMETRY_WEIGHTS, get_last_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -104,9 +104,25 @@ class TestBrokenCheckpoints:
         with pytest.raises(ValueError, match="valid checkpoint"):
             self.resume(make_trainer, tmp_path / "empty")
 
-    def test_nothing_is_reported_missing_when_all_is_there(self, make_trainer, checkpoint, caplog):
-        self.resume(make_trainer, checkpoint)
+    @pytest.mark.parametrize("is_tied", [False, True])
+    def test_nothing_is_reported_missing_when_all_is_there(self, make_trainer, tmp_path, caplog, is_tied):
+        model = build_model(tie_word_embeddings=is_tied)
+        assert (model.lm_head.weight is model.get_input_embeddings().weight) == is_tied
+        options = {"max_steps": 1, "save_strategy": "steps", "save_steps": 1, "model": model}
+        make_trainer([make_sample(2, teacher=True)], "first", **options).train()
+        saved = load_file(tmp_path / "first" / "checkpoint-1" / "model.safetensors")
+        assert ("lm_head.weight" in saved) != is_tied
+        again = build_model(tie_word_embeddings=is_tied, seed=9)
+        self.resume(make_trainer, tmp_path / "first" / "checkpoint-1", model=again)
         assert "missing keys" not in caplog.text
+
+
+def leave_half(whole, half):
+    """What a run leaves that is killed while it writes: its weights cut off, its state not begun."""
+    shutil.copytree(whole, half)
+    (half / "model.safetensors").write_bytes(b"cut")
+    (half / "trainer_state.json").unlink()
+    return half
 
 
 class TestInterrupted:
@@ -133,21 +149,82 @@ class TestInterrupted:
     def test_what_a_killed_run_left_is_no_checkpoint(self, make_trainer, tmp_path):
         options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
         make_trainer([make_sample(2)], **options).train()
-        left = tmp_path / "run" / INCOMPLETE / "checkpoint-3"
-        shutil.copytree(tmp_path / "run" / "checkpoint-2", left)
-        (left / "model.safetensors").write_bytes(b"cut")
+        leave_half(tmp_path / "run" / "checkpoint-2", tmp_path / "run" / "checkpoint-3")
         resumed = make_trainer([make_sample(2)], **{**options, "max_steps": 3})
         resumed.train(resume_from_checkpoint=True)
+        assert resumed.state.global_step == 3 and len(resumed.state.log_history) == 4  # three steps and the end
         assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [f"checkpoint-{k}" for k in (1, 2, 3)]
         assert load_file(tmp_path / "run" / "checkpoint-3" / "model.safetensors")
+
+    def test_resuming_from_half_a_checkpoint_names_the_last_whole_one(self, make_trainer, tmp_path):
+        options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+        make_trainer([make_sample(2)], **options).train()
+        half = leave_half(tmp_path / "run" / "checkpoint-2", tmp_path / "run" / "checkpoint-3")
+        trainer = make_trainer([make_sample(2)], "other", **options)
+        with pytest.raises(ValueError, match="checkpoint-3 is no valid checkpoint: .* the last whole one is .*-2"):
+            trainer.train(resume_from_checkpoint=str(half))
+        with pytest.raises(ValueError, match="other holds no valid checkpoint"):
+            trainer.train(resume_from_checkpoint=True)
+
+    def test_a_run_that_stops_while_it_writes_goes_on_from_the_checkpoint_before(
+        self, make_trainer, tmp_path, monkeypatch
+    ):
+        """After each file that Trainer writes; what was there before is written again and does not look whole."""
+        options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+        make_trainer([make_sample(2)], **options).train()
+        expected = load_file(tmp_path / "run" / "checkpoint-2" / "model.safetensors")
+        for method in ("_save", "_save_optimizer_and_scheduler", "_save_rng_state"):
+            trainer = make_trainer([make_sample(2)], **options)
+            write = getattr(trainer, method)
+
+            def stop_behind(*args, write=write, **kwargs):
+                write(*args, **kwargs)
+                raise KeyboardInterrupt  # as little is cleaned up as by SIGKILL
+
+            monkeypatch.setattr(trainer, method, stop_behind)
+            with pytest.raises(KeyboardInterrupt):
+                trainer.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+            assert (tmp_path / "run" / "checkpoint-2" / "model.safetensors").is_file()
+            assert get_last_checkpoint(tmp_path / "run") == str(tmp_path / "run" / "checkpoint-1")
+        make_trainer([make_sample(2)], **options).train(resume_from_checkpoint=True)
+        actual = load_file(tmp_path / "run" / "checkpoint-2" / "model.safetensors")
+        assert all(torch.equal(actual[name], value) for name, value in expected.items())
+
+    def test_rotation_keeps_whole_checkpoints(self, make_trainer, tmp_path):
+        options = {"save_strategy": "steps", "save_steps": 2, "max_steps": 2, "save_total_limit": 2}
+        make_trainer([make_sample(2)], **options).train()
+        leave_half(tmp_path / "run" / "checkpoint-2", tmp_path / "run" / "checkpoint-3")
+        resumed = make_trainer([make_sample(2)], **{**options, "max_steps": 4})
+        resumed.train(resume_from_checkpoint=True)
+        assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoint-2", "checkpoint-4"]
 
     def test_a_checkpoint_that_is_written_again_replaces_the_first(self, make_trainer, tmp_path):
         trainer = make_trainer([make_sample(2)], save_strategy="steps", save_steps=2)
         trainer.train()
         mark = tmp_path / "run" / "checkpoint-2" / "mark"
         mark.write_text("old")
-        trainer._save_checkpoint(trainer.model, None)
+        make_trainer([make_sample(2)], save_strategy="steps", save_steps=2).train()
         assert not mark.exists() and (mark.parent / "optimizer.pt").is_file()
+
+    def test_other_folders_of_the_run_stay(self, make_trainer, tmp_path):
+        notes = tmp_path / "run" / "incomplete" / "notes.txt"
+        named = tmp_path / "run" / "checkpoint-mine" / "model.safetensors"
+        for file in (notes, named):
+            file.parent.mkdir(parents=True)
+            file.write_text("mine")
+        make_trainer([make_sample(2)], save_strategy="steps", save_steps=1).train()
+        assert notes.read_text() == named.read_text() == "mine"
+
+    def test_an_error_outside_a_checkpoint_is_not_blamed_on_it(self, make_trainer, tmp_path):
+        class Broken(TrainerCallback):
+            def on_step_begin(self, args, state, control, **kwargs):
+                if state.global_step == 1:
+                    (tmp_path / "run" / "checkpoint-1" / "trainer_state.json").unlink()  # as on a second machine
+                    raise RuntimeError("out of memory")
+
+        trainer = make_trainer([make_sample(2)], callbacks=[Broken()], save_strategy="steps", save_steps=1)
+        with pytest.raises(RuntimeError, match="^out of memory$"):
+            trainer.train()
 
     @pytest.mark.slow
     def test_killed_again_and_again(self, tmp_path):

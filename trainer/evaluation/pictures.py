@@ -7,6 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from processing import PosedVideo
+from processing.frame_order_ide3d import find_uniform_indices
 from processing.token_grid import TokenGrid
 from trainer.geometry import project_points
 
@@ -47,7 +48,7 @@ def _choose_frames(scene: PosedVideo, pixels: np.ndarray | None) -> list[int]:
     """
     count = min(FRAMES, len(scene))
     if pixels is None:
-        return np.linspace(0, len(scene) - 1, count).astype(int).tolist()
+        return find_uniform_indices(len(scene), count).tolist()
     height, width = scene.frames.shape[1:3]
     inside = (pixels >= 0).all(-1) & (pixels[..., 0] < width) & (pixels[..., 1] < height)
     visible = inside.reshape(len(scene), -1).mean(-1)

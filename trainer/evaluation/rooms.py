@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +12,25 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from processing.rooms import load_rooms
 from processing.rooms.questions.baselines import Baselines, image_rows
 from processing.rooms.questions.scoring import score_answer
 from processing.rooms.samples import room_samples
 from processing.token_grid import TokenGrid
 from trainer.evaluation.metrics.scores import mean_score, summarise
 from trainer.session.scene_session import SceneSession
+from trainer.session.video_scene import load_inference_model
 
-__all__ = ["BASELINES", "JudgedQuestion", "format_room_table", "is_ahead", "judge_room", "judge_rooms", "tabulate"]
+__all__ = [
+    "BASELINES",
+    "JudgedQuestion",
+    "evaluate_rooms",
+    "format_room_table",
+    "is_ahead",
+    "judge_room",
+    "judge_rooms",
+    "tabulate",
+]
 
 BASELINES = ("majority", "text", "mean_row", "bottom_row")
 _MAX_NEW_TOKENS = 24
@@ -166,3 +178,53 @@ def format_room_table(table: Sequence[dict[str, Any]]) -> str:
         lead = f"{100 * row['lead']:+.1f}{'' if is_ahead(row) else ' ~'}"
         lines.append("| " + " | ".join([*cells, lead]) + " |")
     return "\n".join(lines)
+
+
+def evaluate_rooms(
+    model: str | Path,
+    *,
+    split: str = "test",
+    style: str = "plain",
+    num_rooms: int = 500,
+    num_baseline_rooms: int = 1000,
+    reference: str | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Ask a model about procedural rooms of its own image size and number of frames.
+
+    Args:
+        model: Folder of an exported model, or its name on the Hub.
+        split: Split of the rooms, "validation" or "test".
+        style: Style of the rooms.
+        num_rooms: Rooms that are asked about.
+        num_baseline_rooms: Training rooms that the baselines are fitted on.
+        reference: "word" or "region" for questions that name objects, or point at them; None asks both.
+        device: See `load_inference_model`.
+
+    Returns:
+        `split`, `num_rooms`, `table` (see `tabulate`), and `answers` with question, truth and answer each, as JSON
+        holds them.
+
+    Raises:
+        ValueError: The model is none of ours; see also `load_rooms`.
+    """
+    loaded, processor = load_inference_model(model, device=device, dtype=torch.float32)
+    options = {
+        "style": style,
+        "image_size": processor.image_size,
+        "num_frames": processor.video_processor.num_frames,
+    }
+    baselines = Baselines(load_rooms("train", num_baseline_rooms, **options))
+    rooms = load_rooms(split, num_rooms, **options)
+    judged = judge_rooms(loaded, processor, rooms, baselines, reference)
+    answers = [
+        {
+            "scene_id": entry.scene_id,
+            **{key: entry.question[key] for key in ("type", "reference", "question")},
+            "truth": entry.question["answer"],
+            "answer": entry.answer,
+            "is_right": entry.is_right,
+        }
+        for entry in judged
+    ]
+    return {"split": split, "num_rooms": len(rooms), "table": tabulate(judged), "answers": answers}

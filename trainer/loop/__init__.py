@@ -1,4 +1,4 @@
-"""Parts of the training loop: checks, model parts, statistics, mixtures, adapters."""
+"""Parts of the training loop: checks, model parts, statistics, mixtures, adapters, checkpoints."""
 
 import lazy_loader
 

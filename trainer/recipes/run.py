@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
@@ -14,6 +13,7 @@ from trainer.data_collator import IDE3DDataCollator
 from trainer.export import export_inference_model
 from trainer.ide3d_trainer import IDE3DTrainer
 from trainer.loop.adapters import merge_adapters
+from trainer.loop.checkpoints import get_last_checkpoint
 from trainer.model_card import TeacherFacts, create_model_card, list_loss_terms
 from trainer.recipes.arguments import (
     DataArguments,
@@ -104,7 +104,7 @@ def _train_on_benchmarks(
 
 def _find_checkpoint(args: IDE3DTrainingArguments) -> str | None:
     """The last checkpoint of the output folder."""
-    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    checkpoint = get_last_checkpoint(args.output_dir)
     if checkpoint:
         logger.info("Resuming from %s", checkpoint)
     return checkpoint

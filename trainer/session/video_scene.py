@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
 from processing.region_files import NamedRegions, read_regions
-from trainer.session.scene_session import DEFAULT_MAX_MEMORY, SceneSession
+from trainer.session.scene_session import DEFAULT_MAX_MEMORY, GROUND, SceneSession
 
 __all__ = ["FoundRegion", "VideoScene", "load_inference_model", "open_video"]
 
@@ -59,17 +59,17 @@ class VideoScene:
         """Answer questions in words."""
         return self.session.ask(questions, max_new_tokens=max_new_tokens)
 
-    def find(self, descriptions: Sequence[str], regions: NamedRegions) -> list[FoundRegion]:
+    def find(self, descriptions: Sequence[str], regions: NamedRegions, template: str = GROUND) -> list[FoundRegion]:
         """Choose for each description the region that fits it best, or none.
 
         Args:
             descriptions: What to find, such as "the red chair".
             regions: Candidates, as `read_regions` gives them.
+            template: Request with `{description}` in it; default: that of ScanRefer.
         """
         found = []
-        for description, cosines in zip(
-            descriptions, self.session.ground(descriptions, regions.masks).tolist(), strict=True
-        ):
+        scores_of_all = self.session.ground(descriptions, regions.masks, template=template).tolist()
+        for description, cosines in zip(descriptions, scores_of_all, strict=True):
             *scores, no_object = cosines
             best = max(range(len(scores)), key=scores.__getitem__)
             is_there = scores[best] >= no_object

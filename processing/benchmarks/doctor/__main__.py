@@ -1,7 +1,6 @@
-"""Examine a benchmark folder: `python -m processing.benchmarks.doctor DATA`."""
+"""Examine a benchmark folder: `python -m processing.benchmarks.doctor`, the same as `ide3d doctor`."""
 
-import sys
+from ide3d.command import run_as
 
-from processing.benchmarks.doctor.examination import main
-
-sys.exit(main())
+if __name__ == "__main__":
+    run_as("doctor")

@@ -1,7 +1,7 @@
 """What of a benchmark folder can be used, what is missing, what is broken, and how to mend it.
 
-    python -m processing.benchmarks.doctor data
-    python -m processing.benchmarks.doctor data --task scanqa --json
+    ide3d doctor data
+    ide3d doctor data --task scanqa --json
 
 The exit code is 0 if the task that is named can be evaluated; without a name, if every split that is there can be used
 and at least one is. Pictures are not decoded: their headers and ends are read, and three depth maps a scene.
@@ -9,10 +9,6 @@ and at least one is. Pictures are not decoded: their headers and ends are read, 
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
-import sys
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,14 +16,13 @@ from pathlib import Path
 from tqdm import tqdm
 
 from processing.benchmarks.doctor.findings import KINDS, Finding
-from processing.benchmarks.doctor.scene_checks import check_scene, is_rigid, tried
+from processing.benchmarks.doctor.scene_checks import check_scene, tried
 from processing.benchmarks.doctor.task_checks import check_boxes, check_samples
 from processing.benchmarks.readers.files import read_infos, read_selected_frames
 from processing.benchmarks.readers.tasks import PARTS, TASKS, Layout, Task, find_task
+from processing.geometry_rules import is_pose
 
 __all__ = ["Diagnosis", "SplitState", "examine"]
-
-logger = logging.getLogger("processing.benchmarks.doctor")
 
 _EXAMPLES = 3  # places that the text names a kind
 
@@ -231,7 +226,7 @@ def _look_at_infos(layout: Layout, states: list[SplitState], findings: list[Find
         where = str(layout.root / "embodiedscan")
         if scene_id not in infos:
             findings.append(Finding("infos-scene-missing", where, f"{scene_id} is in no file", scene_id))
-        elif not is_rigid(infos[scene_id]["axis_align_matrix"]):
+        elif not is_pose(infos[scene_id]["axis_align_matrix"]):
             findings.append(Finding("alignment-bad", where, f"axis_align_matrix of {scene_id}", scene_id))
     return infos
 
@@ -264,30 +259,3 @@ def _judge(state: SplitState, findings: list[Finding]) -> None:
         if touches:
             state.stopped_by[finding.kind] = state.stopped_by.get(finding.kind, 0) + 1
     state.can_run = state.is_there and not state.stopped_by
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m processing.benchmarks.doctor", description=__doc__)
-    parser.add_argument("data", help="folder in the public layout")
-    parser.add_argument("--task", choices=[name for name, task in TASKS.items() if task.has_prompt])
-    parser.add_argument("--split", help="split of the task; default is the one that papers report")
-    parser.add_argument("--without", action="append", default=[], choices=PARTS, help="a part you do without")
-    parser.add_argument("--json", action="store_true", help="write the whole report to the standard output as JSON")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if options.split and not options.task:
-        parser.error("--split needs --task")
-    tasks, splits = None, None
-    if options.task:
-        split = options.split or TASKS[options.task].eval_split
-        if split not in TASKS[options.task].splits:
-            parser.error(f"{options.task} has the splits {TASKS[options.task].splits}, got {split!r}")
-        tasks, splits = [options.task], [split]
-    diagnosis = examine(options.data, tasks=tasks, splits=splits, without=options.without)
-    if options.json:
-        json.dump(diagnosis.as_dict(), sys.stdout, indent=1)
-        sys.stdout.write("\n")
-    else:
-        sys.stdout.write(diagnosis.as_text() + "\n")
-    return 0 if diagnosis.can_run(options.task, options.split) else 1

@@ -1,7 +1,5 @@
 """What the data doctor can find, each kind with its remedy."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 __all__ = ["KINDS", "Finding", "Kind"]
@@ -93,6 +91,9 @@ KINDS = {
         "poses", True, "camera_to_world must be a rotation and a shift in metres; remove the scaling"
     ),
     "camera-missing": Kind("poses", True, "put intrinsic.txt into the scene's folder, or the depth images"),
+    "camera-broken": Kind(
+        "poses", True, "a camera is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels of its images; write it again"
+    ),
     "infos-missing": Kind("poses", True, "put EmbodiedScan's pickle there, or its export by export_pickle_free"),
     "infos-broken": Kind("poses", True, _AGAIN),
     "infos-unsafe": Kind(

@@ -1,7 +1,6 @@
 """Checks of the doctor on the files of one scene. Nothing raises; what is wrong becomes a `Finding`."""
 
-from __future__ import annotations
-
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,19 +14,27 @@ from processing.benchmarks.readers.files import read_masks, read_point_cloud
 from processing.benchmarks.readers.scenes import uniform_names
 from processing.benchmarks.readers.tasks import Layout
 from processing.benchmarks.readers.teacher import open_teacher, stored_names
-from processing.geometry_rules import MAX_MEDIAN_DEPTH, RIGID_TOLERANCE
+from processing.frame_order_ide3d import sort_frames
+from processing.geometry_rules import check_depth, check_intrinsics, find_nonfinite, is_pose
+from processing.posed_video import list_frame_names, read_folder_intrinsics, read_matrix, rescaled_intrinsics
 
-__all__ = ["check_scene", "is_rigid", "tried"]
+__all__ = ["check_scene", "tried"]
 
 NUM_FRAMES = 32
-_NUM_DECODED = 3  # depth maps a scene that are read whole; headers are read of all
-_MIN_MEDIAN_MILLIMETRES = 50  # nearer than any room is seen from: the numbers are metres
-_ASPECT_TOLERANCE = 0.02
-_CENTRE_TOLERANCE = 0.25  # of the depth image's side, between principal point and middle
+_NUM_DECODED = 3  # Depth maps per scene that are read whole; of the others the headers are read.
+_ASPECT_TOLERANCE = 0.02  # Relative difference of the aspect ratios of frames and depth.
+_CENTRE_TOLERANCE = 0.25  # Distance of principal point and middle, as a share of the depth image's side.
 
 
 def tried(finding: Callable[[str], Finding], findings: list[Finding], read: Callable, *arguments: Any) -> Any:
-    """What `read` returns, or None with a finding made of the error's text."""
+    """Return what `read` gives, or None with a finding made of the error's text.
+
+    Args:
+        finding: Function that makes a finding of a text.
+        findings: List that the finding is added to.
+        read: Function that may raise OSError or ValueError.
+        *arguments: Arguments of `read`.
+    """
     try:
         return read(*arguments)
     except (OSError, ValueError) as error:
@@ -35,30 +42,22 @@ def tried(finding: Callable[[str], Finding], findings: list[Finding], read: Call
         return None
 
 
-def is_rigid(matrix: np.ndarray) -> bool:
-    """Whether a (4, 4) matrix is a rotation and a shift."""
-    rotation = matrix[:3, :3]
-    skew = np.abs(rotation.T @ rotation - np.eye(3)).max()
-    return bool(skew <= RIGID_TOLERANCE and np.linalg.det(rotation) > 0 and np.allclose(matrix[3], [0, 0, 0, 1]))
-
-
 def check_scene(layout: Layout, scene_id: str, info: dict | None, parts: set[str]) -> list[Finding]:
-    """All findings on a scene.
+    """Return all findings on a scene.
 
     Args:
-        layout: paths.
-        scene_id: the scene.
-        info: its entry in EmbodiedScan's file, if there is one.
-        parts: of "poses", "depth" and "boxes", those that are needed beside the frames.
+        layout: Paths of the benchmark folder.
+        scene_id: Name such as "scannet/scene0000_00".
+        info: Entry of the scene in EmbodiedScan's file, as `read_infos` gives it; None if there is none.
+        parts: Parts that are needed beside the frames, of "poses", "depth" and "boxes".
     """
     if scene_id.startswith("vsibench/"):
         return list(_check_video(layout, scene_id))
     folder, findings = layout.frames(scene_id), []
     if not folder.is_dir():
         return [Finding("scene-missing", str(folder), "the folder does not exist", scene_id)]
-    pictures = sorted(file.stem for file in folder.glob("*.jpg"))
-    names = [name for name in pictures if name.isdigit()]
-    foreign = [name for name in pictures if not name.isdigit() or len(name) != 5]
+    names = list_frame_names(folder)
+    foreign = sort_frames(file.stem for file in folder.glob("*.jpg") if file.stem not in names or len(file.stem) != 5)
     if foreign:
         detail = f"{len(foreign)} pictures such as {foreign[0]}.jpg"
         findings.append(Finding("frame-name-foreign", str(folder), detail, scene_id))
@@ -69,10 +68,11 @@ def check_scene(layout: Layout, scene_id: str, info: dict | None, parts: set[str
     shown = uniform_names(names, NUM_FRAMES)
     sizes = list(_check_frames(folder, shown, scene_id, findings))
     if "poses" in parts:
-        findings += _check_poses(folder, shown, scene_id)
+        findings += _check_poses(folder, shown, scene_id, info)
+        findings += _check_camera(folder, shown[0], scene_id, sizes[0] if sizes else None, "depth" in parts, info)
     if "depth" in parts:
         findings += _check_depth(folder, shown, scene_id, sizes[0] if sizes else None, info)
-    if info is not None and sorted(Path(name).stem for name in info["images"]) != names:
+    if info is not None and sort_frames(Path(name).stem for name in info["images"]) != names:
         detail = f"{len(info['images'])} listed, {len(names)} in the folder, or other names"
         findings.append(Finding("frame-list-differs", str(folder), detail, scene_id))
     findings += _check_teacher(layout, scene_id, names)
@@ -94,7 +94,7 @@ def _check_video(layout: Layout, scene_id: str) -> Iterator[Finding]:
 
 
 def _check_frames(folder: Path, names: list[str], scene_id: str, findings: list[Finding]) -> Iterator[tuple[int, int]]:
-    """Sizes (height, width) of the pictures that can be opened."""
+    """Yield the sizes (height, width) of the pictures that can be opened."""
     seen: dict[tuple[int, int], str] = {}
     for name in names:
         path = folder / f"{name}.jpg"
@@ -103,7 +103,7 @@ def _check_frames(folder: Path, names: list[str], scene_id: str, findings: list[
                 size = (image.height, image.width)
             with open(path, "rb") as file:
                 file.seek(-2, 2)
-                if file.read() != b"\xff\xd9":  # the end marker of JPEG; decoding all pictures would take hours
+                if file.read() != b"\xff\xd9":  # The end marker of JPEG; decoding all pictures would take hours.
                     raise OSError("it does not end as a JPEG file does")
         except (UnidentifiedImageError, OSError) as error:
             findings.append(Finding("frame-broken", str(path), str(error), scene_id))
@@ -115,26 +115,54 @@ def _check_frames(folder: Path, names: list[str], scene_id: str, findings: list[
         findings.append(Finding("frame-size-differs", str(folder), detail, scene_id))
 
 
-def _check_poses(folder: Path, names: list[str], scene_id: str) -> Iterator[Finding]:
-    if not (folder / "intrinsic.txt").is_file() and not (folder / f"{names[0]}.png").is_file():
-        yield Finding("camera-missing", str(folder), "neither intrinsic.txt nor depth images", scene_id)
+def _check_poses(folder: Path, names: list[str], scene_id: str, info: dict | None) -> Iterator[Finding]:
+    align = np.eye(4) if info is None else info["axis_align_matrix"]
     for name in names:
         path = folder / f"{name}.txt"
         if not path.is_file():
             yield Finding("pose-missing", str(path), "it does not exist", scene_id)
             continue
         try:
-            rows = [[float(x) for x in line.split()] for line in path.read_text().splitlines() if line.strip()]
-            if [len(row) for row in rows] != [4] * 4:
-                raise ValueError(f"rows of {[len(row) for row in rows]} numbers")
+            pose = read_matrix(path, (4,))
         except ValueError as error:
             yield Finding("pose-broken", str(path), str(error), scene_id)
             continue
-        pose = np.array(rows)
-        if not np.isfinite(pose).all():
+        if len(find_nonfinite(pose[None])):
             yield Finding("pose-not-finite", str(path), "it holds inf or nan", scene_id)
-        elif not is_rigid(pose):
-            yield Finding("pose-not-rigid", str(path), "no rotation and shift", scene_id)
+        # `load_scene` gives the aligned pose, which is what has to be rigid in the end.
+        elif not is_pose(pose) or (is_pose(align) and not is_pose(align @ pose)):
+            yield Finding("pose-not-rigid", str(path), "it is no rotation and translation", scene_id)
+
+
+def _check_camera(
+    folder: Path,
+    name: str,
+    scene_id: str,
+    frame_size: tuple[int, int] | None,
+    has_depth: bool,
+    info: dict | None,
+) -> Iterator[Finding]:
+    """Yield findings on the cameras that `load_scene` reads: those of the folder, and EmbodiedScan's."""
+    depth_file, depth_size = folder / f"{name}.png", None
+    if not (folder / "intrinsic.txt").is_file() and not depth_file.is_file():
+        yield Finding("camera-missing", str(folder), "neither intrinsic.txt nor depth images", scene_id)
+    if frame_size is None:
+        return
+    if depth_file.is_file():
+        with contextlib.suppress(OSError, SyntaxError), Image.open(depth_file) as image:
+            depth_size = (image.height, image.width)
+    try:
+        camera = read_folder_intrinsics(folder, frame_size, depth_size if has_depth else None)
+        if camera is not None:
+            check_intrinsics(camera[None], frame_size=frame_size)
+    except ValueError as error:
+        yield Finding("camera-broken", str(folder), str(error), scene_id)
+    if info is not None and depth_size is not None:
+        try:
+            camera = rescaled_intrinsics(info["depth_cam2img"][:3, :3], depth_size, frame_size)
+            check_intrinsics(camera[None], frame_size=frame_size, name="depth_cam2img")
+        except ValueError as error:
+            yield Finding("camera-broken", str(folder), str(error), scene_id)
 
 
 def _check_depth(
@@ -142,6 +170,7 @@ def _check_depth(
 ) -> Iterator[Finding]:
     decoded = set(uniform_names(names, _NUM_DECODED))
     sizes: dict[tuple[int, int], str] = {}
+    maps = []
     for name in names:
         path = folder / f"{name}.png"
         if not path.is_file():
@@ -154,11 +183,18 @@ def _check_depth(
                     yield Finding("depth-broken", str(path), f"its pixels are of the kind {image.mode}", scene_id)
                     continue
                 millimetres = np.asarray(image) if name in decoded else None
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:  # the last one is how PNG chunks break
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:  # A broken PNG is a SyntaxError in Pillow.
             yield Finding("depth-broken", str(path), str(error), scene_id)
             continue
         if millimetres is not None:
-            yield from _check_depth_values(path, millimetres, scene_id)
+            maps.append(millimetres)
+            if not millimetres.any():
+                yield Finding("depth-empty", str(path), "all pixels are 0", scene_id)
+    if maps and len(sizes) == 1:
+        try:
+            check_depth(np.stack(maps).astype(np.float32) / 1000)
+        except ValueError as error:
+            yield Finding("depth-unit-wrong", str(folder), str(error), scene_id)
     if len(sizes) > 1:
         yield Finding("depth-size-wrong", str(folder), f"sizes (height, width) {list(sizes)}", scene_id)
     elif sizes:
@@ -171,16 +207,6 @@ def _check_depth(
             if off > _CENTRE_TOLERANCE:
                 detail = f"its centre is {info['depth_cam2img'][:2, 2].tolist()} in images of {size[1]} x {size[0]}"
                 yield Finding("depth-camera-wrong", str(folder), detail, scene_id)
-
-
-def _check_depth_values(path: Path, millimetres: np.ndarray, scene_id: str) -> Iterator[Finding]:
-    measured = millimetres[millimetres > 0]
-    if not len(measured):
-        yield Finding("depth-empty", str(path), "all pixels are 0", scene_id)
-        return
-    median = float(np.median(measured))
-    if not _MIN_MEDIAN_MILLIMETRES <= median <= 1000 * MAX_MEDIAN_DEPTH:
-        yield Finding("depth-unit-wrong", str(path), f"the median is {median:.0f}", scene_id)
 
 
 def _check_teacher(layout: Layout, scene_id: str, names: list[str]) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """Write drawn rooms as a folder in the public layout, with every kind of file that the readers know.
 
-    python -m processing.benchmarks.export.rooms outputs/benchmark_rooms --num-scenes 4
+    ide3d rooms export outputs/benchmark_rooms --num-scenes 4
 
 The folder serves to see the layout and to try everything that reads it; its questions are drawn too, so scores on it
 say nothing about a benchmark. Scenes are called room0000_00 and so on, so that nobody takes them for ScanNet's.
@@ -8,8 +8,6 @@ say nothing about a benchmark. Scenes are called room0000_00 and so on, so that 
 
 from __future__ import annotations
 
-import argparse
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +21,6 @@ from processing.rooms.generate import make_room
 from processing.writing import whole_folder, write_json
 
 __all__ = ["export_rooms"]
-
-logger = logging.getLogger("processing.benchmarks.export.rooms")
 
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 
@@ -100,25 +96,7 @@ def _write_records(layout: Layout, split: str, records: dict[str, list[dict]]) -
             write_json(path, numbered, indent=None)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of `export_rooms`."""
-    parser = argparse.ArgumentParser(prog="python -m processing.benchmarks.export.rooms", description=__doc__)
-    parser.add_argument("target", help="folder to make")
-    parser.add_argument("--num-scenes", type=int, default=4, help="rooms a split")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--image-size", type=int, default=126)
-    parser.add_argument("--num-frames", type=int, default=8)
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    export_rooms(
-        options.target,
-        num_scenes=options.num_scenes,
-        seed=options.seed,
-        image_size=options.image_size,
-        num_frames=options.num_frames,
-    )
-    logger.info("Wrote %s; next: python -m processing.benchmarks.doctor %s", options.target, options.target)
-
-
 if __name__ == "__main__":
-    main()
+    from ide3d.command import run_as
+
+    run_as("rooms", "export")

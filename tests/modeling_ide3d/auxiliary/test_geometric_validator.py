@@ -156,21 +156,23 @@ def test_random_initialisation_keeps_the_scale_of_narrow_heads():
     assert depth.log().abs().max() < 3
 
 
-def test_saved_validator_comes_back(tmp_path):
+def test_a_validator_is_rebuilt_from_its_weights():
     validator, features = build(), build_features()
     validator.relative_pose_embedding[0].weight.data.fill_(0.5)
-    validator.save_pretrained(tmp_path)
-    loaded = GeometricValidator.from_pretrained(tmp_path)
-    assert loaded.config.to_diff_dict() == validator.config.to_diff_dict()
-    assert loaded.config.layer_indices == validator.config.layer_indices
+    weights = validator.state_dict()
+    others = {"patch_size": VISION.patch_size, "layer_indices": (1, 2, 3, 4), "frames_per_chunk": None}
+    config = GeometricValidatorConfig.from_state_dict(weights, **others)
+    assert config == validator.config
+    again = GeometricValidator(config)
+    again.load_state_dict(weights)
     pair = (torch.tensor([0]), torch.tensor([1]), build_poses(1))
     expected = validator.predict_cross_view(features, GRID, *pair).depth
-    torch.testing.assert_close(loaded.predict_cross_view(features, GRID, *pair).depth, expected, atol=0, rtol=0)
+    torch.testing.assert_close(again.predict_cross_view(features, GRID, *pair).depth, expected, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa", "flex_attention"])
 def test_attention_of_the_whole_training_model_can_be_chosen(tiny_config, attention):
-    """Transformers asks every part of a model whether it can follow, also those without attention."""
+    """The heads have no attention, and do not stand in the way."""
     config = tiny_config()
     validator_config = GeometricValidatorConfig.light(config.vision_config)
     model = IDE3DForConditionalGenerationWithGeometry(config, validator_config, teacher_size=6)
@@ -207,7 +209,7 @@ def test_sizes_follow_the_vision_tower():
         4,
     )
     official = SiglipVisionConfig(hidden_size=1152, num_hidden_layers=26, patch_size=14)
-    assert GeometricValidatorConfig.from_vision_config(official).to_dict() == GeometricValidatorConfig().to_dict()
+    assert GeometricValidatorConfig.from_vision_config(official) == GeometricValidatorConfig()
 
 
 @pytest.mark.parametrize(
@@ -226,6 +228,13 @@ def test_sizes_follow_the_vision_tower():
 def test_config_says_what_is_wrong(field, value, message):
     with pytest.raises((ValueError, StrictDataclassError), match=message):
         GeometricValidatorConfig(**{field: value})
+
+
+def test_a_misspelt_field_and_a_wrong_type_set_later_are_refused():
+    with pytest.raises(TypeError, match="output_strid"):
+        GeometricValidatorConfig(output_strid=2)
+    with pytest.raises(StrictDataclassError, match="output_stride"):
+        GeometricValidatorConfig().output_stride = "two"
 
 
 def test_wrong_features_are_named():

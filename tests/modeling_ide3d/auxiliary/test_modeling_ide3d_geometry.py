@@ -1,6 +1,7 @@
 """The training model: one pass, loss terms where they belong, heads that stay out of the inference weights."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -194,9 +195,9 @@ class TestWeights:
         "change", [{"vision_hidden_size": 16}, {"patch_size": 7}, {"layer_indices": (0, 1, 2, 3)}]
     )
     def test_a_validator_for_another_tower_is_refused(self, model, change):
-        fields = {**GeometricValidatorConfig.light(model.config.vision_config).to_dict(), **change}
+        config = dataclasses.replace(GeometricValidatorConfig.light(model.config.vision_config), **change)
         with pytest.raises(ValueError, match="from_vision_config"):
-            IDE3DForConditionalGenerationWithGeometry(model.config, GeometricValidatorConfig.from_dict(fields))
+            IDE3DForConditionalGenerationWithGeometry(model.config, config)
 
 
 class TestGradients:

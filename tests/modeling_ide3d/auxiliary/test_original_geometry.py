@@ -8,8 +8,8 @@ from original_checkpoints import (
     OLDER,
     VISION,
     build_model,
+    build_original_heads,
     older_weights,
-    original_decoder_names,
     original_weights,
     without,
     write_source,
@@ -17,40 +17,11 @@ from original_checkpoints import (
 from safetensors.torch import save_file
 
 from modeling_ide3d.auxiliary import (
-    GeometricValidator,
-    GeometricValidatorConfig,
-    TeacherProjector,
     load_converted_for_training,
+    original_geometry,
     read_original_geometry,
 )
-from modeling_ide3d.auxiliary.geometric_validator import rename_original_key
-from modeling_ide3d.auxiliary.teacher_projector import TeacherProjectorConfig
-from modeling_ide3d.convert_llava_qwen import convert_checkpoint
-
-WIDTH = 24
-
-
-def build_heads() -> dict[str, torch.Tensor]:
-    """Weights of a depth decoder and a teacher projection under their original names."""
-    torch.manual_seed(3)
-    config = GeometricValidatorConfig(
-        vision_hidden_size=VISION["hidden_size"],
-        patch_size=VISION["patch_size"],
-        layer_indices=(0, 1, 1, 2),
-        projection_size=16,
-        features=8,
-        out_channels=(8, 8, 8, 8),
-        head_features=8,
-    )
-    state = GeometricValidator(config).state_dict()
-    heads = {}
-    for name in original_decoder_names():
-        tensor = torch.randn_like(state[rename_original_key(name)])
-        heads[f"model.dpt_module.{name}"] = tensor.T.contiguous() if name.startswith("camera_pose") else tensor
-    projector = TeacherProjector(TeacherProjectorConfig(hidden_size=WIDTH, teacher_size=6)).state_dict()
-    for layer, name in ((0, "linear_1"), (2, "linear_2")):
-        heads |= {f"model.proj_3d.{layer}.{kind}": projector[f"{name}.{kind}"] for kind in ("weight", "bias")}
-    return heads
+from modeling_ide3d.conversion import convert_checkpoint, names
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +30,7 @@ def model():
 
 
 def test_heads_of_3d_ide_are_trained_on(tmp_path, model):
-    heads = build_heads()
+    heads = build_original_heads()
     weights = without(original_weights(model), "model.dpt_module.", "model.proj_3d.") | heads
     convert_checkpoint(write_source(tmp_path / "source", weights), tmp_path / "target")
     loaded = load_converted_for_training(tmp_path / "target")
@@ -79,11 +50,16 @@ def test_heads_of_3d_ide_are_trained_on(tmp_path, model):
     assert loaded.predict_depth(frames).depth.shape == (1, 2, VISION["image_size"], VISION["image_size"])
     chosen = load_converted_for_training(tmp_path / "target", layer_indices=(0, 1, 2, 2), dtype=torch.bfloat16)
     assert chosen.geometric_validator.config.layer_indices == (0, 1, 2, 2)
-    assert chosen.teacher_projector.dtype == torch.bfloat16
+    assert chosen.teacher_projector.linear_1.weight.dtype == torch.bfloat16
+
+
+def test_conversion_and_training_name_the_same_file():
+    """Neither package may import the other, so the name stands in both."""
+    assert original_geometry.TRAINING_ONLY_FILE == names.TRAINING_ONLY_FILE
 
 
 def test_projection_of_the_older_family_alone(tmp_path, model, caplog):
-    projection = {key: tensor for key, tensor in build_heads().items() if ".proj_3d." in key}
+    projection = {key: tensor for key, tensor in build_original_heads().items() if ".proj_3d." in key}
     weights = without(older_weights(model, 300), "model.proj_3d.") | projection
     source = write_source(tmp_path / "source", weights, **OLDER)
     convert_checkpoint(source, tmp_path / "target", ignore_position_encoding=True)
@@ -113,7 +89,7 @@ def test_heads_that_do_not_load_are_named(tmp_path):
 
 @pytest.mark.parametrize("lost", ["depth_head.norm.bias", "feature_projector.0.weight"])
 def test_incomplete_heads_are_refused(tmp_path, model, lost):
-    heads = without(build_heads(), f"model.dpt_module.{lost}")
+    heads = without(build_original_heads(), f"model.dpt_module.{lost}")
     weights = without(original_weights(model), "model.dpt_module.", "model.proj_3d.") | heads
     convert_checkpoint(write_source(tmp_path / "source", weights), tmp_path / "target")
     with pytest.raises(ValueError, match="missing|lack"):

@@ -17,12 +17,10 @@ def test_wrong_width_is_named():
         projector(torch.randn(2, 7))
 
 
-def test_saved_projector_comes_back(tmp_path):
-    projector = TeacherProjector(TeacherProjectorConfig(hidden_size=6, teacher_size=10))
-    projector.save_pretrained(tmp_path)
-    loaded = TeacherProjector.from_pretrained(tmp_path)
-    hidden_states = torch.randn(3, 6)
-    torch.testing.assert_close(loaded(hidden_states), projector(hidden_states), atol=0, rtol=0)
+def test_weights_begin_as_those_of_a_language_model():
+    projector = TeacherProjector(TeacherProjectorConfig(hidden_size=60, teacher_size=100, initializer_range=0.05))
+    for layer in (projector.linear_1, projector.linear_2):
+        assert layer.weight.std().item() == pytest.approx(0.05, rel=0.1) and not layer.bias.any()
 
 
 def test_config_rejects_wrong_types_and_sizes():

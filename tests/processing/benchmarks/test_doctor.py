@@ -10,10 +10,11 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from commanding import run_command
 from PIL import Image
 
 from processing.benchmarks import TASKS, load_scene, load_task
-from processing.benchmarks.doctor.examination import examine, main
+from processing.benchmarks.doctor.examination import examine
 from processing.benchmarks.doctor.findings import KINDS
 from processing.benchmarks.export.pickle_free import export_pickle_free
 
@@ -176,6 +177,19 @@ def poison_cloud(data: Path) -> None:
     torch.save(Payload(data / "it_ran"), data / "scannet/pcd_with_object_aabbs/val/room0002_00.pth")
 
 
+def edit_camera(change):
+    def broken(data):
+        path = data / FRAMES / "intrinsic.txt"
+        np.savetxt(path, change(np.loadtxt(path)))
+
+    return broken
+
+
+def normalised(camera: np.ndarray) -> np.ndarray:
+    camera[:2] /= 48
+    return camera
+
+
 def no_camera(data: Path) -> None:
     for path in [*(data / FRAMES).glob("*.png"), data / FRAMES / "intrinsic.txt"]:
         path.unlink()
@@ -264,6 +278,10 @@ BROKEN = [
     ("pose-not-finite", edit_pose(lambda pose: np.full((4, 4), -np.inf)), POSED),
     ("pose-not-rigid", edit_pose(scaled), POSED),
     ("camera-missing", no_camera, POSED),
+    ("camera-broken", edit_camera(normalised), POSED),
+    ("camera-broken", edit_camera(np.transpose), POSED),
+    ("camera-broken", lambda data: (data / FRAMES / "intrinsic.txt").write_text("1 2\n"), POSED),
+    ("camera-broken", edit_infos(lambda item: item.update(depth_cam2img=np.eye(4))), POSED),
     ("infos-missing", remove("embodiedscan"), POSED),
     ("infos-broken", cut("embodiedscan/embodiedscan_infos_val.pkl"), POSED),
     ("infos-unsafe", poison_infos, POSED),
@@ -329,13 +347,25 @@ def test_the_place_of_the_folder_is_looked_at(kind, data):
     assert diagnosis.can_run() == (kind == "path-holds-jpg")
 
 
-def test_exit_code_is_that_of_the_task(data, capsys):
+def test_exit_code_is_that_of_the_task(data):
     edit_pose(lambda pose: np.full((4, 4), np.nan))(data)
-    assert main([str(data), "--task", "scanqa"]) == 0
-    assert main([str(data), "--task", "scanrefer"]) == 1
-    assert main([str(data), "--task", "scanrefer", "--split", "train"]) == 0
-    assert main([str(data)]) == 1
-    assert "pose-not-finite" in capsys.readouterr().out
+    run_command("doctor", data, "--task", "scanqa")
+    run_command("doctor", data, "--task", "scanrefer", code=1)
+    run_command("doctor", data, "--task", "scanrefer", "--split", "train")
+    run_command("doctor", data, "--task", "scanrefer", "--without", "poses", "--without", "depth")
+    assert "pose-not-finite" in run_command("doctor", data, code=1).stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--split", "val"), "--split needs --task"),
+        (("--task", "scanqa", "--split", "test1"), "scanqa has the splits train, val, got 'test1'"),
+        (("--without", "smell"), "--without takes frames, boxes, poses, depth, got smell"),
+    ],
+)
+def test_wrong_options_are_told_in_one_line(data, words, told):
+    assert run_command("doctor", data, *words, code=2).stderr == f"ide3d doctor: {told}. See `ide3d doctor --help`.\n"
 
 
 def test_depth_can_be_done_without(data):
@@ -348,10 +378,9 @@ def test_depth_can_be_done_without(data):
     assert video.depth is None and video.intrinsics is not None
 
 
-def test_json_lists_every_finding(data, capsys):
+def test_json_lists_every_finding(data):
     edit_samples("scanqa", lambda samples: [sample.update(video="scannet/gone") for sample in samples])(data)
-    assert main([str(data), "--task", "scanqa", "--json"]) == 1
-    report = json.loads(capsys.readouterr().out)
+    report = json.loads(run_command("doctor", data, "--task", "scanqa", "--json", code=1).stdout)
     assert report["splits"][0]["stopped_by"] == {"scene-missing": 1}
     group = next(group for group in report["kinds"] if group["kind"] == "scene-missing")
     assert group["fix"] and group["findings"][0]["scene_id"] == "scannet/gone"

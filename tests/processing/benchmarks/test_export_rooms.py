@@ -5,11 +5,12 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from commanding import run_command
 
 from processing.benchmarks import TASKS, load_task
 from processing.benchmarks.doctor.task_checks import VSI_CHOICES, VSI_NUMBERS
 from processing.benchmarks.export.annotations import RoomScene, box_iou
-from processing.benchmarks.export.rooms import export_rooms, main
+from processing.benchmarks.export.rooms import export_rooms
 from processing.benchmarks.export.vsi import vsi_records
 
 EVALUATED = {name: task for name, task in TASKS.items() if task.has_prompt}
@@ -64,7 +65,9 @@ def test_a_run_that_stops_leaves_no_folder(tmp_path, monkeypatch):
 
 
 def test_command_writes_a_folder(tmp_path):
-    main([str(tmp_path / "rooms"), "--num-scenes", "1", "--image-size", "32", "--num-frames", "2"])
+    words = ("--num-scenes", 1, "--image-size", 32, "--num-frames", 2)
+    told = run_command("rooms", "export", tmp_path / "rooms", *words).stdout
+    assert told == f"Wrote {tmp_path / 'rooms'}; next: ide3d doctor {tmp_path / 'rooms'}\n"
     assert len(load_task("scanqa", "val", tmp_path / "rooms")) > 0
 
 

@@ -242,7 +242,7 @@ def test_frame_rules(data):
     assert names(frames="listed", num_frames=2) == ["00000", "00020"]
     with pytest.raises(ValueError, match="coverage"):
         names(coverage=0.5)
-    with pytest.raises(ValueError, match="frames must be one of"):
+    with pytest.raises(ValueError, match="`frames` must be one of"):
         names(frames="random")
 
 

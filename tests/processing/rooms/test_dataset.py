@@ -1,5 +1,5 @@
 import io
-import logging
+import json
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from processing.posed_video import PosedVideo
 from processing.regions import TokenGrid, regions_from_ids
 from processing.rooms import dataset as dataset_module
 from processing.rooms import load_rooms, room_samples
-from processing.rooms.__main__ import main
 from processing.rooms.generate import SPLITS, make_room, room_rng
+from processing.rooms.measure import measure_rooms
 from processing.rooms.questions.baselines import Baselines, format_table
 from processing.rooms.scene.styles import STYLES
 
@@ -216,20 +216,7 @@ def test_baselines_find_no_shortcut_where_rooms_are_balanced(rooms):
     assert "existence" in format_table(list(table.values()))
 
 
-def test_the_measurement_runs_from_the_command_line(tmp_path, caplog):
-    caplog.set_level(logging.INFO)
-    file = tmp_path / "rooms.json"
-    arguments = [
-        "--num-scenes",
-        "3",
-        "--image-size",
-        "32",
-        "--num-frames",
-        "2",
-        "--num-proc",
-        "1",
-        "--json",
-        str(file),
-    ]
-    result = main(arguments)
-    assert result["rooms_per_second"] > 0 and "bottom_row" in caplog.text and file.read_text().startswith("{")
+def test_the_measurement_has_speed_and_baselines():
+    measured = measure_rooms(num_scenes=3, image_size=32, num_frames=2, num_proc=1)
+    assert measured.rooms_per_second > 0 and "bottom_row" in measured.as_text()
+    assert json.loads(json.dumps(measured.as_dict()))["num_scenes"] == 3

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from processing.rooms import load_rooms
-from processing.rooms.__main__ import main
 from processing.rooms.generate import make_room
+from processing.rooms.measure import measure_rooms
 from processing.rooms.scene.furniture import FLOOR_PIECES
 from processing.rooms.scene.loft_furniture import LOFT_PIECES
 from processing.rooms.scene.palette import COLOURS
@@ -97,5 +97,5 @@ def test_an_unknown_style_is_refused():
 
 
 def test_the_measurement_takes_a_style():
-    arguments = "--style loft --num-scenes 2 --image-size 32 --num-frames 2 --num-proc 1".split()
-    assert main(arguments)["style"] == "loft"
+    measured = measure_rooms(num_scenes=2, style="loft", image_size=32, num_frames=2, num_proc=1)
+    assert measured.style == "loft" and measured.baselines

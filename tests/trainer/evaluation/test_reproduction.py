@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commanding import run_command
 from original_checkpoints import (
     GROUND,
     TOWER,
@@ -20,7 +21,6 @@ from original_checkpoints import (
 
 from processing.benchmarks.export.rooms import export_rooms
 from trainer.evaluation import EvaluationSettings, published, reproduction, score_answers
-from trainer.evaluation.__main__ import parse_arguments
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.tasks import EVALUATED_TASKS
 
@@ -134,12 +134,15 @@ def test_a_launcher_gives_the_table_of_one_process(run, checkpoint, data, tmp_pa
 
 
 @pytest.mark.parametrize("changes", [{}, {"scenes": ("a", "b"), "skip_invalid_poses": True, "max_memory": 3 * 2**29}])
-def test_the_launcher_gets_the_settings_of_the_run(changes):
+def test_the_launcher_gets_the_settings_of_the_run(changes, monkeypatch):
     fields = {"model": "a model", "task": "scan2cap", "data": "data", "protocol": "paper", "output": "out"}
     settings = EvaluationSettings(**fields, split="val", meteor=False, attention="sdpa", batch_size=7, **changes)
     command = reproduction.build_command(settings, 'accelerate launch --config "my config.yaml"')
     assert command[:6] == ["accelerate", "launch", "--config", "my config.yaml", "-m", "trainer.evaluation"]
-    assert parse_arguments(command[6:]) == settings
+    runs = []
+    monkeypatch.setattr("trainer.evaluation.runner.run_evaluation", runs.append)
+    run_command("evaluate", *command[6:])
+    assert runs == [settings]
 
 
 def fails(run, *arguments) -> str:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commanding import run_command
 from PIL import Image
 from scene_models import build_scene_model, build_scene_processor
 from yaml import safe_load
@@ -19,7 +20,6 @@ from yaml import safe_load
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing.benchmarks.export.rooms import export_rooms
 from trainer.evaluation import EvaluationSettings, run_evaluation
-from trainer.evaluation.__main__ import parse_arguments
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.runner import split_scenes
 from trainer.evaluation.tasks import EVALUATED_TASKS
@@ -232,8 +232,11 @@ def test_scenes_are_split_by_load():
     assert [len(share) for share in split_scenes({"a": 1}, 3)] == [1, 0, 0]
 
 
-def test_the_command_line_names_its_folder():
-    given = parse_arguments(["--model", "m", "--task", "sqa3d", "--data", "d", "--max-memory", "2"])
+def test_the_command_line_names_its_folder(monkeypatch):
+    runs = []
+    monkeypatch.setattr("trainer.evaluation.runner.run_evaluation", runs.append)
+    run_command("evaluate", "--model", "m", "--task", "sqa3d", "--data", "d", "--max-memory", 2)
+    (given,) = runs
     assert given.output == "outputs/evaluation/sqa3d-test-clean"
     assert given.max_memory == 2 * 1024**3 and given.meteor is None
 

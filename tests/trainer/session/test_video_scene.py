@@ -45,7 +45,7 @@ def test_frames_are_spread_over_the_video_and_counted_in_it(scene, export, tmp_p
     ],
 )
 def test_the_best_region_wins_unless_nothing_fits_better(scene, monkeypatch, cosines, name, frames, score):
-    monkeypatch.setattr(SceneSession, "ground", lambda self, descriptions, masks: torch.tensor([cosines]))
+    monkeypatch.setattr(SceneSession, "ground", lambda self, descriptions, masks, template: torch.tensor([cosines]))
     (found,) = scene.find(["a lamp"], regions(scene, chair=[0], table=[1, 3]))
     assert (found.description, found.name, found.frames) == ("a lamp", name, frames)
     assert found.score == pytest.approx(score) and found.no_object == pytest.approx(0.3)
@@ -65,6 +65,9 @@ def test_regions_are_found_and_described_by_name(scene):
     first, second = scene.find(["the lamp", "on the table"], marked)
     cosines = scene.session.ground(["the lamp", "on the table"], marked.masks)
     assert list(first.scores.values()) == cosines[0, :2].tolist() and second.no_object == cosines[1, 2].item()
+    asked = scene.find(["the lamp"], marked, template="Where is {description}?")[0]
+    assert asked.scores == scene.find(["Where is the lamp?"], marked, template="{description}")[0].scores
+    assert asked.scores != first.scores
     described = scene.describe(marked, max_new_tokens=4)
     assert list(described) == ["chair", "table"]
     assert described["table"] == scene.session.describe(marked.masks[1:], max_new_tokens=4)[0]

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commanding import run_command
 from safetensors.torch import load_file
 from training_samples import build_collator, build_processor, chat
 
@@ -28,7 +29,6 @@ from trainer.teachers import (
     list_scenes,
     load_teacher,
 )
-from trainer.teachers.__main__ import main
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GRID = TokenGrid(72, 14, 2)  # that of training_samples: 3 x 3 tokens on 70 of 72 px
@@ -190,49 +190,43 @@ def arguments(scenes, output, *words, grid=("--grid", 72, 14, 2)):
     return list(map(str, words))
 
 
-def run_main(monkeypatch, *words):
-    monkeypatch.setattr(sys, "argv", ["trainer.teachers", *map(str, words)])
-    main()
-
-
 class TestCommand:
-    def test_with_the_grid_of_a_model(self, scenes, dinov2, stored, tmp_path, monkeypatch, caplog):
+    def test_with_the_grid_of_a_model(self, scenes, dinov2, stored, tmp_path):
         build_processor().save_pretrained(tmp_path / "model")
-        caplog.set_level("INFO")
         output = tmp_path / "out"
         grid = ("--model", tmp_path / "model")
-        run_main(monkeypatch, "--teacher", dinov2, *arguments(scenes, output, grid=grid))
+        told = run_command("teachers", "--teacher", dinov2, *arguments(scenes, output, grid=grid)).stdout
         assert files(output) == files(stored)
-        assert "tiny, licence apache-2.0" in caplog.text and "3 scenes (3 computed now)" in caplog.text
+        assert "tiny, licence apache-2.0" in told and "3 scenes (3 computed now)" in told
 
-    def test_says_how_much_smaller_the_features_are(self, scenes, tmp_path, monkeypatch, caplog):
+    def test_says_how_much_smaller_the_features_are(self, scenes, tmp_path):
         """Files in the original's own shape: 1036 patches in float32 against 196 tokens in float16."""
         data = shutil.copytree(scenes, tmp_path / "data")
         path = data / "scannet/posed_images_3d_feature_vggt/room0000_00/vggt_sliced.npy"
         np.save(path, np.random.default_rng(0).normal(size=(1, 4, 1036, 512)).astype(np.float32))
-        caplog.set_level("INFO")
         words = arguments(data, tmp_path / "out", "--scene_ids", SCENES[0], grid=("--grid", 384, 14, 2))
-        run_main(monkeypatch, "--teacher", "vggt_sliced", *words)
+        told = run_command("teachers", "--teacher", "vggt_sliced", *words).stdout
         ratio = path.stat().st_size / (tmp_path / "out" / f"{SCENES[0]}.safetensors").stat().st_size
         assert ratio == pytest.approx(1036 * 4 / (196 * 2), rel=0.01)
-        assert f"{ratio:.1f} times smaller" in caplog.text and "10.6 times smaller" in caplog.text
+        assert f"{ratio:.1f} times smaller" in told and "10.6 times smaller" in told
 
     @pytest.mark.parametrize(
         ("words", "told"),
         [
             (("--teacher", "nobody/nothing"), "No model card states the licence of nobody/nothing"),
-            (("--teacher", "vggt_sliced", "--layer", 3), r"vggt_sliced takes \['licence'\], got \['layer'\]"),
+            (("--teacher", "vggt_sliced", "--layer", 3), "vggt_sliced takes ['licence'], got ['layer']"),
             (("--teacher", "vggt_sliced", "--split", "test", "--scene_ids", "a"), "Give a split or scenes"),
         ],
     )
-    def test_errors_are_one_line(self, scenes, tmp_path, monkeypatch, words, told):
-        with pytest.raises(SystemExit, match=f"error: {told}"):
-            run_main(monkeypatch, *words, *arguments(scenes, tmp_path))
+    def test_errors_are_one_line(self, scenes, tmp_path, words, told):
+        stderr = run_command("teachers", *words, *arguments(scenes, tmp_path), code=1).stderr
+        assert stderr.splitlines()[-1].startswith(f"ide3d teachers: {told}")
 
-    def test_model_or_grid(self, scenes, tmp_path, monkeypatch, capsys):
-        with pytest.raises(SystemExit):
-            run_main(monkeypatch, "--teacher", "vggt_sliced", *arguments(scenes, tmp_path, grid=()))
-        assert "one of the arguments --model --grid is required" in capsys.readouterr().err
+    def test_model_or_grid(self, scenes, tmp_path):
+        for words in ((), ("--model", "m", "--grid", 72, 14, 2)):
+            words = arguments(scenes, tmp_path, grid=words)
+            stderr = run_command("teachers", "--teacher", "vggt_sliced", *words, code=2).stderr
+            assert "Give one of the options --model and --grid" in stderr
 
 
 class TestLoading:

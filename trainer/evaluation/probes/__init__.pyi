@@ -3,8 +3,9 @@ from .information import estimate_information as estimate_information
 from .linear_probe import fit_linear_probe as fit_linear_probe
 from .linear_probe import probe_depth as probe_depth
 from .linear_probe import probe_position as probe_position
+from .run import ProbeSettings as ProbeSettings
+from .run import probe_model as probe_model
 from .tables import format_table as format_table
-from .tables import main as main
 from .tables import probe_table as probe_table
 from .tables import run_probes as run_probes
 from .token_sources import TokenSource as TokenSource

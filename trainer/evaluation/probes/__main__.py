@@ -1,5 +1,6 @@
-"""Probe the tokens of a model: `python -m trainer.evaluation.probes --model M --num-rooms 200`."""
+"""Probe the tokens of a model: `python -m trainer.evaluation.probes`, the same as `ide3d probe`."""
 
-from trainer.evaluation.probes.tables import main
+from ide3d.command import run_as
 
-main()
+if __name__ == "__main__":
+    run_as("probe")

@@ -1,4 +1,4 @@
-"""Probes of what frozen tokens know of geometry: `python -m trainer.evaluation.probes --model M --num-rooms 200`.
+"""Tables of what frozen tokens know of geometry; `ide3d probe` writes them.
 
 Four probes of every layer, on scenes that nothing was fitted on:
 
@@ -12,21 +12,13 @@ no loss reads are the control; the table marks the others. `--random-weights` sh
 any training.
 """
 
-import argparse
-import logging
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from processing.benchmarks import load_scene
 from processing.posed_video import PosedVideo
-from processing.rooms import load_rooms
-from processing.writing import write_json
 from trainer.evaluation.metrics.scores import Score
 from trainer.evaluation.probes.information import estimate_information
 from trainer.evaluation.probes.linear_probe import (
@@ -36,15 +28,11 @@ from trainer.evaluation.probes.linear_probe import (
     split_by_scene,
     with_intervals,
 )
-from trainer.evaluation.probes.token_sources import TokenSource, check_layers, open_token_source
+from trainer.evaluation.probes.token_sources import TokenSource
 from trainer.evaluation.probes.tokens import TOKENS_PER_SCENE, TokenTable, collect_tokens
 
 __all__ = ["format_table", "probe_table", "run_probes", "score_correspondence"]
 
-logger = logging.getLogger("trainer.evaluation.probes.tables")
-
-MAX_ROOM_SIZE = 126  # pixels; larger frames of rooms take long to render
-WIDE_GAP = 0.1  # nats between the estimate of information and its bound
 # Logged tables: heading, probe, number, and number of the place in the picture of each column.
 TABLES = (
     (
@@ -197,108 +185,3 @@ def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
         texts.append("\n".join(line.rstrip() for line in lines))
     return "\n\n".join(texts)
-
-
-def _open_scenes(options: argparse.Namespace, source: TokenSource) -> Iterable[PosedVideo]:
-    """Open rooms, or the scenes of a folder, one at a time."""
-    if options.data is None:
-        input_size = source.grid(source.layers[0]).image_size[0]
-        size = options.room_size or min(input_size, MAX_ROOM_SIZE)
-        rooms = load_rooms(
-            options.split, options.num_rooms, seed=options.rooms_seed, image_size=size, num_frames=options.num_frames
-        )
-        return map(PosedVideo.from_room, rooms)
-    folder = Path(options.data, "scannet", "posed_images")
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    scenes = options.scenes or [f"scannet/{name}" for name in names]
-    if not scenes:
-        raise FileNotFoundError(f"There is no scene in {folder}.")
-    settings = {"num_frames": options.num_frames, "skip_invalid_poses": options.skip_invalid_poses}
-    return (load_scene(options.data, scene, parts=("frames", "poses", "depth"), **settings) for scene in scenes)
-
-
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
-    """Read the settings from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer.evaluation.probes",
-        description="Measure what the tokens of a model know of geometry.",
-    )
-    parser.add_argument("--model", required=True, help="folder or Hub name of a model of ours or of a vision tower")
-    parser.add_argument("--data", help="folder in the public layout, instead of rooms")
-    parser.add_argument("--scenes", nargs="+", help="scenes of the folder, such as scannet/scene0000_00; default: all")
-    parser.add_argument("--skip-invalid-poses", action="store_true", help="leave out frames without a finite pose")
-    parser.add_argument("--num-rooms", type=int, default=200, help="number of rooms, where no folder is given")
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="split of the rooms")
-    parser.add_argument("--rooms-seed", type=int, default=0, help="seed of the rooms")
-    parser.add_argument(
-        "--room-size", type=int, help="side of a room's frames in pixels; default: that of the input, at most 126"
-    )
-    parser.add_argument("--num-frames", type=int, default=4, help="number of frames of a scene at most")
-    parser.add_argument(
-        "--layers", nargs="+", help="layers such as vision.6 language.14; default: a few, evenly spread"
-    )
-    parser.add_argument("--read-by-losses", nargs="*", help="layers of the model that geometry losses of it read")
-    parser.add_argument("--random-weights", action="store_true", help="initialise the weights at random")
-    parser.add_argument("--image-size", type=int, help="input of a vision tower in pixels; default: its own")
-    parser.add_argument(
-        "--tokens-per-scene",
-        type=int,
-        default=TOKENS_PER_SCENE,
-        help="number of tokens of a scene that are kept at most",
-    )
-    parser.add_argument("--dtype", default="auto")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", default="outputs/probes.json")
-    options = parser.parse_args(arguments)
-    if options.data is None and (options.scenes or options.skip_invalid_poses):
-        parser.error("--scenes and --skip-invalid-poses belong to a folder: give it as --data.")
-    return options
-
-
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Probe, log the table and write the file.
-
-    Returns:
-        Contents of the file.
-    """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("trainer.evaluation").setLevel(logging.INFO)
-    options = parse_arguments(arguments)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-    try:
-        source = open_token_source(
-            options.model,
-            random_weights=options.random_weights,
-            seed=options.seed,
-            image_size=options.image_size,
-            read_by_losses=options.read_by_losses,
-            dtype=options.dtype,
-            device=device,
-        )
-        check_layers(source, options.layers or ())  # before rooms are rendered
-        scenes = _open_scenes(options, source)
-        layers = run_probes(
-            source, scenes, options.layers, tokens_per_scene=options.tokens_per_scene, seed=options.seed
-        )
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    is_known = source.read_by_losses is not None
-    held_out = [layer for layer in layers if layer not in source.read_by_losses] if is_known else None
-    result = {"settings": vars(options), "held_out_layers": held_out, "layers": layers}
-    output = Path(options.output)
-    write_json(output, result)
-    first = next(iter(layers.values()))
-    logger.info("%s", format_table(layers))
-    logger.info(
-        "95 %% intervals over %d held-out scenes of %d. place: what the position in the picture alone gives. "
-        "*: read by a geometry loss in training%s. Wrote %s.",
-        first["scenes"]["test"],
-        sum(first["scenes"].values()),
-        "" if is_known else " (not known here: --read-by-losses)",
-        output,
-    )
-    found = [result["information"] for result in layers.values()]
-    gap = max(entry["information"]["value"] - entry["information_bound"]["value"] for entry in found)
-    if gap > WIDE_GAP:
-        logger.warning("Nats may be too high by %.2f, the distance from their bound. Take more scenes.", gap)
-    return result

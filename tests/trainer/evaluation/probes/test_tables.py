@@ -4,12 +4,14 @@ import re
 import numpy as np
 import pytest
 import torch
+from commanding import run_command
 from exporting import build_model, build_processor
 from painted_scenes import painted_scene
 from transformers import AutoModel, SiglipImageProcessor, SiglipVisionConfig
 
 from processing.benchmarks.export.rooms import export_rooms
-from trainer.evaluation.probes.tables import format_table, main, run_probes, score_correspondence
+from trainer.evaluation.probes import run
+from trainer.evaluation.probes.tables import format_table, run_probes, score_correspondence
 from trainer.evaluation.probes.token_sources import IDE3DTokens
 
 
@@ -94,20 +96,24 @@ def test_shares_of_correspondence_are_over_tokens_of_all_scenes():
     }
 
 
+def probe(models, model, output, *words):
+    """Run the command; what it wrote and what it told."""
+    told = run_command("probe", "--model", models / model, *words, "--output", output)
+    return json.loads(output.read_text()), told.stdout + told.stderr
+
+
 def test_command_on_rooms(models, tmp_path, caplog):
-    words = ["--model", str(models / "ours"), "--num-rooms", "6", "--num-frames", "2", "--room-size", "32"]
+    words = ["--num-rooms", 6, "--num-frames", 2, "--room-size", 32]
     words += ["--layers", "vision.2", "language.2", "--read-by-losses", "vision.2"]
-    result = main([*words, "--output", str(tmp_path / "new" / "probes.json")])
-    stored = json.loads((tmp_path / "new" / "probes.json").read_text())
-    assert stored == result
-    assert stored["settings"]["num_rooms"] == 6
-    assert stored["layers"]["vision.2"]["read_by_losses"] and stored["layers"]["language.2"]["position"]
-    assert re.search(r"^vision.2\* +\d\.\d+ \[", caplog.text, re.MULTILINE)
-    assert "2 held-out scenes of 6" in caplog.text and "Take more scenes" in caplog.text
-    assert stored["held_out_layers"] == ["language.2"]
-    again = main([*words, "--output", str(tmp_path / "again.json")])
+    result, told = probe(models, "ours", tmp_path / "new" / "probes.json", *words)
+    assert result["settings"]["num_rooms"] == 6
+    assert result["layers"]["vision.2"]["read_by_losses"] and result["layers"]["language.2"]["position"]
+    assert re.search(r"^vision.2\* +\d\.\d+ \[", told, re.MULTILINE)
+    assert "2 held-out scenes of 6" in told and "Take more scenes" in caplog.text
+    assert result["held_out_layers"] == ["language.2"]
+    again, _ = probe(models, "ours", tmp_path / "again.json", *words)
     assert again["layers"] == result["layers"]
-    other = main([*words, "--random-weights", "--output", str(tmp_path / "random.json")])
+    other, _ = probe(models, "ours", tmp_path / "random.json", *words, "--random-weights")
     assert other["layers"]["vision.2"]["depth"]["abs_rel"] != result["layers"]["vision.2"]["depth"]["abs_rel"]
     same = [run["layers"]["vision.2"]["depth"]["position_abs_rel"] for run in (other, result)]
     assert same[0] == same[1]
@@ -115,14 +121,14 @@ def test_command_on_rooms(models, tmp_path, caplog):
 
 def test_command_of_a_tower_on_a_folder_in_the_public_layout(models, tmp_path):
     export_rooms(tmp_path / "data", num_scenes=2, image_size=40, num_frames=3)
-    words = ["--model", str(models / "tower"), "--data", str(tmp_path / "data"), "--num-frames", "3"]
-    result = main([*words, "--output", str(tmp_path / "probes.json")])
+    words = ["--data", tmp_path / "data", "--num-frames", 3]
+    result, _ = probe(models, "tower", tmp_path / "probes.json", *words)
     assert list(result["layers"]) == ["vision.0", "vision.1", "vision.last"]
     assert result["held_out_layers"] is None
     assert all(sum(layer["scenes"].values()) == 6 for layer in result["layers"].values())
     scenes = [f"scannet/{path.name}" for path in sorted((tmp_path / "data" / "scannet" / "posed_images").iterdir())]
-    with pytest.raises(SystemExit, match="at least 6 scenes"):
-        main([*words, "--scenes", *scenes[:4], "--output", str(tmp_path / "few.json")])
+    words += ["--model", models / "tower", "--scenes", *scenes[:4], "--output", tmp_path / "few.json"]
+    assert "at least 6 scenes" in run_command("probe", *words, code=1).stderr
     assert not (tmp_path / "few.json").exists()
 
 
@@ -136,11 +142,21 @@ def test_command_of_a_tower_on_a_folder_in_the_public_layout(models, tmp_path):
     ],
 )
 def test_command_ends_with_what_is_wrong(models, tmp_path, words, message):
-    with pytest.raises(SystemExit, match=message):
-        main(["--model", str(models / "ours"), "--output", str(tmp_path / "probes.json"), *words])
+    words = ["--model", models / "ours", "--output", tmp_path / "probes.json", *words]
+    assert message in run_command("probe", *words, code=1).stderr
 
 
-def test_scenes_without_a_folder_are_refused(capsys):
-    with pytest.raises(SystemExit):
-        main(["--model", "any", "--scenes", "scannet/scene0000_00"])
-    assert "give it as --data" in capsys.readouterr().err
+def test_an_option_alone_says_that_no_loss_reads_a_layer(monkeypatch):
+    seen = []
+    monkeypatch.setattr(run, "probe_model", seen.append)
+    monkeypatch.setattr(run, "describe_probes", lambda result: "")
+    for words in ((), ("--read-by-losses",), ("--read-by-losses", "--seed", 1), ("--read-by-losses", "a", "b")):
+        run_command("probe", "--model", "any", *words)
+    assert [settings.read_by_losses for settings in seen] == [None, (), (), ("a", "b")]
+
+
+def test_scenes_without_a_folder_are_refused():
+    words = ["--model", "any", "--scenes", "scannet/scene0000_00"]
+    assert "give it as --data" in run_command("probe", *words, code=2).stderr
+    with pytest.raises(ValueError, match="give it as --data"):
+        run.ProbeSettings(model="any", scenes=("a",))

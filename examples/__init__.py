@@ -1,0 +1,1 @@
+"""Examples: scripts of one screen, and the packages `demo` and `emergence`."""

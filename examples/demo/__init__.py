@@ -1,0 +1,1 @@
+"""The demo: the shipped nano model is asked and fine-tuned, `python -m examples.demo`."""

@@ -1,0 +1,1 @@
+"""Does 3D emerge? Study what geometry losses change: `python -m examples.emergence RECIPE`."""

@@ -1,0 +1,15 @@
+from ._inputs import IDE3DProcessor as IDE3DProcessor
+from ._inputs import IDE3DVideoProcessor as IDE3DVideoProcessor
+from ._inputs import PosedVideo as PosedVideo
+from ._inputs import TokenGrid as TokenGrid
+from ._inputs import load_rooms as load_rooms
+from ._models import IDE3DConfig as IDE3DConfig
+from ._models import IDE3DForConditionalGeneration as IDE3DForConditionalGeneration
+from ._session import SceneSession as SceneSession
+from ._session import open_video as open_video
+from ._training import GeometrySupervision as GeometrySupervision
+from ._training import IDE3DDataCollator as IDE3DDataCollator
+from ._training import IDE3DTrainer as IDE3DTrainer
+from ._training import IDE3DTrainingArguments as IDE3DTrainingArguments
+from ._training import export_inference_model as export_inference_model
+from .nano import nano_model as nano_model

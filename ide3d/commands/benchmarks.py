@@ -1,0 +1,219 @@
+"""Commands about measuring: `evaluate`, `doctor`, `probe`."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ide3d.commands.errors import FAILED, UsageError, command
+from ide3d.commands.options import (
+    GIBIBYTE,
+    AsJson,
+    Data,
+    Frames,
+    MaxMemory,
+    Protocol,
+    SkipInvalidPoses,
+    Task,
+    speak,
+)
+
+__all__ = ["register"]
+
+RoomSplit = Literal["train", "validation", "test"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to an application."""
+    example = "ide3d evaluate --model path/to/export --task scanqa --data data --protocol paper"
+    command(app, "evaluate", example)(evaluate)
+    command(app, "doctor", "ide3d doctor data --task scanrefer")(doctor)
+    command(app, "probe", "ide3d probe --model path/to/export --num-rooms 200")(probe)
+
+
+def evaluate(
+    model: Annotated[
+        str,
+        typer.Option(help="Folder or Hub name of a model or a PEFT adapter, with its processor.", show_default=False),
+    ],
+    task: Annotated[Task, typer.Option(help="Benchmark.", show_default=False)],
+    data: Data,
+    protocol: Annotated[Protocol, typer.Option(help="Protocol of prompts, regions and the main score.")] = "clean",
+    split: Annotated[
+        str | None, typer.Option(help="Split of the benchmark. Default: the one that papers report.")
+    ] = None,
+    boxes: Annotated[
+        Literal["gt", "pred"] | None, typer.Option(help="Candidates of grounding. Default: the original's choice.")
+    ] = None,
+    regions: Annotated[Literal["depth", "poses"], typer.Option(help="What makes masks of 3D boxes.")] = "depth",
+    frames: Annotated[Frames, typer.Option(help="Which frames of a scene are shown.")] = "uniform",
+    num_frames: Annotated[int | None, typer.Option(min=1, help="Frames, at most. Default: as in training.")] = None,
+    skip_invalid_poses: SkipInvalidPoses = False,
+    scenes: Annotated[list[str] | None, typer.Option(help="Only these scenes. Default: all of the split.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Questions of a scene at a time, at most.")] = 64,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of an answer. Default: as the task has it.")
+    ] = None,
+    max_memory: MaxMemory = 4.0,
+    dtype: Annotated[
+        str, typer.Option(help='Type of the weights, such as "float16"; "auto" is that of the files.')
+    ] = "auto",
+    attention: Annotated[str | None, typer.Option(help="Attention, such as sdpa or flash_attention_2.")] = None,
+    variant: Annotated[str | None, typer.Option(help='Variant of the metric, such as "ptb".')] = None,
+    meteor: Annotated[
+        bool | None,
+        typer.Option("--meteor/--no-meteor", help="Whether to score METEOR. Default: if there is Java."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option(help="Folder of answers, results and report. Default: outputs/evaluation/TASK-SPLIT-PROTOCOL."),
+    ] = None,
+) -> None:
+    """Answer a benchmark, score it, and write a report.
+
+    Needs the benchmark in the public layout (`ide3d doctor` says what is there). The same command goes on where it was
+    stopped; `accelerate launch -m ide3d evaluate ...` runs it in several processes.
+    """
+    speak()
+    from trainer.evaluation.results import EvaluationSettings
+    from trainer.evaluation.runner import run_evaluation
+    from trainer.evaluation.tasks import EVALUATED_TASKS
+
+    chosen = split or EVALUATED_TASKS[task].task.eval_split
+    results = run_evaluation(
+        EvaluationSettings(
+            model=model,
+            task=task,
+            data=str(data),
+            protocol=protocol,
+            split=split,
+            boxes=boxes,
+            regions=regions,
+            frames=frames,
+            num_frames=num_frames,
+            skip_invalid_poses=skip_invalid_poses,
+            scenes=tuple(scenes) if scenes else None,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            max_memory=int(max_memory * GIBIBYTE),
+            dtype=dtype,
+            attention=attention,
+            variant=variant,
+            meteor=meteor,
+            output=output or f"outputs/evaluation/{task}-{chosen}-{protocol}",
+        )
+    )
+    if results is None:  # another process says it
+        return
+    scores, name = results["scores"][protocol], results["main_score"]
+    low, high = scores["bands"][name]
+    band = "" if low is None else f" (95 % band {low:.1f} to {high:.1f})"
+    typer.echo(f"{task} {name}: {scores[name]:.2f}{band}, {protocol}")
+
+
+def doctor(
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder in the public layout.", show_default=False)],
+    task: Annotated[Task | None, typer.Option(help="Only this benchmark. Default: all that have files.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split of the benchmark, with --task. Default: the one that papers report.")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Part that you do without, such as depth; may be given several times.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what of a benchmark folder can be used.
+
+    It also says how to mend the rest. Needs the folder only; nothing is changed. Exits with 1 if what was asked for
+    cannot be used.
+    """
+    speak()
+    from processing.benchmarks import TASKS
+    from processing.benchmarks.doctor import examine
+    from processing.benchmarks.doctor.examination import PARTS
+
+    if split and not task:
+        raise UsageError("--split needs --task.")
+    if unknown := sorted(set(without or ()) - set(PARTS)):
+        raise UsageError(f"--without takes {', '.join(PARTS)}, got {', '.join(unknown)}.")
+    tasks, splits = None, None
+    if task:
+        chosen = split or TASKS[task].eval_split
+        if chosen not in TASKS[task].splits:
+            raise UsageError(f"{task} has the splits {', '.join(TASKS[task].splits)}, got {chosen!r}.")
+        tasks, splits = [task], [chosen]
+    diagnosis = examine(data, tasks=tasks, splits=splits, without=without or ())
+    typer.echo(json.dumps(diagnosis.as_dict(), indent=1) if as_json else diagnosis.as_text())
+    if not diagnosis.can_run(task, split):
+        raise typer.Exit(FAILED)
+
+
+def probe(
+    model: Annotated[
+        str, typer.Option(help="Folder or Hub name of a model of ours or of a vision tower.", show_default=False)
+    ],
+    data: Annotated[Path | None, typer.Option(help="Folder in the public layout, instead of rooms.")] = None,
+    scenes: Annotated[
+        list[str] | None, typer.Option(help="Scenes of the folder, such as scannet/scene0000_00. Default: all.")
+    ] = None,
+    skip_invalid_poses: SkipInvalidPoses = False,
+    num_rooms: Annotated[int, typer.Option(help="Number of rendered rooms, where no folder is given.")] = 200,
+    split: Annotated[RoomSplit, typer.Option(help="Split of the rooms.")] = "test",
+    rooms_seed: Annotated[int, typer.Option(help="Family of rooms.")] = 0,
+    room_size: Annotated[
+        int | None, typer.Option(help="Side of a room's frames in pixels. Default: that of the input, at most 126.")
+    ] = None,
+    num_frames: Annotated[int, typer.Option(min=1, help="Frames of a scene, at most.")] = 4,
+    layers: Annotated[
+        list[str] | None, typer.Option(help="Layers such as vision.6 language.14. Default: a few, evenly spread.")
+    ] = None,
+    read_by_losses: Annotated[
+        list[str] | None,
+        typer.Option(help="Layers that geometry losses of the training read; the option alone says that none is."),
+    ] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Probe the same architecture without its training.")
+    ] = False,
+    image_size: Annotated[
+        int | None, typer.Option(help="Input of a vision tower in pixels. Default: its own.")
+    ] = None,
+    tokens_per_scene: Annotated[int, typer.Option(min=1, help="Tokens of a scene that are kept, at most.")] = 512,
+    dtype: Annotated[
+        str, typer.Option(help='Type of the weights, such as "float16"; "auto" is that of the files.')
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of all that is sampled.")] = 0,
+    output: Annotated[str, typer.Option(help="File of the results, JSON.")] = "outputs/probes.json",
+) -> None:
+    """Measure what a model's tokens know of geometry.
+
+    Needs at least six scenes with depth and poses that the model was not trained on; rooms are rendered where no
+    folder is given. The control are the layers that no geometry loss reads.
+    """
+    speak()
+    from trainer.evaluation.probes.run import ProbeSettings, describe_probes, probe_model
+
+    if data is None and (scenes or skip_invalid_poses):
+        raise UsageError("--scenes and --skip-invalid-poses are of a folder: give it as --data.")
+    result = probe_model(
+        ProbeSettings(
+            model=model,
+            data=None if data is None else str(data),
+            scenes=tuple(scenes) if scenes else None,
+            skip_invalid_poses=skip_invalid_poses,
+            num_rooms=num_rooms,
+            split=split,
+            rooms_seed=rooms_seed,
+            room_size=room_size,
+            num_frames=num_frames,
+            layers=tuple(layers) if layers else None,
+            read_by_losses=None if read_by_losses is None else tuple(filter(None, read_by_losses)),
+            random_weights=random_weights,
+            image_size=image_size,
+            tokens_per_scene=tokens_per_scene,
+            dtype=dtype,
+            seed=seed,
+            output=output,
+        )
+    )
+    typer.echo(describe_probes(result))

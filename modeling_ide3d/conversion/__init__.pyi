@@ -1,0 +1,2 @@
+from .convert import convert_checkpoint as convert_checkpoint
+from .restore import restore_checkpoint as restore_checkpoint

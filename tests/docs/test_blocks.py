@@ -1,0 +1,204 @@
+"""Code blocks of README and docs are run by their names, in an empty folder, as a reader would."""
+
+import ast
+import importlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from doc_pages import PAGES, REPOSITORY, find_blocks, read
+from exporting import write_video
+from original_checkpoints import build_model, build_original_heads, original_weights, without, write_source
+from PIL import Image
+from safetensors.torch import load_file
+from tiny_hosts import HOSTS
+from training_samples import make_sample
+
+from modeling_ide3d.conversion import convert_checkpoint
+from processing.benchmarks.export.rooms import export_rooms
+from trainer.export import is_export
+
+BLOCKS = {block.name: block for block in find_blocks("python")}
+# Blocks that continue each other, by the test that runs them.
+SCRIPTS = {
+    "ask": ("ask", "find without a session"),
+    "session": ("session", "find"),
+    "train": ("train",),
+    "scans": ("one scan", "train on my scans"),
+    "folder": ("scans as a benchmark folder",),
+    "supervise": ("supervise",),
+    "benchmark": ("benchmark",),
+    "converted": ("converted",),
+    "token grid": ("token grid",),
+}
+NOT_RUN: set[str] = set()  # names of blocks with the comment that says why
+
+
+def code_of(script: str, changes: dict[str, str] | None = None) -> str:
+    """Code of a script with other names and numbers in it; each must be there, so that docs and test stay in step."""
+    code = "\n".join(BLOCKS[name].code for name in SCRIPTS[script])
+    for old, new in (changes or {}).items():
+        assert old in code, f"{old!r} is no longer in the blocks {SCRIPTS[script]}"
+        code = code.replace(old, new)
+    return code
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys) -> Callable[..., list[str]]:
+    """`run(code, **names)` runs code in an empty folder and gives the lines that it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "datasets")
+
+    def execute(code: str, **names) -> list[str]:
+        names["__name__"] = "block"
+        exec(compile(code, "block", "exec"), names)
+        return capsys.readouterr().out.splitlines()
+
+    return execute
+
+
+def write_scans(folder: Path) -> None:
+    """Two scans of two frames in the posed_images layout, one pose not finite, and questions about them."""
+    for scan in ("scene0000_00", "scene0001_00"):
+        (folder / scan).mkdir(parents=True)
+        for index, name in enumerate(("00000", "00001", "00002")):
+            Image.fromarray(np.full((48, 64, 3), 60 * index, np.uint8)).save(folder / scan / f"{name}.jpg")
+            Image.fromarray(np.full((24, 32), 1500, np.uint16)).save(folder / scan / f"{name}.png")
+            np.savetxt(folder / scan / f"{name}.txt", np.eye(4) if index < 2 else np.full((4, 4), np.inf))
+        np.savetxt(folder / scan / "intrinsic.txt", np.array([[50.0, 0, 31.5], [0, 50, 23.5], [0, 0, 1]]))
+    rows = [{"scan": scan, "question": "What is on the desk?", "answer": "A lamp."} for scan in os.listdir(folder)]
+    (folder / "questions.json").write_text(json.dumps(rows))
+
+
+def test_every_block_has_a_name_of_its_own():
+    blocks = find_blocks("python", "yaml")
+    assert not [block.page.name for block in blocks if block.name is None]
+    assert max(Counter(block.name for block in blocks).values()) == 1
+
+
+def test_every_block_is_run_or_says_why_not():
+    marked = {block.name for block in BLOCKS.values() if block.reason is not None}
+    assert marked == NOT_RUN
+    assert {name for names in SCRIPTS.values() for name in names} | NOT_RUN == set(BLOCKS)
+
+
+def test_every_fence_is_read():
+    for page in PAGES:
+        languages = re.findall(r"^```(\w*)", read(page), re.MULTILINE)[::2]
+        assert len(find_blocks(*set(languages), pages=[page])) == len(languages), page
+        assert set(languages) <= {"python", "bash", "yaml", "text"}, page
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_imports_of_every_block_exist(name):
+    for node in ast.walk(ast.parse(BLOCKS[name].code)):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert all(hasattr(module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.Import):
+            assert all(importlib.import_module(alias.name) for alias in node.names)
+
+
+def test_twelve_lines_answer_and_find_in_a_process_of_their_own(tmp_path):
+    write_video(tmp_path / "room.mp4")
+    assert len([line for line in BLOCKS["ask"].code.splitlines() if line]) <= 12
+    (tmp_path / "script.py").write_text(code_of("ask"))
+    environment = {
+        **os.environ,
+        "HF_HOME": str(tmp_path / "huggingface"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    process = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr[-4000:]
+    answer, _, found = process.stdout.splitlines()
+    assert answer in ("yes", "no")
+    assert re.fullmatch(r"region [01]|no such object", found)
+
+
+def test_session_answers_describes_and_finds(run, tmp_path):
+    write_video(tmp_path / "room.mp4")
+    printed = run(code_of("session") + "print(len(answers), len(captions), *scores.shape)\n")
+    assert printed[-1] == "1 2 2 3"
+    assert all(re.fullmatch(r"region [01]|no such object", line) for line in printed[-3:-1])
+
+
+def test_training_as_a_library(run, tmp_path):
+    small = {
+        '"train", 64,': '"train", 3,',
+        "max_steps=20": "max_steps=2, use_cpu=True",
+        "per_device_train_batch_size=4": "per_device_train_batch_size=2",
+    }
+    run(code_of("train", small))
+    card = (tmp_path / "outputs" / "library" / "export" / "README.md").read_text(encoding="utf-8")
+    assert "loss_distillation" in card and "point map" in card
+
+
+def test_training_on_scans(run, tmp_path):
+    write_scans(tmp_path / "scans")
+    code = code_of("scans", {"max_steps=1000": "max_steps=2, use_cpu=True"})
+    printed = run(code + "print(*sorted(trainer.data_collator([trainer.train_dataset[0]])))\n")
+    keys = printed[-1].split()
+    assert {"depth", "intrinsics", "camera_to_world", "has_geometry", "labels", "teacher_features"} <= set(keys)
+    assert is_export(tmp_path / "outputs" / "my_scans" / "export")
+    assert "geometry True" in printed[0] and printed[0].startswith("2 frames")
+    page = read(REPOSITORY / "docs" / "batches.md")
+    assert all(f"`{key}`" in page for key in keys), "the table of batch keys lacks one"
+
+
+def test_training_on_scans_by_a_recipe(run, tmp_path):
+    write_scans(tmp_path / "scans")
+    run(code_of("folder"))
+    recipe = yaml.safe_load(next(block.code for block in find_blocks("yaml") if block.name == "my_scans.yaml"))
+    recipe |= {
+        "model_name_or_path": str(REPOSITORY / "examples" / "checkpoints" / "ide3d-nano-rooms"),
+        "num_frames": 2,
+        "max_steps": 1,
+        "use_cpu": True,
+    }
+    (tmp_path / "my_scans.yaml").write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, REPOSITORY / "examples" / "train.py", "my_scans.yaml"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-4000:]
+    assert is_export(tmp_path / "outputs" / "my_scans" / "export")
+
+
+def test_supervision_of_another_model(run, tmp_path):
+    host, sample = HOSTS["qwen2_5_vl"], make_sample(2)
+    host.build_model().save_pretrained(tmp_path / "qwen")
+    targets = {key: torch.as_tensor(sample[key])[None] for key in ("depth", "intrinsics", "camera_to_world")}
+    small = {"path/to/Qwen2.5-VL": "qwen", ".attach(model)": '.attach(model, validator="light")'}
+    run(code_of("supervise", small), batches=[(host.build_inputs([sample["frames"]]), targets)] * 2)
+    before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("qwen", "outputs/supervised"))
+    assert before.keys() == after.keys() and any(not torch.equal(before[key], after[key]) for key in before)
+
+
+def test_benchmark_folder(run, tmp_path):
+    export_rooms(tmp_path / "outputs" / "benchmark_rooms", num_scenes=1, num_frames=2, image_size=64)
+    shutil.rmtree(tmp_path / "outputs" / "benchmark_rooms" / "metadata")  # question answering needs frames alone
+    samples, frames, answer = run(code_of("benchmark"))[-1].split(maxsplit=2)
+    assert int(samples) > 0 and frames == "2" and answer
+
+
+def test_converted_checkpoint(run, tmp_path):
+    weights = without(original_weights(build_model()), "model.dpt_module.", "model.proj_3d.") | build_original_heads()
+    convert_checkpoint(write_source(tmp_path / "source", weights), tmp_path / "path" / "to" / "converted")
+    run(code_of("converted") + "assert model.teacher_projector.config.teacher_size == 2048\n")
+
+
+def test_token_grid(run):
+    assert run(code_of("token grid"))[-1] == code_of("token grid").rpartition("# ")[2].strip()

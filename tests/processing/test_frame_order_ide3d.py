@@ -1,0 +1,88 @@
+"""One order of frame files and one uniform sampler, whoever reads."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from processing import IDE3DVideoProcessor, PosedVideo
+from processing.benchmarks.doctor.scene_checks import check_scene
+from processing.benchmarks.readers.scenes import FrameLists, folder_names, uniform_names
+from processing.benchmarks.readers.tasks import Layout
+from processing.frame_order_ide3d import find_uniform_indices, sort_frames
+from processing.video_reading_ide3d import read_video
+
+SCENE = "scannet/scene0000_00"
+
+
+@pytest.mark.parametrize(
+    "ordered",
+    [
+        ["0", "1", "2", "9", "10", "11", "100"],
+        ["frame2.jpg", "frame10.jpg", "frame10b.jpg", "Frame11.jpg"],
+        ["01", "1", "02", "2"],
+        ["b/1.png", "a/2.png", "a/10.png"],  # folders do not count
+        ["a.png", "\u00b2.png"],  # a raised 2 is a digit to Python, but no number
+        ["cam1_2", "cam1_10", "cam2_1"],
+    ],
+)
+def test_numbers_in_names_count_as_numbers(ordered):
+    assert sort_frames(reversed(ordered)) == ordered
+
+
+@pytest.fixture
+def layout(tmp_path):
+    """A scene of 12 frames named 0 to 11; frame i has the grey value 20 i and its camera stands at x = i / 10."""
+    folder = Layout(tmp_path).frames(SCENE)
+    folder.mkdir(parents=True)
+    for i in range(12):
+        Image.new("RGB", (64, 48), (20 * i,) * 3).save(folder / f"{i}.jpg", quality=95)
+        Image.fromarray(np.full((48, 64), 1000 + i, np.uint16)).save(folder / f"{i}.png")
+        pose = np.eye(4)
+        pose[0, 3] = i / 10
+        np.savetxt(folder / f"{i}.txt", pose)
+    np.savetxt(folder / "intrinsic.txt", np.array([[60.0, 0, 31.5], [0, 60, 23.5], [0, 0, 1]]))
+    return Layout(tmp_path)
+
+
+def test_names_without_leading_zeros_are_in_order_in_every_reader(layout, tmp_path):
+    names = [str(i) for i in range(12)]
+    folder = layout.frames(SCENE)
+    video = PosedVideo.from_folder(folder)
+    assert list(video.frame_names) == names == folder_names(layout, SCENE)
+    np.testing.assert_allclose(video.camera_to_world[:, 0, 3], np.arange(12) / 10, rtol=1e-6)
+    assert PosedVideo.from_folder(folder, indices=[2, 3]).frame_names == ("2", "3")
+    assert FrameLists(layout, num_frames=4).names(SCENE) == ["0", "3", "7", "11"]
+    for file in [*folder.glob("*.png"), *folder.glob("*.txt")]:
+        file.unlink()  # the video processor takes all pictures of a folder
+    frames, _ = read_video(str(folder), lambda metadata: np.arange(metadata.total_num_frames))
+    assert [round(frame.mean() / 20) for frame in frames] == list(range(12))
+
+
+def test_the_doctor_looks_at_the_frames_that_are_shown(layout):
+    folder = layout.frames(SCENE)
+    for i in range(12, 40):
+        for suffix in ("jpg", "png", "txt"):
+            (folder / f"{i}.{suffix}").write_bytes((folder / f"0.{suffix}").read_bytes())
+    shown = uniform_names([str(i) for i in range(40)], 32)
+    hidden = next(str(i) for i in range(40) if str(i) not in shown)
+    for name, is_found in ((hidden, False), (shown[20], True)):
+        (folder / f"{name}.txt").write_text("nan " * 16)
+        kinds = {finding.kind for finding in check_scene(layout, SCENE, None, {"poses", "depth"})}
+        assert ("pose-broken" in kinds) == is_found
+    info = {"images": [f"{i}.jpg" for i in range(40)], "axis_align_matrix": np.eye(4), "depth_cam2img": np.eye(4)}
+    assert "frame-list-differs" not in {finding.kind for finding in check_scene(layout, SCENE, info, set())}
+
+
+@given(total=st.integers(1, 400), count=st.integers(1, 64))
+@settings(max_examples=25, derandomize=True, deadline=None)
+def test_uniform_frames_are_spread_from_the_first_to_the_last(total, count):
+    indices = find_uniform_indices(total, count)
+    assert len(indices) == min(total, count) and indices[0] == 0
+    assert (np.diff(indices) > 0).all() and (count == 1 or indices[-1] == total - 1)
+    metadata = type("Metadata", (), {"total_num_frames": total, "fps": None})()
+    assert IDE3DVideoProcessor(num_frames=count).sample_frames(metadata).tolist() == indices.tolist()
+    repeated = find_uniform_indices(total, count, can_repeat=True)
+    assert len(repeated) == count and set(repeated) <= set(range(total))
+    assert count > total or repeated.tolist() == indices.tolist()

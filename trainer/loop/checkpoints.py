@@ -1,0 +1,126 @@
+"""Checkpoints of a run: which of them are whole, and the training-only heads beside the inference weights."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+
+__all__ = [
+    "GEOMETRY_WEIGHTS",
+    "CheckpointInProgress",
+    "check_whole",
+    "clear_checkpoint",
+    "get_last_checkpoint",
+    "is_whole",
+    "list_checkpoints",
+    "load_heads",
+    "save_heads",
+]
+
+GEOMETRY_WEIGHTS = "geometry_modules.safetensors"
+
+
+def is_whole(folder: str | Path) -> bool:
+    """Say whether a checkpoint was written to its end.
+
+    `Trainer` writes `trainer_state.json` last, behind weights, heads, optimizer and random state.
+    """
+    try:
+        json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # no file, or the beginning of one
+        return False
+    return True
+
+
+def list_checkpoints(run: str | Path) -> list[Path]:
+    """List the folders `checkpoint-<step>` of a run by their step, whole or not."""
+    steps = {path: re.fullmatch(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)", path.name) for path in Path(run).glob("*")}
+    found = [path for path, match in steps.items() if match and path.is_dir()]
+    return sorted(found, key=lambda path: int(steps[path][1]))
+
+
+def get_last_checkpoint(run: str | Path) -> str | None:
+    """Find the last whole checkpoint of a run; None without one, or without the folder.
+
+    The function of this name in Transformers also gives a checkpoint whose writing was interrupted.
+    """
+    return next((str(path) for path in reversed(list_checkpoints(run)) if is_whole(path)), None)
+
+
+def check_whole(folder: str | Path) -> None:
+    """Raise ValueError unless `folder` is a whole checkpoint."""
+    if not is_whole(folder):
+        last = get_last_checkpoint(Path(folder).parent)
+        instead = "there is no whole checkpoint beside it" if last is None else f"the last whole one is {last}"
+        raise ValueError(
+            f"{folder} is no valid checkpoint: `{TRAINER_STATE_NAME}`, which is written last, is missing or cut off. "
+            f"Expected a folder that Trainer wrote to its end; {instead}."
+        )
+
+
+def clear_checkpoint(folder: str | Path, has_rotation: bool) -> None:
+    """Make room for a checkpoint that is about to be written.
+
+    What an earlier run wrote to the same place goes, its state first: a run that is killed from here on leaves a
+    folder that is not whole.
+
+    Args:
+        folder: Place of the checkpoint in the folder of its run.
+        has_rotation: Whether Trainer will delete old checkpoints. It counts interrupted ones too, and would keep them
+            in the place of whole ones; they are removed first.
+    """
+    interrupted = [path for path in list_checkpoints(Path(folder).parent) if has_rotation and not is_whole(path)]
+    for path in {Path(folder), *interrupted}:
+        (path / TRAINER_STATE_NAME).unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+
+
+class CheckpointInProgress(TrainerCallback):
+    """Knows the folder of the checkpoint that is being written; None between checkpoints."""
+
+    def __init__(self):
+        self.folder: Path | None = None
+
+    def on_save(self, *args: Any, **kwargs: Any) -> None:
+        """Forget the checkpoint that is written; Trainer calls this behind it, in every process."""
+        self.folder = None
+
+
+def save_heads(heads: dict[str, torch.Tensor], folder: str | Path) -> None:
+    """Write the weights of the training-only heads into a checkpoint."""
+    heads = {key: value.detach().cpu().contiguous() for key, value in heads.items()}
+    save_file(heads, Path(folder) / GEOMETRY_WEIGHTS, metadata={"format": "pt"})
+
+
+def load_heads(model: IDE3DForConditionalGenerationWithGeometry, folder: str | Path) -> None:
+    """Load the training-only heads of a checkpoint, if the model has any.
+
+    Raises:
+        FileNotFoundError: If the checkpoint holds no heads.
+        OSError: If their file is truncated.
+        ValueError: If they do not fit the model.
+    """
+    if not model.geometry_state_dict():
+        return
+    path = Path(folder) / GEOMETRY_WEIGHTS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path} is missing: the heads cannot be resumed. Train from the weights in this folder instead, "
+            "without resume_from_checkpoint."
+        )
+    try:
+        heads = load_file(path)
+    except SafetensorError as error:
+        raise OSError(f"{path} is truncated or no safetensors file ({error}). Copy it again.") from error
+    model.load_geometry_state_dict(heads)
