@@ -194,7 +194,7 @@ def probe(
     from trainer.evaluation.probes.run import ProbeSettings, describe_probes, probe_model
 
     if data is None and (scenes or skip_invalid_poses):
-        raise UsageError("--scenes and --skip-invalid-poses are of a folder: give it as --data.")
+        raise UsageError("--scenes and --skip-invalid-poses belong to a folder: give it as --data.")
     result = probe_model(
         ProbeSettings(
             model=model,

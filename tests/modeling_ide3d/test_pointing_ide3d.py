@@ -3,8 +3,6 @@
 import pytest
 import torch
 
-from modeling_ide3d.modeling_ide3d import CACHE_NAME
-
 END, VIDEO, GROUND, WORD = 2, 101, 102, 7
 MESSAGE = "questions of the samples {} have a <ground> that no region is given for"
 
@@ -101,12 +99,12 @@ def test_an_answer_with_a_search_goes_on_from_a_cache(generate, talk):
         ([END, WORD, GROUND, END], True),
     ):
         again = generate(**talk("wg.w", 1))
-        rest = {"input_ids": torch.cat([first.sequences, torch.tensor([tail])], 1), CACHE_NAME: again[CACHE_NAME]}
+        rest = {"input_ids": torch.cat([first.sequences, torch.tensor([tail])], 1), "cache": again["cache"]}
         rest["attention_mask"] = torch.ones_like(rest["input_ids"])
         if is_refused:
             with pytest.raises(ValueError, match="A filled cache takes no regions: pass the whole chat"):
                 generate(**rest)
-            rest["input_ids"] = rest["input_ids"][:, again[CACHE_NAME].get_seq_length() :]  # what is new alone
+            rest["input_ids"] = rest["input_ids"][:, again["cache"].get_seq_length() :]  # what is new alone
             with pytest.raises(ValueError, match=MESSAGE.format(r"\[0\]")):
                 generate(**rest)
         else:

@@ -16,42 +16,45 @@ from processing.token_grid import TokenGrid
 from trainer.data.scene_regions import REGION_SOURCES, RegionSource, SceneRegions
 from trainer.geometry.checks import Protocol
 
+__all__ = ["BenchmarkDataset", "read_teacher_features"]
+
 logger = logging.getLogger(__name__)
 
 
 def read_teacher_features(data_dir: str | Path, scene: PosedVideo, grid: TokenGrid, protocol: Protocol) -> np.ndarray:
-    """Stored teacher features (V, rows, cols, C), float32, of the frames of a scene.
+    """Read stored teacher features (V, rows, cols, C), float32, of the frames of a scene.
 
     Raises:
-        FileNotFoundError: There is no store of this scene.
-        ValueError: The store is broken, or lacks one of the frames.
+        FileNotFoundError: If there is no store of this scene.
+        ValueError: If the store is broken, or lacks one of the frames.
     """
     return load_teacher_features(data_dir, scene.scene_id, scene.frame_names, grid, protocol)
 
 
 class BenchmarkDataset(Dataset):
-    """The samples of a benchmark as `IDE3DDataCollator` takes them; a scene is opened for each sample anew.
+    """Samples of a benchmark as `IDE3DDataCollator` takes them.
 
-    Grounding samples have the annotated boxes of their scene as candidates, as in the original; captions whose object
-    has no box are left out. Nothing but the annotations is held in memory.
+    A scene is opened anew for each sample, so that memory holds the annotations alone. Grounding samples have the
+    annotated boxes of their scene as candidates, as in the original. Captions whose object has no box are left out.
 
     Args:
         task: Key of `processing.benchmarks.TASKS`.
-        split: One of its splits, usually "train".
+        split: Split of the benchmark, usually "train".
         data_dir: Folder in the public layout.
         grid: Token grid of the model.
-        protocol: Of prompts and regions.
-        frames: Which frames are shown: "uniform", "listed" or "coverage".
-        num_frames: At most so many.
+        protocol: Protocol of prompts and regions.
+        frames: Rule of the shown frames: "uniform", "listed" or "coverage".
+        num_frames: Number of frames of a scene at most.
         has_geometry: Whether samples bring depth, intrinsics and poses.
-        has_teacher: Whether they bring stored teacher features.
-        regions: Whether masks of boxes are made from depth, as in the original, or from poses alone.
-        skip_invalid_poses: Leave out frames whose pose is not finite, where poses are read, instead of an error.
-        scenes: Only these; default: all.
+        has_teacher: Whether samples bring stored teacher features.
+        regions: Source of the masks of boxes, "depth" as in the original, or "poses" alone.
+        skip_invalid_poses: Whether to leave out frames whose pose is not finite instead of raising an error, where
+            poses are read.
+        scenes: Names of scenes; None: all.
 
     Raises:
-        FileNotFoundError: The annotations, or a file that they need, do not exist.
-        ValueError: An unknown name, broken annotations, or no sample is left.
+        FileNotFoundError: If the annotations, or a file that they need, do not exist.
+        ValueError: If a name is unknown, annotations are broken, or no sample is left.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class BenchmarkDataset(Dataset):
         scenes: Collection[str] | None = None,
     ):
         if regions not in REGION_SOURCES:
-            raise ValueError(f"regions must be one of {sorted(REGION_SOURCES)}, got {regions!r}.")
+            raise ValueError(f"`regions` must be one of {sorted(REGION_SOURCES)}, got {regions!r}.")
         self.task, self.data_dir, self.grid, self.protocol = task, data_dir, grid, protocol
         self.num_frames, self.regions, self.skip_invalid_poses = num_frames, regions, skip_invalid_poses
         self.has_geometry, self.has_teacher = has_geometry, has_teacher
@@ -117,7 +120,7 @@ class BenchmarkDataset(Dataset):
         return sample
 
     def _regions(self, row: dict[str, Any], scene: PosedVideo) -> dict[str, Any]:
-        """Candidates and which of them are meant, or the box to describe, as masks."""
+        """Make masks of the candidates with their truth, or of the box to describe."""
         if self.kind == "answer":
             return {}
         boxes = row["candidate_boxes"] if self.kind == "ground" else [row["input_box"]]
@@ -127,6 +130,3 @@ class BenchmarkDataset(Dataset):
         targets = torch.zeros(len(boxes) + 1, dtype=torch.bool)
         targets[row["object_ids"] or [-1]] = True  # the last: no such object
         return {**masks, "region_targets": targets}
-
-
-__all__ = ["BenchmarkDataset", "read_teacher_features"]

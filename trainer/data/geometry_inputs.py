@@ -1,4 +1,4 @@
-"""Measured geometry of a sample on the pixels of the vision input, by the layout of a protocol."""
+"""Measured geometry of a sample on the pixels of the vision input, by the rule of a protocol."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,12 +13,21 @@ from processing.token_grid import TokenGrid
 from trainer.geometry import check_camera_to_world, check_depth, check_intrinsics, scale_intrinsics
 from trainer.geometry.checks import Protocol
 
+__all__ = ["pad_geometry", "pad_teacher_features", "prepare_geometry", "resize_geometry", "to_tensor"]
+
 NUM_CHANNELS = (1, 3, 4)
 GEOMETRY_KEYS = ("depth", "intrinsics", "camera_to_world")
 
 
 def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Protocol) -> dict[str, Tensor] | None:
-    """Geometry of a sample as the model takes it, by `resize_geometry`; None for a sample without any.
+    """Check and resize the geometry of a sample; None for a sample without any.
+
+    See `resize_geometry`.
+
+    Args:
+        sample: Sample with `frames` and its geometry.
+        grid: Vision input and its tokens.
+        protocol: "clean" or "paper".
 
     Depth may come alone or with intrinsics: without poses the sample trains the depth term and no frame pairs.
 
@@ -28,7 +37,7 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
                  poses also native_depth (V, h, w) and native_intrinsics (V, 3, 3).
 
     Raises:
-        ValueError: Parts are missing, shapes or frame counts differ, or depth, cameras or poses are broken.
+        ValueError: If a part is missing, shapes or frame counts differ, or depth, cameras or poses are broken.
     """
     given = [key for key in GEOMETRY_KEYS if sample.get(key) is not None]
     if not given:
@@ -59,13 +68,14 @@ def resize_geometry(
     grid: TokenGrid,
     protocol: Protocol,
 ) -> dict[str, Tensor]:
-    """Geometry of a video whose whole frames are resized to the vision input.
+    """Resize the geometry of a video whose whole frames are resized to the vision input.
 
     clean: depth on the pixels of the vision input, nearest by pixel centres.
 
     paper: the whole frame on the pixels that the vision tower sees, nearest by corners, as the original; the pixels
-    that it does not see are 0. For 384 px and patches of 14 the frame is squashed onto 378 px, up to 6 px beside the
-    features that are compared with it. Depth as it came and its cameras go along, for the masks of frame pairs.
+    that it does not see are 0. For 384 px and patches of 14 the frame is squashed onto 378 px. It then lies up to 6 px
+    beside the features that are compared with it. Depth as it came and its cameras go along, for the masks of frame
+    pairs.
 
     Args:
         depth: z-depth in metres, 0 = no measurement.
@@ -83,9 +93,9 @@ def resize_geometry(
                          also `native_depth` (V, h, w) and `native_intrinsics`.
 
     Raises:
-        ValueError: Depth, cameras or poses are broken.
+        ValueError: If depth, cameras or poses are broken.
     """
-    # On the device that they are on, where the checks of `processing.geometry_rules` would copy them to the host.
+    # The checks of `processing.geometry_rules` would copy the tensors from their device to the host.
     check_depth(depth)
     if intrinsics is not None:
         check_intrinsics(intrinsics, frame_size=tuple(frame_size))
@@ -120,12 +130,17 @@ def _resize(
 def pad_geometry(
     per_sample: Sequence[dict[str, Tensor] | None], num_frames: int, grid: TokenGrid
 ) -> dict[str, Tensor]:
-    """What `prepare_geometry` gave for each sample as one batch of `num_frames` frames, and `has_geometry` (B,).
+    """Pad the geometry of samples to one batch, with `has_geometry` (B,).
+
+    Args:
+        per_sample: Results of `prepare_geometry`.
+        num_frames: Number of frames of the batch.
+        grid: Vision input and its tokens.
 
     Where some samples have poses and others depth without them, `has_poses` (B,) says which have.
 
     Raises:
-        ValueError: Native depth of several sizes; a batch holds one.
+        ValueError: If native depth has several sizes; a batch holds one.
     """
     given = [geometry for geometry in per_sample if geometry is not None]
     if not given:
@@ -133,10 +148,10 @@ def pad_geometry(
     sizes = sorted({tuple(geometry["native_depth"].shape[1:]) for geometry in given if "native_depth" in geometry})
     if len(sizes) > 1:
         raise ValueError(
-            f"Protocol paper needs depth of one size in a batch, got {sizes}. Batch samples of one source, or one at "
-            "a time as the original."
+            f'Protocol "paper" needs depth of one size in a batch, got {sizes}. Batch samples of one source, or one '
+            "at a time as the original."
         )
-    # A camera that is never read still has to be one.
+    # Padded frames need valid cameras too, though no loss reads them.
     fills = {
         "depth": torch.zeros(grid.image_size),
         "intrinsics": torch.eye(3),
@@ -161,10 +176,14 @@ def pad_geometry(
 
 
 def pad_teacher_features(per_sample: Sequence[Tensor | None], num_frames: int) -> dict[str, Tensor]:
-    """Teacher features (V, rows, cols, C) of each sample as one batch of `num_frames` frames, zeros between.
+    """Pad the teacher features (V, rows, cols, C) of samples with zeros to one batch.
+
+    Args:
+        per_sample: Features of each sample; None: it has none.
+        num_frames: Number of frames of the batch.
 
     Raises:
-        ValueError: Features of several widths.
+        ValueError: If features have several widths.
     """
     given = {index: features for index, features in enumerate(per_sample) if features is not None}
     if not given:
@@ -174,15 +193,18 @@ def pad_teacher_features(per_sample: Sequence[Tensor | None], num_frames: int) -
     for index, features in given.items():
         if features.shape[-1] != first.shape[-1]:
             raise ValueError(
-                f"Sample {index}: teacher_features have {features.shape[-1]} channels, those of an earlier sample "
-                f"of the batch have {first.shape[-1]} channels: one teacher for all samples."
+                f"Sample {index}: `teacher_features` have {features.shape[-1]} channels, those of an earlier sample "
+                f"of the batch have {first.shape[-1]} channels. Use one teacher for all samples."
             )
         batch[index, : len(features)] = features
     return {"teacher_features": batch}
 
 
 def to_tensor(values: Any) -> Tensor:
-    """Tensor of an array, tensor or list; arrays that must not be written, as datasets give them, are copied."""
+    """Return an array, tensor or list as tensor.
+
+    Arrays that must not be written, as datasets give them, are copied.
+    """
     if isinstance(values, Tensor):
         return values
     array = np.asarray(values)
@@ -190,7 +212,7 @@ def to_tensor(values: Any) -> Tensor:
 
 
 def _scale_to(intrinsics: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
-    """Intrinsics of frames of size `old` (height, width), resized to `new`."""
+    """Return the intrinsics of frames of size `old` (height, width), resized to `new`."""
     return scale_intrinsics(intrinsics, new[1] / old[1], new[0] / old[0])
 
 

@@ -23,13 +23,15 @@ REGION_SOURCES = {
 
 
 class SceneRegions:
-    """Region masks of boxes in a scene; the world point of every pixel is computed once.
+    """Region masks of boxes in a scene.
+
+    The world point of every pixel is computed once.
 
     Args:
-        scene: With poses in the frame of the boxes; for "depth" also with depth.
+        scene: Scene with poses in the frame of the boxes; for "depth" also with depth.
         grid: Token grid of the model.
-        source: "depth": tokens whose measured points lie in the box, as the original does; "poses": the box's outline
-            in each frame, whatever stands before it.
+        source: Source of the masks. "depth": tokens whose measured points lie in the box, as the original does.
+            "poses": the box's outline in each frame, with all that stands before it.
         protocol: "paper" counts pixels without depth as points at the camera, as the original does.
     """
 
@@ -38,7 +40,10 @@ class SceneRegions:
         self._last: tuple[np.ndarray, torch.Tensor] | None = None
 
     def masks(self, boxes: Sequence[Sequence[float]]) -> torch.Tensor:
-        """Masks (N, V, rows, cols) of boxes (N, 6), metres. The last are kept: questions share their candidates."""
+        """Return masks (N, V, rows, cols) of boxes (N, 6), metres.
+
+        The last masks are kept, because questions share their candidates.
+        """
         boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 6)
         if self._last is None or not np.array_equal(self._last[0], boxes):
             self._last = (boxes, self._compute(torch.from_numpy(boxes)))
@@ -51,7 +56,7 @@ class SceneRegions:
         return regions_from_boxes_and_poses(boxes, self._cameras(self.grid.image_size), poses, self.grid)
 
     def _cameras(self, size: tuple[int, int]) -> torch.Tensor:
-        """Intrinsics (V, 3, 3) of frames of another size."""
+        """Return the intrinsics (V, 3, 3) of frames of another size."""
         own = self.scene.frames.shape[1:3]
         return torch.from_numpy(np.stack([rescaled_intrinsics(camera, own, size) for camera in self.scene.intrinsics]))
 

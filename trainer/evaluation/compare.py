@@ -36,7 +36,7 @@ class Difference:
 
     @property
     def is_established(self) -> bool:
-        """Whether both intervals are there and lie on one side of zero."""
+        """Whether both intervals are known and lie on the same side of zero."""
         intervals = (self.scene_interval, self.seed_interval)
         return None not in intervals and (
             all(low > 0 for low, _ in intervals) or all(high < 0 for _, high in intervals)

@@ -16,7 +16,12 @@ ROUNDING = 0.05  # published to one decimal
 
 @dataclass(frozen=True)
 class Published:
-    """Scores in percent by their name in the "paper" protocol, and the number of samples behind them."""
+    """Published scores of a benchmark.
+
+    Args:
+        samples: Number of samples of the benchmark's split.
+        scores: Scores in percent by their name in the "paper" protocol.
+    """
 
     samples: int
     scores: Mapping[str, float]
@@ -65,7 +70,10 @@ class Comparison:
 
     @property
     def within_band(self) -> bool | None:
-        """Whether the published score, before it was rounded, may lie in the band; None without a band."""
+        """Whether the published score may lie in the band; None without a band.
+
+        The score before it was rounded counts.
+        """
         if self.low is None or self.high is None:
             return None
         return self.low - ROUNDING <= self.theirs <= self.high + ROUNDING

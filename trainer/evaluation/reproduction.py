@@ -35,7 +35,7 @@ def check_data(data: Path, tasks: Sequence[str], skip_invalid_poses: bool) -> No
         skip_invalid_poses: Whether the runner leaves out frames whose pose is not finite, so that they stop nothing.
 
     Raises:
-        ValueError: A task cannot be run; the doctor's report says why, and how to mend it.
+        ValueError: If a task cannot be run; the doctor's report says why, and how to mend it.
     """
     excused = {"pose-not-finite"} if skip_invalid_poses else set()
     for split in dict.fromkeys(TASKS[task].eval_split for task in tasks):
@@ -54,8 +54,8 @@ def find_model(source: Path, folder: Path) -> Path:
     """Return the folder of the converted model: in `folder`, unless the checkpoint itself is converted.
 
     Raises:
-        FileNotFoundError: The checkpoint, or its tokenizer, is missing.
-        ValueError: `folder` holds the model of another checkpoint.
+        FileNotFoundError: If the checkpoint, or its tokenizer, is missing.
+        ValueError: If `folder` holds the model of another checkpoint.
     """
     target, record = folder / "model", folder / SOURCE_FILE
     if (target / "config.json").is_file():
@@ -97,7 +97,9 @@ def reproduce(
     checkpoints: Sequence[Path], data: Path, output: Path, tasks: Sequence[str] = tuple(PUBLISHED), *,
     vision_tower: Path | None = None, launcher: str | None = None, **settings
 ) -> list[Comparison]:  # fmt: skip
-    """Convert what is not converted, run what is not finished, and write `reproduction.md` after each benchmark.
+    """Convert the checkpoints, run the benchmarks and write `reproduction.md` after each of them.
+
+    Checkpoints that are converted, and runs that are finished, are left as they are.
 
     Args:
         checkpoints: Folders in the original layout, or converted ones.
@@ -112,8 +114,8 @@ def reproduce(
         One comparison for each score of each checkpoint.
 
     Raises:
-        FileNotFoundError: A checkpoint is missing.
-        ValueError: The data are not complete, or the output folder holds answers of another run.
+        FileNotFoundError: If a checkpoint is missing.
+        ValueError: If the data are not complete, or the output folder holds answers of another run.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("Start this in one process without a launcher, and name the launcher by --launcher.")

@@ -1,4 +1,4 @@
-"""Task of a model in each benchmark, and the way from its answers to the inputs of the metric."""
+"""Benchmarks as tasks for a model: its answers, and the inputs of the metric that scores them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ __all__ = ["EVALUATED_TASKS", "EvaluatedTask"]
 
 @dataclass(frozen=True)
 class EvaluatedTask:
-    """Rules of a benchmark: its prompts, answers and scores.
+    """A benchmark with the settings of its run.
 
     Args:
-        task: Needs of the benchmark, and the places of its data.
-        max_new_tokens: Largest number of tokens of an answer; decoding is greedy.
+        task: Needs of the benchmark and places of its data.
+        max_new_tokens: Number of tokens of an answer at most; decoding is greedy.
         main_score: Score that papers report first, by protocol.
-        options: Arguments of the metric.
+        options: Options of the metric.
     """
 
     task: Task
@@ -35,7 +35,7 @@ class EvaluatedTask:
 
     @property
     def needs_regions(self) -> bool:
-        """Whether the model is shown where boxes are."""
+        """Whether the model is shown the places of boxes."""
         return self.task.kind != "answer"
 
     @property
@@ -54,7 +54,17 @@ class EvaluatedTask:
         scene: SceneRegions,
         max_new_tokens: int,
     ) -> list[dict[str, Any]]:
-        """Return the answers to samples of one scene: {"scores": [...]} or {"text": ...}."""
+        """Ask the model about samples of one scene.
+
+        Args:
+            session: Session of the scene.
+            samples: Samples of the benchmark that are about the scene.
+            scene: Regions of the scene.
+            max_new_tokens: Number of tokens of an answer at most.
+
+        Returns:
+            {"scores": [...]} or {"text": ...} for each sample.
+        """
         protocol = scene.protocol
         if self.task.kind == "ground":
             return self._ground(session, samples, scene)
@@ -108,7 +118,10 @@ class EvaluatedTask:
         return prediction, reference | {"text": sample["answers"][0]}
 
     def quality(self, sample: Mapping[str, Any], answer: Mapping[str, Any]) -> float:
-        """Return how right an answer is, from 0 to 1; a report asks for 0.5."""
+        """Return the quality of an answer in [0, 1], by which a report sorts examples.
+
+        An answer of one half or more is right.
+        """
         name = self.task.name
         if self.task.kind == "ground":
             found = self.found_boxes(sample, answer, "clean")
@@ -128,7 +141,7 @@ class EvaluatedTask:
     ) -> list[list[float]]:
         """Return the boxes that grounding scores choose.
 
-        The protocol "paper" rounds them to float16, as the original's files do.
+        "paper" rounds them to float16, as the original's files do.
         """
         if self.task.name == "multi3drefer":
             chosen = choose_objects(answer["scores"], protocol=protocol)

@@ -1,9 +1,21 @@
-"""Checks of cameras and depth. Each returns None or raises an error that names what came."""
+"""Checks of cameras and depth; each returns None or raises an error that names the fault."""
 
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+__all__ = [
+    "PROTOCOLS",
+    "Protocol",
+    "check_camera_to_world",
+    "check_depth",
+    "check_intrinsics",
+    "check_protocol",
+    "check_same_shape",
+    "multiply_matrices",
+    "to_float",
+]
 
 Protocol = Literal["paper", "clean"]
 PROTOCOLS = ("paper", "clean")
@@ -19,15 +31,22 @@ MAX_MEDIAN_DEPTH = 100.0  # Metres.
 def check_protocol(protocol: str) -> None:
     """Raise ValueError unless `protocol` is "paper" or "clean"."""
     if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {PROTOCOLS}, got {protocol!r}.")
+        raise ValueError(f"`protocol` must be one of {PROTOCOLS}, got {protocol!r}.")
 
 
 def check_same_shape(expected_name: str, expected: Tensor, **tensors: Tensor) -> None:
-    """Raise ValueError for the first of `tensors` whose shape is not that of `expected`."""
+    """Raise ValueError for the first of `tensors` whose shape is not that of `expected`.
+
+    Args:
+        expected_name: Name of `expected` in the message.
+        expected: Tensor with the expected shape.
+        tensors: Other tensors by name.
+    """
     for name, tensor in tensors.items():
         if tensor.shape != expected.shape:
             raise ValueError(
-                f"{name} must have the shape of {expected_name}, {tuple(expected.shape)}, got {tuple(tensor.shape)}."
+                f"`{name}` must have the shape of `{expected_name}`, {tuple(expected.shape)}, "
+                f"got {tuple(tensor.shape)}."
             )
 
 
@@ -37,7 +56,7 @@ def to_float(tensor: Tensor) -> Tensor:
 
 
 def multiply_matrices(left: Tensor, right: Tensor) -> Tensor:
-    """`left @ right` of small matrices (..., n, n) in the precision they have.
+    """Return `left @ right` of small matrices (..., n, n) in the precision they have.
 
     A matrix product proper would follow autocast to bfloat16 or run in TF32, three digits either way: a camera 5 m
     from the origin would be off by centimetres.
@@ -50,16 +69,18 @@ def check_camera_to_world(camera_to_world: Tensor, *, is_rigid: bool = True, nam
 
     Args:
         camera_to_world: Poses, camera to world.
-        is_rigid: Also ask for an orthonormal rotation without reflection and a last row (0, 0, 0, 1).
-        name: How the message calls the tensor.
+        is_rigid: Whether to ask for an orthonormal rotation without reflection and a last row (0, 0, 0, 1).
+        name: Name of the tensor in the message.
 
     Shape:
         camera_to_world: (..., 4, 4), metres.
     """
     if camera_to_world.shape[-2:] != (4, 4):
-        raise ValueError(f"{name} must have shape (..., 4, 4), got {tuple(camera_to_world.shape)}.")
+        raise ValueError(f"`{name}` must have shape (..., 4, 4), got {tuple(camera_to_world.shape)}.")
     matrices = to_float(camera_to_world.detach())
-    _raise_where(~torch.isfinite(matrices).all(-1).all(-1), f"{name} holds NaN or Inf", "Drop frames without a pose.")
+    _raise_where(
+        ~torch.isfinite(matrices).all(-1).all(-1), f"`{name}` holds NaN or Inf", "Drop frames without a pose."
+    )
     if not is_rigid:
         return
     rotation = matrices[..., :3, :3]
@@ -74,7 +95,7 @@ def check_camera_to_world(camera_to_world: Tensor, *, is_rigid: bool = True, nam
         worst = f"max |R^T R - I| = {error.max().item():.3g}, smallest det R = {smallest:.3g}"
         _raise_where(
             is_bad,
-            f"{name} is not a rigid motion ({worst})",
+            f"`{name}` is not a rigid motion ({worst})",
             "Expected a rotation, a translation in metres and a last row 0 0 0 1. Transposed or scaled matrices?",
         )
 
@@ -82,39 +103,41 @@ def check_camera_to_world(camera_to_world: Tensor, *, is_rigid: bool = True, nam
 def check_intrinsics(
     intrinsics: Tensor, *, frame_size: tuple[int, int] | None = None, name: str = "intrinsics"
 ) -> None:
-    """Raise ValueError unless every matrix is a finite pinhole camera with positive focal lengths and no skew.
+    """Raise ValueError unless every matrix is a finite pinhole camera without skew.
+
+    Focal lengths must be positive.
 
     Args:
         intrinsics: Cameras.
         frame_size: Height and width of the frames in pixels; None does not look for normalised cameras.
-        name: How the message calls the tensor.
+        name: Name of the tensor in the message.
 
     Shape:
         intrinsics: (..., 3, 3), pixels.
     """
     if intrinsics.shape[-2:] != (3, 3):
         raise ValueError(
-            f"{name} must have shape (..., 3, 3), got {tuple(intrinsics.shape)}. "
-            "Is it 4x4? Pass intrinsics[..., :3, :3]."
+            f"`{name}` must have shape (..., 3, 3), got {tuple(intrinsics.shape)}. "
+            "Is it 4x4? Pass `intrinsics[..., :3, :3]`."
         )
     matrices = to_float(intrinsics.detach())
-    _raise_where(~torch.isfinite(matrices).all(-1).all(-1), f"{name} hold NaN or Inf", "Check the camera file.")
+    _raise_where(~torch.isfinite(matrices).all(-1).all(-1), f"`{name}` hold NaN or Inf", "Check the camera file.")
     is_singular = (matrices[..., 0, 0] <= 0) | (matrices[..., 1, 1] <= 0)
-    _raise_where(is_singular, f"{name} are singular: a focal length is not positive", "Expected fx > 0 and fy > 0.")
+    _raise_where(is_singular, f"`{name}` are singular: a focal length is not positive", "Expected fx > 0 and fy > 0.")
     rest = torch.stack((matrices[..., 0, 1], matrices[..., 1, 0], matrices[..., 2, 0], matrices[..., 2, 1]), dim=-1)
     is_bad = (rest.abs().amax(-1) > PINHOLE_TOLERANCE) | ((matrices[..., 2, 2] - 1).abs() > PINHOLE_TOLERANCE)
-    _raise_where(is_bad, f"{name} are not a pinhole camera", "Expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].")
+    _raise_where(is_bad, f"`{name}` are not a pinhole camera", "Expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].")
     if frame_size is not None:
         shares = torch.stack((matrices[..., 0, 0] / frame_size[1], matrices[..., 1, 1] / frame_size[0]), dim=-1)
         _raise_where(
             shares.amin(-1) < MIN_FOCAL_SHARE,
-            f"{name} have a focal length below {MIN_FOCAL_SHARE} of the frame's side",
+            f"`{name}` have a focal length below {MIN_FOCAL_SHARE} of the frame's side",
             "Expected pixels. Is the camera normalised? Multiply its rows by the frame's width and height.",
         )
 
 
 def check_depth(depth: Tensor, *, name: str = "depth") -> None:
-    """Raise ValueError for NaN, Inf or negative depth, and for a median that says "not metres".
+    """Raise ValueError for NaN, Inf or negative depth, and where the median cannot be metres.
 
     Shape:
         depth: any, metres; 0 means no measurement.
@@ -122,15 +145,20 @@ def check_depth(depth: Tensor, *, name: str = "depth") -> None:
     values = to_float(depth.detach())
     not_finite = int((~torch.isfinite(values)).sum())
     if not_finite:
-        raise ValueError(f"{name} holds {not_finite} values that are NaN or Inf. Write 0 where nothing was measured.")
+        raise ValueError(
+            f"`{name}` holds {not_finite} values that are NaN or Inf. Write 0 where nothing was measured."
+        )
     negative = int((values < 0).sum())
     if negative:
-        raise ValueError(f"{name} holds {negative} negative values, lowest {values.min().item():.4g}.")
+        raise ValueError(
+            f"`{name}` holds {negative} negative values, lowest {values.min().item():.4g}. "
+            "Write 0 where nothing was measured."
+        )
     counts = [values > 0, (values > 0) & (values < MIN_MEDIAN_DEPTH), values > MAX_MEDIAN_DEPTH]
     measured, near, far = torch.stack([count.sum() for count in counts]).tolist()
     if measured and not near <= (measured - 1) // 2 < measured - far:
         raise ValueError(
-            f"{name} must be in metres, but its median is {values[values > 0].median().item():.4g}. "
+            f"`{name}` must be in metres, but its median is {values[values > 0].median().item():.4g}. "
             "Millimetres? Divide by 1000 before. Metres that were divided? Leave them as they are."
         )
 

@@ -1,4 +1,4 @@
-"""Which pixels of one view show what another view sees too."""
+"""Covisibility: pixels of one view whose surface another view sees too."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,12 @@ from trainer.geometry.cameras import invert_pose, project_points, relative_pose,
 from trainer.geometry.checks import Protocol, check_intrinsics, check_protocol, to_float
 from trainer.geometry.frame_pairs import FramePairs, usable_frames
 
+__all__ = ["compute_covisible_share", "compute_voxel_overlap", "covisibility_mask", "sample_depth"]
+
 PAPER_MIN_DEPTH = 0.01  # Metres, official: nearer points count as missing, in both views.
 PAPER_MIN_OVERLAP_POINTS = 100  # Official: frames with fewer share nothing.
 PAPER_DEPTH_EPSILON = 1e-6  # Official: added to z before the division.
-OVERLAP_SIZE = 48  # Pixels of the longer side on which the overlap of two frames is counted.
+OVERLAP_SIZE = 48  # Pixels of the longer side for the share of covisible pixels.
 
 
 def covisibility_mask(
@@ -22,17 +24,17 @@ def covisibility_mask(
     relative_tolerance: float = 0.02,
     absolute_tolerance: float = 0.02,
 ) -> Tensor:
-    """Target pixels that the source frame of each pair sees too.
+    """Return the target pixels that the source frame of each pair sees too.
 
     clean: the surface point of every target pixel is projected into the source view with that view's own intrinsics.
     It is covisible if it lands inside the image and the source measured the same depth there (z-test: a nearer surface
     in between hides it). The measured depth is taken at the nearest pixel, or between the four pixels around (inverse
-    depth, which is exact on planes); one agreement is enough, so that neither slopes nor object borders leave holes.
+    depth, which is exact on planes). One agreement is enough, so that neither slopes nor object borders leave holes.
     Pixels without depth in either view are never covisible.
 
-    paper: official reprojection rule. Source points are moved with the source's intrinsics for *both* views, projected
-    with u = x f / (z + 1e-6) + c, and truncated to whole pixels; every target pixel hit by one of them is set. No
-    occlusion test, the target's own depth is not read, holes of the splat stay.
+    paper: official reprojection rule. Source points are moved with the source's intrinsics for *both* views. They are
+    projected with u = x f / (z + 1e-6) + c and truncated to whole pixels, and every target pixel hit by one of them is
+    set. There is no occlusion test, the target's own depth is not read, and holes between the hits stay.
 
     Args:
         depth: Measured depth of all frames; 0 = no measurement.
@@ -40,7 +42,7 @@ def covisibility_mask(
         pairs: Frame pairs of the batch.
         protocol: "clean" or "paper".
         relative_tolerance: Share of the depth by which two depths of one surface may differ (clean).
-        absolute_tolerance: Metres added to it (clean).
+        absolute_tolerance: Metres added to this share (clean).
 
     Shape:
         depth:      (B, V, H, W), metres.
@@ -48,12 +50,12 @@ def covisibility_mask(
         output:     (N, H, W), bool, in the target view.
 
     Raises:
-        ValueError: Shapes that do not go together, singular intrinsics of a paired frame, an unknown protocol.
+        ValueError: If the shapes do not agree, intrinsics of a paired frame are singular, or the protocol is unknown.
     """
     check_protocol(protocol)
     if depth.dim() != 4 or intrinsics.shape != (*depth.shape[:2], 3, 3):
         raise ValueError(
-            f"depth must have shape (B, V, H, W) and intrinsics (B, V, 3, 3), "
+            f"`depth` must have shape (B, V, H, W) and `intrinsics` (B, V, 3, 3), "
             f"got {tuple(depth.shape)} and {tuple(intrinsics.shape)}."
         )
     depth, intrinsics = to_float(depth.detach()), to_float(intrinsics.detach())
@@ -72,10 +74,10 @@ def covisibility_mask(
 
 
 def sample_depth(depth: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Depth at given pixels: of the nearest pixel, and between the four around.
+    """Sample depth at given pixels: of the nearest pixel, and between the four around.
 
-    In between the inverse depth is interpolated, which is linear on planes. NaN outside the image and where a pixel
-    that counts has no depth.
+    In between the inverse depth is interpolated, which is linear on planes. The result is NaN outside the image and
+    where a pixel that counts has no depth.
 
     Shape:
         depth:  (N, H, W), metres.
@@ -114,7 +116,7 @@ def sample_depth(depth: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _reprojection_mask(source_depth: Tensor, intrinsics: Tensor, target_from_source: Tensor) -> Tensor:
-    """Official rule: target pixels hit by a source point, (N, H, W)."""
+    """Return the target pixels (N, H, W) hit by a source point, by the official rule."""
     height, width = source_depth.shape[-2:]
     points = transform_points(target_from_source, unproject_depth(source_depth, intrinsics, protocol="paper"))
     x, y, z = points.unbind(-1)
@@ -134,12 +136,18 @@ def _reprojection_mask(source_depth: Tensor, intrinsics: Tensor, target_from_sou
 def compute_covisible_share(
     depth: Tensor, intrinsics: Tensor, camera_to_world: Tensor, *, valid: Tensor | None = None
 ) -> Tensor:
-    """Share of every frame's measured pixels that every other frame sees too, for choosing pairs by overlap.
+    """Return the share of a frame's measured pixels that every other frame sees too.
 
-    Computed on depth reduced by whole steps (nearest) to at most 48 pixels a side.
+    It serves to choose pairs by overlap. Depth is first reduced by whole steps (nearest) to at most 48 pixels a side.
+
+    Args:
+        depth: Measured depth; 0 = no measurement.
+        intrinsics: Cameras of these pixels.
+        camera_to_world: Poses.
+        valid: Frames or samples that are used; None: all.
 
     Shape:
-        depth:           (B, V, H, W), metres; 0 = no measurement.
+        depth:           (B, V, H, W), metres.
         intrinsics:      (B, V, 3, 3), pixels.
         camera_to_world: (B, V, 4, 4), metres.
         valid:           (B, V) or (B,) bool; frames that are not used get 0.
@@ -164,11 +172,16 @@ def compute_covisible_share(
 
 
 def compute_voxel_overlap(world_points: Tensor, mask: Tensor, voxel_size: float) -> Tensor:
-    """Intersection over union of the voxels that two frames see, for all pairs of every scene. Official overlap rule.
+    """Return the intersection over union of the voxels that two frames see.
 
-    Voxels are trunc(point / voxel_size), so those around 0 are twice as wide. Frames with fewer than 100 points share
-    0.
-    Differs: all points are used, where the original takes 5,000 of them at random without a seed.
+    The official overlap rule, for all pairs of every scene. Voxels are trunc(point / voxel_size), so those around 0
+    are twice as wide. Frames with fewer than 100 points share 0. Differs: all points are used, where the original
+    samples 5,000 of them without a seed.
+
+    Args:
+        world_points: Points of the pixels.
+        mask: Pixels that count.
+        voxel_size: Side of a voxel in metres.
 
     Shape:
         world_points: (B, V, H, W, 3), metres.
@@ -176,15 +189,15 @@ def compute_voxel_overlap(world_points: Tensor, mask: Tensor, voxel_size: float)
         output:       (B, V, V), 0 to 1.
 
     Raises:
-        ValueError: Other shapes, a mask that is not bool, a size that is not positive.
+        ValueError: If the shapes do not agree, the mask is not bool, or the size is not positive.
     """
     if world_points.dim() != 5 or world_points.shape[-1] != 3 or mask.shape != world_points.shape[:-1]:
         raise ValueError(
-            f"world_points must have shape (B, V, H, W, 3) and mask (B, V, H, W), "
+            f"`world_points` must have shape (B, V, H, W, 3) and `mask` (B, V, H, W), "
             f"got {tuple(world_points.shape)} and {tuple(mask.shape)}."
         )
     if mask.dtype != torch.bool or not voxel_size > 0:
-        raise ValueError(f"Expected a bool mask and a positive voxel_size, got {mask.dtype} and {voxel_size}.")
+        raise ValueError(f"Expected a bool `mask` and a positive `voxel_size`, got {mask.dtype} and {voxel_size}.")
     batch, frame = mask.nonzero()[:, :2].unbind(1)
     voxels = (to_float(world_points)[mask] / voxel_size).trunc().long()
     # Sorted by sample first: the voxels of a sample are consecutive, and count from its own first one.

@@ -1,4 +1,4 @@
-"""Pairs of frames of one scene: which frame's features predict which frame's depth."""
+"""Pairs of frames of one scene: the features of one frame predict the depth of the other."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,6 +10,8 @@ from torch import Tensor
 from trainer.geometry.cameras import relative_pose
 from trainer.geometry.checks import Protocol, check_camera_to_world, check_protocol, to_float
 
+__all__ = ["FramePairs", "PairDirection", "PairMode", "select_frame_pairs", "usable_frames"]
+
 PairMode = Literal["neighbor", "random", "overlap"]
 PairDirection = Literal["forward", "backward", "bidirectional"]
 
@@ -20,9 +22,10 @@ BEST_BASELINE = 0.5  # Metres, official; the score falls by half of the distance
 
 @dataclass(frozen=True)
 class FramePairs:
-    """N frame pairs, flattened over the batch. The source frame gives features, the target frame gives depth.
+    """N frame pairs, flattened over the batch.
 
-    Official names: `frame_i_indices`, `frame_j_indices`, `batch_indices`, `T_relatives`, `weights`, `valid_masks`.
+    The source frame gives features, the target frame gives depth. Official names: `frame_i_indices`,
+    `frame_j_indices`, `batch_indices`, `T_relatives`, `weights`, `valid_masks`.
 
     Shape:
         source:             (N,) long, frame index that gives the features.
@@ -44,13 +47,13 @@ class FramePairs:
         count = self.source.shape[0]
         for name in ("source", "target", "batch", "weight"):
             if getattr(self, name).shape != (count,):
-                raise ValueError(f"{name} must have shape ({count},), got {tuple(getattr(self, name).shape)}.")
+                raise ValueError(f"`{name}` must have shape ({count},), got {tuple(getattr(self, name).shape)}.")
         if self.target_from_source.shape != (count, 4, 4):
             raise ValueError(
-                f"target_from_source must have shape ({count}, 4, 4), got {tuple(self.target_from_source.shape)}."
+                f"`target_from_source` must have shape ({count}, 4, 4), got {tuple(self.target_from_source.shape)}."
             )
         if self.covisible is not None and (self.covisible.dim() != 3 or self.covisible.shape[0] != count):
-            raise ValueError(f"covisible must have shape ({count}, H, W), got {tuple(self.covisible.shape)}.")
+            raise ValueError(f"`covisible` must have shape ({count}, H, W), got {tuple(self.covisible.shape)}.")
 
     def __len__(self) -> int:
         return self.source.shape[0]
@@ -60,23 +63,27 @@ class FramePairs:
         return FramePairs(**{n: None if (x := getattr(self, n)) is None else change(x) for n in names})
 
     def to(self, device: torch.device | str) -> "FramePairs":
-        """The same pairs on another device."""
+        """Return the same pairs on another device."""
         return self._map(lambda tensor: tensor.to(device))
 
     def select(self, keep: Tensor) -> "FramePairs":
-        """The pairs that `keep`, a bool (N,) or long (M,) tensor, chooses."""
+        """Return the pairs that `keep` chooses.
+
+        Shape:
+            keep: (N,) bool, or (M,) long.
+        """
         return self._map(lambda tensor: tensor[keep])
 
     def with_covisible(self, covisible: Tensor) -> "FramePairs":
-        """The same pairs with the mask (N, H, W) of covisible target pixels."""
+        """Return the same pairs with the mask (N, H, W) of covisible target pixels."""
         return replace(self, covisible=covisible)
 
     def gather_source(self, per_frame: Tensor) -> Tensor:
-        """Rows (N, ...) of a per-frame tensor (B, V, ...) that belong to the source frames."""
+        """Return the rows (N, ...) of a per-frame tensor (B, V, ...) of the source frames."""
         return per_frame[self.batch, self.source]
 
     def gather_target(self, per_frame: Tensor) -> Tensor:
-        """Rows (N, ...) of a per-frame tensor (B, V, ...) that belong to the target frames."""
+        """Return the rows (N, ...) of a per-frame tensor (B, V, ...) of the target frames."""
         return per_frame[self.batch, self.target]
 
 
@@ -102,15 +109,16 @@ def select_frame_pairs(
 
     Args:
         camera_to_world: Poses of the frames.
-        mode: "neighbor": the frames at most `neighbor_range` away in order. "random": `pairs_per_frame` other frames
-            of the same scene. "overlap": the `pairs_per_frame` frames of the highest overlap * (1 - |baseline - 0.5 m|
-            / 2), among those that share at least 0.1 and lie 0.1 to 2 m apart; for frames in any order.
+        mode: Rule of the partners of a frame. "neighbor": the frames at most `neighbor_range` away in order. "random":
+            `pairs_per_frame` other frames of the same scene. "overlap", for frames in any order: the `pairs_per_frame`
+            frames of the highest overlap * (1 - |baseline - 0.5 m| / 2), among those that share at least 0.1 and lie
+            0.1 to 2 m apart.
         neighbor_range: Largest distance in frame order, "neighbor" only.
-        direction: Which neighbours, "neighbor" only.
-        identity_pairs: Pair a frame without any partner with itself. None: as the protocol (paper yes, clean no).
+        direction: Side of the neighbours in frame order, "neighbor" only.
+        identity_pairs: Whether a frame without any partner is paired with itself; None: in "paper" yes, in "clean" no.
         valid: Frames that may be used, (B, V), or samples, (B,). None: all.
-        overlap: For mode "overlap": shared part of two frames, row = source, e.g. `compute_covisible_share`
-            ("clean") or `compute_voxel_overlap` ("paper").
+        overlap: Shared part of two frames, row = source, mode "overlap" only. `compute_covisible_share` ("clean") or
+            `compute_voxel_overlap` ("paper") gives it.
         pairs_per_frame: Number of partners, modes "random" and "overlap".
         generator: Random numbers of mode "random".
         protocol: "clean" or "paper".
@@ -122,11 +130,11 @@ def select_frame_pairs(
         output:          FramePairs with N >= 0 pairs, weights 1.
 
     Raises:
-        ValueError: A wrong shape or option, poses of valid frames that are not finite or (clean) not rigid.
+        ValueError: If a shape or option is wrong, or poses of valid frames are not finite or (clean) not rigid.
     """
     check_protocol(protocol)
     if camera_to_world.dim() != 4 or camera_to_world.shape[-2:] != (4, 4):
-        raise ValueError(f"camera_to_world must have shape (B, V, 4, 4), got {tuple(camera_to_world.shape)}.")
+        raise ValueError(f"`camera_to_world` must have shape (B, V, 4, 4), got {tuple(camera_to_world.shape)}.")
     usable = usable_frames(camera_to_world, valid)
     check_camera_to_world(camera_to_world[usable], is_rigid=protocol == "clean")
     if mode == "neighbor":
@@ -136,7 +144,7 @@ def select_frame_pairs(
     elif mode == "overlap":
         targets, is_pair = _overlap_candidates(camera_to_world, usable, overlap, pairs_per_frame)
     else:
-        raise ValueError(f'mode must be "neighbor", "random" or "overlap", got {mode!r}.')
+        raise ValueError(f'`mode` must be "neighbor", "random" or "overlap", got {mode!r}.')
     if protocol == "paper" if identity_pairs is None else identity_pairs:
         targets, is_pair = _add_identity_pairs(usable, targets, is_pair)
     return _build_pairs(to_float(camera_to_world), targets, is_pair)
@@ -163,13 +171,21 @@ def _build_pairs(camera_to_world: Tensor, targets: Tensor, is_pair: Tensor) -> F
 
 
 def usable_frames(camera_to_world: Tensor, valid: Tensor | None) -> Tensor:
-    """Which frames (B, V) may be used, from a mask of frames (B, V), of samples (B,) or None."""
+    """Return the frames (B, V) that may be used.
+
+    Args:
+        camera_to_world: Poses (B, V, 4, 4), for their shape.
+        valid: Mask of frames (B, V) or of samples (B,), bool; None: all.
+
+    Raises:
+        ValueError: If `valid` has another shape or is not bool.
+    """
     shape = camera_to_world.shape[:2]
     if valid is None:
         return torch.ones(shape, dtype=torch.bool, device=camera_to_world.device)
     if valid.dtype != torch.bool or tuple(valid.shape) not in (tuple(shape), tuple(shape[:1])):
         raise ValueError(
-            f"valid must be bool of shape {tuple(shape)} or {tuple(shape[:1])}, "
+            f"`valid` must be bool of shape {tuple(shape)} or {tuple(shape[:1])}, "
             f"got {valid.dtype} {tuple(valid.shape)}."
         )
     valid = valid.to(camera_to_world.device)
@@ -177,14 +193,14 @@ def usable_frames(camera_to_world: Tensor, valid: Tensor | None) -> Tensor:
 
 
 def _neighbor_candidates(usable: Tensor, neighbor_range: int, direction: str) -> tuple[Tensor, Tensor]:
-    """Target frames (B, V, K) and whether each is a pair; K = offsets in the official order."""
+    """Return target frames (B, V, K) and whether each is a pair; K = offsets in the official order."""
     if neighbor_range < 1:
-        raise ValueError(f"neighbor_range must be at least 1, got {neighbor_range}.")
+        raise ValueError(f"`neighbor_range` must be at least 1, got {neighbor_range}.")
     forward = list(range(1, neighbor_range + 1))
     offsets = {"forward": forward, "backward": [-k for k in forward]}
     offsets["bidirectional"] = offsets["forward"] + offsets["backward"]
     if direction not in offsets:
-        raise ValueError(f"direction must be one of {tuple(offsets)}, got {direction!r}.")
+        raise ValueError(f"`direction` must be one of {tuple(offsets)}, got {direction!r}.")
     batch_size, num_views = usable.shape
     steps = torch.tensor(offsets[direction], device=usable.device)
     targets = torch.arange(num_views, device=usable.device)[:, None] + steps
@@ -211,7 +227,9 @@ def _overlap_candidates(
     expected = (batch_size, num_views, num_views)
     if overlap is None or tuple(overlap.shape) != expected:
         got = None if overlap is None else tuple(overlap.shape)
-        raise ValueError(f'mode "overlap" needs overlap of shape {expected}, got {got}. Use compute_covisible_share.')
+        raise ValueError(
+            f'`mode` "overlap" needs `overlap` of shape {expected}, got {got}. Use `compute_covisible_share`.'
+        )
     centres = to_float(camera_to_world)[..., :3, 3]
     baseline = (centres[:, :, None] - centres[:, None, :]).norm(dim=-1)
     overlap = to_float(overlap).to(baseline.device)
@@ -223,13 +241,13 @@ def _overlap_candidates(
 
 
 def _best_candidates(score: Tensor, pairs_per_frame: int) -> tuple[Tensor, Tensor]:
-    """The best partners of every row of (B, V, V) scores; -inf is no partner."""
+    """Return the best partners of every row of (B, V, V) scores; -inf is no partner."""
     if pairs_per_frame < 1:
-        raise ValueError(f"pairs_per_frame must be at least 1, got {pairs_per_frame}.")
+        raise ValueError(f"`pairs_per_frame` must be at least 1, got {pairs_per_frame}.")
     best = score.topk(min(pairs_per_frame, score.shape[-1]), dim=-1)
     return best.indices, best.values > -torch.inf
 
 
 def _gather_frames(per_frame: Tensor, frames: Tensor) -> Tensor:
-    """Values (B, V, K) of a per-frame tensor (B, V) at frame indices (B, V, K)."""
+    """Return the values (B, V, K) of a per-frame tensor (B, V) at frame indices (B, V, K)."""
     return per_frame.unsqueeze(1).expand(-1, frames.shape[1], -1).gather(-1, frames)

@@ -5,6 +5,17 @@ import math
 import torch
 from torch import Tensor
 
+__all__ = [
+    "CITATION_3D_IDE",
+    "PAPER_HARD_MAX",
+    "filter_upper_tail",
+    "find_threshold",
+    "gradient_difference",
+    "gradient_difference_multiscale",
+    "graph_zero",
+    "replace_non_finite",
+]
+
 PAPER_HARD_MAX = 100.0  # Official: residuals, terms and measurements are clamped there.
 MIN_KEPT_ELEMENTS = 1000  # Official: the quantile cuts only if more than this many values remain.
 MAX_QUANTILE_ELEMENTS = 1_000_000  # Official: above it the threshold is taken from every k-th value.
@@ -19,20 +30,27 @@ CITATION_3D_IDE = """@inproceedings{3dide2026,
 
 
 def graph_zero(*tensors: Tensor) -> Tensor:
-    """A float32 zero that stays in the graph of `tensors`, so that no parameter is left out; NaN stays NaN."""
+    """Return a float32 zero that stays in the graph of `tensors`.
+
+    No parameter is left without a gradient then. NaN stays NaN.
+    """
     return sum(((tensor.float() * 0).sum() for tensor in tensors), start=torch.zeros((), device=tensors[0].device))
 
 
 def replace_non_finite(values: Tensor, hard_max: float | None = PAPER_HARD_MAX) -> Tensor:
-    """NaN and Inf become 0, the rest is clamped to +-`hard_max`. Official `check_and_fix_inf_nan`; "paper" only."""
+    """Replace NaN and Inf by 0 and clamp the rest to +-`hard_max`.
+
+    Official `check_and_fix_inf_nan`; "paper" only.
+    """
     values = torch.where(torch.isfinite(values), values, 0.0)
     return values if hard_max is None else values.clamp(-hard_max, hard_max)
 
 
 def find_threshold(values: Tensor, valid_range: float) -> Tensor:
-    """The k-th smallest of values (n,), k = round(valid_range (n - 1)) + 1, half to even. Official `torch_quantile`.
+    """Return the k-th smallest of values (n,), k = round(valid_range (n - 1)) + 1.
 
-    With more than a million values it is taken from every ceil(n / 1e6)-th of them.
+    Halves are rounded to even. Of more than a million values every ceil(n / 1e6)-th is taken. Official
+    `torch_quantile`.
     """
     if values.numel() > MAX_QUANTILE_ELEMENTS:
         values = values[:: math.ceil(values.numel() / MAX_QUANTILE_ELEMENTS)]
@@ -40,10 +58,10 @@ def find_threshold(values: Tensor, valid_range: float) -> Tensor:
 
 
 def filter_upper_tail(values: Tensor, valid_range: float) -> Tensor:
-    """Cut the largest values without changing the length, so that the mean becomes the mean of the kept ones.
+    """Cut the largest values, so that the mean becomes the mean of the others.
 
-    Values at or above the `valid_range` quantile become 0 and the kept ones are multiplied by n / kept; nothing
-    happens unless more than 1,000 would be kept. Official quantile filter, without its clamp.
+    The length stays. Values at or above the `valid_range` quantile become 0, and the kept ones are multiplied by n /
+    kept. Nothing happens unless more than 1,000 would be kept. Official quantile filter, without its clamp.
 
     Shape:
         values: (n,).
@@ -68,11 +86,20 @@ def gradient_difference(
     alpha: float = 0.2,
     hard_max: float | None = None,
 ) -> Tensor:
-    """L1 of the differences between horizontal and vertical neighbours of (prediction - measurement).
+    """Return the L1 of the differences between neighbours of (prediction - measurement).
 
-    Both neighbours must be valid; the sum over all frames is divided by the number of valid *pixels* (official
-    `gradient_loss`). With `confidence` each difference x becomes gamma x c - alpha log c, c taken at the right or
-    lower pixel; the logarithm counts at masked pixels too, as in the original.
+    Neighbours are horizontal and vertical, and both must be valid. The sum over all frames is divided by the number of
+    valid *pixels* (official `gradient_loss`). With `confidence` each difference x becomes gamma x c - alpha log c,
+    where c is taken at the right or lower pixel. The logarithm counts at masked pixels too, as in the original.
+
+    Args:
+        prediction: Predicted values.
+        measurement: Measured values.
+        mask: Valid pixels.
+        confidence: Confidence of each pixel; None: no weights.
+        gamma: Weight of x c.
+        alpha: Weight of the log confidence.
+        hard_max: Clamp of each difference; None: no clamp.
 
     Shape:
         prediction, measurement: (N, H, W) or (N, H, W, C).
@@ -109,7 +136,7 @@ def gradient_difference_multiscale(
     alpha: float = 0.2,
     hard_max: float | None = None,
 ) -> Tensor:
-    """Mean of `gradient_difference` over every 1st, 2nd, 4th, ... pixel."""
+    """Return the mean of `gradient_difference` over every 1st, 2nd, 4th, ... pixel."""
     terms = []
     for scale in range(num_scales):
         step = (slice(None), slice(None, None, 2**scale), slice(None, None, 2**scale))

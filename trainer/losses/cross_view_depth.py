@@ -1,4 +1,4 @@
-"""Depth predicted for one view from the features of another."""
+"""Loss of the depth of one view, predicted from the features of another."""
 
 import torch
 from torch import Tensor, nn
@@ -7,28 +7,30 @@ from torch.nn import functional as F
 from trainer.geometry.checks import Protocol, check_protocol, check_same_shape
 from trainer.losses.blocks import CITATION_3D_IDE, graph_zero, replace_non_finite
 
+__all__ = ["MIN_PIXELS_PER_PAIR", "CrossViewDepthLoss"]
+
 MIN_PIXELS_PER_PAIR = 10  # Official threshold per pair; below it the mean is noise.
 PAPER_MIN_DEPTH = 0.01  # Metres, official: smaller measurements count as missing.
 
 
 class CrossViewDepthLoss(nn.Module):
-    """L1 between depth predicted for a target view from a source view's features, and the target's measured depth.
+    """L1 between the depth of a target view, predicted from a source view, and measured.
 
-    Mean over the covisible, measured pixels of a pair; pairs with fewer than 10 of them drop out; mean over the other
-    pairs. No pair left: a zero that stays in the graph.
+    The loss of a pair is the mean over its covisible, measured pixels; pairs with fewer than 10 of them drop out. The
+    loss is the mean over the other pairs. Without any pair it is a zero that stays in the graph.
 
     Source: 3D-IDE (arXiv 2604.03296), cross-view term; official `compute_cross_view_prediction_loss`, without its
     factor 0.1. The original's "consistency" term (`cross_view_depth_consistency_loss`) is this same L1 on the target
-    frame's *own* prediction and never compares two views: pass `pairs.gather_target(predicted_depth)` to get it
-    ("overlap L1").
+    frame's *own* prediction and never compares two views. `pairs.gather_target(predicted_depth)` as prediction gives
+    it ("overlap L1").
 
-    Differs between the protocols, and why:
+    Differences between the protocols:
 
-    - paper: measurements up to 0.01 m count as missing; if sizes differ, depth is resized bilinearly (zeros mix in)
-      and the mask by nearest; a NaN or Inf pixel anywhere in a target's measurement makes the pair's loss 0 while the
-      pair still counts; the weighted sum is divided by the number of pairs.
-    - clean: sizes must agree; a NaN, Inf or negative measurement inside the mask raises; NaN in the prediction on a
-      used pixel stays NaN; the weighted sum is divided by the sum of the weights.
+    - paper: measurements up to 0.01 m count as missing. If sizes differ, depth is resized bilinearly (zeros mix in)
+      and the mask by nearest. One NaN or Inf pixel in a target's measurement makes the pair's loss 0, and the pair
+      still counts. The weighted sum is divided by the number of pairs.
+    - clean: sizes must agree. A NaN, Inf or negative measurement inside the mask raises an error. NaN in the
+      prediction on a used pixel stays NaN. The weighted sum is divided by the sum of the weights.
 
     Args:
         protocol: "clean" or "paper".
@@ -41,8 +43,8 @@ class CrossViewDepthLoss(nn.Module):
         output:          scalar float32, metres; unweighted.
 
     Raises:
-        ValueError: Shapes that differ (in "paper" only the number of pairs), a mask that is not bool, broken
-            measurements (clean).
+        ValueError: If the shapes differ (in "paper" only the number of pairs), the mask is not bool, or (clean) a
+            measurement is broken.
 
     Example:
         >>> depth = torch.ones(3, 8, 8)
@@ -60,7 +62,7 @@ class CrossViewDepthLoss(nn.Module):
     def forward(
         self, predicted_depth: Tensor, target_depth: Tensor, covisible: Tensor, weight: Tensor | None = None
     ) -> Tensor:
-        """Mean over pairs; shapes as in the class."""
+        """Return the mean over pairs; shapes as in the class."""
         prediction, measurement, covisible = self._check(predicted_depth, target_depth, covisible)
         weight = self._check_weight(weight, prediction)
         pair_loss, counts = self._pair_losses(prediction, measurement, covisible)
@@ -72,7 +74,10 @@ class CrossViewDepthLoss(nn.Module):
 
     @torch.no_grad()
     def count_pairs(self, target_depth: Tensor, covisible: Tensor, weight: Tensor | None = None) -> Tensor:
-        """What the loss is a mean over: the sum of the weights of the used pairs (paper: their number), a scalar."""
+        """Return the divisor of the mean: the sum of the weights of the used pairs.
+
+        In "paper" it is the number of these pairs.
+        """
         nothing = torch.zeros_like(covisible, dtype=torch.float32)
         prediction, measurement, covisible = self._check(nothing, target_depth, covisible)
         is_used = self._pair_losses(prediction, measurement, covisible)[1] >= MIN_PIXELS_PER_PAIR
@@ -83,7 +88,7 @@ class CrossViewDepthLoss(nn.Module):
         if weight is None:
             return prediction.new_ones(len(prediction))
         if weight.shape != prediction.shape[:1]:
-            raise ValueError(f"weight must have shape ({len(prediction)},), got {tuple(weight.shape)}.")
+            raise ValueError(f"`weight` must have shape ({len(prediction)},), got {tuple(weight.shape)}.")
         return weight.to(prediction)
 
     @property
@@ -95,9 +100,9 @@ class CrossViewDepthLoss(nn.Module):
         self, predicted_depth: Tensor, target_depth: Tensor, covisible: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         if predicted_depth.dim() != 3:
-            raise ValueError(f"predicted_depth must have shape (N, H, W), got {tuple(predicted_depth.shape)}.")
+            raise ValueError(f"`predicted_depth` must have shape (N, H, W), got {tuple(predicted_depth.shape)}.")
         if covisible.dtype != torch.bool:
-            raise ValueError(f"covisible must be bool, got {covisible.dtype}.")
+            raise ValueError(f"`covisible` must be bool, got {covisible.dtype}.")
         prediction, measurement = predicted_depth.float(), target_depth.detach().float()
         if self.protocol == "paper" and len(measurement) == len(covisible) == len(prediction):
             measurement, covisible = _resize_as_original(measurement, covisible, prediction.shape[-2:])
@@ -107,13 +112,13 @@ class CrossViewDepthLoss(nn.Module):
             if is_bad.any():
                 pairs = is_bad.flatten(1).any(1).nonzero().flatten().tolist()[:4]
                 raise ValueError(
-                    f"target_depth holds {int(is_bad.sum())} NaN, Inf or negative values inside covisible, "
+                    f"`target_depth` holds {int(is_bad.sum())} NaN, Inf or negative values inside `covisible`, "
                     f"first pairs: {pairs}. Write 0 where nothing was measured."
                 )
         return prediction, measurement, covisible
 
     def _pair_losses(self, prediction: Tensor, measurement: Tensor, covisible: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean L1 (N,) of each pair and its number of used pixels (N,)."""
+        """Return the mean L1 (N,) of each pair and its number of used pixels (N,)."""
         if self.protocol == "paper":
             is_used = covisible & (measurement > PAPER_MIN_DEPTH)
             counts = is_used.flatten(1).sum(1)

@@ -1,4 +1,4 @@
-"""Depth of a view against its measurement, weighted by the confidence that is predicted with it."""
+"""Loss of the depth of a view against its measurement, with the confidence predicted beside it."""
 
 from typing import NamedTuple
 
@@ -15,6 +15,8 @@ from trainer.losses.blocks import (
     replace_non_finite,
 )
 
+__all__ = ["MIN_VALID_PIXELS", "DepthLossTerms", "DepthRegressionLoss"]
+
 MIN_VALID_PIXELS = 100  # Official threshold for the whole batch; below it the terms are noise.
 PAPER_MIN_CONFIDENCE = 1e-6  # Official clamp before the logarithm; confidences of the head are above 1.
 
@@ -27,7 +29,7 @@ CITATION_CONFIDENCE = """@inproceedings{wang2024dust3r,
 
 
 class DepthLossTerms(NamedTuple):
-    """The three unweighted scalars whose sum is the loss, in metres."""
+    """The three unweighted scalars in metres whose sum is the loss."""
 
     confidence: Tensor
     regression: Tensor
@@ -35,22 +37,22 @@ class DepthLossTerms(NamedTuple):
 
 
 class DepthRegressionLoss(nn.Module):
-    """Predicted depth of every view against its measured depth: confidence + regression + gradient terms.
+    """Loss of predicted depth: a confidence, a regression and a gradient term.
 
-    Over the valid pixels, with r = |predicted_depth - depth| and c = confidence:
+    The terms over the valid pixels, with r = |predicted_depth - depth| and c = confidence:
 
     - regression: mean of r;
     - confidence: mean of gamma r c - alpha log c, which lets the network say where it is unsure (r is not detached);
     - gradient: L1 between neighbouring pixels' differences of (predicted_depth - depth), mean over `num_scales` scales
-      of every 1st, 2nd, 4th, ... pixel. Keeps edges sharp and surfaces smooth.
+      of every 1st, 2nd, 4th, ... pixel. It keeps edges sharp and surfaces smooth.
 
-    The first two drop their largest 2% (`valid_range`), if more than 1,000 values remain. Fewer than 100 valid pixels
-    in the batch: all terms are a zero that stays in the graph.
+    The first two drop their largest 2% (`valid_range`), if more than 1,000 values remain. With fewer than 100 valid
+    pixels in the batch all terms are a zero that stays in the graph.
 
     Source: 3D-IDE (arXiv 2604.03296), L_geometry; official `MultitaskLoss` and `regression_loss`. Constants are
     theirs.
 
-    Differs between the protocols, and why:
+    Differences between the protocols:
 
     ================================  ===================================  ==================================
     rule                              paper (original)                     clean (default)
@@ -79,7 +81,7 @@ class DepthRegressionLoss(nn.Module):
         output:          scalar float32, unweighted.
 
     Raises:
-        ValueError: Shapes that differ, a mask that is not bool, measurements that are NaN, Inf or negative (clean).
+        ValueError: If the shapes differ, the mask is not bool, or (clean) a measurement is NaN, Inf or negative.
 
     Example:
         >>> depth = torch.rand(1, 2, 16, 16) + 1
@@ -101,7 +103,7 @@ class DepthRegressionLoss(nn.Module):
         super().__init__()
         check_protocol(protocol)
         if num_scales < 1:
-            raise ValueError(f"num_scales must be at least 1, got {num_scales}.")
+            raise ValueError(f"`num_scales` must be at least 1, got {num_scales}.")
         self.gamma = gamma
         self.alpha = alpha
         self.valid_range = valid_range
@@ -111,15 +113,15 @@ class DepthRegressionLoss(nn.Module):
     def forward(
         self, predicted_depth: Tensor, confidence: Tensor, depth: Tensor, depth_mask: Tensor | None = None
     ) -> Tensor:
-        """Sum of the three terms; shapes as in the class."""
+        """Return the sum of the three terms; shapes as in the class."""
         return sum(self.compute_terms(predicted_depth, confidence, depth, depth_mask))
 
     def compute_terms(
         self, predicted_depth: Tensor, confidence: Tensor, depth: Tensor, depth_mask: Tensor | None = None
     ) -> DepthLossTerms:
-        """The three terms on their own; shapes as in the class."""
+        """Return the three terms one by one; shapes as in the class."""
         if predicted_depth.dim() != 4:
-            raise ValueError(f"predicted_depth must have shape (B, V, H, W), got {tuple(predicted_depth.shape)}.")
+            raise ValueError(f"`predicted_depth` must have shape (B, V, H, W), got {tuple(predicted_depth.shape)}.")
         check_same_shape("predicted_depth", predicted_depth, confidence=confidence, depth=depth)
         prediction, confidence, measurement = predicted_depth.float(), confidence.float(), depth.detach().float()
         measurement, mask = self._prepare_measurement(measurement, depth_mask)
@@ -143,7 +145,10 @@ class DepthRegressionLoss(nn.Module):
         return DepthLossTerms(self._robust_mean(weighted), self._robust_mean(residual), gradient)
 
     def count_valid_pixels(self, depth: Tensor, depth_mask: Tensor | None = None) -> int:
-        """Number of pixels the terms are taken over; below 100 the original turns its cross-view terms off too."""
+        """Return the number of pixels over which the terms are taken.
+
+        Below 100 the original turns its cross-view terms off too.
+        """
         return int(self._prepare_measurement(depth.detach().float(), depth_mask)[1].sum())
 
     @property
@@ -152,11 +157,14 @@ class DepthRegressionLoss(nn.Module):
         return f"{CITATION_3D_IDE}\n\n{CITATION_CONFIDENCE}"
 
     def _prepare_measurement(self, depth: Tensor, depth_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Measurement with 0 outside the mask where it is not finite, and the mask of valid pixels."""
+        """Return the measurement and the mask of valid pixels.
+
+        A measurement that is not finite outside the mask becomes 0.
+        """
         if depth_mask is not None:
             check_same_shape("depth", depth, depth_mask=depth_mask)
             if depth_mask.dtype != torch.bool:
-                raise ValueError(f"depth_mask must be bool, got {depth_mask.dtype}.")
+                raise ValueError(f"`depth_mask` must be bool, got {depth_mask.dtype}.")
         if self.protocol == "paper":
             depth = replace_non_finite(depth)
             return depth, depth > 0 if depth_mask is None else depth_mask
@@ -166,14 +174,14 @@ class DepthRegressionLoss(nn.Module):
             if count:
                 frames = (is_bad & inside).flatten(2).any(-1).nonzero().tolist()[:4] if depth.dim() == 4 else []
                 raise ValueError(
-                    f"depth holds {count} {what} values inside the mask, first (sample, frame): {frames}. "
-                    "Write 0 where nothing was measured, or leave the pixels out with depth_mask."
+                    f"`depth` holds {count} {what} values inside the mask, first (sample, frame): {frames}. "
+                    "Write 0 where nothing was measured, or leave the pixels out with `depth_mask`."
                 )
         depth = torch.where(inside, depth, 0.0)
         return depth, depth > 0
 
     def _robust_mean(self, values: Tensor) -> Tensor:
-        """Mean without the upper tail."""
+        """Return the mean without the upper tail."""
         if self.protocol == "paper":
             values = replace_non_finite(values)
         kept = filter_upper_tail(values, self.valid_range) if 0 < self.valid_range < 1 else values

@@ -1,4 +1,4 @@
-"""Depth predictions of two views, compared with each other."""
+"""Loss of the difference between the depth predictions of two views."""
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,8 @@ from trainer.geometry.cameras import invert_pose
 from trainer.geometry.covisibility import sample_depth
 from trainer.losses.blocks import graph_zero
 from trainer.losses.cross_view_depth import MIN_PIXELS_PER_PAIR
+
+__all__ = ["ViewConsistencyLoss"]
 
 ROUNDING = 1e-5  # Relative difference that float32 leaves after a warp; below it two depths are the same.
 
@@ -21,28 +23,28 @@ CITATION_CONSISTENCY = """@inproceedings{bian2019scsfm,
 
 
 class ViewConsistencyLoss(nn.Module):
-    """Difference between what two views of a pair predict for the same surface, by the known motion between them.
+    """Difference between the depths that two views predict for the same surface.
 
-    Every pixel of one view is moved into the other one by its predicted depth and the motion; there its z-depth is
-    compared with the other view's prediction, sampled bilinearly (in inverse depth, which is linear on planes). This
-    is done from source to target and from target to source. The value is 0 exactly where the predictions are
-    consistent (on planes; on curved surfaces up to the interpolation), whatever the measurement says, and both views
-    receive gradients.
+    Every pixel of one view is moved into the other one by its predicted depth and the known motion. There its z-depth
+    is compared with the other view's prediction, sampled bilinearly in inverse depth, which is linear on planes. This
+    is done in both directions. The value is 0 where the predictions are consistent (on planes exactly, on curved
+    surfaces up to the interpolation), whatever the measurement says. Both views receive gradients.
 
     Hidden surfaces must not be compared. Where both views are measured, the measurement decides: its own warp has to
     agree within `relative_tolerance` and `absolute_tolerance`. Elsewhere (holes, or no `depth` at all) the prediction
-    decides: a point that lies behind what the other view predicts by more than the tolerance is taken as hidden. A
+    decides: a point that lies behind the other view's prediction by more than the tolerance is taken as hidden. A
     wrong prediction cannot hide in both directions at once.
 
-    Mean over the compared pixels of a pair, both directions together; pairs with fewer than 10 of them drop out; mean
-    over the other pairs by their weights. No pair left: a zero that stays in the graph.
+    The loss of a pair is the mean over its compared pixels, both directions together; pairs with fewer than 10 of them
+    drop out. The loss is the mean over the other pairs by their weights. Without any pair it is a zero that stays in
+    the graph.
 
     Source: ours; the idea is Bian et al. 2019. The term that the original calls "consistency" compares one prediction
     with its measurement, see `CrossViewDepthLoss`; it stays available as `overlap_l1`.
 
     Args:
         relative_tolerance: Share of the depth by which two depths of one surface may differ.
-        absolute_tolerance: Metres added to it.
+        absolute_tolerance: Metres added to this share.
 
     Shape:
         predicted_depth: (B, V, H, W), metres, positive.
@@ -52,7 +54,7 @@ class ViewConsistencyLoss(nn.Module):
         output:          scalar float32, metres; unweighted.
 
     Raises:
-        ValueError: Shapes that do not go together, singular intrinsics of a paired frame, broken measurements.
+        ValueError: If the shapes do not agree, intrinsics of a paired frame are singular, or a measurement is broken.
 
     Example:
         >>> from trainer.geometry import select_frame_pairs
@@ -75,7 +77,7 @@ class ViewConsistencyLoss(nn.Module):
     def forward(
         self, predicted_depth: Tensor, intrinsics: Tensor, pairs: FramePairs, depth: Tensor | None = None
     ) -> Tensor:
-        """Mean over pairs; shapes as in the class."""
+        """Return the mean over pairs; shapes as in the class."""
         self._check(predicted_depth, intrinsics, depth)
         prediction, cameras = predicted_depth.float(), intrinsics.detach().float()
         zero = graph_zero(prediction)  # NaN in a prediction has no pixel to be compared at, but must show.
@@ -116,21 +118,21 @@ class ViewConsistencyLoss(nn.Module):
     def _check(predicted_depth: Tensor, intrinsics: Tensor, depth: Tensor | None) -> None:
         if predicted_depth.dim() != 4 or intrinsics.shape != (*predicted_depth.shape[:2], 3, 3):
             raise ValueError(
-                "predicted_depth must have shape (B, V, H, W) and intrinsics (B, V, 3, 3), got "
+                "`predicted_depth` must have shape (B, V, H, W) and `intrinsics` (B, V, 3, 3), got "
                 f"{tuple(predicted_depth.shape)} and {tuple(intrinsics.shape)}."
             )
         if depth is None:
             return
         if depth.shape != predicted_depth.shape:
             raise ValueError(
-                f"depth must have the shape of predicted_depth, {tuple(predicted_depth.shape)}, "
+                f"`depth` must have the shape of `predicted_depth`, {tuple(predicted_depth.shape)}, "
                 f"got {tuple(depth.shape)}."
             )
         bad = ~(torch.isfinite(depth) & (depth >= 0))
         if bad.any():
             frames = bad.flatten(2).any(-1).nonzero().tolist()[:4]
             raise ValueError(
-                f"depth holds {int(bad.sum())} NaN, Inf or negative values, first (sample, frame): {frames}. "
+                f"`depth` holds {int(bad.sum())} NaN, Inf or negative values, first (sample, frame): {frames}. "
                 "Write 0 where nothing was measured."
             )
 
@@ -138,7 +140,9 @@ class ViewConsistencyLoss(nn.Module):
 def _warp(
     source: Tensor, target: Tensor, cameras: tuple[Tensor, Tensor], target_from_source: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Depth of the source's pixels in the target camera, and the target's depth there; NaN where there is none.
+    """Return the depth of source pixels in the target camera, and the target's depth there.
+
+    Both are NaN where there is none.
 
     Shape:
         source, target:     (N, H, W), metres.

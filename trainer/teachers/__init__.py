@@ -1,6 +1,6 @@
-"""Frozen 3D teachers: what the language model's states at the visual tokens are drawn towards.
+"""Frozen 3D teachers, whose features the language model's visual tokens are trained to match.
 
-`Teacher` is what all of them are: frames in, (V, rows, cols, C) out, with name, version and licence. Networks are
+`Teacher` is their common interface: frames in, (V, rows, cols, C) out, with name, version and licence. Networks are
 slow: `python -m trainer.teachers` stores their features once, and `TeacherStore`, a teacher too, reads them in
 training.
 """

@@ -11,6 +11,8 @@ from processing.token_pooling import WHOLE_FRAME, Window
 from trainer.geometry.checks import Protocol
 from trainer.teachers.patch_teacher import PatchTeacher, find_licence, short_name, weights_digest
 
+__all__ = ["DepthAnything3Teacher"]
+
 PACKAGE = "depth-anything-3"
 # As the package's README states them.
 LICENCES = {
@@ -31,7 +33,7 @@ LICENCES = {
 
 
 class DepthAnything3Teacher(PatchTeacher):
-    """Patch features of Depth Anything 3; all frames of a video at once, so that they know of each other.
+    """Patch features of Depth Anything 3, from all frames of a video at once.
 
     The package (`pip install depth-anything-3`, import name `depth_anything_3`) resizes whole frames so that the
     longer side has `process_res` pixels and both are multiples of 14. Features are those of one layer of its backbone
@@ -46,12 +48,12 @@ class DepthAnything3Teacher(PatchTeacher):
         licence: Licence of the weights; None: as known for the Hub names of the authors, or as the model card says.
         layer: Layer of the backbone, from 0; None: the last one that its own heads read.
         process_res: Longer side of the input in pixels.
-        device: Where the network runs.
-        protocol: How patches are pooled, see `pool_teacher_features`.
+        device: Device of the network.
+        protocol: Rule that pools patches, see `pool_teacher_features`.
 
     Raises:
-        ImportError: The package is not installed.
-        ValueError: No licence is stated, or `layer` is None for a model whose configuration does not name layers.
+        ImportError: If the package is not installed.
+        ValueError: If no licence is stated, or `layer` is None for a model whose configuration does not name layers.
     """
 
     def __init__(
@@ -68,8 +70,8 @@ class DepthAnything3Teacher(PatchTeacher):
             from depth_anything_3.api import DepthAnything3
         except ImportError as error:
             raise ImportError(
-                f"Depth Anything 3 is not installed ({error}): pip install {PACKAGE}, in an environment of its own if "
-                "its requirements clash with yours; extraction is the only step that needs it."
+                f"Depth Anything 3 is not installed ({error}): `pip install {PACKAGE}`, in an environment of its own "
+                "if its requirements clash with yours; extraction is the only step that needs it."
             ) from error
         licence = find_licence(weights, licence, LICENCES)
         self.network = DepthAnything3.from_pretrained(str(weights)).to(device).eval().requires_grad_(False)
@@ -84,7 +86,7 @@ class DepthAnything3Teacher(PatchTeacher):
         )
 
     def compute_patches(self, pixels: Tensor) -> tuple[Tensor, Window]:
-        """As in `PatchTeacher`."""
+        """Compute features of patches; see `PatchTeacher`."""
         prediction = self.network.inference(
             list(pixels.permute(0, 2, 3, 1).cpu().numpy()),
             process_res=self.process_res,
@@ -102,11 +104,11 @@ class DepthAnything3Teacher(PatchTeacher):
 
 
 def _last_layer(config: Any) -> int:
-    """The last layer that the heads read, by the configuration of the package."""
+    """Return the last layer that the heads read, by the configuration of the package."""
     try:
         return int(config["net"]["out_layers"][-1])
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError("This model's configuration names no layers (net.out_layers): give layer.") from error
+        raise ValueError("This model's configuration names no layers (`net.out_layers`): give `layer`.") from error
 
 
 def _package_version() -> str:
@@ -114,6 +116,3 @@ def _package_version() -> str:
         return version(PACKAGE)
     except PackageNotFoundError:  # a checkout on the path
         return "from source"
-
-
-__all__ = ["DepthAnything3Teacher"]

@@ -1,4 +1,4 @@
-"""Teacher features of a folder of scenes, by one process or several, from where the last run was stopped."""
+"""Extraction of teacher features for a folder of scenes, by one process or several."""
 
 import logging
 from collections.abc import Sequence
@@ -18,20 +18,22 @@ from trainer.teachers.original import OriginalStoreTeacher
 from trainer.teachers.protocol import FrameSource, Teacher
 from trainer.teachers.store import StoreIdentity, read_scene, save_scene, scene_path
 
+__all__ = ["ExtractionReport", "extract_features", "list_scenes"]
+
 logger = logging.getLogger("trainer.teachers")
 
-ORIGINAL_PATCHES = max(PATCH_GRIDS)  # A frame; the original stores all of them, in float32.
+ORIGINAL_PATCHES = max(PATCH_GRIDS)  # Patches of a frame; the original stores all of them, in float32.
 ORIGINAL_BYTES = 4
 
 
 @dataclass(frozen=True)
 class ExtractionReport:
-    """What a run found and made.
+    """Result of an extraction in numbers.
 
     Args:
-        scenes: Scenes whose features are stored now.
-        computed: Those of them that this run computed, in all processes.
-        stored_bytes: Size of their files.
+        scenes: Number of scenes whose features are stored now.
+        computed: Number of scenes that this run computed, in all processes.
+        stored_bytes: Size of the stored files.
         original_bytes: Size of the same frames and channels as the original stores them: its own files where they were
             read, else float32 of 1036 patches a frame.
     """
@@ -50,29 +52,36 @@ class ExtractionReport:
 
 
 def list_scenes(data_dir: str | Path, *, split: str | None = None, scene_ids: Sequence[str] = ()) -> list[str]:
-    """Scenes to extract: those named, those of a split by EmbodiedScan's file, or all `*/posed_images/*`.
+    """List the scenes to extract: given ones, a split, or all of the folder.
+
+    A split is read from EmbodiedScan's file; all scenes are the folders `*/posed_images/*`.
+
+    Args:
+        data_dir: Folder in the public layout.
+        split: Split of EmbodiedScan; None: no split.
+        scene_ids: Names of scenes; empty: not given.
 
     Raises:
-        FileNotFoundError: No such folder, no scene in it, or no file of the split.
-        ValueError: Both a split and scenes are given, or a scene twice.
+        FileNotFoundError: If the folder does not exist or holds no scene, or there is no file of the split.
+        ValueError: If both a split and scenes are given, or a scene twice.
     """
     layout = Layout(data_dir)
     if split and scene_ids:
-        raise ValueError(f"Give a split or scenes, got split {split!r} and {len(scene_ids)} scenes.")
+        raise ValueError(f"Give a split or scenes, not both, got split {split!r} and {len(scene_ids)} scenes.")
     if scene_ids:
         twice = sorted({scene for scene in scene_ids if list(scene_ids).count(scene) > 1})
         if twice:
-            raise ValueError(f"scene_ids name {twice} more than once.")
+            raise ValueError(f"`scene_ids` name {twice} more than once. Name each scene once.")
         return list(scene_ids)
     if split:
         path = next((path for path in layout.infos(split) if path.is_file()), None)
         if path is None:
-            raise FileNotFoundError(f"split {split!r} is listed in {layout.infos(split)[1]}, which does not exist")
+            raise FileNotFoundError(f"Split {split!r} is listed in {layout.infos(split)[1]}, which does not exist.")
         return sorted(read_infos(path))
     folders = sorted(folder for folder in layout.root.glob("*/posed_images/*") if folder.is_dir())
     if not folders:
         raise FileNotFoundError(
-            f"{data_dir} holds no scenes: expected folders such as scannet/posed_images/scene0000_00"
+            f"{data_dir} holds no scenes: expected folders such as scannet/posed_images/scene0000_00."
         )
     return [f"{folder.parent.parent.name}/{folder.name}" for folder in folders]
 
@@ -87,37 +96,43 @@ def extract_features(
     frames: str = "uniform",
     num_frames: int = 32,
 ) -> ExtractionReport:
-    """Compute and store what is not stored yet; each process of a distributed run takes its share of the scenes.
+    """Compute and store the features that are not stored yet.
 
-    A file appears when it is whole, so a run may be killed at any time and started again. Everything that is in the
-    folder already is checked before anything is computed.
+    Each process of a distributed run takes its share of the scenes. A file appears when it is whole, so a run may be
+    killed at any time and started again. Everything that is in the folder already is checked before anything is
+    computed.
 
     Args:
-        teacher: Gives the features, from frames alone.
+        teacher: Teacher that needs frames alone.
         grid: Token grid of the model that will be trained.
         data_dir: Folder in the public layout.
-        output_dir: Gets `<scene_id>.safetensors`, see `TeacherStore`.
-        scene_ids: Scenes, such as "scannet/scene0000_00".
-        frames: Which frames, "uniform", "listed" or "coverage" as in `load_task`; choose what training will show.
-        num_frames: At most this many a scene.
+        output_dir: Folder that gets `<scene_id>.safetensors`, see `TeacherStore`.
+        scene_ids: Names of scenes, such as "scannet/scene0000_00".
+        frames: Rule of the frames, "uniform", "listed" or "coverage" as in `load_task`; the rule of the training.
+        num_frames: Number of frames of a scene at most.
+
+    Returns:
+        Numbers of scenes and bytes.
 
     Raises:
-        FileNotFoundError: A scene or a frame that does not exist.
-        ValueError: No scene, or the folder holds features of another teacher, preprocessing, grid, protocol or of
-            other frames, or a file that is not whole.
+        FileNotFoundError: If a scene or a frame does not exist.
+        ValueError: If there is no scene, or the folder holds features that do not belong together with the new ones:
+            of another teacher, preprocessing, grid or protocol, of other frames, or a file that is not whole.
     """
     if not scene_ids:
-        raise ValueError("scene_ids name no scene.")
+        raise ValueError("`scene_ids` name no scene: give at least one.")
     state = PartialState()
     layout = Layout(data_dir)
     lists = FrameLists(layout, frames, num_frames)
     wanted = {scene: FrameSource(scene, tuple(lists.names(scene))) for scene in scene_ids}
     videos = [scene for scene, source in wanted.items() if not source.frame_names]
     if videos:
-        raise ValueError(f"{videos[0]} is a video file; features are stored by the names of frames.")
+        raise ValueError(
+            f"{videos[0]} is a video file, and features are stored by the names of frames. Unpack its frames."
+        )
     identity = StoreIdentity.of(teacher, grid)
     todo = _unfinished(output_dir, identity, wanted)
-    state.wait_for_everyone()  # nobody writes before everybody has read what is there
+    state.wait_for_everyone()  # no process writes before all have read the folder
     share = todo[state.process_index :: state.num_processes]
     for scene in tqdm(share, desc="Teacher features", unit="scene", disable=not state.is_main_process):
         video = load_scene(data_dir, scene, frame_names=wanted[scene].frame_names)
@@ -130,7 +145,11 @@ def extract_features(
 
 
 def _unfinished(output_dir: str | Path, identity: StoreIdentity, wanted: dict[str, FrameSource]) -> list[str]:
-    """Scenes without stored features; raises for files that do not belong together with the new ones."""
+    """Return the scenes without stored features.
+
+    Raises:
+        ValueError: If a file does not belong together with the new ones.
+    """
     for path in sorted(Path(output_dir).rglob("*.safetensors")):
         scene = read_scene(path)
         scene.identity.check_equal(identity, path)
@@ -156,6 +175,3 @@ def _report(
             frames, *_, channels = read_scene(path).shape
             original += frames * ORIGINAL_PATCHES * channels * ORIGINAL_BYTES
     return ExtractionReport(len(scene_ids), computed, stored, original)
-
-
-__all__ = ["ExtractionReport", "extract_features", "list_scenes"]

@@ -14,6 +14,8 @@ from trainer.teachers.store import TeacherStore
 from trainer.teachers.transformers_backbone import TransformersTeacher
 from trainer.teachers.vggt import VGGTTeacher
 
+__all__ = ["KINDS", "load_teacher"]
+
 KINDS = ("point_map", "vggt", "depth_anything_3", "vggt_sliced")
 
 
@@ -30,25 +32,25 @@ def load_teacher(
     dtype: torch.dtype = torch.float32,
     protocol: Protocol = "clean",
 ) -> Teacher:
-    """A teacher.
+    """Make the teacher that a command line or a recipe names.
 
     Args:
         kind: "point_map"; "vggt", "depth_anything_3" (packages that you install); "vggt_sliced" (the original's files
             in `data_dir`); else a folder of stored features, or a vision backbone of Transformers by folder or name.
-        weights: Of "vggt" and "depth_anything_3": Hub name or path.
+        weights: Hub name or path of the weights of "vggt" and "depth_anything_3".
         licence: Licence of the weights, where no model card states it.
         data_dir: Folder in the public layout, for "vggt_sliced".
         image_size: Height and width of the input of a Transformers backbone, in pixels.
         layer: Layer of a backbone; see `TransformersTeacher` and `DepthAnything3Teacher`.
-        batch_size: Frames at a time of a Transformers backbone.
-        device: Where the network runs.
-        dtype: Of the network.
-        protocol: How patches are pooled, see `pool_teacher_features`; stored features have theirs.
+        batch_size: Number of frames at a time of a Transformers backbone.
+        device: Device of the network.
+        dtype: Type of the network.
+        protocol: Rule that pools patches, see `pool_teacher_features`; stored features have theirs.
 
     Raises:
-        ImportError: A package that is not installed.
-        OSError: Weights or files that do not exist.
-        ValueError: An option that this teacher does not have, or what the teacher itself refuses.
+        ImportError: If a package is not installed.
+        OSError: If weights or files do not exist.
+        ValueError: If this teacher does not have an option, or refuses its value.
     """
     given: dict[str, Any] = {"weights": weights, "licence": licence, "image_size": image_size, "layer": layer}
     given = {name: value for name, value in given.items() if value is not None}
@@ -59,7 +61,7 @@ def load_teacher(
         return DepthAnything3Teacher(**_allowed(kind, given, "weights", "licence", "layer"), **network)
     if kind == "vggt_sliced":
         if data_dir is None:
-            raise ValueError("vggt_sliced needs data_dir, the folder that holds the original's files.")
+            raise ValueError("`vggt_sliced` needs `data_dir`, the folder that holds the original's files.")
         return OriginalStoreTeacher(data_dir, **_allowed(kind, given, "licence"), protocol=protocol)
     if kind == "point_map":
         return PointMapTeacher(**_allowed(kind, given))
@@ -72,11 +74,8 @@ def load_teacher(
 
 
 def _allowed(kind: str, given: dict[str, Any], *names: str) -> dict[str, Any]:
-    """What was given, if this kind of teacher takes it."""
+    """Return the given options, or raise an error for one that does not belong."""
     unknown = sorted(set(given) - set(names))
     if unknown:
         raise ValueError(f"{kind} takes {list(names) or 'no option'}, got {unknown}.")
     return given
-
-
-__all__ = ["KINDS", "load_teacher"]

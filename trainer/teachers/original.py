@@ -1,4 +1,4 @@
-"""The original's stored features, `vggt_sliced.npy`, as a teacher that looks them up."""
+"""The original's stored features, `vggt_sliced.npy`, as a teacher."""
 
 from pathlib import Path
 from typing import Any
@@ -11,24 +11,26 @@ from processing.token_grid import TokenGrid
 from trainer.geometry.checks import Protocol, check_protocol
 from trainer.teachers.protocol import FrameSource
 
+__all__ = ["OriginalStoreTeacher"]
+
 STORES = "*/posed_images_3d_feature_vggt/*/vggt_sliced.npy"
 
 
 class OriginalStoreTeacher:
-    """Features that the original extracted: last aggregator layer of VGGT, whole frames, float32, all patches.
+    """Features that the original extracted: last aggregator layer of VGGT, all patches.
 
-    The files name neither frames nor weights: frames are those that the original's rule takes of the pictures in the
-    folder, and the weights are taken to be facebook/VGGT-1B. `python -m trainer.teachers` makes smaller files of them
-    that say what they hold.
+    They are of whole frames, in float32. The files name neither frames nor weights. The frames are those that the
+    original's rule takes of the pictures in the folder, and the weights are taken to be facebook/VGGT-1B.
+    `python -m trainer.teachers` makes smaller files of them that say what they hold.
 
     Args:
         data_dir: Folder in the public layout.
         licence: Licence of the weights behind the files.
-        protocol: How patches are pooled, see `pool_teacher_features`.
+        protocol: Rule that pools patches, see `pool_teacher_features`.
 
     Raises:
-        FileNotFoundError: The folder holds no `vggt_sliced.npy`.
-        ValueError: A file that is none.
+        FileNotFoundError: If the folder holds no `vggt_sliced.npy`.
+        ValueError: If a file is not what its name says.
     """
 
     name = "facebook/VGGT-1B"
@@ -50,16 +52,15 @@ class OriginalStoreTeacher:
         grid: TokenGrid,
         source: FrameSource | None = None,
     ) -> Tensor:
-        """As in `Teacher`; the features of `source`, averaged over the tokens.
+        """Read the features of `source`, averaged over the tokens; see `Teacher`.
 
         Raises:
-            FileNotFoundError: No file of this scene.
-            ValueError: No source, or frames that the file does not hold.
+            FileNotFoundError: If there is no file of this scene.
+            ValueError: If there is no source, or the file does not hold its frames.
         """
         if source is None:
-            raise ValueError("vggt_sliced.npy is read by scene and frame: the sample needs scene_id and frame_names.")
+            raise ValueError(
+                "`vggt_sliced.npy` is read by scene and frame: the sample needs `scene_id` and `frame_names`."
+            )
         names = source.frame_names
         return torch.from_numpy(load_teacher_features(self.data_dir, source.scene_id, names, grid, self.protocol))
-
-
-__all__ = ["OriginalStoreTeacher"]

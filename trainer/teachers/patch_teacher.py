@@ -1,4 +1,4 @@
-"""What all teachers with a network share: whole frames in, patches pooled to tokens, weights told by their digest."""
+"""Base of the teachers with a network: whole frames in, patches pooled to tokens."""
 
 import functools
 import hashlib
@@ -19,19 +19,21 @@ from processing.video_reading_ide3d import frames_to_tensor
 from trainer.geometry.checks import Protocol, check_protocol
 from trainer.teachers.protocol import FrameSource
 
+__all__ = ["PatchTeacher", "find_licence", "resize_frames", "short_name", "weights_digest"]
+
 
 class PatchTeacher:
-    """A network that gives features of patches. A subclass says which, by `compute_patches`.
+    """A network that gives features of patches, by `compute_patches` of a subclass.
 
     Every frame is shown as a whole, as the model sees it; patches are averaged over the part of the frame that a token
     covers.
 
     Args:
-        name: As in `Teacher`.
-        version: As in `Teacher`.
-        licence: As in `Teacher`.
-        preprocessing: As in `Teacher`.
-        protocol: How patches are pooled, see `pool_teacher_features`.
+        name: Name of the teacher, see `Teacher`.
+        version: Version of weights and code.
+        licence: Licence of the weights.
+        preprocessing: Way from frames to the network's input.
+        protocol: Rule that pools patches, see `pool_teacher_features`.
     """
 
     def __init__(self, *, name: str, version: str, licence: str, preprocessing: str, protocol: Protocol):
@@ -40,7 +42,7 @@ class PatchTeacher:
         self.preprocessing, self.protocol = preprocessing, protocol
 
     def compute_patches(self, pixels: Tensor) -> tuple[Tensor, Window]:
-        """Features of the patches of one video, and the part of the frame that they show.
+        """Compute features of the patches of one video, and the shown part of the frame.
 
         Shape:
             pixels: (V, 3, h, w), uint8.
@@ -50,7 +52,7 @@ class PatchTeacher:
 
     @functools.cached_property
     def feature_size(self) -> int:
-        """Channels C, as one grey frame shows them."""
+        """Number of channels C, read from the features of one grey frame."""
         with torch.no_grad():
             return self.compute_patches(torch.full((1, 3, 32, 32), 128, dtype=torch.uint8))[0].shape[-1]
 
@@ -61,10 +63,12 @@ class PatchTeacher:
         grid: TokenGrid,
         source: FrameSource | None = None,
     ) -> Tensor:
-        """As in `Teacher`; geometry and source are not used.
+        """Compute the features of one video; geometry and source are not used.
+
+        See `Teacher`.
 
         Raises:
-            ValueError: Frames that are not uint8 RGB, or features that are not finite.
+            ValueError: If frames are not uint8 RGB, or features are not finite.
         """
         pixels = frames_to_tensor(frames, "the frames")
         if pixels.dtype != torch.uint8 or pixels.shape[1] != 3:
@@ -73,17 +77,25 @@ class PatchTeacher:
             patches, window = self.compute_patches(pixels)
             features = pool_teacher_features(patches, grid, window=window, protocol=self.protocol).cpu()
         if not torch.isfinite(features).all():
-            raise ValueError(f"{self.name} gives features that are not finite; try dtype float32.")
+            raise ValueError(f"{self.name} gives features that are not finite; try `dtype` float32.")
         return features
 
 
 def resize_frames(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Whole frames (V, 3, h, w), uint8, squashed to `size` (height, width), as the video processor does it."""
+    """Squash whole frames (V, 3, h, w), uint8, to `size`, as the video processor does it.
+
+    Args:
+        pixels: Frames.
+        size: Height and width in pixels.
+    """
     return resize(pixels, list(size), interpolation=InterpolationMode.BICUBIC, antialias=True)
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Which weights these are: a digest of all names, types, shapes and values, wherever they were read from."""
+    """Return a digest of the names, types, shapes and values of all weights.
+
+    It is the same wherever the weights were read from.
+    """
     digest = hashlib.sha256()
     state = module.state_dict()
     for name in tqdm(sorted(state), desc="Digest of weights", unit="tensor", delay=2, disable=None):
@@ -94,15 +106,20 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def short_name(path: str | Path) -> str:
-    """Name of weights: the folder's or file's own where they lie on disk, else that of the Hub."""
+    """Return the name of a local folder or file, or the Hub name."""
     return Path(path).name if Path(path).exists() else str(path)
 
 
 def find_licence(path: str | Path, licence: str | None, known: Mapping[str, str]) -> str:
-    """Licence of weights: as given, as known by their name, or as their model card states it.
+    """Return the licence of weights: given, known by name, or from the model card.
+
+    Args:
+        path: Folder, file or Hub name of the weights.
+        licence: Licence that the caller states; None: not stated.
+        known: Licences by Hub name.
 
     Raises:
-        ValueError: It is stated nowhere.
+        ValueError: If the licence is stated nowhere.
     """
     if licence or str(path) in known:
         return licence or known[str(path)]
@@ -114,10 +131,7 @@ def find_licence(path: str | Path, licence: str | None, known: Mapping[str, str]
         stated = None
     if not stated:
         raise ValueError(
-            f"No model card states the licence of {path}. Say it yourself: licence='apache-2.0', or --licence. The "
-            "features that you train with come under it."
+            f'No model card states the licence of {path}. Say it yourself by `licence="apache-2.0"` or `--licence`. '
+            "The features that you train with come under it."
         )
     return str(stated)
-
-
-__all__ = ["PatchTeacher", "find_licence", "resize_frames", "short_name", "weights_digest"]

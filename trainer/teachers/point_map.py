@@ -1,4 +1,4 @@
-"""A teacher without a network: where the surface of each token is."""
+"""A teacher without a network: the point on the surface that each token shows."""
 
 from typing import Any
 
@@ -10,24 +10,26 @@ from processing.token_grid import TokenGrid
 from trainer.geometry import relative_pose, transform_points, unproject_depth
 from trainer.teachers.protocol import FrameSource
 
+__all__ = ["CAMERAS", "PointMapTeacher"]
+
 CAMERAS = ("first", "own")
 
 
 class PointMapTeacher:
-    """A teacher without a network: where each token's surface is, written as waves of its coordinates.
+    """A teacher without a network: points on the surface as waves of their coordinates.
 
-    The points of a token are given in the frame of a camera, in metres; every coordinate becomes sine and cosine at
-    each wavelength, averaged over the token's measured pixels. It needs depth in training, for the first camera poses
-    too, and no weights.
+    The points of a token are given in the frame of a camera, in metres. Every coordinate becomes sine and cosine at
+    each wavelength, averaged over the token's measured pixels. Training needs depth, for the first camera poses too,
+    and no weights.
 
     Args:
-        wavelengths: Metres.
-        camera: "first", that of the first frame: like the features of a point-map network they are the same for two
-            views of one surface. A student that sees one frame at a time cannot know where the first camera was.
-            "own", that of the token's frame: what such a student can know.
+        wavelengths: Wavelengths in metres.
+        camera: Camera of the frame. "first", that of the first frame: as in features of a point-map network, two views
+            of one surface agree. A student that sees one frame at a time cannot know the first camera. "own", that of
+            the token's frame: such a student can know it.
 
     Raises:
-        ValueError: No wavelength, or one that is not positive, or an unknown camera.
+        ValueError: If there is no wavelength, one is not positive, or the camera is unknown.
     """
 
     name = "point map (analytic)"
@@ -37,9 +39,9 @@ class PointMapTeacher:
 
     def __init__(self, wavelengths: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0), camera: str = "first"):
         if not wavelengths or min(wavelengths) <= 0:
-            raise ValueError(f"wavelengths must be positive lengths in metres, got {wavelengths}.")
+            raise ValueError(f"`wavelengths` must be positive lengths in metres, got {wavelengths}.")
         if camera not in CAMERAS:
-            raise ValueError(f"camera must be one of {CAMERAS}, got {camera!r}.")
+            raise ValueError(f"`camera` must be one of {CAMERAS}, got {camera!r}.")
         self.wavelengths, self.camera = torch.tensor(wavelengths), camera
         self.feature_size = 6 * len(wavelengths)
         self.version = f"1, wavelengths of {', '.join(f'{length:g}' for length in wavelengths)} m"
@@ -54,10 +56,10 @@ class PointMapTeacher:
         grid: TokenGrid,
         source: FrameSource | None = None,
     ) -> Tensor | None:
-        """Features of one video.
+        """Compute the features of one video from its geometry.
 
         Args:
-            frames: Not used; the points say it all.
+            frames: Not used; the points suffice.
             geometry: `depth` (V, H, W), `intrinsics` (V, 3, 3), and for the first camera `camera_to_world`
                 (V, 4, 4), on the pixels of the vision input; without one of them there are no features.
             grid: Token grid.
@@ -79,6 +81,3 @@ class PointMapTeacher:
         waves = F.adaptive_avg_pool2d(grid.crop(waves.permute(0, 3, 1, 2)), grid.shape)
         share = F.adaptive_avg_pool2d(grid.crop(is_measured[:, None].float()), grid.shape)
         return torch.where(share > 0, waves / share.clamp(min=1e-6), 0.0).permute(0, 2, 3, 1)
-
-
-__all__ = ["CAMERAS", "PointMapTeacher"]

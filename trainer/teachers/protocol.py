@@ -1,4 +1,4 @@
-"""What a teacher is: frames in, features on the token grid out, and who made them."""
+"""Interface of a teacher: frames in, features on the token grid out, with their origin."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,13 +9,15 @@ from torch import Tensor
 from processing.token_grid import TokenGrid
 from trainer.geometry.checks import Protocol as GeometryProtocol
 
+__all__ = ["FrameSource", "Teacher"]
+
 
 @dataclass(frozen=True)
 class FrameSource:
-    """Which frames these are, for teachers that look their features up instead of computing them.
+    """Names of the frames, for teachers that look features up instead of computing them.
 
     Args:
-        scene_id: "scannet/scene0000_00".
+        scene_id: Name of the scene, such as "scannet/scene0000_00".
         frame_names: One name a frame, such as "00010", in the order of the frames.
     """
 
@@ -24,22 +26,24 @@ class FrameSource:
 
     @classmethod
     def of_sample(cls, sample: Mapping[str, Any]) -> "FrameSource | None":
-        """That of a training sample with `scene_id` and `frame_names`; None for one that lacks either."""
+        """Return the source of a training sample, None without `scene_id` or `frame_names`."""
         scene_id, names = sample.get("scene_id"), sample.get("frame_names")
         return None if scene_id is None or names is None else cls(str(scene_id), tuple(names))
 
 
 class Teacher(Protocol):
-    """Frames in, features on the token grid out; with what a model card and a stored feature have to state.
+    """Frames in, features on the token grid out.
+
+    Its facts go into stored features and model cards.
 
     Args:
-        name: What the teacher is called, such as the name of its weights on the Hub.
-        version: Which one of that name: of weights and code.
-        licence: Licence of the weights; whoever trains with their features should know it.
-        preprocessing: How frames become its input. Features of two preprocessings are not mixed in one store.
-        protocol: How it averages patches over tokens, see `pool_teacher_features`; a training of another protocol
-            refuses it. None: it has no patches.
-        feature_size: Channels C.
+        name: Name of the teacher, such as that of its weights on the Hub.
+        version: Version of weights and code.
+        licence: Licence of the weights; it may bind models that are trained with the features.
+        preprocessing: Way from frames to the teacher's input. Features of two ways are not mixed in one store.
+        protocol: Rule that averages patches over tokens, see `pool_teacher_features`; a training of another protocol
+            refuses it. None: the teacher has no patches.
+        feature_size: Number of channels C.
     """
 
     name: str
@@ -56,19 +60,16 @@ class Teacher(Protocol):
         grid: TokenGrid,
         source: FrameSource | None = None,
     ) -> Tensor | None:
-        """Features of the frames of one video.
+        """Compute the features of the frames of one video.
 
         Args:
-            frames: (V, h, w, 3) uint8, or a list of PIL images.
+            frames: Frames (V, h, w, 3) uint8, or a list of PIL images.
             geometry: `depth`, `intrinsics` and `camera_to_world` on the pixels of the vision input, where they are
                 known.
             grid: Token grid of the model.
-            source: Which frames these are, where it is known.
+            source: Names of the frames, where they are known.
 
         Returns:
-            Tensor (V, rows, cols, feature_size), float32, detached; all zero where a token has none. None if the
-            video has none at all.
+            Tensor (V, rows, cols, feature_size), float32, detached; all zero where a token has none. None if the video
+            has none at all.
         """
-
-
-__all__ = ["FrameSource", "Teacher"]

@@ -1,4 +1,4 @@
-"""Stored teacher features: one safetensors file a scene that says what it holds, read through the page cache."""
+"""Stored teacher features: one safetensors file a scene, with its facts, read through the page cache."""
 
 import json
 from collections.abc import Sequence
@@ -16,6 +16,8 @@ from processing.writing import write_bytes
 from trainer.geometry.checks import Protocol
 from trainer.teachers.protocol import FrameSource, Teacher
 
+__all__ = ["StoreIdentity", "StoredScene", "TeacherStore", "read_scene", "save_scene", "scene_path"]
+
 # The one key of the metadata: safetensors writes several in an order that changes from run to run.
 HEADER = "ide3d_teacher_features"
 FORMAT = 1
@@ -23,16 +25,18 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class StoreIdentity:
-    """What all files of a store have in common, and a model that is trained with them has to match.
+    """Facts that all files of a store share.
+
+    A model that is trained with them has to match.
 
     Args:
         teacher: Name of the teacher.
-        version: Its version.
-        licence: Its licence.
-        preprocessing: How frames became its input.
-        protocol: How its patches were pooled.
+        version: Version of weights and code.
+        licence: Licence of the weights.
+        preprocessing: Way from frames to the teacher's input.
+        protocol: Rule that pooled the patches.
         image_size: Height and width of the vision input that the token grid belongs to, in pixels.
-        patch_size: Patch of that grid in pixels.
+        patch_size: Side of a patch of that grid in pixels.
         pool_stride: Patches per token and side of that grid.
     """
 
@@ -47,7 +51,7 @@ class StoreIdentity:
 
     @classmethod
     def of(cls, teacher: Teacher, grid: TokenGrid) -> "StoreIdentity":
-        """Identity of what `teacher` gives for `grid`."""
+        """Return the identity of the features of `teacher` for `grid`."""
         facts = (teacher.name, teacher.version, teacher.licence, teacher.preprocessing, teacher.protocol)
         return cls(*facts, grid.image_size, grid.patch_size, grid.pool_stride)
 
@@ -57,7 +61,7 @@ class StoreIdentity:
         return TokenGrid(self.image_size, self.patch_size, self.pool_stride)
 
     def check_equal(self, wanted: "StoreIdentity", path: Path) -> None:
-        """Raise ValueError, naming both values of what differs, unless the file at `path` is `wanted`."""
+        """Raise ValueError unless the file at `path` is `wanted`; the message names all differences."""
         differences = [
             f"{field.name} {getattr(self, field.name)!r}, not {getattr(wanted, field.name)!r}"
             for field in fields(self)
@@ -71,13 +75,13 @@ class StoreIdentity:
 
 @dataclass(frozen=True)
 class StoredScene:
-    """What the header of a file says.
+    """Header of a file.
 
     Args:
-        identity: Of the store.
-        scene_id: Of the scene.
-        frame_names: Of the frames, in the order of the features.
-        shape: (V, rows, cols, C) of the features.
+        identity: Identity of the store.
+        scene_id: Name of the scene.
+        frame_names: Names of the frames, in the order of the features.
+        shape: Shape (V, rows, cols, C) of the features.
     """
 
     identity: StoreIdentity
@@ -87,20 +91,22 @@ class StoredScene:
 
 
 def scene_path(folder: str | Path, scene_id: str) -> Path:
-    """File of a scene."""
+    """Return the path of a scene's file."""
     return Path(folder) / f"{scene_id}.safetensors"
 
 
 def save_scene(folder: str | Path, identity: StoreIdentity, source: FrameSource, features: Tensor) -> Path:
-    """Write the features (V, rows, cols, C) of a scene as float16; the file is there when it is whole.
+    """Write the features (V, rows, cols, C) of a scene as float16.
+
+    The file appears when it is whole.
 
     Raises:
-        ValueError: Another shape than frames and grid ask for, or values that float16 does not hold.
+        ValueError: If the shape is not that of frames and grid, or float16 does not hold a value.
     """
     expected = (len(source.frame_names), *identity.grid.shape)
     if features.dim() != 4 or tuple(features.shape[:3]) != expected:
         raise ValueError(
-            f"{source.scene_id}: features must have shape {(*expected, 'C')}, got {tuple(features.shape)}."
+            f"{source.scene_id}: `features` must have shape {(*expected, 'C')}, got {tuple(features.shape)}."
         )
     halves = features.to(torch.float16).contiguous()
     if not torch.isfinite(halves).all():
@@ -120,11 +126,13 @@ def save_scene(folder: str | Path, identity: StoreIdentity, source: FrameSource,
 
 
 def read_scene(path: str | Path) -> StoredScene:
-    """The header of a file, checked; safetensors also checks that the file is as long as it says.
+    """Read and check the header of a file.
+
+    Safetensors also checks the length of the file.
 
     Raises:
-        FileNotFoundError: No such file.
-        ValueError: Not such a file, or one that was cut off.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not of this format, or was cut off.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -145,24 +153,25 @@ def read_scene(path: str | Path) -> StoredScene:
 
 
 class TeacherStore:
-    """A folder that `python -m trainer.teachers` filled, as a teacher that looks its features up.
+    """A folder that `python -m trainer.teachers` filled, as a teacher.
 
-    Name, version, licence and protocol are those of the teacher that made them. Files are memory-mapped: a sample
-    reads the frames that it names and nothing else. Nothing stays open: it may go to the workers of a data loader.
+    Name, version, licence and protocol are those of the teacher that made the features. Files are memory-mapped: a
+    sample reads the frames that it names and nothing else. Nothing stays open, so that the workers of a data loader
+    can share it.
 
     Args:
         folder: Output folder of the extraction.
 
     Raises:
-        FileNotFoundError: The folder holds no features.
-        ValueError: A file that holds something else.
+        FileNotFoundError: If the folder holds no features.
+        ValueError: If a file holds something else.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         first = next(iter(sorted(self.folder.rglob("*.safetensors"))), None)
         if first is None:
-            raise FileNotFoundError(f"{folder} holds no teacher features; make them with python -m trainer.teachers.")
+            raise FileNotFoundError(f"{folder} holds no teacher features: make them by `python -m trainer.teachers`.")
         scene = read_scene(first)
         self.identity, self.feature_size = scene.identity, scene.shape[-1]
         self.name, self.version = self.identity.teacher, self.identity.version
@@ -176,33 +185,34 @@ class TeacherStore:
         grid: TokenGrid,
         source: FrameSource | None = None,
     ) -> Tensor:
-        """As in `Teacher`; see `load_features`.
+        """Look the features of `source` up; see `Teacher` and `load_features`.
 
         Raises:
-            ValueError: Also where the sample does not say which frames it has, or names another number of them.
+            ValueError: If the sample does not name its frames, or names another number of them. Also as in
+                `load_features`.
         """
         if source is None:
             raise ValueError(
-                "Stored features are found by scene and frame: the sample needs scene_id and frame_names."
+                "Stored features are found by scene and frame: the sample needs `scene_id` and `frame_names`."
             )
         if frames is not None and len(frames) != len(source.frame_names):
-            raise ValueError(f"The sample has {len(frames)} frames and {len(source.frame_names)} frame_names.")
+            raise ValueError(f"The sample has {len(frames)} frames and {len(source.frame_names)} `frame_names`.")
         return self.load_features(source.scene_id, source.frame_names, grid)
 
     def load_features(self, scene_id: str, frame_names: Sequence[str], grid: TokenGrid) -> Tensor:
-        """Features of these frames in this order.
+        """Read the features of these frames in this order.
 
         Args:
-            scene_id: "scannet/scene0000_00".
-            frame_names: Such as "00010".
+            scene_id: Name of the scene, such as "scannet/scene0000_00".
+            frame_names: Names of frames, such as "00010".
             grid: Token grid of the model.
 
         Returns:
             Tensor (V, rows, cols, feature_size), float32.
 
         Raises:
-            FileNotFoundError: No features of this scene.
-            ValueError: Another grid or teacher than the store has, or frames that it lacks; names both.
+            FileNotFoundError: If there are no features of this scene.
+            ValueError: If the store has another grid or teacher, or lacks a frame; the message names both.
         """
         if grid != self.identity.grid:
             raise ValueError(
@@ -211,7 +221,7 @@ class TeacherStore:
             )
         path = scene_path(self.folder, scene_id)
         if not path.is_file():
-            raise FileNotFoundError(f"{self.folder} holds no features of {scene_id}: expected {path}")
+            raise FileNotFoundError(f"{self.folder} holds no features of {scene_id}: expected {path}.")
         scene = read_scene(path)
         scene.identity.check_equal(self.identity, path)
         if scene.scene_id != scene_id:
@@ -219,7 +229,7 @@ class TeacherStore:
         if scene.shape[-1] != self.feature_size:
             raise ValueError(f"{path} has {scene.shape[-1]} channels, the rest of the store {self.feature_size}.")
         if not len(frame_names):
-            raise ValueError(f"frame_names of {scene_id} name no frame.")
+            raise ValueError(f"`frame_names` of {scene_id} name no frame.")
         absent = [name for name in frame_names if name not in scene.frame_names]
         if absent:
             raise ValueError(
@@ -245,6 +255,3 @@ def _describe(grid: TokenGrid) -> str:
 def _shorten(names: Sequence[str]) -> str:
     listed = ", ".join(names[:4])
     return listed if len(names) <= 4 else f"{listed} ... {names[-1]} ({len(names)})"
-
-
-__all__ = ["StoreIdentity", "StoredScene", "TeacherStore", "read_scene", "save_scene", "scene_path"]

@@ -14,15 +14,17 @@ from processing.token_pooling import Window
 from trainer.geometry.checks import Protocol
 from trainer.teachers.patch_teacher import PatchTeacher, find_licence, resize_frames, short_name, weights_digest
 
+__all__ = ["TransformersTeacher"]
+
 
 class TransformersTeacher(PatchTeacher):
-    """Patch features of any vision backbone that Transformers knows; every frame for itself.
+    """Patch features of any vision backbone that Transformers knows, frame by frame.
 
     Depth Anything gives its backbone's last features, before the neck. A composite such as SigLIP gives those of its
     vision tower, behind its last layer norm. Class and register tokens are left out.
 
     Frames are squashed to `image_size` as a whole, as the model sees them; an image processor's own crop would hide
-    the margins. Of the image processor the size, mean and standard deviation are taken. Patches that do not fill the
+    the margins. Size, mean and standard deviation are those of the image processor. Patches that do not fill the
     input leave its right and lower border out, and pooling knows that.
 
     Run in the tests with small random weights of Dinov2, Dinov2WithRegisters, DINOv3 (ViT and ConvNeXt), SigLIP,
@@ -34,14 +36,15 @@ class TransformersTeacher(PatchTeacher):
         image_size: Height and width of the input in pixels; None: that of the image processor. More pixels give finer
             patches.
         layer: Hidden state to take of a backbone class of `AutoBackbone`, 0 = behind the embeddings; None: the last.
-        batch_size: Frames at a time.
-        device: Where the network runs.
-        dtype: Of weights and activations.
-        protocol: How patches are pooled, see `pool_teacher_features`.
+        batch_size: Number of frames at a time.
+        device: Device of the network.
+        dtype: Type of weights and activations.
+        protocol: Rule that pools patches, see `pool_teacher_features`.
 
     Raises:
-        OSError: No such folder or name.
-        ValueError: No licence is stated, weights are missing, no vision backbone, or an input below one patch.
+        OSError: If there is no such folder or name.
+        ValueError: If no licence is stated, weights are missing, the model is no vision backbone, or the input is
+            below one patch.
     """
 
     def __init__(
@@ -62,7 +65,9 @@ class TransformersTeacher(PatchTeacher):
         self.patch_size = _patch_size(config)
         self.image_size = image_size or _input_size(processor, config)
         if min(self.image_size) < self.patch_size:
-            raise ValueError(f"image_size must be at least one patch of {self.patch_size} px, got {self.image_size}.")
+            raise ValueError(
+                f"`image_size` must be at least one patch of {self.patch_size} px, got {self.image_size}."
+            )
         does_normalise = processor.do_normalize is not False
         mean = list(processor.image_mean) if does_normalise else [0.0] * 3
         std = list(processor.image_std) if does_normalise else [1.0] * 3
@@ -83,7 +88,7 @@ class TransformersTeacher(PatchTeacher):
         )
 
     def compute_patches(self, pixels: Tensor) -> tuple[Tensor, Window]:
-        """As in `PatchTeacher`."""
+        """Compute features of patches; see `PatchTeacher`."""
         patches = torch.cat([self._compute_batch(batch) for batch in pixels.split(self.batch_size)])
         sides = []
         for count, pixels_of_side in zip(patches.shape[1:3], self.image_size, strict=True):
@@ -93,7 +98,7 @@ class TransformersTeacher(PatchTeacher):
         return patches, (0.0, 0.0, *sides)
 
     def _compute_batch(self, pixels: Tensor) -> Tensor:
-        """Patch features (V, R, S, C) of frames (V, 3, h, w)."""
+        """Compute patch features (V, R, S, C) of frames (V, 3, h, w)."""
         inputs = resize_frames(pixels.to(self.device), self.image_size).float() / 255
         inputs = (inputs - self.mean.to(inputs)[:, None, None]) / self.std.to(inputs)[:, None, None]
         rows, columns = (side // self.patch_size for side in self.image_size)
@@ -116,7 +121,10 @@ class TransformersTeacher(PatchTeacher):
 
 
 def _load_backbone(path: str, layer: int | None, dtype: torch.dtype) -> tuple[PreTrainedModel, Any]:
-    """The network that gives features, and its own config; every weight is from the checkpoint."""
+    """Load the network that gives features, and its own config.
+
+    Every weight is from the checkpoint.
+    """
     try:
         config = AutoConfig.from_pretrained(path)
     except OSError as error:
@@ -125,7 +133,7 @@ def _load_backbone(path: str, layer: int | None, dtype: torch.dtype) -> tuple[Pr
     # `AutoBackbone.from_pretrained` asks the Hub even for a folder; this is the class that it would take.
     is_backbone = type(config) in MODEL_FOR_BACKBONE_MAPPING
     if layer is not None and not is_backbone:
-        raise ValueError(f"layer needs a backbone class of AutoBackbone, which {config.model_type} has not.")
+        raise ValueError(f"`layer` needs a backbone class of `AutoBackbone`, which {config.model_type} has not.")
     if config.model_type == "depth_anything":
         model, report = AutoModelForDepthEstimation.from_pretrained(path, **options)
         network = model.backbone
@@ -149,12 +157,12 @@ def _patch_size(config: Any) -> int:
     if size is None and getattr(config, "hidden_sizes", None):
         size = 1  # a pyramid of convolutions has no patches
     if not isinstance(size, int):
-        raise ValueError(f"{config.model_type} is no vision backbone with square patches: patch_size is {size!r}.")
+        raise ValueError(f"{config.model_type} is no vision backbone with square patches: `patch_size` is {size!r}.")
     return size
 
 
 def _input_size(processor: Any, config: Any) -> tuple[int, int]:
-    """Height and width of the network's input, as its image processor makes it."""
+    """Return height and width of the network's input, as its image processor makes it."""
     if getattr(processor, "max_num_patches", None):
         side = math.isqrt(processor.max_num_patches) * _patch_size(config)
         return side, side
@@ -164,13 +172,10 @@ def _input_size(processor: Any, config: Any) -> tuple[int, int]:
 
 
 def _cut_patches(inputs: Tensor, rows: int, columns: int, patch_size: int) -> dict[str, Tensor]:
-    """Frames as SigLIP 2 takes them: a list of patches of any grid, with the shape of the grid."""
+    """Cut frames into patches with the shape of their grid, as SigLIP 2 takes them."""
     frames, channels = inputs.shape[:2]
     inputs = inputs[..., : rows * patch_size, : columns * patch_size]
     cut = inputs.reshape(frames, channels, rows, patch_size, columns, patch_size).permute(0, 2, 4, 3, 5, 1)
     mask = torch.ones(frames, rows * columns, dtype=torch.int32, device=inputs.device)
     shapes = torch.tensor([[rows, columns]] * frames)
     return {"pixel_values": cut.flatten(3).flatten(1, 2), "pixel_attention_mask": mask, "spatial_shapes": shapes}
-
-
-__all__ = ["TransformersTeacher"]

@@ -11,18 +11,22 @@ from processing.token_pooling import WHOLE_FRAME, Window
 from trainer.geometry.checks import Protocol
 from trainer.teachers.patch_teacher import PatchTeacher, find_licence, resize_frames, short_name, weights_digest
 
+__all__ = ["VGGTTeacher"]
+
 LONGER_SIDE, PATCH_SIZE = 518, 14  # Pixels; VGGT was trained with these.
 # facebook/VGGT-1B-Commercial has terms of its own; its model card states them.
 LICENCES = {"facebook/VGGT-1B": "cc-by-nc-4.0"}
 
 
 class VGGTTeacher(PatchTeacher):
-    """Patch features of VGGT's last aggregator layer, the teacher of 3D-IDE; all frames of a video at once.
+    """Patch features of VGGT's last aggregator layer, the teacher of 3D-IDE.
 
-    Features are frame and global attention side by side (2048 channels of VGGT-1B) at the patches; camera and register
-    tokens are left out. Whole frames are resized (bicubic) so that the longer side has 518 px and the other one the
-    nearest multiple of 14: 392 x 518 px for frames of 480 x 640, so 28 x 37 patches, as the original stores them. Of
-    frames higher than wide VGGT's own loader would cut the upper and lower margin off.
+    All frames of a video are read at once. Features are frame and global attention side by side (2048 channels of
+    VGGT-1B) at the patches; camera and register tokens are left out.
+
+    Whole frames are resized (bicubic) so that the longer side has 518 px and the other one the nearest multiple of 14.
+    Frames of 480 x 640 become 392 x 518 px, so 28 x 37 patches, as the original stores them. VGGT's own loader would
+    cut the upper and lower margin off frames that are higher than wide.
 
     The tests use a stand-in with the documented interface (`VGGT.from_pretrained`, `VGGT.aggregator`); neither the
     package nor released weights were run.
@@ -31,13 +35,13 @@ class VGGTTeacher(PatchTeacher):
         weights: Hub name, or a file of weights (`.safetensors`, or `.pt` that holds tensors only).
         licence: Licence of your weights; None: that of facebook/VGGT-1B, which is non-commercial, or as the model card
             of another name says. A file needs it.
-        device: Where the network runs.
-        dtype: float32, or what the network is autocast to.
-        protocol: How patches are pooled, see `pool_teacher_features`.
+        device: Device of the network.
+        dtype: Type of the network: float32, or another one by autocast.
+        protocol: Rule that pools patches, see `pool_teacher_features`.
 
     Raises:
-        ImportError: `vggt` is not installed.
-        ValueError: No licence is stated.
+        ImportError: If `vggt` is not installed.
+        ValueError: If no licence is stated.
     """
 
     def __init__(
@@ -54,7 +58,7 @@ class VGGTTeacher(PatchTeacher):
         except ImportError as error:
             raise ImportError(
                 f"vggt is not installed ({error}). It is not part of this package, because of its licence; install it "
-                "yourself: pip install git+https://github.com/facebookresearch/vggt.git"
+                "yourself: `pip install git+https://github.com/facebookresearch/vggt.git`."
             ) from error
         licence = find_licence(weights, licence, LICENCES)
         self.aggregator = _load(VGGT, weights).aggregator.to(device).eval().requires_grad_(False)
@@ -69,7 +73,7 @@ class VGGTTeacher(PatchTeacher):
         )
 
     def compute_patches(self, pixels: Tensor) -> tuple[Tensor, Window]:
-        """As in `PatchTeacher`."""
+        """Compute features of patches; see `PatchTeacher`."""
         size = _input_size(*pixels.shape[2:])
         inputs = resize_frames(pixels.to(self.device), size).float() / 255
         is_cast = self.dtype != torch.float32
@@ -96,6 +100,3 @@ def _load(network_class: Any, weights: str | Path) -> nn.Module:
     state = load_file(path) if is_safetensors else torch.load(path, map_location="cpu", weights_only=True)
     network.load_state_dict(state)
     return network
-
-
-__all__ = ["VGGTTeacher"]

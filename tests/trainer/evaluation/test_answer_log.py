@@ -50,5 +50,5 @@ def test_what_nobody_wrote_is_refused(tmp_path):
     with pytest.raises(ValueError, match="line 1 is no JSON"):
         log.read()
     (tmp_path / "run.json").unlink()
-    with pytest.raises(ValueError, match=r"no run\.json that says whose"):
+    with pytest.raises(ValueError, match=r"holds answers, but no `run\.json`"):
         AnswerLog(tmp_path, IDENTITY)

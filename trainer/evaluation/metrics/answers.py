@@ -1,4 +1,4 @@
-"""When two answers in words are the same answer."""
+"""Rules for two answers in words being the same answer."""
 
 import re
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ NUMBERS = (
     "eighteen nineteen twenty"
 ).split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-# Spelling that the answers of SQA3D are known for, as its evaluation repairs it.
+# Misspelt words of SQA3D's answers, and what its evaluation makes of them.
 MISSPELT = {
     "letf": "left",
     "let": "left",
@@ -35,7 +35,7 @@ MISSPELT = {
     "waslked": "walked",
     "oclock": "o'clock",
 }
-# Of VSI-Bench: types whose answer is a number, and the thresholds of their relative accuracy.
+# VSI-Bench: types of questions whose answer is a number, and the thresholds of their relative accuracy.
 NUMERIC_TYPES = ("object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation")
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 ROUNDING = 1e-9
@@ -43,10 +43,10 @@ SQA3D_TYPES = ("what", "is", "how", "can", "which")
 
 
 def clean_answer(text: str) -> str:
-    """The form in which SQA3D compares answers.
+    """Return the form in which SQA3D compares answers.
 
-    Source: SQA3D's evaluation, which LEO and 3D-IDE use; its oddities are kept: "let" becomes "left", one article
-    before a word goes, of the numbers above twenty only 23 becomes a word.
+    Source: SQA3D's evaluation, which LEO and 3D-IDE use. Its oddities are kept: "let" becomes "left", one article
+    before a word goes, and of the numbers above twenty only 23 becomes a word.
     """
     text = re.sub(r" +", " ", text.lower().strip(" "))
     text = re.sub(r"[^a-z0-9,'\s:-]+", "", re.sub(r"\. {2,}", ". ", text))
@@ -62,10 +62,10 @@ def clean_answer(text: str) -> str:
 
 
 def normalise_answer(text: str) -> str:
-    """Lower case, numbers below a hundred as words, no punctuation, no articles, single blanks.
+    """Return lower case words without punctuation and articles; numbers below a hundred become words.
 
-    What `clean` protocols compare, and what their n-gram scores read: unlike `clean_answer` it changes no word that
-    is spelled right, and treats every number and every article alike.
+    The `clean` protocols compare this form, and their n-gram scores read it. Unlike `clean_answer` it changes no word
+    that is spelled right, and treats every number and every article alike.
     """
     text = re.sub(r"[’`]", "'", text.lower())
     text = re.sub(r"\bo'?\s*clock\b", "oclock", text)
@@ -75,6 +75,7 @@ def normalise_answer(text: str) -> str:
 
 
 def _spell(word: str) -> str:
+    """Return a whole number below a hundred in words, and any other word unchanged."""
     if word == "none":
         return "zero"
     if not word.isascii() or not word.isdigit() or int(word) >= 100:
@@ -87,11 +88,17 @@ def _spell(word: str) -> str:
 
 
 def refined_match(prediction: str, references: Sequence[str], *, protocol: str = "clean") -> tuple[bool, bool]:
-    """Exact and refined match of a cleaned answer.
+    """Return the exact and the refined match of a cleaned answer.
 
-    Source: LEO. Refined: equal, or one holds the other when blanks are left out. LEO stops at the first reference that
-    matches in either way, so that an exact match further on is not seen, and an empty answer matches everything;
-    "paper" keeps both, "clean" neither.
+    A refined match is an exact one, or one text holds the other when blanks are left out.
+
+    Source: LEO, which stops at the first reference that matches in either way. An exact match further on is not seen
+    then, and an empty answer matches everything. "paper" keeps both, "clean" neither.
+
+    Args:
+        prediction: Cleaned answer.
+        references: Cleaned answers that are accepted.
+        protocol: "clean" or "paper".
     """
     if protocol == "clean":
         words = prediction.split()
@@ -110,10 +117,10 @@ def refined_match(prediction: str, references: Sequence[str], *, protocol: str =
 
 
 def question_type(question: str, *, protocol: str = "clean") -> str:
-    """Type of a question of SQA3D: what, is, how, can, which, or others.
+    """Return the type of a question of SQA3D: what, is, how, can, which, or others.
 
-    Source: SQA3D, by the letters that a question begins with ("canvas or poster?" is a "can" question); "clean" asks
-    for the word.
+    Source: SQA3D, which compares the first letters, so that "canvas or poster?" is a "can" question. "clean" compares
+    the first word.
     """
     text = question.lower().strip()
     if protocol == "clean":
@@ -123,7 +130,7 @@ def question_type(question: str, *, protocol: str = "clean") -> str:
 
 
 def read_option(text: str, *, protocol: str = "clean") -> str:
-    """Letter of a multiple choice answer, lower case.
+    """Return the letter of a multiple choice answer in lower case.
 
     Source: VSI-Bench takes the first word without its dots. "clean" also reads "(B)", "B)", "B: left" and "Option B".
     """
@@ -134,7 +141,7 @@ def read_option(text: str, *, protocol: str = "clean") -> str:
 
 
 def read_number(text: str, *, protocol: str = "clean") -> float | None:
-    """Number that an answer gives, None if it gives none.
+    """Return the number that an answer gives, None if it gives none.
 
     Source: VSI-Bench takes the first word without its dots, which must be a number. "clean" takes the first number.
     """
@@ -151,10 +158,16 @@ def read_number(text: str, *, protocol: str = "clean") -> float | None:
 
 
 def relative_accuracy(found: float, true: float, *, protocol: str = "clean") -> float:
-    """Share of the thresholds t = 0.50, 0.55, ..., 0.95 for which |found - true| / true is at most 1 - t.
+    """Return the share of thresholds t that the relative error of a number stays below.
 
-    The original divides by `true`, and by floating point chance misses some errors that equal 1 - t; "clean" forgives
-    rounding, and for a true 0 asks for 0.
+    The thresholds are 0.50, 0.55, ..., 0.95, and the relative error |found - true| / true must be at most 1 - t. The
+    original divides by `true`, and misses some errors that equal 1 - t but for rounding. "clean" forgives rounding,
+    and for a true 0 asks for 0.
+
+    Args:
+        found: Number that the answer gives.
+        true: Number that is right.
+        protocol: "clean" or "paper".
     """
     if protocol == "paper":
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -163,7 +176,16 @@ def relative_accuracy(found: float, true: float, *, protocol: str = "clean") -> 
 
 
 def score_spatial_answer(text: str, true: str, kind: str, *, protocol: str = "clean") -> float:
-    """Score in [0, 1] of an answer of VSI-Bench: 1 for the right letter, relative accuracy of a number."""
+    """Score an answer of VSI-Bench in [0, 1].
+
+    A choice counts 1 for the right letter, a number its relative accuracy.
+
+    Args:
+        text: Answer of the model.
+        true: Letter or number that is right.
+        kind: Type of the question.
+        protocol: "clean" or "paper".
+    """
     if kind not in NUMERIC_TYPES:
         return float(read_option(text, protocol=protocol) == true.strip().lower())
     number = read_number(text, protocol=protocol)

@@ -1,4 +1,4 @@
-"""What the metrics of all benchmarks share: typed inputs, two protocols, and bands."""
+"""Base class of the benchmarks' metrics: typed inputs, two protocols, and bands."""
 
 import abc
 from typing import Any
@@ -18,9 +18,11 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
     """An `evaluate` module that scores one benchmark.
 
     `compute(predictions=..., references=..., protocol="clean")` takes one dict per sample in each list, with the
-    fields of `prediction_fields` and `reference_fields`; every reference has a `scene_id`. All scores are in percent.
-    The result holds them by name, `bands` with their 95 % bootstrap bands over scenes, and `counts`.
-    `protocol="paper"` repeats the original, bug for bug. `resamples` (0 for no bands) and `seed` are of the bootstrap.
+    fields of `prediction_fields` and `reference_fields`. Every reference has a `scene_id`. All scores are in percent.
+
+    The result holds the scores by name, their 95 % bootstrap bands over scenes as `bands`, and `counts`.
+    `protocol="paper"` repeats the original, bug for bug. `resamples` (0 for no bands) and `seed` belong to the
+    bootstrap.
     """
 
     prediction_fields: dict[str, Any]
@@ -47,7 +49,7 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
     ) -> dict[str, Any]:
         check_protocol(protocol)
         if not references:
-            raise ValueError("There is nothing to score: predictions and references are empty.")
+            raise ValueError("There is nothing to score: `predictions` and `references` are empty.")
         scores = self._scores(predictions, references, protocol, **options)
         scenes = [reference["scene_id"] for reference in references]
         return summarise(scores, scenes, resamples=resamples, seed=seed)
@@ -56,4 +58,11 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
     def _scores(
         self, predictions: list[dict], references: list[dict], protocol: Protocol, **options: Any
     ) -> dict[str, Score]:
-        """Scores by name."""
+        """Return the scores of a benchmark by name.
+
+        Args:
+            predictions: Fields of `prediction_fields` of each sample.
+            references: Fields of `reference_fields` and `scene_id` of each sample.
+            protocol: "clean" or "paper".
+            options: Options of this metric, such as `variant`.
+        """

@@ -10,14 +10,17 @@ from trainer.evaluation.metrics.scores import Protocol, Score, check_protocol, m
 
 __all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "overlap_scores"]
 
-TEMPERATURE = 0.07  # also of the training
+TEMPERATURE = 0.07  # the one of training
 CUMULATIVE_THRESHOLD = 0.4
 
 
 def overlap_scores(
     predictions: Sequence[Mapping], references: Sequence[Mapping], protocol: Protocol
 ) -> dict[str, Score]:
-    """`acc@0.25` and `acc@0.5` of dicts with one `box` each; an empty predicted box is a miss."""
+    """Return `acc@0.25` and `acc@0.5` of dicts with one `box` each.
+
+    An empty predicted box is a miss.
+    """
     overlaps = np.array(
         [
             box_iou([found["box"]], [meant["box"]], protocol=protocol)[0, 0] if len(found["box"]) else 0.0
@@ -30,16 +33,16 @@ def overlap_scores(
 def matched_f1(
     predicted: np.ndarray, expected: np.ndarray, threshold: float, *, protocol: Protocol = "clean"
 ) -> float:
-    """F1 of a set of boxes against another, each box of which counts once.
+    """Return the F1 of two sets of boxes, where each box counts once.
 
-    Source: Multi3DRefer. The original matches so that the sum of overlaps is largest, and then asks which pairs reach
-    the threshold; "clean" matches so that most pairs reach it. Two empty sets have F1 = 1.
+    Source: Multi3DRefer. The original matches for the largest sum of overlaps, and then asks which pairs reach the
+    threshold. "clean" matches so that most pairs reach it. Two empty sets have F1 = 1.
 
     Args:
-        predicted: (N, 6).
-        expected: (M, 6).
+        predicted: Boxes (N, 6) that were found.
+        expected: Boxes (M, 6) that were meant.
         threshold: Overlap that a pair must reach.
-        protocol: See above.
+        protocol: "clean" or "paper".
     """
     if len(predicted) == 0 or len(expected) == 0:
         return float(len(predicted) == len(expected))
@@ -50,9 +53,10 @@ def matched_f1(
 
 
 def choose_object(scores: Sequence[float]) -> int | None:
-    """The best real object of scores (N + 1,), the last of which is "no such object"; None without objects.
+    """Return the index of the best real object of scores (N + 1,), None without objects.
 
-    Source: ScanRefer, where an object always exists: "no such object" falls back to the best real one.
+    The last score belongs to "no such object". Source: ScanRefer, where an object always exists, so that "no such
+    object" falls back to the best real one.
     """
     return int(np.argmax(scores[:-1])) if len(scores) > 1 else None
 
@@ -63,11 +67,18 @@ def choose_objects(
     threshold: float = CUMULATIVE_THRESHOLD,
     protocol: Protocol = "clean",
 ) -> list[int]:
-    """Objects that a description means, best first, from scores (N + 1,).
+    """Return the objects that a description means, best first, from scores (N + 1,).
 
-    Source: Multi3DRefer decoding of the original. Nothing, if "no such object" is best. Otherwise the probabilities of
-    the objects are added, best first, up to and with the one that reaches the threshold. The original takes them from
-    a softmax that holds "no such object" too, so that its mass makes the set larger; "clean" leaves it out.
+    The last score belongs to "no such object"; where it is best, the list is empty. Otherwise the probabilities of the
+    objects are added, best first, up to and with the one that reaches the threshold.
+
+    Source: Multi3DRefer decoding of the original. It takes the probabilities from a softmax that holds "no such
+    object" too, so that its mass makes the set larger; "clean" leaves it out.
+
+    Args:
+        scores: Cosine similarities (N + 1,).
+        threshold: Sum of probabilities that the chosen objects reach.
+        protocol: "clean" or "paper".
     """
     check_protocol(protocol)
     scores = np.asarray(scores, dtype=np.float32)

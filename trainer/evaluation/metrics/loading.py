@@ -11,10 +11,10 @@ METRICS = ("multi3drefer", "nr3d", "scan2cap", "scanqa", "scanrefer", "sqa3d", "
 
 
 def load_metric(name: str) -> evaluate.EvaluationModule:
-    """A metric by its name.
+    """Load a metric by its name.
 
     Raises:
-        ValueError: There is no such metric.
+        ValueError: If there is no such metric.
     """
     if name not in METRICS:
         raise ValueError(f"There is no metric {name!r}, only {', '.join(METRICS)}.")

@@ -17,28 +17,29 @@ SMALL, TINY = 1e-9, 1e-15  # of coco-caption's BLEU
 
 
 def has_java() -> bool:
-    """Whether METEOR and the PTB tokeniser can run."""
+    """Return whether METEOR and the PTB tokeniser can run."""
     return shutil.which("java") is not None
 
 
 def caption_text(text: str) -> str:
-    """The form in which the original scores captions of Scan2Cap: marks at both ends, dots and commas apart.
+    """Return the form in which the original scores captions of Scan2Cap.
 
-    An empty text becomes "sos  eos", with two blanks.
+    It has marks at both ends, and dots and commas stand apart. An empty text becomes "sos  eos", with two blanks.
     """
     return f"sos {text.replace('.', ' . ').replace(',', ' , ').lower()} eos"
 
 
 def split_words(text: str) -> str:
-    """Lower case, words and punctuation marks with single blanks between them."""
+    """Return lower case words and punctuation marks with single blanks between them."""
     return " ".join(re.findall(r"\w+(?:['-]\w+)*|[^\w\s]", text.lower()))
 
 
 def ptb_tokenise(texts: Sequence[str]) -> list[str]:
-    """Texts as the PTB tokeniser of coco-caption leaves them: lower case, without punctuation.
+    """Return texts as the PTB tokeniser of coco-caption leaves them: lower case, without punctuation.
 
     Raises:
-        RuntimeError: There is no Java.
+        RuntimeError: If there is no Java.
+        ImportError: If pycocoevalcap is not installed.
     """
     if not has_java():
         raise RuntimeError('The "ptb" variant needs Java, and there is no `java` on the path: install a JRE (17).')
@@ -52,15 +53,18 @@ def ptb_tokenise(texts: Sequence[str]) -> list[str]:
 def ngram_scores(
     predictions: Sequence[str], references: Sequence[Sequence[str]], *, meteor: bool = False
 ) -> dict[str, Score]:
-    """Scores in percent: `bleu-1` to `bleu-4`, `cider`, `rouge-l`, and `meteor`.
+    """Return scores in percent: `bleu-1` to `bleu-4`, `cider`, `rouge-l`, and `meteor`.
 
-    CIDEr is coco-caption's CIDEr-D; its document frequencies come from the references given here, so that a part of a
+    CIDEr is coco-caption's CIDEr-D. Its document frequencies come from the references given here, so that a part of a
     benchmark scores differently from the whole. BLEU is that of the corpus.
 
     Args:
         predictions: One text per sample, words parted by blanks.
-        references: The accepted texts of each.
+        references: Accepted texts of each sample.
         meteor: Whether to run METEOR, which needs Java.
+
+    Raises:
+        ImportError: If pycocoevalcap is not installed.
     """
     with evaluation_extra("pycocoevalcap"):
         from pycocoevalcap.cider.cider import Cider
@@ -78,9 +82,15 @@ def ngram_scores(
 def gate_scores(
     scores: dict[str, Score], predictions: Sequence[str], references: Sequence[Sequence[str]], gate: np.ndarray
 ) -> dict[str, Score]:
-    """The same scores where samples outside the gate (n,) count 0: m@k of Scan2Cap.
+    """Return the same scores where samples outside the gate count 0: m@k of Scan2Cap.
 
     Means over samples lose these samples' values; BLEU of the corpus gets an empty text for them.
+
+    Args:
+        scores: Scores of `ngram_scores`.
+        predictions: Texts that were scored.
+        references: Accepted texts of each sample.
+        gate: Samples that count, (n,), bool.
     """
     open_texts = [text if is_open else "" for text, is_open in zip(predictions, gate, strict=True)]
     gated = _bleu_scores(open_texts, references)
@@ -104,7 +114,10 @@ def _bleu_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]
 
 
 def _bleu_of_order(order: int):
-    """Corpus BLEU in percent from sums of lengths, n-grams and matches, with coco-caption's small terms."""
+    """Return a function from sums of lengths, n-grams and matches to corpus BLEU in percent.
+
+    It keeps coco-caption's small terms.
+    """
 
     def finish(sums: np.ndarray, _: np.ndarray) -> np.ndarray:
         guess, correct = sums[:, 2 : 2 + order], sums[:, 6 : 6 + order]
@@ -116,7 +129,10 @@ def _bleu_of_order(order: int):
 
 
 def _meteor(accepted: dict[int, list[str]], given: dict[int, list[str]]) -> Score:
-    """METEOR of the corpus; its band comes from the mean over samples, which is close to it."""
+    """Return METEOR of the corpus.
+
+    Its band comes from the mean over samples, which is close to it.
+    """
     with evaluation_extra("pycocoevalcap"):
         from pycocoevalcap.meteor.meteor import Meteor
 

@@ -1,4 +1,4 @@
-"""Scores of a benchmark with the band in which they would fall on other scenes of the same kind."""
+"""Scores of a benchmark, each with a band for other scenes of the same kind."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ RESAMPLES = 1000
 
 @dataclass
 class Score:
-    """A score that is a function of sums over samples, such as a mean or a corpus BLEU.
+    """A function of sums over samples, such as a mean or corpus BLEU.
 
     Args:
-        statistics: (n, k), what each sample adds to the sums.
-        finish: Sums (R, k) and numbers of samples (R,) to scores (R,); default: the mean of one column.
-        members: (n,), bool: samples that count. Default: all.
+        statistics: Numbers (n, k) that each sample adds to the sums.
+        finish: Function of sums (R, k) and numbers of samples (R,) that returns scores (R,); None: mean of one column.
+        members: Samples that count, (n,), bool; None: all.
     """
 
     statistics: np.ndarray
@@ -34,7 +34,7 @@ class Score:
             self.members = np.ones(len(self.statistics), bool)
 
     def of(self, sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Scores (R,) from sums (R, k) and counts (R,); NaN where nothing was counted."""
+        """Return scores (R,) from sums (R, k) and counts (R,); NaN where nothing was counted."""
         with np.errstate(invalid="ignore", divide="ignore"):
             scores = sums[:, 0] / counts if self.finish is None else self.finish(sums, counts)
         return np.where(counts > 0, scores, np.nan)
@@ -43,16 +43,19 @@ class Score:
 def check_protocol(protocol: str) -> None:
     """Raise `ValueError` for a protocol that does not exist."""
     if protocol not in ("clean", "paper"):
-        raise ValueError(f'protocol must be "clean" or "paper", got {protocol!r}.')
+        raise ValueError(f'`protocol` must be "clean" or "paper", got {protocol!r}.')
 
 
 def mean_score(values: Sequence[float] | np.ndarray, percent: bool = True) -> Score:
-    """The mean of one number per sample, in percent unless said otherwise."""
+    """Return the mean of one number per sample as a score, by default in percent."""
     return Score(np.asarray(values, dtype=np.float64) * (100 if percent else 1))
 
 
 def per_type(scores: dict[str, Score], types: Sequence[str]) -> dict[str, Score]:
-    """The same scores over the samples of each type, as `type/score`; the order is that of appearance."""
+    """Return the same scores over the samples of each type, as `type/score`.
+
+    The types stand in the order in which they appear.
+    """
     found = {}
     kinds = np.asarray(types)
     for kind in dict.fromkeys(types):
@@ -64,16 +67,16 @@ def per_type(scores: dict[str, Score], types: Sequence[str]) -> dict[str, Score]
 def summarise(
     scores: dict[str, Score], scenes: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Any]:
-    """Values, 95 % bands and sample counts.
+    """Return values, 95 % bands and sample counts.
 
-    The band is a bootstrap over scenes, since questions about one scene are not independent: scenes are drawn with
+    Questions about one scene are not independent, so the band is a bootstrap over scenes. Scenes are sampled with
     replacement `resamples` times, and the 2.5th and 97.5th percentile of the scores are kept.
 
     Args:
-        scores: By name.
+        scores: Scores by name.
         scenes: Scene of each sample.
-        resamples: 0 leaves the bands out.
-        seed: Of the draws.
+        resamples: Number of samples of the bootstrap; 0 leaves the bands out.
+        seed: Seed of the bootstrap.
 
     Returns:
         Each score by name; `bands` with [low, high] by name, [None, None] for fewer than two scenes; `counts`.

@@ -1,4 +1,4 @@
-"""Cross-view correspondence: does the token most like this one, in another view, show the same place of the room."""
+"""Cross-view correspondence: whether the most similar token of another view shows the same surface."""
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from trainer.geometry.cameras import invert_pose
 
 __all__ = ["find_true_matches", "score_matches"]
 
-WITHIN = 1.0  # tokens a side; rounding spares a match that lies exactly there
+WITHIN = 1.0  # tokens in each direction; `ROUNDING` keeps a match at exactly this distance
 ROUNDING = 1e-4
 MATCH_SUMS = ("hits", "same_place", "chance", "queries", "moved_hits", "moved_chance", "moved_queries")
 
@@ -23,35 +23,35 @@ MATCH_SUMS = ("hits", "same_place", "chance", "queries", "moved_hits", "moved_ch
 def find_true_matches(
     depth: Tensor, intrinsics: Tensor, camera_to_world: Tensor, grid: TokenGrid, pairs: FramePairs
 ) -> Tensor:
-    """Where the centre of every token of a pair's target view lies in its source view, by ray casting.
+    """Find the true match of each target token in its source view by ray casting.
 
-    The ray through the pixel at the token's centre meets the measured surface; that point is projected into the source
+    The ray through the pixel at the token's centre meets the measured surface. That point is projected into the source
     view, if nothing hides it there (`covisibility_mask`).
 
     Args:
-        depth: On the pixels of the vision input, 0 = no measurement.
-        intrinsics: Of these pixels.
-        camera_to_world: Poses.
+        depth: z-depth on the pixels of the vision input, metres, 0 = no measurement.
+        intrinsics: Cameras of these pixels.
+        camera_to_world: Poses, metres.
         grid: Token grid of these pixels.
-        pairs: Pairs of frames of this one video; `source` is searched, `target` asks.
+        pairs: Pairs of frames of one video; each token of `target` is searched in `source`.
 
     Returns:
-        (row, column) in tokens, 0 = centre of the first one; NaN where the point is not measured, hidden, or outside
-        of what the vision tower sees.
+        Place (row, column) in tokens, 0 = centre of the first one. It is NaN where the point is not measured, hidden,
+        or outside of what the vision tower sees.
 
     Shape:
-        depth: (V, H, W), metres; intrinsics: (V, 3, 3); camera_to_world: (V, 4, 4); output: (pairs, rows, cols, 2).
+        depth: (V, H, W); intrinsics: (V, 3, 3); camera_to_world: (V, 4, 4); output: (pairs, rows, cols, 2).
 
     Raises:
-        ValueError: Depth of another size than the grid's picture, or shapes that do not go together.
+        ValueError: If the depth has another size than the grid's picture, or the shapes do not agree.
     """
     if depth.dim() != 3 or tuple(depth.shape[1:]) != grid.image_size:
         raise ValueError(
-            f"depth must have shape (V, {grid.image_size[0]}, {grid.image_size[1]}), got {tuple(depth.shape)}."
+            f"`depth` must have shape (V, {grid.image_size[0]}, {grid.image_size[1]}), got {tuple(depth.shape)}."
         )
     if intrinsics.shape != (len(depth), 3, 3) or camera_to_world.shape != (len(depth), 4, 4):
         raise ValueError(
-            f"Expected intrinsics ({len(depth)}, 3, 3) and camera_to_world ({len(depth)}, 4, 4), "
+            f"Expected `intrinsics` ({len(depth)}, 3, 3) and `camera_to_world` ({len(depth)}, 4, 4), "
             f"got {tuple(intrinsics.shape)} and {tuple(camera_to_world.shape)}."
         )
     seen = covisibility_mask(depth[None], intrinsics[None], pairs)
@@ -69,7 +69,9 @@ def find_true_matches(
 
 
 def score_matches(features: Tensor, matches: Tensor, pairs: FramePairs) -> dict[str, float]:
-    """Compare the source token of highest cosine similarity with the true match of each target token.
+    """Compare the most similar source token with the true match of each target token.
+
+    Similarity is the cosine of two tokens.
 
     Args:
         features: Tokens of one video.
@@ -93,8 +95,8 @@ def score_matches(features: Tensor, matches: Tensor, pairs: FramePairs) -> dict[
     """
     if features.dim() != 4 or matches.shape != (len(pairs), *features.shape[1:3], 2):
         raise ValueError(
-            f"features (V, rows, cols, C) and matches (pairs, rows, cols, 2) must share the grid and the pairs, got "
-            f"{tuple(features.shape)}, {tuple(matches.shape)} and {len(pairs)} pairs."
+            f"`features` (V, rows, cols, C) and `matches` (pairs, rows, cols, 2) must share the grid and the pairs, "
+            f"got {tuple(features.shape)}, {tuple(matches.shape)} and {len(pairs)} pairs."
         )
     rows, cols = features.shape[1:3]
     tokens = torch.nn.functional.normalize(features.float().flatten(1, 2), dim=-1)

@@ -1,27 +1,33 @@
-"""Geometric information: how many nats about its depth a visual token holds, as far as a reader can tell.
+"""Geometric information: the nats about its depth that a linear reader finds in a visual token.
 
-What is bounded. D is the log depth of a token, T the token, B the bin of D among bins that training scenes fixed. For
-any conditional distribution q that was fitted on other scenes (Barber and Agakov, 2003),
+Bounds. D is the log depth of a token, T the token, and B the bin of D among bins that training scenes fixed. For any
+conditional distribution q that was fitted on other scenes (Barber and Agakov, 2003),
 
     I(D; T) >= I(B; T) = H(B) - H(B | T) >= H(B) - E[-log q(B | T)].
 
-The mean over held-out scenes estimates the last expectation without bias. H(B) is not known, and here an estimate can
-claim too much. The held-out cross entropy of a marginal distribution is an *upper* bound of H(B): "cross entropy
-without the token less cross entropy with it" (`information`) is the information, plus the marginal's own misfit, less
-the conditional's. It is an estimate and no bound. The entropy of the held-out bins' frequencies is on average *below*
-H(B), because entropy is concave (however the tokens of one scene depend on each other, if scenes are drawn
-independently and have about as many tokens each). With it in place of H(B), `information_bound` is a lower bound in
-expectation over held-out scenes. Between the two lies what is not known of H(B).
+The mean over held-out scenes estimates the last expectation without bias. H(B) is not known, and an estimate of it can
+claim too much.
 
-Position. Where a token lies in the picture says much about its depth already, and tokens know where they are. What
-they hold beyond that is I(D; T | cell), `beyond_position`, with cross entropies given the cell in place of the others;
-`beyond_position_bound` is its lower bound, of coarser bins and still loose where a cell has few held-out tokens.
+- `information` is the cross entropy without the token less the cross entropy with it. The first of these is an *upper*
+  bound of H(B). So this is the information, plus the marginal's own misfit, less the conditional's: an estimate, no
+  bound.
+- `information_bound` has the entropy of the held-out bins' frequencies in place of H(B). Entropy is concave, so it is
+  on average *below* H(B), and the result is a lower bound in expectation over held-out scenes. The tokens of one scene
+  may depend on each other; scenes must be sampled independently and have about as many tokens each.
 
-The reader. q is a mixture: normal and Laplace distributions of many widths around a linear prediction from the token
-(ridge), the frequencies of the bins, and, given the cell, those in the cell. Its weights are fitted on scenes that the
-prediction was not. The distribution without the token is the same mixture for blank tokens, so that a token that says
-nothing gives 0. Information that a linear prediction cannot read is not counted (Xu et al., 2020, call what a reader
-can read usable information); bins cut what can be measured at log(number of bins) nats.
+The gap between the two is what is not known of H(B).
+
+Position. The place of a token in the picture says much about its depth, and tokens know their place. What they hold
+beyond that is I(D; T | cell), `beyond_position`, with cross entropies given the cell in place of the others.
+`beyond_position_bound` is its lower bound; it has coarser bins, and is loose where a cell has few held-out tokens.
+
+Reader. q is a mixture. Its parts are normal and Laplace distributions of many widths around a linear prediction from
+the token (ridge), and the frequencies of the bins. Given the cell, the frequencies in the cell are a part too. The
+weights of the parts are fitted on scenes that the prediction was not fitted on. The distribution without the token is
+the same mixture for blank tokens, so that a token that says nothing gives 0.
+
+Limits. Information that a linear prediction cannot read is not counted; Xu et al. (2020) call what a reader can read
+usable information. No figure can exceed log(number of bins) nats.
 """
 
 import logging
@@ -46,17 +52,17 @@ __all__ = ["estimate_information", "shuffle_rows"]
 logger = logging.getLogger(__name__)
 
 NUM_BINS = 64
-NUM_BINS_IN_CELL = 16  # of `beyond_position_bound`: the entropy of few tokens in many bins is far too low
-WIDTHS = 2.0 ** (np.arange(-8, 5) / 2)  # of the standard deviation of the prediction's errors
-PRIOR_ROWS = 16.0  # a cell's own numbers count as much as everybody's when it has so many rows
-STEPS = 200  # of expectation maximisation, which is convex here
-LEAST_SHARE = 1e-3  # of the frequencies in the mixture: a depth like no other has some probability
+NUM_BINS_IN_CELL = 16  # for `beyond_position_bound`: the entropy of few tokens in many bins is far too low
+WIDTHS = 2.0 ** (np.arange(-8, 5) / 2)  # multiples of the standard deviation of the prediction's errors
+PRIOR_ROWS = 16.0  # a cell with so many rows weighs its own numbers as much as those of all cells
+STEPS = 200  # steps of expectation maximisation, which is convex here
+LEAST_SHARE = 1e-3  # share of the frequencies in the mixture: a depth like no other has some probability
 SHUFFLE_TOLERANCE = 0.01  # nats
 
 
 @dataclass(frozen=True)
 class _Depths:
-    """Log depths (N,), their bins (N,) between `edges` (K - 1,), cells (N,) and the split of the rows."""
+    """Log depths (N,) and their bins between `edges` (K - 1,), with cells (N,) and the split of the rows."""
 
     target: np.ndarray
     bins: np.ndarray
@@ -67,7 +73,13 @@ class _Depths:
 
 @dataclass(frozen=True)
 class _Prediction:
-    """Log depth that a reader expects of the rows of `choose` and of `test`; whether it knows the cell."""
+    """Log depth that a reader expects of the rows of `choose` and of `test`.
+
+    Args:
+        choose: Expected log depths of the rows of `choose`.
+        test: Expected log depths of the rows of `test`.
+        knows_cell: Whether the reader knows the cell of a token.
+    """
 
     choose: np.ndarray
     test: np.ndarray
@@ -75,13 +87,13 @@ class _Prediction:
 
 
 def _bin_depths(target: np.ndarray, cells: np.ndarray, split: SceneSplit, num_bins: int) -> _Depths:
-    """Bins with about as many training rows each; fewer where depths repeat."""
+    """Make bins with about as many training rows each; fewer where depths repeat."""
     edges = np.unique(np.quantile(target[split.train], np.arange(1, num_bins) / num_bins))
     return _Depths(target, np.searchsorted(edges, target, side="right"), edges, cells, split)
 
 
 def shuffle_rows(groups: np.ndarray, seed: int) -> np.ndarray:
-    """Indices (N,) that exchange rows at random, each for one of the same group."""
+    """Return indices (N,) that exchange rows at random within their group."""
     order = np.random.default_rng(seed).permutation(len(groups))
     shuffled = order[np.argsort(groups[order], kind="stable")]
     result = np.empty(len(groups), np.int64)
@@ -90,7 +102,10 @@ def shuffle_rows(groups: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _cell_means(values: np.ndarray, cells: np.ndarray, rows: np.ndarray, prior: float = PRIOR_ROWS) -> np.ndarray:
-    """Means (cells, K) over the chosen rows in every cell, drawn by `prior` rows towards that of all."""
+    """Return means (cells, K) over the chosen rows of every cell.
+
+    They are pulled towards the mean of all chosen rows, which counts as much as `prior` rows.
+    """
     overall = values[rows].mean(0, dtype=np.float64)
     table = np.tile(overall, (int(cells.max()) + 1, 1))
     for cell, members in cell_rows(cells, rows):
@@ -100,7 +115,11 @@ def _cell_means(values: np.ndarray, cells: np.ndarray, rows: np.ndarray, prior: 
 
 
 def _frequencies(depths: _Depths, rows: np.ndarray, per_cell: bool) -> np.ndarray:
-    """Probability of every bin, (1, K) or in every cell (cells, K), from the chosen rows; none is 0."""
+    """Return the probability of every bin from the chosen rows; none is 0.
+
+    Shape:
+        output: (1, K), or (cells, K) if `per_cell`.
+    """
     size = len(depths.edges) + 1
     counts = np.bincount(depths.bins[rows], minlength=size).astype(np.float64)
     overall = (counts + 1) / (counts.sum() + size)
@@ -119,7 +138,11 @@ def _cumulative(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _experts(
     depths: _Depths, rows: np.ndarray, counted: np.ndarray, location: np.ndarray, spread: np.ndarray, per_cell: bool
 ) -> np.ndarray:
-    """Probability (rows, experts) that every part of the mixture, frequencies first, gives to the bin of a row."""
+    """Return the probability of the bin of a row by each part of the mixture.
+
+    Shape:
+        output: (rows, parts); frequencies come first.
+    """
     bins, cells = depths.bins[rows], depths.cells[rows]
     edges = np.concatenate([[-np.inf], depths.edges, [np.inf]])
     columns = [_frequencies(depths, counted, False)[0, bins]]
@@ -134,7 +157,10 @@ def _experts(
 
 
 def _spreads(depths: _Depths, errors: np.ndarray, per_cell: bool) -> np.ndarray:
-    """Standard deviation (N,) of a prediction's errors, which are those of `choose`; of its cell if that is known."""
+    """Return the standard deviation (N,) of a prediction's errors.
+
+    The errors are those of `choose`, of the own cell if `per_cell`.
+    """
     squares = np.zeros((len(depths.target), 1))
     squares[depths.split.choose, 0] = errors**2
     cells = depths.cells if per_cell else np.zeros_like(depths.cells)
@@ -143,7 +169,7 @@ def _spreads(depths: _Depths, errors: np.ndarray, per_cell: bool) -> np.ndarray:
 
 
 def _cross_entropy(depths: _Depths, prediction: _Prediction) -> np.ndarray:
-    """-log q (rows of test,) of the bins, in nats, for the mixture around a prediction."""
+    """Return -log q (rows of test,) of the bins, in nats, for the mixture around a prediction."""
     split, per_cell = depths.split, prediction.knows_cell
     spread = _spreads(depths, depths.target[split.choose] - prediction.choose, per_cell)
     known = _experts(depths, split.choose, split.fit, prediction.choose, spread[split.choose], per_cell)
@@ -158,12 +184,16 @@ def _cross_entropy(depths: _Depths, prediction: _Prediction) -> np.ndarray:
 
 
 def _read_tokens(depths: _Depths, features: np.ndarray) -> _Prediction:
+    """Predict log depth from tokens."""
     probe, choose = fit_linear_probe(features, depths.target[:, None], depths.split)
     return _Prediction(choose[:, 0], probe.predict(features[depths.split.test])[:, 0])
 
 
 def _read_tokens_in_cells(depths: _Depths, features: np.ndarray, usual: np.ndarray) -> _Prediction:
-    """Reads how a token differs from the others at its place, and adds what is usual there, (N,)."""
+    """Predict log depth from the difference between a token and the others of its cell.
+
+    The prediction is added to `usual` (N,), the usual log depth of the cell.
+    """
     # Without a prior: a channel that only names the cell becomes 0, and says nothing that the cell does not.
     means = _cell_means(features, depths.cells, depths.split.fit, prior=0.0)
     centred = features - means.astype(np.float32)[depths.cells]
@@ -173,7 +203,7 @@ def _read_tokens_in_cells(depths: _Depths, features: np.ndarray, usual: np.ndarr
 
 
 def _read(depths: _Depths, features: np.ndarray, seed: int) -> dict[str, _Prediction]:
-    """What is expected with the token, without it, with an exchanged one, and the same where the cell is known."""
+    """Predict log depth with the token, without it, exchanged, and given the cell."""
     cells, split = depths.cells, depths.split
     blank = np.zeros((len(features), 1), np.float32)
     usual = _cell_means(depths.target[:, None], cells, split.fit)[cells, 0]
@@ -191,7 +221,10 @@ def _read(depths: _Depths, features: np.ndarray, seed: int) -> dict[str, _Predic
 
 
 def _plug_in(keys: np.ndarray, within: np.ndarray) -> np.ndarray:
-    """-log of the share (n,) that a row's key has among the rows of its group, whose mean is the plug-in entropy."""
+    """Return -log of the share (n,) of a row's key among the rows of its group.
+
+    The mean is the plug-in entropy of the keys in their groups.
+    """
     _, key, key_counts = np.unique(keys, return_inverse=True, return_counts=True)
     _, group, group_counts = np.unique(within, return_inverse=True, return_counts=True)
     return -np.log(key_counts[key] / group_counts[group])
@@ -207,34 +240,38 @@ def estimate_information(
     num_bins: int = NUM_BINS,
     seed: int = 0,
 ) -> Intervals:
-    """Mutual information of tokens and depth; the module says what each number means and what bounds what.
+    """Estimate the mutual information of tokens and depth.
+
+    The module's docstring says what each number means and which bound holds.
 
     Args:
         features: Tokens.
         depth: z-depth in metres.
         cells: Place of the token in the grid, row * cols + col.
         scenes: Scene of each token.
-        split: From `split_by_scene`; numbers are made of its `test` rows.
-        num_bins: Bins of log depth, with about as many tokens each; 16 at most for `beyond_position_bound`.
-        seed: Of the shuffles and of the bootstrap.
+        split: Split of the rows from `split_by_scene`; `test` is scored.
+        num_bins: Number of bins of log depth, with about as many tokens each; at most 16 for `beyond_position_bound`.
+        seed: Seed of the shuffles and of the bootstrap.
 
     Returns:
-        In nats a token, each with its value and its 95 % interval (bootstrap over scenes, at fixed q and frequencies):
-        `information` and `information_bound`; `position_information`, of the cell alone; `beyond_position` and
-        `beyond_position_bound`; `shuffled` and `shuffled_beyond_position`, the same as `information` and
-        `beyond_position` for tokens exchanged at random (for those of the same cell), which must be 0 within error,
-        or less by what it costs to fit noise; `entropy`, cross entropy of the bins without the token, and `remaining`,
-        that with it.
+        Nats a token, each with its value and its 95 % interval (bootstrap over scenes, at fixed q and frequencies).
+
+        - `information`, `information_bound`: of token and depth.
+        - `position_information`: of cell and depth.
+        - `beyond_position`, `beyond_position_bound`: of token and depth, given the cell.
+        - `shuffled`, `shuffled_beyond_position`: `information` and `beyond_position` of tokens that are exchanged at
+          random (within their cell). They must be 0 within error, or less by the cost of fitting noise.
+        - `entropy`, `remaining`: cross entropy of the bins without and with the token.
 
     Shape:
         features: (N, C); depth, cells, scenes: (N,).
 
     Raises:
-        ValueError: Other shapes, depths that are not positive, fewer than two bins.
+        ValueError: If a shape differs, a depth is not positive, or there are fewer than two bins.
     """
     check_measured(features, depth, cells, scenes)
     if num_bins < 2:
-        raise ValueError(f"num_bins must be at least 2, got {num_bins}.")
+        raise ValueError(f"`num_bins` must be at least 2, got {num_bins}.")
     target = np.log(depth.astype(np.float64))
     depths = _bin_depths(target, cells, split, num_bins)
     predictions = _read(depths, features, seed)
@@ -260,7 +297,7 @@ def estimate_information(
 
 
 def _warn_of_bias(result: Intervals) -> None:
-    """Say so where the control is surely above 0."""
+    """Warn where a control is surely above 0."""
     for name in ("shuffled", "shuffled_beyond_position"):
         low = result[name]["interval"][0]
         if low is not None and low > SHUFFLE_TOLERANCE:

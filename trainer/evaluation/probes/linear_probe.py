@@ -1,4 +1,4 @@
-"""Linear probes of frozen tokens: what a ridge regression reads from them in scenes that it was not fitted on."""
+"""Linear probes of frozen tokens: ridge regression, scored in scenes that it was not fitted on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ __all__ = [
 ]
 
 MIN_SCENES = 6  # two to score on, one to choose the penalty on, three to fit on
-TEST_SHARE, CHOOSE_SHARE = 1 / 3, 1 / 4  # of all scenes; of those that are left
+TEST_SHARE, CHOOSE_SHARE = 1 / 3, 1 / 4  # of all scenes; of the scenes that are not scored
 PENALTIES = 10.0 ** np.arange(-6, 4)  # beside channels of variance 1
-SMALLEST_SCALE = 1e-6  # of the largest channel; a channel that varies less is rounding
+SMALLEST_SCALE = 1e-6  # share of the largest scale; a channel that varies less is rounding
 BLOCK = 16384  # rows at a time in float64
 NEAR = 0.5  # metres
 DELTA = 1.25
@@ -36,7 +36,9 @@ Intervals = dict[str, dict[str, float | list[float | None] | None]]
 
 @dataclass(frozen=True)
 class SceneSplit:
-    """Which rows weights are fitted on, settings are chosen on, and scores are made of; no scene is in two parts.
+    """Rows to fit weights on, to choose settings on, and to score.
+
+    No scene is in two parts.
 
     Shape:
         fit, choose, test: (N,), bool.
@@ -53,14 +55,17 @@ class SceneSplit:
 
 
 def split_by_scene(scenes: Sequence[str] | np.ndarray, seed: int = 0) -> SceneSplit:
-    """Part the rows by their scene: a third of the scenes is scored, a quarter of the others chooses settings.
+    """Part the rows by their scene.
+
+    A third of the scenes is scored, and a quarter of the others chooses settings. The scenes of a seed never change:
+    stored results of the study are compared with new ones.
 
     Args:
-        scenes: Scene of each row, (N,).
-        seed: Of the draw; the order of the rows does not matter.
+        scenes: Scene of each row, (N,). The order of the rows does not matter.
+        seed: Seed of the split.
 
     Raises:
-        ValueError: Fewer than `MIN_SCENES` scenes.
+        ValueError: If there are fewer than `MIN_SCENES` scenes.
     """
     names, index = np.unique(np.asarray(scenes, dtype=str), return_inverse=True)
     if len(names) < MIN_SCENES:
@@ -74,27 +79,39 @@ def split_by_scene(scenes: Sequence[str] | np.ndarray, seed: int = 0) -> SceneSp
 
 
 def check_rows(features: np.ndarray, **columns: np.ndarray) -> None:
-    """Raise ValueError unless `features` is a finite (N, C) and every column has N finite entries, one a token."""
+    """Raise ValueError unless all columns have a finite row for each token.
+
+    Args:
+        features: Tokens (N, C).
+        columns: Arrays by name with N rows each.
+    """
     if features.ndim != 2 or 0 in features.shape:
-        raise ValueError(f"features must have shape (N, C), a row for each token, got {features.shape}.")
+        raise ValueError(f"`features` must have shape (N, C), a row for each token, got {features.shape}.")
     for name, values in {"features": features, **columns}.items():
         if len(values) != len(features):
-            raise ValueError(f"{name} must have a row for each of {len(features)} tokens, got {len(values)}.")
+            raise ValueError(f"`{name}` must have a row for each of {len(features)} tokens, got {len(values)}.")
         if np.issubdtype(values.dtype, np.number) and not np.isfinite(values).all():
-            raise ValueError(f"{name} hold NaN or Inf: leave out tokens without a measurement.")
+            raise ValueError(f"`{name}` hold NaN or Inf: leave out tokens without a measurement.")
 
 
 def check_measured(features: np.ndarray, depth: np.ndarray, cells: np.ndarray, scenes: np.ndarray) -> None:
-    """Raise ValueError unless these are tokens (N, C) with positive depths (N,), whole cells (N,) and scenes (N,)."""
+    """Raise ValueError unless all columns have a row for each token and allowed values.
+
+    Args:
+        features: Tokens (N, C).
+        depth: z-depth (N,), positive, metres.
+        cells: Place of the token in the grid, row * cols + col, (N,).
+        scenes: Scene of each token, (N,).
+    """
     check_rows(features, depth=depth, cells=cells, scenes=scenes)
     if depth.ndim != 1 or not (depth > 0).all():
-        raise ValueError(f"depth must be positive metres (N,), got {depth.shape} down to {depth.min():.3g}.")
+        raise ValueError(f"`depth` must be positive metres (N,), got {depth.shape} down to {depth.min():.3g}.")
     if cells.ndim != 1 or not np.issubdtype(cells.dtype, np.integer) or cells.min() < 0:
-        raise ValueError(f"cells must be integers row * cols + col (N,), got {cells.dtype} {cells.shape}.")
+        raise ValueError(f"`cells` must be integers row * cols + col (N,), got {cells.dtype} {cells.shape}.")
 
 
 def _sum_products(features: np.ndarray, targets: np.ndarray, rows: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """Sum the products of [1, features - offset, targets] over the chosen rows, a block at a time.
+    """Sum the products of [1, features - offset, targets] over the chosen rows, by blocks.
 
     Ridge of scikit-learn takes all rows at once in float64. With 200,000 rows of 128 channels it took 277 MiB beside
     the features, these sums 50 MiB.
@@ -111,10 +128,12 @@ def _sum_products(features: np.ndarray, targets: np.ndarray, rows: np.ndarray, o
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """targets = features @ weight + bias.
+    """A linear map: targets = features @ weight + bias.
 
-    Shape:
-        weight: (C, K); bias: (K,).
+    Args:
+        weight: Weights (C, K).
+        bias: Constants (K,).
+        penalty: Penalty of the fit, beside channels of variance 1.
     """
 
     weight: np.ndarray
@@ -122,7 +141,7 @@ class LinearProbe:
     penalty: float
 
     def predict(self, features: np.ndarray) -> np.ndarray:
-        """Targets (N, K) of features (N, C)."""
+        """Return targets (N, K) of features (N, C)."""
         blocks = [features[start : start + BLOCK] @ self.weight for start in range(0, len(features), BLOCK)]
         return np.concatenate(blocks) + self.bias if blocks else np.zeros((0, len(self.bias)))
 
@@ -144,27 +163,28 @@ def _solve_ridge(products: np.ndarray, offset: np.ndarray, penalties: Sequence[f
 
 
 def fit_linear_probe(features: np.ndarray, targets: np.ndarray, split: SceneSplit) -> tuple[LinearProbe, np.ndarray]:
-    """Ridge regression whose penalty is chosen on scenes that it was not fitted on.
+    """Fit a ridge regression, with a penalty chosen on scenes outside of the fit.
 
     Args:
         features: Tokens.
-        targets: What to read from them.
-        split: The penalty of the least squared error on `choose`, after a fit on `fit`, is used for the fit on both.
+        targets: Values to read from the tokens.
+        split: Split of the rows. Candidates are fitted on `fit`; the penalty of the least squared error on `choose` is
+            taken for the fit on both.
 
     Returns:
-        The probe fitted on all of `split.train`, and what the one fitted on `split.fit` alone predicts for the rows of
-        `split.choose`: predictions of unseen scenes, from which errors can be learned.
+        The probe fitted on all of `split.train`, and the predictions of the one fitted on `split.fit` alone for the
+        rows of `split.choose`. The latter are predictions of unseen scenes, from which errors can be learned.
 
     Shape:
         features: (N, C); targets: (N, K); predictions: (rows of choose, K).
 
     Raises:
-        ValueError: Other shapes, or values that are not finite.
+        ValueError: If a shape differs, or a value is not finite.
     """
     if targets.ndim != 2:
-        raise ValueError(f"targets must have shape (N, K), got {targets.shape}.")
+        raise ValueError(f"`targets` must have shape (N, K), got {targets.shape}.")
     check_rows(features, targets=targets, split=split.test)
-    # Taken off before the squares are summed: a common offset far from zero would cost their digits.
+    # Subtracted before the squares are summed: an offset far from zero would cost their digits.
     offset = features[np.flatnonzero(split.fit)[:BLOCK]].mean(0, dtype=np.float64)
     fitted, held = (_sum_products(features, targets, rows, offset) for rows in (split.fit, split.choose))
     candidates = _solve_ridge(fitted, offset, PENALTIES)
@@ -175,7 +195,7 @@ def fit_linear_probe(features: np.ndarray, targets: np.ndarray, split: SceneSpli
 
 
 def cell_rows(cells: np.ndarray, chosen: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Every cell that has chosen rows, with their indices."""
+    """Return every cell that has chosen rows, with their indices."""
     order = np.flatnonzero(chosen)
     order = order[np.argsort(cells[order], kind="stable")]
     present, starts = np.unique(cells[order], return_index=True)
@@ -183,7 +203,9 @@ def cell_rows(cells: np.ndarray, chosen: np.ndarray) -> list[tuple[int, np.ndarr
 
 
 def cell_medians(values: np.ndarray, cells: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """The constant that knows nothing but where a token lies in the picture: its cell's median over training rows.
+    """Return the median over the training rows of each row's cell.
+
+    This constant knows nothing but the place of a token in the picture.
 
     Shape:
         values: (N, K); cells: (N,), integer; train: (N,), bool; output: (N, K). A cell without training rows gets the
@@ -196,7 +218,7 @@ def cell_medians(values: np.ndarray, cells: np.ndarray, train: np.ndarray) -> np
 
 
 def with_intervals(scores: dict[str, Score], scenes: np.ndarray, seed: int = 0) -> Intervals:
-    """Values and 95 % intervals (bootstrap over scenes) by name.
+    """Return values and 95 % intervals (bootstrap over scenes) by name.
 
     The value is None where nothing was counted, the interval [None, None] there and for one scene.
     """
@@ -220,26 +242,37 @@ def probe_depth(
     split: SceneSplit,
     seed: int = 0,
 ) -> Intervals:
-    """Depth of a token, read linearly (log depth), beside the median depth of its place in the picture.
+    """Score the depth of tokens as a ridge regression of log depth reads it.
 
-    Predictions are cut to the range of the training depths.
+    Predictions are cut to the range of the training depths. The constant beside them is the median depth of the
+    token's place in the picture.
+
+    Args:
+        features: Tokens.
+        depth: z-depth in metres.
+        cells: Place of the token in the grid, row * cols + col.
+        scenes: Scene of each token.
+        split: Split of the rows; `test` is scored.
+        seed: Seed of the bootstrap.
 
     Returns:
-        `abs_rel` (mean |p - d| / d), `delta1` (share within a factor of 1.25), the same of the position-only constant
-        (`position_abs_rel`, `position_delta1`), and by how much the tokens are better (`abs_rel_gain`,
-        `delta1_gain`, paired: positive is better), each with its interval.
+        Scores, each with its interval.
+
+        - `abs_rel`: mean |p - d| / d. `delta1`: share within a factor of 1.25.
+        - `position_abs_rel`, `position_delta1`: the same of the constant.
+        - `abs_rel_gain`, `delta1_gain`: how much better the tokens are; paired, positive is better.
 
     Shape:
-        features: (N, C); depth: (N,), metres; cells: (N,), place of the token in the grid; scenes: (N,).
+        features: (N, C); depth, cells, scenes: (N,).
 
     Raises:
-        ValueError: Other shapes, or depths that are not positive.
+        ValueError: If a shape differs, or a depth is not positive.
     """
     check_measured(features, depth, cells, scenes)
     target = np.log(depth.astype(np.float64))[:, None]
     probe, _ = fit_linear_probe(features, target, split)
     test = split.test
-    # Within what was measured in training scenes: the exponential of a stray prediction would be all of the mean.
+    # Cut to the depths of training scenes: the exponential of one stray prediction would dominate the mean.
     low, high = target[split.train].min(), target[split.train].max()
     read = np.exp(np.clip(probe.predict(features[test])[:, 0], low, high))
     abs_rel, delta1 = _depth_errors(read, depth[test])
@@ -264,22 +297,34 @@ def probe_position(
     split: SceneSplit,
     seed: int = 0,
 ) -> Intervals:
-    """Where in the room the surface of a token lies, read linearly, beside the median point of its place.
+    """Score the points in the room that a ridge regression reads from tokens.
+
+    The constant beside them is the median point of the token's place in the picture.
+
+    Args:
+        features: Tokens.
+        points: Points on the surface that each token shows, metres, in the frame of the first camera.
+        cells: Place of the token in the grid, row * cols + col.
+        scenes: Scene of each token.
+        split: Split of the rows; `test` is scored.
+        seed: Seed of the bootstrap.
 
     Returns:
-        `distance` (mean error, metres), `within_half_metre` (share), the same of the position-only constant
-        (`position_distance`, `position_within_half_metre`), and `distance_gain` and `within_half_metre_gain` (paired:
-        positive is better), each with its interval.
+        Scores, each with its interval.
+
+        - `distance`: mean error in metres. `within_half_metre`: share of errors below 0.5 m.
+        - `position_distance`, `position_within_half_metre`: the same of the constant.
+        - `distance_gain`, `within_half_metre_gain`: how much better the tokens are; paired, positive is better.
 
     Shape:
-        features: (N, C); points: (N, 3), metres, in the frame of the first camera; cells: (N,); scenes: (N,).
+        features: (N, C); points: (N, 3); cells, scenes: (N,).
 
     Raises:
-        ValueError: Other shapes.
+        ValueError: If a shape differs.
     """
     check_rows(features, points=points, cells=cells, scenes=scenes)
     if points.ndim != 2 or points.shape[1] != 3:
-        raise ValueError(f"points must have shape (N, 3), metres, got {points.shape}.")
+        raise ValueError(f"`points` must have shape (N, 3), metres, got {points.shape}.")
     probe, _ = fit_linear_probe(features, points, split)
     test = split.test
     distance = np.linalg.norm(probe.predict(features[test]) - points[test], axis=1)

@@ -36,20 +36,20 @@ class ProbeSettings:
         skip_invalid_poses: Whether to leave out frames without a finite pose.
         num_rooms: Number of rendered rooms, where no folder is given.
         split: Split of the rooms, "train", "validation" or "test".
-        rooms_seed: Family of rooms.
+        rooms_seed: Seed of the rooms.
         room_size: Side of a room's frames in pixels; None for that of the input, at most 126.
-        num_frames: Frames of a scene, at most.
+        num_frames: Number of frames of a scene at most.
         layers: Layers such as "vision.6"; None for a few, evenly spread.
         read_by_losses: Layers that geometry losses of the training read; None where that is not known.
-        random_weights: Whether to probe the same architecture without its training.
-        image_size: Input of a vision tower in pixels; None for its own.
-        tokens_per_scene: Tokens of a scene that are kept in memory, at most.
+        random_weights: Whether to initialise the weights at random.
+        image_size: Side of a vision tower's input in pixels; None for its own.
+        tokens_per_scene: Number of tokens of a scene that are kept at most.
         dtype: Type of the weights, such as "bfloat16"; "auto" is that of the files.
         seed: Seed of all that is sampled.
         output: File of the results, JSON.
 
     Raises:
-        ValueError: Scenes, or frames to leave out, without a folder.
+        ValueError: If scenes are named, or frames are to be left out, without a folder.
     """
 
     model: str
@@ -72,7 +72,7 @@ class ProbeSettings:
 
     def __post_init__(self):
         if self.data is None and (self.scenes or self.skip_invalid_poses):
-            raise ValueError("--scenes and --skip-invalid-poses are of a folder: give it as --data.")
+            raise ValueError("--scenes and --skip-invalid-poses belong to a folder: give it as --data.")
 
 
 def probe_model(settings: ProbeSettings) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def probe_model(settings: ProbeSettings) -> dict[str, Any]:
         `run_probes`), as JSON holds them.
 
     Raises:
-        FileNotFoundError: The folder has no scene.
-        ValueError: There are no such layers, or too few scenes.
+        FileNotFoundError: If the folder has no scene.
+        ValueError: If a layer does not exist, or there are too few scenes.
     """
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     source = open_token_source(
@@ -108,7 +108,7 @@ def probe_model(settings: ProbeSettings) -> dict[str, Any]:
     found = [entry["information"] for entry in layers.values()]
     gap = max(entry["information"]["value"] - entry["information_bound"]["value"] for entry in found)
     if gap > WIDE_GAP:
-        logger.warning("Between nats and their bound lie %.2f: so many may be too much. Take more scenes.", gap)
+        logger.warning("Nats may be too high by %.2f, the distance from their bound. Take more scenes.", gap)
     return json.loads(json.dumps(result))  # as the file has it
 
 
@@ -125,7 +125,7 @@ def describe_probes(result: dict[str, Any]) -> str:
 
 
 def _open_scenes(settings: ProbeSettings, source: TokenSource) -> Iterable[PosedVideo]:
-    """Rooms, or scenes of a folder, one at a time."""
+    """Open rooms, or scenes of a folder, one at a time."""
     if settings.data is None:
         input_size = source.grid(source.layers[0]).image_size[0]
         size = settings.room_size or min(input_size, MAX_ROOM_SIZE)

@@ -1,11 +1,15 @@
 """Tables of what frozen tokens know of geometry; `ide3d probe` writes them.
 
-Four probes read every layer, on scenes that nothing was fitted on: a linear depth probe, a linear probe of the place
-in the room (language model), cross-view correspondence (nothing is fitted), and geometric information in nats a token.
+Four probes of every layer, on scenes that nothing was fitted on:
 
-A depth loss trains depth into the tokens that it reads, so a probe of these finds what was put there. The control are
-the layers that no loss reads; the table marks the others. `--random-weights` probes the architecture without any
-training.
+- a linear probe of depth;
+- a linear probe of the place in the room (language model);
+- cross-view correspondence, where nothing is fitted;
+- geometric information in nats a token.
+
+A depth loss trains depth into the tokens that it reads, and a probe of these tokens finds it there. So the layers that
+no loss reads are the control; the table marks the others. `--random-weights` shows what the architecture gives without
+any training.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +34,7 @@ from trainer.evaluation.probes.tokens import TOKENS_PER_SCENE, TokenTable, colle
 
 __all__ = ["format_table", "probe_table", "run_probes", "score_correspondence"]
 
-# Tables that are logged: of each column the heading, the probe, the number, and what the place in the picture gives.
+# Logged tables: heading, probe, number, and number of the place in the picture of each column.
 TABLES = (
     (
         ("AbsRel", "depth", "abs_rel", "position_abs_rel"),
@@ -54,16 +58,20 @@ TABLES = (
 
 
 def score_correspondence(matches: Mapping[str, Mapping[str, float]], seed: int = 0) -> Intervals:
-    """Return shares of the tokens that have a true match in another view.
+    """Score correspondence over scenes by the sums of `score_matches` of every scene.
 
     Args:
-        matches: Sums of every scene, see `collect_tokens`.
+        matches: Sums by scene.
         seed: Seed of the bootstrap.
 
     Returns:
-        `matched`: the nearest token lies within one token of the truth; `same_place`: the token at the same place of
-        the picture does; `chance`: a token sampled at random does. `moved_matched` and `moved_chance` are shares of
-        the tokens whose match lies elsewhere in the picture. None where no token has a match.
+        Shares of the tokens that have a true match in another view, each with its interval; None where no token has
+        one.
+
+        - `matched`: the most similar token lies within one token of the truth.
+        - `same_place`: the token at the same place of the picture does.
+        - `chance`: a token sampled at random does.
+        - `moved_matched`, `moved_chance`: of the tokens whose match lies elsewhere in the picture.
     """
     shares = {
         "matched": ("hits", "queries"),
@@ -83,16 +91,19 @@ def score_correspondence(matches: Mapping[str, Mapping[str, float]], seed: int =
 
 
 def probe_table(table: TokenTable, *, with_position: bool = False, seed: int = 0) -> dict[str, Any]:
-    """Return the results of all probes of one layer.
+    """Run all probes of one layer.
 
     Args:
         table: Tokens of the layer.
-        with_position: Whether to probe the place in the room as well, in the first camera's frame. A tower that sees
-            one frame at a time cannot know it.
+        with_position: Whether to probe the place in the room, in the first camera's frame. A tower that sees one frame
+            at a time cannot know it.
         seed: Seed of the split by scene, the shuffles and the bootstrap.
 
+    Returns:
+        Results of each probe by name, with the sizes of the grid, the tokens and the split.
+
     Raises:
-        ValueError: If there are too few scenes, or tokens that are not finite.
+        ValueError: If there are too few scenes, or a token is not finite.
     """
     split = split_by_scene(table.scenes, seed)
     rows = (table.cells, table.scenes, split)
@@ -120,18 +131,18 @@ def run_probes(
     """Probe layers of a model.
 
     Args:
-        source: `IDE3DTokens`, `VisionTowerTokens` or the result of `open_token_source`.
-        scenes: Six scenes or more, with depth and poses, that the model was not trained on.
-        layers: Names of the layers; default: those of the source.
-        tokens_per_scene: See `collect_tokens`.
-        seed: Seed of all random choices.
+        source: Tokens of the model: `IDE3DTokens`, `VisionTowerTokens` or what `open_token_source` returns.
+        scenes: Six or more scenes with depth and poses that the model was not trained on.
+        layers: Names of the layers; None: `default_layers` of the source.
+        tokens_per_scene: Number of tokens of a scene at most; see `collect_tokens`.
+        seed: Seed of all random numbers.
 
     Returns:
-        For each layer the results of `probe_table`, and `read_by_losses`: whether a geometry loss of the training
-        reads it; None where that is not known.
+        For each layer the results of `probe_table` and the flag `read_by_losses`. It says whether a geometry loss of
+        the training reads the layer, and is None where that is not known.
 
     Raises:
-        ValueError: See `collect_tokens` and `probe_table`.
+        ValueError: If `collect_tokens` or `probe_table` refuse the tokens.
     """
     tables = collect_tokens(source, scenes, layers, tokens_per_scene=tokens_per_scene, seed=seed)
     results = {}
@@ -143,6 +154,7 @@ def run_probes(
 
 
 def _cell(result: Mapping[str, Any], probe: str, name: str | None) -> str:
+    """Return a number and its interval as text, "-" where there is none."""
     entry = result[probe][name] if name and result[probe] else {"value": None}
     if entry["value"] is None:
         return NOTHING
@@ -151,10 +163,10 @@ def _cell(result: Mapping[str, Any], probe: str, name: str | None) -> str:
 
 
 def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the results of `run_probes` as Markdown tables.
+    """Return the results of `run_probes` as text.
 
-    A star marks layers that a geometry loss reads. The last rows tell how far the place in the picture alone gets, on
-    each grid.
+    A star marks layers that a geometry loss reads. The last lines are what the place in the picture gives on each
+    grid.
     """
     grids = dict.fromkeys(tuple(result["grid"]) for result in results.values())
     texts = []

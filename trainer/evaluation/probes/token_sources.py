@@ -1,4 +1,4 @@
-"""Where probed tokens come from: a model of ours, or a vision tower of Transformers with patches of one size."""
+"""Sources of probed tokens: a model of ours, or a vision tower of Transformers with square patches."""
 
 import inspect
 from collections.abc import Collection, Sequence
@@ -24,8 +24,8 @@ class TokenSource(Protocol):
     """Tokens of a frozen model, layer by layer.
 
     Attributes:
-        layers: Names of all that can be asked for.
-        default_layers: A few of them, evenly spread.
+        layers: Names of all layers.
+        default_layers: Names of a few layers, evenly spread.
         read_by_losses: Layers that a geometry loss of the training reads; None where that is not known.
     """
 
@@ -34,10 +34,15 @@ class TokenSource(Protocol):
     read_by_losses: frozenset[str] | None
 
     def grid(self, layer: str) -> TokenGrid:
-        """Which pixels of the vision input each token of a layer covers."""
+        """Return the pixels of the vision input that each token of a layer covers."""
 
     def encode(self, frames: np.ndarray, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Tokens (V, rows, cols, C) of each layer, float32, of frames (V, h, w, 3) uint8."""
+        """Return tokens (V, rows, cols, C), float32, of each layer.
+
+        Args:
+            frames: Frames (V, h, w, 3), uint8.
+            layers: Names of layers.
+        """
 
 
 def _spread(name: str, last: int, parts: int) -> tuple[str, ...]:
@@ -52,17 +57,17 @@ def _check_eval(model: nn.Module) -> None:
 class IDE3DTokens:
     """Tokens of a model of ours.
 
-    `vision.k` is the k-th hidden state of the vision tower, 0 = patch embeddings, on the grid of patches. `language.k`
-    is that of the language model at the visual tokens, newlines left out: 0 = as they enter it, projected and pooled,
-    the last one behind the final norm. Visual tokens do not see the question behind them.
+    `vision.k` is the k-th hidden state of the vision tower on the grid of patches, 0 = patch embeddings. `language.k`
+    is the k-th hidden state of the language model at the visual tokens, newlines left out. 0 is its input, projected
+    and pooled, and the last one stands behind the final norm. Visual tokens do not see the question behind them.
 
     Args:
         model: `IDE3DForConditionalGeneration`, or its training class, in evaluation mode.
-        processor: Its processor.
+        processor: Processor of the model.
         read_by_losses: Layers that the losses read; None takes those of the heads that the training class has.
 
     Raises:
-        ValueError: The model is in training mode, or `read_by_losses` names a layer that does not exist.
+        ValueError: If the model is in training mode, or `read_by_losses` names a layer that does not exist.
     """
 
     def __init__(self, model: nn.Module, processor: IDE3DProcessor, read_by_losses: Collection[str] | None = None):
@@ -81,19 +86,19 @@ class IDE3DTokens:
         check_layers(self, self.read_by_losses or ())
 
     def grid(self, layer: str) -> TokenGrid:
-        """Patches for the tower, pooled tokens for the language model."""
+        """Return the grid of patches for the tower, of pooled tokens for the language model."""
         grid = TokenGrid.of(self.processor)
         return grid if layer.startswith("language.") else replace(grid, pool_stride=1)
 
     def _head(self) -> str:
-        """Chat text up to the video."""
+        """Return the chat text up to the video."""
         chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "?"}]}]
         text = self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
         return text[: text.index(self.processor.video_token)] + self.processor.video_token
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray, layers: Sequence[str]) -> dict[str, Tensor]:
-        """See `TokenSource`."""
+        """Return the tokens of each layer; see `TokenSource`."""
         inputs = self.processor(text=[self._head()], videos=[frames], do_sample_frames=False, return_tensors="pt")
         pixels = inputs["pixel_values_videos"].to(self.model.device, self.model.dtype)
         vision = sorted({int(layer.split(".")[1]) for layer in layers if layer.startswith("vision.")})
@@ -131,13 +136,13 @@ class VisionTowerTokens:
     to the square input, never cropped, so that tokens and depth show the same.
 
     Args:
-        model: Model with patches of one size, in evaluation mode.
-        image_mean: Of its normalisation, three numbers of pixels from 0 to 1.
-        image_std: As `image_mean`.
-        image_size: Side of the input in pixels; default: that of its configuration.
+        model: Model with square patches, in evaluation mode.
+        image_mean: Mean of the normalisation, three numbers of pixels from 0 to 1.
+        image_std: Standard deviation of the normalisation, like `image_mean`.
+        image_size: Side of the input in pixels; None: that of the model's configuration.
 
     Raises:
-        ValueError: The model is in training mode, or is no tower with square patches and a square input.
+        ValueError: If the model is in training mode, or is no tower with square patches and a square input.
     """
 
     read_by_losses = None
@@ -170,12 +175,12 @@ class VisionTowerTokens:
         )
 
     def grid(self, layer: str) -> TokenGrid:
-        """The grid of patches, of every layer."""
+        """Return the grid of patches, which all layers share."""
         return self._grid
 
     @torch.no_grad()
     def encode(self, frames: np.ndarray, layers: Sequence[str]) -> dict[str, Tensor]:
-        """See `TokenSource`."""
+        """Return the tokens of each layer; see `TokenSource`."""
         pixels = self._preprocess(frames, do_sample_frames=False, return_tensors="pt")["pixel_values_videos"][0]
         found: dict[str, list[Tensor]] = {layer: [] for layer in layers}
         for chunk in pixels.to(self.model.device, self.model.dtype).split(FRAMES_AT_ONCE):
@@ -207,7 +212,7 @@ def _one_side(config: Any, name: str) -> int:
     sides = set(value) if isinstance(value, (list, tuple)) else {value}
     if len(sides) != 1 or not isinstance(side := sides.pop(), int):
         raise ValueError(
-            f"{config.model_type} is no tower with square patches and input: its {name} is {value!r}. Expected a "
+            f"{config.model_type} is no tower with square patches and input: its `{name}` is {value!r}. Expected a "
             "model such as SigLIP, CLIP, DINOv2 or ViT, or one of ours."
         )
     return side
@@ -230,27 +235,27 @@ def open_token_source(
     dtype: str = "auto",
     device: torch.device | str = "cpu",
 ) -> TokenSource:
-    """Open a model by its name. No code of its folder is run.
+    """Open a model by its name; no code of its folder is run.
 
     Args:
-        name: Folder or Hub name: an export or checkpoint of ours, or a vision tower.
-        random_weights: Keep the architecture and draw new weights: what the pixels and the architecture alone give.
-        seed: Of these weights.
-        image_size: Side of the input of a tower; one of ours has its own.
-        read_by_losses: See `IDE3DTokens`; a file does not say it.
-        dtype: Of the weights.
-        device: Where to run.
+        name: Folder or Hub name of an export or checkpoint of ours, or of a vision tower.
+        random_weights: Whether to initialise the weights at random: what the pixels and the architecture alone give.
+        seed: Seed of these weights.
+        image_size: Side of the input of a tower in pixels; a model of ours has its own.
+        read_by_losses: Layers that the losses read, see `IDE3DTokens`; no file says it.
+        dtype: Type of the weights.
+        device: Device of the model.
 
     Raises:
-        ValueError: The model is no tower with square patches, or an argument does not fit it.
-        OSError: The model or its processor cannot be read.
+        ValueError: If the model is no tower with square patches, or an argument does not fit it.
+        OSError: If the model or its processor cannot be read.
     """
     config = AutoConfig.from_pretrained(name)
     is_ours = config.model_type == "ide3d"
     if is_ours and image_size is not None:
-        raise ValueError("A model of ours has one input size: leave image_size out.")
+        raise ValueError("A model of ours has one input size: leave `image_size` out.")
     if not is_ours and read_by_losses:
-        raise ValueError("read_by_losses is for models of ours: no geometry loss read this tower.")
+        raise ValueError("`read_by_losses` is for models of ours: no geometry loss read this tower.")
     model_class = IDE3DForConditionalGeneration if is_ours else AutoModel
     if random_weights:
         torch.manual_seed(seed)
@@ -263,6 +268,6 @@ def open_token_source(
     processor = AutoImageProcessor.from_pretrained(name)
     if not (processor.image_mean and processor.image_std):
         raise ValueError(
-            f"The image processor of {name} has no image_mean and image_std, with which pixels are given."
+            f"The image processor of {name} has no `image_mean` and `image_std`: pixels cannot be normalised."
         )
     return VisionTowerTokens(model, processor.image_mean, processor.image_std, image_size)

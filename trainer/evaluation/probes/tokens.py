@@ -1,4 +1,4 @@
-"""Tokens of many scenes as rows for the probes, each beside the depth and the place that were measured there."""
+"""Tokens of many scenes as rows for the probes, each with the depth and the point that it shows."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,13 +27,13 @@ class TokenTable:
 
     Args:
         features: Tokens.
-        depth: z-depth of the pixel of median depth among the measured ones that the token covers, metres.
-        points: Where the surface at that pixel lies, in the frame of the scene's first camera, metres.
+        depth: z-depth in metres of the pixel of median depth among the measured ones that the token covers.
+        points: Points on the surface at that pixel, in the frame of the scene's first camera, metres.
         cells: Place of the token in its frame, row * cols + col.
         scenes: Scene of each token.
         grid: Rows and columns of a frame.
-        unmeasured: Tokens that were left out because they cover no measured pixel.
-        matches: For every scene the sums of `score_matches`.
+        unmeasured: Number of tokens left out because they cover no measured pixel.
+        matches: Sums of `score_matches` by scene.
 
     Shape:
         features: (N, C) float32; depth: (N,); points: (N, 3); cells: (N,) integer; scenes: (N,) str.
@@ -50,18 +50,20 @@ class TokenTable:
 
 
 def median_pixels(depth: Tensor, grid: TokenGrid) -> Tensor:
-    """The pixel of median depth among the measured ones of every token; the nearer of two in the middle.
+    """Find the pixel of median depth among the measured ones of every token.
+
+    Of two pixels in the middle the nearer one is taken.
 
     Shape:
-        depth: (V, H, W), metres on the pixels of the vision input, 0 = no measurement; output: (V, rows * cols), index
-        v * W + u of a pixel, -1 where a token has no measured pixel.
+        depth: (V, H, W), metres on the pixels of the vision input, 0 = no measurement.
+        output: (V, rows * cols), index v * W + u of a pixel, -1 where a token has no measured pixel.
 
     Raises:
-        ValueError: Depth of another size than the grid's picture.
+        ValueError: If the depth has another size than the grid's picture.
     """
     if depth.dim() != 3 or tuple(depth.shape[1:]) != grid.image_size:
         raise ValueError(
-            f"depth must have shape (V, {grid.image_size[0]}, {grid.image_size[1]}), got {tuple(depth.shape)}."
+            f"`depth` must have shape (V, {grid.image_size[0]}, {grid.image_size[1]}), got {tuple(depth.shape)}."
         )
     num_tokens = grid.rows * grid.cols
     values, token = depth.flatten(1).numpy(), grid.token_index().flatten().numpy()
@@ -77,7 +79,17 @@ def median_pixels(depth: Tensor, grid: TokenGrid) -> Tensor:
 
 @dataclass(frozen=True)
 class _Measured:
-    """What is measured of one scene on one token grid: chosen tokens (n,) of V x rows x cols, and their truth."""
+    """Measurements of one scene on one token grid.
+
+    Args:
+        chosen: Indices (n,) of chosen tokens among V x rows x cols.
+        depth: z-depth (n,) of these tokens, metres.
+        points: Points (n, 3) in the frame of the first camera, metres.
+        cells: Cells (n,) of these tokens.
+        unmeasured: Number of tokens without a measured pixel.
+        pairs: Frame pairs of the scene.
+        matches: True matches of `find_true_matches`.
+    """
 
     chosen: Tensor
     depth: Tensor
@@ -132,24 +144,24 @@ def collect_tokens(
     """Run a model over scenes and keep the tokens of some layers.
 
     Args:
-        source: The model.
-        scenes: Frames with depth, intrinsics and poses; the fields of view of frames and depth are the same.
-        layers: Names of layers of the source; default: its own choice.
-        tokens_per_scene: So many tokens of a scene are kept at most, drawn at random, the same of all layers that
-            share a grid. Correspondence is scored on all tokens.
-        seed: Of the draws.
+        source: Tokens of the model.
+        scenes: Scenes with depth, intrinsics and poses; the fields of view of frames and depth are the same.
+        layers: Names of layers of the source; None: its own choice.
+        tokens_per_scene: Number of tokens of a scene that are kept at most. They are sampled at random, the same of
+            all layers that share a grid. Correspondence is scored on all tokens.
+        seed: Seed of the random numbers.
 
     Returns:
         A table for each layer.
 
     Raises:
-        ValueError: Unknown layers, no scene, two scenes of one name, a scene without geometry, tokens of another shape
-            than the source's grid.
+        ValueError: If a layer is unknown, or there is no scene. If two scenes have one name, a scene has no geometry,
+            or its tokens have another shape than the source's grid.
     """
     layers = tuple(source.default_layers if layers is None else dict.fromkeys(layers))
     check_layers(source, layers)
     if tokens_per_scene < 1 or not layers:
-        raise ValueError(f"Expected tokens_per_scene >= 1 and a layer, got {tokens_per_scene} and {layers}.")
+        raise ValueError(f"Expected `tokens_per_scene` >= 1 and a layer, got {tokens_per_scene} and {layers}.")
     parts: dict[str, list[tuple]] = {layer: [] for layer in layers}
     for index, scene in enumerate(tqdm(scenes, desc="Tokens", unit="scene", delay=2, disable=None)):
         name = scene.scene_id or f"scene {index}"
@@ -170,14 +182,14 @@ def collect_tokens(
             parts[layer].append((name, rows, truth, score_matches(features, truth.matches, truth.pairs)))
     names = [part[0] for part in parts[layers[0]]]
     if not names:
-        raise ValueError("There are no scenes to take tokens from.")
+        raise ValueError("There are no scenes to take tokens from. Give at least six.")
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Several scenes are called {twice}: they could end up on both sides of the split.")
     return {layer: _stack(parts.pop(layer), source.grid(layer)) for layer in layers}
 
 
 def _stack(parts: Sequence[tuple[str, Tensor, _Measured, dict[str, float]]], grid: TokenGrid) -> TokenTable:
-    """The scenes of one layer as one table."""
+    """Stack the scenes of one layer into one table."""
     names, features, truths, matches = zip(*parts, strict=True)
     depth, points, cells = (
         torch.cat([getattr(truth, column) for truth in truths]).numpy() for column in ("depth", "points", "cells")

@@ -48,7 +48,7 @@ def test_every_metric_loads_by_its_path_and_says_what_it_takes(name, monkeypatch
 
 def test_the_protocol_must_exist():
     pair = ({"box": UNIT}, {"box": UNIT, "question_type": "unique"})
-    with pytest.raises(ValueError, match='protocol must be "clean" or "paper"'):
+    with pytest.raises(ValueError, match='`protocol` must be "clean" or "paper"'):
         compute("scanrefer", [pair], protocol="original")
 
 
@@ -138,7 +138,7 @@ def test_captions_without_a_box_count_nothing_in_clean():
     assert "cider@0.5" not in paper
     with pytest.raises(ValueError, match='"clean" protocol gates by `iou`'):
         compute("scan2cap", [({"text": "a", "iou": None}, {"texts": ["a"]})], meteor=False)
-    with pytest.raises(ValueError, match='has the variant "ptb"'):
+    with pytest.raises(ValueError, match='has the `variant` "ptb"'):
         compute("scan2cap", pairs, variant="leo", meteor=False)
 
 

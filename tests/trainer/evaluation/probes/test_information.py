@@ -150,7 +150,7 @@ def test_bins_bound_what_can_be_measured():
     rows = make_rows(num_scenes=12, per_scene=100)
     found = estimate(rows, rows.noise, rows.noise[:, 0], num_bins=8)
     assert 0.8 * np.log(8) < found["information"]["value"] < np.log(8) + 0.02
-    with pytest.raises(ValueError, match="num_bins must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="`num_bins` must be at least 2, got 1"):
         estimate(rows, rows.noise, rows.noise[:, 0], num_bins=1)
 
 
@@ -167,5 +167,5 @@ def test_wrong_rows_raise():
     split = split_by_scene(rows.scenes)
     with pytest.raises(ValueError, match="positive metres"):
         estimate_information(rows.noise, np.zeros(len(rows)), rows.cells, rows.scenes, split)
-    with pytest.raises(ValueError, match="cells must have a row for each of 30 tokens"):
+    with pytest.raises(ValueError, match="`cells` must have a row for each of 30 tokens"):
         estimate_information(rows.noise, np.ones(len(rows)), rows.cells[1:], rows.scenes, split)

@@ -190,12 +190,12 @@ def test_intervals_are_over_scenes_and_not_over_tokens():
     [
         ({"features": np.zeros((10, 2, 3))}, r"\(N, C\)"),
         ({"features": np.zeros((0, 3))}, r"\(N, C\)"),
-        ({"depth": np.ones(9)}, "depth must have a row for each of"),
+        ({"depth": np.ones(9)}, "`depth` must have a row for each of"),
         ({"depth": "zero"}, "positive metres"),
         ({"depth": "nan"}, "NaN or Inf"),
-        ({"features": "nan"}, "features hold NaN or Inf"),
-        ({"cells": "float"}, "cells must be integers"),
-        ({"scenes": np.array(["a"])}, "scenes must have a row"),
+        ({"features": "nan"}, "`features` hold NaN or Inf"),
+        ({"cells": "float"}, "`cells` must be integers"),
+        ({"scenes": np.array(["a"])}, "`scenes` must have a row"),
     ],
 )
 def test_wrong_rows_raise(changes, message):

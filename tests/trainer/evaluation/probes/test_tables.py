@@ -137,7 +137,7 @@ def test_command_of_a_tower_on_a_folder_in_the_public_layout(models, tmp_path):
     [
         (["--layers", "vision.99"], "no layers"),
         (["--data", "nowhere"], "no scene in nowhere"),
-        (["--image-size", "64"], "leave image_size out"),
+        (["--image-size", "64"], "leave `image_size` out"),
         (["--num-rooms", "0"], "num_scenes must be at least 1"),
     ],
 )

@@ -97,7 +97,7 @@ def test_models_that_are_no_such_towers_are_refused():
     with pytest.raises(ValueError, match="merge, mask or reorder patches"):
         source.encode(np.zeros((1, 32, 32, 3), np.uint8), ["vision.last"])
     text = Qwen2Config(hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, vocab_size=9)
-    with pytest.raises(ValueError, match="qwen2 is no tower .* patch_size is None"):
+    with pytest.raises(ValueError, match="qwen2 is no tower .* `patch_size` is None"):
         VisionTowerTokens(build(text), HALF, HALF)
     with pytest.raises(ValueError, match="training mode"):
         VisionTowerTokens(build(TOWERS["vit"][0]).train(), HALF, HALF)
@@ -177,7 +177,7 @@ def test_models_are_opened_by_their_folder(tmp_path, ours):
         ]
         assert (drawn[0]["vision.1"] == drawn[1]["vision.1"]).all()
         assert (drawn[0]["vision.1"] != drawn[2]["vision.1"]).any()
-    with pytest.raises(ValueError, match="leave image_size out"):
+    with pytest.raises(ValueError, match="leave `image_size` out"):
         open_token_source(str(tmp_path / "ours"), image_size=70)
     with pytest.raises(ValueError, match="no geometry loss read this tower"):
         open_token_source(str(tmp_path / "tower"), read_by_losses=["vision.1"])

@@ -129,7 +129,7 @@ def test_what_cannot_be_probed_raises(tower):
         ([], {}, "no scenes"),
         ([scene], {"layers": ["vision.7"]}, r"no layers \['vision.7'\]"),
         ([scene], {"layers": []}, "and a layer"),
-        ([scene], {"tokens_per_scene": 0}, "tokens_per_scene >= 1"),
+        ([scene], {"tokens_per_scene": 0}, "`tokens_per_scene` >= 1"),
     ]
     for scenes, options, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Multi3DRefer: are the boxes that were found those that were meant, none, one or several?"""
+"""Metric of Multi3DRefer, where a description means no object, one or several."""
 
 import datasets
 
@@ -8,10 +8,11 @@ from trainer.evaluation.metrics.scores import Score, mean_score, per_type
 
 
 class Multi3DRefer(BenchmarkMetric):
-    """Mean F1 over descriptions at overlaps of 0.25 and 0.5, also by type (zt, st, mt; with and without distractors).
+    """Mean F1 over descriptions at overlaps of 0.25 and 0.5, also by type.
 
-    "paper" matches boxes so that the sum of overlaps is largest, in float32, as the original does; "clean" so that
-    most pairs reach the threshold. Which objects belong to the answer is decided before: `boxes.choose_objects`.
+    The types are zt, st and mt, with and without distractors. "paper" matches boxes for the largest sum of overlaps in
+    float32, as the original does; "clean" so that most pairs reach the threshold. `boxes.choose_objects` decides
+    before which objects belong to the answer.
     """
 
     prediction_fields = {"boxes": datasets.Sequence(BOX)}

@@ -8,10 +8,10 @@ from trainer.evaluation.metrics.scores import Score
 
 
 class Nr3D(BenchmarkMetric):
-    """Share of boxes whose overlap with the true one is at least 0.25 and 0.5, for four kinds of descriptions.
+    """Share of boxes that overlap the true one by 0.25 and 0.5, by description.
 
     This is not the protocol of the benchmark itself, which chooses among the true boxes: the two must not be compared.
-    The kinds are read from `question_type`; "vide-indep", as the original spells it, is view-independent.
+    The four kinds are read from `question_type`; "vide-indep", as the original spells it, is view-independent.
     """
 
     prediction_fields = {"box": BOX}

@@ -1,4 +1,4 @@
-"""Scan2Cap: how well is an object described?"""
+"""Metric of Scan2Cap, which compares captions of objects with those that people gave."""
 
 import datasets
 import numpy as np
@@ -18,13 +18,16 @@ LIMITS = (0.25, 0.5)
 
 
 class Scan2Cap(BenchmarkMetric):
-    """CIDEr, BLEU, ROUGE-L, and METEOR where Java is, of captions of objects, over all true objects.
+    """CIDEr, BLEU, ROUGE-L and METEOR of captions over all true objects.
 
-    "paper": an object whose box was not found has an empty prediction, decided before; texts get "sos" and "eos",
-    which give even an empty caption some BLEU and ROUGE-L. "clean": texts are parted into words and punctuation, and
-    every score is given without a gate and as `...@0.25` and `...@0.5`, where a caption counts 0 unless the box it was
-    given (its overlap is `iou`) reaches the limit. `variant="ptb"` uses the PTB tokeniser (needs Java), as GPT4Scene
-    does.
+    METEOR is given where Java is installed. An object whose box was not found has an empty prediction.
+
+    - "paper": texts get "sos" and "eos", which give even an empty caption some BLEU and ROUGE-L. The gate by the
+      overlap of boxes is applied before.
+    - "clean": texts are parted into words and punctuation. Each score is given without a gate and as `...@0.25` and
+      `...@0.5`. There a caption counts 0 unless the overlap `iou` of its box reaches the limit.
+
+    `variant="ptb"` uses the PTB tokeniser (needs Java), as GPT4Scene does.
     """
 
     prediction_fields = {"text": TEXT, "iou": NUMBER}
@@ -33,7 +36,7 @@ class Scan2Cap(BenchmarkMetric):
 
     def _scores(self, predictions, references, protocol, variant=None, meteor=None) -> dict[str, Score]:
         if variant not in (None, "ptb"):
-            raise ValueError(f'Scan2Cap has the variant "ptb", got {variant!r}.')
+            raise ValueError(f'Scan2Cap has the `variant` "ptb", got {variant!r}.')
         meteor = has_java() if meteor is None else meteor
         said = [prediction["text"] for prediction in predictions]
         accepted = [reference["texts"] for reference in references]
@@ -50,7 +53,9 @@ class Scan2Cap(BenchmarkMetric):
             return scores
         overlaps = np.array([prediction["iou"] for prediction in predictions], dtype=np.float64)
         if np.isnan(overlaps).any():
-            raise ValueError('The "clean" protocol gates by `iou`, the overlap of the box that was given, got none.')
+            raise ValueError(
+                'The "clean" protocol gates by `iou`, the overlap of the given box: every prediction needs one.'
+            )
         is_said = np.array([bool(text) for text in said])
         gated = {"": is_said, **{f"@{limit}": is_said & (overlaps >= limit) for limit in LIMITS}}
         return {

@@ -1,4 +1,4 @@
-"""ScanQA: is the answer one of those that people gave, and how close is it?"""
+"""Metric of ScanQA, which compares an answer with those that people gave."""
 
 import datasets
 import numpy as np
@@ -10,12 +10,14 @@ from trainer.evaluation.metrics.scores import Score, mean_score
 
 
 class ScanQA(BenchmarkMetric):
-    """Exact match, CIDEr, BLEU, ROUGE-L, and METEOR where Java is.
+    """Exact match, CIDEr, BLEU and ROUGE-L of answers, and METEOR where Java is installed.
 
-    "paper": exact match compares the raw text, with its case and final dot, over all lines; n-gram scores leave out a
-    final dot and count each id once (its last line). "clean": both compare normalised answers, and an id that comes
-    twice is an error. `variant="leo"` adds LEO's exact and refined match on answers cleaned as in SQA3D;
-    `variant="ptb"` runs the PTB tokeniser (needs Java) before the n-gram scores.
+    - "paper": exact match compares the raw text, with its case and final dot, over all lines. The n-gram scores leave
+      out a final dot and count each id once (its last line).
+    - "clean": both compare normalised answers, and an id that comes twice is an error.
+
+    `variant="leo"` adds LEO's exact and refined match on answers cleaned as in SQA3D. `variant="ptb"` runs the PTB
+    tokeniser (needs Java) before the n-gram scores.
     """
 
     prediction_fields = {"text": TEXT}
@@ -24,14 +26,14 @@ class ScanQA(BenchmarkMetric):
 
     def _scores(self, predictions, references, protocol, variant=None, meteor=None) -> dict[str, Score]:
         if variant not in (None, "leo", "ptb"):
-            raise ValueError(f'ScanQA has the variants "leo" and "ptb", got {variant!r}.')
+            raise ValueError(f'ScanQA has the `variant` "leo" and "ptb", got {variant!r}.')
         meteor = has_java() if meteor is None else meteor
         said = [prediction["text"] for prediction in predictions]
         accepted = [reference["texts"] for reference in references]
         ids = [reference["id"] for reference in references]
         last = {key: index for index, key in enumerate(ids)}
         if protocol == "clean" and len(last) < len(ids):
-            raise ValueError(f"{len(ids) - len(last)} ids come more than once.")
+            raise ValueError(f"{len(ids) - len(last)} ids come more than once. Give each question one line.")
         shape = str if protocol == "paper" else normalise_answer
         pairs = [(shape(text), [shape(other) for other in texts]) for text, texts in zip(said, accepted, strict=True)]
         scores = {"em": mean_score([text in texts for text, texts in pairs])}

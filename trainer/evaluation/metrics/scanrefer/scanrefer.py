@@ -1,4 +1,4 @@
-"""ScanRefer: is the box that was found the one that was meant?"""
+"""Metric of ScanRefer, which compares the found box with the true one."""
 
 from trainer.evaluation.metrics.benchmark_metric import BOX, TEXT, BenchmarkMetric
 from trainer.evaluation.metrics.boxes import overlap_scores
@@ -6,10 +6,11 @@ from trainer.evaluation.metrics.scores import Score, per_type
 
 
 class ScanRefer(BenchmarkMetric):
-    """Share of boxes whose overlap with the true one is at least 0.25 and 0.5, also for `unique` and `multiple`.
+    """Share of boxes that overlap the true one by at least 0.25 and 0.5.
 
-    An empty predicted box is a miss. "paper" has 1e-8 in the denominator of the overlap and takes negative sizes for
-    absolute ones; "clean" has neither, and refuses negative sizes.
+    Both shares are also given for `unique` and `multiple`. An empty predicted box is a miss. "paper" has 1e-8 in the
+    denominator of the overlap and takes negative sizes for absolute ones; "clean" has neither, and refuses negative
+    sizes.
     """
 
     prediction_fields = {"box": BOX}

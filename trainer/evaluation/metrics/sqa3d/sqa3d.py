@@ -1,4 +1,4 @@
-"""SQA3D: is the answer right, given where one stands?"""
+"""Metric of SQA3D, which asks about a scene from where one stands."""
 
 import datasets
 
@@ -10,9 +10,11 @@ from trainer.evaluation.metrics.scores import Score, mean_score, per_type
 class SQA3D(BenchmarkMetric):
     """Exact match of cleaned answers, also by type of question.
 
-    "paper": SQA3D's own cleaning, and the first answer alone. "clean": any accepted answer, and a cleaning that treats
-    all numbers and articles alike. `variant="leo"` adds LEO's refined match, where one answer may hold the other.
-    Types are given (what, is, how, can, which, others); `answers.question_type` tells them from the question.
+    - "paper": SQA3D's own cleaning, and the first accepted answer alone.
+    - "clean": any accepted answer, and a cleaning that treats all numbers and articles alike.
+
+    `variant="leo"` adds LEO's refined match, where one answer may hold the other. The type (what, is, how, can, which,
+    others) is a field of the reference; `answers.question_type` reads it from the question.
     """
 
     prediction_fields = {"text": TEXT}
@@ -21,7 +23,7 @@ class SQA3D(BenchmarkMetric):
 
     def _scores(self, predictions, references, protocol, variant=None) -> dict[str, Score]:
         if variant not in (None, "leo"):
-            raise ValueError(f'SQA3D has the variant "leo", got {variant!r}.')
+            raise ValueError(f'SQA3D has the `variant` "leo", got {variant!r}.')
         shape, most = (clean_answer, 1) if protocol == "paper" else (normalise_answer, None)
         matches, refined = [], []
         for prediction, reference in zip(predictions, references, strict=True):

@@ -1,4 +1,4 @@
-"""VSI-Bench: multiple choice by accuracy, numbers by mean relative accuracy."""
+"""Metric of VSI-Bench: multiple choice by accuracy, numbers by mean relative accuracy."""
 
 import numpy as np
 
@@ -10,10 +10,11 @@ DIRECTION = "object_rel_direction"  # easy, medium and hard are one task
 
 
 class VSIBench(BenchmarkMetric):
-    """Accuracy of choices and mean relative accuracy of numbers; `macro` over the eight tasks, `micro` over samples.
+    """Accuracy of choices and mean relative accuracy of numbers, as `macro` and `micro` means.
 
-    `macro`, the published number, is the mean over tasks after the three levels of relative direction were averaged.
-    "paper" reads the first word of an answer; "clean" finds the letter or the number in it.
+    `macro`, the published number, is the mean over the eight tasks; the three levels of relative direction are
+    averaged before. `micro` is the mean over samples. "paper" reads the first word of an answer; "clean" finds the
+    letter or the number in it.
     """
 
     prediction_fields = {"text": TEXT}
