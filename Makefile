@@ -12,7 +12,7 @@ help:
 	@echo "make demo      ask the shipped nano model, fine-tune it on rooms of another style (15 minutes on 2 cores)"
 	@echo "make nano      train, measure and ship the nano model (hours; an interrupted run goes on)"
 	@echo "make emergence     the study of what geometry losses change (hours; an interrupted one goes on)"
-	@echo "make emergence-small  the same, two rows and two seeds (30 minutes on 2 cores)"
+	@echo "make emergence-small  the same, two arms and two seeds (30 minutes on 2 cores)"
 	@echo "make test      fast tests"
 	@echo "make test-all  all tests, slow ones included"
 	@echo "make parity    comparison with the original's numeric vectors (IDE3D_GOLDEN=folder)"

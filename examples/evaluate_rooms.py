@@ -4,11 +4,11 @@ python examples/evaluate_rooms.py examples/checkpoints/ide3d-nano-rooms --num-ro
 """
 
 import argparse
-import json
 import logging
 from pathlib import Path
 
 from processing.rooms.scene.styles import STYLES
+from processing.writing import write_json
 from trainer.evaluation.rooms import evaluate_rooms, format_room_table
 
 logger = logging.getLogger("evaluate_rooms")
@@ -30,8 +30,7 @@ def main(words: list[str] | None = None) -> list[dict]:
     result = evaluate_rooms(**settings)
     logger.info("%s rooms of %s:\n%s", result["num_rooms"], result["split"], format_room_table(result["table"]))
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=1))
+        write_json(output, result)
     return result["table"]
 
 

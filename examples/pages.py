@@ -119,7 +119,7 @@ class Cell:
 
     @classmethod
     def with_bar(cls, text: str, share: float, colour: str, kind: str = "", note: str = "") -> "Cell":
-        """Return a cell over a bar as long as a share from 0 to 1 of its width."""
+        """Return a cell over a bar, whose length is a share of its width."""
         length = f"{100 * share:.0f}%"
         return cls(
             text, f"bar {kind}", note, f"background-image: linear-gradient(90deg, {colour} {length}, #0000 {length})"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard
 
+from processing.writing import whole_folder, write_json
 from trainer.evaluation.rooms import format_room_table, is_ahead
 from trainer.loop.checkpoints import get_last_checkpoint
 
@@ -105,27 +106,37 @@ def ship(run: Path, target: Path, evaluation: Path, note: str | None = None, tri
 
     Args:
         run: Output folder of the training.
-        target: Where the export goes.
-        evaluation: What `evaluate_rooms.py` wrote about the export.
-        note: What else belongs to how it was made, such as changes on the way.
-        tried: What was tried for the types that are not above their baselines, for the card.
+        target: Folder of the shipped model.
+        evaluation: File that `evaluate_rooms.py` wrote about the export.
+        note: Further facts of how the model was made, such as changes on the way.
+        tried: Attempts at the types that are not above their baselines, for the card.
 
     Raises:
-        FileNotFoundError: The run has no export, no checkpoint or no evaluation.
-        ValueError: The target holds something else.
+        FileNotFoundError: If the run has no export, no checkpoint or no evaluation.
+        FileExistsError: If the target holds something else.
     """
     if not (run / "export" / "config.json").is_file():
         raise FileNotFoundError(f"{run / 'export'} is no export: train by {RECIPE} first.")
-    if target.exists() and any(target.iterdir()) and not (target / "training.json").is_file():
-        raise ValueError(f"{target} is neither empty nor a shipped model: name another folder.")
     history = read_history(run)
     scores = json.loads(evaluation.read_text())
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(run / "export", target)
-    write_card(target, scores, history, tried)
-    draw_curves(history, target / "training.png")
+    with whole_folder(target, is_shipped, refusal="is neither empty nor a shipped model") as unfinished:
+        shutil.copytree(run / "export", unfinished, dirs_exist_ok=True)
+        write_card(unfinished, scores, history, tried)
+        draw_curves(history, unfinished / "training.png")
+        write_json(unfinished / "training.json", training_facts(scores, history, note))
+    size = sum(file.stat().st_size for file in target.iterdir())
+    logger.info("%s: %d files, %.1f MB", target, len(list(target.iterdir())), size / 1e6)
+
+
+def is_shipped(folder: Path) -> bool:
+    """Whether a folder is a model that was shipped before."""
+    return (folder / "training.json").is_file()
+
+
+def training_facts(scores: dict, history: list[dict], note: str | None) -> dict:
+    """Return recipe, versions, scores and log of the training."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RECIPE.parent)
-    facts = {
+    return {
         "commands": COMMANDS,
         "recipe": RECIPE.read_text(),
         "commit": commit.stdout.strip() or None,
@@ -134,9 +145,6 @@ def ship(run: Path, target: Path, evaluation: Path, note: str | None = None, tri
         **{key: scores[key] for key in ("split", "num_rooms", "table")},
         "log": history,
     }
-    (target / "training.json").write_text(json.dumps(facts, indent=1))
-    size = sum(file.stat().st_size for file in target.iterdir())
-    logger.info("%s: %d files, %.1f MB", target, len(list(target.iterdir())), size / 1e6)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Read and write the files of the study and of the demo; a file is whole or not there."""
+"""Read and write files of the study and the demo, whole or not at all."""
 
 import json
 from collections.abc import Iterator

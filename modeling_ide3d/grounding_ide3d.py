@@ -87,7 +87,7 @@ def mean_visual_token(frame_features: torch.Tensor, frame_counts: torch.Tensor) 
 def encode_regions(
     frame_features: torch.Tensor, frame_counts: torch.Tensor, region_masks: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean visual token of each region and of each sample, the masks checked against the grid of the video.
+    """Mean visual token of each region and each sample; checks the masks against the video.
 
     Args:
         frame_features (`torch.Tensor` of shape `(batch_size, num_frames, rows, cols, hidden_size)`):
@@ -213,6 +213,45 @@ def locate_references(is_ground: torch.Tensor, region_references: torch.Tensor) 
     return padded.gather(1, ordinal).masked_fill(~is_ground, -1)
 
 
+def find_open_references(
+    input_ids: torch.Tensor,
+    ground_token_id: int,
+    end_token_ids: list[int],
+    num_references: torch.Tensor,
+    attention_mask: torch.Tensor | None = None,
+    first_new: int | None = None,
+) -> torch.Tensor:
+    """Find the samples whose question points at a region that was not given.
+
+    The question is what stands between the last two end tokens of a prompt: the turn before the answer. A prompt
+    without any end token is a question as a whole. Earlier turns may hold `<ground>` tokens without a region, such as
+    the searches that an assistant wrote, and so may an answer that the prompt begins.
+
+    Args:
+        input_ids (`torch.Tensor` of shape `(batch_size, sequence_length)`): Prompts.
+        ground_token_id (`int`): Token id of `<ground>`.
+        end_token_ids (`list[int]`): Tokens that end a turn of the chat.
+        num_references (`torch.Tensor` of shape `(batch_size,)`, long): `<ground>` tokens that are accounted for, from
+            the first of each sample on.
+        attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*): Padding is 0.
+        first_new (`int`, *optional*): Position of the first token that no cache holds yet; None without a cache. Of
+            a prompt that goes on behind a cache, nothing but a question between end tokens is looked at.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size,)`, bool.
+    """
+    ends = torch.tensor(end_token_ids, dtype=input_ids.dtype, device=input_ids.device)
+    is_end, is_ground = torch.isin(input_ids, ends), input_ids == ground_token_id
+    if attention_mask is not None:
+        is_end = is_end & attention_mask[:, -is_end.shape[1] :].bool()
+    ends_to_come = is_end.flip(-1).cumsum(-1).flip(-1)
+    in_question = ends_to_come == 1
+    if first_new is None:
+        in_question = in_question | ~is_end.any(-1, keepdim=True)
+    is_beyond = is_ground.cumsum(-1) > num_references.to(input_ids.device).unsqueeze(-1)
+    return (is_ground & in_question & is_beyond)[:, first_new:].any(-1)
+
+
 class GroundingHead(nn.Module):
     """Cosine similarity between what an answer's `<ground>` token asks for and each candidate region.
 
@@ -274,6 +313,7 @@ __all__ = [
     "complete_region_valid",
     "encode_regions",
     "fill_empty_regions",
+    "find_open_references",
     "gather_frame_features",
     "locate_references",
     "mean_visual_token",

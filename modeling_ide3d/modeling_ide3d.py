@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoModel, GenerationMixin
+from transformers import AutoModel, GenerationConfig, GenerationMixin
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
@@ -24,6 +24,7 @@ from .grounding_ide3d import (
     complete_region_valid,
     encode_regions,
     fill_empty_regions,
+    find_open_references,
     gather_frame_features,
     locate_references,
     select_region_references,
@@ -315,16 +316,42 @@ class IDE3DModel(IDE3DPreTrainedModel):
         """
         return encode_regions(*self.get_frame_features(input_ids, mm_encoder_outputs), region_masks)
 
+    def _place_visual_tokens(
+        self,
+        inputs_embeds: torch.Tensor,
+        input_ids: torch.LongTensor | None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
+        starts_text: bool,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Put visual tokens in the place of their placeholders; returns the embeddings, and the tokens by modality.
+
+        Where a text starts, placeholders of a modality that was not encoded raise ValueError.
+        """
+        hidden_states = {}
+        for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
+            if mm_encoder_outputs.get(modality) is None:
+                if starts_text:
+                    self.get_placeholder_mask(input_ids, inputs_embeds, token_id, inputs_embeds[0, :0], modality)
+                continue
+            features = torch.cat(list(mm_encoder_outputs[modality].pooler_output))
+            features = features.to(inputs_embeds.device, inputs_embeds.dtype)
+            mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id, features, modality)
+            inputs_embeds = inputs_embeds.masked_scatter(mask, features)
+            hidden_states[modality] = features
+        return inputs_embeds, hidden_states
+
     def _replace_references(
         self,
         inputs_embeds: torch.Tensor,
-        input_ids: torch.LongTensor,
+        input_ids: torch.LongTensor | None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
         region_masks: torch.Tensor,
         region_valid: torch.Tensor | None,
         region_references: torch.Tensor | None,
     ) -> torch.Tensor:
         """Put the feature of a region in place of each `<ground>` token of the prompt that refers to one."""
+        if input_ids is None:
+            raise ValueError("region_masks need input_ids, which say where the <ground> tokens are.")
         is_ground = input_ids == self.config.ground_token_id
         region_valid = complete_region_valid(region_masks, region_valid).to(input_ids.device)
         if region_references is None:
@@ -388,23 +415,10 @@ class IDE3DModel(IDE3DPreTrainedModel):
             encoded["video"] = self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
 
         is_prefill = cache is None or cache.get_seq_length() == 0
-        # A single token is a step of decoding; its cache may count on the device, which nobody should wait for.
+        # A single token is a step of decoding. Its placeholders are not counted: that would wait for the device.
         starts_text = input_ids is not None and input_ids.shape[1] > 1 and is_prefill
-        hidden_states = {}
-        for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
-            if encoded.get(modality) is None:
-                if starts_text:
-                    self.get_placeholder_mask(input_ids, inputs_embeds, token_id, inputs_embeds[0, :0], modality)
-                continue
-            features = torch.cat(list(encoded[modality].pooler_output))
-            features = features.to(inputs_embeds.device, inputs_embeds.dtype)
-            mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id, features, modality)
-            inputs_embeds = inputs_embeds.masked_scatter(mask, features)
-            hidden_states[modality] = features
-
+        inputs_embeds, hidden_states = self._place_visual_tokens(inputs_embeds, input_ids, encoded, starts_text)
         if region_masks is not None:
-            if input_ids is None:
-                raise ValueError("region_masks need input_ids, which say where the <ground> tokens are.")
             if not is_prefill:
                 raise ValueError("region_masks were given with a filled cache; pass the whole text and its video.")
             inputs_embeds = self._replace_references(
@@ -442,6 +456,54 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         self.lm_head = nn.Linear(config.text_config.hidden_size, config.text_config.vocab_size, bias=False)
         self.grounding_head = GroundingHead(config.text_config.hidden_size)
         self.post_init()
+
+    def generate(
+        self, inputs: torch.Tensor | None = None, generation_config: GenerationConfig | None = None, *args, **kwargs
+    ):
+        """Generate as [`GenerationMixin.generate`] does, from prompts whose questions have all their regions.
+
+        Raises:
+            ValueError: A question, the last turn before the answer, has a `<ground>` without a region.
+        """
+        input_ids = kwargs.get("input_ids", inputs)
+        if input_ids is not None:
+            self._check_references(input_ids, generation_config, kwargs)
+        return super().generate(inputs, generation_config, *args, **kwargs)
+
+    def _check_references(
+        self, input_ids: torch.LongTensor, generation_config: GenerationConfig | None, inputs: dict
+    ) -> None:
+        """Raise ValueError if the question of a prompt points at a region that is not given."""
+        region_masks, region_references = inputs.get("region_masks"), inputs.get("region_references")
+        if region_references is not None:
+            # An explicit -1 is a decision, a region without masks is none.
+            is_given = (region_references < 0) | (region_masks is not None)
+            num_references = is_given.long().cumprod(-1).sum(-1)
+        elif region_masks is not None:
+            num_references = complete_region_valid(region_masks, inputs.get("region_valid")).sum(-1)
+        else:
+            num_references = torch.zeros(len(input_ids), dtype=torch.long)
+        ends: set[int] = set()
+        for config in (self.generation_config, generation_config, self.config.get_text_config()):
+            end = getattr(config, "eos_token_id", None)
+            ends |= set(end if isinstance(end, (list, tuple)) else [end]) - {None}
+        cache = inputs.get("cache", inputs.get("past_key_values"))
+        attention_mask, first_new = inputs.get("attention_mask"), None
+        if num_cached := 0 if cache is None else int(cache.get_seq_length()):
+            # The prompt is the whole text, as long as its attention mask, or what follows the cached part of it.
+            length = input_ids.shape[1]
+            left_out = 0 if attention_mask is None else attention_mask.shape[1] - length
+            first_new = max(num_cached - left_out, 0) if left_out or length > num_cached else 0
+        is_open = find_open_references(
+            input_ids, self.config.ground_token_id, sorted(ends), num_references, attention_mask, first_new
+        )
+        if samples := is_open.nonzero().flatten().tolist():
+            raise ValueError(
+                f"The questions of the samples {samples} have a <ground> that no region is given for. Pass in "
+                "`region_masks` a mask for each <ground>, in order, those of earlier turns included; or say in "
+                "`region_references` which region each stands for, -1 for none. A filled cache takes no regions: "
+                "pass the whole chat and its video instead."
+            )
 
     def prepare_inputs_for_generation(
         self,

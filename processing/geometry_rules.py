@@ -95,7 +95,9 @@ def check_poses(
 
 
 def find_bad_intrinsics(intrinsics: Any, frame_size: Sequence[int] | None = None) -> np.ndarray:
-    """Return the indices of the matrices that are no pinhole camera [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].
+    """Return the indices of the matrices that are no pinhole camera.
+
+    A pinhole camera is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], finite, with fx > 0 and fy > 0.
 
     Args:
         intrinsics: Cameras (V, 3, 3), pixels.
@@ -238,7 +240,7 @@ def _check_matrices(array: np.ndarray, num_frames: int | None, side: int, name: 
 
 
 def _rigid_error(poses: np.ndarray) -> np.ndarray:
-    """Return how far each matrix (V, 4, 4) is from a rigid motion (V,); NaN or Inf where it is not finite."""
+    """Return the distance (V,) of each matrix (V, 4, 4) from a rigid motion, NaN if not finite."""
     with np.errstate(invalid="ignore", over="ignore"):
         matrices = poses.astype(np.float64)
         rotation = matrices[:, :3, :3]
@@ -250,7 +252,7 @@ def _rigid_error(poses: np.ndarray) -> np.ndarray:
 
 
 def _intrinsics_faults(cameras: np.ndarray, frame_size: Sequence[int] | None) -> list[tuple[str, np.ndarray, str]]:
-    """Return what can be wrong with cameras (V, 3, 3), where it is (V,), and what to do."""
+    """Return the possible faults of cameras (V, 3, 3), which have them (V,), and advice."""
     is_finite = np.isfinite(cameras).all(axis=(1, 2))
     focal = cameras[:, [0, 1], [0, 1]]
     rest = np.concatenate([cameras[:, [0, 1, 2, 2], [1, 0, 0, 1]], cameras[:, [2], [2]] - 1], axis=1)

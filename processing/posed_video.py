@@ -20,7 +20,7 @@ _FIELD_OF_VIEW_TOLERANCE = 0.05  # Relative difference of focal lengths of the c
 
 @dataclass(frozen=True, eq=False)
 class PosedVideo:
-    """Frames of one scene, with depth, cameras and object boxes where known. Everything is checked at birth.
+    """Frames of one scene, with depth, cameras and object boxes if known, checked at birth.
 
     Depth shares the field of view of the frames, at its own resolution. `camera_to_world` is in OpenCV axes (x right,
     y down, z forward). Boxes are axis aligned in the same world frame, (cx, cy, cz, dx, dy, dz), full sizes. What
@@ -35,9 +35,8 @@ class PosedVideo:
 
     Raises:
         TypeError: Frames are neither uint8 nor float.
-        ValueError: No frames, empty frames, pixels that are not finite, frame counts that differ, depth in another
-            unit or of frames that are turned, negative or non-finite depth, poses that are not rigid motions,
-            cameras that are no pinhole cameras in pixels, or any other shape.
+        ValueError: No frames, empty frames, pixels that are not finite, or frame counts that differ. Depth, cameras,
+            poses or boxes that `processing.geometry_rules` refuses. Any other shape.
     """
 
     frames: np.ndarray
@@ -120,7 +119,7 @@ class PosedVideo:
 
     @classmethod
     def from_room(cls, row: dict) -> "PosedVideo":
-        """Return the video of a rendered room, with a box and a category for every object.
+        """Return the video of a rendered room, with box and category of every object.
 
         Args:
             row: Row of `processing.rooms.load_rooms`.
@@ -188,7 +187,7 @@ class PosedVideo:
 
 
 def list_frame_names(folder: Path) -> list[str]:
-    """Return the names of the frames in the folder of a scene, without `.jpg`, in natural order."""
+    """Return the names of a scene's frames, without `.jpg`, in natural order."""
     return sort_frames(file.stem for file in folder.glob("*.jpg") if file.stem.isdigit())
 
 
@@ -230,7 +229,7 @@ def rescaled_intrinsics(intrinsics: np.ndarray, size: Sequence[int], new_size: S
 def read_folder_intrinsics(
     folder: Path, frame_size: Sequence[int], depth_size: Sequence[int] | None
 ) -> np.ndarray | None:
-    """Read the intrinsics (3, 3) of the frames' pixels, of the colour camera or else of the depth camera.
+    """Read the intrinsics (3, 3) of the frames' pixels, preferably of the colour camera.
 
     Args:
         folder: Folder of one scene, with `intrinsic.txt` or `depth_intrinsic.txt`.
@@ -302,7 +301,10 @@ def _choose_names(folder: Path, indices: Sequence[int] | None, frame_names: Sequ
 
 
 def _wants(folder: Path, names: list[str], parts: Collection[str] | None, part: str, suffix: str) -> bool:
-    """Return whether to read a part: a named one must be there for all frames, others for all or for none."""
+    """Return whether to read a part.
+
+    A part that is named must be there for all frames, another one for all or for none.
+    """
     if parts is not None and part not in parts:
         return False
     missing = [name for name in names if not (folder / f"{name}{suffix}").is_file()]

@@ -142,7 +142,7 @@ class IDE3DProcessor(ProcessorMixin):
 
     @property
     def token_grid(self) -> tuple[int, int]:
-        """`(rows, cols)` of visual tokens in a frame, before the newline column."""
+        """Rows and columns of visual tokens in a frame, before the newline column."""
         side = math.ceil((self.image_size // self.patch_size) / self.spatial_pool_stride)
         return side, side
 
@@ -154,7 +154,7 @@ class IDE3DProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Every key a call may return for the model."""
+        """Keys that a call may return for the model."""
         names = [*self.tokenizer.model_input_names, *super().model_input_names, "mm_token_type_ids"]
         return [name for name in dict.fromkeys(names) if name not in self.unused_input_names]
 
@@ -164,7 +164,7 @@ class IDE3DProcessor(ProcessorMixin):
         return ["token_type_ids"]
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
-        """Bring inputs into one layout: texts in a list, videos in a flat list with one entry for each video.
+        """Bring inputs into one layout: a list of texts, and a flat list of videos.
 
         Args:
             images (`ImageInput`, *optional*):
@@ -196,7 +196,7 @@ class IDE3DProcessor(ProcessorMixin):
         return images, text, videos, audio
 
     def _drop_samples_without_video(self, videos: Any, text: list[str] | None) -> Any:
-        """A batch of chats holds an empty list for each chat without a video; elsewhere an empty list is an error."""
+        """Drop the empty lists that stand for the chats without a video in a batch."""
         if text is None or not isinstance(videos, (list, tuple)) or len(videos) != len(text):
             return videos
         without = [self.video_token not in sample for sample in text]
@@ -230,13 +230,13 @@ class IDE3DProcessor(ProcessorMixin):
         return processed, [self.replace_video_token(processed, index, **kwargs) for index in range(len(videos))]
 
     def replace_image_token(self, image_inputs: dict, image_idx: int, **kwargs) -> str:
-        """The text that stands for one image.
+        """Return the text that stands for one image.
 
         Args:
             image_inputs (`dict`):
                 Output of the image processor.
             image_idx (`int`):
-                Which image.
+                Index of the image.
             **kwargs:
                 Ignored.
 
@@ -247,13 +247,13 @@ class IDE3DProcessor(ProcessorMixin):
         return self.image_token * self.tokens_per_frame
 
     def replace_video_token(self, video_inputs: dict, video_idx: int, **kwargs) -> str:
-        """The text that stands for one video.
+        """Return the text that stands for one video.
 
         Args:
             video_inputs (`dict`):
                 Output of the video processor.
             video_idx (`int`):
-                Which video.
+                Index of the video.
             **kwargs:
                 Ignored.
 
@@ -277,7 +277,7 @@ class IDE3DProcessor(ProcessorMixin):
             )
 
     def _get_num_multimodal_tokens(self, image_sizes=None, video_sizes=None, **kwargs) -> MultiModalData:
-        """Placeholder tokens of inputs, from their sizes alone.
+        """Count the placeholder tokens of inputs, from their sizes alone.
 
         Args:
             image_sizes (`list[tuple[int, int]]`, *optional*):
@@ -315,7 +315,7 @@ class IDE3DProcessor(ProcessorMixin):
 
 
 def _token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
-    """Id of a special token; raises where the tokenizer would split it or does not know it."""
+    """Return the id of a special token that the tokenizer must know whole."""
     token_id = tokenizer.convert_tokens_to_ids(token)
     is_unknown = token_id is None or token_id == tokenizer.unk_token_id
     if is_unknown or list(tokenizer(token, add_special_tokens=False)["input_ids"]) != [token_id]:

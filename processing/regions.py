@@ -1,8 +1,8 @@
 """Region masks over the token grid, from masks, ids, 2D boxes or 3D boxes of objects.
 
 A region mask says which visual tokens show an object: bool (N regions, V views, rows, cols). It can come from instance
-or segmentation ids, from 2D masks or boxes that a user draws, from 3D boxes with measured depth (as the benchmarks do
-it), or from 3D boxes with camera poses alone.
+or segmentation ids, or from 2D masks or boxes that a user draws. It can also come from 3D boxes, with measured depth
+as the benchmarks do it, or with camera poses alone.
 """
 
 from typing import Literal
@@ -145,7 +145,7 @@ def regions_from_boxes_3d(
     min_share: float = MIN_SHARE,
     protocol: Literal["clean", "paper"] = "clean",
 ) -> Tensor:
-    """Return region masks from 3D boxes and the world point of every pixel, by the original's rule.
+    """Return region masks from 3D boxes and every pixel's world point, by the original's rule.
 
     Source: 3D-IDE, object masks. A token belongs to the box if at least int(pixels of the token * min_share) of its
     points lie inside, limits included: 91 of the 27 x 27 px of a token of 384 px pictures. NaN points, which
@@ -158,7 +158,7 @@ def regions_from_boxes_3d(
         grid: Token grid.
         min_share: Least share of a token's pixels.
         protocol: "clean" counts every point in its token. "paper" first brings the points to the pixels of the
-            vision input, nearest by corners, which leaves some out and moves the others by up to a pixel.
+            vision input, nearest by corners. That leaves some out and moves the others by up to a pixel.
 
     Shape:
         boxes:        (N, 6) or, for one region, (6,).
@@ -197,10 +197,10 @@ def regions_from_boxes_and_poses(
 ) -> Tensor:
     """Return region masks from 3D boxes and cameras without depth: the boxes' silhouettes.
 
-    What stands before a box does not hide it. Rays through every token are cut with the box, so that cameras inside a
-    box and boxes that reach behind the camera need no special case. A token belongs to the region if at least
-    `min_share` of its rays hit the box in front of the camera. A smaller silhouette keeps the token that it fills
-    most, or that of the projected centre if no ray hits it.
+    Nothing that stands before a box hides it. Rays through every token are cut with the box. So cameras inside a box
+    and boxes that reach behind the camera need no special case. A token belongs to the region if at least `min_share`
+    of its rays hit the box in front of the camera. A smaller silhouette keeps the token that it fills most, or that
+    of the projected centre if no ray hits it.
 
     Args:
         boxes: (cx, cy, cz, dx, dy, dz), axis aligned, full sizes, metres.
@@ -257,7 +257,7 @@ def _count_pixels(masks: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor]:
 
 
 def _keep_best(shares: Tensor, min_share: float) -> Tensor:
-    """Keep the tokens with enough share, or the best one of a region that has nowhere enough."""
+    """Keep the tokens with enough share, or the best one of a smaller region."""
     masks = shares >= min_share
     best = shares.flatten(1).max(1)
     is_small = (best.values > 0) & ~masks.flatten(1).any(1)
@@ -267,7 +267,9 @@ def _keep_best(shares: Tensor, min_share: float) -> Tensor:
 
 
 def covered_share(start: Tensor, end: Tensor, cells: int, length: float) -> Tensor:
-    """Return the share of each of `cells` equal parts of [0, length] that [start, end] covers.
+    """Return the covered share of each of `cells` equal parts of [0, length].
+
+    Ranges [start, end] cover them.
 
     Args:
         start: Beginnings (...), in the unit of `length`; NaN covers nothing.
@@ -303,7 +305,10 @@ def _rays_hit_box(centres: Tensor, directions: Tensor, low: Tensor, high: Tensor
 
 
 def _centre_share(centres: Tensor, cameras: Tensor, poses: Tensor, grid: TokenGrid) -> Tensor:
-    """Return shares (N, V, rows, cols) that are tiny at each box centre's token, so that no visible box is missed."""
+    """Return shares (N, V, rows, cols) that are tiny at each box centre's token, else 0.
+
+    They lie below every threshold; a visible box that no ray hits is then not missed.
+    """
     world_to_camera = torch.linalg.inv(poses)
     points = torch.einsum("vij,nj->nvi", world_to_camera[:, :3, :3], centres) + world_to_camera[:, :3, 3]
     z = points[..., 2]

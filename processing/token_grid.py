@@ -14,9 +14,10 @@ class TokenGrid:
     """Token grid of one frame, before the newline column, and its place in the picture.
 
     The vision tower cuts the picture into whole patches from the top-left corner. It never sees the pixels that are
-    left over at the right and at the bottom. Pooling then spreads rows x cols tokens evenly over what it sees. A
-    picture of 384 px with patches of 14 and stride 2 gives 27 x 27 patches, 378 covered pixels, 14 x 14 tokens of
-    27 x 27 px.
+    left over at the right and at the bottom. Pooling then spreads rows x cols tokens evenly over what it sees.
+
+    A picture of 384 px with patches of 14 px gives 27 x 27 patches on 378 px. With stride 2 these are 14 x 14 tokens
+    of 27 x 27 px.
 
     Args:
         image_size: Side, or (height, width), of the vision input in pixels.
@@ -107,7 +108,7 @@ class TokenGrid:
         return self.rows * (self.cols + 1)
 
     def split(self, tokens: Tensor, *, tokens_after_row: int = 1) -> Tensor:
-        """Split the tokens of a video into frames, rows and columns, and leave the newline column out.
+        """Split the tokens of a video into frames, rows and columns, without the newline column.
 
         Args:
             tokens: Tokens of the frames one after another, or one number a token, such as its position.
@@ -136,7 +137,7 @@ class TokenGrid:
         return frames.narrow(axis + 2, 0, self.cols)
 
     def locate(self, v: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Return token row and column at pixels of the vision input, -1 where the vision tower sees nothing.
+        """Return token row and column at pixels of the vision input, -1 if unseen.
 
         This is the pixel -> token rule of every tensor. Integer coordinates are pixel centres, so the picture's left
         edge is -0.5.

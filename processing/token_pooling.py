@@ -14,7 +14,7 @@ __all__ = ["WHOLE_FRAME", "Window", "pool_teacher_features"]
 # Top, left, bottom and right edge of a part of the frame, as shares of the frame's height and width.
 Window = tuple[float, float, float, float]
 WHOLE_FRAME: Window = (0.0, 0.0, 1.0, 1.0)
-MIN_SHARE = 1e-9  # Of a patch; less is the rounding of edges that touch.
+MIN_SHARE = 1e-9  # Share of a patch; less is the rounding of edges that touch.
 
 
 def pool_teacher_features(
@@ -31,9 +31,9 @@ def pool_teacher_features(
         grid: Token grid; frames are squashed to its `image_size`, and its tokens lie on the `covered_size` of that.
         window: Part of the frame that the patches show. A teacher whose patches leave a border out shows less than
             the whole frame, as the model itself may.
-        protocol: "clean" weighs every patch by the area that it shares with the token, where the token really lies.
-            "paper" lays the tokens over all patches, whatever the model leaves out (adaptive average pooling): with
-            384 px and patches of 14 a token then reads up to 6 px beside its place.
+        protocol: "clean" weighs every patch by the area that it shares with the token. "paper" lays the tokens over
+            all patches, as adaptive average pooling does, also over those that the model does not see. With 384 px
+            and patches of 14 px a token then reads up to 6 px beside its place.
 
     Shape:
         features: (..., R, S, C), R x S patches.
@@ -43,12 +43,14 @@ def pool_teacher_features(
         ValueError: Another rank, no patch, a window that is empty or leaves the frame, or an unknown protocol.
     """
     if features.dim() < 3 or 0 in features.shape[-3:]:
-        raise ValueError(f"features must have shape (..., patch rows, patch columns, C), got {tuple(features.shape)}.")
+        raise ValueError(
+            f"`features` must have shape (..., patch rows, patch columns, C), got {tuple(features.shape)}."
+        )
     top, left, bottom, right = window
     if not (0 <= top < bottom <= 1 and 0 <= left < right <= 1):
-        raise ValueError(f"window must be (top, left, bottom, right) within 0 to 1, got {window}.")
+        raise ValueError(f"`window` must be (top, left, bottom, right) within 0 to 1, got {window}.")
     if protocol not in ("clean", "paper"):
-        raise ValueError(f'protocol must be "clean" or "paper", got {protocol!r}.')
+        raise ValueError(f'`protocol` must be "clean" or "paper", got {protocol!r}.')
     features = features.detach().float()
     if protocol == "paper":
         maps = features.reshape(-1, *features.shape[-3:]).permute(0, 3, 1, 2)
@@ -60,7 +62,10 @@ def pool_teacher_features(
 
 
 def _patch_weights(axis: int, grid: TokenGrid, patches: int, start: float, end: float) -> Tensor:
-    """Weight (tokens, patches) of each patch along an axis of the frame in each token; they sum to 1, or are all 0."""
+    """Return the weight (tokens, patches) of each patch along an axis in each token.
+
+    The weights of a token sum to 1, or are all 0 where the patches show nothing of it.
+    """
     tokens = grid.shape[axis]
     edges = torch.arange(tokens + 1, dtype=torch.float64) / tokens * grid.covered_size[axis] / grid.image_size[axis]
     shares = covered_share(edges[:-1] - start, edges[1:] - start, patches, end - start)

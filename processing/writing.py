@@ -26,13 +26,13 @@ UNFINISHED, RETIRED = ".unfinished", ".retired"
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
-    """Give an empty hidden file beside `path`; it takes the place of `path` when the block ends.
+    """Give an empty hidden file that takes the place of `path` when the block ends.
 
     The folder is made if it does not exist. After an error `path` is what it was, and the hidden file is removed. A
     killed process leaves one; the next writer of the same file removes it and says so in a warning.
 
     Args:
-        path: File to write. The hidden path has another suffix: name the format where a writer goes by the suffix.
+        path: File to write. The hidden file has another suffix: name the format to a writer that goes by the suffix.
 
     Yields:
         Path of the hidden file, to be written by the block.
@@ -76,7 +76,7 @@ def whole_folder(
     *,
     refusal: str = "is not empty",
 ) -> Iterator[Path]:
-    """Give an empty hidden folder beside `folder`; it takes the place of `folder` when the block ends.
+    """Give an empty hidden folder that takes the place of `folder` when the block ends.
 
     After an error `folder` is what it was, and the hidden folder is removed. A killed process leaves one; the next
     writer of the same folder names it in a warning. Earlier content is moved aside first and removed last.
@@ -136,7 +136,7 @@ def _check_replaceable(folder: Path, may_replace: Callable[[Path], bool] | None,
 
 @contextmanager
 def _hidden_sibling(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Make a file or folder beside `path` that is locked as long as the block, or the process, runs."""
+    """Make a file or folder beside `path`, locked as long as block and process run."""
     unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
     if fcntl is None:
         make(unfinished)

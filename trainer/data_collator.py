@@ -20,8 +20,7 @@ from trainer.teachers import FrameSource, Teacher
 
 IGNORED_LABEL = -100
 MISSPELT = 0.8  # share of equal letters (difflib) from which a name is taken for another one
-# Columns of common data sets that are close to a key and mean something else.
-NO_MISSPELLINGS = frozenset({"scan_id", "extrinsics"})
+NO_MISSPELLINGS = frozenset({"scan_id", "extrinsics"})  # columns that are close to a key and mean something else
 
 
 class IDE3DDataCollator:
@@ -38,7 +37,8 @@ class IDE3DDataCollator:
     - `frame_names`: (V,) str, names of the frames, by which a `TeacherStore` finds their features.
     - `frames`: (V, h, w, 3) uint8, or a list of PIL images; for the one `{"type": "video"}` part of the chat.
     - `images`: PIL images, for the `{"type": "image"}` parts.
-    - `depth` (V, hd, wd) metres, `intrinsics` (V, 3, 3) of the frames' pixels, `camera_to_world` (V, 4, 4) metres.
+    - `depth` (V, hd, wd) metres, `intrinsics` (V, 3, 3) of the frames' pixels, `camera_to_world` (V, 4, 4) metres;
+      depth without poses trains the depth term alone.
     - `teacher_features`: (V, rows, cols, C).
     - `region_masks`: (N, V, rows, cols) bool; `region_references`: (R,) region of the k-th `<ground>` of the prompts,
       by default the k-th; `region_targets`: (N + 1,) bool, makes the last `<ground>` a grounding query, or
@@ -46,9 +46,9 @@ class IDE3DDataCollator:
 
     A batch has the keys of the tensor table: `input_ids`, `attention_mask`, `labels`, `pixel_values_videos`,
     `video_frame_mask` (where frame counts differ), `depth`, `intrinsics`, `camera_to_world`, `has_geometry`,
-    `teacher_features`, `region_masks`, `region_valid`, `region_references`, `region_targets`; and `segment_ids` (B, L)
-    where chats are packed: 0 in the shared prefix, k in the k-th chat, -1 in the padding. Labels are set on what the
-    assistant says, the end of its turn included.
+    `has_poses` (where some samples have depth alone), `teacher_features`, `region_masks`, `region_valid`,
+    `region_references`, `region_targets`; and `segment_ids` (B, L) where chats are packed: 0 in the shared prefix, k
+    in the k-th chat, -1 in the padding. Labels are set on what the assistant says, the end of its turn included.
 
     Args:
         processor: Gives tokenizer, chat template, video processor and token grid.

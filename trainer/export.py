@@ -94,14 +94,7 @@ def export_inference_model(
     config = _inference_config(model.config, auto_model)
     inference = _inference_model(model, config, dtype)
     inference.generation_config = _generation_config(processor.tokenizer)
-    if card is None:
-        card = create_model_card(
-            model_name=Path(folder).resolve().name,
-            config=config,
-            num_parameters=inference.num_parameters(),
-            num_frames=processor.video_processor.num_frames,
-            auto_class="AutoModel" if auto_model == "generate" else "AutoModelForImageTextToText",
-        )
+    card = _plain_card(Path(folder), inference, processor, auto_model) if card is None else card
     with replace_folder(folder) as unfinished:
         inference.save_pretrained(unfinished, max_shard_size=max_shard_size)
         _save_processor(processor, unfinished)
@@ -170,6 +163,19 @@ def export_checkpoint(
         auto_model=auto_model,
         dtype=dtype,
         max_shard_size=max_shard_size,
+    )
+
+
+def _plain_card(
+    folder: Path, model: IDE3DForConditionalGeneration, processor: IDE3DProcessor, auto_model: str
+) -> ModelCard:
+    """A card with the facts that model and processor hold."""
+    return create_model_card(
+        model_name=folder.resolve().name,
+        config=model.config,
+        num_parameters=model.num_parameters(),
+        num_frames=processor.video_processor.num_frames,
+        auto_class="AutoModel" if auto_model == "generate" else "AutoModelForImageTextToText",
     )
 
 
@@ -242,7 +248,7 @@ def check_agreement(config: IDE3DConfig, processor: IDE3DProcessor) -> None:
 
 
 def replace_folder(folder: str | os.PathLike) -> AbstractContextManager[Path]:
-    """Give an empty hidden folder beside `folder` that takes its place when the block ends; see `whole_folder`.
+    """Give an empty hidden folder that takes the place of an export; see `whole_folder`.
 
     Raises:
         FileExistsError: If `folder` exists and is neither empty nor an earlier export. It is left as it is.

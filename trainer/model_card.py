@@ -5,19 +5,24 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from torch import nn
 
 from modeling_ide3d import IDE3DConfig
+from processing.tables import markdown_table
 from trainer.losses.blocks import CITATION_3D_IDE
 from trainer.teachers import Teacher
 
 if TYPE_CHECKING:
     from trainer.ide3d_trainer import IDE3DTrainer
 
-TAGS = ["custom_code", "ide3d", "3d-scene-understanding", "spatial-reasoning", "visual-grounding", "video"]
+METADATA = {
+    "library_name": "transformers",
+    "pipeline_tag": "video-text-to-text",
+    "tags": ["custom_code", "ide3d", "3d-scene-understanding", "spatial-reasoning", "visual-grounding", "video"],
+}
 REPOSITORY_LINE = re.compile(r'(?m)^model_id = ".*"$')
 BIBTEX_START = re.compile(r"(?m)^(?=@)")
 
@@ -65,11 +70,7 @@ not needed.
 {% if model %}
 ## Model
 
-| | |
-|---|---|
-{%- for name, value in model %}
-| {{ name }} | {{ value }} |
-{%- endfor %}
+{{ markdown_table(["", ""], model) }}
 {% endif %}
 {%- if training_data %}
 ## Training data
@@ -79,11 +80,7 @@ not needed.
 {%- if losses %}
 ## Training losses
 
-| loss | weight |
-|---|---|
-{%- for loss in losses %}
-| {{ loss.name }} | {{ loss.weight }} |
-{%- endfor %}
+{{ markdown_table(["loss", "weight"], losses) }}
 {% endif %}
 {%- if teacher %}
 ## Teacher
@@ -94,12 +91,7 @@ features were targets of the training. Whoever uses this model should know that 
 {%- if scores %}
 ## Scores
 
-| task | dataset | split | metric | value |
-|---|---|---|---|---|
-{%- for score in scores %}
-| {{ score.task_name or score.task_type }} | {{ score.dataset_name }} | {{ score.dataset_split or "" }} \
-| {{ score.metric_name or score.metric_type }} | {{ score.metric_value }} |
-{%- endfor %}
+{{ markdown_table(["task", "dataset", "split", "metric", "value"], scores) }}
 {% endif %}
 ## Limits
 
@@ -195,7 +187,7 @@ def create_model_card(
         base_model: Hub name of the model that training started from.
         datasets: Hub names of the training data.
         training_data: The training data in words.
-        losses: Terms of the objective; `list_loss_terms(trainer)` gives those of a run. Weight 0 is left out.
+        losses: Terms of the objective, as `list_loss_terms(trainer)` lists them. Weight 0 is left out.
         teacher: Teacher of the distillation: anything with a `name`, a `version` and a `licence`.
         scores: Results; they become the table and the `model-index` of the metadata.
         limits: Limits of this model, beside those of the method.
@@ -206,6 +198,39 @@ def create_model_card(
     Raises:
         ValueError: A score or a weight is not a finite number.
     """
+    _check_numbers(losses, scores)
+    losses = [term for term in losses if term.weight != 0]
+    origin = {"license": license, "language": language, "base_model": base_model, "datasets": list(datasets) or None}
+    data = ModelCardData(model_name=model_name, eval_results=list(scores) or None, **origin, **METADATA)
+    facts = {
+        "training_data": training_data,
+        "losses": [(term.name, term.weight) for term in losses],
+        "teacher": teacher,
+        "scores": [_score_row(score) for score in scores],
+        "markdown_table": markdown_table,
+    }
+    return ModelCard.from_template(
+        data,
+        template_str=TEMPLATE,
+        model_name=model_name,
+        model_id=_quote(model_id or model_name),
+        auto_class=auto_class,
+        grid="rows, cols" if config is None else "{}, {}".format(*config.token_grid),
+        model=_describe_model(config, num_parameters, num_frames),
+        **facts,
+        limits=(*METHOD_LIMITS, *limits),
+        citations=_join_citations([CITATION_3D_IDE, *(term.citation for term in losses)]),
+    )
+
+
+def _score_row(score: EvalResult) -> tuple[Any, ...]:
+    """Return task, data set, split, metric and value of a score."""
+    task, metric = score.task_name or score.task_type, score.metric_name or score.metric_type
+    return task, score.dataset_name, score.dataset_split or "", metric, score.metric_value
+
+
+def _check_numbers(losses: Sequence[LossTerm], scores: Sequence[EvalResult]) -> None:
+    """Raise ValueError where a weight or a score is not a finite number."""
     for term in losses:
         if not math.isfinite(term.weight):
             raise ValueError(f"The weight of the loss {term.name!r} must be a finite number, got {term.weight}.")
@@ -215,33 +240,6 @@ def create_model_card(
                 f"The score {score.metric_type!r} on {score.dataset_name!r} must be a finite number, got "
                 f"{score.metric_value!r}."
             )
-    losses = [term for term in losses if term.weight != 0]
-    data = ModelCardData(
-        model_name=model_name,
-        library_name="transformers",
-        pipeline_tag="video-text-to-text",
-        tags=TAGS,
-        license=license,
-        language=language,
-        base_model=base_model,
-        datasets=list(datasets) or None,
-        eval_results=list(scores) or None,
-    )
-    return ModelCard.from_template(
-        data,
-        template_str=TEMPLATE,
-        model_name=model_name,
-        model_id=_quote(model_id or model_name),
-        auto_class=auto_class,
-        grid="rows, cols" if config is None else "{}, {}".format(*config.token_grid),
-        model=_describe_model(config, num_parameters, num_frames),
-        training_data=training_data,
-        losses=losses,
-        teacher=teacher,
-        scores=scores,
-        limits=(*METHOD_LIMITS, *limits),
-        citations=_join_citations([CITATION_3D_IDE, *(term.citation for term in losses)]),
-    )
 
 
 def set_model_id(card: ModelCard, model_id: str) -> ModelCard:

@@ -1,20 +1,24 @@
-"""Write the demo's report: one page with its scores, losses, rooms and answers, and the picture of the README.
+"""Write the demo's report: a page for a browser, and the picture of the README.
 
 python -m examples.demo.report outputs/demo
 """
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping
-from html import escape
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from .pictures import FOUND, RIGHT, TRUTH, WRONG, Scene, draw_losses, draw_scene, draw_story, to_png
+from ..pages import Cell, Heading, Legend, Picture, Section, Table, Tiles, Words, write_page
+from ..storage import load_json
+from .checks import Part
+from .losses import plot_losses
+from .pictures import FOUND, TRUTH, render_scene
+from .scene import ADVICE, Scene
+from .story import render_story
 
 __all__ = ["write_report"]
 
-# Which models were asked in each part of the demo, and what the report calls them.
+# Models that were asked in each part of the demo, and their names in the report.
 PARTS = {"shipped": {"model": "model"}, "fine_tuned": {"before": "before", "after": "after"}}
 SUMMARY_KEYS = (*PARTS, "depth", "seconds", "parameters", "checks", "passed")
 BASELINES = {
@@ -27,8 +31,7 @@ HOW = (
     "Every answer and every found object on this page comes from another process, which loaded a model folder and was "
     "given RGB frames, regions to choose from and the words, nothing else. Depth, camera poses and the teacher's "
     "features are used in training only: the validator and the projector that learn from them are no part of a model "
-    "folder. Depth by the validator is shown to tell what the visual features hold; it is drawn from the training "
-    "model."
+    "folder. Depth by the validator shows what the visual features hold; it comes from the training model."
 )
 TITLES = {
     "shipped": (
@@ -41,230 +44,172 @@ TITLES = {
         "such rooms with all losses. None of these rooms was in training.",
     ),
 }
-EXAMPLES = (
-    "<p class='quiet'>Below, some of the test rooms to look at. How good the model is, the table says: it counts "
-    "every question.</p>"
+SCORES = (
+    "Share of right answers; the best of a row is bold, \u00b1 is one standard error. The baselines see no pixels: "
+    "they give the most frequent answer, read the words of the question, or use how high in frame 1 the object stands."
 )
-STYLE = f"""
-:root {{ color-scheme: light; }}
-* {{ box-sizing: border-box; }}
-body {{ margin: 0; background: #f3f5f9; color: #1d2433; font: 15px/1.5 system-ui, "Segoe UI", Roboto, sans-serif; }}
-main {{ max-width: 1120px; margin: 0 auto; padding: 28px 20px 60px; }}
-h1 {{ font-size: 27px; margin: 0; letter-spacing: -0.01em; }} h2 {{ font-size: 19px; margin: 0 0 12px; }}
-h3 {{ font-size: 15px; margin: 18px 0 6px; }}
-section {{ background: #fff; border: 1px solid #e3e7ee; border-radius: 12px; padding: 20px 24px; margin-top: 18px; }}
-p {{ margin: 0 0 10px; }} .quiet {{ color: #667085; font-size: 13.5px; }} .scroll {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
-th {{ text-align: left; font-size: 12.5px; font-weight: 600; color: #667085; vertical-align: bottom; }}
-th, td {{ padding: 6px 10px; border-bottom: 1px solid #edf0f5; }} tr:last-child td {{ border-bottom: 0; }}
-td.bar {{ min-width: 92px; white-space: nowrap; }}
-td.bar {{ background-repeat: no-repeat; background-size: 100% 72%; background-position: 0 50%; }}
-td.best {{ font-weight: 700; }} .error {{ color: #667085; font-weight: 400; font-size: 12px; }}
-.right {{ color: {RIGHT}; font-weight: 600; }} .wrong {{ color: {WRONG}; font-weight: 600; }}
-.verdict {{ white-space: nowrap; }}
-.head {{ display: flex; gap: 16px; align-items: center; flex-wrap: wrap; }}
-.badge {{ border-radius: 999px; padding: 4px 14px; color: #fff; font-weight: 700; }}
-.badge.passed {{ background: {RIGHT}; }} .badge.failed {{ background: {WRONG}; }}
-.tiles {{ display: flex; gap: 12px; flex-wrap: wrap; }}
-.tile {{ flex: 1 1 150px; background: #f7f8fb; border-radius: 10px; padding: 12px 14px; }}
-.tile b {{ display: block; font-size: 21px; }} .tile span {{ color: #667085; font-size: 13px; }}
-.columns {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); gap: 0 18px; }}
-.key {{ display: inline-block; width: 22px; height: 0; border-top: 4px solid; vertical-align: middle; }}
-img {{ display: block; width: 100%; height: auto; margin: 8px 0; }}
-"""
+EXAMPLES = "Below, some of the test rooms to look at. How good the model is, the table says: it counts every question."
+LOSSES = (
+    "By step; the thin line is what was logged, the thick one a running mean, whose last value stands beside the name."
+)
+MODEL_COLOUR, BASELINE_COLOUR = "#cfe0ff", "#e9ecf2"
 
 
 def percent(share: float) -> str:
-    """Share as a whole percentage."""
+    """Return a share as a whole percentage."""
     return f"{100 * share:.0f}%"
 
 
-def table(head: list[str], rows: list[str]) -> str:
-    """Table of rows that are HTML already; the words of the head are not."""
-    cells = "".join(f"<th>{escape(words)}</th>" for words in head)
-    return f'<div class="scroll"><table><tr>{cells}</tr>{"".join(rows)}</table></div>'
+def bar(share: float | None, is_model: bool = False, is_best: bool = False, count: int | None = None) -> Cell:
+    """Return a cell with a share over a bar.
 
+    Args:
+        share: Share from 0 to 1; None: not measured.
+        is_model: Whether it is that of a model, not of a baseline.
+        is_best: Whether it is the best of its row.
+        count: Number of answers behind it, for the standard error; None: no error is shown.
 
-def bar(share: float | None, is_model: bool = False, is_best: bool = False, count: int | None = None) -> str:
-    """Cell with a share from 0 to 1 over a bar of that length, with its standard error if a count is given."""
+    Raises:
+        ValueError: If the share is none.
+    """
     if share is None:
-        return '<td class="quiet">\u2013</td>'
+        return Cell("\u2013", "quiet")
     if not 0 <= share <= 1:
         raise ValueError(f"An accuracy must be from 0 to 1, got {share!r}. Is it a percentage?")
-    colour, length = "#cfe0ff" if is_model else "#e9ecf2", percent(share)
-    error = f' <span class="error">\u00b1 {100 * (share * (1 - share) / count) ** 0.5:.0f}</span>' if count else ""
-    style = f"background-image: linear-gradient(90deg, {colour} {length}, transparent {length})"
-    return f'<td class="bar{" best" if is_best else ""}" style="{style}">{length}{error}</td>'
+    error = f"\u00b1 {100 * (share * (1 - share) / count) ** 0.5:.0f}" if count else ""
+    colour = MODEL_COLOUR if is_model else BASELINE_COLOUR
+    return Cell.with_bar(percent(share), share, colour, "best" if is_best else "", error)
 
 
-def score_row(score: dict, models: Mapping[str, str]) -> str:
-    """Row of one question type: the models, the baselines, and whether the last model is ahead of these."""
-    model = score[list(models)[-1]]
+def judge_lead(score: Mapping, model: float) -> Cell:
+    """Return whether a model is ahead of its baselines, and by how much."""
     baselines = {name: score[name] for name in BASELINES if score[name] is not None}
-    strongest = max(baselines, key=baselines.__getitem__, default=None)
-    best = max([*(score[name] for name in models), *baselines.values()])
+    if not baselines:
+        return Cell("no baseline", "quiet")
+    strongest = max(baselines, key=baselines.__getitem__)
+    points = 100 * (model - baselines[strongest])
+    noise = 200 * (model * (1 - model) / max(score["n"], 1)) ** 0.5  # two standard errors
+    if 0 < points <= noise:
+        return Cell(f"within noise, {points:+.1f} points", "verdict quiet")
+    if points > 0:
+        return Cell(f"above all, by {points:.1f} points", "verdict right")
+    words = "level with" if points == 0 else f"{-points:.1f} points below"
+    return Cell(f"{words} {BASELINES[strongest]}", "verdict wrong")
+
+
+def score_row(score: Mapping, models: Mapping[str, str]) -> list[Cell]:
+    """Return the row of one question type: models, baselines, and the last model's lead."""
+    best = max(score[name] for name in (*models, *BASELINES) if score[name] is not None)
     cells = [bar(score[name], is_model=True, is_best=score[name] == best, count=score["n"]) for name in models]
     cells += [bar(score[name], is_best=score[name] == best) for name in BASELINES]
-    verdict = '<td class="quiet">no baseline</td>'
-    if strongest is not None:
-        points = 100 * (model - baselines[strongest])
-        noise = 200 * (model * (1 - model) / max(score["n"], 1)) ** 0.5  # two standard errors
-        if 0 < points <= noise:
-            verdict = f'<td class="verdict quiet">within noise, {points:+.1f} points</td>'
-        elif points > 0:
-            verdict = f'<td class="verdict right">above all, by {points:.1f} points</td>'
-        else:
-            words = "level with" if points == 0 else f"{-points:.1f} points below"
-            verdict = f'<td class="verdict wrong">{words} {BASELINES[strongest]}</td>'
-    return f"<tr><td><b>{escape(score['type'])}</b></td><td>{score['n']}</td>{''.join(cells)}{verdict}</tr>"
+    verdict = judge_lead(score, score[list(models)[-1]])
+    return [Cell(score["type"], "strong"), Cell(str(score["n"])), *cells, verdict]
 
 
-def header_section(summary: dict) -> str:
-    """Title, pass or fail, each check, and how the answers came about."""
+def grounding_row(grounding: Mapping[str, float], models: Mapping[str, str]) -> list[Cell]:
+    """Return the row of the requests to find an object: the models beside chance."""
+    points = 100 * (grounding[list(models)[-1]] - grounding["chance"])
+    kind, words = ("right", "above") if points > 0 else ("wrong", "not above")
+    cells = [bar(grounding[model], is_model=True, count=grounding["n"]) for model in models]
+    verdict = Cell(f"{words} chance, {points:+.1f} points", f"verdict {kind}")
+    return [Cell("finds the object", "strong"), Cell(str(grounding["n"])), *cells, bar(grounding["chance"]), verdict]
+
+
+def mark(is_right: bool, words: str) -> Cell:
+    """Return words with a mark and the colour of right or wrong."""
+    return Cell(f"\u2713 {words}", "right") if is_right else Cell(f"\u2717 {words}", "wrong")
+
+
+def header_section(summary: Mapping) -> Section:
+    """Return title, pass or fail, each check, and how the answers came about."""
     passed, checks = bool(summary["passed"]), summary["checks"]
     good = sum(bool(check["passed"]) for check in checks)
-    badge = f'<span class="badge {"passed" if passed else "failed"}">{"PASSED" if passed else "FAILED"}</span>'
+    note = f"{good} of {len(checks)} checks passed"
+    badge = Cell("PASSED", "right", note) if passed else Cell("FAILED", "wrong", note)
     rows = []
     for check in checks:
-        mark, name = ("\u2713 passed", "right") if check["passed"] else ("\u2717 failed", "wrong")
-        rows.append(
-            f'<tr><td class="{name}" style="white-space: nowrap">{mark}</td><td>{escape(str(check["name"]))}</td>'
-            f'<td class="quiet">{escape(str(check["detail"]))}</td></tr>'
-        )
-    return (
-        f'<section><div class="head"><h1>3D-IDE demo</h1>{badge}<span class="quiet">{good} of {len(checks)} checks '
-        f"passed</span></div><p style='margin-top: 12px'>{HOW}</p>{table(['', 'check', ''], rows)}</section>"
-    )
+        verdict = mark(check["passed"], "passed" if check["passed"] else "failed")
+        rows.append([Cell(verdict.text, f"verdict {verdict.kind}"), check["name"], Cell(check["detail"], "quiet")])
+    return Section("3D-IDE demo", [Words(HOW), Table(["", "check", ""], rows)], badge)
 
 
-def grounding_row(grounding: dict, models: Mapping[str, str]) -> str:
-    """Row of the requests to find an object: the models beside chance."""
-    difference = 100 * (grounding[list(models)[-1]] - grounding["chance"])
-    name, words = ("right", "above") if difference > 0 else ("wrong", "not above")
-    cells = [bar(grounding[model], is_model=True, count=grounding["n"]) for model in models]
-    return (
-        f"<tr><td><b>finds the object</b></td><td>{grounding['n']}</td>{''.join(cells)}{bar(grounding['chance'])}"
-        f'<td class="verdict {name}">{words} chance, {difference:+.1f} points</td></tr>'
-    )
-
-
-def scores_section(part: str, summary: dict) -> str:
-    """Accuracy of a part's models beside the baselines, grounding beside chance, depth beside a constant."""
+def scores_section(part: str, found: Part, depth: Mapping[str, float]) -> Section:
+    """Return a part's answers beside the baselines, grounding beside chance, depth beside a constant."""
     models, (title, words) = PARTS[part], TITLES[part]
-    found = summary[part]
-    rows = [score_row(score, models) for score in found["scores"]]
-    names = ["question type", "questions", *models.values(), *BASELINES.values(), "verdict"]
-    heads = ["task", "requests", *models.values(), "chance", "verdict"]
-    more = ""
-    if part == "fine_tuned":
-        mean, depth = found["mean"], summary["depth"]
-        tiles = [
-            (
-                f"{percent(mean['before'])} \u2192 {percent(mean['after'])}",
-                "mean over question types, before and after",
-            ),
-            (
-                f"{100 * mean['gain']:+.1f} \u00b1 {100 * mean['standard_error']:.1f}",
-                "points gained, with the standard error",
-            ),
-            (f"{depth['abs_rel']:.3f}", "depth error AbsRel of the validator, after; before, there was none"),
-            (f"{depth['abs_rel_constant']:.3f}", "AbsRel of one constant depth a pixel"),
-            (percent(depth["delta_1.25"]), "of pixels within a factor of 1.25"),
-        ]
-        more = tile_row(tiles)
-    return (
-        f"<section><h2>{title}</h2><p class='quiet'>{words} Share of right answers; the best of a row is bold, \u00b1 "
-        "is one standard error. The baselines see no pixels: they give the most frequent answer, read the words of "
-        "the question, or use how high in frame 1 the object stands.</p>"
-        f"{table(names, rows)}<h3>Grounding: which region do the words mean?</h3>"
-        f"{table(heads, [grounding_row(found['grounding'], models)])}{more}{EXAMPLES}</section>"
+    scores = Table(
+        ["question type", "questions", *models.values(), *BASELINES.values(), "verdict"],
+        [score_row(score, models) for score in found["scores"]],
     )
-
-
-def tile_row(tiles: list[tuple[str, str]]) -> str:
-    """Large figures with what they mean below."""
-    cells = (f'<div class="tile"><b>{escape(value)}</b><span>{escape(words)}</span></div>' for value, words in tiles)
-    return f'<div class="tiles">{"".join(cells)}</div>'
-
-
-def facts(pairs: list[tuple[str, object]]) -> str:
-    """Named values on one quiet line."""
-    words = (f"{key.replace('_', ' ')}: {f'{v:.3g}' if isinstance(v, float) else v}" for key, v in pairs)
-    return f'<p class="quiet">{escape("; ".join(words))}</p>' if pairs else ""
-
-
-def losses_section(history: list[dict]) -> str:
-    """Curves of all logged components."""
-    return (
-        "<section><h2>Training losses</h2><p class='quiet'>By step; the thin line is what was logged, the thick one a "
-        "running mean, whose last value stands beside the name.</p>"
-        f'<img alt="Loss curves" src="{to_png(draw_losses(history))}"></section>'
+    grounding = Table(
+        ["task", "requests", *models.values(), "chance", "verdict"], [grounding_row(found["grounding"], models)]
     )
+    parts = [Words(f"{words} {SCORES}", is_quiet=True), scores]
+    parts += [Heading("Grounding: which region do the words mean?"), grounding]
+    if "mean" in found:
+        parts.append(Tiles(gain_tiles(found["mean"], depth)))
+    return Section(title, [*parts, Words(EXAMPLES, is_quiet=True)])
 
 
-def scene_section(scene: Scene) -> str:
-    """One room: frames, regions, depths, questions and answers."""
-    truth, has_before = scene.facts, "before" in scene.facts
+def gain_tiles(mean: Mapping[str, float], depth: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return large figures of fine-tuning: accuracy, gain and depth."""
+    gain = f"{100 * mean['gain']:+.1f} \u00b1 {100 * mean['standard_error']:.1f}"
+    both = f"{percent(mean['before'])} \u2192 {percent(mean['after'])}"
+    return [
+        (both, "mean over question types, before and after"),
+        (gain, "points gained, with the standard error"),
+        (f"{depth['abs_rel']:.3f}", "depth error AbsRel of the validator, after; before, there was none"),
+        (f"{depth['abs_rel_constant']:.3f}", "AbsRel of one constant depth a pixel"),
+        (percent(depth["delta_1.25"]), "of pixels within a factor of 1.25"),
+    ]
+
+
+def scene_section(scene: Scene) -> Section:
+    """Return one room: frames, regions, depths, questions and answers."""
+    facts, has_before = scene.facts, "before" in scene.facts
     rows = []
-    for answer in truth["answers"]:
-        mark, name = ("\u2713", "right") if answer["is_right"] else ("\u2717", "wrong")
-        earlier = f"<td>{escape(answer.get('before', ''))}</td>" if has_before else ""
-        rows.append(
-            f"<tr><td>{escape(answer['type'])}</td><td>{escape(answer['question'])}</td>{earlier}"
-            f'<td class="{name}">{mark} {escape(answer["answer"])}</td><td>{escape(answer["truth"])}</td></tr>'
-        )
-    mark, name = ("\u2713 right", "right") if truth["is_right"] else ("\u2717 wrong", "wrong")
-    earlier = f"before fine-tuning {escape(truth['before'])}, now " if has_before else ""
+    for answer in facts["answers"]:
+        earlier = [answer.get("before", "")] if has_before else []
+        said = mark(answer["is_right"], answer["answer"])
+        rows.append([answer["type"], answer["question"], *earlier, said, answer["truth"]])
     columns = ["type", "question", *(["before", "after"] if has_before else ["answer"]), "truth"]
-    return (
-        f"<section><h2>Room {escape(truth['scene_id'])}</h2><p>\u201c{escape(truth['request'])}\u201d \u2192 found "
-        f'{earlier}<b>{escape(truth["found"])}</b>, truth {escape(truth["truth"])} <span class="{name}">{mark}</span>'
-        f'<br><span class="quiet"><span class="key" style="color: {FOUND}"></span> found by the model &nbsp; '
-        f'<span class="key" style="color: {TRUTH}"></span> true region &nbsp; both where they agree</span></p>'
-        f'<img alt="Frames with the found and the true region" src="{to_png(draw_scene(scene))}">'
-        f"{table(columns, rows)}</section>"
-    )
+    earlier = f"before fine-tuning {facts['before']}, now " if has_before else ""
+    words = [
+        f"\u201c{facts['request']}\u201d \u2192 found {earlier}",
+        Cell(facts["found"], "strong"),
+        f", truth {facts['truth']} ",
+        mark(facts["is_right"], "right" if facts["is_right"] else "wrong"),
+    ]
+    legend = Legend([(FOUND, "found by the model"), (TRUTH, "true region; both where they agree")])
+    picture = Picture("Frames with the found and the true region", render_scene(scene))
+    return Section(f"Room {facts['scene_id']}", [Words(words), legend, picture, Table(columns, rows)])
 
 
-def run_section(summary: dict) -> str:
-    """Seconds per stage, parameter counts, what the rooms were."""
+def run_section(summary: Mapping) -> Section:
+    """Return seconds by stage, parameter counts, and what the rooms were."""
     seconds, parameters = summary["seconds"], summary["parameters"]
-    total = sum(seconds.values()) or 1.0
-    rows = []
-    for stage, value in seconds.items():
-        length = percent(value / total)
-        style = f"background-image: linear-gradient(90deg, #cfe0ff {length}, transparent {length})"
-        rows.append(f'<tr><td>{escape(stage)}</td><td class="bar" style="{style}">{value:.1f} s</td></tr>')
-    rows.append(f"<tr><td><b>all</b></td><td><b>{sum(seconds.values()):.0f} s</b></td></tr>")
+    total = sum(seconds.values())
+    rows = [
+        [name, Cell.with_bar(f"{value:.1f} s", value / (total or 1.0), MODEL_COLOUR)]
+        for name, value in seconds.items()
+    ]
+    rows.append([Cell("all", "strong"), Cell(f"{total:.0f} s", "strong")])
     tiles = [
         (f"{parameters['training']:,}", "parameters in training"),
         (f"{parameters['export']:,}", "parameters in the export"),
         (f"{parameters['training'] - parameters['export']:,}", "parameters left behind: validator, projector"),
     ]
-    rooms = [(key, value) for key, value in summary.get("rooms", {}).items() if not isinstance(value, (dict, list))]
-    return (
-        f'<section><h2>The run</h2>{tile_row(tiles)}<div class="columns"><div><h3>Seconds per stage</h3>'
-        f"{table(['stage', 'time'], rows)}</div><div><h3>Rooms</h3>{facts(rooms)}</div></div></section>"
-    )
+    parts = [Tiles(tiles), Heading("Seconds by stage"), Table(["stage", "time"], rows)]
+    if rooms := summary.get("rooms"):
+        words = "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in rooms.items())
+        parts += [Heading("Rooms"), Words(words, is_quiet=True)]
+    return Section("The run", parts)
 
 
-def load_json(file: Path) -> object:
-    """Content of a JSON file.
-
-    Raises:
-        ValueError: It is not JSON.
-    """
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}. Run the demo again.") from error
-
-
-def check_summary(summary: dict) -> None:
-    """Stop if the summary misses an entry.
+def check_summary(summary: Mapping) -> None:
+    """Check that the summary has all entries.
 
     Raises:
-        ValueError: It does.
+        ValueError: If it misses one.
     """
     missing = [key for key in SUMMARY_KEYS if key not in summary]
     if not missing:
@@ -279,56 +224,63 @@ def check_summary(summary: dict) -> None:
         missing += [f"depth: {k}" for k in ("abs_rel", "abs_rel_constant", "delta_1.25") if k not in summary["depth"]]
         missing += [f"parameters: {key}" for key in ("training", "export") if key not in summary["parameters"]]
     if missing:
-        raise ValueError(f"summary.json misses {', '.join(missing)}. Run the demo again.")
+        raise ValueError(f"summary.json misses {', '.join(missing)}. {ADVICE}")
+
+
+def load_scenes(folder: Path) -> dict[str, list[Scene]]:
+    """Return the scenes of each part.
+
+    Raises:
+        FileNotFoundError: If the folder misses a file.
+        ValueError: If a file is damaged or misses an entry.
+    """
+    files = {part: sorted((folder / "scenes" / part).glob("*.json")) for part in PARTS}
+    missing = [name for name in ("summary.json", "log_history.json") if not (folder / name).is_file()]
+    missing += [f"scenes/{part}/*.json" for part in PARTS if not files[part]]
+    if missing:
+        names = ", ".join(missing)
+        raise FileNotFoundError(f"{folder} has no {names}. It must be a folder that `python -m examples.demo` wrote.")
+    scenes = {part: [Scene.load(file) for file in files[part]] for part in PARTS}
+    if any(scene.predicted_depth is None for scene in scenes["fine_tuned"]):
+        raise ValueError(f"{folder / 'scenes' / 'fine_tuned'} has arrays without predicted_depth. {ADVICE}")
+    return scenes
+
+
+def choose_story(scenes: Sequence[Scene]) -> Scene:
+    """Return the first scene whose object was found, else the first."""
+    return next((scene for scene in scenes if scene.facts["is_right"] and scene.found_mask.any()), scenes[0])
 
 
 def write_report(folder: Path) -> Path:
     """Write `report.html` and `picture.png` from what the demo left in a folder.
 
     Args:
-        folder: Holds summary.json, log_history.json, and scenes/shipped and scenes/fine_tuned with <name>.json and
-            <name>.npz each.
+        folder: Folder with summary.json, log_history.json, and scenes/shipped and scenes/fine_tuned, which hold
+            <name>.json and <name>.npz each.
 
     Returns:
-        The page; it needs no other file and no network.
+        Path of the page; it needs no other file and no network.
 
     Raises:
-        FileNotFoundError: The folder misses a file.
-        ValueError: A file is damaged or misses an entry.
+        FileNotFoundError: If the folder misses a file.
+        ValueError: If a file is damaged or misses an entry.
     """
     folder = Path(folder)
-    files = {part: sorted((folder / "scenes" / part).glob("*.json")) for part in PARTS}
-    missing = [name for name in ("summary.json", "log_history.json") if not (folder / name).is_file()]
-    missing += [f"scenes/{part}/*.json" for part in PARTS if not files[part]]
-    if missing:
-        raise FileNotFoundError(
-            f"{folder} has no {', '.join(missing)}. It must be a folder that `python -m examples.demo` wrote."
-        )
-    summary, history = load_json(folder / "summary.json"), load_json(folder / "log_history.json")
+    scenes = load_scenes(folder)
+    summary, history = (load_json(folder / name, ADVICE) for name in ("summary.json", "log_history.json"))
     check_summary(summary)
-    scenes = {part: [Scene.load(file) for file in files[part]] for part in PARTS}
-    tuned = scenes["fine_tuned"]
-    if any(scene.predicted_depth is None for scene in tuned):
-        raise ValueError(f"{folder / 'scenes' / 'fine_tuned'} has arrays without predicted_depth. Run the demo again.")
-    story = next((scene for scene in tuned if scene.facts["is_right"] and scene.found_mask.any()), tuned[0])
     sections = [header_section(summary)]
     for part in PARTS:
-        sections += [scores_section(part, summary), *map(scene_section, scenes[part])]
-    sections += [losses_section(history), run_section(summary)]
-    page = (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>3D-IDE demo</title>'
-        f"<style>{STYLE}</style></head><body><main>{''.join(sections)}</main></body></html>\n"
-    )
-    draw_story(story, folder / "picture.png")
-    report = folder / "report.html"
-    report.write_text(page, encoding="utf-8")
-    return report
+        sections += [scores_section(part, summary[part], summary["depth"]), *map(scene_section, scenes[part])]
+    losses = Picture("Loss curves", plot_losses(history))
+    sections += [Section("Training losses", [Words(LOSSES, is_quiet=True), losses]), run_section(summary)]
+    render_story(choose_story(scenes["fine_tuned"]), folder / "picture.png")
+    return write_page(folder / "report.html", "3D-IDE demo", sections)
 
 
 def main() -> None:
     """Parse the command line, write the report, say where it is."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m examples.demo.report", description=__doc__.splitlines()[0])
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="what the demo wrote, e.g. outputs/demo")
     try:
         report = write_report(parser.parse_args().folder)

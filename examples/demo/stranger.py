@@ -1,9 +1,10 @@
-"""Somebody who has never heard of this repository: a model folder, videos and questions in, answers out.
+"""Answer questions about videos with a model folder alone, as a stranger to this repository.
 
     python stranger.py MODEL INPUTS ANSWERS
 
-It imports transformers and nothing of ours, and is given no depth, no pose and no camera. INPUTS holds `tasks.json`
-and, for each scene, a video (a file or a folder of pictures) and the regions among which a request has to choose.
+The demo copies this file to an empty folder and runs it there, isolated. It imports transformers and nothing of ours,
+and is given no depth, no pose and no camera. INPUTS holds `tasks.json` and, for each scene, a video and the regions
+to choose from. A video is a file or a folder of pictures.
 """
 
 import importlib.util
@@ -14,13 +15,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import AutoModel, AutoProcessor
+from transformers import AutoModel, AutoProcessor, BatchFeature, PreTrainedModel, ProcessorMixin
 
-OURS = ("modeling_ide3d", "processing", "trainer")
+OURS = ("examples", "ide3d", "modeling_ide3d", "processing", "trainer")
 
 
 def forget_ours() -> None:
-    """Make our packages impossible to import, however they were installed."""
+    """Make our packages impossible to import, however they were installed.
+
+    Raises:
+        RuntimeError: If one can still be imported.
+    """
 
     class Refuse:
         def find_spec(self, name, path=None, target=None):
@@ -37,13 +42,13 @@ def forget_ours() -> None:
 
 
 def chat(video: str, text: str, answer: str | None = None) -> list[dict]:
-    """One turn about a video, with or without the answer."""
+    """Return one turn about a video, with or without the answer."""
     turns = [{"role": "user", "content": [{"type": "video", "video": video}, {"type": "text", "text": text}]}]
     return turns if answer is None else [*turns, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
 
-def encode(processor, chats: list[list[dict]], is_prompt: bool) -> dict[str, torch.Tensor]:
-    """Chats as model inputs, padded on the left."""
+def encode(processor: ProcessorMixin, chats: list[list[dict]], is_prompt: bool) -> BatchFeature:
+    """Return chats as model inputs, padded on the left."""
     return processor.apply_chat_template(
         chats,
         tokenize=True,
@@ -53,8 +58,8 @@ def encode(processor, chats: list[list[dict]], is_prompt: bool) -> dict[str, tor
     )
 
 
-def answer_scene(model, processor, scene: dict, folder: Path) -> list[dict]:
-    """Answers to a scene's questions, and the region each request asks for."""
+def answer_scene(model: PreTrainedModel, processor: ProcessorMixin, scene: dict, folder: Path) -> list[dict]:
+    """Return answers to a scene's questions, and the region each request asks for."""
     video = str(folder / scene["video"])
     masks = np.load(folder / f"{scene['name']}.npz")
     results = []

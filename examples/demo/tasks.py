@@ -1,10 +1,12 @@
-"""What the demo hands to a stranger (RGB frames, questions in words, regions to choose from), and its scores."""
+"""Give a stranger frames, questions and regions to choose from, and score the answers."""
 
 import json
 import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+import av
 import numpy as np
 from tqdm import tqdm
 
@@ -13,15 +15,68 @@ from processing.rooms.samples import room_samples
 from processing.token_grid import TokenGrid
 from trainer.evaluation.rooms import BASELINES
 
+from ..storage import write_json
+
+__all__ = [
+    "Answer",
+    "Task",
+    "mark_answers",
+    "mean_gain",
+    "read_answers",
+    "score_grounding",
+    "score_table",
+    "write_scenes",
+    "write_tasks",
+]
+
 QUESTION_TYPES = ("existence", "counting", "colour", "size", "direction", "closer", "distance", "position")
 NUM_VIDEOS = 5  # scenes that the stranger gets as .mp4 and the report shows
+ENLARGED = 4  # times that a video is larger than its frames, so that the codec keeps the colours
+
+Hits = dict[str, np.ndarray]  # which answers are right, by type of question
+
+
+class Answer(TypedDict, total=False):
+    """A line of the stranger: `answer`, or `choice` with the `scores` of all regions."""
+
+    id: str
+    answer: str
+    choice: int
+    scores: list[float]
+
+
+class Asked(TypedDict):
+    """A question or a request that the stranger is given."""
+
+    id: str
+    text: str
+
+
+class Given(TypedDict):
+    """A room as the stranger gets it; `video` is a file or a folder."""
+
+    name: str
+    video: str
+    questions: list[Asked]
+    requests: list[Asked]
+
+
+class Task(TypedDict):
+    """A room as the stranger gets it, with the truth.
+
+    `questions` and samples of `requests` are by id; `index` is that of the room.
+    """
+
+    task: Given
+    room: Mapping
+    index: int
+    questions: dict[str, dict]
+    requests: dict[str, dict]
 
 
 def write_video(frames: np.ndarray, path: Path) -> None:
-    """Frames (V, h, w, 3) uint8 as an .mp4, enlarged four times so that the codec keeps the colours."""
-    import av
-
-    large = frames.repeat(4, axis=1).repeat(4, axis=2)
+    """Write frames (V, h, w, 3), uint8, as an .mp4."""
+    large = frames.repeat(ENLARGED, axis=1).repeat(ENLARGED, axis=2)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=1)
         stream.height, stream.width, stream.pix_fmt = *large.shape[1:3], "yuv420p"
@@ -31,11 +86,30 @@ def write_video(frames: np.ndarray, path: Path) -> None:
         container.mux(stream.encode())
 
 
-def write_tasks(rooms: Any, grid: TokenGrid, folder: Path) -> list[dict]:
-    """Videos, candidate regions and `tasks.json` for the stranger; returns the same with the truth, kept here."""
+def write_frames(room: Mapping, frames: np.ndarray, path: Path, is_video: bool) -> str:
+    """Write the frames of a room as a video, or as a folder of pictures.
+
+    Returns:
+        Name of the file or folder, which lies beside `path`.
+    """
+    if is_video:
+        video = path.with_name(f"{path.name}.mp4")
+        write_video(frames, video)
+        return video.name
+    path.mkdir()
+    for view, image in enumerate(room["frames"]):
+        image.save(path / f"{view:04d}.png")
+    return path.name
+
+
+def write_tasks(rooms: Iterable[Mapping], grid: TokenGrid, folder: Path) -> list[Task]:
+    """Write videos, candidate regions and `tasks.json` for the stranger; return the same with the truth.
+
+    Rooms without questions or without requests are left out.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    tasks, given = [], []
+    tasks: list[Task] = []
     for index, room in enumerate(tqdm(rooms, desc="Questions", unit="room")):
         samples = room_samples(room, grid, reference="word", types=(*QUESTION_TYPES, "grounding"))
         ground = [sample for sample in samples if "region_targets" in sample]
@@ -43,31 +117,31 @@ def write_tasks(rooms: Any, grid: TokenGrid, folder: Path) -> list[dict]:
         if not questions or not ground:
             continue
         name = room["scene_id"].replace("/", "-")
-        if len(given) < NUM_VIDEOS:
-            video = f"{name}.mp4"
-            write_video(ground[0]["frames"], folder / video)
-        else:
-            video = name
-            (folder / video).mkdir()
-            for view, image in enumerate(room["frames"]):
-                image.save(folder / video / f"{view:04d}.png")
+        video = write_frames(room, ground[0]["frames"], folder / name, is_video=len(tasks) < NUM_VIDEOS)
         np.savez_compressed(folder / f"{name}.npz", candidates=ground[0]["region_masks"])
         asked = {f"{name}/q{number}": entry for number, entry in enumerate(questions)}
         sought = {f"{name}/g{number}": sample for number, sample in enumerate(ground)}
-        task = {
+        given: Given = {
             "name": name,
             "video": video,
             "questions": [{"id": key, "text": entry["question"]} for key, entry in asked.items()],
             "requests": [{"id": key, "text": entry["questions"][0]["question"]} for key, entry in sought.items()],
         }
-        given.append(task)
-        tasks.append({"task": task, "room": room, "index": index, "questions": asked, "requests": sought})
-    (folder / "tasks.json").write_text(json.dumps(given, indent=1))
+        tasks.append({"task": given, "room": room, "index": index, "questions": asked, "requests": sought})
+    write_json(folder / "tasks.json", [entry["task"] for entry in tasks], indent=1)
     return tasks
 
 
-def mark_answers(tasks: list[dict], answers: list[dict]) -> dict[str, np.ndarray]:
-    """Which answers are right, by type of question ("grounding" for requests), in the order of the tasks."""
+def read_answers(path: Path) -> list[Answer]:
+    """Return the answers that the stranger wrote, a line each."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def mark_answers(tasks: Sequence[Task], answers: Sequence[Answer]) -> Hits:
+    """Return which answers are right, by type of question.
+
+    The type of requests is "grounding". The order is that of the tasks.
+    """
     by_id, hits = {answer["id"]: answer for answer in answers}, {}
     for entry in tasks:
         for key, question in entry["questions"].items():
@@ -77,12 +151,12 @@ def mark_answers(tasks: list[dict], answers: list[dict]) -> dict[str, np.ndarray
     return {kind: np.array(values, bool) for kind, values in sorted(hits.items())}
 
 
-def score_table(hits: dict[str, dict[str, np.ndarray]], table: list[dict]) -> list[dict]:
-    """Accuracy per question type beside its baselines.
+def score_table(hits: Mapping[str, Hits], table: Sequence[dict]) -> list[dict[str, str | int | float | None]]:
+    """Return the accuracy of each question type beside its baselines.
 
     Args:
-        hits: What `mark_answers` gives for each model that was asked, by the model's name.
-        table: What `processing.rooms.questions.baselines.Baselines.score` gives.
+        hits: Hits of `mark_answers` by name of the model.
+        table: Scores of `processing.rooms.baselines.Baselines.score`.
 
     Returns:
         Dicts with type, n, one accuracy a model, majority, text, mean_row, bottom_row.
@@ -100,15 +174,15 @@ def score_table(hits: dict[str, dict[str, np.ndarray]], table: list[dict]) -> li
     ]
 
 
-def score_grounding(tasks: list[dict], hits: dict[str, dict[str, np.ndarray]]) -> dict[str, float]:
-    """Share of requests whose object was found, by model, beside the chance of an even choice."""
+def score_grounding(tasks: Sequence[Task], hits: Mapping[str, Hits]) -> dict[str, float]:
+    """Return the share of objects that were found, by model, beside chance."""
     chance = [sample["region_targets"].mean() for entry in tasks for sample in entry["requests"].values()]
     shares = {name: float(marks["grounding"].mean()) for name, marks in hits.items()}
     return {"n": len(chance), **shares, "chance": float(np.mean(chance))}
 
 
-def mean_gain(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> dict[str, float]:
-    """Mean accuracy over question types before and after, and what is between them.
+def mean_gain(before: Hits, after: Hits) -> dict[str, float]:
+    """Return the mean accuracy over question types before and after, and the gain.
 
     The standard error is that of the gain, with each question's answers before and after taken as a pair and
     questions as independent.
@@ -124,24 +198,23 @@ def mean_gain(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> di
 
 
 def write_scenes(
-    tasks: list[dict],
-    answers: list[dict],
+    tasks: Sequence[Task],
+    answers: Sequence[Answer],
     folder: Path,
     *,
-    before: list[dict] | None = None,
-    depth: list[np.ndarray] | None = None,
+    before: Sequence[Answer] | None = None,
+    depth: Sequence[np.ndarray] | None = None,
 ) -> None:
-    """Scenes of the report: those whose videos the stranger got.
+    """Write the scenes of the report: those whose videos the stranger got.
 
     Args:
-        tasks: What `write_tasks` gives.
-        answers: The stranger's.
-        folder: Replaced.
-        before: The stranger's answers to the same with the model before fine-tuning.
-        depth: Depth by the validator of each room, metres.
+        tasks: Tasks of `write_tasks`.
+        answers: Answers of the stranger.
+        folder: Folder of the scenes, replaced.
+        before: Answers of the stranger to the same, with the model before fine-tuning.
+        depth: Depth (V, h, w) in metres by the validator, of each room.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     by_id = {answer["id"]: answer for answer in answers}
     earlier = {answer["id"]: answer for answer in before or []}
     for entry in tasks[:NUM_VIDEOS]:
@@ -149,8 +222,14 @@ def write_scenes(
         _write_scene(entry, by_id, earlier, None if depth is None else depth[entry["index"]], folder)
 
 
-def _write_scene(entry: dict, by_id: dict, earlier: dict, predicted: np.ndarray | None, folder: Path) -> None:
-    """Frames, the found and the true region of one request, depth, and up to two answers of each type."""
+def _write_scene(
+    entry: Task,
+    by_id: Mapping[str, Answer],
+    earlier: Mapping[str, Answer],
+    predicted: np.ndarray | None,
+    folder: Path,
+) -> None:
+    """Write frames, the found and the true region of one request, depth, and answers."""
     names = {thing["id"]: f"{thing['colour']} {thing['category']}" for thing in entry["room"]["objects"]}
     # One request: the first that has a target, found rather than missed.
     key, sample = min(
@@ -160,9 +239,6 @@ def _write_scene(entry: dict, by_id: dict, earlier: dict, predicted: np.ndarray 
     labels = [*(names[int(number)] for number in sample["object_ids"]), "no such object"]
     nothing = np.zeros((1, *sample["region_masks"].shape[1:]), bool)
     masks, choice = np.concatenate([sample["region_masks"], nothing]), by_id[key]["choice"]
-    by_type = {kind: [] for kind in QUESTION_TYPES}
-    for number, question in entry["questions"].items():
-        by_type[question["type"]].append((number, question))
     content = {
         "scene_id": entry["room"]["scene_id"],
         "request": sample["questions"][0]["question"],
@@ -170,21 +246,10 @@ def _write_scene(entry: dict, by_id: dict, earlier: dict, predicted: np.ndarray 
         "truth": ", ".join(label for label, hit in zip(labels, sample["region_targets"], strict=True) if hit),
         "is_right": _is_found(sample, by_id[key]),
         **({"before": labels[earlier[key]["choice"]]} if earlier else {}),
-        "answers": [
-            {
-                "type": question["type"],
-                "question": question["question"],
-                "answer": by_id[number]["answer"],
-                "truth": question["answer"],
-                "is_right": bool(score_answer(question, by_id[number]["answer"])),
-                **({"before": earlier[number]["answer"]} if earlier else {}),
-            }
-            for found in by_type.values()
-            for number, question in found[:2]
-        ],
+        "answers": _shown_answers(entry, by_id, earlier),
     }
     name = entry["task"]["name"]
-    (folder / f"{name}.json").write_text(json.dumps(content, indent=1))
+    write_json(folder / f"{name}.json", content, indent=1)
     np.savez_compressed(
         folder / f"{name}.npz",
         frames=sample["frames"],
@@ -195,5 +260,24 @@ def _write_scene(entry: dict, by_id: dict, earlier: dict, predicted: np.ndarray 
     )
 
 
-def _is_found(sample: dict, answer: dict) -> bool:
+def _shown_answers(entry: Task, by_id: Mapping[str, Answer], earlier: Mapping[str, Answer]) -> list[dict]:
+    """Return up to two answers of each type."""
+    by_type = {kind: [] for kind in QUESTION_TYPES}
+    for number, question in entry["questions"].items():
+        by_type[question["type"]].append((number, question))
+    return [
+        {
+            "type": question["type"],
+            "question": question["question"],
+            "answer": by_id[number]["answer"],
+            "truth": question["answer"],
+            "is_right": bool(score_answer(question, by_id[number]["answer"])),
+            **({"before": earlier[number]["answer"]} if earlier else {}),
+        }
+        for found in by_type.values()
+        for number, question in found[:2]
+    ]
+
+
+def _is_found(sample: Mapping, answer: Answer) -> bool:
     return bool(sample["region_targets"][answer["choice"]])

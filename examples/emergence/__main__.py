@@ -1,4 +1,4 @@
-"""Does 3D emerge? Train arms of losses on several seeds and say which answers and which tokens they change.
+"""Does 3D emerge? Train arms of losses on several seeds and compare answers and tokens.
 
     python -m examples.emergence examples/recipes/emergence_small.yaml
     python -m examples.emergence examples/recipes/emergence.yaml --split test

@@ -1,4 +1,4 @@
-"""Score predictors that see no pixel: most frequent answer, words, height in the picture, and the true mask."""
+"""Score predictors that see no pixel: majority, words, height in the picture, true mask."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,9 @@ RIDGE = 1e-3
 
 
 def mask_features(room: Mapping, number: int) -> np.ndarray:
-    """Return what the mask of an object tells by itself in frame 0: place, extent, share of the picture, squares.
+    """Return what the mask of an object tells by itself in frame 0.
+
+    This is its position, extent and share of the picture, and their products.
 
     Args:
         room: Room of `decode_room`.

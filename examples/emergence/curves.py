@@ -1,4 +1,4 @@
-"""Say with how many labelled rooms the control is as right as an arm: labels saved."""
+"""Count labels saved: with how many labelled rooms the control equals an arm."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +14,10 @@ Curve = Sequence[tuple[int, str]]  # numbers of labelled rooms, each with the ar
 
 
 def label_curves(summary: Summary) -> dict[str, list[tuple[int, str]]]:
-    """Return arms that differ in the number of labelled rooms alone, by the name of the first, sorted by rooms."""
+    """Return arms that differ in the number of labelled rooms alone.
+
+    They are sorted by rooms; the key is the name of the first arm of the study.
+    """
     settings, groups = summary["settings"], {}
     for name in summary["rows"]:
         arm = dict(settings["rows"][name])
@@ -36,7 +39,14 @@ def shared_seeds(summary: Summary, curves: Iterable[Curve]) -> list[int]:
 
 
 def curve_means(summary: Summary, curve: Curve, metric: str, seeds: Sequence[int]) -> list[float]:
-    """Return the mean of a metric over seeds at every point of a curve, all of which have these seeds."""
+    """Return the mean of a metric over seeds at every point of a curve.
+
+    Args:
+        summary: Summary of the study.
+        curve: Curve of `label_curves`.
+        metric: Name of the metric.
+        seeds: Seeds that all points have.
+    """
     means = []
     for _, name in curve:
         arm = summary["rows"][name]
@@ -46,7 +56,9 @@ def curve_means(summary: Summary, curve: Curve, metric: str, seeds: Sequence[int
 
 
 def rooms_needed(sizes: Sequence[int], means: Sequence[float], wanted: float) -> str:
-    """Return where a curve first reaches a value, straight between points on a logarithmic scale; two digits.
+    """Return where a curve first reaches a value, in two digits.
+
+    Between its points it is straight on a logarithmic scale.
 
     Args:
         sizes: Numbers of labelled rooms of the points, ascending.

@@ -1,4 +1,4 @@
-"""Compare what arms leave in their exported models: tensors, bytes, and how long an answer takes.
+"""Compare the exported models of arms: tensors, bytes, and the time of an answer.
 
     python -m examples.emergence.exports examples/recipes/emergence_small.yaml --seed 1
 
@@ -44,7 +44,7 @@ WEIGHTS = "model.safetensors"
 
 
 class ExportFacts(TypedDict):
-    """Shape and type of every tensor, the bytes of the weights, and the text of the config."""
+    """Shape and type of every tensor, bytes of the weights, text of the config."""
 
     tensors: dict[str, list]
     bytes: int
@@ -66,7 +66,7 @@ class ExportComparison(TypedDict):
 
 
 def describe_export(folder: Path) -> ExportFacts:
-    """Return shape and type of every tensor, the bytes of the weights, and the text of the config."""
+    """Return shape and type of every tensor, bytes of the weights, text of the config."""
     with safe_open(folder / WEIGHTS, framework="pt") as file:
         slices = {name: file.get_slice(name) for name in file.keys()}
         tensors = {name: [part.get_shape(), part.get_dtype()] for name, part in slices.items()}
@@ -77,7 +77,10 @@ def describe_export(folder: Path) -> ExportFacts:
 def time_answers(
     models: Mapping[str, IDE3DForConditionalGeneration], inputs: BatchFeature, rounds: int
 ) -> dict[str, list[float]]:
-    """Return CPU seconds (rounds,) of an answer by every model, in turns; a first turn is left out."""
+    """Return CPU seconds (rounds,) of an answer by every model.
+
+    Models answer in turns; a first turn is left out.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in models}
     names = list(models)
     for turn in tqdm(range(rounds + 1), desc="Turns", disable=None):

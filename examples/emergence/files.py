@@ -56,7 +56,10 @@ class RunFiles:
         return self.output / "lesson.safetensors"
 
     def pool(self, settings: Mapping[str, object]) -> Path:
-        """Return the path of the weights after the pool phase, which arms of equal `Study.pool_settings` share."""
+        """Return the path of the weights after the pool phase.
+
+        Arms of equal `Study.pool_settings` share them.
+        """
         key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
         return self.output / "pools" / f"seed{self.seed}-{key}.safetensors"
 
@@ -82,7 +85,7 @@ def save_weights(path: Path, weights: Mapping[str, torch.Tensor]) -> None:
 
 
 def baselines_name(study: Study, split: str) -> str:
-    """Return the file name of the scores without sight; it says which rooms they are about."""
+    """Return the file name of the scores without sight, which names their rooms."""
     return f"baselines-{study.scored_name(split)}.json"
 
 

@@ -1,4 +1,4 @@
-"""Build the processor, the teacher and the models of a study, and load what a run has trained."""
+"""Build processor, teacher and models of a study, and load trained ones."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def study_grid(study: Study) -> TokenGrid:
 
 
 def build_processor(study: Study) -> IDE3DProcessor:
-    """Build the processor; its words do not depend on the rooms, so that all runs share it."""
+    """Build the processor, which all runs share: its words do not depend on the rooms."""
     return build_nano_processor(
         study_texts(), image_size=study.image_size, patch_size=study.patch_size, num_frames=study.num_frames
     )
@@ -38,7 +38,10 @@ def build_teacher(study: Study) -> PointMapTeacher:
 def build_model(
     study: Study, arm: Arm, seed: int, processor: IDE3DProcessor
 ) -> IDE3DForConditionalGenerationWithGeometry:
-    """Build the training model with the initial weights of a seed; heads that an arm does not use are idle."""
+    """Build the training model with the initial weights of a seed.
+
+    Heads that an arm does not use are there and idle.
+    """
     set_seed(seed)
     config = build_nano_config(processor, hidden_size=study.hidden_size, text_layers=study.text_layers)
     return build_nano_model(
@@ -51,7 +54,7 @@ def build_model(
 def load_run(
     study: Study, arm: str, seed: int, processor: IDE3DProcessor
 ) -> IDE3DForConditionalGenerationWithGeometry:
-    """Load the training model of an arm and a seed with the weights that its training left."""
+    """Load the training model of an arm and a seed with its trained weights."""
     model = build_model(study, study.rows[arm], seed, processor)
     model.load_state_dict(load_file(RunFiles(Path(study.output_dir), arm, seed).weights), strict=True)
     return model

@@ -1,4 +1,4 @@
-"""Write the report of a study: its plots, and one page for a browser with all of its tables."""
+"""Write the report of a study: plots, and a page with all tables."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,7 +42,7 @@ def as_table(cells: Cells) -> Table:
 
 
 def headline(summary: Summary) -> list[tuple[str, str]]:
-    """Return large figures of the first comparison that has all losses, else of the first one."""
+    """Return large figures of the comparison of all losses, else of the first one."""
     pairs = [pair for pair in summary["differences"] if pair["other"] == summary["control"]]
     if not pairs:
         return []

@@ -45,7 +45,10 @@ def panels(figure: Figure, names: Sequence[str], hidden: Sequence[str] = ("top",
 
 
 def plot_answers(summary: Summary) -> Figure:
-    """Plot the accuracy of every arm, a dot a seed; a line is the best predictor without sight."""
+    """Plot the accuracy of every arm, a dot a seed.
+
+    The dotted line is the best predictor without sight.
+    """
     arms = list(summary["rows"].items())
     figure = Figure(figsize=(11, 1.0 + 0.4 * len(arms)), layout="constrained")
     for column, (metric, axes) in enumerate(zip(SHOWN, panels(figure, SHOWN, ("top", "right", "left")), strict=True)):
@@ -69,7 +72,10 @@ def plot_answers(summary: Summary) -> Figure:
 
 
 def plot_differences(summary: Summary) -> Figure:
-    """Plot every pair of arms, in points, with the interval over scenes (thick) and over seeds (thin)."""
+    """Plot every pair of arms in points.
+
+    The thick line is the interval over scenes, the thin one that over seeds.
+    """
     pairs = summary["differences"]
     figure = Figure(figsize=(11, 1.0 + 0.42 * len(pairs)), layout="constrained")
     for column, (metric, axes) in enumerate(zip(SHOWN, panels(figure, SHOWN, ("top", "right", "left")), strict=True)):
@@ -100,7 +106,10 @@ def plot_difference(axes: Axes, line: int, pair: Pair, metric: str) -> None:
 
 
 def plot_labels(summary: Summary, curves: Mapping[str, Curve]) -> Figure:
-    """Plot accuracy by number of labelled rooms: a dot a seed, lines through means of seeds with all points."""
+    """Plot accuracy by number of labelled rooms, a dot a seed.
+
+    Lines go through means of the seeds that all points have.
+    """
     figure = Figure(figsize=(11, 3.0), layout="constrained")
     seeds = shared_seeds(summary, curves.values())
     for column, (metric, axes) in enumerate(zip(SHOWN, panels(figure, SHOWN), strict=True)):
@@ -124,7 +133,10 @@ def plot_labels(summary: Summary, curves: Mapping[str, Curve]) -> Figure:
 
 
 def plot_probes(summary: Summary) -> Figure:
-    """Plot probes of every layer by arm, a dot a seed, filled where a geometry loss may read the layer."""
+    """Plot probes of every layer by arm, a dot a seed.
+
+    Dots are filled where a geometry loss may read the layer.
+    """
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     arms = list(summary["rows"].items())
     first = arms[0][1]["probes"]

@@ -1,4 +1,4 @@
-"""Make the questions of the study: those that a training sees, and those that a split is asked."""
+"""Make the questions of a training, and those that a split is asked."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ SPELLED: dict[str, Callable[[np.ndarray], str]] = {
 
 
 def study_texts() -> list[str]:
-    """Return words of all questions and answers, for a tokenizer that does not depend on the rooms."""
+    """Return words of all questions and answers, for a tokenizer independent of the rooms."""
     rng = np.random.default_rng(0)
     texts = [text.format(a="<ground>", b="<ground>") for kind in QUESTION_TYPES for text in TEMPLATES[kind]]
     answers = [position_words(point) for point in rng.uniform(-4, 8, (300, 3))]
@@ -52,7 +52,9 @@ def study_texts() -> list[str]:
 
 
 def sample_questions(rooms: Sequence[Mapping], grid: TokenGrid, seed: int) -> list[dict]:
-    """Sample packed questions that point at objects, of every view of some rooms, each view as a video of its own.
+    """Sample packed questions that point at objects.
+
+    They are about every view of some rooms, each view as a video of its own.
 
     Args:
         rooms: Rooms of `load_rooms`.
@@ -104,13 +106,15 @@ def sample_flat_questions(rooms: Sequence[Mapping], grid: TokenGrid, seed: int) 
 
 
 def split_references(sample: Mapping) -> list[np.ndarray]:
-    """Return for each question of a sample the regions (objects,) it points at, as indices into its masks."""
+    """Return the regions (objects,) of each question, as indices into the sample's masks."""
     lengths = [len(question["region_objects"]) for question in sample["questions"]]
     return np.split(np.asarray(sample["region_references"], np.int64), np.cumsum(lengths)[:-1])
 
 
 def say_boxes(sample: Mapping) -> dict:
-    """Return a sample whose questions say the first and last column and row of each region, by the lesson's words.
+    """Return a sample whose questions say between which columns and rows regions lie.
+
+    The words are those of the lesson: first and last column, first and last row.
 
     A region that is empty in the first frame gets no words.
 
@@ -137,7 +141,7 @@ def say_boxes(sample: Mapping) -> dict:
 
 
 def jitter_answers(sample: Mapping, spread: float, rng: np.random.Generator) -> dict:
-    """Return a sample whose answers in metres are off by a normal error; all other answers are kept.
+    """Return a sample whose answers in metres are off by a normal error.
 
     Args:
         sample: Sample with `questions`.
@@ -170,14 +174,20 @@ def choose_questions(sample: dict, most: int | None, rng: np.random.Generator) -
 
 
 def first_view(room: Mapping) -> dict:
-    """Return a room as a video of its first frame, which all questions that point at objects are about."""
+    """Return a room as a video of its first frame.
+
+    All questions that point at objects are about this frame.
+    """
     room = decode_room(room)
     pictures = ("frames", "depth", "instance_ids", "intrinsics", "camera_to_world")
     return {**room, **{key: room[key][:1] for key in pictures}}
 
 
 def store_asked(folder: Path, rooms: Sequence[Mapping], grid: TokenGrid) -> None:
-    """Write what the rooms of a split are asked, for `read_asked`: once for all runs, whole or not at all."""
+    """Write what the rooms of a split are asked, for `read_asked`.
+
+    It is written once for all runs, whole or not at all.
+    """
     path = folder / "asked.json"
     if path.is_file():
         return
@@ -197,7 +207,7 @@ def store_asked(folder: Path, rooms: Sequence[Mapping], grid: TokenGrid) -> None
 
 
 def read_asked(folder: Path) -> list[dict]:
-    """Return samples as `room_samples` gives them, of the first view of each room; `questions` may be empty."""
+    """Return samples of the first view of each room; `questions` may be empty."""
     with np.load(folder / "asked.npz") as arrays:
         frames, masks = arrays["frames"], arrays["masks"]
     samples, start = [], 0

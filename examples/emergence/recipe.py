@@ -1,4 +1,4 @@
-"""Read the recipe of a study, a YAML of arms and seeds, and check it before anything is trained."""
+"""Read and check the recipe of a study, a YAML of arms and seeds."""
 
 import dataclasses
 from dataclasses import dataclass, field
@@ -49,7 +49,9 @@ class Phase:
 
 @dataclass(frozen=True)
 class Arm:
-    """What is compared: the losses of a training. Everything else is the same for all arms of a seed.
+    """Losses of a training, which are compared.
+
+    Everything else is the same for all arms of a seed.
 
     Args:
         pool: Whether the arm sees the rooms without questions, after the lessons that all arms share.
@@ -80,7 +82,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """A study: its arms, the seeds they are trained with, and what all of them share.
+    """A study: its arms, their seeds, and what all of them share.
 
     Args:
         rows: Arms by name; each is a row of the tables.
@@ -140,7 +142,10 @@ class Study:
     known_results: str | None = None
 
     def runs(self) -> list[tuple[str, int]]:
-        """Return all pairs of arm and seed, seed by seed, so that a study that is cut short is balanced."""
+        """Return all pairs of arm and seed.
+
+        The order is seed by seed, so that a study that is cut short is balanced.
+        """
         return [(name, seed) for seed in self.all_seeds() for name in self.rows if seed in self.seeds_of(name)]
 
     def seeds_of(self, arm: str) -> tuple[int, ...]:
@@ -237,7 +242,7 @@ def _build_arm(entries: object, where: str) -> Arm:
 
 
 def _build(kind: type[Kind], entries: object, where: str) -> Kind:
-    """Return an instance of a dataclass from entries of a file, each of the type of its field."""
+    """Return an instance of a dataclass from entries of a file."""
     if not isinstance(entries, dict):
         raise ValueError(f"{where} must hold entries, got {entries!r}.")
     fields = {entry.name: entry for entry in dataclasses.fields(kind)}
@@ -256,7 +261,10 @@ def _build(kind: type[Kind], entries: object, where: str) -> Kind:
 
 
 def _check_type(value: object, hint: object, where: str) -> object:
-    """Return a value if its type is that of a field, whole numbers as floats where the field has these."""
+    """Return a value if its type is that of a field.
+
+    Whole numbers become floats where the field has these.
+    """
     options = get_args(hint) if type(None) in get_args(hint) else (hint,)
     simple = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
     known = [option for option in options if option in simple]

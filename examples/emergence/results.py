@@ -1,7 +1,7 @@
-"""Collect the results of runs: those of the output folder, and those that an earlier study has kept.
+"""Collect results of runs: those of the output folder, and kept ones.
 
-Kept results of a split lie in one file, `SPLIT.json.xz`: hits of a room are a digit, and the rooms and questions are
-the same for all runs, so that together they take a tenth of what they take one by one.
+Kept results of a split lie in one file, `SPLIT.json.xz`. All runs of a study have the same rooms and questions, so
+that together they take a tenth of what they take one by one.
 """
 
 import json
@@ -36,7 +36,10 @@ Baselines = Mapping[str, Mapping[str, float | None]]  # shares of right answers 
 
 
 class PhaseCost(TypedDict):
-    """Steps, seconds and losses of a phase; an entry of `history` has `step` and the logged losses."""
+    """Steps, seconds and losses of a phase.
+
+    An entry of `history` has `step` and the logged losses.
+    """
 
     steps: int
     seconds: float
@@ -45,7 +48,10 @@ class PhaseCost(TypedDict):
 
 
 class Training(TypedDict):
-    """What `training.json` of a run holds; `parameters` has the numbers in `training` and in the `export`."""
+    """Content of `training.json` of a run.
+
+    `parameters` has the numbers in `training` and in the `export`.
+    """
 
     row: str
     seed: int
@@ -55,7 +61,10 @@ class Training(TypedDict):
 
 
 class SplitScores(TypedDict):
-    """What `SPLIT.json` of a run holds, see `scores.score_split`; `first_room` is missing in results of early runs."""
+    """Content of `SPLIT.json` of a run, see `scores.score_split`.
+
+    Results of early runs have no `first_room`.
+    """
 
     row: str
     seed: int
@@ -79,7 +88,7 @@ class Run(TypedDict):
 
 
 class Archive(TypedDict):
-    """What `SPLIT.json.xz` holds: runs by seed and arm, and scores without sight by the name of their file."""
+    """Content of `SPLIT.json.xz`: runs, and scores without sight by the name of their file."""
 
     runs: list[Run]
     baselines: dict[str, Baselines]
@@ -119,7 +128,10 @@ def collect_runs(study: Study, split: str) -> list[Run]:
 
 
 def is_about(study: Study, split: str, result: SplitScores) -> bool:
-    """Return whether a result is about the rooms of the study; early ones are told by the number of rooms alone."""
+    """Return whether a result is about the rooms of the study.
+
+    Early results are told by the number of rooms alone.
+    """
     first = study.first_scored(split)
     return result["rooms"] == study.num_scored(split) and result.get("first_room", first) == first
 
@@ -130,7 +142,7 @@ def archive_path(folder: Path, split: str) -> Path:
 
 
 def read_archive(folder: Path, split: str) -> Archive:
-    """Return the kept results of a split; none where the folder has no file of them.
+    """Return the kept results of a split, none where there is no file.
 
     Raises:
         ValueError: If the file is damaged.
@@ -145,7 +157,10 @@ def read_archive(folder: Path, split: str) -> Archive:
 
 
 def write_archive(folder: Path, split: str, archive: Archive) -> Path:
-    """Write the kept results of a split and return the file; equal results give equal bytes."""
+    """Write the kept results of a split and return the file.
+
+    Equal results give equal bytes.
+    """
     runs = sorted(archive["runs"], key=lambda run: (run["seed"], run["row"]))
     content = json.dumps({"runs": runs, "baselines": archive["baselines"]}, separators=(",", ":"))
     path = archive_path(folder, split)
@@ -155,14 +170,17 @@ def write_archive(folder: Path, split: str, archive: Archive) -> Path:
 
 
 def known_runs(folder: Path, split: str) -> dict[tuple[str, int], Run]:
-    """Return the kept runs by arm and seed, also those that earlier versions kept in a JSON file each."""
+    """Return the kept runs by arm and seed.
+
+    Earlier versions kept each run in a JSON file; these are taken too.
+    """
     runs: list[Run] = [load_json(path, ADVICE) for path in sorted(folder.glob(f"{split}-seed*-*.json"))]
     runs += read_archive(folder, split)["runs"]
     return {(run["row"], run["seed"]): run for run in runs}
 
 
 def find_baselines(study: Study, split: str) -> Baselines:
-    """Return the scores without sight, of the output folder or kept; empty where there are none."""
+    """Return the scores without sight, of the output folder or kept, else none."""
     name = baselines_name(study, split)
     paths = [Path(folder, name) for folder in (study.output_dir, study.known_results) if folder is not None]
     for path in paths:
@@ -176,7 +194,7 @@ def find_baselines(study: Study, split: str) -> Baselines:
 
 
 def keep_results(study: Study, split: str, folder: Path) -> int:
-    """Add the results of the runs that are done, without weights, to a folder that `known_results` can name.
+    """Add the results that are done, without weights, to a folder for `known_results`.
 
     Returns:
         Number of these runs.

@@ -29,7 +29,9 @@ LEAST_DEPTH = 0.05  # metres; 0 would mean "no measurement"
 
 
 def store_rooms(folder: Path, split: str, num_rooms: int, grid: TokenGrid, num_frames: int) -> Path:
-    """Write the rooms of a split as arrays, complete or not at all, and return their folder.
+    """Write the rooms of a split as arrays and return their folder.
+
+    They are complete or not there.
 
     Args:
         folder: Folder of all such arrays; the rooms get a folder of the split's name in it.
@@ -78,7 +80,9 @@ def store_rooms(folder: Path, split: str, num_rooms: int, grid: TokenGrid, num_f
 
 
 class RoomArrays(Sequence[dict]):
-    """Rooms that `store_rooms` wrote, as samples without questions; nothing is read before it is asked for.
+    """Rooms that `store_rooms` wrote, as samples without questions.
+
+    Nothing is read before it is asked for.
 
     Args:
         folder: Folder of the rooms.

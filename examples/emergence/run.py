@@ -1,4 +1,4 @@
-"""Do one run of the study: train an arm with a seed, ask it about a split, and probe it.
+"""Do one run: train an arm with a seed, ask it and probe it.
 
     python -m examples.emergence.run examples/recipes/emergence.yaml --seed 9 --arm all --split validation
 
@@ -43,7 +43,10 @@ def open_split(study: Study, split: str) -> datasets.Dataset:
 
 
 def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:
-    """Ask a trained run about a split and probe it; the result is written once and then kept."""
+    """Ask a trained run about a split and probe it.
+
+    The result is written once and then kept.
+    """
     path = RunFiles(Path(study.output_dir), name, seed).result(split)
     if path.is_file():
         return

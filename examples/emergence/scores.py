@@ -1,4 +1,4 @@
-"""Measure a run: answers about objects of unseen rooms, and what frozen tokens know of geometry."""
+"""Measure a run: answers about unseen rooms, and geometry in frozen tokens."""
 
 import math
 import time
@@ -44,7 +44,10 @@ Content = TypeVar("Content")
 
 
 def probed_layers(vision: int, text: int) -> list[str]:
-    """Return middle and end of the tower, and input, first layer (which no loss reads) and end of the language model.
+    """Return the layers that are probed: of the tower, and of the language model.
+
+    The tower is probed in the middle and at its end, the language model at its input, behind its first layer and at
+    its end. No loss reads that first layer.
 
     Args:
         vision: Number of layers of the tower.
@@ -130,7 +133,9 @@ def score_split(
 def read_regions(
     model: IDE3DForConditionalGeneration, processor: IDE3DProcessor, labelled: Sequence[dict], asked: Sequence[dict]
 ) -> list[list[Judged]]:
-    """Read centre and distance from the features of regions by ridge regressions; return what is right by sample.
+    """Read centre and distance from the features of regions by ridge regressions.
+
+    Returns what is right, by sample.
 
     They are fitted on the labelled samples; the last quarter of these chooses the penalty.
     """

@@ -1,4 +1,4 @@
-"""Make the steps of a training: the same rooms and questions in the same order for all arms of a seed."""
+"""Make the steps of a training, the same for all arms of a seed."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,9 @@ __all__ = ["StudyCollator", "StudySteps"]
 
 
 class StudySteps(Dataset):
-    """Steps of a training. Item k is the list of samples of step k; it follows from the arguments and k alone.
+    """Steps of a training; item k is the list of samples of step k.
+
+    It follows from the arguments and k alone.
 
     Args:
         rooms: Rooms without questions.
@@ -80,7 +82,9 @@ def _endless_order(size: int, count: int, seed: list[int]) -> np.ndarray:
 
 
 class StudyCollator:
-    """Collates items of `StudySteps`: questions see only the regions they point at, visual tokens name their cells.
+    """Collates items of `StudySteps`.
+
+    Questions see only the regions they point at; visual tokens name their cells.
 
     Args:
         collator: Collator of single samples.

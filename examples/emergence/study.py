@@ -1,4 +1,4 @@
-"""Run a study: find what is not done, do it side by side, and report after every run."""
+"""Run a study: do what is not done, side by side, and report."""
 
 import dataclasses
 import logging
@@ -117,7 +117,9 @@ def start(job: Job) -> subprocess.Popen:
 
 
 def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, bool, float]]:
-    """Run jobs side by side; yield each, as it ends, with whether it went well and its seconds.
+    """Run jobs side by side; yield each as it ends.
+
+    With it come whether it went well, and its seconds.
 
     A job waits while another one makes the weights that both share. Runs that go on when the caller stops are ended:
     what they have kept on disk is whole.
@@ -143,7 +145,7 @@ def run_jobs(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, bool, flo
 
 
 def prepare(study: Study, recipe: str, split: str) -> None:
-    """Make what all runs share: stored rooms, rooms of the split, the scores without sight, and the lessons.
+    """Make what all runs share: rooms, questions, scores without sight, and lessons.
 
     Raises:
         RuntimeError: If the lessons failed.
@@ -170,7 +172,7 @@ def describe_failure(job: Job) -> str:
 
 
 def run_study(study: Study, recipe: str, split: str, workers: int) -> list[str]:
-    """Do what is still to be done, report after every run, and return the names of runs that failed.
+    """Do what is not done, report after every run, and return the failed ones.
 
     Raises:
         ValueError: If a finished run has other settings than the study.
@@ -197,7 +199,9 @@ def run_study(study: Study, recipe: str, split: str, workers: int) -> list[str]:
 
 
 def report(study: Study, split: str) -> Summary | None:
-    """Write `summary.json`, `tables.md`, plots and `report.html` from the runs that are done; None if there are none.
+    """Write tables, plots and page of the runs that are done.
+
+    Returns the summary, None if there are no runs.
 
     Raises:
         ValueError: If a finished run has other settings than the study.

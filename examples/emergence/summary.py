@@ -1,4 +1,4 @@
-"""Compute all numbers of a study: every arm beside its control, and what scenes and seeds could have done."""
+"""Compute all numbers of a study: arms beside the control, with intervals."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,7 @@ class Spread(TypedDict):
 
 
 class Cost(TypedDict, total=False):
-    """CPU seconds of a step in each phase that an arm has, and of its training; numbers of parameters."""
+    """CPU seconds of steps and of the whole training, and numbers of parameters."""
 
     pool: float
     questions: float
@@ -46,7 +46,10 @@ class Cost(TypedDict, total=False):
 
 
 class ArmSummary(TypedDict):
-    """Numbers of an arm. A layer of `probes` has a `Spread` for each of `PROBES` that it has."""
+    """Numbers of an arm.
+
+    A layer of `probes` has a `Spread` for each of `PROBES` that it has.
+    """
 
     seeds: list[int]
     accuracy: dict[str, Spread]
@@ -73,7 +76,10 @@ class Planned(TypedDict):
 
 
 class Pair(TypedDict, total=False):
-    """Differences of two arms by metric; `planned` is there where they have more seeds than the study."""
+    """Differences of two arms by metric.
+
+    `planned` is there where they have more seeds than the study.
+    """
 
     row: str
     other: str
@@ -83,7 +89,7 @@ class Pair(TypedDict, total=False):
 
 
 class ProbePair(TypedDict):
-    """Differences of the probes of two arms by layer and probe, with the interval over seeds."""
+    """Differences of the probes of two arms, with the interval over seeds."""
 
     row: str
     other: str
@@ -196,7 +202,7 @@ def describe_arm(runs: Sequence[Run]) -> ArmSummary:
 
 
 def describe_cost(runs: Sequence[Run]) -> Cost:
-    """Return what a step and a whole training of an arm take, in the mean over seeds."""
+    """Return what a step and a training of an arm take, averaged over seeds."""
     cost: Cost = {}
     for phase in ("pool", "questions"):
         parts = [run["training"]["phases"][phase] for run in runs if phase in run["training"]["phases"]]
@@ -214,7 +220,9 @@ def read_probe(result: SplitScores, layer: str, name: str) -> float | None:
 
 
 def compare_answers(ours: Sequence[SplitScores], theirs: Sequence[SplitScores]) -> dict[str, Gap]:
-    """Return the difference of every metric; results of both sides have the same seeds, in order.
+    """Return the difference of every metric.
+
+    Results of both sides have the same seeds, in order.
 
     Raises:
         ValueError: If results are about other rooms or questions.
@@ -232,7 +240,7 @@ def compare_answers(ours: Sequence[SplitScores], theirs: Sequence[SplitScores]) 
 
 
 def compare_probes(ours: Sequence[SplitScores], theirs: Sequence[SplitScores]) -> dict[str, dict]:
-    """Return the difference of every number of the probes by layer, with the interval over seeds."""
+    """Return the differences of all probes by layer, with the interval over seeds."""
     layers: dict[str, dict] = {}
     for layer in ours[0]["probes"]:
         for name in PROBES:

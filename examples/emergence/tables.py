@@ -132,7 +132,10 @@ def saved_cells(summary: Summary, curves: Mapping[str, Curve]) -> Cells:
 
 
 def probe_cells(summary: Summary) -> Cells:
-    """Return the probes of every arm and layer; a star marks layers that a geometry loss may read."""
+    """Return the probes of every arm and layer.
+
+    A star marks layers that a geometry loss may read.
+    """
     lines = []
     for name, arm in summary["rows"].items():
         for layer, entry in arm["probes"].items():

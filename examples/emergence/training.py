@@ -1,4 +1,4 @@
-"""Train a run: lessons that all runs share, rooms without questions, then questions; each phase is kept when done."""
+"""Train a run: lessons that all runs share, rooms without questions, questions."""
 
 import time
 from collections.abc import Sequence
@@ -59,7 +59,15 @@ class Trainee:
 
 
 def phase_arguments(phase: Phase, arm: Arm, scale: float, seed: int, output: Path) -> IDE3DTrainingArguments:
-    """Return the arguments of a phase; `scale` is a factor of the weights of the arm's losses."""
+    """Return the arguments of a phase.
+
+    Args:
+        phase: Phase to train.
+        arm: Arm with the weights of its losses.
+        scale: Factor of these weights.
+        seed: Seed of the phase.
+        output: Output folder of the trainer.
+    """
     return IDE3DTrainingArguments(
         output_dir=str(output),
         max_steps=phase.steps,
@@ -172,7 +180,9 @@ def take_reading(trainee: Trainee) -> PhaseCost:
 def train_on_questions(
     trainee: Trainee, phase: Phase, samples: Sequence[dict], args: IDE3DTrainingArguments, has_rooms: bool
 ) -> PhaseCost:
-    """Train a phase with questions, after the features of regions were standardised by some of them.
+    """Train a phase with questions.
+
+    Before it, the features of regions are standardised by some of the questions.
 
     Args:
         trainee: Model and what its phases need.
@@ -217,7 +227,9 @@ def sample_labelled(
 
 
 def train_run(study: Study, name: str, seed: int) -> None:
-    """Train an arm with a seed, from the last phase that is done; `training.json` is written at the end.
+    """Train an arm with a seed, from the last phase that is done.
+
+    `training.json` is written at the end.
 
     Raises:
         ValueError: If the folder holds a run with other settings.
@@ -251,7 +263,7 @@ def train_run(study: Study, name: str, seed: int) -> None:
 
 
 def train_pool(trainee: Trainee) -> PhaseCost:
-    """Train the phase without questions, or load what it left when it was done before; see `train_phase`."""
+    """Train the phase without questions, or load what it left before."""
     study, model, seed = trainee.study, trainee.model, trainee.files.seed + 1
     path, phase = trainee.files.pool(study.pool_settings(trainee.arm)), study.pool
     about = path.with_suffix(".json")

@@ -28,6 +28,8 @@ OFFICIAL_LAYERS = 26  # layers of the vision tower that the official indices 6, 
 class GeometricValidatorConfig:
     """Sizes of a depth head, which is used in training only. The defaults are those of 3D-IDE (arXiv 2604.03296).
 
+    The head starts from random weights, which the paper finds best ("scratch").
+
     Args:
         vision_hidden_size: Width of the vision tower.
         patch_size: Side of a patch in pixels.
@@ -41,7 +43,6 @@ class GeometricValidatorConfig:
         frames_per_chunk: Frames decoded at a time; None takes all at once. Bounds the memory, not the result.
         protocol: How the pose of another view enters. "clean": scaled translation and six numbers of the rotation, see
             `encode_relative_pose`. "paper": the flattened 4x4 matrix.
-        initialization: "random" is the paper's best ("scratch"): the validator starts knowing nothing.
 
     Raises:
         StrictDataclassFieldValidationError: A field has a wrong type.
@@ -59,7 +60,6 @@ class GeometricValidatorConfig:
     output_stride: int = 1
     frames_per_chunk: int | None = 8
     protocol: Literal["clean", "paper"] = "clean"
-    initialization: Literal["random"] = "random"
 
     def __post_init__(self):
         self.layer_indices = tuple(self.layer_indices)

@@ -16,6 +16,7 @@ from modeling_ide3d.auxiliary.geometric_validator import (
 from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, check_validator_config, pad_frames
 from modeling_ide3d.auxiliary.outputs import Criterion, IDE3DGeometryOutputWithPast
 from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
+from modeling_ide3d.auxiliary.region_queries import score_queries, select_query_references
 from modeling_ide3d.auxiliary.targets import (
     GeometryTargets,
     MeasuredGeometry,
@@ -25,7 +26,7 @@ from modeling_ide3d.auxiliary.targets import (
 )
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
-from modeling_ide3d.grounding_ide3d import locate_references, select_region_references, split_frames
+from modeling_ide3d.grounding_ide3d import split_frames
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
 
 GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.")
@@ -174,6 +175,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         intrinsics: torch.Tensor | None = None,
         camera_to_world: torch.Tensor | None = None,
         has_geometry: torch.Tensor | None = None,
+        has_poses: torch.Tensor | None = None,
         native_depth: torch.Tensor | None = None,
         native_intrinsics: torch.Tensor | None = None,
         teacher_features: torch.Tensor | None = None,
@@ -194,7 +196,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
                               is no grounding sample. (B, queries, regions + 1) where packed chats ask for several:
                               the k-th row is that of the k-th `<ground>` that refers to no region.
             segment_ids:      (B, L), long; packed questions, see `IDE3DDataCollator`.
-            depth, intrinsics, camera_to_world, has_geometry, native_depth, native_intrinsics: see `MeasuredGeometry`.
+            depth, intrinsics, camera_to_world, has_geometry, has_poses, native_depth, native_intrinsics: see
+                              `MeasuredGeometry`.
             teacher_features: (B, V, rows, cols, C); all-zero vectors have no target.
             sample_names:     (B, L), bytes of the names, for the messages of `IDE3DTrainer`.
             targets:          what `build_targets` made of the arguments above, if that was done before.
@@ -204,32 +207,18 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         """
         levels, zero = None, 0.0
         if mm_encoder_outputs is None:
-            mm_encoder_outputs = {}
-            is_text = pixel_values is None and pixel_values_videos is None
-            if pixel_values is not None:
-                mm_encoder_outputs["image"] = self.get_image_features(pixel_values, return_dict=True)
-            elif self.is_sharded or (is_text and torch.is_grad_enabled()):
-                zero = zero + self._encode_nothing()
-            if pixel_values_videos is not None:
-                with_levels = self.wants_head("geometric_validator") and (depth is not None or targets is not None)
-                mm_encoder_outputs["video"], levels = self._encode_video(
-                    pixel_values_videos, video_frame_mask, with_levels=with_levels
-                )
-            elif self.is_sharded:
-                zero = zero + self._encode_nothing()
+            with_levels = self.wants_head("geometric_validator") and (depth is not None or targets is not None)
+            mm_encoder_outputs, levels, zero = self._encode(
+                pixel_values, pixel_values_videos, video_frame_mask, with_levels
+            )
         if segment_ids is not None:
             attention = self.config.text_config._attn_implementation
             attention_mask, position_ids = build_packed_attention(segment_ids, attention, self.dtype)
         if region_targets is not None and region_masks is None:
             raise ValueError("region_targets need region_masks, which say where the regions are.")
         if region_targets is not None and region_references is None:
-            if region_targets.ndim == 3:
-                raise ValueError("region_targets of packed queries need region_references, -1 at every query.")
-            valid = region_valid
-            if valid is None:
-                valid = torch.ones(region_masks.shape[:2], dtype=torch.bool, device=input_ids.device)
             is_ground = input_ids == self.config.ground_token_id
-            region_references = select_region_references(is_ground, valid, region_targets.any(-1))
+            region_references = select_query_references(is_ground, region_masks, region_valid, region_targets)
         has_labels = labels is not None and bool((labels[..., 1:] != -100).any())
         if logits_to_keep is not None:
             kwargs["logits_to_keep"] = logits_to_keep
@@ -262,6 +251,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
                 intrinsics=intrinsics,
                 camera_to_world=camera_to_world,
                 has_geometry=has_geometry,
+                has_poses=has_poses,
                 native_depth=native_depth,
                 native_intrinsics=native_intrinsics,
                 teacher_features=teacher_features,
@@ -280,6 +270,29 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         for name, term in terms.items():
             setattr(outputs, name, term)
         return outputs
+
+    def _encode(
+        self,
+        pixel_values: torch.Tensor | None,
+        pixel_values_videos: torch.Tensor | None,
+        video_frame_mask: torch.Tensor | None,
+        with_levels: bool,
+    ) -> tuple[dict[str, BaseModelOutputWithPooling], tuple[torch.Tensor, ...] | None, torch.Tensor | float]:
+        """Encode images and videos: outputs by modality, levels of the validator, and a zero that stays in the graph.
+
+        The zero comes from what a batch lacks; see `_encode_nothing`.
+        """
+        encoded, levels, zero = {}, None, 0.0
+        is_text = pixel_values is None and pixel_values_videos is None
+        if pixel_values is not None:
+            encoded["image"] = self.get_image_features(pixel_values, return_dict=True)
+        elif self.is_sharded or (is_text and torch.is_grad_enabled()):
+            zero = zero + self._encode_nothing()
+        if pixel_values_videos is not None:
+            encoded["video"], levels = self._encode_video(pixel_values_videos, video_frame_mask, with_levels)
+        elif self.is_sharded:
+            zero = zero + self._encode_nothing()
+        return encoded, levels, zero
 
     def _encode_nothing(self) -> torch.Tensor:
         """A zero from an empty frame: it keeps the visual parts in the graph of a batch of text.
@@ -302,6 +315,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         intrinsics: torch.Tensor | None = None,
         camera_to_world: torch.Tensor | None = None,
         has_geometry: torch.Tensor | None = None,
+        has_poses: torch.Tensor | None = None,
         native_depth: torch.Tensor | None = None,
         native_intrinsics: torch.Tensor | None = None,
         teacher_features: torch.Tensor | None = None,
@@ -339,7 +353,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         geometry = None
         if has_depth:
             geometry = MeasuredGeometry(
-                depth, intrinsics, camera_to_world, has_geometry, native_depth, native_intrinsics
+                depth, intrinsics, camera_to_world, has_geometry, native_depth, native_intrinsics, has_poses
             )
         targets.update(self.build_head_targets(grid, geometry, teacher_features if has_teacher else None))
         return GeometryTargets(targets)
@@ -358,7 +372,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
     ) -> None:
         """Fill in the predictions that have a target."""
         if "region_targets" in targets:
-            outputs.region_scores = self._score_queries(
+            outputs.region_scores = score_queries(
+                self,
                 outputs.last_hidden_state,
                 targets["region_targets"],
                 input_ids,
@@ -374,37 +389,6 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         predictions = self.predict_geometry(targets, levels, self.config.patch_grid, visual)
         for name, value in vars(predictions).items():
             setattr(outputs, name, value)
-
-    def _score_queries(
-        self,
-        last_hidden_state: torch.Tensor,
-        region_targets: torch.Tensor,
-        input_ids: torch.LongTensor,
-        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
-        region_masks: torch.Tensor,
-        region_valid: torch.Tensor | None,
-        region_references: torch.LongTensor | None,
-    ) -> torch.Tensor:
-        """Scores (B * queries, regions + 1) of all queries of a batch, in the order of the targets' rows."""
-        per_sample = len(region_targets) // len(input_ids)
-        position = self._locate_queries(input_ids, region_references, per_sample)
-        if (region_targets.any(-1) & (position.flatten() < 0)).any():
-            raise ValueError("A sample has region_targets but no <ground> token to answer with.")
-        return self.score_regions(
-            last_hidden_state, position, input_ids, mm_encoder_outputs, region_masks, region_valid
-        )
-
-    def _locate_queries(
-        self, input_ids: torch.LongTensor, region_references: torch.LongTensor | None, per_sample: int
-    ) -> torch.LongTensor:
-        """Positions (B, per_sample) of the grounding queries, -1 where a sample has fewer."""
-        if per_sample == 1:
-            return self.locate_query(input_ids, region_references).unsqueeze(1)
-        is_ground = input_ids == self.config.ground_token_id
-        is_query = is_ground & (locate_references(is_ground, region_references) < 0)
-        wanted = torch.arange(1, per_sample + 1, device=input_ids.device)
-        found = (is_query.cumsum(-1) * is_query).unsqueeze(1) == wanted.unsqueeze(-1)
-        return found.int().argmax(-1).masked_fill(~found.any(-1), -1)
 
 
 __all__ = [

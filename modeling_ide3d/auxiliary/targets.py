@@ -97,7 +97,8 @@ class MeasuredGeometry:
         depth:             (B, V, H, W), metres on the pixels of the vision input, 0 = no measurement.
         intrinsics:        (B, V, 3, 3), of these pixels, or None.
         camera_to_world:   (B, V, 4, 4), metres, or None.
-        has_geometry:      (B,), bool, or None for all samples.
+        has_geometry:      (B,), bool, samples whose depth counts, or None for all.
+        has_poses:         (B,), bool, samples whose frames are paired, or None for all that have geometry.
         native_depth:      (B, V, h, w), metres before any resize, or None; frame pairs get their masks from it.
         native_intrinsics: (B, V, 3, 3), of those pixels, or None.
     """
@@ -108,6 +109,7 @@ class MeasuredGeometry:
     has_geometry: torch.Tensor | None = None
     native_depth: torch.Tensor | None = None
     native_intrinsics: torch.Tensor | None = None
+    has_poses: torch.Tensor | None = None
 
     def check(self, samples: int, frames: int, image_size: tuple[int, int]) -> None:
         """Raise ValueError unless all tensors fit a batch of so many samples, frames, and pixels (height, width)."""
@@ -121,8 +123,10 @@ class MeasuredGeometry:
             raise ValueError(f"depth must have one entry a sample, {samples}, got {len(depth)}.")
         if depth.shape[1] != frames:
             raise ValueError(f"depth must have as many frames as the video, {frames}, got {depth.shape[1]}.")
-        if self.has_geometry is not None and self.has_geometry.shape != (samples,):
-            raise ValueError(f"has_geometry must have shape ({samples},), got {tuple(self.has_geometry.shape)}.")
+        for name in ("has_geometry", "has_poses"):
+            value = getattr(self, name)
+            if value is not None and value.shape != (samples,):
+                raise ValueError(f"{name} must have shape ({samples},), got {tuple(value.shape)}.")
         for name, size in (("intrinsics", 3), ("camera_to_world", 4), ("native_intrinsics", 3)):
             value = getattr(self, name)
             if value is not None and value.shape != (samples, frames, size, size):
@@ -247,6 +251,8 @@ def build_depth_targets(
         if geometry.native_depth is not None:
             depth, _ = select_usable_depth(geometry.native_depth, geometry.has_geometry, samples, frame_mask)
             seen_by = geometry.native_intrinsics[samples]
+        if geometry.has_poses is not None:
+            usable = usable & geometry.has_poses[samples].bool().unsqueeze(-1)
         targets["pairs"] = select_pairs(depth, seen_by, geometry.camera_to_world[samples], usable, size)
     return targets
 

@@ -1,4 +1,4 @@
-"""Public benchmarks from the folders people already have: samples, scenes, prompts, and what is wrong with the data.
+"""Public benchmarks from the folders people already have: samples, scenes, prompts, and a doctor for the data.
 
     >>> from processing.benchmarks import TASKS, build_prompt, load_scene, load_task
     >>> sorted(TASKS)
@@ -6,15 +6,16 @@
     >>> TASKS["scanqa"].needs
     ('frames',)
 
-A sample says what is asked and what is right, a scene gives the pictures, and the prompt registry joins them::
+A sample holds question and answers, a scene gives the pictures, and the prompt registry joins them::
 
     samples = load_task("scanqa", "val", "data")              # datasets.Dataset, columns as FEATURES
     sample = samples[0]
     video = load_scene("data", sample["scene_id"], frame_names=sample["frame_names"])   # PosedVideo, frames alone
-    text = build_prompt("scanqa", sample, protocol="clean", stage="eval")   # what follows the video and its newline
+
+    text = build_prompt("scanqa", sample, protocol="clean", stage="eval")   # the words behind the video
     chat = build_chat("scanqa", sample, protocol="clean", stage="train")    # messages, in training with the answer
 
-`load_task` opens no picture, `load_scene` opens what `parts` names: question answering reads RGB frames only.
+`load_task` opens no picture, and `load_scene` opens the files of `parts` only: question answering reads RGB frames.
 Samples of one scene stand together in the order of the file; `scene_id` groups them. Columns (`FEATURES`):
 
     id: str, unique in an evaluation split.
@@ -32,13 +33,13 @@ Samples of one scene stand together in the order of the file; `scene_id` groups 
     frame_names: names of the frames to show, in order of time; empty where the scene is a video file, which
         `load_scene` samples.
     source_text: the user's words as the file has them, verbatim; "" where it has none.
-    metadata: everything else that the file says of the sample, as JSON text.
+    metadata: all other facts of the sample in the file, as JSON text.
 
 Boxes are (cx, cy, cz, dx, dy, dz), float64, metres, axis aligned in the axis-aligned world frame of ScanNet, which is
 the world frame of `load_scene(..., parts=("frames", "poses"))`.
 
-`python -m processing.benchmarks.doctor DATA` says what of a folder can be used, and `python -m
-processing.benchmarks.export.rooms TARGET` writes a complete example of such a folder.
+`ide3d doctor DATA` lists the splits of a folder that can be used, and `ide3d rooms export TARGET` writes a complete
+example of such a folder.
 """
 
 import lazy_loader

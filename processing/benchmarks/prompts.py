@@ -1,14 +1,12 @@
 """The words around a question: six tasks, two protocols, training and evaluation.
 
-`protocol="paper"` repeats the original: the description in small letters behind a capital, coordinates that no RGB
-frame shows, a sentence that training has and evaluation lacks, a blank at the start of three tasks. `protocol="clean"`
-says the same without these, and the same in training as in evaluation.
+`protocol="paper"` repeats the original. It writes the description in small letters behind a capital and tells
+coordinates that no RGB frame shows. Training has a sentence that evaluation lacks, and three tasks begin with a blank.
+`protocol="clean"` says the same without these, and the same in training as in evaluation.
 
-A prompt is what follows the video and its newline in the user's turn, so the chat template of `IDE3DProcessor` gives
-the original's `<image>` + newline + text. VSI-Bench has no prompt in the original; its own is used.
+A prompt follows the video and its newline in the user's turn. The chat template of `IDE3DProcessor` then gives the
+original's `<image>` + newline + text. VSI-Bench has no prompt in the original; its own is used.
 """
-
-from __future__ import annotations
 
 import hashlib
 import json
@@ -45,12 +43,13 @@ _VSI_CHOICE = "Answer with the option's letter from the given choices directly."
 
 
 def format_source_text(task: str, *, question: str = "", point: list[float] | None = None) -> str:
-    """The user turn of an annotation file of the original.
+    """Return the user turn of an annotation file of the original.
 
     Args:
-        task: key of `TASKS` with such a file.
-        question: description or question; of SQA3D the situation, a blank and the question.
-        point: centre of the box to describe, metres; None is a missing box, which the original spells as the origin.
+        task: Key of `TASKS` with such a file.
+        question: Description or question; for SQA3D the situation, a blank and the question.
+        point: Centre (x, y, z) of the box to describe, metres; None is a missing box, which the original spells as
+            the origin.
     """
     if task in ("scanrefer", "multi3drefer"):
         question = question.capitalize()
@@ -58,41 +57,48 @@ def format_source_text(task: str, *, question: str = "", point: list[float] | No
 
 
 def question_of(task: str, source_text: str) -> str:
-    """The description or question inside a user turn of an annotation file; "" for Scan2Cap.
+    """Return the description or question in a user turn of an annotation file.
+
+    Args:
+        task: Key of `TASKS` with such a file.
+        source_text: Words of the user as the file has them.
+
+    Returns:
+        The text; "" for Scan2Cap.
 
     Raises:
-        ValueError: the text does not follow the original's template, so the file is of another version.
+        ValueError: The text does not follow the original's template, so the file is of another version.
     """
     before, _, after = SOURCE_TEMPLATES[task].partition("{point}" if task == "scan2cap" else "{question}")
     fits = source_text.startswith(before) and source_text.endswith(after)
     if not fits or len(source_text) < len(before) + len(after):
         raise ValueError(
-            f"a user turn of {task} must read {SOURCE_TEMPLATES[task]!r}, got {source_text!r}; the file was made for "
-            "another model, make it again"
+            f"A user turn of {task} must read {SOURCE_TEMPLATES[task]!r}, got {source_text!r}. The file was made for "
+            "another model: make it again."
         )
     return "" if task == "scan2cap" else source_text[len(before) : len(source_text) - len(after)]
 
 
 def build_prompt(task: str, sample: Mapping[str, Any], *, protocol: str = "clean", stage: str = "eval") -> str:
-    """What the user says behind the video.
+    """Return the user's words behind the video.
 
     Args:
-        task: key of `TASKS`.
-        sample: a row of `load_task`; `question`, `options` and `input_box` are read.
+        task: Key of `TASKS`.
+        sample: Row of `load_task`; `question`, `options` and `input_box` are read.
         protocol: "clean" or "paper".
-        stage: "train" or "eval"; only `paper` tells them apart.
+        stage: "train" or "eval"; they differ under "paper" only.
 
     Raises:
-        ValueError: unknown task, protocol or stage; a task without a prompt; or, under `clean`, a sample of Scan2Cap
-            without a box: there is nothing to describe.
+        ValueError: Unknown task, protocol or stage, a task without a prompt, or, under "clean", a sample of Scan2Cap
+            without a box to describe.
     """
     spec = find_task(task)
     if not spec.has_prompt:
-        raise ValueError(f"{task} has no prompt here; its result files can be scored")
+        raise ValueError(f"{task} has no prompt here. Its result files can be scored.")
     if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {PROTOCOLS}, got {protocol!r}")
+        raise ValueError(f"`protocol` must be one of {PROTOCOLS}, got {protocol!r}.")
     if stage not in STAGES:
-        raise ValueError(f"stage must be one of {STAGES}, got {stage!r}")
+        raise ValueError(f"`stage` must be one of {STAGES}, got {stage!r}.")
     if task == "vsibench":
         return _vsi_prompt(sample)
     if protocol == "clean":
@@ -109,7 +115,7 @@ def _clean_prompt(task: str, sample: Mapping[str, Any]) -> str:
         return SOURCE_TEMPLATES[task].replace("<image>", "").strip().replace("{question}", sample["question"].strip())
     if not len(sample["input_box"]):
         raise ValueError(
-            f"sample {sample['id']} has no box to describe; leave it out, its score is that of no caption"
+            f"Sample {sample['id']} has no box to describe. Leave it out; its score is that of no caption."
         )
     return _CLEAN_SCAN2CAP
 
@@ -125,7 +131,7 @@ def _spelled(point: list[float] | None) -> str:
 
 
 def build_chat(task: str, sample: Mapping[str, Any], *, protocol: str = "clean", stage: str = "eval") -> list[dict]:
-    """Messages for the chat template: the video and the prompt, in training also what the assistant answers.
+    """Return messages for the chat template: video, prompt and, in training, the answer.
 
     In training the answer is the first of `answers`, or `<ground>` where an object is looked for. Arguments and errors
     are those of `build_prompt`.
@@ -139,7 +145,7 @@ def build_chat(task: str, sample: Mapping[str, Any], *, protocol: str = "clean",
 
 
 def prompt_digest(task: str, *, protocol: str = "clean", stage: str = "eval") -> str:
-    """Short digest of a prompt's wording: two runs with the same digest asked with the same words."""
+    """Return a short digest of a prompt's wording, the same for the same words."""
     blank = {"id": "", "question": "a Question", "input_box": [0.0] * 6, "options": []}
     texts = [build_prompt(task, blank, protocol=protocol, stage=stage)]
     if task == "vsibench":

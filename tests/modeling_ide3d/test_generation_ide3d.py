@@ -43,7 +43,9 @@ def say(model, token_id: int, at_length: int):
 
 
 def without_regions(inputs):
-    return {key: value for key, value in inputs.items() if not key.startswith("region")}
+    """The same batch without regions, and without the tokens that point at them."""
+    inputs = {key: value for key, value in inputs.items() if not key.startswith("region")}
+    return {**inputs, "input_ids": inputs["input_ids"].masked_fill(inputs["input_ids"] == GROUND, 7)}
 
 
 # Modes

@@ -386,8 +386,8 @@ def test_a_saved_folder_works_where_this_package_is_absent(processor, write_vide
     monkeypatch.setattr(IDE3DProcessor, "_auto_class", "AutoProcessor")
     monkeypatch.setattr(IDE3DVideoProcessor, "_auto_class", "AutoVideoProcessor")
     processor.save_pretrained(folder)
-    code = {"frame_order", "processing", "video_processing", "video_reading"}
-    assert {path.name for path in folder.glob("*.py")} == {f"{name}_ide3d.py" for name in code}
+    code = {f"{name}_ide3d.py" for name in ("frame_order", "processing", "video_processing", "video_reading")}
+    assert {path.name for path in folder.glob("*.py")} == code
     (folder / "config.json").write_text(json.dumps({"model_type": "ide3d"}))
     video = str(write_video(20))
     environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from training_samples import build_collator, build_model, make_grounding_sample, make_mixed_batch, make_sample
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from trainer import IDE3DTrainer, IDE3DTrainingArguments
@@ -238,6 +238,12 @@ class TestCheckpoint:
         folder = tmp_path / "run" / "checkpoint-1"
         state = json.loads((folder / "trainer_state.json").read_text())
         assert trainer.state.best_model_checkpoint == state["best_model_checkpoint"] == str(folder)
+
+
+def test_few_private_methods_of_trainer_are_overridden():
+    """Transformers may rename them without notice; each of ours has its reason beside it."""
+    private = {name for name in vars(IDE3DTrainer) if name.startswith("_") and not name.startswith("__")}
+    assert private & set(dir(Trainer)) == {"_get_train_sampler", "_load_best_model", "_save"}
 
 
 class TestRefused:

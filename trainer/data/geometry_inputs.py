@@ -29,10 +29,12 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
         grid: Vision input and its tokens.
         protocol: "clean" or "paper".
 
+    Depth may come alone or with intrinsics: without poses the sample trains the depth term and no frame pairs.
+
     Shape:
         sample:  depth (V, h, w) metres, intrinsics (V, 3, 3) of the pixels of `frames`, camera_to_world (V, 4, 4).
-        output:  depth (V, H, W), intrinsics (V, 3, 3), camera_to_world (V, 4, 4); in "paper" also native_depth
-                 (V, h, w) and native_intrinsics (V, 3, 3).
+        output:  depth (V, H, W) and, where given, intrinsics (V, 3, 3) and camera_to_world (V, 4, 4); in "paper" with
+                 poses also native_depth (V, h, w) and native_intrinsics (V, 3, 3).
 
     Raises:
         ValueError: If a part is missing, shapes or frame counts differ, or depth, cameras or poses are broken.
@@ -40,16 +42,21 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
     given = [key for key in GEOMETRY_KEYS if sample.get(key) is not None]
     if not given:
         return None
-    if len(given) < len(GEOMETRY_KEYS):
-        raise ValueError(f"Geometry needs {GEOMETRY_KEYS} together, got only {given}. Give all of them or none.")
+    if given != list(GEOMETRY_KEYS[: len(given)]):
+        raise ValueError(
+            f"Intrinsics need depth, and poses need both: expected {GEOMETRY_KEYS} together, or the first one or two "
+            f"of them, got only {given}."
+        )
     frames = sample.get("frames")
     if frames is None:
         raise ValueError(f"{given} need the `frames` that they were measured with.")
-    depth, intrinsics, poses = (to_tensor(sample[key]).float() for key in GEOMETRY_KEYS)
     size = _frame_size(frames)
+    depth, intrinsics, poses = (to_tensor(sample[key]).float() if key in given else None for key in GEOMETRY_KEYS)
     geometry_rules.check_depth(depth, len(frames), size)
-    geometry_rules.check_intrinsics(intrinsics, len(frames), size)
-    geometry_rules.check_poses(poses, len(frames), is_rigid=protocol == "clean")
+    if intrinsics is not None:
+        geometry_rules.check_intrinsics(intrinsics, len(frames), size)
+    if poses is not None:
+        geometry_rules.check_poses(poses, len(frames), is_rigid=protocol == "clean")
     return _resize(depth, intrinsics, poses, size, grid, protocol)
 
 
@@ -72,8 +79,8 @@ def resize_geometry(
 
     Args:
         depth: z-depth in metres, 0 = no measurement.
-        intrinsics: Cameras of pixels of `frame_size`; None with `camera_to_world` None: depth alone.
-        camera_to_world: Poses in metres.
+        intrinsics: Cameras of pixels of `frame_size`; None: not known.
+        camera_to_world: Poses in metres, together with `intrinsics`; None: not known.
         frame_size: Height and width that `intrinsics` belong to.
         grid: Vision input and its tokens.
         protocol: "clean" or "paper".
@@ -82,8 +89,8 @@ def resize_geometry(
         depth:           (V, h, w).
         intrinsics:      (V, 3, 3).
         camera_to_world: (V, 4, 4).
-        output:          `depth` (V, H, W) and, with cameras, `intrinsics` and `camera_to_world`, in "paper" also
-                         `native_depth` (V, h, w) and `native_intrinsics`.
+        output:          `depth` (V, H, W) and, where known, `intrinsics` and `camera_to_world`; in "paper" with poses
+                         also `native_depth` (V, h, w) and `native_intrinsics`.
 
     Raises:
         ValueError: If depth, cameras or poses are broken.
@@ -92,6 +99,7 @@ def resize_geometry(
     check_depth(depth)
     if intrinsics is not None:
         check_intrinsics(intrinsics, frame_size=tuple(frame_size))
+    if camera_to_world is not None:
         check_camera_to_world(camera_to_world, is_rigid=protocol == "clean")
     return _resize(depth, intrinsics, camera_to_world, frame_size, grid, protocol)
 
@@ -110,7 +118,9 @@ def _resize(
         unseen = [full - covered for full, covered in zip(grid.image_size, grid.covered_size, strict=True)]
         geometry["depth"] = F.pad(geometry["depth"], (0, unseen[1], 0, unseen[0]))
     if intrinsics is not None:
-        geometry |= {"intrinsics": _scale_to(intrinsics, frame_size, size), "camera_to_world": camera_to_world}
+        geometry["intrinsics"] = _scale_to(intrinsics, frame_size, size)
+    if camera_to_world is not None:
+        geometry["camera_to_world"] = camera_to_world
         if protocol == "paper":
             geometry["native_depth"] = depth
             geometry["native_intrinsics"] = _scale_to(intrinsics, frame_size, depth.shape[1:])
@@ -126,6 +136,8 @@ def pad_geometry(
         per_sample: Results of `prepare_geometry`.
         num_frames: Number of frames of the batch.
         grid: Vision input and its tokens.
+
+    Where some samples have poses and others depth without them, `has_poses` (B,) says which have.
 
     Raises:
         ValueError: If native depth has several sizes; a batch holds one.
@@ -147,13 +159,19 @@ def pad_geometry(
         "native_depth": torch.zeros(sizes[0] if sizes else ()),
         "native_intrinsics": torch.eye(3),
     }
+    device = given[0]["depth"].device
     batch = {
-        key: fills[key].to(value.device).repeat(len(per_sample), num_frames, 1, 1) for key, value in given[0].items()
+        key: fill.to(device).repeat(len(per_sample), num_frames, 1, 1)
+        for key, fill in fills.items()
+        if any(key in geometry for geometry in given)
     }
     for index, geometry in enumerate(per_sample):
         for key, value in (geometry or {}).items():
             batch[key][index, : len(value)] = value
     batch["has_geometry"] = torch.tensor([geometry is not None for geometry in per_sample])
+    has_poses = torch.tensor([geometry is not None and "camera_to_world" in geometry for geometry in per_sample])
+    if has_poses.any() and (has_poses != batch["has_geometry"]).any():
+        batch["has_poses"] = has_poses
     return batch
 
 

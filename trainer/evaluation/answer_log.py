@@ -1,4 +1,4 @@
-"""Answers on disk, one line each, so that a run that was killed goes on where it stopped."""
+"""Answers on disk, one line each, so that a killed run goes on where it stopped."""
 
 import json
 import os
@@ -12,17 +12,17 @@ __all__ = ["AnswerLog"]
 
 
 class AnswerLog:
-    """Append-only JSONL of answers by sample id, with the identity of the run beside it.
+    """Append-only JSONL of answers by sample id, beside a file that identifies the run.
 
     Each process writes a file of its own; all are read, so a run may go on with another number of processes.
 
     Args:
         folder: Output folder of the run; made if it does not exist.
-        identity: Facts that are equal for answers that belong together: model, prompts, frames, protocol and so on.
+        identity: Facts that all answers of a run share: model, prompts, frames, protocol and so on.
         rank: Rank of this process.
 
     Raises:
-        ValueError: If the folder holds answers of another run, whose differences are named, or a broken line.
+        ValueError: If the folder holds answers of another run; the differences are named.
     """
 
     def __init__(self, folder: str | Path, identity: Mapping[str, Any], rank: int = 0):
@@ -37,9 +37,7 @@ class AnswerLog:
         wanted = json.loads(json.dumps(identity))
         if not file.exists():
             if any(self.folder.glob("answers.*.jsonl")):
-                raise ValueError(
-                    f"{self.folder} holds answers, but no `run.json` that names their run. Use another folder."
-                )
+                raise ValueError(f"{self.folder} holds answers, but no run.json that says whose: use another folder.")
             write_json(file, wanted, sort_keys=True)  # several processes write the same
             return
         stored = json.loads(file.read_text(encoding="utf-8"))
@@ -53,10 +51,7 @@ class AnswerLog:
             )
 
     def _drop_torn_line(self) -> None:
-        """Cut off the last line if a killed process did not finish it.
-
-        Its sample is asked again.
-        """
+        """Cut off an unfinished last line of a killed process; its sample is asked again."""
         if not self.file.exists():
             return
         with self.file.open("rb+") as stream:
@@ -77,11 +72,9 @@ class AnswerLog:
                 try:
                     row = json.loads(line)
                 except ValueError as error:
-                    raise ValueError(f"{file}, line {number} is no JSON. Delete the line, and run again.") from error
+                    raise ValueError(f"{file}, line {number} is no JSON: delete the line, and run again.") from error
                 if row["id"] in answers:
-                    raise ValueError(
-                        f"{file}, line {number}: the answer to {row['id']!r} comes twice. Delete one of the lines."
-                    )
+                    raise ValueError(f"{file}, line {number}: the answer to {row['id']!r} comes twice; delete one.")
                 answers[row["id"]] = row
         return answers
 

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-
-from trainer.evaluation.extras import evaluation_extra
+from scipy import stats
 
 __all__ = ["Difference", "compare_paired", "seed_interval"]
 
@@ -45,15 +44,9 @@ class Difference:
 
 
 def seed_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of a mean by Student's t, None for one value.
-
-    Raises:
-        ImportError: If scipy is not installed.
-    """
+    """Return the 95 % interval of a mean by Student's t, None for one value."""
     if len(values) < 2:
         return None
-    with evaluation_extra("scipy"):
-        from scipy import stats
     mean, half = float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
     return mean - half, mean + half
 
@@ -74,7 +67,6 @@ def compare_paired(ours: np.ndarray, theirs: np.ndarray, counts: np.ndarray) -> 
 
     Raises:
         ValueError: If the shapes do not agree, there is no question, or a scene has more right answers than questions.
-        ImportError: If scipy is not installed.
     """
     ours, theirs, counts = (np.asarray(part, np.float64) for part in (ours, theirs, counts))
     if ours.ndim != 2 or ours.shape != theirs.shape or counts.shape != ours.shape[1:] or not len(ours):

@@ -1,12 +1,12 @@
 """Scores that the paper published, and how those of a run compare with them."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment
+from processing.tables import format_band, format_number, markdown_table
+from processing.writing import write_json, write_text
 
 __all__ = ["PUBLISHED", "Comparison", "Published", "as_markdown", "compare_scores", "write_table"]
 
@@ -82,7 +82,12 @@ class Comparison:
     def verdict(self) -> str:
         """Say the above in words, and whether the data are those of the published score."""
         words = {None: "no band: one scene", True: "within the band", False: "outside the band"}[self.within_band]
-        return words if self.samples == self.published_samples else f"{words}, other data"
+        return words if self.is_whole else f"{words}, other data"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the run has as many samples as the benchmark."""
+        return self.samples == self.published_samples
 
 
 def compare_scores(checkpoint: str, results: Mapping[str, Any]) -> list[Comparison]:
@@ -98,41 +103,59 @@ def compare_scores(checkpoint: str, results: Mapping[str, Any]) -> list[Comparis
     ]  # fmt: skip
 
 
-MARKDOWN = """\
-# Reproduction
-
-Protocol `paper`, scores in percent. Theirs: {{ source }}.
-
-| Checkpoint | Benchmark | Score | Ours | 95 % band | Theirs | Difference | Verdict | Samples (published) |
-|---|---|---|---|---|---|---|---|---|
-{% for row in rows %}
-| {{ row.checkpoint }} | {{ row.task }} | {{ row.score }} | {{ "%.2f" % row.ours }} \
-| {{ "-" if row.low is none else "%.1f to %.1f" % (row.low, row.high) }} | {{ "%.1f" % row.theirs }} \
-| {{ "%+.2f" % row.difference }} | {{ row.verdict }} | {{ row.samples }} ({{ row.published_samples }}) |
-{% endfor %}
-
-The band is a bootstrap over scenes: where the score would fall on other scenes of the same kind. A difference outside
-it is no noise. One within it may still be more than noise, since both runs saw the same scenes.
-{% if rows | rejectattr("is_whole") | list %}
-
-"Other data": the number of samples is not that of the benchmark. Such a score cannot be compared with the published
-one, whatever the band says; CIDEr depends on all references of the split.
-{% endif %}
-"""
+HEAD = (
+    "Checkpoint",
+    "Benchmark",
+    "Score",
+    "Ours",
+    "95 % band",
+    "Theirs",
+    "Difference",
+    "Verdict",
+    "Samples (published)",
+)
+NOISE = (
+    "The band is a bootstrap over scenes: where the score would fall on other scenes of the same kind. A difference "
+    "outside it is no noise. One within it may still be more than noise, since both runs saw the same scenes."
+)
+OTHER_DATA = (
+    '"Other data": the number of samples is not that of the benchmark. Such a score cannot be compared with the '
+    "published one, whatever the band says; CIDEr depends on all references of the split."
+)
 
 
-def as_markdown(comparisons: Iterable[Comparison]) -> str:
-    """Write the comparisons as a Markdown table for people."""
-    rows = [_row(comparison) for comparison in comparisons]
-    environment = Environment(trim_blocks=True, keep_trailing_newline=True)
-    return environment.from_string(MARKDOWN).render(rows=rows, source=SOURCE)
+def as_markdown(comparisons: Sequence[Comparison]) -> str:
+    """Return the table for people, with what they have to know about it."""
+    rows = [
+        (
+            row.checkpoint,
+            row.task,
+            row.score,
+            format_number(row.ours),
+            format_band((row.low, row.high)),
+            format_number(row.theirs, 1),
+            format_number(row.difference, sign=True),
+            row.verdict,
+            f"{row.samples} ({row.published_samples})",
+        )
+        for row in comparisons
+    ]
+    parts = [
+        "# Reproduction",
+        f"Protocol `paper`, scores in percent. Theirs: {SOURCE}.",
+        markdown_table(HEAD, rows, "lllrrrr"),
+        NOISE,
+    ]
+    if not all(row.is_whole for row in comparisons):
+        parts.append(OTHER_DATA)
+    return "\n\n".join(parts) + "\n"
 
 
 def write_table(folder: Path, comparisons: Sequence[Comparison]) -> None:
     """Write `reproduction.md` and `reproduction.json`."""
     record = {"protocol": "paper", "source": SOURCE, "scores": [_row(comparison) for comparison in comparisons]}
-    (folder / "reproduction.md").write_text(as_markdown(comparisons), encoding="utf-8")
-    (folder / "reproduction.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "reproduction.md", as_markdown(comparisons))
+    write_json(folder / "reproduction.json", record)
 
 
 def _row(comparison: Comparison) -> dict[str, Any]:
@@ -140,6 +163,6 @@ def _row(comparison: Comparison) -> dict[str, Any]:
         **asdict(comparison),
         "difference": comparison.difference,
         "within_band": comparison.within_band,
-        "is_whole": comparison.samples == comparison.published_samples,
+        "is_whole": comparison.is_whole,
         "verdict": comparison.verdict,
     }

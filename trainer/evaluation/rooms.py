@@ -1,6 +1,4 @@
-"""How well a model answers about procedural rooms, beside what words and image height alone give away."""
-
-from __future__ import annotations
+"""Scores of a model on procedural rooms, beside those of words alone and of image height alone."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from processing.rooms import load_rooms
 from processing.rooms.questions.baselines import Baselines, image_rows
 from processing.rooms.questions.scoring import score_answer
 from processing.rooms.samples import room_samples
+from processing.tables import format_band, format_percent, markdown_table
 from processing.token_grid import TokenGrid
 from trainer.evaluation.metrics.scores import mean_score, summarise
 from trainer.session.scene_session import SceneSession
@@ -41,9 +40,9 @@ class JudgedQuestion:
     """A question of a room with its answer.
 
     Args:
-        scene_id: Of the room.
+        scene_id: Name of the room.
         question: Entry of the row's `questions`.
-        answer: In words; for a request to find something, the objects that were found.
+        answer: Answer in words; for a request to find something, the object that was found.
         is_right: Whether the answer counts, see `score_answer`; a request counts if the found region is a true one.
         baselines: Whether each baseline would be right, see `Baselines.judge`.
     """
@@ -62,9 +61,9 @@ def judge_room(
 
     Args:
         model: `IDE3DForConditionalGeneration` in evaluation mode.
-        processor: Its processor.
-        row: A row of `load_rooms` at the model's image size.
-        baselines: Fitted on other rooms.
+        processor: `IDE3DProcessor` of the model.
+        row: Row of `load_rooms` at the model's image size.
+        baselines: Baselines that were fitted on other rooms.
         reference: "word" or "region" for questions that name objects, or point at them; None asks both.
     """
     grid = TokenGrid.of(processor)
@@ -90,7 +89,7 @@ def judge_room(
 
 
 def _questions_with_regions(sample: dict) -> tuple[list[str], list[torch.Tensor | None]]:
-    """Texts of a sample's questions, and for each the masks that its `<ground>` tokens stand for."""
+    """Return the texts of a sample's questions and the masks that each points at."""
     references = list(sample.get("region_references", ()))
     texts, regions = [], []
     for question in sample["questions"]:
@@ -104,13 +103,13 @@ def _questions_with_regions(sample: dict) -> tuple[list[str], list[torch.Tensor 
 def judge_rooms(
     model: nn.Module, processor: Any, rows: Iterable[dict], baselines: Baselines, reference: str | None = None
 ) -> list[JudgedQuestion]:
-    """All questions of all rooms, with a progress bar; see `judge_room`."""
+    """Ask a model all questions of all rooms, with a progress bar; see `judge_room`."""
     bar = tqdm(rows, desc="Rooms", unit="room")
     return [entry for row in bar for entry in judge_room(model, processor, row, baselines, reference)]
 
 
 def tabulate(judged: Sequence[JudgedQuestion]) -> list[dict[str, Any]]:
-    """Accuracy of each type and form of reference, with bands over rooms.
+    """Return the accuracy of each type and form of reference, with bands over rooms.
 
     Returns:
         Dicts with type ("size" of one object is "height"), reference, n, model, band [low, high], each baseline (None
@@ -150,34 +149,33 @@ def tabulate(judged: Sequence[JudgedQuestion]) -> list[dict[str, Any]]:
 
 
 def is_ahead(row: dict[str, Any]) -> bool:
-    """Whether a row of `tabulate` is surely above its best baseline; never so for fewer than two rooms."""
+    """Return whether a row of `tabulate` is surely above its best baseline.
+
+    It never is for fewer than two rooms.
+    """
     low = row["lead_band"][0]
     return low is not None and low > 0
 
 
 def format_room_table(table: Sequence[dict[str, Any]]) -> str:
-    """The table in Markdown, in percent; a lead that is not surely above zero is marked by `~`."""
-    lines = [
-        "| type | refers by | n | model | 95 % band | majority | text-only | mean row | bottom row | lead |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Return the table in Markdown, in percent.
 
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
-
-    for row in table:
-        low, high = row["band"]
-        cells = [
+    `~` marks a lead that is not surely above zero.
+    """
+    head = ["type", "refers by", "n", "model", "95 % band", "majority", "text-only", "mean row", "bottom row", "lead"]
+    rows = [
+        [
             row["type"],
             row["reference"],
-            str(row["n"]),
-            percent(row["model"]),
-            f"{percent(low)}–{percent(high)}",
+            row["n"],
+            format_percent(row["model"]),
+            format_band([None if edge is None else 100 * edge for edge in row["band"]]),
+            *(format_percent(row[name]) for name in BASELINES),
+            format_percent(row["lead"], sign=True) + ("" if is_ahead(row) else " ~"),
         ]
-        cells += [percent(row[name]) for name in BASELINES]
-        lead = f"{100 * row['lead']:+.1f}{'' if is_ahead(row) else ' ~'}"
-        lines.append("| " + " | ".join([*cells, lead]) + " |")
-    return "\n".join(lines)
+        for row in table
+    ]
+    return markdown_table(head, rows, "llrrrrrrrr")
 
 
 def evaluate_rooms(
@@ -206,7 +204,7 @@ def evaluate_rooms(
         holds them.
 
     Raises:
-        ValueError: The model is none of ours; see also `load_rooms`.
+        ValueError: If the model is none of ours, or `load_rooms` refuses a setting.
     """
     loaded, processor = load_inference_model(model, device=device, dtype=torch.float32)
     options = {

@@ -146,18 +146,36 @@ def select_frame_pairs(
     else:
         raise ValueError(f'`mode` must be "neighbor", "random" or "overlap", got {mode!r}.')
     if protocol == "paper" if identity_pairs is None else identity_pairs:
-        own = torch.arange(usable.shape[1], device=usable.device).expand(usable.shape).unsqueeze(-1)
-        is_alone = usable & ~is_pair.any(-1)
-        targets, is_pair = torch.cat((targets, own), -1), torch.cat((is_pair, is_alone.unsqueeze(-1)), -1)
+        targets, is_pair = _add_identity_pairs(usable, targets, is_pair)
+    return _build_pairs(to_float(camera_to_world), targets, is_pair)
+
+
+def _add_identity_pairs(usable: Tensor, targets: Tensor, is_pair: Tensor) -> tuple[Tensor, Tensor]:
+    """Add each frame as its own candidate, a pair where it has no other partner.
+
+    Shape:
+        output: (B, V, K + 1) each.
+    """
+    own = torch.arange(usable.shape[1], device=usable.device).expand(usable.shape).unsqueeze(-1)
+    is_alone = usable & ~is_pair.any(-1)
+    return torch.cat((targets, own), -1), torch.cat((is_pair, is_alone.unsqueeze(-1)), -1)
+
+
+def _build_pairs(camera_to_world: Tensor, targets: Tensor, is_pair: Tensor) -> FramePairs:
+    """Make pairs of candidates.
+
+    Shape:
+        camera_to_world:  (B, V, 4, 4), metres.
+        targets, is_pair: (B, V, K), target frames and whether each is a pair.
+    """
     batch, source, slot = is_pair.nonzero(as_tuple=True)
     target = targets[batch, source, slot]
-    poses = to_float(camera_to_world)
     return FramePairs(
         source=source,
         target=target,
         batch=batch,
-        target_from_source=relative_pose(poses[batch, source], poses[batch, target]),
-        weight=poses.new_ones(len(source)),
+        target_from_source=relative_pose(camera_to_world[batch, source], camera_to_world[batch, target]),
+        weight=camera_to_world.new_ones(len(source)),
     )
 
 

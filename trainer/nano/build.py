@@ -191,28 +191,19 @@ def search_by_words(
     Args:
         model: Changed in place.
         groups: Token ids of words that exclude each other, such as colours, and kinds of furniture.
-        scale: Of the projection; the scores grow by its square.
+        scale: Factor of the projection; the scores grow by its square.
         mark: Length of the mark, beside visual tokens of about the root of the width.
         preference: Weight of the mark in query and key.
         recency_scale: See `build_nano_model`; sharper, as a word has its colour right before it.
-        branch_scale: What the random feed-forward branches are scaled by: they would blur what is looked for.
+        branch_scale: Factor of the random feed-forward branches, which would blur what is looked for.
 
     Raises:
         ValueError: Embeddings that are not tied, an odd number of heads or heads that share keys, or rotary positions
             that turn every dimension within a video.
     """
     language_model = model.model.language_model
-    config = language_model.config
     slow = (language_model.rotary_emb.inv_freq < _SLOW).repeat(2).nonzero().flatten()
-    if model.lm_head.weight is not model.get_input_embeddings().weight:
-        raise ValueError("Words are looked for where embeddings are tied: set tie_word_embeddings.")
-    if config.num_attention_heads % 2 or config.num_key_value_heads != config.num_attention_heads:
-        raise ValueError(
-            f"Half of the heads search: expected an even number with a key each, got {config.num_attention_heads} "
-            f"heads and {config.num_key_value_heads} keys."
-        )
-    if len(slow) < 2:
-        raise ValueError(f"Every rotary frequency turns within {1 / _SLOW:.0f} tokens: choose a larger rope_theta.")
+    _check_search(model, len(slow))
     embeddings = model.get_input_embeddings().weight
     words = torch.cat([embeddings[list(group)] - embeddings[list(group)].mean(0) for group in groups])
     directions = torch.linalg.svd(words)[2]
@@ -239,6 +230,20 @@ def search_by_words(
         attention.o_proj.weight[:, half:] = attention.o_proj.weight[:, :half]
         # What is found is passed on without the mark.
         attention.v_proj.weight.sub_(torch.outer(attention.v_proj.weight @ marked, marked))
+
+
+def _check_search(model: IDE3DForConditionalGenerationWithGeometry, num_slow: int) -> None:
+    """Raise ValueError unless heads of this model can search; `num_slow` dimensions hardly turn within a video."""
+    config = model.model.language_model.config
+    if model.lm_head.weight is not model.get_input_embeddings().weight:
+        raise ValueError("Words are looked for where embeddings are tied: set tie_word_embeddings.")
+    if config.num_attention_heads % 2 or config.num_key_value_heads != config.num_attention_heads:
+        raise ValueError(
+            f"Half of the heads search: expected an even number with a key each, got {config.num_attention_heads} "
+            f"heads and {config.num_key_value_heads} keys."
+        )
+    if num_slow < 2:
+        raise ValueError(f"Every rotary frequency turns within {1 / _SLOW:.0f} tokens: choose a larger rope_theta.")
 
 
 @torch.no_grad()

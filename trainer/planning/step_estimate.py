@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from processing.tables import markdown_table
 from trainer.ide3d_trainer import prepare_model
 from trainer.planning.fake_step import run_fake_step
 from trainer.planning.step_recorder import GRADIENTS, STEP_PARTS, count_parameters
@@ -81,23 +82,25 @@ class StepEstimate:
         return sum(self.memory.values())
 
     def as_text(self) -> str:
-        """Three tables for people."""
-        lines = [f"{'parameters':<14} {'all':>12} {'trained':>12}"]
-        for part, count in [*self.parameters.items(), ("sum", sum(self.parameters.values()))]:
-            trained = sum(self.trainable.values()) if part == "sum" else self.trainable[part]
-            lines.append(f"{part:<14} {count / 1e6:>10.2f} M {trained / 1e6:>10.2f} M")
+        """Return three tables in Markdown: parameters, memory and operations."""
+        counts = [(part, count, self.trainable[part]) for part, count in self.parameters.items()]
+        counts.append(("sum", sum(self.parameters.values()), sum(self.trainable.values())))
+        rows = [(part, f"{count / 1e6:.2f} M", f"{trained / 1e6:.2f} M") for part, count, trained in counts]
+        lines = [markdown_table(["parameters", "all", "trained"], rows, "lrr")]
         where = f"{self.placement.processes} process{'es' * (self.placement.processes > 1)}"
-        lines += ["", f"memory of a process ({where}, sharding {self.placement.sharding})"]
-        for name, size in [*self.memory.items(), ("sum", self.total_memory)]:
-            lines.append(f"{name:<14} {size / GIGABYTE:>12.3f} GB")
+        sizes = [*self.memory.items(), ("sum", self.total_memory)]
+        rows = [(name, f"{size / GIGABYTE:.3f} GB") for name, size in sizes]
+        title = f"memory of a process ({where}, sharding {self.placement.sharding})"
+        lines += ["", markdown_table([title, ""], rows, "lr"), ""]
         shares = sorted(self.activations.items(), key=lambda item: -item[1])
         largest = ", ".join(f"{part} {size / GIGABYTE:.2f}" for part, size in shares if size > 0.01 * shares[0][1])
         lines += [f"activations at the peak in GB: {largest}", "beside it: CUDA, NCCL, unused blocks of the allocator"]
         lines.append("")
         total = sum(self.operations.values()) or 1
-        lines.append(f"{'TFLOP a step':<14} {'a process':>12} {'share':>7}   {self.num_pairs} frame pairs a batch")
-        for part, count in [*self.operations.items(), ("sum", total)]:
-            lines.append(f"{part:<14} {count / TERAFLOP:>12.4f} {100 * count / total:>6.1f}%")
+        sums = [*self.operations.items(), ("sum", total)]
+        rows = [(part, f"{count / TERAFLOP:.4f}", f"{100 * count / total:.1f}%") for part, count in sums]
+        lines += [f"{self.num_pairs} frame pairs a batch", ""]
+        lines.append(markdown_table(["TFLOP a step", "a process", "share"], rows, "lrr"))
         return "\n".join(lines)
 
 

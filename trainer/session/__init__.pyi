@@ -1,7 +1,7 @@
+from .decoding import SceneAnswer as SceneAnswer
 from .memory import MemoryPlan as MemoryPlan
 from .region_reading import answer_from_regions as answer_from_regions
 from .region_reading import pool_sample_regions as pool_sample_regions
-from .scene_session import SceneAnswer as SceneAnswer
 from .scene_session import SceneSession as SceneSession
 from .video_scene import FoundRegion as FoundRegion
 from .video_scene import VideoScene as VideoScene

@@ -1,4 +1,4 @@
-"""How many frames are encoded, and how many questions are asked, at a time within a given memory."""
+"""Sizes of batches, of frames and of questions, that fit into a given memory."""
 
 from collections.abc import Sequence
 
@@ -16,23 +16,34 @@ PIXEL_BYTES = 4 * 4  # float32, held up to four times by the processor: resized,
 class MemoryPlan:
     """Estimate of the bytes that a scene and its questions take beside the weights.
 
-    The estimate is an upper bound for the classes of Transformers: what a layer holds at its peak, keys and values,
-    masks (and their float copies), logits.
+    The estimate is an upper bound for the classes of Transformers. It counts the tensors of a layer at its peak, keys
+    and values, masks with their float copies, and logits.
 
     Args:
         model: `IDE3DForConditionalGeneration`.
-        max_memory: Bytes.
-        prefix_length: Tokens before the questions.
-        num_frames: Frames of the video.
+        max_memory: Bytes that may be used beside the weights.
+        prefix_length: Number of tokens before the questions.
+        num_frames: Number of frames of the video.
+        is_packed: Whether questions follow each other in one sequence, instead of side by side in a batch.
+        needs_equal_lengths: Whether the questions of a batch must be equally long.
 
     Raises:
-        ValueError: The scene alone takes more than `max_memory`.
+        ValueError: If the scene alone takes more than `max_memory`.
     """
 
-    def __init__(self, model: nn.Module, max_memory: int, prefix_length: int, num_frames: int):
+    def __init__(
+        self,
+        model: nn.Module,
+        max_memory: int,
+        prefix_length: int,
+        num_frames: int,
+        *,
+        is_packed: bool = True,
+        needs_equal_lengths: bool = False,
+    ):
         self.text, vision = model.config.get_text_config(), model.config.vision_config
         self.size, self.max_memory, self.prefix_length = model.dtype.itemsize, max_memory, prefix_length
-        self.is_packed, self.needs_equal_lengths = True, False
+        self.is_packed, self.needs_equal_lengths = is_packed, needs_equal_lengths
         self.heads = self.text.num_attention_heads
         self.head_size = getattr(self.text, "head_dim", None) or self.text.hidden_size // self.heads
         self.token_cache = 2 * self.text.num_hidden_layers * self.text.num_key_value_heads * self.head_size * self.size
@@ -49,28 +60,39 @@ class MemoryPlan:
         if max_memory < self.smallest:
             raise ValueError(
                 f"The scene takes {self.smallest / 1e6:.1f} MB ({num_frames} frames, {prefix_length} tokens), "
-                f"max_memory is {max_memory / 1e6:.1f} MB: give more, or fewer frames."
+                f"`max_memory` is {max_memory / 1e6:.1f} MB: give more, or fewer frames."
             )
         self.frames_at_once = min(num_frames, (max_memory - pixels - features) // frame)
 
     def activations(self, queries: int, keys: int, masked: bool = True) -> int:
-        """Bytes at the peak of a layer that reads `queries` tokens and sees `keys`, one sequence."""
+        """Return the bytes at the peak of a layer for one sequence.
+
+        Args:
+            queries: Number of tokens that are read.
+            keys: Number of tokens that they see, themselves included.
+            masked: Whether the attention takes a mask of pairs.
+        """
         hidden = HIDDEN_COPIES * self.text.hidden_size + MLP_COPIES * self.text.intermediate_size
         total = queries * hidden * self.size + 2 * keys * self.heads * self.head_size * self.size
         if masked:
-            total += queries * keys * (3 + self.size)  # what is visible, and what is added to the scores
+            total += queries * keys * (3 + self.size)  # the bool mask and its copies, and the mask that is added
         if self.text._attn_implementation == "eager":
             total += queries * keys * self.heads * (2 * self.size + 4)  # the softmax is taken in float32
         return total
 
     def questions(self, lengths: Sequence[int], max_new_tokens: int) -> int:
-        """Bytes that questions of these lengths take when they are asked together, beside the scene."""
+        """Return the bytes of questions that are asked together, beside the scene.
+
+        Args:
+            lengths: Number of tokens of each question.
+            max_new_tokens: Largest number of tokens of an answer.
+        """
         count, longest = len(lengths), max(lengths)
         logits = count * self.text.vocab_size * (self.size + 4)
         if self.is_packed:
             suffix = sum(lengths)
             tokens = suffix + count * max_new_tokens
-            # A buffer that has to grow is there twice while one layer moves.
+            # A buffer that grows exists twice while one layer moves.
             moving = 2 * self.prefix_length * self.token_cache // self.text.num_hidden_layers
             cache = tokens * self.token_cache + moving
             return cache + self.activations(suffix, self.prefix_length + tokens) + logits
@@ -82,25 +104,25 @@ class MemoryPlan:
     def group(self, lengths: Sequence[int], max_new_tokens: int, batch_size: int | None = None) -> list[list[int]]:
         """Split questions of these lengths into groups that fit, as few as possible.
 
-        Questions that are packed keep their order; others are sorted, so that a batch has little padding.
+        Packed questions keep their order; others are sorted, so that a batch has little padding.
 
         Args:
-            lengths: Tokens of each question.
-            max_new_tokens: Of each answer.
-            batch_size: Questions in a group at most.
+            lengths: Number of tokens of each question.
+            max_new_tokens: Largest number of tokens of an answer.
+            batch_size: Largest number of questions in a group; default: no limit.
 
         Returns:
-            The questions of each group.
+            Indices of the questions of each group.
 
         Raises:
-            ValueError: One question alone does not fit.
+            ValueError: If one question alone does not fit.
         """
-        room = self.max_memory - self.scene
+        left = self.max_memory - self.scene
         for index, length in enumerate(lengths):
-            if (needed := self.questions([length], max_new_tokens)) > room:
+            if (needed := self.questions([length], max_new_tokens)) > left:
                 raise ValueError(
-                    f"Question {index} of {length} tokens takes {needed / 1e6:.1f} MB, of max_memory "
-                    f"{room / 1e6:.1f} MB are left beside the scene: give more, or lower max_new_tokens."
+                    f"Question {index} of {length} tokens takes {needed / 1e6:.1f} MB; beside the scene "
+                    f"{left / 1e6:.1f} MB of `max_memory` are left: give more, or lower `max_new_tokens`."
                 )
         order = range(len(lengths)) if self.is_packed else sorted(range(len(lengths)), key=lengths.__getitem__)
         groups: list[list[int]] = []

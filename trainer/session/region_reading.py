@@ -38,7 +38,9 @@ class PointingQuestion:
 def pool_sample_regions(
     model: nn.Module, processor: Any, samples: Sequence[dict], rooms_at_once: int = 32
 ) -> list[Tensor]:
-    """Return features (N, hidden_size) of the regions of each sample, the mean of the video for an empty region.
+    """Return features (N, hidden_size) of the regions of each sample.
+
+    An empty region takes the mean of its video.
 
     Args:
         model: `IDE3DForConditionalGeneration` or its training class.
@@ -75,11 +77,9 @@ def answer_from_regions(
 ) -> list[list[str]]:
     """Answer the questions of packed samples greedily, none of which sees the video.
 
-    The counterpart of `RegionReadingCollator` in training.
-
-    A question sees its own words and, in place of its `<ground>` tokens, the mean visual tokens of the regions that it
-    points at. The video is encoded, because these are pooled from it. Rotary positions tell distances alone, so that
-    an answer is the one that a question behind a masked video gets.
+    This is the counterpart of `RegionReadingCollator` in training. A question sees its own words and, in place of its
+    `<ground>` tokens, the mean visual tokens of the regions that it points at. The video is encoded, because these are
+    pooled from it. Rotary positions depend on distances alone: a question behind a masked video has the same answer.
 
     Args:
         model: `IDE3DForConditionalGeneration` or its training class, in evaluation mode.
@@ -115,7 +115,7 @@ def answer_from_regions(
 def pointing_questions(
     processor: Any, samples: Sequence[dict], regions: Sequence[Tensor], ground: int
 ) -> list[PointingQuestion]:
-    """List the questions of all samples with the features of the regions that each points at.
+    """Return the questions of all samples with the features that each points at.
 
     Raises:
         ValueError: If a question points at nothing.

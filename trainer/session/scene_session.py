@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from modeling_ide3d.grounding_ide3d import fill_empty_regions
+from modeling_ide3d.grounding_ide3d import fill_empty_regions, find_open_references
 from processing.benchmarks import build_prompt
 from processing.token_grid import TokenGrid
 from trainer.session.decoding import GreedyDecoder, SceneAnswer
@@ -29,15 +29,15 @@ class SceneSession:
 
     Args:
         model: `IDE3DForConditionalGeneration` in evaluation mode, with or without PEFT adapters around it.
-        processor: Its processor.
-        video: Whatever the processor takes as a video: a file, a folder of images, frames (V, H, W, 3).
-        system: System prompt; default is that of the chat template.
+        processor: `IDE3DProcessor` of the model.
+        video: Video as the processor takes it: a file, a folder of images, or frames (V, H, W, 3).
+        system: System prompt; default: that of the chat template.
         max_memory: Bytes that the session may use beside the weights: features, keys and values, and activations. As
             many questions are answered together as fit.
-        **video_kwargs: For the video processor, such as `do_sample_frames=False`.
+        **video_kwargs: Arguments of the video processor, such as `do_sample_frames=False`.
 
     Raises:
-        ValueError: The model is in training mode, or `max_memory` does not hold the scene.
+        ValueError: If the model is in training mode, or `max_memory` does not hold the scene.
     """
 
     def __init__(
@@ -62,13 +62,18 @@ class SceneSession:
         pixels = inputs["pixel_values_videos"].to(self.model.device, self.model.dtype)
         self.num_frames = pixels.shape[1]
         text_config = self.model.config.get_text_config()
-        self.memory = MemoryPlan(self.model, max_memory, self.prefix_ids.shape[1], self.num_frames)
         kinds = set(getattr(text_config, "layer_types", None) or ["full_attention"])
         can_pack = text_config._attn_implementation in PACKABLE_ATTENTION and kinds == {"full_attention"}
         strategy = PackedQuestions if can_pack else RepeatedPrefix
-        self.memory.is_packed = can_pack
-        # Padding between prefix and question would shift a sliding window, and enter a recurrent state.
-        self.memory.needs_equal_lengths = kinds != {"full_attention"}
+        self.memory = MemoryPlan(
+            self.model,
+            max_memory,
+            self.prefix_ids.shape[1],
+            self.num_frames,
+            is_packed=can_pack,
+            # Padding between prefix and question would shift a sliding window, and enter a recurrent state.
+            needs_equal_lengths=kinds != {"full_attention"},
+        )
         with torch.no_grad():
             self.encoded = {"video": self._encode(pixels)}
             del inputs, pixels
@@ -82,7 +87,7 @@ class SceneSession:
         self.questions = strategy(self.model.model.language_model, cache)
 
     def _encode(self, pixels: torch.Tensor):
-        """Vision features of all frames, as many frames at a time as the memory holds."""
+        """Return the vision features of all frames, as many at once as fit."""
         tokens = []
         for chunk in pixels.split(self.memory.frames_at_once, dim=1):
             output = self.model.get_video_features(chunk, return_dict=True)
@@ -103,13 +108,13 @@ class SceneSession:
         return tokenize_after_video(self.processor, tail).to(self.model.device)
 
     def _pool(self, regions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Features of regions (N, hidden_size), whether each is empty (N,), and the mean token (hidden_size,)."""
+        """Return region features (N, hidden_size), empty regions (N,) and the mean token (hidden_size,)."""
         regions = torch.as_tensor(regions, device=self.model.device)
         pooled = self.model.model.get_region_features(self.prefix_ids, self.encoded, regions.unsqueeze(0))
         return tuple(part[0] for part in pooled)
 
     def _embed(self, tokens: torch.Tensor, regions: torch.Tensor | None) -> torch.Tensor:
-        """Embeddings of a question, with the features of its regions in place of its `<ground>` tokens."""
+        """Return the embeddings of a question, its `<ground>` tokens replaced by features of regions."""
         embeds = self.model.get_input_embeddings()(tokens)
         count = 0 if regions is None else len(regions)
         places = (tokens == self.model.config.ground_token_id).nonzero().flatten()
@@ -134,19 +139,27 @@ class SceneSession:
 
         Args:
             questions: Texts, or chats with one video each.
-            regions: For each question the masks (N, V, rows, cols) that its `<ground>` tokens stand for, in order.
-            max_new_tokens: Where an answer ends at the latest.
-            batch_size: Questions at a time at most; default: as many as `max_memory` holds.
+            regions: Bool masks (N, V, rows, cols) for each question that its `<ground>` tokens stand for, in order.
+            max_new_tokens: Largest number of tokens of an answer.
+            batch_size: Largest number of questions at a time; default: as many as `max_memory` holds.
             output_logits: Whether to keep the logits.
 
         Raises:
-            ValueError: A question does not fit into `max_memory`, has another text before the video, or fewer
-                `<ground>` tokens than regions.
+            ValueError: If a question does not fit into `max_memory`, has another text before the video, fewer
+                `<ground>` tokens than regions, or one without a region in its last turn.
         """
         regions = [None] * len(questions) if regions is None else list(regions)
         if len(regions) != len(questions):
-            raise ValueError(f"regions must have one entry per question, {len(questions)}, got {len(regions)}.")
+            raise ValueError(f"`regions` must have one entry per question, {len(questions)}, got {len(regions)}.")
         tokens = [self._tokenize(question) for question in questions]
+        for index, (row, own) in enumerate(zip(tokens, regions, strict=True)):
+            count = torch.tensor([0 if own is None else len(own)])
+            ground, ends = self.model.config.ground_token_id, sorted(self.decoder.end_tokens)
+            if find_open_references(row[None], ground, ends, count).any():
+                raise ValueError(
+                    f"Question {index} points at more regions than the {int(count)} given: give a mask for each "
+                    f"{self.processor.ground_token}, in order."
+                )
         answers: dict[int, SceneAnswer] = {}
         for group in self._groups(tokens, max_new_tokens, batch_size):
             suffixes = [self._embed(tokens[index], regions[index]) for index in group]
@@ -185,16 +198,16 @@ class SceneSession:
         """Compare candidate regions with each description.
 
         Args:
-            descriptions: What to find: texts, put into `template`, or whole chats.
-            regions: Candidates, bool (N, V, rows, cols).
+            descriptions: Descriptions of an object each: texts, put into `template`, or whole chats.
+            regions: Bool masks (N, V, rows, cols) of the candidates.
             template: Request with `{description}` in it, which each text takes the place of; other braces are text.
-            batch_size: Descriptions at a time at most.
+            batch_size: Largest number of descriptions at a time; default: as many as `max_memory` holds.
 
         Returns:
-            Cosines (len(descriptions), N + 1), float32; the last column is "no such object".
+            Cosine similarities (len(descriptions), N + 1), float32; the last column is "no such object".
 
         Raises:
-            ValueError: A description holds a `<ground>`, which only the answer may, or `template` has no
+            ValueError: If a description holds a `<ground>`, which only the answer may, or `template` has no
                 `{description}`.
         """
         ground = self.processor.ground_token
@@ -215,5 +228,5 @@ class SceneSession:
 
     def _groups(self, tokens: list[torch.Tensor], max_new_tokens: int, batch_size: int | None) -> list[list[int]]:
         if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
         return self.memory.group([len(row) for row in tokens], max_new_tokens, batch_size)

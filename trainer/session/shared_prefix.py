@@ -13,9 +13,10 @@ PACKABLE_ATTENTION = ("eager", "sdpa")  # these take a mask for every pair of qu
 
 
 class SharedPrefixLayer(DynamicLayer):
-    """Keys and values of one layer in one buffer, so that a new token moves none of those before it.
+    """Keys and values of one layer in one buffer that grows in place.
 
-    `rewind` forgets what follows the prefix; the next questions then overwrite it.
+    A new token moves none of those before it. `rewind` forgets all that follows the prefix; the next questions then
+    overwrite it.
     """
 
     def __init__(self):
@@ -29,7 +30,7 @@ class SharedPrefixLayer(DynamicLayer):
         self.is_initialized = True
 
     def reserve(self, length: int) -> None:
-        """Make room for `length` tokens; what is stored moves once, if it must."""
+        """Make room for `length` tokens; stored tokens move at most once."""
         if self.keys.shape[-2] >= length:
             return
         for name in ("keys", "values"):
@@ -41,7 +42,7 @@ class SharedPrefixLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args, **kwargs
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store the new states behind the others; returns views of all of them."""
+        """Store new states behind the others and return views of all of them."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         end = self.length + key_states.shape[-2]
@@ -52,7 +53,7 @@ class SharedPrefixLayer(DynamicLayer):
         return self.keys[..., :end, :], self.values[..., :end, :]
 
     def get_seq_length(self) -> int:
-        """Tokens that are stored."""
+        """Return the number of stored tokens."""
         return self.length
 
     def rewind(self, length: int) -> None:
@@ -61,7 +62,7 @@ class SharedPrefixLayer(DynamicLayer):
 
 
 class _Questions:
-    """What both ways of asking share: the language model, and the cache of the prefix."""
+    """Language model and cache of the prefix, which both ways of asking share."""
 
     def __init__(self, language_model: nn.Module, prefix: Cache):
         self.language_model, self.prefix = language_model, prefix
@@ -80,10 +81,10 @@ class _Questions:
 
 
 class PackedQuestions(_Questions):
-    """Questions one behind the other in one sequence, each of which sees the prefix and itself only.
+    """Questions in one sequence, each of which sees the prefix and itself only.
 
-    The prefix is neither copied nor read once for each question. Needs an attention that takes a mask for every pair
-    of query and key, and full attention in every layer.
+    The prefix is neither copied nor read once for each question. It takes an attention with a mask for every pair of
+    query and key, and full attention in every layer.
     """
 
     def __init__(self, language_model: nn.Module, prefix: Cache):
@@ -93,18 +94,18 @@ class PackedQuestions(_Questions):
 
     @staticmethod
     def new_cache(config) -> Cache:
-        """An empty cache for the prefix of a model of this (text) configuration."""
+        """Return an empty cache for the prefix, given the configuration of the language model."""
         return Cache(layers=[SharedPrefixLayer() for _ in range(config.num_hidden_layers)])
 
     def start(self, suffixes: Sequence[torch.Tensor], max_new_tokens: int) -> list[torch.Tensor]:
         """Read the questions.
 
         Args:
-            suffixes: Embeddings of each question, of shape (L_i, hidden_size).
-            max_new_tokens: Room to keep for the answer of each.
+            suffixes: Embeddings (L_i, hidden_size) of each question.
+            max_new_tokens: Number of tokens to keep room for in each answer.
 
         Returns:
-            States of each question, of shape (L_i, hidden_size).
+            States (L_i, hidden_size) of each question.
         """
         lengths = torch.tensor([len(suffix) for suffix in suffixes])
         total = int(lengths.sum())
@@ -122,11 +123,11 @@ class PackedQuestions(_Questions):
         """Read one more token of some questions.
 
         Args:
-            embeds: Embeddings of the tokens, of shape (n, hidden_size).
-            questions: Index of the question that each belongs to.
+            embeds: Embeddings (n, hidden_size) of the tokens.
+            questions: Index of the question that each token belongs to.
 
         Returns:
-            States of shape (n, hidden_size).
+            States (n, hidden_size).
         """
         index = torch.tensor(questions)
         states = self._append(embeds, index + 1, self.next_position[index])
@@ -141,15 +142,15 @@ class PackedQuestions(_Questions):
         order = torch.arange(len(keys), device=device)
         visible = (keys == 0) | (keys == queries.unsqueeze(1))
         visible &= order <= order[before:].unsqueeze(1)
-        # To be added to the scores: every attention takes it, and none has to convert it again in each layer.
+        # A mask that is added to the scores suits every attention, and no layer has to convert it.
         mask = embeds.new_zeros(visible.shape).masked_fill_(~visible, torch.finfo(embeds.dtype).min)
         return self._run(embeds[None], mask[None, None], positions[None].to(device), self.prefix)[0]
 
 
 class RepeatedPrefix(_Questions):
-    """Questions side by side in a batch, padded on the left, each behind its own copy of the prefix.
+    """Questions in a batch, padded on the left, behind copies of the prefix.
 
-    For attention that takes no mask of pairs (FlashAttention, FlexAttention), and for language models with sliding
+    It serves attention without a mask of pairs (FlashAttention, FlexAttention), and language models with sliding
     windows or states.
     """
 
@@ -160,7 +161,7 @@ class RepeatedPrefix(_Questions):
 
     @staticmethod
     def new_cache(config) -> Cache:
-        """An empty cache for the prefix of a model of this (text) configuration."""
+        """Return an empty cache for the prefix, given the configuration of the language model."""
         return DynamicCache(config=config)
 
     @classmethod

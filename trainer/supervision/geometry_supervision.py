@@ -153,8 +153,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
                 `camera_to_world`.
             camera_to_world: Poses, OpenCV axes, metres.
             has_geometry: Samples whose depth counts; None: all.
-            teacher_features: Features of a frozen teacher on the grid of visual tokens; all-zero vectors have no
-                target.
+            teacher_features: Features of a frozen teacher on the grid of visual tokens; zero vectors are no target.
 
         Shape:
             depth:            (B, V, h, w), or a list of (V, h, w).
@@ -189,11 +188,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         if has_teacher:
             features = self._split("teacher_features", teacher_features, input_ids, places)
             for place, value in zip(places, features, strict=True):
-                if value is not None and (value.dim() != 4 or tuple(value.shape[1:3]) != place.grid.shape):
-                    raise ValueError(
-                        f"teacher_features of sample {place.sample} must have shape (V, {place.grid.rows}, "
-                        f"{place.grid.cols}, C), the grid of its visual tokens, got {tuple(value.shape)}."
-                    )
+                place.check_features(value)
         if all(value is None for value in (*measured, *features)):
             return terms
         return {**terms, **self._compare(recorded, places, measured, features)}

@@ -21,6 +21,15 @@ class VideoPlace:
     steps: int
     grid: TokenGrid
 
+    def check_features(self, features: Tensor | None) -> None:
+        """Raise ValueError unless teacher features (V, rows, cols, C), if any, have the grid of the visual tokens."""
+        if features is not None and (features.dim() != 4 or tuple(features.shape[1:3]) != self.grid.shape):
+            rows, cols = self.grid.shape
+            raise ValueError(
+                f"teacher_features of sample {self.sample} must have shape (V, {rows}, {cols}, C), the grid of its "
+                f"visual tokens, got {tuple(features.shape)}."
+            )
+
 
 @dataclass(frozen=True)
 class VisionLayout:

@@ -61,14 +61,15 @@ class PointMapTeacher:
         Args:
             frames: Not used; the points suffice.
             geometry: `depth` (V, H, W), `intrinsics` (V, 3, 3), and for the first camera `camera_to_world`
-                (V, 4, 4), on the pixels of the vision input; without it there are no features.
+                (V, 4, 4), on the pixels of the vision input; without one of them there are no features.
             grid: Token grid.
             source: Not used.
 
         Returns:
             Tensor (V, rows, cols, feature_size), float32; zero where a token has no measured pixel.
         """
-        if geometry is None:
+        needed = {"depth", "intrinsics", *(("camera_to_world",) if self.camera == "first" else ())}
+        if geometry is None or not needed <= geometry.keys():
             return None
         points = unproject_depth(geometry["depth"], geometry["intrinsics"])
         if self.camera == "first":

@@ -71,7 +71,7 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any):
-        """Build from a dictionary; `num_frames` or `fps` in `kwargs` replaces the stored rule, whichever it is."""
+        """Build from a dictionary; `num_frames` or `fps` in `kwargs` replaces the stored rule."""
         override = {key: value for key, value in _one_sampling_rule(kwargs).items() if key in ("num_frames", "fps")}
         return super().from_dict({**video_processor_dict, **override}, **{**kwargs, **override})
 
@@ -82,7 +82,7 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
         fps: int | float | None = None,
         **kwargs: Any,
     ) -> np.ndarray:
-        """Indices of the frames to take.
+        """Return the indices of the frames to take.
 
         Args:
             metadata (`VideoMetadata`):
@@ -141,8 +141,8 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
 
         Args:
             videos (`Any`):
-                One video or a (nested) list of videos. A video is a path (video file, folder of images), a list of
-                image paths, a list of frames (PIL or arrays), or an array or tensor of shape
+                One video or a (nested) list of videos. A video is a path (video file, folder of images) or a list of
+                image paths. Or it is a list of frames (PIL or arrays), or an array or tensor of shape
                 `(frames, height, width, 3)` or `(frames, 3, height, width)`.
             **kwargs:
                 Arguments of [`VideosKwargs`] for this call.
@@ -186,7 +186,7 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
         num_frames: int | None,
         fps: float | None,
     ) -> tuple[list[torch.Tensor], list[VideoMetadata]]:
-        """Frames of every video, channels first and sampled, with the metadata that says which frames they are."""
+        """Return the sampled frames of every video, channels first, with metadata that names them."""
         _one_sampling_rule({"num_frames": num_frames, "fps": fps})
         sampler = partial(self.sample_frames, num_frames=num_frames, fps=fps)
         if do_sample_frames is None and (num_frames is not None or fps is not None):
@@ -235,7 +235,7 @@ def _indices_at_rate(total: int, video_fps: float | None, fps: float, is_demand:
             f"fps={fps} needs the frame rate of the video, which is unknown for frames without metadata and for "
             'folders of images. Pass video_metadata=[{"total_num_frames": ..., "fps": ...}], or use num_frames.'
         )
-    if is_demand and fps > video_fps * (1 + 1e-6):  # rates such as 30000/1001 are rounded by those who type them
+    if is_demand and fps > video_fps * (1 + 1e-6):  # Rates such as 30000/1001 are typed with few digits.
         raise ValueError(f"fps={fps} was asked for, but the video has only {video_fps:g} frames per second.")
     step = max(video_fps / fps, 1.0)
     indices = np.rint(np.arange(int(np.ceil(total / step))) * step).astype(int)
@@ -247,14 +247,14 @@ def _keep_all(metadata: VideoMetadata) -> np.ndarray:
 
 
 def _sample_stored(sampler: FrameSampler, given: VideoMetadata | None, metadata: VideoMetadata) -> np.ndarray:
-    """Sample a stored video; a frame rate given by the caller stands in where the source (a folder) has none."""
+    """Sample a stored video, by the caller's frame rate if the source has none."""
     if given is not None and metadata.fps is None:
         metadata.fps = given.fps
     return sampler(metadata=metadata)
 
 
 def _list_metadata(video_metadata: Any, num_videos: int) -> list[VideoMetadata | None]:
-    """One private copy of the metadata, or None, for each video."""
+    """Return one private copy of the metadata, or None, for each video."""
     if video_metadata is None:
         return [None] * num_videos
     entries = list(video_metadata) if isinstance(video_metadata, (list, tuple)) else [video_metadata]
@@ -266,7 +266,7 @@ def _list_metadata(video_metadata: Any, num_videos: int) -> list[VideoMetadata |
 
 
 def _complete_metadata(given: VideoMetadata | None, frames: torch.Tensor, name: str) -> tuple[VideoMetadata, bool]:
-    """Metadata of frames in memory, and whether these frames were sampled before they came here."""
+    """Return metadata of frames in memory, and whether these frames were sampled before."""
     metadata = given or VideoMetadata(total_num_frames=len(frames))
     metadata.total_num_frames = len(frames) if metadata.total_num_frames is None else metadata.total_num_frames
     metadata.height, metadata.width = frames.shape[-2:]
@@ -290,7 +290,7 @@ def _check_not_rescaled(videos: list[torch.Tensor]) -> None:
 
 
 def _pad_frames(videos: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Stack videos over a new batch dimension, zero frames at the end of the shorter ones.
+    """Stack videos over a new batch dimension, shorter ones with zero frames at the end.
 
     Shape:
         videos: list of (V_i, 3, H, W).

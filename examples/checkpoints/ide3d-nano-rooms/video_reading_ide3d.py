@@ -20,11 +20,11 @@ FrameSampler = Callable[..., np.ndarray]
 
 
 def list_videos(videos: Any) -> list[Any]:
-    """Flat list with one entry for each video.
+    """Return a flat list with one entry for each video.
 
-    One video is: a path or URL (video file, folder of images, single image), a list of image paths, a list of frames
-    (PIL images or arrays of rank 3), an array or tensor of rank 4, or one single frame. Arrays of rank 5 and nested
-    lists are batches. Calling the function on its own result changes nothing.
+    One video is a path or URL (video file, folder of images, single image) or a list of image paths. In memory it is
+    a list of frames (PIL images or arrays of rank 3), an array or tensor of rank 4, or one single frame. Arrays of
+    rank 5 and nested lists are batches. Calling the function on its own result changes nothing.
 
     Args:
         videos (`Any`):
@@ -61,12 +61,12 @@ def list_videos(videos: Any) -> list[Any]:
 
 
 def is_stored(video: Any) -> bool:
-    """Whether an entry of [`list_videos`] still has to be read from disk or network."""
+    """Return whether an entry of [`list_videos`] has to be read from disk or network."""
     return isinstance(video, str) or (isinstance(video, list) and isinstance(video[0], str))
 
 
 def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDimension | None = None) -> torch.Tensor:
-    """Frames in memory as one tensor, channels first, checked.
+    """Return frames in memory as one tensor, channels first, checked.
 
     Args:
         video (`Any`):
@@ -80,8 +80,8 @@ def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDime
         `torch.Tensor` of shape `(frames, channels, height, width)`: uint8 for integers, float32 for floating point.
 
     Raises:
-        ValueError: for no frames, frames without pixels, frames of different sizes, a wrong number of channels, NaN
-            or infinite pixels, integers outside 0 to 255, or 16 bit images.
+        ValueError: for no frames, frames without pixels, frames of different sizes, or a wrong number of channels;
+            for NaN or infinite pixels, integers outside 0 to 255, or 16 bit images.
     """
     if isinstance(video, (list, tuple)):
         arrays = [_frame_to_array(frame, f"frame {index} of {name}") for index, frame in enumerate(video)]
@@ -118,8 +118,8 @@ def read_video(path: str | Sequence[str], sample_indices_fn: FrameSampler) -> tu
 
     Raises:
         FileNotFoundError: when nothing is there.
-        ValueError: for a folder without images, for a file that is truncated or no video, for no index, and for
-            indices of frames that the video does not have.
+        ValueError: for a folder without images, a file that is truncated or no video, no index, or indices of frames
+            that the video does not have.
         ImportError: when neither PyAV nor torchcodec can be imported.
     """
     asked: list[int] = []
@@ -300,7 +300,7 @@ def _decode_with_pyav(path: str, sample_indices_fn: FrameSampler) -> tuple[np.nd
 
 
 def _decode_frames(container: Any, sample_indices_fn: FrameSampler, metadata: VideoMetadata) -> tuple[list, int]:
-    """Frames at the sampled indices, and how many frames could be decoded (stops at the last wanted one)."""
+    """Return the frames at the sampled indices, and the number of frames decoded for them."""
     if metadata.total_num_frames < 1:
         return [], 0
     metadata.frames_indices = [int(index) for index in sample_indices_fn(metadata=metadata)]

@@ -1,4 +1,4 @@
-"""What of a benchmark folder can be used, what is missing, what is broken, and how to mend it.
+"""Examine a benchmark folder: the splits that can be used, the faults, and how to mend them.
 
     ide3d doctor data
     ide3d doctor data --task scanqa --json
@@ -24,12 +24,23 @@ from processing.geometry_rules import is_pose
 
 __all__ = ["Diagnosis", "SplitState", "examine"]
 
-_EXAMPLES = 3  # places that the text names a kind
+_EXAMPLES = 3  # Places that the text names per kind.
 
 
 @dataclass
 class SplitState:
-    """What is known of one split of a task. `needs` are the parts it was judged by."""
+    """State of one split of a task.
+
+    Attributes:
+        task: Key of `TASKS`.
+        split: Name of the split.
+        needs: Parts of the data that it was judged by.
+        is_there: Whether its annotations exist.
+        can_run: Whether no finding stops it.
+        samples: Number of samples.
+        scenes: Scene ids of its samples.
+        stopped_by: Number of findings that stop it, by kind.
+    """
 
     task: str
     split: str
@@ -45,7 +56,11 @@ class SplitState:
 class Diagnosis:
     """All findings on a folder, and what follows for each split of each task.
 
-    `extras` says of how many scenes there is what only some uses need: teacher features, masks, point clouds.
+    Attributes:
+        folder: Path of the folder.
+        splits: States of all splits that were examined.
+        findings: All faults.
+        extras: Number of scenes with teacher features, masks and point clouds, which only some uses need.
     """
 
     folder: str
@@ -54,7 +69,12 @@ class Diagnosis:
     extras: dict[str, int]
 
     def can_run(self, task: str | None = None, split: str | None = None) -> bool:
-        """Whether a split of a task can be used, by default the one that papers report; None asks for all there is."""
+        """Return whether a split of a task can be used.
+
+        Args:
+            task: Key of `TASKS`; None asks for every split that exists.
+            split: Name of the split; None asks for the one that papers report.
+        """
         if task is None:
             there = [state for state in self.splits if state.is_there]
             return bool(there) and all(state.can_run for state in there)
@@ -62,7 +82,7 @@ class Diagnosis:
         return any(state.can_run for state in self.splits if (state.task, state.split) == (task, split))
 
     def as_dict(self) -> dict:
-        """The report of `--json`: the splits, and the findings grouped by kind with their fixes."""
+        """Return the report of `--json`: splits, and findings grouped by kind with their fixes."""
         groups = [
             {"kind": kind, "stops": KINDS[kind].stops, "part": KINDS[kind].part, "count": len(found),
              "fix": KINDS[kind].fix, "findings": [asdict(finding) for finding in found]}
@@ -72,7 +92,7 @@ class Diagnosis:
         return {"folder": self.folder, "splits": splits, "extras": self.extras, "kinds": groups}
 
     def as_text(self) -> str:
-        """The report for people."""
+        """Return the report as text for people."""
         lines = [f"{'task':14}{'split':7}{'samples':>8}{'scenes':>8}  state"]
         for state in self.splits:
             mark = "can be used" if state.can_run else "cannot be used" if state.is_there else "not there"
@@ -102,20 +122,22 @@ def examine(
     splits: Collection[str] | None = None,
     without: Collection[str] = (),
 ) -> Diagnosis:
-    """Look at everything that the tasks need. Nothing is changed and, whatever is wrong, nothing raises.
+    """Look at everything that the tasks need.
+
+    Nothing is changed, and no fault of the data raises.
 
     Args:
-        data_dir: folder in the public layout.
-        tasks: keys of `TASKS`; None takes all that have an annotation format.
-        splits: splits to look at; None takes all of each task.
-        without: parts that you do without, such as "depth" where region masks come from boxes and poses.
+        data_dir: Folder in the public layout.
+        tasks: Keys of `TASKS`; None takes all that have an annotation format.
+        splits: Names of the splits to look at; None takes all of each task.
+        without: Parts to do without, such as "depth" if region masks come from boxes and poses.
 
     Raises:
-        ValueError: an unknown task or part.
+        ValueError: An unknown task or part.
     """
     unknown = sorted(set(without) - set(PARTS))
     if unknown:
-        raise ValueError(f"without names parts of {PARTS}, got {unknown}")
+        raise ValueError(f"`without` must be of {PARTS}, got {unknown}.")
     chosen = [find_task(name) for name in (tasks or [name for name, task in TASKS.items() if task.has_prompt])]
     layout, findings = Layout(data_dir), []
     states: list[SplitState] = []
@@ -157,7 +179,7 @@ def _check_root(layout: Layout) -> list[Finding]:
         inner = next((folder.parent for folder in sorted(root.glob("*/processed"))), None)
         if inner is not None:
             findings.append(Finding("folder-nested", str(root), f"the data lie in {inner.name}/"))
-        elif (root / "prcoessed").is_dir():  # so spelt in the instructions of a parent project
+        elif (root / "prcoessed").is_dir():  # The instructions of a parent project spell it so.
             findings.append(Finding("folder-misspelt", str(root / "prcoessed"), "the readers look for processed/"))
     if "jpg" in str(root.resolve()):
         findings.append(Finding("path-holds-jpg", str(root.resolve()), "its path holds 'jpg'"))
@@ -199,7 +221,7 @@ def _overlaps(states: list[SplitState]) -> list[Finding]:
 
 
 def _look_at_infos(layout: Layout, states: list[SplitState], findings: list[Finding]) -> dict[str, dict]:
-    """EmbodiedScan's facts of all splits, if poses are needed; findings on what is wrong with them."""
+    """Return EmbodiedScan's facts of all splits if poses are needed, and add findings on them."""
     needing = [scene_id for state in states if "poses" in state.needs for scene_id in state.scenes]
     infos: dict[str, dict] = {}
     if not needing:

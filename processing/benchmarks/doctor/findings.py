@@ -1,4 +1,4 @@
-"""What the data doctor can find, each kind with its remedy."""
+"""Kinds of faults that the data doctor can find, each with its remedy."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,13 @@ __all__ = ["KINDS", "Finding", "Kind"]
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of finding: which part of the data it spoils, whether that stops a task that needs the part, the fix.
+    """Kind of a finding.
 
-    `part` is one of `tasks.PARTS`, or "annotations", which every task needs, or "extra", which none does.
+    Attributes:
+        part: Part of the data that is spoilt, of `tasks.PARTS`; or "annotations", which every task needs; or "extra",
+            which none does.
+        stops: Whether the fault stops a task that needs the part.
+        fix: Advice in small letters, without a period.
     """
 
     part: str
@@ -19,7 +23,16 @@ class Kind:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong: its kind, where, what was seen, and whom it touches (None: everybody)."""
+    """Fault of a benchmark folder.
+
+    Attributes:
+        kind: Key of `KINDS`.
+        path: File or folder that is at fault.
+        detail: Observation in small letters.
+        scene_id: Scene that it touches; None touches all, as with `task` and `split`.
+        task: Key of `TASKS`.
+        split: Name of a split.
+    """
 
     kind: str
     path: str

@@ -1,7 +1,5 @@
 """Checks of the doctor on samples and boxes. Nothing raises; what is wrong becomes a `Finding`."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +26,7 @@ VSI_CHOICES = {f"object_rel_direction_{level}" for level in ("easy", "medium", "
     "route_planning",
     "obj_appearance_order",
 }
-_SAME_BOX = 0.01  # metres; files round to a millimetre or two
+_SAME_BOX = 0.01  # Metres; files round to a millimetre or two.
 _FIELDS = {
     "scanrefer": ("box",),
     "multi3drefer": ("box",),
@@ -37,7 +35,7 @@ _FIELDS = {
 
 
 def check_samples(layout: Layout, task: Task, split: str) -> tuple[list[Finding], list[dict] | None]:
-    """Findings on the annotation file of a task, and its records if it can be read."""
+    """Return findings on the annotation file of a task, and its records or None."""
 
     def finding(kind: str, path: Path, detail: str) -> Finding:
         return Finding(kind, str(path), detail, task=task.name, split=split)
@@ -66,7 +64,7 @@ def check_samples(layout: Layout, task: Task, split: str) -> tuple[list[Finding]
 
 
 def _bad_fields(task: Task, record: dict) -> list[str]:
-    """Names of fields that are missing or of another type than every reader expects."""
+    """Return the names of fields that are missing or of another type than expected."""
     metadata, turns = record.get("metadata"), record.get("conversations")
     bad = [name for name in _FIELDS.get(task.name, ()) if name not in record]
     bad += [] if isinstance(record.get("id"), str | int) else ["id"]
@@ -84,7 +82,7 @@ def _bad_fields(task: Task, record: dict) -> list[str]:
 
 
 def _llava_faults(task: Task, record: dict) -> Iterator[tuple[str, str]]:
-    """Pairs of kind and detail."""
+    """Yield pairs of kind and detail."""
     bad = _bad_fields(task, record)
     if bad:
         yield "field-missing", f"it lacks {', '.join(bad)}, or has another type there"
@@ -158,7 +156,7 @@ def _vsi_faults(record: dict) -> Iterator[tuple[str, str]]:
 
 
 def check_boxes(layout: Layout, task: Task, split: str, source: str, records: list[dict]) -> list[Finding]:
-    """Findings on the candidates of a grounding task, and on how they fit its samples."""
+    """Return findings on the candidate boxes of a grounding task and its samples."""
     path = layout.boxes(split, source)
 
     def finding(kind: str, detail: str, scene_id: str | None = None) -> Finding:
@@ -182,7 +180,7 @@ def check_boxes(layout: Layout, task: Task, split: str, source: str, records: li
 
 
 def _loose_box_findings(path: Path, finding, error: ValueError) -> list[Finding]:
-    """Which boxes of a file that `read_boxes` refuses are null or bad; or that it is no such file at all."""
+    """Return findings on the single boxes of a file that `read_boxes` refuses."""
     try:
         scenes = read_json(path)
     except ValueError:
@@ -197,7 +195,7 @@ def _loose_box_findings(path: Path, finding, error: ValueError) -> list[Finding]
 
 
 def _identity_faults(task: Task, record: dict, boxes: dict[str, list]) -> Iterator[tuple[str, str]]:
-    """Whether the object ids of a train sample lead to its boxes."""
+    """Yield faults of a train sample whose object ids do not lead to its boxes."""
     candidates, ids = boxes.get(record["video"], []), object_ids(record["metadata"])
     truth = record["box"] if task.name == "multi3drefer" else [record["box"]]
     if not candidates or truth is None:

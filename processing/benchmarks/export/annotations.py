@@ -1,44 +1,40 @@
-"""Samples about a drawn room in the form of the public annotation files, one function a benchmark."""
-
-from __future__ import annotations
+"""Samples about a rendered room in the form of the public annotation files, one function per benchmark."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from processing.benchmarks.prompts import GROUND, format_source_text
+from processing.boxes import box_iou
 from processing.rooms.questions.asking import CLEAR_SHARE
 from processing.rooms.questions.wording import article, object_phrase, plural
 
-__all__ = ["RoomScene", "box_iou", "llava_records"]
+__all__ = ["RoomScene", "llava_records", "rounded_box"]
 
 _NUMBER_WORDS = ("zero", "one", "two", "three", "four")
 _SITUATIONS = ("I stand where the video begins and look straight ahead.", "I have just come in and face the room.")
 _SQA_TYPES = ("what", "is", "how", "can", "which")
-_MIN_INPUT_IOU = 0.5  # the original describes an object only if a proposal overlaps it by this much
+_MIN_INPUT_IOU = 0.5  # The original describes an object only if a proposal overlaps it by this much.
 
 
-def box_iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Overlap (N,) of an axis-aligned box (6,) with boxes (N, 6): intersection over union."""
-    box, boxes = np.asarray(box, np.float64), np.asarray(boxes, np.float64).reshape(-1, 6)
-    low = np.maximum(box[:3] - box[3:] / 2, boxes[:, :3] - boxes[:, 3:] / 2)
-    high = np.minimum(box[:3] + box[3:] / 2, boxes[:, :3] + boxes[:, 3:] / 2)
-    inner = np.maximum(high - low, 0).prod(axis=1)
-    return inner / (box[3:].prod() + boxes[:, 3:].prod(axis=1) - inner + 1e-8)
+def rounded_box(box: Sequence[float]) -> list[float]:
+    """Return a box (6,) as the annotation files have it, to a tenth of a millimetre."""
+    return [round(float(x), 4) for x in box]
 
 
 class RoomScene:
-    """What samples need to know of a room.
+    """Facts of a room that samples are made of.
 
     Args:
-        scene_id: "scannet/room0000_00".
-        row: a row as `processing.rooms.generate.make_room` gives it.
-        instance_ids: (V, h, w), 0 = no object.
-        predicted_boxes: proposals (N, 6), world metres.
+        scene_id: Name such as "scannet/room0000_00".
+        row: Row as `processing.rooms.generate.make_room` gives it.
+        instance_ids: Object of each pixel (V, h, w), 0 = none.
+        predicted_boxes: Proposals (N, 6), world metres.
 
     Attributes:
-        clear: objects that some frame shows well, in order; only these are asked about.
+        clear: Objects that some frame shows well, in order; only these are asked about.
     """
 
     def __init__(self, scene_id: str, row: dict, instance_ids: np.ndarray, predicted_boxes: np.ndarray):
@@ -51,14 +47,14 @@ class RoomScene:
         self.kinds = Counter(thing["category"] for thing in self.objects)
 
     def whereabouts(self, thing: dict) -> str:
-        """Where an object is, in words."""
+        """Return the place of an object in words."""
         if thing["place"] == "top":
             host = next(other for other in self.objects if other["id"] == thing["support_id"])
             return f"on the {host['category']}"
         return {"wall": "on the wall", "ceiling": "below the ceiling", "floor": "on the floor"}[thing["place"]]
 
     def captions(self, thing: dict) -> list[str]:
-        """Two descriptions of an object."""
+        """Return two descriptions of an object."""
         name = article(f"{thing['colour']} {thing['category']}")
         feature = f" {thing['feature']}" if thing["feature"] else ""
         where = self.whereabouts(thing)
@@ -66,7 +62,16 @@ class RoomScene:
 
 
 def llava_records(task: str, split: str, scene: RoomScene) -> list[dict[str, Any]]:
-    """Samples of a room for one of the five tasks of the original; `id` is left to the caller where files count."""
+    """Return samples of a room for one of the five tasks of the original.
+
+    Args:
+        task: Key of `TASKS` other than VSI-Bench.
+        split: Name of the split.
+        scene: Room.
+
+    Returns:
+        Records of the annotation file; those of files that count their samples have no `id` yet.
+    """
     make = {"scanrefer": _scanrefer, "multi3drefer": _multi3drefer, "scan2cap": _scan2cap, "scanqa": _scanqa}
     return make.get(task, _sqa3d)(split, scene)
 
@@ -76,12 +81,8 @@ def _record(scene: RoomScene, source_text: str, answer: str, metadata: dict, **p
     return {"video": scene.scene_id, "conversations": turns, "metadata": metadata, **parts}
 
 
-def _box(thing: dict) -> list[float]:
-    return [round(float(x), 4) for x in thing["box"]]
-
-
 def _index(thing: dict) -> int:
-    """Object id of the public layout: the index into the boxes of the scene."""
+    """Return the object id of the public layout: the index of its box."""
     return thing["id"] - 1
 
 
@@ -95,7 +96,7 @@ def _scanrefer(split: str, scene: RoomScene) -> list[dict]:
         kind = "unique" if mentioned[thing["category"]] == 1 else "multiple"
         metadata = {"dataset": "scanrefer", "question_type": kind, "ann_id": "0", "object_id": str(_index(thing))}
         text = format_source_text("scanrefer", question=question)
-        records.append(_record(scene, text, GROUND, metadata, box=_box(thing)))
+        records.append(_record(scene, text, GROUND, metadata, box=rounded_box(thing["box"])))
     return records
 
 
@@ -121,7 +122,7 @@ def _multi3drefer(split: str, scene: RoomScene) -> list[dict]:
             format_source_text("multi3drefer", question=words),
             GROUND,
             {"dataset": "multi3drefer", "question_type": kind, "object_id": [_index(thing) for thing in things]},
-            box=[_box(thing) for thing in things],
+            box=[rounded_box(thing["box"]) for thing in things],
         )
         for words, kind, things in asked
     ]
@@ -130,13 +131,12 @@ def _multi3drefer(split: str, scene: RoomScene) -> list[dict]:
 def _scan2cap(split: str, scene: RoomScene) -> list[dict]:
     records = []
     for thing in scene.clear:
-        box = _box(thing)
+        box = rounded_box(thing["box"])
         given: list[float] | None = box
         if split != "train":
-            overlaps = box_iou(np.array(box), scene.predicted_boxes)
+            overlaps = box_iou([box], scene.predicted_boxes)[0]
             best = int(np.argmax(overlaps))
-            good = overlaps[best] >= _MIN_INPUT_IOU
-            given = [round(float(x), 4) for x in scene.predicted_boxes[best]] if good else None
+            given = rounded_box(scene.predicted_boxes[best]) if overlaps[best] >= _MIN_INPUT_IOU else None
         kind = "unique" if scene.kinds[thing["category"]] == 1 else "multiple"
         metadata = {"dataset": "scan2cap", "question_type": kind, "object_id": str(_index(thing))}
         text = format_source_text("scan2cap", point=given[:3] if given else None)

@@ -1,6 +1,4 @@
-"""The files of one drawn room in the public layout, beside its annotations."""
-
-from __future__ import annotations
+"""The files of one rendered room in the public layout, beside its annotations."""
 
 import io
 import pickle
@@ -13,25 +11,33 @@ import pyarrow as pa
 import pyarrow.parquet
 import torch
 from PIL import Image
+from scipy import sparse
 
+from processing.benchmarks.export.annotations import rounded_box
 from processing.benchmarks.readers.files import boxes_from_masks
 from processing.benchmarks.readers.tasks import Layout
 
 __all__ = ["RoomWriter", "write_infos", "write_vsi_rows"]
 
-_FRAME_STEP = 10  # posed_images keeps every tenth frame of a scan
-_VOXEL = 0.1  # metres
-_TEACHER_GRID = 16  # patches a side, one of the three grids that teacher stores have
-_POINT_STRIDE = 3  # pixels between points of the cloud
-_GOOD_SHARE, _BAD_SHARE = 0.9, 0.4  # of an object's length that a proposal covers
-_BAD_EVERY = 5  # one object in so many is proposed badly, so that some have no box of IoU 0.5
+_FRAME_STEP = 10  # posed_images keeps every tenth frame of a scan.
+_VOXEL = 0.1  # Metres.
+_TEACHER_GRID = 16  # Patches per side, one of the three grids that teacher stores have.
+_POINT_STRIDE = 3  # Pixels between points of the cloud.
+_GOOD_SHARE, _BAD_SHARE = 0.9, 0.4  # Share of an object's length that a proposal covers.
+_BAD_EVERY = 5  # One object in five is proposed badly, so that some have no box of IoU 0.5.
 
 
 class RoomWriter:
-    """Writes one room.
+    """Writer of one room.
 
-    The files keep a world frame that is turned by `turn` radians about the vertical and shifted, as scans are before
-    their alignment; EmbodiedScan's axis_align_matrix undoes it. Boxes and points are in the aligned frame.
+    The files keep a world frame that is turned and shifted, as scans are before their alignment; EmbodiedScan's
+    axis_align_matrix undoes it. Boxes and points are in the aligned frame.
+
+    Args:
+        layout: Paths of the benchmark folder.
+        scene_id: Name such as "scannet/room0000_00".
+        row: Row as `processing.rooms.generate.make_room` gives it.
+        turn: Turn of the world frame about the vertical, radians.
     """
 
     def __init__(self, layout: Layout, scene_id: str, row: dict, turn: float):
@@ -49,7 +55,7 @@ class RoomWriter:
         self.align[:3, 3] = [turn, -2.0, 0.5]
 
     def write_frames(self) -> dict:
-        """Pictures, depth, poses and cameras; returns the scene's item of EmbodiedScan's file."""
+        """Write pictures, depth, poses and cameras; return the scene's item of EmbodiedScan's file."""
         folder = self.layout.frames(self.scene_id)
         folder.mkdir(parents=True)
         raw_poses = np.linalg.inv(self.align) @ self.poses
@@ -68,7 +74,7 @@ class RoomWriter:
         }
 
     def points(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What the frames show, as points (P, 3) in the aligned world, with colours (P, 3) and object ids (P,)."""
+        """Return the visible points (P, 3) in the aligned world, their colours (P, 3) and objects (P,)."""
         step = slice(None, None, _POINT_STRIDE)
         size = self.depth.shape[1:]
         v, u = (grid[step, step] for grid in np.meshgrid(*map(np.arange, size), indexing="ij"))
@@ -79,17 +85,17 @@ class RoomWriter:
         return world.transpose(0, 2, 1).reshape(-1, 3), self.frames[:, step, step].reshape(-1, 3), ids
 
     def write_proposals(self, split: str) -> list[list[float]]:
-        """Point cloud with instances, and proposals as masks over its points; returns the boxes of the proposals."""
+        """Write the point cloud and proposals as masks over its points; return the proposals' boxes."""
         corners, proposed = {}, {}
         for number, thing in enumerate(self.row["objects"]):
             share = _BAD_SHARE if number % _BAD_EVERY == _BAD_EVERY - 1 else _GOOD_SHARE
             box = np.asarray(thing["box"], np.float64)
             corners[thing["id"]] = _corners(box)
-            # The lower part of the object.
+            # A proposal holds the lower part of its object.
             height = share * box[5]
             proposed[thing["id"]] = _corners([*box[:2], box[2] + (height - box[5]) / 2, *box[3:5], height])
         seen, colours, seen_ids = self.points()
-        # Corners stand for what no frame shows, so that the points of an object span its box.
+        # Corners stand for the parts that no frame shows, so that the points of an object span its box.
         extra = np.concatenate([*corners.values(), *proposed.values()])
         vertices = np.concatenate([seen, extra]).astype(np.float32)
         ids = np.concatenate([seen_ids, np.repeat([*corners, *proposed], 8)]).astype(np.int64)
@@ -98,10 +104,10 @@ class RoomWriter:
         )
         tops = {number: points[:, 2].max() + 1e-5 for number, points in proposed.items()}
         masks = [(ids == number) & (vertices[:, 2] <= top) for number, top in tops.items()]
-        masks = np.array([*masks, np.isin(ids, [1, 2])])  # the last one takes two objects for one
+        masks = np.array([*masks, np.isin(ids, [1, 2])])  # The last one takes two objects for one.
         boxes = boxes_from_masks(masks, vertices)
         self._write_masks(masks)
-        return [[round(float(x), 4) for x in box] for box in boxes]
+        return [rounded_box(box) for box in boxes]
 
     def _write_cloud(self, split, vertices, rgb, ids, corners) -> None:
         path = self.layout.point_clouds(self.scene_id, split)[1]
@@ -120,18 +126,13 @@ class RoomWriter:
     def _write_masks(self, masks: np.ndarray) -> None:
         path = self.layout.masks(self.scene_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        counts = masks.sum(axis=1)
-        np.savez_compressed(  # the keys of SciPy's save_npz
-            path,
-            indices=np.nonzero(masks)[1].astype(np.int32),
-            indptr=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
-            format=np.array(b"csr"),
-            shape=np.array(masks.shape),
-            data=np.ones(int(counts.sum()), bool),
-        )
+        sparse.save_npz(path, sparse.csr_matrix(masks))
 
     def write_teacher(self) -> None:
-        """Features (1, V, patches, 4): the middle of each patch as a point in the first camera, and 1 / depth."""
+        """Write teacher features (1, V, patches, 4).
+
+        They are the middle of each patch as a point in the first camera, metres, and 1 / depth.
+        """
         size = self.depth.shape[1]
         at = ((np.arange(_TEACHER_GRID) + 0.5) * size / _TEACHER_GRID).astype(int)
         v, u = (grid.ravel() for grid in np.meshgrid(at, at, indexing="ij"))
@@ -145,7 +146,7 @@ class RoomWriter:
         np.save(path, features[None].astype(np.float32))
 
     def select_frames(self) -> dict:
-        """The scene's entry of the maximum-coverage file: frame by frame the one that adds most voxels."""
+        """Return the scene's entry of the maximum-coverage file, its frames in greedy order."""
         points, _, _ = self.points()
         cells = np.floor(points / _VOXEL).astype(int).reshape(len(self.frames), -1, 3)
         sets = [set(map(tuple, frame)) for frame in cells]
@@ -168,10 +169,10 @@ class RoomWriter:
         }
 
     def write_video(self) -> None:
-        """The frames as a video file of VSI-Bench."""
+        """Write the frames as a video file of VSI-Bench."""
         path = self.layout.video(f"vsibench/{self.scene_id}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        height, width = (side - side % 2 for side in self.frames.shape[1:3])  # the codec wants even sides
+        height, width = (side - side % 2 for side in self.frames.shape[1:3])  # The codec wants even sides.
         with av.open(str(path), "w") as container:
             stream = container.add_stream("mpeg4", rate=Fraction(2))
             stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 4_000_000
@@ -187,14 +188,14 @@ def _corners(box) -> np.ndarray:
 
 
 def write_infos(layout: Layout, split: str, items: list[dict]) -> None:
-    """EmbodiedScan's pickle of a split: arrays and builtins."""
+    """Write EmbodiedScan's pickle of a split: arrays and builtins."""
     path = layout.infos(split)[1]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps({"metainfo": {"DATASET": "rooms"}, "data_list": items}))
 
 
 def write_vsi_rows(path: Path, rows: list[dict]) -> None:
-    """The parquet file of VSI-Bench."""
+    """Write the parquet file of VSI-Bench."""
     columns = {name: pa.string() for name in ("dataset", "scene_name", "question_type", "question", "ground_truth")}
     schema = pa.schema([("id", pa.int64()), *columns.items(), ("options", pa.list_(pa.string()))])
     path.parent.mkdir(parents=True, exist_ok=True)

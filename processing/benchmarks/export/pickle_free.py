@@ -2,11 +2,9 @@
 
     python -m processing.benchmarks.export.pickle_free data
 
-EmbodiedScan's pickles become JSON with the four fields that are used, point clouds become safetensors. The originals
+EmbodiedScan's pickles become JSON with the four fields that are used. Point clouds become safetensors. The originals
 stay where they are, and no file runs code while it is read.
 """
-
-from __future__ import annotations
 
 import argparse
 import logging

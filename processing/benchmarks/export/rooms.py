@@ -1,9 +1,9 @@
-"""Write drawn rooms as a folder in the public layout, with every kind of file that the readers know.
+"""Write rendered rooms as a folder in the public layout, with every kind of file that the readers know.
 
     ide3d rooms export outputs/benchmark_rooms --num-scenes 4
 
-The folder serves to see the layout and to try everything that reads it; its questions are drawn too, so scores on it
-say nothing about a benchmark. Scenes are called room0000_00 and so on, so that nobody takes them for ScanNet's.
+The folder serves to see the layout and to try everything that reads it. Its questions are generated too, so scores on
+it say nothing about a benchmark. Scenes are called room0000_00 and so on, which sets them apart from ScanNet's.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from processing.benchmarks.export.annotations import RoomScene, llava_records
+from processing.benchmarks.export.annotations import RoomScene, llava_records, rounded_box
 from processing.benchmarks.export.files import RoomWriter, write_infos, write_vsi_rows
 from processing.benchmarks.export.vsi import vsi_records
 from processing.benchmarks.readers.tasks import TASKS, Layout
@@ -28,24 +28,24 @@ _SPLITS = {"train": "train", "val": "validation", "test": "test"}
 def export_rooms(
     target: str | Path, *, num_scenes: int = 4, seed: int = 0, image_size: int = 126, num_frames: int = 8
 ) -> Path:
-    """Write `num_scenes` rooms a split (train, val, test) and the samples of all tasks about them.
+    """Write rooms of each split (train, val, test) and the samples of all tasks about them.
 
     Args:
-        target: folder to make; must not hold anything yet.
-        num_scenes: rooms a split.
-        seed: which family of rooms.
-        image_size: height and width of frames and depth, pixels.
-        num_frames: frames a room, named as every tenth frame of a scan.
+        target: Folder to make; must not hold anything yet.
+        num_scenes: Rooms per split.
+        seed: Number of the family of rooms.
+        image_size: Height and width of frames and depth, pixels.
+        num_frames: Frames per room, named as every tenth frame of a scan.
 
     Returns:
-        The folder.
+        Path of the folder.
 
     Raises:
-        FileExistsError: the target exists and is not empty.
-        ValueError: a count below 1.
+        FileExistsError: The target exists and is not empty.
+        ValueError: A count below 1.
     """
     if min(num_scenes, num_frames) < 1:
-        raise ValueError(f"num_scenes and num_frames must be at least 1, got {num_scenes} and {num_frames}")
+        raise ValueError(f"`num_scenes` and `num_frames` must be at least 1, got {num_scenes} and {num_frames}.")
     with whole_folder(target) as unfinished:
         _write_rooms(Layout(unfinished), num_scenes, seed, image_size, num_frames)
     return Path(target)
@@ -63,7 +63,7 @@ def _write_rooms(layout: Layout, num_scenes: int, seed: int, image_size: int, nu
             writer = RoomWriter(layout, f"scannet/room{number:04d}_00", row, turn=0.3 + 0.7 * number)
             infos.append(writer.write_frames())
             pred[writer.scene_id] = writer.write_proposals(split)
-            gt[writer.scene_id] = [[round(float(x), 4) for x in thing["box"]] for thing in row["objects"]]
+            gt[writer.scene_id] = [rounded_box(thing["box"]) for thing in row["objects"]]
             writer.write_teacher()
             selected.append(writer.select_frames())
             scene = RoomScene(writer.scene_id, row, writer.instance_ids, np.array(pred[writer.scene_id]))

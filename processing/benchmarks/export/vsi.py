@@ -1,6 +1,4 @@
-"""Questions in the style of VSI-Bench about a drawn room: all ten kinds, from its geometry."""
-
-from __future__ import annotations
+"""Questions in the style of VSI-Bench about a rendered room: all ten kinds, from its geometry."""
 
 from itertools import permutations
 from typing import Any
@@ -13,17 +11,17 @@ from processing.rooms.questions.wording import plural
 __all__ = ["vsi_records"]
 
 _LETTERS = "ABCD"
-_MIN_GAP = 0.15  # metres between distances whose order is asked for
-_CLEAR_ANGLE = np.deg2rad(10)  # from the border between two answers
+_MIN_GAP = 0.15  # Metres between distances whose order is asked for.
+_CLEAR_ANGLE = np.deg2rad(10)  # Least distance from the border between two answers.
 
 
 def vsi_records(scene: RoomScene, floor_area: float, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Rows of the public file, `id` left to the caller.
+    """Return rows of the public file, `id` left to the caller.
 
     Args:
-        scene: the room.
-        floor_area: square metres.
-        rng: which objects are asked about, and the order of the options.
+        scene: Room.
+        floor_area: Square metres of the floor.
+        rng: Generator that chooses the objects and the order of the options.
     """
     asker = _VsiAsker(scene, rng)
     name = scene.scene_id.split("/")[1]
@@ -32,7 +30,7 @@ def vsi_records(scene: RoomScene, floor_area: float, rng: np.random.Generator) -
 
 
 def _gap(one: dict, two: dict) -> float:
-    """Distance between the nearest points of two boxes, metres."""
+    """Return the distance between the nearest points of two boxes, metres."""
     between = np.abs(np.subtract(one["center"], two["center"])) - np.add(one["size"], two["size"]) / 2
     return float(np.linalg.norm(np.maximum(between, 0)))
 
@@ -94,7 +92,7 @@ class _VsiAsker:
                 return
 
     def directions(self):
-        """Left or right; left, right or back; and which quarter, seen from one object towards another."""
+        """Yield questions for the side of a third object, seen from one object towards another."""
         for level, borders, names in (
             ("easy", (0, 180), ("left", "right")),
             ("medium", (-135, 0, 135), ("left", "right", "back")),
@@ -114,7 +112,7 @@ class _VsiAsker:
 
     def route(self):
         for start, middle, goal in self.triples():
-            # Facing from the start to the middle, then from the middle to the goal: how far is the turn there?
+            # The turn at the middle, between the ways from the start to it and from it to the goal.
             ahead = np.subtract(middle["center"], start["center"])[:2]
             turn = self.signed_angle(ahead, np.subtract(goal["center"], middle["center"])[:2])
             if min(abs(abs(turn) - np.deg2rad(b)) for b in (0, 45, 135)) < _CLEAR_ANGLE or abs(turn) < np.pi / 4:
@@ -129,7 +127,7 @@ class _VsiAsker:
             return
 
     def triples(self):
-        """Three objects with floor between them, first and second apart by half a metre or more."""
+        """Yield three objects with at least half a metre between neighbours."""
         for triple in permutations(self.single[:6], 3):
             places = [np.asarray(thing["center"])[:2] for thing in triple]
             if min(np.linalg.norm(places[0] - places[1]), np.linalg.norm(places[1] - places[2])) > 0.5:
@@ -141,7 +139,7 @@ class _VsiAsker:
 
     @staticmethod
     def signed_angle(ahead: np.ndarray, other: np.ndarray) -> float:
-        """Angle from `ahead` to `other`, seen from above, positive to the left, radians."""
+        """Return the angle from `ahead` to `other`, seen from above, positive to the left, radians."""
         cross = ahead[0] * other[1] - ahead[1] * other[0]
         return float(np.arctan2(cross, ahead @ other))
 

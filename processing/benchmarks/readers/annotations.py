@@ -1,6 +1,4 @@
-"""`load_task`: the samples of a benchmark as a `datasets.Dataset`."""
-
-from __future__ import annotations
+"""`load_task`: samples of a benchmark as a `datasets.Dataset`."""
 
 import json
 from collections import Counter
@@ -52,30 +50,31 @@ def load_task(
     coverage: float | None = None,
     scenes: Collection[str] | None = None,
 ) -> datasets.Dataset:
-    """Samples of a benchmark, in the order of its file. No picture is opened.
+    """Load the samples of a benchmark in the order of its file, without opening pictures.
 
     Args:
-        task: key of `TASKS`.
-        split: one of its splits.
-        data_dir: folder in the public layout, see `Layout`.
-        boxes: candidates of grounding, "gt" (annotated instances) or "pred" (Mask3D proposals); None is the original's
+        task: Key of `TASKS`.
+        split: Name of one of its splits.
+        data_dir: Folder in the public layout, see `Layout`.
+        boxes: Candidates of grounding, "gt" (annotated instances) or "pred" (Mask3D proposals); None is the original's
             choice, "gt" in training and "pred" otherwise.
-        frames: which frames of a scene are shown: "uniform" over the pictures in its folder, "listed" uniform over
-            EmbodiedScan's image list (the original's rule), "coverage" by maximum coverage.
-        num_frames: at most this many of them.
-        coverage: with frames="coverage", stop as soon as this share of the scene's voxels is seen, such as 0.9.
-        scenes: keep the samples of these scenes; None keeps all.
+        frames: Rule for the frames that are shown: "uniform" over the pictures in the scene's folder, "listed" uniform
+            over EmbodiedScan's image list (the original's rule), "coverage" by maximum coverage.
+        num_frames: Largest number of frames.
+        coverage: Share of the scene's voxels in (0, 1] that is enough with frames="coverage", such as 0.9; None takes
+            all frames.
+        scenes: Scene ids whose samples are kept; None keeps all.
 
     Returns:
-        A dataset with the columns of `FEATURES`; the package's docstring explains them.
+        Dataset with the columns of `FEATURES`, which the package's docstring explains.
 
     Raises:
-        FileNotFoundError: a file or folder that this task needs; the message names it.
-        ValueError: an unknown name, or a file whose contents are not as expected: the message names file and sample.
+        FileNotFoundError: A file or folder that this task needs does not exist; the message names it.
+        ValueError: An unknown name, or a file whose contents are not as expected; the message names file and sample.
     """
     spec = find_task(task, split)
     if boxes is not None and boxes not in BOX_SOURCES:
-        raise ValueError(f"boxes must be one of {BOX_SOURCES} or None, got {boxes!r}")
+        raise ValueError(f"`boxes` must be one of {BOX_SOURCES} or None, got {boxes!r}.")
     layout = Layout(data_dir)
     path, records = read_records(layout, spec, split)
     rows = [_row(spec, record, f"{path}, sample {record.get('id', index)}") for index, record in enumerate(records)]
@@ -84,11 +83,14 @@ def load_task(
     if scenes is not None:
         rows = [row for row in rows if row["scene_id"] in scenes]
     if not rows:
-        raise ValueError(f"{path} has no sample" + ("" if scenes is None else f" of the scenes {sorted(scenes)[:5]}"))
+        of_scenes = "" if scenes is None else f" of the scenes {sorted(scenes)[:5]}"
+        raise ValueError(f"Expected at least one sample{of_scenes}, {path} has none.")
     if split != "train":
         twice = [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]
         if twice:
-            raise ValueError(f"{path} has {len(twice)} ids twice, such as {twice[:3]}; scores would be wrong")
+            raise ValueError(
+                f"{path} has {len(twice)} ids twice, such as {twice[:3]}. Scores would be wrong: remove them."
+            )
     if spec.kind == "ground":
         _put_candidates(rows, layout, split, boxes or ("gt" if split == "train" else "pred"))
     _put_frames(rows, FrameLists(layout, frames, num_frames, coverage))
@@ -96,31 +98,31 @@ def load_task(
 
 
 def read_records(layout: Layout, task: Task, split: str) -> tuple[Path, list[dict]]:
-    """The annotation file of a task and its records as they stand there.
+    """Return the annotation file of a task and its records as they stand there.
 
     Raises:
-        FileNotFoundError: none of the files that may hold it exists.
-        ValueError: it is not a list of objects.
+        FileNotFoundError: None of the files that may hold them exists.
+        ValueError: The file is not a list of objects.
     """
     candidates = layout.annotations(task, split)
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
-        raise FileNotFoundError(f"{task.name} {split} needs {' or '.join(map(str, candidates))}; none exists")
+        raise FileNotFoundError(f"{task.name} {split} needs {' or '.join(map(str, candidates))}, none exists.")
     if path.suffix == ".parquet":
         try:
             return path, pyarrow.parquet.read_table(path).to_pylist()
         except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{path} is not a complete parquet file: {error}") from error
+            raise ValueError(f"{path} is not a complete parquet file: {error}.") from error
     if path.suffix == ".jsonl":
         lines = path.read_text(encoding="utf-8").splitlines()
         try:
             records = [json.loads(line) for line in lines if line.strip()]
         except ValueError as error:
-            raise ValueError(f"{path} is not JSON line by line: {error}") from error
+            raise ValueError(f"{path} is not JSON line by line: {error}.") from error
     else:
         records = read_json(path)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError(f"{path} must be a list of samples, got {type(records).__name__}")
+        raise ValueError(f"{path} must be a list of samples, got {type(records).__name__}.")
     return path, records
 
 
@@ -128,9 +130,9 @@ def _row(task: Task, record: dict, where: str) -> dict[str, Any]:
     try:
         row = _vsi_row(record) if task.name == "vsibench" else _llava_row(task, record)
     except KeyError as error:
-        raise ValueError(f"{where} lacks the field {error}") from error
+        raise ValueError(f"{where} lacks the field {error}.") from error
     except (TypeError, AttributeError) as error:
-        raise ValueError(f"{where} has a field of another type than expected: {error}") from error
+        raise ValueError(f"{where} has a field of another type than expected: {error}.") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     texts: dict[str, Any] = {name: [row[name]] for name in ("scene_id", "question", "question_type")} | {
@@ -138,9 +140,9 @@ def _row(task: Task, record: dict, where: str) -> dict[str, Any]:
     }
     for name, values in texts.items():
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise ValueError(f"{where}: {name} must be text, got {row[name]!r}")
+            raise ValueError(f"{where}: `{name}` must be text, got {row[name]!r}.")
     if task.kind != "ground" and not row["answers"]:
-        raise ValueError(f"{where} has no answer")
+        raise ValueError(f"{where} has no answer. Leave it out, or take its answers from the benchmark's own file.")
     return row
 
 
@@ -191,14 +193,17 @@ def _llava_row(task: Task, record: dict) -> dict[str, Any]:
 
 
 def object_ids(metadata: dict) -> list[int]:
-    """The ids in a sample's metadata: one, or a list of them, as numbers or as text.
+    """Return the object ids in a sample's metadata.
+
+    Args:
+        metadata: Mapping whose `object_id` is one id, or a list of them, as numbers or as text.
 
     Raises:
-        ValueError: one of them is neither.
+        ValueError: One of them is neither.
     """
     ids = metadata["object_id"] if isinstance(metadata["object_id"], list) else [metadata["object_id"]]
     if not all(str(number).isdigit() for number in ids):
-        raise ValueError(f"metadata.object_id must be a number, or a list of them, got {metadata['object_id']!r}")
+        raise ValueError(f"`metadata.object_id` must be a number, or a list of them, got {metadata['object_id']!r}.")
     return [int(number) for number in ids]
 
 
@@ -215,14 +220,14 @@ def _put_frames(rows: list[dict], lists: FrameLists) -> None:
         except FileNotFoundError as error:
             absent.append(str(error))
     if absent:
-        more = f" and {len(absent) - 1} more scenes (see python -m processing.benchmarks.doctor)" if absent[1:] else ""
+        more = f" {len(absent) - 1} more scenes fail too; `ide3d doctor` lists them." if absent[1:] else ""
         raise FileNotFoundError(absent[0] + more)
     for row in rows:
         row["frame_names"] = names[row["scene_id"]]
 
 
 def _put_scenes(rows: list[dict], layout: Layout) -> None:
-    """Frames of a scene instead of its video file, where only they are there."""
+    """Name the frames of a scene instead of its video file where only they exist."""
     for row in rows:
         if not layout.video(row["scene_id"]).is_file():
             folder = row["scene_id"].removeprefix("vsibench/")
@@ -232,16 +237,16 @@ def _put_scenes(rows: list[dict], layout: Layout) -> None:
 def _put_candidates(rows: list[dict], layout: Layout, split: str, source: str) -> None:
     path = layout.boxes(split, source)
     if not path.is_file():
-        raise FileNotFoundError(f"the candidates of grounding need {path}, which does not exist")
+        raise FileNotFoundError(f"The candidates of grounding need {path}, which does not exist.")
     boxes = read_boxes(path)
     absent = sorted({row["scene_id"] for row in rows} - set(boxes))
     if absent:
-        raise ValueError(f"{path} has no boxes for {len(absent)} scenes that are asked about, such as {absent[:3]}")
+        raise ValueError(f"{path} has no boxes for {len(absent)} scenes that are asked about, such as {absent[:3]}.")
     for row in rows:
         row["candidate_boxes"] = boxes[row["scene_id"]]
         count = len(row["candidate_boxes"])
         if source == "gt" and any(not 0 <= n < count for n in row["object_ids"]):
             raise ValueError(
                 f"{path}: {row['scene_id']} has {count} boxes, but sample {row['id']} is about the objects "
-                f"{row['object_ids']}; boxes and annotations are of different versions"
+                f"{row['object_ids']}. Boxes and annotations are of different versions: take both of one."
             )

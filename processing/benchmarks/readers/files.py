@@ -1,9 +1,6 @@
-"""The file kinds of the public layout, one function each. No file runs code: pickles pass an allow-list."""
-
-from __future__ import annotations
+"""Readers of the file kinds of the public layout. No file runs code: pickles pass an allow-list."""
 
 import json
-import math
 import pickle
 import tokenize
 import zipfile
@@ -15,6 +12,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
+from scipy import sparse
+
+from processing.geometry_rules import find_bad_boxes, find_nonfinite
 
 __all__ = [
     "boxes_from_masks",
@@ -57,7 +57,7 @@ _NUMPY_MODULES = {
 }
 
 
-# What the parsers of pickle, zip and array headers raise on bytes that are no such file.
+# Errors of the parsers of pickle, zip and array headers on bytes that are no such file.
 _BROKEN = (
     pickle.UnpicklingError,
     zipfile.BadZipFile,
@@ -76,92 +76,96 @@ _BROKEN = (
 
 
 class _AllowListUnpickler(pickle.Unpickler):
-    """Numpy arrays, numpy scalars and plain builtins; everything else is refused by name."""
+    """Unpickler of numpy arrays, numpy scalars and plain builtins; everything else is refused by name."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module in ("builtins", "__builtin__") and name in _BUILTINS:
             return super().find_class("builtins", name)
-        if (module, name) == ("_codecs", "encode"):  # how old protocols spell bytes
+        if (module, name) == ("_codecs", "encode"):  # Old protocols spell bytes so.
             return super().find_class(module, name)
         if module in _NUMPY_MODULES and name in _NUMPY:
-            # Files of numpy 1 name numpy.core, which later versions moved.
+            # Files of NumPy 1 name numpy.core, which later versions moved.
             return super().find_class(module.replace("numpy.core", "numpy._core"), name)
         raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is neither numpy nor a plain builtin")
 
 
 def load_pickle(path: str | Path) -> Any:
-    """Contents of a pickle that holds numpy arrays and builtins only; no other name is ever looked up.
+    """Read a pickle of numpy arrays and builtins; no other name is ever looked up.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: the file is no pickle, is cut off, or names any other class or function.
+        FileNotFoundError: No such file.
+        ValueError: The file is no pickle, is cut off, or names any other class or function.
     """
     with open(path, "rb") as file:
         try:
             return _AllowListUnpickler(file).load()
         except _BROKEN as error:
-            raise ValueError(f"{path} is not a pickle of arrays and builtins: {error}") from error
+            raise ValueError(f"{path} is not a pickle of arrays and builtins alone: {error}.") from error
 
 
 def open_array(path: str | Path) -> np.ndarray:
-    """An `.npy` file as a memory map; nothing of it is read yet, and it may hold no objects.
+    """Open an `.npy` file without objects as a memory map, without reading it yet.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not an array, or cut off.
+        FileNotFoundError: No such file.
+        ValueError: The file holds no array, or is cut off.
     """
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise
     except (*_BROKEN, OSError) as error:
-        raise ValueError(f"{path} is not a complete array: {error}; make it again") from error
+        raise ValueError(f"{path} is not a complete array, make it again: {error}.") from error
 
 
 def read_json(path: str | Path) -> Any:
-    """Contents of a JSON file.
+    """Read a JSON file.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not JSON, or cut off.
+        FileNotFoundError: No such file.
+        ValueError: The file is no JSON, or is cut off.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is not complete JSON: {error}; download or make it again") from error
+        raise ValueError(f"{path} is not complete JSON, download or make it again: {error}.") from error
 
 
 def checked_box(box: Any, where: str) -> list[float]:
-    """Six finite numbers with sizes that are not negative, as floats.
+    """Return the six numbers (cx, cy, cz, dx, dy, dz) of a box as floats.
+
+    Args:
+        box: Contents of a file that should be a box.
+        where: Beginning of the error's message.
 
     Raises:
-        ValueError: anything else; the message begins with `where`.
+        ValueError: Anything but six finite numbers with sizes that are not negative.
     """
     if box is None:
-        raise ValueError(f"{where}: the box is null; expected cx, cy, cz, dx, dy, dz")
+        raise ValueError(f"{where}: the box is null. Expected cx, cy, cz, dx, dy, dz.")
     numbers = isinstance(box, list | tuple) and all(isinstance(x, int | float) for x in box)
     if not numbers or len(box) != 6:
-        raise ValueError(f"{where}: a box is six numbers cx, cy, cz, dx, dy, dz, got {box!r}")
-    if not all(math.isfinite(x) for x in box) or min(box[3:]) < 0:
-        raise ValueError(f"{where}: a box must be finite with sizes that are not negative, got {box}")
+        raise ValueError(f"{where}: a box is six numbers cx, cy, cz, dx, dy, dz, got {box!r}.")
+    if len(find_bad_boxes([box])):
+        raise ValueError(f"{where}: a box must be finite with sizes that are not negative, got {box}.")
     return [float(x) for x in box]
 
 
 def read_boxes(path: str | Path) -> dict[str, list[list[float]]]:
-    """Boxes of `scannet_<split>_<gt|pred>_box.json` by scene id, in the order of the file.
+    """Read the boxes of `scannet_<split>_<gt|pred>_box.json` by scene id, in the order of the file.
 
     In the file of the train split the index of a box is the id of its object.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: anything but scene ids with lists of six finite numbers.
+        FileNotFoundError: No such file.
+        ValueError: The file holds anything but scene ids with lists of six finite numbers.
     """
     scenes = read_json(path)
     if not isinstance(scenes, dict):
-        raise ValueError(f"{path} must map scene ids to lists of boxes, got {type(scenes).__name__}")
+        raise ValueError(f"{path} must map scene ids to lists of boxes, got {type(scenes).__name__}.")
     for scene_id, boxes in scenes.items():
         if not isinstance(boxes, list):
-            raise ValueError(f"{path}: {scene_id} must have a list of boxes, got {type(boxes).__name__}")
+            raise ValueError(f"{path}: {scene_id} must have a list of boxes, got {type(boxes).__name__}.")
     return {
         scene_id: [checked_box(box, f"{path}, {scene_id}, box {index}") for index, box in enumerate(boxes)]
         for scene_id, boxes in scenes.items()
@@ -169,23 +173,23 @@ def read_boxes(path: str | Path) -> dict[str, list[list[float]]]:
 
 
 def read_infos(path: str | Path) -> dict[str, dict]:
-    """Scenes of an EmbodiedScan file (`.pkl`) or of its pickle-free export (`.json`), those of ScanNet.
+    """Read the scenes of ScanNet from an EmbodiedScan file (`.pkl`) or its pickle-free export (`.json`).
 
     Returns:
         By scene id: `images` (paths below the data folder, in the order of the file), `axis_align_matrix` (4, 4) and
         `depth_cam2img` (4, 4), float64.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not such a file, or a scene without one of these fields; names the scene.
+        FileNotFoundError: No such file.
+        ValueError: The file is of another kind, or a scene lacks one of these fields; the message names it.
     """
     contents = load_pickle(path) if Path(path).suffix == ".pkl" else read_json(path)
     if not isinstance(contents, dict) or not isinstance(contents.get("data_list"), list):
-        raise ValueError(f'{path} must hold a dict with a list "data_list"; is it an EmbodiedScan file?')
+        raise ValueError(f'{path} must hold a dict with a list "data_list". Is it an EmbodiedScan file?')
     infos = {}
     for item in contents["data_list"]:
         if not isinstance(item, dict):
-            raise ValueError(f"{path}: data_list must hold dicts, got {type(item).__name__}")
+            raise ValueError(f"{path}: `data_list` must hold dicts, got {type(item).__name__}.")
         scene_id = str(item.get("sample_idx"))
         if scene_id.startswith("scannet/"):
             infos[scene_id] = _read_info(item, f"{path}, scene {scene_id}")
@@ -195,66 +199,70 @@ def read_infos(path: str | Path) -> dict[str, dict]:
 def _read_info(item: dict, where: str) -> dict:
     missing = [name for name in INFO_FIELDS if item.get(name) is None]
     if missing:
-        raise ValueError(f"{where} lacks {missing}")
+        raise ValueError(f"{where} lacks {missing}. Take the file of the public release.")
     info = {}
     for name in ("axis_align_matrix", "depth_cam2img"):
         try:
             info[name] = np.asarray(item[name], np.float64)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: {name} is no matrix of numbers: {error}") from error
-        if info[name].shape != (4, 4) or not np.isfinite(info[name]).all():
-            raise ValueError(f"{where}: {name} must be a finite 4 x 4 matrix, got shape {info[name].shape}")
+            raise ValueError(f"{where}: `{name}` is no matrix of numbers: {error}.") from error
+        if info[name].shape != (4, 4) or len(find_nonfinite(info[name])):
+            raise ValueError(f"{where}: `{name}` must be a finite 4 x 4 matrix, got shape {info[name].shape}.")
     images = item["images"]
     if not isinstance(images, list) or not all(isinstance(image, dict) and "img_path" in image for image in images):
-        raise ValueError(f"{where}: images must be a list of dicts with img_path")
+        raise ValueError(f"{where}: `images` must be a list of dicts with img_path, got {type(images).__name__}.")
     return {"images": [str(image["img_path"]) for image in images], **info}
 
 
 def read_masks(path: str | Path, max_masks: int | None = 50) -> np.ndarray:
-    """Instance proposals (n_masks, n_vertices), bool, of a `<scene>.mask.npz` that SciPy's `save_npz` wrote.
+    """Read instance proposals of a `<scene>.mask.npz` that SciPy's `save_npz` wrote.
 
     Args:
-        path: the file.
-        max_masks: this many from the first on, as in the original; None reads all.
+        path: Path of the file.
+        max_masks: Number of masks to read, from the first on; 50 in the original, None reads all.
+
+    Returns:
+        Masks (n_masks, n_vertices), bool.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a sparse matrix in one of the formats csr, csc and coo.
+        FileNotFoundError: No such file.
+        ValueError: The file holds no sparse matrix in one of the formats csr, csc and coo.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            parts = {name: file[name] for name in file.files}
-        kind = parts["format"].item()
-        kind = kind.decode() if isinstance(kind, bytes) else kind
-        rows, columns = (int(n) for n in parts["shape"])
-        if kind == "coo":
-            row, column = parts["row"], parts["col"]
-        elif kind in ("csr", "csc"):
-            major = np.repeat(np.arange(len(parts["indptr"]) - 1), np.diff(parts["indptr"]))
-            row, column = (major, parts["indices"]) if kind == "csr" else (parts["indices"], major)
-        else:
-            raise ValueError(f"unknown format {kind!r}")
-        kept = (row < (rows if max_masks is None else max_masks)) & (parts["data"] != 0)
-        masks = np.zeros((rows if max_masks is None else min(rows, max_masks), columns), bool)
-        masks[row[kept], column[kept]] = True
+        matrix = sparse.load_npz(path)
+        if matrix.format not in ("csr", "csc", "coo"):
+            raise ValueError(f"its format is {matrix.format}")
+        if matrix.format != "coo":
+            matrix.check_format(full_check=True)  # SciPy would write outside of the array at an index of a bad file.
+        return matrix.tocsr()[:max_masks].toarray() != 0
     except FileNotFoundError:
         raise
     except (*_BROKEN, OSError) as error:
-        raise ValueError(f"{path} is not a sparse matrix of SciPy (csr, csc or coo): {error}") from error
-    return masks
+        raise ValueError(
+            f"{path} is not a sparse matrix of SciPy (csr, csc or coo), copy it again: {error}."
+        ) from error
 
 
 def boxes_from_masks(masks: np.ndarray, vertices: np.ndarray) -> np.ndarray:
-    """Axis-aligned boxes (N, 6) of the vertices (n_vertices, 3) in each mask (N, n_vertices); metres.
+    """Return the axis-aligned box of the vertices in each mask.
+
+    Args:
+        masks: Proposals (N, n_vertices), bool.
+        vertices: Points (n_vertices, 3), metres.
+
+    Returns:
+        Boxes (N, 6), (cx, cy, cz, dx, dy, dz), metres.
 
     Raises:
-        ValueError: sizes that differ, or a mask without a vertex.
+        ValueError: Sizes that differ, or a mask without a vertex.
     """
     if masks.shape[1:] != vertices.shape[:1]:
-        raise ValueError(f"masks of {masks.shape[1]} vertices do not fit {len(vertices)} vertices; one mesh for both")
+        raise ValueError(
+            f"Masks of {masks.shape[1]} vertices do not fit {len(vertices)} vertices. Take both of one mesh."
+        )
     empty = np.flatnonzero(~masks.any(axis=1))
     if len(empty):
-        raise ValueError(f"masks {empty.tolist()} hold no vertex")
+        raise ValueError(f"Masks {empty.tolist()} hold no vertex. Leave them out.")
     low = np.array([vertices[mask].min(axis=0) for mask in masks]).reshape(-1, 3)
     high = np.array([vertices[mask].max(axis=0) for mask in masks]).reshape(-1, 3)
     return np.concatenate([(low + high) / 2, high - low], axis=1)
@@ -272,18 +280,18 @@ def _safe_numpy_globals() -> list:
 
 
 def read_point_cloud(path: str | Path) -> dict[str, np.ndarray]:
-    """Point cloud of a scene with its instances, from `<scene>.pth` or its pickle-free `<scene>.safetensors`.
+    """Read the point cloud of a scene from `<scene>.pth` or its pickle-free `<scene>.safetensors`.
 
     Returns:
-        xyz (P, 3), axis aligned world, metres; instance_ids (P,); aabb_obj_ids (N,); aabb_corner_xyz (N, 8, 3); where
-        the file has them rgb, normal and sem_labels.
+        Arrays by name: xyz (P, 3), axis-aligned world, metres; instance_ids (P,); aabb_obj_ids (N,); aabb_corner_xyz
+        (N, 8, 3); and rgb, normal and sem_labels if the file has them.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not such a file, or one that holds anything but arrays.
+        FileNotFoundError: No such file.
+        ValueError: The file is of another kind, or holds anything but arrays.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist")
+        raise FileNotFoundError(f"{path} does not exist.")
     try:
         if Path(path).suffix == ".safetensors":
             cloud = load_file(path)
@@ -292,42 +300,46 @@ def read_point_cloud(path: str | Path) -> dict[str, np.ndarray]:
                 cloud = torch.load(path, map_location="cpu", weights_only=True)
     except (*_BROKEN, SafetensorError, RuntimeError, OSError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is not a point cloud of plain arrays: {reason}") from error
+        raise ValueError(f"{path} is not a point cloud of plain arrays: {reason}.") from error
     if not isinstance(cloud, dict):
-        raise ValueError(f"{path} must hold a dict of arrays, got {type(cloud).__name__}")
+        raise ValueError(f"{path} must hold a dict of arrays, got {type(cloud).__name__}.")
     missing = [name for name in CLOUD_REQUIRED if cloud.get(name) is None]
     if missing:
-        raise ValueError(f"{path} lacks {missing}")
+        raise ValueError(f"{path} lacks {missing}. Make it again.")
     arrays = {name: np.asarray(cloud[name]) for name in CLOUD_FIELDS if cloud.get(name) is not None}
     for name, shape in {"xyz": (-1, 3), "aabb_corner_xyz": (-1, 8, 3)}.items():
         if arrays[name].ndim != len(shape) or arrays[name].shape[1:] != shape[1:]:
-            raise ValueError(f"{path}: {name} must have shape {shape} with any first size, got {arrays[name].shape}")
+            raise ValueError(
+                f"{path}: `{name}` must have shape {shape} with any first size, got {arrays[name].shape}."
+            )
     return arrays
 
 
 def read_selected_frames(path: str | Path) -> dict[str, dict]:
-    """Frames by maximum coverage of `scannet_select_frames.json`.
+    """Read the frames by maximum coverage of `scannet_select_frames.json`.
 
     Returns:
         By scene id: `frame_names` (in greedy order), `voxel_nums` (voxels that each adds), `num_all_voxels`.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not such a file, or a scene whose lists differ in length.
+        FileNotFoundError: No such file.
+        ValueError: The file is of another kind, or the lists of a scene differ in length.
     """
     scenes = {}
     for item in _listed(path):
         missing = [name for name in ("video_id", "frame_files", "voxel_nums", "num_all_voxels") if name not in item]
         if missing:
-            raise ValueError(f"{path}: scene {item.get('video_id')} lacks {missing}")
+            raise ValueError(f"{path}: scene {item.get('video_id')} lacks {missing}.")
         for name, kind in {"frame_files": str, "voxel_nums": int}.items():
             if not isinstance(item[name], list) or not all(isinstance(value, kind) for value in item[name]):
-                raise ValueError(f"{path}: {name} of {item['video_id']} must be a list of {kind.__name__}")
+                raise ValueError(f"{path}: `{name}` of {item['video_id']} must be a list of {kind.__name__}.")
         if not isinstance(item["num_all_voxels"], int) or not isinstance(item["video_id"], str):
-            raise ValueError(f"{path}: num_all_voxels and video_id of {item['video_id']} must be a number and text")
+            raise ValueError(
+                f"{path}: `num_all_voxels` and `video_id` of {item['video_id']} must be a number and text."
+            )
         if len(item["frame_files"]) != len(item["voxel_nums"]) or not item["frame_files"]:
             counts = f"{len(item['frame_files'])} frame_files and {len(item['voxel_nums'])} voxel_nums"
-            raise ValueError(f"{path}: {item['video_id']} has {counts}; expected as many of both, and at least one")
+            raise ValueError(f"{path}: {item['video_id']} has {counts}. Expected as many of both, and at least one.")
         scene_id = item["video_id"] if "/" in item["video_id"] else f"scannet/{item['video_id']}"
         scenes[scene_id] = {
             "frame_names": [Path(name).stem for name in item["frame_files"]],
@@ -340,5 +352,5 @@ def read_selected_frames(path: str | Path) -> dict[str, dict]:
 def _listed(path: str | Path) -> list[dict]:
     items = read_json(path)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        raise ValueError(f"{path} must be a list of objects, got {type(items).__name__}")
+        raise ValueError(f"{path} must be a list of objects, got {type(items).__name__}.")
     return items

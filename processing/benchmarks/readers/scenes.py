@@ -52,10 +52,10 @@ class FrameLists:
         self._selected = read_selected_frames(layout.selected_frames) if rule == "coverage" else {}
 
     def names(self, scene_id: str) -> list[str]:
-        """Return the frame names in order of time; none for a video file, which is sampled when it is read.
+        """Return the frame names in order of time; none for a video file.
 
         Args:
-            scene_id: Name such as "scannet/scene0000_00".
+            scene_id: Name such as "scannet/scene0000_00". A video file of VSI-Bench is sampled when it is read.
 
         Raises:
             FileNotFoundError: The scene has neither frames nor a video.
@@ -171,7 +171,7 @@ def load_scene(
 
 
 def _aligned(scene: PosedVideo, layout: Layout) -> PosedVideo:
-    """Return the scene in the axis-aligned world frame, with EmbodiedScan's depth camera on the frames' pixels."""
+    """Return the scene in the axis-aligned world frame, with EmbodiedScan's depth camera."""
     infos = scene_infos(layout)
     if scene.scene_id not in infos:
         raise ValueError(

@@ -1,6 +1,4 @@
-"""Which benchmarks there are, what each needs, and where the public layout keeps it."""
-
-from __future__ import annotations
+"""Benchmarks, the parts of the data that each needs, and their paths in the public layout."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +14,14 @@ class Task:
     """A benchmark.
 
     Attributes:
-        name: key of `TASKS`.
+        name: Key of `TASKS`.
         kind: "ground" (choose among boxes), "describe" (say what a box holds) or "answer" (a question in words).
-        splits: splits of the public layout.
-        eval_split: the one that papers report.
-        needs: parts of the data without which it cannot run as in the original, of `PARTS`. Grounding and description
+        splits: Splits of the public layout.
+        eval_split: Split that papers report.
+        needs: Parts of the data without which it cannot run as in the original, of `PARTS`. Grounding and description
             need depth only to make region masks; masks from boxes and poses do without.
-        file_stems: names of the annotation file in `processed/`, before `_<split>_llava_style.json`.
-        has_prompt: False where only the scoring is supported.
+        file_stems: Names of the annotation file in `processed/`, before `_<split>_llava_style.json`.
+        has_prompt: Whether there is a prompt; False where only the scoring is supported.
     """
 
     name: str
@@ -53,25 +51,29 @@ TASKS = {
 
 
 def find_task(name: str, split: str | None = None) -> Task:
-    """The task of this name, checked to have the split.
+    """Return the task of a name, checked to have the split.
+
+    Args:
+        name: Key of `TASKS`.
+        split: Name of a split; None checks none.
 
     Raises:
-        ValueError: no such task, or no such split of it.
+        ValueError: No such task, or no such split of it.
     """
     if name not in TASKS:
-        raise ValueError(f"task must be one of {sorted(TASKS)}, got {name!r}")
+        raise ValueError(f"`task` must be one of {sorted(TASKS)}, got {name!r}.")
     task = TASKS[name]
     if split is not None and split not in task.splits:
-        raise ValueError(f"{name} has the splits {task.splits}, got {split!r}")
+        raise ValueError(f"{name} has the splits {task.splits}, got {split!r}.")
     return task
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Paths of the layout that 3D-IDE, 3DRS and Video-3D-LLM share. Nothing is opened or checked here.
+    """Paths of the layout that 3D-IDE, 3DRS and Video-3D-LLM share.
 
-    `scene_id` is "scannet/scene0000_00", the folder of a data set and a scene in it; a video file of VSI-Bench is
-    "vsibench/scannet/scene0000_00".
+    Nothing is opened or checked here. `scene_id` is "scannet/scene0000_00", the folder of a data set and a scene in
+    it. A video file of VSI-Bench is "vsibench/scannet/scene0000_00".
     """
 
     root: Path
@@ -80,45 +82,45 @@ class Layout:
         object.__setattr__(self, "root", Path(root))
 
     def annotations(self, task: Task, split: str) -> list[Path]:
-        """Files that may hold the samples; the first that exists counts."""
+        """Return the files that may hold the samples; the first that exists counts."""
         if task.name == "vsibench":
             return [self.root / "vsibench" / name for name in ("test-00000-of-00001.parquet", "test.jsonl")]
         return [self.root / "processed" / f"{stem}_{split}_llava_style.json" for stem in task.file_stems]
 
     def boxes(self, split: str, source: str) -> Path:
-        """Boxes of all scenes of a split; source "gt" or "pred"."""
+        """Return the file of the boxes of a split; `source` is "gt" or "pred"."""
         return self.root / "metadata" / f"scannet_{split}_{source}_box.json"
 
     def infos(self, split: str) -> list[Path]:
-        """Image lists, depth cameras and alignment of a split; first the pickle-free file, then EmbodiedScan's."""
+        """Return the files of a split's image lists, cameras and alignment, pickle-free first."""
         return [self.root / "embodiedscan" / f"embodiedscan_infos_{split}.{suffix}" for suffix in ("json", "pkl")]
 
     @property
     def selected_frames(self) -> Path:
-        """Frames by maximum coverage."""
+        """File of the frames by maximum coverage."""
         return self.root / "metadata" / "scannet_select_frames.json"
 
     def frames(self, scene_id: str) -> Path:
-        """Folder of `NNNNN.jpg`, `NNNNN.png`, `NNNNN.txt` and the intrinsics of one scene."""
+        """Return the folder of `NNNNN.jpg`, `NNNNN.png`, `NNNNN.txt` and the intrinsics of one scene."""
         dataset, _, scene = scene_id.rpartition("/")
         return self.root / dataset / "posed_images" / scene
 
     def video(self, scene_id: str) -> Path:
-        """Video file of one scene of VSI-Bench, whose id is "vsibench/scannet/scene0000_00"."""
+        """Return the video file of one scene of VSI-Bench, whose id is "vsibench/scannet/scene0000_00"."""
         return self.root / f"{scene_id}.mp4"
 
     def masks(self, scene_id: str) -> Path:
-        """Instance proposals on the mesh of one scene."""
+        """Return the file of the instance proposals on the mesh of one scene."""
         dataset, _, scene = scene_id.rpartition("/")
         return self.root / dataset / "mask" / f"{scene}.mask.npz"
 
     def point_clouds(self, scene_id: str, split: str) -> list[Path]:
-        """Point cloud with instances of one scene: pickle-free first, then the original file."""
+        """Return the files of one scene's point cloud with instances, pickle-free first."""
         dataset, _, scene = scene_id.rpartition("/")
         folder = self.root / dataset / "pcd_with_object_aabbs" / split
         return [folder / f"{scene}{suffix}" for suffix in (".safetensors", ".pth")]
 
     def teacher(self, scene_id: str) -> Path:
-        """Stored teacher features of one scene."""
+        """Return the file of the stored teacher features of one scene."""
         dataset, _, scene = scene_id.rpartition("/")
         return self.root / dataset / "posed_images_3d_feature_vggt" / scene / "vggt_sliced.npy"

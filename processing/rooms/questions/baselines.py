@@ -9,6 +9,7 @@ import numpy as np
 from processing.rooms.questions.scoring import score_answer
 from processing.rooms.questions.wording import metres, position_words
 from processing.rooms.scene.palette import COLOURS
+from processing.tables import format_percent, markdown_table
 
 __all__ = ["Baselines", "format_table", "image_rows"]
 
@@ -149,8 +150,8 @@ class Baselines:
 def format_table(table: list[dict]) -> str:
     """Format the scores as lines of text, in percent."""
     names = ("majority", "text", "mean_row", "bottom_row")
-    lines = [f"{'type':<12} {'reference':<10} {'number':>6}" + "".join(f"{name:>12}" for name in names)]
-    for entry in table:
-        cells = "".join(f"{'-' if entry[n] is None else format(100 * entry[n], '.1f'):>12}" for n in names)
-        lines.append(f"{entry['type']:<12} {entry['reference']:<10} {entry['number']:>6}{cells}")
-    return "\n".join(lines)
+    rows = [
+        [entry["type"], entry["reference"], entry["number"], *(format_percent(entry[name]) for name in names)]
+        for entry in table
+    ]
+    return markdown_table(["type", "reference", "number", *names], rows, "llrrrrr")

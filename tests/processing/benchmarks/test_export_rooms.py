@@ -9,9 +9,10 @@ from commanding import run_command
 
 from processing.benchmarks import TASKS, load_task
 from processing.benchmarks.doctor.task_checks import VSI_CHOICES, VSI_NUMBERS
-from processing.benchmarks.export.annotations import RoomScene, box_iou
+from processing.benchmarks.export.annotations import RoomScene
 from processing.benchmarks.export.rooms import export_rooms
 from processing.benchmarks.export.vsi import vsi_records
+from processing.boxes import box_iou
 
 EVALUATED = {name: task for name, task in TASKS.items() if task.has_prompt}
 
@@ -82,12 +83,13 @@ def test_types_cover_the_rules_of_the_benchmarks(rooms):
     assert any(given) and not all(given)
     for sample in captions:
         if sample["input_box"]:
-            assert box_iou(sample["gt_boxes"][0], [sample["input_box"]])[0] >= 0.5
+            assert box_iou(sample["gt_boxes"], [sample["input_box"]])[0, 0] >= 0.5
 
 
 def test_overlap_of_boxes():
     box = np.array([0, 0, 0, 2, 2, 2])
-    np.testing.assert_allclose(box_iou(box, [box, box + [1, 0, 0, 0, 0, 0], box + [3, 0, 0, 0, 0, 0]]), [1, 1 / 3, 0])
+    others = [box, box + [1, 0, 0, 0, 0, 0], box + [3, 0, 0, 0, 0, 0]]
+    np.testing.assert_allclose(box_iou([box], others), [[1, 1 / 3, 0]])
 
 
 def thing(number: int, category: str, x: float, y: float, size=(0.2, 0.2, 0.2)) -> dict:

@@ -136,7 +136,7 @@ def test_missing_box():
     sample = {"id": "7", "question": "", "input_box": [], "options": []}
     paper = build_prompt("scan2cap", sample, protocol="paper")
     assert paper == f" {WATCH} located at [0.00, 0.00, 0.00] <ground> in detail."
-    with pytest.raises(ValueError, match="sample 7 has no box"):
+    with pytest.raises(ValueError, match="Sample 7 has no box"):
         build_prompt("scan2cap", sample)
 
 
@@ -177,9 +177,9 @@ def test_digest_changes_with_the_words():
     ("task", "options", "message"),
     [
         ("nr3d", {}, "no prompt"),
-        ("scanqa", {"protocol": "official"}, "protocol must be one of"),
-        ("scanqa", {"stage": "val"}, "stage must be one of"),
-        ("scan", {}, "task must be one of"),
+        ("scanqa", {"protocol": "official"}, "`protocol` must be one of"),
+        ("scanqa", {"stage": "val"}, "`stage` must be one of"),
+        ("scan", {}, "`task` must be one of"),
     ],
 )
 def test_unknown_names_are_refused(task, options, message):

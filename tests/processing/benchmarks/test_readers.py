@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from scipy import sparse
 
 from processing.benchmarks import FEATURES, TASKS, load_scene, load_task
 from processing.benchmarks.export.pickle_free import export_pickle_free
@@ -102,7 +103,6 @@ def test_files_that_are_no_pickles_are_refused(contents, tmp_path):
 
 
 def test_masks_are_those_of_scipy(tmp_path):
-    sparse = pytest.importorskip("scipy.sparse")
     dense = np.random.default_rng(0).random((7, 31)) < 0.3
     for kind in ("csr", "csc", "coo"):
         sparse.save_npz(tmp_path / kind, sparse.coo_array(dense).asformat(kind))
@@ -111,6 +111,19 @@ def test_masks_are_those_of_scipy(tmp_path):
     sparse.save_npz(tmp_path / "dia", sparse.dia_array(np.eye(3)))
     with pytest.raises(ValueError, match="dia"):
         read_masks(tmp_path / "dia.npz")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("csr", "indices"), ("csc", "indices"), ("coo", "row"), ("coo", "col"), ("csr", "indptr")]
+)
+@pytest.mark.parametrize("shift", [1000, -1000])
+def test_masks_with_indices_outside_of_the_matrix_are_refused(kind, name, shift, tmp_path):
+    sparse.save_npz(tmp_path / "masks", sparse.coo_array(np.eye(5, dtype=bool)).asformat(kind))
+    with np.load(tmp_path / "masks.npz") as file:
+        parts = dict(file)
+    np.savez(tmp_path / "masks", **{**parts, name: parts[name] + shift})
+    with pytest.raises(ValueError, match="not a sparse matrix of SciPy"):
+        read_masks(tmp_path / "masks.npz")
 
 
 def test_boxes_of_masks(rooms):
@@ -341,7 +354,7 @@ def test_point_clouds_of_numpy_1_are_read(tmp_path):
     (tmp_path / "old.pth").write_bytes(old)
     assert read_point_cloud(tmp_path / "old.pth")["xyz"].shape == (2, 3)
     torch.save({**cloud, "xyz": np.zeros((3, 2))}, tmp_path / "flat.pth")
-    with pytest.raises(ValueError, match="xyz must have shape"):
+    with pytest.raises(ValueError, match="`xyz` must have shape"):
         read_point_cloud(tmp_path / "flat.pth")
 
 
@@ -349,7 +362,7 @@ def test_point_clouds_of_numpy_1_are_read(tmp_path):
     ("arguments", "message"),
     [
         (("scanrefer", "test"), "splits"),
-        (("scan", "val"), "task must be one of"),
+        (("scan", "val"), "`task` must be one of"),
         (("vsibench", "val"), "splits"),
     ],
 )
@@ -361,7 +374,7 @@ def test_unknown_names_are_refused(arguments, message, rooms):
 def test_scenes_can_be_chosen(rooms):
     samples = load_task("scanqa", "val", rooms, scenes={"scannet/room0003_00"})
     assert set(samples["scene_id"]) == {"scannet/room0003_00"}
-    with pytest.raises(ValueError, match="no sample of the scenes"):
+    with pytest.raises(ValueError, match="at least one sample of the scenes"):
         load_task("scanqa", "val", rooms, scenes={"scannet/room0000_00"})
 
 

@@ -123,7 +123,7 @@ class TestSamples:
         [
             (("vsibench", "train"), ValueError, "vsibench has the splits"),
             (("scanqa", "trian"), ValueError, "scanqa has the splits"),
-            (("scan", "train"), ValueError, "task must be one of"),
+            (("scan", "train"), ValueError, "`task` must be one of"),
         ],
     )
     def test_names_that_there_are_not(self, rooms, words, error, message):

@@ -217,7 +217,7 @@ def test_requests_that_cannot_be_answered_are_refused(scene_model, processor, fr
         session.ask(["What?"], [None, None])
     with pytest.raises(ValueError, match="`max_new_tokens` must be at least 1"):
         session.ask(["What?"], max_new_tokens=0)
-    with pytest.raises(ValueError, match="batch_size must be at least 1"):
+    with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
         session.ask(["What?"], batch_size=0)
     with pytest.raises(ValueError, match="Description 0 holds a <ground>"):
         session.ground(["The chair beside <ground>."], make_regions(2))
@@ -225,6 +225,22 @@ def test_requests_that_cannot_be_answered_are_refused(scene_model, processor, fr
         session.ground(["The chair."], torch.ones(2, 4, 3, 3, dtype=torch.bool))
     with pytest.raises(ValueError, match="training mode"):
         SceneSession(scene_model.train(), processor, frames)
+
+
+def test_a_question_needs_the_regions_it_points_at_and_a_search_before_it_none(scene_model, processor, frames):
+    session, two = SceneSession(scene_model, processor, frames), "Which is closer, <ground> or <ground>?"
+    for question, regions in ((two, make_regions(1)), ("What is <ground>?", None)):
+        with pytest.raises(ValueError, match="Question 1 points at more regions than the [01] given"):
+            session.ask([QUESTIONS[0], question], [None, regions], max_new_tokens=2)
+        given = {} if regions is None else {"region_masks": regions[None]}
+        with pytest.raises(ValueError, match="no region is given for"):
+            ask_alone(scene_model, processor, frames, question, **given)
+    dialogue = [*chat_of("Find the chair.", "It is <ground>."), {"role": "user", "content": QUESTIONS[2]}]
+    (answer,) = session.answer([dialogue], max_new_tokens=NEW_TOKENS)
+    text = processor.apply_chat_template(dialogue, tokenize=False, add_generation_prompt=True)
+    inputs = processor(text=[text], videos=[frames], return_tensors="pt")
+    tokens = scene_model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+    assert answer.tokens == tokens[0, inputs["input_ids"].shape[1] :].tolist()
 
 
 def test_a_system_prompt_belongs_to_the_scene(scene_model, processor, frames):

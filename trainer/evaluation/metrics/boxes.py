@@ -3,52 +3,15 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
-from trainer.evaluation.extras import evaluation_extra
+from processing.boxes import box_iou
 from trainer.evaluation.metrics.scores import Protocol, Score, check_protocol, mean_score
 
 __all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "overlap_scores"]
 
 TEMPERATURE = 0.07  # the one of training
 CUMULATIVE_THRESHOLD = 0.4
-
-
-def box_iou(
-    boxes_a: np.ndarray, boxes_b: np.ndarray, *, protocol: Protocol = "clean", dtype: type = np.float64
-) -> np.ndarray:
-    """Return the intersection over union of axis-aligned boxes.
-
-    Source: ScanRefer; the original adds 1e-8 to the union and takes a negative size for its absolute value.
-
-    Args:
-        boxes_a: Boxes (N, 6), centre and full sizes in metres.
-        boxes_b: Boxes (M, 6), centre and full sizes in metres.
-        protocol: "paper" keeps both oddities; "clean" has no such term and refuses negative sizes.
-        dtype: Type of the computation; float32 in the original of Multi3DRefer.
-
-    Returns:
-        Overlaps (N, M) in [0, 1]; 0 for boxes without volume.
-
-    Raises:
-        ValueError: If a box has not six finite numbers, or (clean) a negative size.
-    """
-    check_protocol(protocol)
-    corners = []
-    for boxes in (boxes_a, boxes_b):
-        boxes = np.asarray(boxes, dtype=dtype).reshape(-1, 6) if np.size(boxes) == 0 else np.asarray(boxes, dtype)
-        if boxes.ndim != 2 or boxes.shape[1] != 6 or not np.isfinite(boxes).all():
-            raise ValueError(f"Boxes must be finite (N, 6), centre and full sizes, got shape {boxes.shape}.")
-        if protocol == "clean" and (boxes[:, 3:] < 0).any():
-            raise ValueError("A box has a negative size. Give boxes as (cx, cy, cz, dx, dy, dz).")
-        half = np.abs(boxes[:, 3:]) / 2
-        corners.append((boxes[:, :3] - half, boxes[:, :3] + half))
-    (low_a, high_a), (low_b, high_b) = corners
-    overlap = np.minimum(high_a[:, None], high_b[None]) - np.maximum(low_a[:, None], low_b[None])
-    inter = overlap.clip(min=0).prod(-1)
-    union = (high_a - low_a).prod(-1)[:, None] + (high_b - low_b).prod(-1)[None] - inter
-    if protocol == "paper":
-        return inter / (union + dtype(1e-8))
-    return np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
 
 
 def overlap_scores(
@@ -80,13 +43,7 @@ def matched_f1(
         expected: Boxes (M, 6) that were meant.
         threshold: Overlap that a pair must reach.
         protocol: "clean" or "paper".
-
-    Raises:
-        ImportError: If scipy is not installed.
     """
-    with evaluation_extra("scipy"):
-        from scipy.optimize import linear_sum_assignment
-
     if len(predicted) == 0 or len(expected) == 0:
         return float(len(predicted) == len(expected))
     iou = box_iou(predicted, expected, protocol=protocol, dtype=np.float32 if protocol == "paper" else np.float64)

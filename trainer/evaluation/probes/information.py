@@ -35,8 +35,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
-from trainer.evaluation.extras import evaluation_extra
 from trainer.evaluation.metrics.scores import mean_score
 from trainer.evaluation.probes.linear_probe import (
     Intervals,
@@ -132,8 +132,6 @@ def _frequencies(depths: _Depths, rows: np.ndarray, per_cell: bool) -> np.ndarra
 
 def _cumulative(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the normal and the Laplace distribution function at `z`, both of standard deviation 1."""
-    with evaluation_extra("scipy"):
-        from scipy import stats
     return stats.norm.cdf(z), stats.laplace.cdf(z, scale=math.sqrt(0.5))
 
 
@@ -270,7 +268,6 @@ def estimate_information(
 
     Raises:
         ValueError: If a shape differs, a depth is not positive, or there are fewer than two bins.
-        ImportError: If scipy is not installed.
     """
     check_measured(features, depth, cells, scenes)
     if num_bins < 2:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import linalg
 
-from trainer.evaluation.extras import evaluation_extra
 from trainer.evaluation.metrics.scores import Score, mean_score, summarise
 
 __all__ = [
@@ -151,8 +151,6 @@ def _solve_ridge(products: np.ndarray, offset: np.ndarray, penalties: Sequence[f
 
     The constant is not penalised. The solver is that of `Ridge(solver="cholesky")` of scikit-learn.
     """
-    with evaluation_extra("scipy"):
-        from scipy import linalg
     width = len(offset)
     means = products[0, 1:] / products[0, 0]
     covariance = products[1:, 1:] / products[0, 0] - np.outer(means, means)
@@ -185,7 +183,6 @@ def fit_linear_probe(features: np.ndarray, targets: np.ndarray, split: SceneSpli
 
     Raises:
         ValueError: If a shape differs, or a value is not finite.
-        ImportError: If scipy is not installed.
     """
     if targets.ndim != 2:
         raise ValueError(f"`targets` must have shape (N, K), got {targets.shape}.")
@@ -273,7 +270,6 @@ def probe_depth(
 
     Raises:
         ValueError: If a shape differs, or a depth is not positive.
-        ImportError: If scipy is not installed.
     """
     check_measured(features, depth, cells, scenes)
     target = np.log(depth.astype(np.float64))[:, None]
@@ -328,7 +324,6 @@ def probe_position(
 
     Raises:
         ValueError: If a shape differs.
-        ImportError: If scipy is not installed.
     """
     check_rows(features, points=points, cells=cells, scenes=scenes)
     if points.ndim != 2 or points.shape[1] != 3:

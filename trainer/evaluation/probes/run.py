@@ -85,7 +85,6 @@ def probe_model(settings: ProbeSettings) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If the folder has no scene.
         ValueError: If a layer does not exist, or there are too few scenes.
-        ImportError: If scipy is not installed.
     """
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     source = open_token_source(

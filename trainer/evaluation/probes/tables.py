@@ -19,6 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from processing.posed_video import PosedVideo
+from processing.tables import NOTHING, markdown_table
 from trainer.evaluation.metrics.scores import Score
 from trainer.evaluation.probes.information import estimate_information
 from trainer.evaluation.probes.linear_probe import (
@@ -103,7 +104,6 @@ def probe_table(table: TokenTable, *, with_position: bool = False, seed: int = 0
 
     Raises:
         ValueError: If there are too few scenes, or a token is not finite.
-        ImportError: If scipy is not installed.
     """
     split = split_by_scene(table.scenes, seed)
     rows = (table.cells, table.scenes, split)
@@ -143,7 +143,6 @@ def run_probes(
 
     Raises:
         ValueError: If `collect_tokens` or `probe_table` refuse the tokens.
-        ImportError: If scipy is not installed.
     """
     tables = collect_tokens(source, scenes, layers, tokens_per_scene=tokens_per_scene, seed=seed)
     results = {}
@@ -158,21 +157,21 @@ def _cell(result: Mapping[str, Any], probe: str, name: str | None) -> str:
     """Return a number and its interval as text, "-" where there is none."""
     entry = result[probe][name] if name and result[probe] else {"value": None}
     if entry["value"] is None:
-        return "-"
+        return NOTHING
     low, high = entry["interval"]
     return f"{entry['value']:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
 
 
 def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the results of `run_probes` as text.
+    """Return the results of `run_probes` as Markdown tables.
 
-    A star marks layers that a geometry loss reads. The last lines are what the place in the picture gives on each
-    grid.
+    A star marks layers that a geometry loss reads. The last rows tell how far the place in the picture alone gets, on
+    each grid.
     """
     grids = dict.fromkeys(tuple(result["grid"]) for result in results.values())
     texts = []
     for columns in TABLES:
-        rows = [["layer", *(heading for heading, *_ in columns)]]
+        rows = []
         for layer, result in results.items():
             cells = [_cell(result, probe, name) for _, probe, name, _ in columns]
             rows.append([layer + ("*" if result["read_by_losses"] else ""), *cells])
@@ -181,7 +180,5 @@ def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
             first = {probe: next((r for r in same if r[probe]), same[0]) for _, probe, *_ in columns}
             cells = [_cell(first[probe], probe, constant) for _, probe, _, constant in columns]
             rows.append([f"place {grid[0]}x{grid[1]}", *cells])
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-        texts.append("\n".join(line.rstrip() for line in lines))
+        texts.append(markdown_table(["layer", *(heading for heading, *_ in columns)], rows))
     return "\n\n".join(texts)

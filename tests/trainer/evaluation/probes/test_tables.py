@@ -53,14 +53,14 @@ def test_every_layer_has_every_probe():
     tables = format_table(results).split("\n\n")
     assert len(tables) == 3
     for table in tables:
-        starts = [line.split()[:2] for line in table.splitlines()]
+        starts = [line.split()[1:3] for line in table.splitlines() if not line.startswith("|--")]
         assert [start[0] for start in starts] == ["layer", "vision.1", "vision.2*", "language.1", "place", "place"]
         assert [start[1] for start in starts[-2:]] == ["5x5", "3x3"]
-    assert f"{first['depth']['abs_rel']['value']:.3f}" in tables[0].splitlines()[1]
-    assert f"{first['depth']['position_abs_rel']['value']:.3f}" in tables[0].splitlines()[4]
+    assert f"{first['depth']['abs_rel']['value']:.3f}" in tables[0].splitlines()[2]
+    assert f"{first['depth']['position_abs_rel']['value']:.3f}" in tables[0].splitlines()[5]
     position = results["language.1"]["position"]
-    assert tables[0].splitlines()[3].count("[") == 4 and tables[0].splitlines()[1].count("[") == 3
-    assert f"{position['position_within_half_metre']['value']:.3f}" in tables[0].splitlines()[5]
+    assert tables[0].splitlines()[4].count("[") == 4 and tables[0].splitlines()[2].count("[") == 3
+    assert f"{position['position_within_half_metre']['value']:.3f}" in tables[0].splitlines()[6]
 
 
 def test_layers_that_nobody_can_tell_about_have_no_star():
@@ -108,7 +108,7 @@ def test_command_on_rooms(models, tmp_path, caplog):
     result, told = probe(models, "ours", tmp_path / "new" / "probes.json", *words)
     assert result["settings"]["num_rooms"] == 6
     assert result["layers"]["vision.2"]["read_by_losses"] and result["layers"]["language.2"]["position"]
-    assert re.search(r"^vision.2\* +\d\.\d+ \[", told, re.MULTILINE)
+    assert re.search(r"^\| vision.2\* +\| \d\.\d+ \[", told, re.MULTILINE)
     assert "2 held-out scenes of 6" in told and "Take more scenes" in caplog.text
     assert result["held_out_layers"] == ["language.2"]
     again, _ = probe(models, "ours", tmp_path / "again.json", *words)
