@@ -65,7 +65,7 @@ class Comparison:
 
     @property
     def within_band(self) -> bool | None:
-        """Whether the published score, before it was rounded, may lie in the band; None without a band."""
+        """Whether the published score, unrounded, may lie in the band; None without one."""
         if self.low is None or self.high is None:
             return None
         return self.low - ROUNDING <= self.theirs <= self.high + ROUNDING

@@ -97,7 +97,9 @@ def reproduce(
     checkpoints: Sequence[Path], data: Path, output: Path, tasks: Sequence[str] = tuple(PUBLISHED), *,
     vision_tower: Path | None = None, launcher: str | None = None, **settings
 ) -> list[Comparison]:  # fmt: skip
-    """Convert what is not converted, run what is not finished, and write `reproduction.md` after each benchmark.
+    """Convert checkpoints, run benchmarks, and write `reproduction.md` after each.
+
+    What is converted or finished already is not done again.
 
     Args:
         checkpoints: Folders in the original layout, or converted ones.
