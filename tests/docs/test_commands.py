@@ -70,7 +70,7 @@ def check_python(words: list[str]) -> None:
         assert {flag.replace("-", "_").replace("__", "--", 1) for flag in flags} <= train_flags()
         return
     source = path.read_text(encoding="utf-8")
-    if alias := re.search(r"run_as\((.+)\)", source):
+    if alias := re.search(r"run_command\((.+)\)", source):
         return check_ide3d([*re.findall(r'"(\w+)"', alias[1]), *words[2:]])
     files = [where] if where.is_file() else sorted(where.glob("*.py"))
     source = "\n".join(file.read_text(encoding="utf-8") for file in files)
