@@ -37,9 +37,7 @@ class AnswerLog:
         wanted = json.loads(json.dumps(identity))
         if not file.exists():
             if any(self.folder.glob("answers.*.jsonl")):
-                raise ValueError(
-                    f"{self.folder} holds answers, but no `run.json` that names their run. Use another folder."
-                )
+                raise ValueError(f"{self.folder} holds answers, but no run.json that says whose: use another folder.")
             write_json(file, wanted, sort_keys=True)  # several processes write the same
             return
         stored = json.loads(file.read_text(encoding="utf-8"))
@@ -74,11 +72,9 @@ class AnswerLog:
                 try:
                     row = json.loads(line)
                 except ValueError as error:
-                    raise ValueError(f"{file}, line {number} is no JSON. Delete the line, and run again.") from error
+                    raise ValueError(f"{file}, line {number} is no JSON: delete the line, and run again.") from error
                 if row["id"] in answers:
-                    raise ValueError(
-                        f"{file}, line {number}: the answer to {row['id']!r} comes twice. Delete one of the lines."
-                    )
+                    raise ValueError(f"{file}, line {number}: the answer to {row['id']!r} comes twice; delete one.")
                 answers[row["id"]] = row
         return answers
 

@@ -44,7 +44,7 @@ class Difference:
 
 
 def seed_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Return the 95 % interval of a normal quantity's mean by Student's t, None for one value."""
+    """Return the 95 % interval of a mean by Student's t, None for one value."""
     if len(values) < 2:
         return None
     mean, half = float(np.mean(values)), float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))

@@ -1,4 +1,4 @@
-"""Frames of a scene with boxes as wires and tinted regions."""
+"""Frames of a scene with boxes drawn into them."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,17 +14,17 @@ from trainer.geometry import project_points
 __all__ = ["draw_example"]
 
 FRAMES = 4
-WIDTH = 320  # pixels of a frame
+WIDTH = 320  # of a frame, pixels
 STYLES = {"meant": ("#22cc66", 5), "given": ("#3399ff", 3), "found": ("#ff5533", 2)}  # colour, width of a line
 NAMES = {"meant": "green", "given": "blue", "found": "red"}
 TINT = 70  # of 255
 CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2
 EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1]
-STEPS = 9  # points of an edge: an edge that passes the camera is shown as far as it is seen
+STEPS = 9  # points of an edge, so that one that passes the camera is drawn as far as it is seen
 
 
 def _edge_points(box: Sequence[float]) -> np.ndarray:
-    """Return points (12, STEPS, 3) along the edges of a box, metres."""
+    """Return points (12, STEPS, 3) along the edges of a box, in metres."""
     corners = np.asarray(box[:3]) + CORNERS * np.asarray(box[3:])
     ends = np.array([[corners[a], corners[b]] for a, b in EDGES])
     share = np.linspace(0, 1, STEPS)[:, None]
@@ -32,7 +32,7 @@ def _edge_points(box: Sequence[float]) -> np.ndarray:
 
 
 def _pixels(scene: PosedVideo, boxes: Sequence[Sequence[float]]) -> np.ndarray:
-    """Return the pixels (V, N, 12, STEPS, 2) of the edges of boxes, NaN behind the camera."""
+    """Return pixels (V, N, 12, STEPS, 2) of the edges of boxes, NaN behind the camera."""
     points = torch.from_numpy(np.stack([_edge_points(box) for box in boxes])).float()
     views = len(scene)
     cameras = torch.from_numpy(np.asarray(scene.intrinsics)).float()
@@ -42,10 +42,7 @@ def _pixels(scene: PosedVideo, boxes: Sequence[Sequence[float]]) -> np.ndarray:
 
 
 def _choose_frames(scene: PosedVideo, pixels: np.ndarray | None) -> list[int]:
-    """Choose the frames that show most of the boxes, in order of time.
-
-    Without boxes the frames are spread evenly.
-    """
+    """Return the frames that show most of the boxes, else evenly spread ones."""
     count = min(FRAMES, len(scene))
     if pixels is None:
         return find_uniform_indices(len(scene), count).tolist()
@@ -61,20 +58,20 @@ def draw_example(
     masks: Mapping[str, np.ndarray],
     grid: TokenGrid,
 ) -> tuple[Image.Image, str]:
-    """Compose up to four frames side by side, with boxes as wires and tinted regions.
+    """Plot up to four frames with boxes as wires and their tokens tinted.
 
     Args:
-        scene: Frames of a scene; boxes are shown where poses and intrinsics are known.
+        scene: Frames; boxes are plotted where poses and intrinsics are known.
         boxes: Boxes (N, 6) by "meant" (green), "given" (blue) and "found" (red), metres, in the frame of the poses.
-        masks: Region masks of the boxes, (N, V, rows, cols), under the same names.
+        masks: Region masks (N, V, rows, cols) of the boxes under the same names.
         grid: Token grid of the masks.
 
     Returns:
-        The picture, and its contents in words.
+        The picture, and a caption.
     """
     has_cameras = scene.camera_to_world is not None and scene.intrinsics is not None
-    shown = [(name, list(box)) for name in STYLES for box in boxes.get(name, ()) if has_cameras]
-    pixels = _pixels(scene, [box for _, box in shown]) if shown else None
+    drawn = [(name, list(box)) for name in STYLES for box in boxes.get(name, ()) if has_cameras]
+    pixels = _pixels(scene, [box for _, box in drawn]) if drawn else None
     chosen = _choose_frames(scene, pixels)
     height, width = scene.frames.shape[1:3]
     scale = WIDTH / width
@@ -87,12 +84,12 @@ def draw_example(
                 _tint(frame, masks[name][:, view].any(0), grid, STYLES[name][0])
         if pixels is not None:
             draw = ImageDraw.Draw(frame)
-            for edges, (name, _) in zip(pixels[view], shown, strict=True):
+            for edges, (name, _) in zip(pixels[view], drawn, strict=True):
                 _draw_edges(draw, (edges + 0.5) * scale, *STYLES[name])
         sheet.paste(frame, (place * size[0], 0))
     names = scene.frame_names or [str(index) for index in range(len(scene))]
-    legend = [f"{name}: {NAMES[name]}" for name in STYLES if any(name == other for other, _ in shown)]
-    where = f" Boxes and their tokens {', '.join(legend)}." if legend else ""
+    shown = [f"{name}: {NAMES[name]}" for name in STYLES if any(name == other for other, _ in drawn)]
+    where = f" Boxes and their tokens {', '.join(shown)}." if shown else ""
     return sheet, f"Frames {', '.join(names[view] for view in chosen)}.{where}"
 
 
@@ -109,6 +106,6 @@ def _tint(frame: Image.Image, cells: np.ndarray, grid: TokenGrid, colour: str) -
 def _draw_edges(draw: ImageDraw.ImageDraw, edges: np.ndarray, colour: str, thickness: int) -> None:
     for edge in edges:
         for start, end in zip(edge[:-1], edge[1:], strict=True):
-            # Far outside a picture coordinates grow without bound, and Pillow overflows.
+            # Far outside a picture coordinates grow without bound, which the drawing does not bear.
             if np.isfinite([start, end]).all() and np.abs([start, end]).max() < 1e5:
                 draw.line([tuple(start), tuple(end)], fill=colour, width=thickness)

@@ -12,31 +12,32 @@ __all__ = ["EvaluationSettings"]
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """Settings of an evaluation run: model, benchmark, data and output.
+    """Settings of a run: model, benchmark, and all that its answers depend on.
 
     Args:
         model: Folder or Hub name of a model, or of a PEFT adapter, with its processor.
         task: Key of `EVALUATED_TASKS`.
         data: Folder in the public layout.
-        protocol: Protocol of prompts, of regions, and of the score that is named first. Both protocols are scored.
-        split: Split of the benchmark; None: the one that papers report.
-        boxes: Candidates of grounding, "gt" or "pred"; None: the original's choice.
-        regions: Source of the masks of boxes, "depth" as in the original, or "poses" alone.
-        frames: Rule of the shown frames: "uniform", "listed" or "coverage".
-        num_frames: Number of frames of a scene at most; None: as many as the processor takes from a video.
-        skip_invalid_poses: Whether to leave out frames whose pose is not finite instead of raising an error.
-        scenes: Names of scenes; None: all.
-        batch_size: Number of questions of a scene at a time at most; fewer where `max_memory` holds fewer.
-        max_new_tokens: Number of tokens of an answer at most; None: that of the task.
+        protocol: Protocol of prompts, regions and the score that is named first. Both protocols are scored.
+        split: Split of the benchmark; default: the one that papers report.
+        boxes: Candidates of grounding, "gt" or "pred"; default: the original's choice.
+        regions: Source of the masks of boxes: "depth", as in the original, or "poses" alone.
+        frames: Choice of the frames that are shown: "uniform", "listed" or "coverage".
+        num_frames: Largest number of frames; default: that of the processor.
+        skip_invalid_poses: Whether frames without a finite pose are left out, where a task needs poses. Otherwise they
+            are an error.
+        scenes: Names of the scenes; default: all.
+        batch_size: Largest number of questions of a scene at a time; fewer where `max_memory` holds fewer.
+        max_new_tokens: Largest number of tokens of an answer; default: that of the task.
         max_memory: Bytes beside the weights; see `SceneSession`.
         dtype: Type of the weights, such as "bfloat16"; "auto" takes that of the file.
-        attention: Attention implementation; None: that of Transformers.
-        variant: Variant of the metric, such as "ptb"; None: that of the task.
-        meteor: Whether to run METEOR, which takes long; None: if Java is installed.
+        attention: Attention implementation; default: that of Transformers.
+        variant: Variant of the metric, such as "ptb"; default: that of the task.
+        meteor: Whether to run METEOR, which takes long; default: where there is Java.
         output: Folder of answers, results and report.
 
     Raises:
-        ValueError: If the task is unknown, or the batch size is not positive.
+        ValueError: If `task` is unknown or `batch_size` is below 1.
     """
 
     model: str

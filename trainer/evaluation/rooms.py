@@ -204,7 +204,7 @@ def evaluate_rooms(
         holds them.
 
     Raises:
-        ValueError: The model is none of ours; see also `load_rooms`.
+        ValueError: If the model is none of ours, or `load_rooms` refuses a setting.
     """
     loaded, processor = load_inference_model(model, device=device, dtype=torch.float32)
     options = {

@@ -43,7 +43,7 @@ def digest(value: Any) -> str:
 
 
 def model_revision(model: str, commit: str | None) -> str:
-    """Return the commit of a Hub model, or a digest of a folder's files.
+    """Return the commit of a Hub model, or a digest of a folder.
 
     For the folder of a PEFT adapter the revision of its base follows.
 
@@ -76,10 +76,7 @@ def model_revision(model: str, commit: str | None) -> str:
 
 
 def split_scenes(loads: Mapping[str, float], processes: int) -> list[list[str]]:
-    """Share the scenes out to processes, evenly by their loads.
-
-    The largest scene left goes to the process of the smallest load.
-    """
+    """Return the scenes of each process: largest first, to the least loaded."""
     shares: list[list[str]] = [[] for _ in range(processes)]
     totals = [0.0] * processes
     for scene in sorted(loads, key=lambda name: (-loads[name], name)):
@@ -122,7 +119,7 @@ class Evaluation:
         self.log = AnswerLog(settings.output, self.identity, accelerator.process_index)
 
     def _identity(self) -> dict[str, Any]:
-        """Return the facts that an answer depends on; another run differs in one of them."""
+        """Return all that an answer depends on; another value is another run."""
         settings, task = self.settings, self.task
         by_scene = {sample["scene_id"]: sample["frame_names"] for sample in self.samples}
         asked = [
@@ -173,9 +170,9 @@ class Evaluation:
                 self._answer_scene(scene, by_scene[scene], done, progress)
 
     def _answer_scene(self, scene_id: str, samples: list[dict], done: set[str], progress: tqdm) -> None:
-        """Answer the samples of a scene that have no answer yet.
+        """Answer the open questions of a scene, in the batches of an undisturbed run.
 
-        The batches are those of an undisturbed run, so that a run that goes on gives the same answers.
+        So a run that was stopped gives the same answers as one that was not.
         """
         settings = self.settings
         scene = load_scene(
@@ -207,7 +204,7 @@ class Evaluation:
         """Return the answers of all processes in the order of the samples.
 
         Raises:
-            RuntimeError: If answers are missing.
+            RuntimeError: If some are missing.
         """
         answers = self.log.read()
         missing = [sample["id"] for sample in self.samples if sample["id"] not in answers]
@@ -229,16 +226,9 @@ def score_answers(
     meteor: bool | None = None,
     resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
-    """Score answers under a protocol; see `BenchmarkMetric`.
+    """Return the scores of answers under a protocol; see `BenchmarkMetric`.
 
-    Args:
-        task: Key of `EVALUATED_TASKS`.
-        samples: Samples of the benchmark.
-        answers: Answers to the samples, in order.
-        protocol: "clean" or "paper".
-        variant: Variant of the metric; None: that of the task.
-        meteor: Whether to run METEOR, for metrics that have it; None: if Java is installed.
-        resamples: Number of samples of the bootstrap; 0 leaves the bands out.
+    `meteor` matters where a metric has it.
     """
     spec = EVALUATED_TASKS[task]
     pairs = [spec.metric_inputs(sample, answer, protocol) for sample, answer in zip(samples, answers, strict=True)]
@@ -262,7 +252,7 @@ def _versions() -> dict[str, str]:
 
 
 def _plain(value: Any) -> Any:
-    """Replace NaN by None, which JSON knows as null."""
+    """Return a value with None in place of NaN, which JSON does not know."""
     if isinstance(value, dict):
         return {key: _plain(entry) for key, entry in value.items()}
     if isinstance(value, list):
@@ -277,10 +267,10 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
         The results, in the main process; None in the others.
 
     Raises:
-        ValueError: If the output folder holds answers of another run; the differences are named.
-        FileNotFoundError: If the data lack what the task needs.
+        ValueError: If the output folder holds answers of another run; the changes are named.
+        FileNotFoundError: If the data lack a file that the task needs.
     """
-    # Without `cpu=True` accelerate does not join processes that run on the CPU.
+    # Told that there is no other device, accelerate joins processes that run on the CPU.
     is_cpu = not torch.accelerator.is_available()
     accelerator = Accelerator(cpu=is_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)])
     evaluation = Evaluation(settings, accelerator)

@@ -1,4 +1,4 @@
-"""Benchmarks as tasks for a model: its answers, and the inputs of the metric that scores them."""
+"""Task of a model in each benchmark, and the way from its answers to the inputs of the metric."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ __all__ = ["EVALUATED_TASKS", "EvaluatedTask"]
 
 @dataclass(frozen=True)
 class EvaluatedTask:
-    """A benchmark with the settings of its run.
+    """Rules of a benchmark: its prompts, answers and scores.
 
     Args:
-        task: Needs of the benchmark and places of its data.
-        max_new_tokens: Number of tokens of an answer at most; decoding is greedy.
+        task: Needs of the benchmark, and the places of its data.
+        max_new_tokens: Largest number of tokens of an answer; decoding is greedy.
         main_score: Score that papers report first, by protocol.
-        options: Options of the metric.
+        options: Arguments of the metric.
     """
 
     task: Task
@@ -35,7 +35,7 @@ class EvaluatedTask:
 
     @property
     def needs_regions(self) -> bool:
-        """Whether the model is shown the places of boxes."""
+        """Whether the model is shown where boxes are."""
         return self.task.kind != "answer"
 
     @property
@@ -54,17 +54,7 @@ class EvaluatedTask:
         scene: SceneRegions,
         max_new_tokens: int,
     ) -> list[dict[str, Any]]:
-        """Ask the model about samples of one scene.
-
-        Args:
-            session: Session of the scene.
-            samples: Samples of the benchmark that are about the scene.
-            scene: Regions of the scene.
-            max_new_tokens: Number of tokens of an answer at most.
-
-        Returns:
-            {"scores": [...]} or {"text": ...} for each sample.
-        """
+        """Return the answers to samples of one scene: {"scores": [...]} or {"text": ...}."""
         protocol = scene.protocol
         if self.task.kind == "ground":
             return self._ground(session, samples, scene)
@@ -118,10 +108,7 @@ class EvaluatedTask:
         return prediction, reference | {"text": sample["answers"][0]}
 
     def quality(self, sample: Mapping[str, Any], answer: Mapping[str, Any]) -> float:
-        """Return the quality of an answer in [0, 1], by which a report sorts examples.
-
-        An answer of one half or more is right.
-        """
+        """Return how right an answer is, from 0 to 1; a report asks for 0.5."""
         name = self.task.name
         if self.task.kind == "ground":
             found = self.found_boxes(sample, answer, "clean")
@@ -141,7 +128,7 @@ class EvaluatedTask:
     ) -> list[list[float]]:
         """Return the boxes that grounding scores choose.
 
-        "paper" rounds them to float16, as the original's files do.
+        The protocol "paper" rounds them to float16, as the original's files do.
         """
         if self.task.name == "multi3drefer":
             chosen = choose_objects(answer["scores"], protocol=protocol)

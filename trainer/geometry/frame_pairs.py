@@ -151,14 +151,23 @@ def select_frame_pairs(
 
 
 def _add_identity_pairs(usable: Tensor, targets: Tensor, is_pair: Tensor) -> tuple[Tensor, Tensor]:
-    """Candidates (B, V, K + 1), the last of which is the frame itself where it has no other partner."""
+    """Add each frame as its own candidate, a pair where it has no other partner.
+
+    Shape:
+        output: (B, V, K + 1) each.
+    """
     own = torch.arange(usable.shape[1], device=usable.device).expand(usable.shape).unsqueeze(-1)
     is_alone = usable & ~is_pair.any(-1)
     return torch.cat((targets, own), -1), torch.cat((is_pair, is_alone.unsqueeze(-1)), -1)
 
 
 def _build_pairs(camera_to_world: Tensor, targets: Tensor, is_pair: Tensor) -> FramePairs:
-    """Pairs of candidates: target frames (B, V, K) and whether each is a pair, poses (B, V, 4, 4)."""
+    """Make pairs of candidates.
+
+    Shape:
+        camera_to_world:  (B, V, 4, 4), metres.
+        targets, is_pair: (B, V, K), target frames and whether each is a pair.
+    """
     batch, source, slot = is_pair.nonzero(as_tuple=True)
     target = targets[batch, source, slot]
     return FramePairs(

@@ -1,7 +1,5 @@
 """Differences between two ways of training, on numbers whose answers are known."""
 
-import sys
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -19,12 +17,6 @@ def test_seed_interval_is_that_of_a_t_test(count):
 def test_one_seed_has_no_interval_and_equal_seeds_one_of_no_width():
     assert seed_interval([0.1]) is None
     assert seed_interval([0.25, 0.25, 0.25]) == (0.25, 0.25)
-
-
-def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(ImportError, match=r'`scipy`: pip install -e "\.\[evaluation\]"\.'):
-        seed_interval([0.1, 0.2])
 
 
 def test_interval_of_many_seeds_nears_the_normal_one():

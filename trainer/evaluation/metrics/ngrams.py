@@ -4,16 +4,24 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from trainer.evaluation.extras import evaluation_extra
 from trainer.evaluation.metrics.scores import Score, mean_score
 
 __all__ = ["caption_text", "gate_scores", "has_java", "ngram_scores", "ptb_tokenise", "split_words"]
 
 SMALL, TINY = 1e-9, 1e-15  # of coco-caption's BLEU
+
+
+@contextlib.contextmanager
+def _extra() -> Iterator[None]:
+    """Name the extra to install where an import inside the block fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError('n-gram scores need `pycocoevalcap`: pip install -e ".[evaluation]".') from error
 
 
 def has_java() -> bool:
@@ -39,11 +47,11 @@ def ptb_tokenise(texts: Sequence[str]) -> list[str]:
 
     Raises:
         RuntimeError: If there is no Java.
-        ImportError: If pycocoevalcap is not installed.
+        ImportError: If `pycocoevalcap` is not installed.
     """
     if not has_java():
         raise RuntimeError('The "ptb" variant needs Java, and there is no `java` on the path: install a JRE (17).')
-    with evaluation_extra("pycocoevalcap"):
+    with _extra():
         from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
         tokens = PTBTokenizer().tokenize({index: [{"caption": text}] for index, text in enumerate(texts)})
@@ -64,9 +72,9 @@ def ngram_scores(
         meteor: Whether to run METEOR, which needs Java.
 
     Raises:
-        ImportError: If pycocoevalcap is not installed.
+        ImportError: If `pycocoevalcap` is not installed.
     """
-    with evaluation_extra("pycocoevalcap"):
+    with _extra():
         from pycocoevalcap.cider.cider import Cider
         from pycocoevalcap.rouge.rouge import Rouge
     given = {index: [text] for index, text in enumerate(predictions)}
@@ -100,7 +108,7 @@ def gate_scores(
 
 
 def _bleu_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Score]:
-    with evaluation_extra("pycocoevalcap"):
+    with _extra():
         from pycocoevalcap.bleu.bleu_scorer import BleuScorer
     corpus = BleuScorer(n=4)
     for text, texts in zip(predictions, references, strict=True):
@@ -133,7 +141,7 @@ def _meteor(accepted: dict[int, list[str]], given: dict[int, list[str]]) -> Scor
 
     Its band comes from the mean over samples, which is close to it.
     """
-    with evaluation_extra("pycocoevalcap"):
+    with _extra():
         from pycocoevalcap.meteor.meteor import Meteor
 
     def one_line(texts: list[str]) -> list[str]:

@@ -147,7 +147,10 @@ class LinearProbe:
 
 
 def _solve_ridge(products: np.ndarray, offset: np.ndarray, penalties: Sequence[float]) -> list[LinearProbe]:
-    """Return a ridge regression on standardised channels for each penalty; the constant is not penalised."""
+    """Return a ridge regression on standardised channels for each penalty.
+
+    The constant is not penalised. The solver is that of `Ridge(solver="cholesky")` of scikit-learn.
+    """
     width = len(offset)
     means = products[0, 1:] / products[0, 0]
     covariance = products[1:, 1:] / products[0, 0] - np.outer(means, means)

@@ -163,10 +163,10 @@ def _cell(result: Mapping[str, Any], probe: str, name: str | None) -> str:
 
 
 def format_table(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the results of `run_probes` as text.
+    """Return the results of `run_probes` as Markdown tables.
 
-    A star marks layers that a geometry loss reads. The last lines are what the place in the picture gives on each
-    grid.
+    A star marks layers that a geometry loss reads. The last rows tell how far the place in the picture alone gets, on
+    each grid.
     """
     grids = dict.fromkeys(tuple(result["grid"]) for result in results.values())
     texts = []

@@ -1,5 +1,6 @@
 """Metrics as `evaluate` modules: what they score, where the two protocols part, and their bands."""
 
+import sys
 from pathlib import Path
 
 import evaluate
@@ -17,7 +18,7 @@ from trainer.evaluation.metrics.answers import (
     relative_accuracy,
 )
 from trainer.evaluation.metrics.boxes import box_iou, choose_object, choose_objects, matched_f1
-from trainer.evaluation.metrics.ngrams import has_java
+from trainer.evaluation.metrics.ngrams import has_java, ngram_scores
 from trainer.evaluation.metrics.scores import Score, mean_score, summarise
 
 REPOSITORY = Path(__file__).resolve().parents[4]
@@ -247,3 +248,9 @@ def test_java_scores():
     scores = compute("scanqa", pairs, variant="ptb", protocol="paper")
     assert scores["rouge-l"] == pytest.approx(50)
     assert 0 < scores["meteor"] <= 100
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycocoevalcap.cider.cider", None)
+    with pytest.raises(ImportError, match=r'`pycocoevalcap`: pip install -e "\.\[evaluation\]"\.'):
+        ngram_scores(["a chair"], [["a chair"]])
