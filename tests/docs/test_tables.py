@@ -41,6 +41,13 @@ def test_readme_maps_every_package():
     assert {path for path in packages if path.count("/") == 1} <= mapped
 
 
+def test_every_example_is_listed():
+    folder = REPOSITORY / "examples"
+    scripts = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    packages = {path.parent.name for path in folder.glob("*/__main__.py")}
+    assert scripts | packages <= {target.rstrip("/") for _, target in find_links(folder / "README.md")}
+
+
 def test_names_of_the_paper_table_exist():
     modules = [importlib.import_module(name) for name in MODULES]
     names = [name for row in find_table("protocols.md", "Paper to code") for name in re.findall(r"`([\w.]+)`", row[1])]

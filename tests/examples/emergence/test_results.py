@@ -113,4 +113,4 @@ def test_published_tables_are_made_from_the_kept_results(monkeypatch, recipe, pa
     pairs |= {part for part in parts if part.startswith("**")}
     assert left_out <= pairs and len(parts) - len(left_out) >= 8
     main = next(part for before, part in zip(parts, parts[1:], strict=False) if before.startswith("**"))
-    assert all(line in published for line in main.splitlines()[1:])  # the second page words the head otherwise
+    assert main in published
