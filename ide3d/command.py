@@ -1,6 +1,5 @@
 """The command `ide3d`; `python -m ide3d` starts it where a launcher wants a module."""
 
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
@@ -9,7 +8,7 @@ import typer
 from ide3d.commands import benchmarks, checkpoints, environment, rooms, scenes, training
 from ide3d.commands.errors import OneLineErrors, show_help
 
-__all__ = ["app", "main", "run_as"]
+__all__ = ["app", "main"]
 
 HELP = """3D-IDE: a model that answers questions about a room from plain video, and how it is trained and measured.
 
@@ -61,15 +60,6 @@ def main(words: Sequence[str] | None = None) -> None:
         words: Command-line words; default: those of the process.
     """
     app(args=None if words is None else list(words), prog_name="ide3d")
-
-
-def run_as(*names: str) -> None:
-    """Run one command on the words of the process: what `python -m` of a package does.
-
-    Args:
-        *names: Name of the command, such as `"rooms", "measure"`.
-    """
-    main([*names, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

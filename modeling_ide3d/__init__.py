@@ -1,4 +1,4 @@
-"""What computes: the 3D-IDE inference model. Importing it registers the classes with the Auto factories."""
+"""The 3D-IDE inference model. Importing it registers the classes with the Auto factories."""
 
 from transformers import AutoConfig, AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM
 
@@ -9,5 +9,5 @@ __all__ = ["IDE3DConfig", "IDE3DForConditionalGeneration", "IDE3DModel"]
 
 AutoConfig.register(IDE3DConfig.model_type, IDE3DConfig, exist_ok=True)
 for _auto_class in (AutoModel, AutoModelForImageTextToText, AutoModelForMultimodalLM):
-    # AutoModel too: whoever writes `AutoModel.from_pretrained(...)` wants `.generate`.
+    # AutoModel too: its users expect `.generate`.
     _auto_class.register(IDE3DConfig, IDE3DForConditionalGeneration, exist_ok=True)

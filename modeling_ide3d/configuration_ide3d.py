@@ -22,11 +22,11 @@ class IDE3DConfig(PreTrainedConfig):
         image_token_id (`int`): Placeholder that is replaced by the tokens of an image (a video of one frame).
         video_token_id (`int`): Placeholder that is replaced by the tokens of a video.
         ground_token_id (`int`):
-            In a prompt it stands for a region that the user points at; in an answer it is the grounding query.
+            Token for a region that the user points at in a prompt, and for the grounding query in an answer.
         projector_hidden_act (`str`): Activation between the two linear layers of the projector.
         vision_feature_layer (`int`):
             Hidden state of the vision tower that is read, 0 = patch embeddings, before the final layer norm.
-        spatial_pool_stride (`int`): The token grid has `ceil(patches / stride)` rows and columns.
+        spatial_pool_stride (`int`): Patches per visual token and side; the last token may hold fewer.
         spatial_pool_mode (`str`): Interpolation of the pooling.
         grounding_temperature (`float`): Temperature of the cosine scores when they are read as probabilities.
         detach_region_references (`bool`):
@@ -34,8 +34,8 @@ class IDE3DConfig(PreTrainedConfig):
         tie_word_embeddings (`bool`): Whether the language model head shares the input embeddings.
 
     Raises:
-        StrictDataclassFieldValidationError: A field has a wrong type.
-        StrictDataclassClassValidationError: Sizes or token ids contradict each other.
+        StrictDataclassFieldValidationError: If a field has a wrong type.
+        StrictDataclassClassValidationError: If sizes or token ids contradict each other.
     """
 
     model_type = "ide3d"
@@ -84,7 +84,7 @@ class IDE3DConfig(PreTrainedConfig):
 
     @property
     def token_grid(self) -> tuple[int, int]:
-        """Rows and columns of visual tokens of a frame, after pooling and before the newline column."""
+        """Rows and columns of visual tokens of a frame, without the newline column."""
         rows, cols = self.patch_grid
         return math.ceil(rows / self.spatial_pool_stride), math.ceil(cols / self.spatial_pool_stride)
 
@@ -95,7 +95,7 @@ class IDE3DConfig(PreTrainedConfig):
         return rows * (cols + 1)
 
     def validate_architecture(self):
-        """Check what types cannot say: sizes, token ids and the index of the vision layer."""
+        """Check sizes, token ids and the index of the vision layer, which no type tells."""
         super().validate_architecture()
         vision, text = self.vision_config, self.text_config
         if self.spatial_pool_stride < 1:

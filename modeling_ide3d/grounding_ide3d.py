@@ -6,7 +6,7 @@ from transformers.utils import torch_compilable_check
 
 
 def split_frames(tokens: torch.Tensor, token_grid: tuple[int, int]) -> torch.Tensor:
-    """Split the visual tokens of frames into rows and columns, and leave the newline column out.
+    """Split the visual tokens of frames into rows and columns, without the newline column.
 
     Args:
         tokens (`torch.Tensor` of shape `(frames * rows * (cols + 1), hidden_size)`): Tokens of one or more videos.
@@ -25,9 +25,9 @@ def gather_frame_features(
     """Bring the visual tokens of a batch into the shape of its region masks.
 
     Args:
-        visual_tokens (`dict[str, list[torch.Tensor]]`): By modality, the tokens of each video or image of the batch in
-            the order of its samples, of shape `(frames * rows * (cols + 1), hidden_size)`, newline column included.
-        token_counts (`dict[str, torch.Tensor]`): By modality, placeholders of each sample, of shape `(batch_size,)`.
+        visual_tokens (`dict[str, list[torch.Tensor]]`): Tokens by modality: one tensor for each video or image, in the
+            order of the samples, of shape `(frames * rows * (cols + 1), hidden_size)`, newline column included.
+        token_counts (`dict[str, torch.Tensor]`): Placeholders of each sample by modality, of shape `(batch_size,)`.
         token_grid (`tuple[int, int]`): Rows and columns of tokens of a frame, without the newline column.
 
     Returns:
@@ -172,7 +172,7 @@ def select_region_references(
     is the query and refers to none.
 
     Args:
-        is_ground (`torch.Tensor` of shape `(batch_size, sequence_length)`, bool): Where the `<ground>` tokens are.
+        is_ground (`torch.Tensor` of shape `(batch_size, sequence_length)`, bool): Places of the `<ground>` tokens.
         region_valid (`torch.Tensor` of shape `(batch_size, num_regions)`, bool): Padding of the regions is False.
         has_query (`torch.Tensor` of shape `(batch_size,)`, bool, *optional*):
             Samples whose last `<ground>` is a query.
@@ -193,7 +193,7 @@ def locate_references(is_ground: torch.Tensor, region_references: torch.Tensor) 
     """Region index at each position of a sequence, -1 where the token refers to none.
 
     Args:
-        is_ground (`torch.Tensor` of shape `(batch_size, sequence_length)`, bool): Where the `<ground>` tokens are.
+        is_ground (`torch.Tensor` of shape `(batch_size, sequence_length)`, bool): Places of the `<ground>` tokens.
         region_references (`torch.Tensor` of shape `(batch_size, num_references)`, long):
             Region of the k-th `<ground>`.
 

@@ -121,7 +121,7 @@ class IDE3DPreTrainedModel(PreTrainedModel):
 
 
 class IDE3DMultiModalProjector(nn.Module):
-    """Linear - activation - Linear from the width of the vision tower to that of the language model."""
+    """Linear - activation - Linear from the vision tower's width to the language model's."""
 
     def __init__(self, config: IDE3DConfig):
         super().__init__()
@@ -255,10 +255,10 @@ class IDE3DModel(IDE3DPreTrainedModel):
         features: torch.Tensor,
         modality: str,
     ) -> torch.Tensor:
-        """Where visual tokens go, of shape `(batch_size, sequence_length, 1)`; checks that they fit.
+        """Find the places of visual tokens, of shape `(batch_size, sequence_length, 1)`, and check their number.
 
         Raises:
-            ValueError: The text has another number of placeholder tokens than there are visual tokens.
+            ValueError: If the text has another number of placeholder tokens than there are visual tokens.
         """
         if input_ids is None:
             token = torch.full((), token_id, dtype=torch.long, device=inputs_embeds.device)
@@ -277,7 +277,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
     def get_frame_features(
         self, input_ids: torch.LongTensor, mm_encoder_outputs: dict[str, BaseModelOutputWithPooling]
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Visual tokens of each sample on its token grid, of its videos and then of its images.
+        """Arrange the visual tokens of each sample by frames: videos first, then images.
 
         Returns:
             `tuple[torch.Tensor, torch.Tensor]`: `(batch_size, num_frames, rows, cols, hidden_size)`, and the number of
@@ -323,9 +323,13 @@ class IDE3DModel(IDE3DPreTrainedModel):
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
         starts_text: bool,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Put visual tokens in the place of their placeholders; returns the embeddings, and the tokens by modality.
+        """Put visual tokens in the place of their placeholders.
 
-        Where a text starts, placeholders of a modality that was not encoded raise ValueError.
+        Returns:
+            `tuple[torch.Tensor, dict[str, torch.Tensor]]`: Embeddings of the text, and visual tokens by modality.
+
+        Raises:
+            ValueError: If a text starts with placeholders of a modality that was not encoded.
         """
         hidden_states = {}
         for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
@@ -349,7 +353,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         region_valid: torch.Tensor | None,
         region_references: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Put the feature of a region in place of each `<ground>` token of the prompt that refers to one."""
+        """Replace each `<ground>` token of the prompt by the feature of its region."""
         if input_ids is None:
             raise ValueError("region_masks need input_ids, which say where the <ground> tokens are.")
         is_ground = input_ids == self.config.ground_token_id
@@ -512,7 +516,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         is_first_iteration: bool | None = False,
         **kwargs,
     ) -> dict:
-        """Inputs of a step of `generate`: regions belong to the prompt, a `<ground>` emitted later is an answer."""
+        """Prepare a step of `generate`; a `<ground>` behind the prompt refers to no region."""
         if not is_first_iteration and kwargs.get("use_cache", True):
             for key in ("region_masks", "region_valid", "region_references"):
                 kwargs.pop(key, None)

@@ -1,6 +1,7 @@
 """Old import paths of modules that have moved; each works for one release and warns."""
 
 import importlib
+import runpy
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
 from typing import Any
 
-__all__ = ["MOVED_MODULES", "MovedModules", "keep_names"]
+__all__ = ["MOVED_MODULES", "MovedModules", "keep_names", "run_command"]
 
 # Old path: new path. The table goes with version 0.3.
 MOVED_MODULES = {
@@ -101,3 +102,14 @@ def keep_names(module: str, names: Mapping[str, str], own: Callable[[str], Any])
         return getattr(importlib.import_module(names[name]), name)
 
     return get
+
+
+def run_command(*names: str) -> None:
+    """Run a command of `ide3d` on the words of the process, as `python -m` of its former package.
+
+    Args:
+        *names: Name of the command, such as `"rooms", "measure"`.
+    """
+    sys.argv[1:1] = names
+    # By name: no package imports the one above all of them.
+    runpy.run_module("ide3d", run_name="__main__", alter_sys=True)

@@ -1,6 +1,5 @@
 """Checkpoints, exports and recipes that were made before the packages were regrouped load after."""
 
-import importlib
 import json
 import os
 import shutil
@@ -19,6 +18,7 @@ from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
 from trainer import IDE3DTrainer, IDE3DTrainingArguments
 from trainer.nano.build import build_nano_config, build_nano_model
+from trainer.recipes import read_recipe
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BEFORE = REPOSITORY / "tests" / "before_the_regrouping"
@@ -140,9 +140,8 @@ def test_an_export_loads_by_its_own_code_and_by_ours(old_export, tmp_path):
 
 
 @pytest.mark.parametrize("path", sorted((BEFORE / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
-def test_a_recipe_is_read(path, monkeypatch):
-    monkeypatch.syspath_prepend(str(REPOSITORY / "examples"))
-    model, data, arguments = importlib.import_module("train").read_recipe(path, ["--dry-run"])
+def test_a_recipe_is_read(path):
+    model, data, arguments = read_recipe(path, ["--dry-run"])
     recipe = yaml.safe_load(path.read_text())
     assert model.dry_run and arguments.output_dir == recipe["output_dir"]
     assert all(any(hasattr(part, name) for part in (model, data, arguments)) for name in recipe)

@@ -1,6 +1,6 @@
 """Write the tables of a study in Markdown, from its summary.
 
-The words of these tables stand in the results that are published in docs/emergence*: they are kept to the letter.
+The words of these tables stand in the results that are published in docs/study*: they are kept to the letter.
 """
 
 from collections.abc import Mapping, Sequence

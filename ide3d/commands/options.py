@@ -29,7 +29,7 @@ __all__ = [
 GIBIBYTE = 1024**3
 
 # A test holds these equal to what the packages know; the packages are imported only by the commands that run.
-Task = Literal["multi3drefer", "nr3d", "scan2cap", "scanqa", "scanrefer", "sqa3d", "vsibench"]
+Task = Literal["multi3drefer", "scan2cap", "scanqa", "scanrefer", "sqa3d", "vsibench"]
 Protocol = Literal["clean", "paper"]
 Frames = Literal["uniform", "listed", "coverage"]
 
@@ -47,7 +47,7 @@ Video = Annotated[
 NumFrames = Annotated[int | None, typer.Option(min=1, help="Frames to take. Default: as in training, at most.")]
 Device = Annotated[str, typer.Option(help='Device, such as "cpu" or "cuda:1"; "auto" takes an accelerator, if any.')]
 WeightType = Annotated[str, typer.Option(help='Type of the weights, such as "float16"; "auto" is that of the files.')]
-MaxMemory = Annotated[float, typer.Option(min=0.01, help="Gigabytes beside the weights.")]
+MaxMemory = Annotated[float, typer.Option(min=0.001, help="Gigabytes beside the weights.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 Data = Annotated[Path, typer.Option(help="Folder of benchmarks in the public layout.", show_default=False)]
 SkipInvalidPoses = Annotated[

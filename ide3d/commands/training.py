@@ -63,7 +63,8 @@ def train(ctx: typer.Context, recipe: Recipe = None, list_arguments: ListArgumen
     `output_dir/export`. `accelerate launch -m ide3d train RECIPE` trains in several processes.
     """
     model, data, args = _read(recipe, ctx.args, list_arguments)
-    from trainer.recipes import dry_run, run_recipe
+    from trainer.recipes.plan import dry_run
+    from trainer.recipes.run import run_recipe
 
     if model.dry_run:
         typer.echo(dry_run(model, data, args).as_text())
@@ -80,7 +81,7 @@ def plan(ctx: typer.Context, recipe: Recipe = None, list_arguments: ListArgument
     or trained. Words behind the recipe, `--argument value`, win over the file. Experimental.
     """
     arguments = _read(recipe, [*ctx.args, "--dry_run"], list_arguments)
-    from trainer.recipes import dry_run
+    from trainer.recipes.plan import dry_run
 
     typer.echo(dry_run(*arguments).as_text())
 

@@ -20,7 +20,7 @@ def embed_positions(rows: int, cols: int, channels: int, aspect: float, *, devic
         cols: Columns of the map.
         channels: Channels of the map, a multiple of 4.
         aspect: Width / height of the image that the map covers.
-        device: Where the result lives.
+        device: Device of the result.
 
     Shape:
         output: (channels, rows, cols), float32.

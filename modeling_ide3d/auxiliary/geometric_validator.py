@@ -1,6 +1,5 @@
-"""Weak depth decoder on the vision tower: it tests, in training only, whether the features hold geometry."""
+"""Weak depth decoder on the vision tower, in training only: do the features hold geometry?"""
 
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,17 +17,15 @@ from transformers.utils import ModelOutput
 from modeling_ide3d.auxiliary.dpt_head import NUM_LEVELS, DPTHead
 from modeling_ide3d.auxiliary.relative_pose import POSE_ENTRIES, RelativePoseEmbedding, encode_relative_pose
 
-logger = logging.getLogger(__name__)
-
 OFFICIAL_LAYERS = 26  # layers of the vision tower that the official indices 6, 12, 18, 26 refer to
 
 
 @strict
 @dataclass
 class GeometricValidatorConfig:
-    """Sizes of a depth head, which is used in training only. The defaults are those of 3D-IDE (arXiv 2604.03296).
+    """Sizes of the depth head, by default those of 3D-IDE (arXiv 2604.03296).
 
-    The head starts from random weights, which the paper finds best ("scratch").
+    The head is used in training only. It starts from random weights, which the paper finds best ("scratch").
 
     Args:
         vision_hidden_size: Width of the vision tower.
@@ -39,14 +36,14 @@ class GeometricValidatorConfig:
         features: Width of the fusion blocks, a multiple of 8.
         out_channels: Width of each level, multiples of 4.
         head_features: Width of the last 3x3 convolution.
-        output_stride: Pixels of the vision input per predicted pixel; it must divide the pixels of a frame.
+        output_stride: Pixels of the vision input per predicted pixel and side; a divisor of the pixels of a frame.
         frames_per_chunk: Frames decoded at a time; None takes all at once. Bounds the memory, not the result.
-        protocol: How the pose of another view enters. "clean": scaled translation and six numbers of the rotation, see
-            `encode_relative_pose`. "paper": the flattened 4x4 matrix.
+        protocol: Numbers of the relative pose that enter for another view. "clean": scaled translation and six
+            numbers of the rotation, see `encode_relative_pose`. "paper": the flattened 4x4 matrix.
 
     Raises:
-        StrictDataclassFieldValidationError: A field has a wrong type.
-        ValueError: Sizes contradict each other.
+        StrictDataclassFieldValidationError: If a field has a wrong type.
+        StrictDataclassClassValidationError: If sizes contradict each other.
     """
 
     vision_hidden_size: int = 1152
@@ -69,7 +66,7 @@ class GeometricValidatorConfig:
 
     @classmethod
     def from_vision_config(cls, vision_config: PreTrainedConfig, **overrides) -> "GeometricValidatorConfig":
-        """The paper's head on any vision tower: its width and patch size, and layers at the same relative depth."""
+        """Fit the paper's head to a vision tower; layers keep their relative depth."""
         layers = vision_config.num_hidden_layers
         defaults = {
             "vision_hidden_size": vision_config.hidden_size,
@@ -80,7 +77,7 @@ class GeometricValidatorConfig:
 
     @classmethod
     def light(cls, vision_config: PreTrainedConfig, **overrides) -> "GeometricValidatorConfig":
-        """A narrow head for small vision towers, cheap on a CPU; every pixel, unless `output_stride` is given."""
+        """Fit a narrow head to a small vision tower; by default it predicts every pixel."""
         defaults = {
             "projection_size": 64,
             "features": 16,
@@ -92,7 +89,11 @@ class GeometricValidatorConfig:
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, torch.Tensor], **overrides) -> "GeometricValidatorConfig":
-        """Widths of given weights, which must be whole; what shapes do not tell comes from the arguments."""
+        """Read the widths from whole weights; sizes that no shape tells come from the arguments.
+
+        Raises:
+            ValueError: If a weight is missing, or the pose embedding has a width of neither protocol.
+        """
         weights = {name: tuple(tensor.shape) for name, tensor in state_dict.items()}
         try:
             hidden, vision = weights["decoder.projection.0.weight"]
@@ -106,43 +107,45 @@ class GeometricValidatorConfig:
             }
             pose_entries = weights["relative_pose_embedding.0.weight"][1]
         except KeyError as error:
-            raise ValueError(f"The weights lack {error}, which tells a width of the decoder.") from error
+            raise ValueError(
+                f"The weights lack {error}, which tells a width of the decoder. Pass a whole state dict."
+            ) from error
         protocols = [protocol for protocol, entries in POSE_ENTRIES.items() if entries == pose_entries]
         if not protocols:
             raise ValueError(
-                f"relative_pose_embedding.0.weight takes {pose_entries} numbers of a pose, expected {POSE_ENTRIES}."
+                f"`relative_pose_embedding.0.weight` takes {pose_entries} numbers of a pose, expected {POSE_ENTRIES}."
             )
         return cls(**{**widths, "protocol": protocols[0], **overrides})
 
     def validate_architecture(self):
-        """Check what types cannot say: number of levels, widths, strides."""
+        """Check the number of levels, widths and strides, which no type tells."""
         for name in ("layer_indices", "out_channels"):
             if len(getattr(self, name)) != NUM_LEVELS:
                 raise ValueError(
-                    f"{name} must have {NUM_LEVELS} entries, one for each level, got {getattr(self, name)}."
+                    f"`{name}` must have {NUM_LEVELS} entries, one for each level, got {getattr(self, name)}."
                 )
         if list(self.layer_indices) != sorted(self.layer_indices) or self.layer_indices[0] < 0:
             raise ValueError(
-                f"layer_indices must be non-negative and ascending, 0 = patch embeddings, got {self.layer_indices}. "
+                f"`layer_indices` must be non-negative and ascending, 0 = patch embeddings, got {self.layer_indices}. "
                 "Write the last state as the number of layers, not as -1."
             )
         if self.features % 8 or self.features < 8:
-            raise ValueError(f"features must be a positive multiple of 8, got {self.features}.")
+            raise ValueError(f"`features` must be a positive multiple of 8, got {self.features}.")
         if any(width % 4 or width < 4 for width in self.out_channels):
-            raise ValueError(f"out_channels must be positive multiples of 4, got {self.out_channels}.")
+            raise ValueError(f"`out_channels` must be positive multiples of 4, got {self.out_channels}.")
         for name in ("output_stride", "frames_per_chunk"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+                raise ValueError(f"`{name}` must be at least 1, got {value}.")
 
 
 @dataclass
 class GeometricValidatorOutput(ModelOutput):
-    """What the validator reads out of vision features.
+    """Depth and confidence that the validator reads from vision features.
 
     Args:
-        depth: Z-depth in metres, positive, float32. (B, V, H, W), or (N, H, W) for pairs of frames.
-        confidence: At least 1, float32, same shape.
+        depth: Z-depth in metres, positive, float32; (B, V, H, W), or (N, H, W) for pairs of frames.
+        confidence: Confidence of each pixel, at least 1, float32; same shape.
     """
 
     depth: torch.Tensor | None = None
@@ -150,7 +153,7 @@ class GeometricValidatorOutput(ModelOutput):
 
 
 class DepthDecoder(GradientCheckpointingLayer):
-    """Shared projection of the levels and the dense head; the unit that activation checkpointing recomputes.
+    """Shared projection of the levels and the dense head, recomputed together by activation checkpointing.
 
     Shape:
         features:   four tensors (M, P, vision_hidden_size); P = rows * cols.
@@ -181,13 +184,13 @@ class DepthDecoder(GradientCheckpointingLayer):
 
 
 class GeometricValidator(nn.Module):
-    """Depth and confidence from intermediate features of the vision tower, of the own view or of another one.
+    """Depth of the own view or of another one, from features of the vision tower.
 
     Source: 3D-IDE (arXiv 2604.03296), geometric validator and cross-view prediction; official `VGGTModule`,
     `forward_cross_view_depth`. It trains the tower and never leaves the training: nothing of it is exported.
 
     Args:
-        config: Sizes. `GeometricValidatorConfig.from_vision_config(vision_config)` reads them from a vision tower.
+        config: Sizes; `GeometricValidatorConfig.from_vision_config(vision_config)` reads them from a vision tower.
     """
 
     def __init__(self, config: GeometricValidatorConfig):
@@ -200,7 +203,7 @@ class GeometricValidator(nn.Module):
         self.apply(self.reset_layer)
 
     def reset_layer(self, layer: nn.Module) -> None:
-        """Initialise a layer of this module by torch's own scheme, which keeps the scale of narrow heads."""
+        """Initialise a layer of this module by torch's scheme, for the scale of narrow heads."""
         if isinstance(layer, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.LayerNorm)):
             layer.reset_parameters()
 
@@ -229,7 +232,7 @@ class GeometricValidator(nn.Module):
             output.confidence:   (B, V, H, W) float32, at least 1.
 
         Raises:
-            ValueError: Number of levels, widths or tokens differ from the configuration or the grid.
+            ValueError: If number of levels, widths or tokens differ from the configuration or the grid.
         """
         self._check_features(multilevel_features, patch_grid)
         batch_size, views = multilevel_features[0].shape[:2]
@@ -248,7 +251,7 @@ class GeometricValidator(nn.Module):
         source: torch.Tensor,
         target_from_source: torch.Tensor,
     ) -> GeometricValidatorOutput:
-        """Predict the depth of a target view from the features of a source view and the pose between them.
+        """Predict the depth of a target view from a source view and their relative pose.
 
         A learned map of the pose is added to every token of the source view, at each level. Pairs that no loss looks
         at (empty masks) should be left out by the caller.
@@ -263,7 +266,7 @@ class GeometricValidator(nn.Module):
             output.confidence:   (N, H, W) float32, at least 1.
 
         Raises:
-            ValueError: Shapes differ from the configuration, the grid or each other.
+            ValueError: If shapes differ from the configuration, the grid or each other.
         """
         self._check_features(multilevel_features, patch_grid)
         if batch.ndim != 1 or source.shape != batch.shape or target_from_source.shape != (*batch.shape, 4, 4):
@@ -339,13 +342,13 @@ _ORIGINAL_NAMES = [
 
 
 def rename_original_key(key: str) -> str:
-    """Name in `GeometricValidator` of a weight of the original's `dpt_module`.
+    """Return the name in `GeometricValidator` of a weight of the original's `dpt_module`.
 
     Args:
         key: Original name, without or with everything up to `dpt_module.`.
 
     Raises:
-        ValueError: The name is not one of the original module's.
+        ValueError: If the original module has no such weight.
     """
     name = key.rpartition("dpt_module.")[2]
     for pattern, target in _ORIGINAL_NAMES:
@@ -360,12 +363,12 @@ def rename_original_key(key: str) -> str:
 
 
 def convert_original_state_dict(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weights of the original's `dpt_module` as a state dict of `GeometricValidator`.
+    """Convert the weights of the original's `dpt_module` to a state dict of `GeometricValidator`.
 
     Names change, and the pose embeddings, stored (16, width) in the original, become linear layers.
 
     Raises:
-        ValueError: A name is not one of the original module's.
+        ValueError: If the original module has no such weight.
     """
     converted = {}
     for key, tensor in state_dict.items():

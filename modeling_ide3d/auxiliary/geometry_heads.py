@@ -1,4 +1,4 @@
-"""What every module with the training-only heads does with them, whatever model it supervises."""
+"""Targets and predictions of the training-only heads, whatever model they supervise."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector
 
 @dataclass
 class GeometryPredictions:
-    """What the heads predict of a batch; names and shapes as in `IDE3DGeometryOutputWithPast`."""
+    """Predictions of the heads for a batch; names and shapes as in `IDE3DGeometryOutputWithPast`."""
 
     depth: torch.Tensor | None = None
     depth_confidence: torch.Tensor | None = None
@@ -33,7 +33,7 @@ class GeometryHeads:
         geometric_validator: Depth decoder, or None.
         teacher_projector: Projector into the teacher's space, or None.
         grounding_head: Scores of regions, or None.
-        criterion: What compares predictions with targets, or None.
+        criterion: Comparison of predictions with targets, or None.
     """
 
     geometric_validator: GeometricValidator | None
@@ -42,18 +42,21 @@ class GeometryHeads:
     criterion: Criterion | None
 
     def idle_heads(self) -> list[torch.nn.Module]:
-        """Heads that no term which the criterion wants belongs to."""
+        """Return the heads that no wanted term trains."""
         wanted = set() if self.criterion is None else {HEADS[name] for name in self.criterion.terms}
         heads = (getattr(self, name) for name in sorted(set(HEADS.values()) - wanted))
         return [head for head in heads if head is not None]
 
     def wants_head(self, head: str) -> bool:
-        """Whether this head is there and the criterion asks for one of its terms."""
+        """Say whether this head exists and the criterion wants one of its terms."""
         wanted = self.criterion is not None and any(HEADS[name] == head for name in self.criterion.terms)
         return wanted and getattr(self, head) is not None
 
     def absent_terms(self) -> dict[str, torch.Tensor]:
-        """A zero for each term that keeps its head in the graph: every rank reduces the same gradients."""
+        """Return a zero for each term that keeps its head in the graph.
+
+        Every process then reduces the same gradients.
+        """
         zeros = {
             head: sum(parameter.sum() for parameter in getattr(self, head).parameters()) * 0.0
             for head in set(HEADS.values())
@@ -65,15 +68,15 @@ class GeometryHeads:
     def build_head_targets(
         self, grid: VideoGrid, geometry: MeasuredGeometry | None, teacher_features: torch.Tensor | None
     ) -> dict[str, Any]:
-        """Targets of the depth decoder and the projector, as `GeometryTargets` lists them.
+        """Build the targets of depth decoder and projector, as `GeometryTargets` lists them.
 
         Args:
-            grid: Where the videos lie.
-            geometry: What was measured, by sample; None: no term of the depth decoder.
-            teacher_features: (samples, V, rows, cols, C); None: no term of the projector.
+            grid: Places and sizes of the videos.
+            geometry: Measured geometry by sample; None without a term of the depth decoder.
+            teacher_features: Features (samples, V, rows, cols, C); None without a term of the projector.
 
         Raises:
-            ValueError: A tensor has another shape than `grid` asks for.
+            ValueError: If a tensor has another shape than `grid` asks for.
         """
         targets: dict[str, Any] = {}
         if geometry is not None:
@@ -98,7 +101,7 @@ class GeometryHeads:
         patch_grid: tuple[int, int],
         visual_states: torch.Tensor | None,
     ) -> GeometryPredictions:
-        """Predictions that have a target.
+        """Predict what has a target.
 
         Shape:
             levels:        four tensors (videos, V, P, vision_hidden_size), P = rows x cols of `patch_grid`; needed
@@ -124,19 +127,19 @@ class GeometryHeads:
 def check_validator_config(
     validator_config: GeometricValidatorConfig, hidden_size: int, patch_size: int, num_layers: int
 ) -> None:
-    """Raise ValueError unless the validator fits a vision tower of this width, patch size and number of layers."""
+    """Raise ValueError unless the validator fits a vision tower of these sizes."""
     expected = (hidden_size, patch_size)
     given = (validator_config.vision_hidden_size, validator_config.patch_size)
     if given != expected or max(validator_config.layer_indices) > num_layers:
         raise ValueError(
-            f"validator_config is for a vision tower of (hidden_size, patch_size) {given} with at least "
+            f"`validator_config` is for a vision tower of (hidden_size, patch_size) {given} with at least "
             f"{max(validator_config.layer_indices)} layers; this one has {expected} and {num_layers} layers. Build it "
             "with GeometricValidatorConfig.from_vision_config."
         )
 
 
 def pad_frames(states: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
-    """States of frames that exist, laid out by video, zeros between.
+    """Lay the states of existing frames out by video, with zeros for the others.
 
     Shape:
         states:     (frames, P, C), in the order of the videos.

@@ -185,11 +185,11 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         logits_to_keep: int | torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple | IDE3DGeometryOutputWithPast:
-        """Run the inference model once and compare what it computed on the way with the privileged targets.
+        """Run the inference model once and compare its features with the privileged targets.
 
-        The first arguments are those of [`IDE3DForConditionalGeneration.forward`], but for the default of
-        `logits_to_keep`: None computes, in training mode with labels, the logits in front of a label of any sample,
-        because all would be most of a step's memory, and elsewhere all. `logits_to_keep=0` gives all (B, L, V).
+        The first arguments are those of [`IDE3DForConditionalGeneration.forward`]. `logits_to_keep=None` keeps, in
+        training mode with labels, the logits in front of a label of any sample: all logits would be most of a step's
+        memory. Without labels or training it keeps all. `logits_to_keep=0` always keeps all (B, L, V).
 
         Shape:
             region_targets:   (B, regions + 1), bool; true regions, last column = "no such object"; a row without any
@@ -278,9 +278,10 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         video_frame_mask: torch.Tensor | None,
         with_levels: bool,
     ) -> tuple[dict[str, BaseModelOutputWithPooling], tuple[torch.Tensor, ...] | None, torch.Tensor | float]:
-        """Encode images and videos: outputs by modality, levels of the validator, and a zero that stays in the graph.
+        """Encode images and videos.
 
-        The zero comes from what a batch lacks; see `_encode_nothing`.
+        Returns:
+            Outputs by modality, levels that the validator reads, and the zero of `_encode_nothing` for what is absent.
         """
         encoded, levels, zero = {}, None, 0.0
         is_text = pixel_values is None and pixel_values_videos is None
@@ -295,9 +296,9 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         return encoded, levels, zero
 
     def _encode_nothing(self) -> torch.Tensor:
-        """A zero from an empty frame: it keeps the visual parts in the graph of a batch of text.
+        """Return a zero that keeps the visual parts in a text batch's graph.
 
-        Where weights are sharded, every process has to run the tower as often, and in the same order, as the others:
+        Where weights are sharded, every process has to run the tower as often as the others and in the same order:
         once for images and then once for videos.
         """
         side = self.config.vision_config.image_size
@@ -321,12 +322,13 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         teacher_features: torch.Tensor | None = None,
         **_: Any,
     ) -> GeometryTargets:
-        """What the predictions of a batch will be compared with; needs no forward pass, so that it can be counted.
+        """Build what the predictions of a batch will be compared with.
 
-        The arguments are those of `forward`; others are not looked at.
+        It needs no forward pass, so that targets can be counted before one. The arguments are those of `forward`;
+        others are ignored.
 
         Raises:
-            ValueError: A sample has more than one video, or a tensor has another shape than its video asks for.
+            ValueError: If a sample has more than one video, or a tensor has another shape than its video asks for.
         """
         targets: dict[str, Any] = {}
         if region_targets is not None and self.wants_head("grounding_head") and region_targets.any():

@@ -60,7 +60,7 @@ def load_converted_for_training(
     """Training model of a converted checkpoint, with the heads that the original trained beside it.
 
     Args:
-        folder: What `convert_checkpoint` wrote from a checkpoint with training-only weights (3D-IDE, 3DRS).
+        folder: Folder that `convert_checkpoint` wrote from a checkpoint with training-only weights (3D-IDE, 3DRS).
         layer_indices: Hidden states of the vision tower that the depth decoder reads. Default: the original's, or
             those at the same relative depth of a tower of other size.
         **kwargs: Passed on to `from_pretrained`.

@@ -1,4 +1,4 @@
-"""What the training model returns, and what it asks of the criterion that compares it with the targets."""
+"""Outputs of the training model, and the interface of the criterion that compares them with targets."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -7,7 +7,7 @@ import torch
 
 from modeling_ide3d.modeling_ide3d import IDE3DCausalLMOutputWithPast
 
-# The part that only this term, among others, trains. Three terms look at pairs of frames.
+# Head that receives gradients only from these terms. Three of them look at pairs of frames.
 HEADS = {
     "loss_grounding": "grounding_head",
     "loss_depth": "geometric_validator",
@@ -52,10 +52,10 @@ class IDE3DGeometryOutputWithPast(IDE3DCausalLMOutputWithPast):
 
 
 class Criterion(Protocol):
-    """What compares predictions with targets. The trainer hands one over; the model itself knows no loss.
+    """Comparison of predictions with targets; the model itself knows no loss.
 
     Attributes:
-        terms: Names of the terms that are wanted; a head that none of them needs does not run.
+        terms: Names of the wanted terms; a head that none of them needs does not run.
     """
 
     terms: frozenset[str]
@@ -68,10 +68,10 @@ class Criterion(Protocol):
         has_geometry: torch.Tensor,
         size: tuple[int, int],
     ) -> Any:
-        """Frame pairs (with `batch`, `source`, `target_from_source`) for a prediction of `size` pixels."""
+        """Choose frame pairs (`batch`, `source`, `target_from_source`) for a prediction of `size` pixels."""
 
     def __call__(self, outputs: IDE3DGeometryOutputWithPast, targets: dict[str, Any]) -> dict[str, torch.Tensor]:
-        """Loss terms by the name of their field; a term without targets is left out."""
+        """Compute the loss terms that have targets, by the name of their field."""
 
 
 __all__ = ["HEADS", "PAIR_TERMS", "Criterion", "IDE3DGeometryOutputWithPast"]

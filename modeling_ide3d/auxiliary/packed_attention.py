@@ -1,4 +1,4 @@
-"""Packed questions: chats about one video that share its tokens, and see them and themselves only."""
+"""Attention of packed questions: chats that share the tokens of one video and do not see each other."""
 
 import torch
 from torch import nn
@@ -7,19 +7,19 @@ from torch import nn
 def build_packed_attention(
     segment_ids: torch.LongTensor, attention: str, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.LongTensor]:
-    """Attention mask and positions under which packed questions see the prefix and themselves only.
+    """Build mask and positions under which packed questions see only the prefix and themselves.
 
     Args:
         segment_ids: 0 in the shared prefix, k in the k-th question, -1 in the padding.
         attention: Attention of the language model; "sdpa" takes a bool mask, "eager" one to be added.
-        dtype: Of the mask for "eager".
+        dtype: Number type of the mask for "eager".
 
     Shape:
         segment_ids: (B, L), long.
         output:      mask (B, 1, L, L); positions (B, L), long: every question continues where the prefix ends.
 
     Raises:
-        ValueError: An attention that takes no such mask.
+        ValueError: If the attention takes no such mask.
     """
     if attention not in ("sdpa", "eager"):
         raise ValueError(

@@ -15,7 +15,9 @@ def select_query_references(
     region_valid: torch.Tensor | None,
     region_targets: torch.Tensor,
 ) -> torch.LongTensor:
-    """Say which region each `<ground>` stands for; the last one of a sample with a target is its query.
+    """Say which region each `<ground>` stands for.
+
+    The last one of a sample with a target is its query.
 
     Shape:
         is_ground:      (B, L), bool.
@@ -69,14 +71,9 @@ def score_queries(
     """
     per_sample = len(region_targets) // len(input_ids)
     if per_sample == 1:
-        position = model.locate_query(input_ids, region_references)
+        position = model.locate_query(input_ids, region_references).unsqueeze(1)
     else:
-        is_ground = input_ids == model.config.ground_token_id
-        position = locate_queries(is_ground, region_references, per_sample).flatten()
-    if (region_targets.any(-1) & (position < 0)).any():
+        position = locate_queries(input_ids == model.config.ground_token_id, region_references, per_sample)
+    if (region_targets.any(-1) & (position.flatten() < 0)).any():
         raise ValueError("A sample has region_targets but no <ground> token to answer with.")
-    features, empty, _ = model.model.get_region_features(input_ids, mm_encoder_outputs, region_masks)
-    rows = torch.arange(len(input_ids), device=input_ids.device).repeat_interleave(per_sample)
-    query = last_hidden_state[rows, position.clamp(min=0)]
-    valid = None if region_valid is None else region_valid[rows]
-    return model.grounding_head(query, features[rows].to(query), empty[rows].to(query.device), valid)
+    return model.score_regions(last_hidden_state, position, input_ids, mm_encoder_outputs, region_masks, region_valid)

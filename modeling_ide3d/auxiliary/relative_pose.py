@@ -1,4 +1,4 @@
-"""How the motion between two views enters the features of the geometric validator."""
+"""Numbers and embedding of the motion between two views for the geometric validator."""
 
 from typing import Literal
 
@@ -10,11 +10,11 @@ TRANSLATION_SCALE = 2.0  # metres: the largest baseline of pairs chosen by overl
 
 
 def encode_relative_pose(target_from_source: torch.Tensor, protocol: Literal["clean", "paper"]) -> torch.Tensor:
-    """Numbers in which a relative pose enters the validator.
+    """Encode relative poses as the numbers that enter the validator.
 
-    "clean": translation / 2 m and the first two columns of rotation - identity; two columns are all of a rotation, and
-    no motion is 0 in all numbers. "paper": the matrix, row by row, whose numbers have different units and of which
-    four never change.
+    "clean": translation / 2 m and the first two columns of rotation - identity. Two columns determine a rotation, and
+    no motion is 0 in all numbers. "paper": the matrix, row by row; its numbers have different units, and four of them
+    never change.
 
     Shape:
         target_from_source: (N, 4, 4), metres.
@@ -33,7 +33,7 @@ class RelativePoseEmbedding(nn.Linear):
         super().__init__(POSE_ENTRIES[protocol], hidden_size, bias=False)
 
     def reset_parameters(self) -> None:
-        """Zero, whoever initialises: this module's own construction or a checkpoint that lacks it."""
+        """Set the weights to zero, at construction and where a checkpoint lacks them."""
         nn.init.zeros_(self.weight)
 
 

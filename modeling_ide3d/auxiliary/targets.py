@@ -1,4 +1,4 @@
-"""Privileged targets in the layout of the predictions: by video instead of by sample, on the validator's pixels."""
+"""Privileged targets arranged as the predictions: by video instead of by sample, on the validator's pixels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ import torch
 
 @dataclass(frozen=True)
 class GeometryTargets:
-    """What a batch's predictions are compared with, as `build_targets` of the training model makes it.
+    """Targets of a batch's predictions, as `build_targets` of the training model makes them.
 
-    No mapping on purpose: mixed precision casts the floats of a model's arguments to bfloat16, where a depth of 3 m
-    is off by a centimetre and a rotation is none; it does not look into this.
+    It is no mapping on purpose. Mixed precision casts the floats of a model's arguments to bfloat16, also inside
+    mappings: a depth of 3 m would be off by a centimetre, and a rotation would be none.
 
     Shape:
         tensors: any of `region_targets` (B, regions + 1); `depth` (videos, V, h, w), metres on the validator's pixels;
@@ -25,13 +25,13 @@ class GeometryTargets:
 
 @dataclass(frozen=True)
 class VideoGrid:
-    """Where the videos of a batch lie, all of one size in pixels.
+    """Places and sizes of the videos of a batch, all of one size in pixels.
 
     Args:
         samples: Sample of each video.
         num_samples: Samples of the batch, also those without a video (B).
         num_frames: Frames of the longest video (V).
-        frame_mask: Frames that exist; None: all.
+        frame_mask: Frames that exist; None for all.
         image_size: Height and width of the vision input.
         patch_size: Side of a patch in pixels.
         patch_grid: Rows and columns of patches.
@@ -58,7 +58,7 @@ class VideoGrid:
 
 
 def locate_videos(input_ids: torch.LongTensor, video_token_id: int, lengths: list[int]) -> torch.LongTensor:
-    """Sample that each video belongs to.
+    """Find the sample that each video belongs to.
 
     Shape:
         input_ids: (B, L), long; `lengths` of the videos in tokens, in the order of their placeholders.
@@ -77,12 +77,12 @@ def locate_videos(input_ids: torch.LongTensor, video_token_id: int, lengths: lis
 
 
 def select_answers(labels: torch.LongTensor) -> dict[str, torch.Tensor]:
-    """Where the head of the language model has to run to learn these labels, as arguments of head and loss.
+    """Select the positions where the language model's head must run to learn these labels.
 
     Shape:
         labels: (B, L), long, -100 is ignored.
-        output: `logits_to_keep` (answers,), positions in front of a label of any sample; `shift_labels` (B, answers),
-            the labels behind them.
+        output: arguments of head and loss: `logits_to_keep` (answers,), positions in front of a label of any sample;
+            `shift_labels` (B, answers), the labels behind them.
     """
     following = labels[:, 1:]
     positions = (following != -100).any(0).nonzero().flatten()
@@ -91,7 +91,7 @@ def select_answers(labels: torch.LongTensor) -> dict[str, torch.Tensor]:
 
 @dataclass
 class MeasuredGeometry:
-    """What was measured of a batch's videos, by sample.
+    """Measured geometry of a batch's videos, by sample.
 
     Shape:
         depth:             (B, V, H, W), metres on the pixels of the vision input, 0 = no measurement.
@@ -112,7 +112,7 @@ class MeasuredGeometry:
     has_poses: torch.Tensor | None = None
 
     def check(self, samples: int, frames: int, image_size: tuple[int, int]) -> None:
-        """Raise ValueError unless all tensors fit a batch of so many samples, frames, and pixels (height, width)."""
+        """Raise ValueError unless all tensors fit a batch of these sizes; pixels are (height, width)."""
         depth = self.depth
         if depth.ndim != 4 or tuple(depth.shape[2:]) != image_size:
             raise ValueError(
@@ -147,7 +147,9 @@ def select_usable_depth(
     samples: torch.LongTensor,
     frame_mask: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Depth of each video, 0 where a frame does not exist or its sample has no geometry, and which frames have it.
+    """Select the depth of each video, and say which frames have it.
+
+    Depth is 0 where a frame does not exist or its sample has no geometry.
 
     Shape:
         depth:        (B, V, H, W), metres.
@@ -170,7 +172,7 @@ def select_teacher_features(
     samples: torch.LongTensor,
     frame_mask: torch.Tensor | None,
 ) -> torch.Tensor:
-    """Teacher features of the frames that exist, in the order of the visual tokens.
+    """Select the teacher features of existing frames, in the order of the visual tokens.
 
     Shape:
         teacher_features: (B, V, rows, cols, C), which is `expected`.
@@ -179,7 +181,7 @@ def select_teacher_features(
         output:           (frames, rows, cols, C).
 
     Raises:
-        ValueError: Another shape than `expected`.
+        ValueError: If they have another shape than `expected`.
     """
     if tuple(teacher_features.shape[:-1]) != expected[:-1]:
         raise ValueError(
@@ -198,13 +200,13 @@ def select_teacher_features(
 def align_to_prediction(
     depth: torch.Tensor, intrinsics: torch.Tensor | None, covered: tuple[int, int], size: tuple[int, int]
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Measured depth and cameras at the predicted pixels: every stride-th pixel of the whole patches of the input.
+    """Take measured depth and cameras at the predicted pixels, every stride-th of the input.
 
-    Pixel u of the prediction is pixel u * stride + stride // 2 of the vision input.
+    Pixel u of the prediction is pixel u * stride + stride // 2 of the vision input, within its whole patches.
 
     Args:
-        depth: On the pixels of the vision input.
-        intrinsics: Of those pixels.
+        depth: Depth on the pixels of the vision input.
+        intrinsics: Cameras of these pixels.
         covered: Height and width, from the top-left corner, that whole patches cover.
         size: Height and width of the prediction.
 
@@ -230,15 +232,17 @@ def build_depth_targets(
     size: tuple[int, int],
     select_pairs: Callable[..., Any] | None,
 ) -> dict[str, Any]:
-    """Measurements of each video on the validator's pixels and, where cameras are known, its pairs of frames.
+    """Put measurements on the validator's pixels, by video, and choose pairs of frames.
+
+    Pairs need cameras.
 
     Args:
-        geometry: What was measured, by sample.
+        geometry: Measured geometry by sample.
         samples: Sample of each video, (videos,), long.
         frame_mask: Frames that exist, (videos, V), bool, or None for all.
         covered: Height and width, from the top-left corner, that whole patches cover.
         size: Height and width of the prediction.
-        select_pairs: As in `Criterion`; None: no term needs pairs.
+        select_pairs: Choice of pairs as in `Criterion`; None where no term needs pairs.
 
     Shape:
         output: `depth` (videos, V, h, w), metres; with pairs, `pairs` and `intrinsics` (videos, V, 3, 3).

@@ -1,4 +1,4 @@
-"""From the language model's states at the visual tokens to the width of a frozen 3D teacher."""
+"""Projector from the language model's states at visual tokens into the space of a frozen 3D teacher."""
 
 from dataclasses import dataclass
 
@@ -18,8 +18,8 @@ class TeacherProjectorConfig:
         initializer_range: Standard deviation of the first weights.
 
     Raises:
-        StrictDataclassFieldValidationError: A field has a wrong type.
-        ValueError: A size is not positive.
+        StrictDataclassFieldValidationError: If a field has a wrong type.
+        StrictDataclassClassValidationError: If a size is not positive.
     """
 
     hidden_size: int = 3584
@@ -30,7 +30,7 @@ class TeacherProjectorConfig:
         """Check that there is something to project."""
         if self.hidden_size < 1 or self.teacher_size < 1:
             raise ValueError(
-                f"hidden_size and teacher_size must be positive, got {self.hidden_size} and {self.teacher_size}."
+                f"`hidden_size` and `teacher_size` must be positive, got {self.hidden_size} and {self.teacher_size}."
             )
 
 
@@ -63,19 +63,19 @@ class TeacherProjector(nn.Module):
             nn.init.zeros_(layer.bias)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """Project hidden states."""
+        """Project hidden states; ValueError for another width than `config.hidden_size`."""
         if hidden_states.shape[-1] != self.config.hidden_size:
             raise ValueError(
-                f"hidden_states must have shape (..., {self.config.hidden_size}), got {tuple(hidden_states.shape)}."
+                f"`hidden_states` must have shape (..., {self.config.hidden_size}), got {tuple(hidden_states.shape)}."
             )
         return self.linear_2(self.act(self.linear_1(hidden_states.to(self.linear_1.weight.dtype))))
 
 
 def rename_original_key(key: str) -> str:
-    """Name in `TeacherProjector` of a weight of the original's `proj_3d`.
+    """Return the name in `TeacherProjector` of a weight of the original's `proj_3d`.
 
     Raises:
-        ValueError: The name is not one of the original module's.
+        ValueError: If the original module has no such weight.
     """
     layer, _, parameter = key.rpartition("proj_3d.")[2].partition(".")
     if layer not in _ORIGINAL_LAYERS or parameter not in ("weight", "bias"):

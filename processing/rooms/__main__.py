@@ -1,6 +1,6 @@
 """Measure the rooms: `python -m processing.rooms`, the same as `ide3d rooms measure`."""
 
-from ide3d.command import run_as
+from processing.moved import run_command
 
 if __name__ == "__main__":
-    run_as("rooms", "measure")
+    run_command("rooms", "measure")

@@ -25,8 +25,11 @@ from tiny_hosts import HOSTS
 from training_samples import make_sample
 
 from modeling_ide3d.conversion import convert_checkpoint
+from processing import TokenGrid
 from processing.benchmarks.export.rooms import export_rooms
+from processing.region_files import read_regions
 from trainer.export import is_export
+from trainer.recipes import read_recipe, run_recipe
 
 BLOCKS = {block.name: block for block in find_blocks("python")}
 # Blocks that continue each other, by the test that runs them.
@@ -96,7 +99,7 @@ def test_every_fence_is_read():
     for page in PAGES:
         languages = re.findall(r"^```(\w*)", read(page), re.MULTILINE)[::2]
         assert len(find_blocks(*set(languages), pages=[page])) == len(languages), page
-        assert set(languages) <= {"python", "bash", "yaml", "text"}, page
+        assert set(languages) <= {"python", "bash", "json", "yaml", "text"}, page
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -170,11 +173,8 @@ def test_training_on_scans_by_a_recipe(run, tmp_path):
         "use_cpu": True,
     }
     (tmp_path / "my_scans.yaml").write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, REPOSITORY / "examples" / "train.py", "my_scans.yaml"]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    process = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr[-4000:]
-    assert is_export(tmp_path / "outputs" / "my_scans" / "export")
+    folder = run_recipe(*read_recipe("my_scans.yaml", []))
+    assert folder.resolve() == tmp_path / "outputs" / "my_scans" / "export" and is_export(folder)
 
 
 def test_supervision_of_another_model(run, tmp_path):
@@ -198,6 +198,15 @@ def test_converted_checkpoint(run, tmp_path):
     weights = without(original_weights(build_model()), "model.dpt_module.", "model.proj_3d.") | build_original_heads()
     convert_checkpoint(write_source(tmp_path / "source", weights), tmp_path / "path" / "to" / "converted")
     run(code_of("converted") + "assert model.teacher_projector.config.teacher_size == 2048\n")
+
+
+def test_file_of_regions(tmp_path):
+    (block,) = find_blocks("json")
+    (tmp_path / block.name).write_text(block.code)
+    grid = TokenGrid(image_size=64, patch_size=8, pool_stride=1)
+    regions = read_regions(tmp_path / block.name, grid, frame_indices=(0, 12), total_frames=24)
+    assert regions.names == ("chair", "table")
+    assert regions.masks.flatten(2).any(2).tolist() == [[True, False], [False, True]]
 
 
 def test_token_grid(run):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from doc_pages import PAGES, REPOSITORY, find_blocks, quoted
+from doc_pages import PAGES, REPOSITORY, find_blocks, find_table, quoted
 
 STARTS = ("ide3d ", "python ", "make ", "accelerate ", "torchrun ", "pip ")
 
@@ -42,13 +42,17 @@ def command_of(words: list[str]):
 
 
 def check_ide3d(words: list[str]) -> None:
+    if words[0] == "COMMAND":  # stands for any
+        return
     command, rest = command_of(words)
     assert not hasattr(command, "commands") or not rest or rest[0].startswith("--"), f"no command {rest[0]}"
     known = {flag for parameter in command.params for flag in (*parameter.opts, *parameter.secondary_opts)}
     known |= {"--help"}
     if command.name in ("train", "plan"):
         known |= train_flags()
-    assert {word for word in rest if word.startswith("--")} <= known
+    # Words of options may be joined by `_` too.
+    given = {word.partition("=")[0] for word in rest if word.startswith("--")}
+    assert given <= known | {flag.replace("-", "_").replace("__", "--", 1) for flag in known}
 
 
 def check_python(words: list[str]) -> None:
@@ -65,6 +69,9 @@ def check_python(words: list[str]) -> None:
         assert (REPOSITORY / words[1]).is_file()
         assert {flag.replace("-", "_").replace("__", "--", 1) for flag in flags} <= train_flags()
         return
+    source = path.read_text(encoding="utf-8")
+    if alias := re.search(r"run_command\((.+)\)", source):
+        return check_ide3d([*re.findall(r'"(\w+)"', alias[1]), *words[2:]])
     files = [where] if where.is_file() else sorted(where.glob("*.py"))
     source = "\n".join(file.read_text(encoding="utf-8") for file in files)
     assert all(f'"{flag}"' in source for flag in flags)
@@ -116,13 +123,50 @@ def test_arguments_of_a_recipe_exist(block):
     assert {f"--{key}" for key in yaml.safe_load(block.code)} <= train_flags()
 
 
+def subcommands() -> dict[str, object]:
+    """Commands of typer's tree by the words that name them."""
+    command, _ = command_of([])
+    named = {}
+    for name, sub in command.commands.items():
+        named |= {f"{name} {inner}": leaf for inner, leaf in getattr(sub, "commands", {}).items()} or {name: sub}
+    return named
+
+
 def test_every_subcommand_is_in_the_table():
     page = REPOSITORY / "docs" / "command.md"
-    listed = {tuple(text.split()[1:3]) for text in quoted(page) if text.startswith("ide3d ")}
-    command, _ = command_of([])
-    for name, sub in command.commands.items():
-        for words in [(name, inner) for inner in getattr(sub, "commands", {})] or [(name,)]:
-            assert any(entry[: len(words)] == words for entry in listed), f"ide3d {' '.join(words)}"
+    listed = [f"{text} " for text in quoted(page) if text.startswith("ide3d ")]
+    missing = [name for name in subcommands() if not any(text.startswith(f"ide3d {name} ") for text in listed)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", subcommands())
+def test_options_of_a_subcommand_are_those_of_the_page(name):
+    """With the defaults that stand there."""
+    rows = [row for row in find_table("command.md", "Options") if f"`{name}`" in row[0].split(", ")]
+    listed = [text.split() for row in rows for text in re.findall(r"`(--[^`]+)`", row[1])]
+    options = [parameter for parameter in subcommands()[name].params if parameter.param_type_name == "option"]
+    defaults = {flag: option.default for option in options for flag in (*option.opts, *option.secondary_opts)}
+    examples = {"--max_steps"} if name in ("train", "plan") else set()
+    assert {words[0] for words in listed} - examples == set(defaults)
+    for flag, *value in listed:
+        if flag not in examples and not isinstance(defaults[flag], bool | None):
+            assert value == [str(defaults[flag])]
+
+
+@pytest.mark.parametrize("name", subcommands())
+def test_help_of_a_subcommand_names_an_example_that_is_one(name):
+    from typer.testing import CliRunner
+
+    shown = CliRunner().invoke(importlib.import_module("ide3d.command").app, [*name.split(), "--help"])
+    assert shown.exit_code == 0
+    example = re.search(r"Example: (ide3d .*)\Z", shown.output.strip(), re.DOTALL)[1]
+    check_ide3d(shlex.split(" ".join(example.split()).partition(" > ")[0])[1:])
+
+
+def test_exit_codes_are_those_of_the_page():
+    errors = importlib.import_module("ide3d.commands.errors")
+    codes = {int(row[0]) for row in find_table("command.md", "Errors and exit codes")}
+    assert codes == {0, errors.FAILED, errors.WRONG_USAGE, errors.INTERRUPTED}
 
 
 def test_completion_can_be_installed():

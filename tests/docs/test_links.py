@@ -120,7 +120,11 @@ def test_workflows_call_what_is_there():
         workflow = yaml.safe_load(read(REPOSITORY / ".github" / "workflows" / f"{name}.yml"))
         for job in workflow["jobs"].values():
             for step in job["steps"]:
-                for word in step.get("run", "").split():
+                words = step.get("run", "").split()
+                for before, word in zip([None, *words], words, strict=False):
                     if word.startswith(".ci/"):
                         assert (REPOSITORY / word).is_file()
+                    if before == "make":
+                        assert re.search(rf"^{word}:", read(REPOSITORY / "Makefile"), re.MULTILINE)
+    assert "make install-test" in read(REPOSITORY / ".github" / "workflows" / "weekly.yml"), "pytest is of that extra"
     assert ".ci/run" in read(REPOSITORY / ".github" / "workflows" / "ci.yml")

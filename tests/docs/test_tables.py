@@ -33,10 +33,19 @@ def test_readme_maps_every_package():
     setup = configparser.ConfigParser()
     setup.read(REPOSITORY / "setup.cfg")
     mapped = {target.rstrip("/") for _, target in find_links(README)}
-    packages = {name.replace(".", "/") for name in setup["options"]["packages"].split()}
+    folders = dict(line.split(" = ") for line in setup["options"]["package_dir"].strip().splitlines())
+    names = setup["options"]["packages"].split()
+    packages = {folders.get(name, name.replace(".", "/")) for name in names}
     missing = {path for path in packages if not any(path == name or path.startswith(f"{name}/") for name in mapped)}
     assert missing == set()
     assert {path for path in packages if path.count("/") == 1} <= mapped
+
+
+def test_every_example_is_listed():
+    folder = REPOSITORY / "examples"
+    scripts = {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    packages = {path.parent.name for path in folder.glob("*/__main__.py")}
+    assert scripts | packages <= {target.rstrip("/") for _, target in find_links(folder / "README.md")}
 
 
 def test_names_of_the_paper_table_exist():

@@ -84,8 +84,8 @@ def test_features_are_detached_float32():
     [
         (torch.ones(4, 2), {}, r"must have shape \(\.\.\., patch rows, patch columns, C\), got \(4, 2\)"),
         (torch.ones(2, 0, 4, 2), {}, r"got \(2, 0, 4, 2\)"),
-        (torch.ones(2, 2, 2), {"window": (0.5, 0.0, 0.5, 1.0)}, r"window must be .* got \(0.5, 0.0, 0.5, 1.0\)"),
-        (torch.ones(2, 2, 2), {"window": (0.0, 0.0, 1.0, 1.1)}, "window must be"),
+        (torch.ones(2, 2, 2), {"window": (0.5, 0.0, 0.5, 1.0)}, r"`window` must be .* got \(0.5, 0.0, 0.5, 1.0\)"),
+        (torch.ones(2, 2, 2), {"window": (0.0, 0.0, 1.0, 1.1)}, "`window` must be"),
         (torch.ones(2, 2, 2), {"protocol": "old"}, "got 'old'"),
     ],
 )

@@ -1,6 +1,6 @@
 """Store the features of a teacher: `python -m trainer.teachers`, the same as `ide3d teachers`."""
 
-from ide3d.command import run_as
+from processing.moved import run_command
 
 if __name__ == "__main__":
-    run_as("teachers")
+    run_command("teachers")

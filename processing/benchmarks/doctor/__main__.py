@@ -1,6 +1,6 @@
 """Examine a benchmark folder: `python -m processing.benchmarks.doctor`, the same as `ide3d doctor`."""
 
-from ide3d.command import run_as
+from processing.moved import run_command
 
 if __name__ == "__main__":
-    run_as("doctor")
+    run_command("doctor")

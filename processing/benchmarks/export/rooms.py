@@ -97,6 +97,6 @@ def _write_records(layout: Layout, split: str, records: dict[str, list[dict]]) -
 
 
 if __name__ == "__main__":
-    from ide3d.command import run_as
+    from processing.moved import run_command
 
-    run_as("rooms", "export")
+    run_command("rooms", "export")

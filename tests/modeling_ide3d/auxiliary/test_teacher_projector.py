@@ -13,7 +13,7 @@ def test_projects_to_the_teacher_width_and_keeps_leading_dimensions():
 
 def test_wrong_width_is_named():
     projector = TeacherProjector(TeacherProjectorConfig(hidden_size=6, teacher_size=10))
-    with pytest.raises(ValueError, match=r"hidden_states must have shape \(\.\.\., 6\), got \(2, 7\)"):
+    with pytest.raises(ValueError, match=r"`hidden_states` must have shape \(\.\.\., 6\), got \(2, 7\)"):
         projector(torch.randn(2, 7))
 
 
