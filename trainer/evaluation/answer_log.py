@@ -37,7 +37,7 @@ class AnswerLog:
         wanted = json.loads(json.dumps(identity))
         if not file.exists():
             if any(self.folder.glob("answers.*.jsonl")):
-                raise ValueError(f"{self.folder} holds answers, but no run.json that says whose: use another folder.")
+                raise ValueError(f"{self.folder} holds answers, but no `run.json` of their run. Use another folder.")
             write_json(file, wanted, sort_keys=True)  # several processes write the same
             return
         stored = json.loads(file.read_text(encoding="utf-8"))

@@ -131,7 +131,7 @@ class TestSamples:
             dataset(rooms, *words)
 
     def test_wrong_options(self, rooms, tmp_path):
-        with pytest.raises(ValueError, match="regions must be one of"):
+        with pytest.raises(ValueError, match="`regions` must be one of"):
             dataset(rooms, "scanqa", regions="boxes")
         with pytest.raises(FileNotFoundError, match="scanqa_train"):
             dataset(tmp_path, "scanqa")

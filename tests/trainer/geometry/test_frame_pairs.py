@@ -110,7 +110,7 @@ def test_relative_poses_carry_gradients(poses):
         ({"direction": "sideways"}, "direction"),
         ({"neighbor_range": 0}, "neighbor_range"),
         ({"mode": "random", "pairs_per_frame": 0}, "pairs_per_frame"),
-        ({"mode": "overlap"}, "needs overlap"),
+        ({"mode": "overlap"}, "needs `overlap`"),
         ({"valid": torch.ones(3, dtype=torch.bool)}, "valid"),
         ({"protocol": "dirty"}, "protocol"),
     ],

@@ -100,7 +100,7 @@ def test_sizes_that_differ_raise_in_clean_and_are_resized_in_paper(pairs):
     big = torch.nn.functional.interpolate(depth[None], scale_factor=2, mode="nearest")[0]
     mask = covisible.repeat_interleave(2, 1).repeat_interleave(2, 2)
     assert CrossViewDepthLoss("paper")(prediction, big, mask).item() > 0
-    with pytest.raises(ValueError, match="target_depth must have the shape"):
+    with pytest.raises(ValueError, match="`target_depth` must have the shape"):
         CrossViewDepthLoss()(prediction, big, covisible)
 
 
@@ -108,7 +108,7 @@ def test_wrong_input_is_named(pairs):
     prediction, depth, covisible = pairs
     with pytest.raises(ValueError, match=r"\(N, H, W\)"):
         CrossViewDepthLoss()(prediction[0], depth[0], covisible[0])
-    with pytest.raises(ValueError, match="covisible must be bool"):
+    with pytest.raises(ValueError, match="`covisible` must be bool"):
         CrossViewDepthLoss()(prediction, depth, covisible.float())
     with pytest.raises(ValueError, match="weight"):
         CrossViewDepthLoss()(prediction, depth, covisible, torch.ones(2))

@@ -139,9 +139,9 @@ def test_wrong_shapes_and_options_are_named(scene):
     prediction, confidence, depth = scene
     with pytest.raises(ValueError, match=r"\(B, V, H, W\)"):
         DepthRegressionLoss()(prediction[0], confidence[0], depth[0])
-    with pytest.raises(ValueError, match="depth must have the shape of predicted_depth"):
+    with pytest.raises(ValueError, match="`depth` must have the shape of `predicted_depth`"):
         DepthRegressionLoss()(prediction, confidence, depth[..., :-1])
-    with pytest.raises(ValueError, match="depth_mask must be bool"):
+    with pytest.raises(ValueError, match="`depth_mask` must be bool"):
         DepthRegressionLoss()(prediction, confidence, depth, depth)
     with pytest.raises(ValueError, match="protocol"):
         DepthRegressionLoss(protocol="original")

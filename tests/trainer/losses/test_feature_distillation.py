@@ -53,7 +53,7 @@ def test_a_broken_teacher_raises_where_it_counts_and_a_broken_student_shows():
 def test_wrong_shapes_are_named():
     with pytest.raises(ValueError, match="one shape"):
         FeatureDistillationLoss()(torch.ones(2, 8), torch.ones(2, 9))
-    with pytest.raises(ValueError, match="mask must be bool"):
+    with pytest.raises(ValueError, match="`mask` must be bool"):
         FeatureDistillationLoss()(torch.ones(2, 8), torch.ones(2, 8), torch.ones(2))
 
 

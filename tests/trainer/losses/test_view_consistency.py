@@ -137,7 +137,7 @@ def test_wrong_shapes_are_named():
     depth, cameras, pairs = scene(with_ball=False)
     with pytest.raises(ValueError, match="predicted_depth"):
         ViewConsistencyLoss()(depth[0], cameras, pairs)
-    with pytest.raises(ValueError, match="shape of predicted_depth"):
+    with pytest.raises(ValueError, match="shape of `predicted_depth`"):
         ViewConsistencyLoss()(depth, cameras, pairs, depth[..., ::2])
     with pytest.raises(ValueError, match="singular"):
         ViewConsistencyLoss()(depth, torch.zeros_like(cameras), pairs)

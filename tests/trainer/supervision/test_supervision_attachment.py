@@ -159,8 +159,8 @@ WRONG = {
     "Sample 0: depth must have shape": lambda t: t["depth"].__setitem__(0, torch.ones(4, 9)),
     "Sample 1: intrinsics must have shape": lambda t: t["intrinsics"].__setitem__(1, torch.eye(4).repeat(4, 1, 1)),
     "Sample 1: intrinsics and camera_to_world need each other": lambda t: t["intrinsics"].__setitem__(1, None),
-    "Sample 0: depth holds 2 values that are NaN": lambda t: t["depth"][0].__setitem__((0, 0, slice(2)), torch.nan),
-    "Sample 0: camera_to_world is not a rigid motion": lambda t: t["camera_to_world"].__setitem__(
+    "Sample 0: `depth` holds 2 values that are NaN": lambda t: t["depth"][0].__setitem__((0, 0, slice(2)), torch.nan),
+    "Sample 0: `camera_to_world` is not a rigid motion": lambda t: t["camera_to_world"].__setitem__(
         0, 2 * torch.eye(4).repeat(4, 1, 1)
     ),
     r"has_geometry must have shape \(2,\), got \(3,\)": lambda t: t.update(has_geometry=torch.ones(3).bool()),

@@ -82,7 +82,7 @@ def test_layers(package, coloured_frames):
     assert "layer 11" in last.version and "layer 7" in seventh.version
     with pytest.raises(ValueError, match="gave no features of layer 40"):
         DepthAnything3Teacher(layer=40).compute_features(frames, None, grid)
-    with pytest.raises(ValueError, match="give layer"):
+    with pytest.raises(ValueError, match="give `layer`"):
         DepthAnything3Teacher("depth-anything/DA3NESTED-GIANT-LARGE")
 
 

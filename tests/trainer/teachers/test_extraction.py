@@ -151,7 +151,7 @@ class TestScenes:
     def test_refusals(self, scenes, tmp_path):
         with pytest.raises(FileNotFoundError, match="holds no scenes"):
             list_scenes(tmp_path)
-        with pytest.raises(FileNotFoundError, match="split 'val' is listed in .*infos_val.pkl, which does not"):
+        with pytest.raises(FileNotFoundError, match="Split 'val' is listed in .*infos_val.pkl, which does not"):
             list_scenes(tmp_path, split="val")
         with pytest.raises(ValueError, match="more than once"):
             list_scenes(scenes, scene_ids=[SCENES[0], SCENES[0]])
@@ -179,7 +179,7 @@ class TestOriginalFiles:
         assert not torch.allclose(clean, paper)
 
     def test_need_names_and_files(self, scenes, tmp_path):
-        with pytest.raises(ValueError, match="needs scene_id and frame_names"):
+        with pytest.raises(ValueError, match="needs `scene_id` and `frame_names`"):
             OriginalStoreTeacher(scenes).compute_features(None, None, GRID)
         with pytest.raises(FileNotFoundError, match="holds no file .*vggt_sliced.npy"):
             OriginalStoreTeacher(tmp_path)
@@ -242,7 +242,7 @@ class TestLoading:
         for kind, option in (("point_map", "licence"), (str(stored), "licence"), (str(dinov2), "weights")):
             with pytest.raises(ValueError, match=rf"got \['{option}'\]"):
                 load_teacher(kind, **{option: "x"})
-        with pytest.raises(ValueError, match="vggt_sliced needs data_dir"):
+        with pytest.raises(ValueError, match="`vggt_sliced` needs `data_dir`"):
             load_teacher("vggt_sliced")
         with pytest.raises(ValueError, match="one of point_map, vggt, .* got 'pointmap'"):
             load_teacher("pointmap")
@@ -288,9 +288,9 @@ class TestTraining:
         collate = build_collator(teacher=TeacherStore(stored))
         with pytest.raises(ValueError, match="'scannet/room0000_00'.*holds the frames 00000.*the sample has 00005"):
             collate([self.sample(scenes, frame_names=("00005", *NAMES[1:]))])
-        with pytest.raises(ValueError, match="needs scene_id and frame_names"):
+        with pytest.raises(ValueError, match="needs `scene_id` and `frame_names`"):
             collate([self.sample(scenes, frame_names=None)])
-        with pytest.raises(ValueError, match="4 frames and 2 frame_names"):
+        with pytest.raises(ValueError, match="4 frames and 2 `frame_names`"):
             collate([self.sample(scenes, frame_names=NAMES[:2])])
 
     def test_one_protocol_for_the_teacher_and_the_training(self, scenes, stored, dinov2):

@@ -160,7 +160,7 @@ class TestRefusal:
     def test_scenes_that_are_not_there(self, folder):
         with pytest.raises(FileNotFoundError, match="no features of scannet/scene0002_00: expected .*0002_00.safe"):
             TeacherStore(folder).load_features("scannet/scene0002_00", NAMES, GRID)
-        with pytest.raises(FileNotFoundError, match="make them with python -m trainer.teachers"):
+        with pytest.raises(FileNotFoundError, match="make them by `python -m trainer.teachers`"):
             TeacherStore(folder / "empty")
 
     @pytest.mark.parametrize("change", [{"teacher": "other/eyes"}, {"version": "sha256:2"}, {"pool_stride": 1}])
@@ -184,7 +184,7 @@ class TestRefusal:
 
     def test_samples_that_do_not_say_what_they_show(self, folder):
         store = TeacherStore(folder)
-        with pytest.raises(ValueError, match="needs scene_id and frame_names"):
+        with pytest.raises(ValueError, match="needs `scene_id` and `frame_names`"):
             store.compute_features(np.zeros((3, 4, 4, 3)), None, GRID)
-        with pytest.raises(ValueError, match="2 frames and 3 frame_names"):
+        with pytest.raises(ValueError, match="2 frames and 3 `frame_names`"):
             store.compute_features(np.zeros((2, 4, 4, 3)), None, GRID, source(*NAMES))

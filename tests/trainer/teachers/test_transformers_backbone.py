@@ -267,7 +267,7 @@ def test_layers(folders):
     assert torch.equal(last.compute_features(array, None, GRID), default)
     assert not torch.allclose(first.compute_features(array, None, GRID), default)
     assert first.version != last.version
-    with pytest.raises(ValueError, match="layer needs a backbone class of AutoBackbone, which siglip has not"):
+    with pytest.raises(ValueError, match="`layer` needs a backbone class of `AutoBackbone`, which siglip has not"):
         load(folders, "siglip", layer=1)
 
 

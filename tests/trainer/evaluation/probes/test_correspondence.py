@@ -169,5 +169,5 @@ def test_wrong_shapes_raise(views):
     depth, cameras, poses, pairs = views
     with pytest.raises(ValueError, match=r"`depth` must have shape \(V, 48, 64\)"):
         find_true_matches(depth.transpose(1, 2), cameras, poses, GRID, pairs)
-    with pytest.raises(ValueError, match=r"intrinsics \(4, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"`intrinsics` \(4, 3, 3\)"):
         find_true_matches(depth, cameras[:3], poses, GRID, pairs)
