@@ -1,27 +1,10 @@
-"""Read and write files of the study and the demo, whole or not at all."""
+"""Read files of the study and the demo."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["load_json", "whole_file", "write_json"]
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a path to write to; at the end it takes the place of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.incomplete")
-    yield unfinished
-    unfinished.replace(path)
-
-
-def write_json(path: Path, content: object, indent: int | None = None) -> None:
-    """Write a JSON file."""
-    with whole_file(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
+__all__ = ["load_json"]
 
 
 def load_json(path: Path, advice: str) -> Any:

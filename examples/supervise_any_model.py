@@ -75,7 +75,7 @@ class SupervisedTrainer(Trainer):
 
 
 class RoomCollator:
-    """A question about each room, for the processor of the model, and the room's depth and cameras."""
+    """Put a question about each room, its depth and its cameras into a batch."""
 
     def __init__(self, processor: ProcessorMixin):
         self.processor = processor
@@ -106,7 +106,7 @@ class RoomCollator:
 
 
 def build_tiny(texts: list[str]) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
-    """A random model of the family with two narrow layers, and a processor whose tokenizer is learned from `texts`."""
+    """Return a random tiny model, and a processor whose tokenizer knows `texts`."""
     tokenizer = build_nano_processor(texts).tokenizer
     tokenizer.add_special_tokens(
         {"extra_special_tokens": ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]}

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from processing import IDE3DProcessor
 from processing.token_grid import TokenGrid
+from processing.writing import write_json
 from trainer import IDE3DTrainingArguments
 from trainer.recipes import DataArguments, ModelArguments, read_recipe
 
-from ..storage import write_json
 from . import parts
 from .checks import check_demo
 from .report import write_report
@@ -52,7 +52,7 @@ def run(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainin
         "px": data.image_size,
     }
     summary = {"passed": passed, "checks": checks, "shipped": shipped, **tuned, "seconds": seconds, "rooms": rooms}
-    write_json(output / "summary.json", summary, indent=1)
+    write_json(output / "summary.json", summary)
     logger.info("Report: %s", write_report(output))
     for check in checks:
         logger.info("%s %s: %s", "pass" if check["passed"] else "FAIL", check["name"], check["detail"])

@@ -23,11 +23,11 @@ from processing import IDE3DProcessor
 from processing.rooms import load_rooms
 from processing.rooms.questions.baselines import Baselines
 from processing.token_grid import TokenGrid
+from processing.writing import write_json
 from trainer import IDE3DTrainer, IDE3DTrainingArguments, export_inference_model
 from trainer.model_card import create_model_card, list_loss_terms
 from trainer.recipes import DataArguments, ModelArguments, room_options, train
 
-from ..storage import write_json
 from .checks import Part
 from .tasks import (
     Answer,
@@ -51,7 +51,7 @@ NUM_DEPTH_ROOMS = 100  # training rooms that the constant depth of each pixel is
 
 
 class Tuned(TypedDict):
-    """What fine-tuning came to: scores, depth errors, numbers of parameters, and steps."""
+    """Results of fine-tuning: scores, depth errors, numbers of parameters, and steps."""
 
     fine_tuned: Part
     depth: dict[str, float]
@@ -201,7 +201,7 @@ def fine_tune(
     with stage("fine-tuning", seconds):
         trainer, processor = train(model_arguments, data, args)
     model = trainer.model
-    write_json(output / "log_history.json", trainer.state.log_history, indent=1)
+    write_json(output / "log_history.json", trainer.state.log_history)
     with stage("export", seconds):
         export_inference_model(model, processor, export, card=make_card(trainer, processor, data))
     with stage("answers after fine-tuning", seconds):

@@ -8,7 +8,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..pages import Cell, Heading, Legend, Picture, Section, Table, Tiles, Words, write_page
+from processing.tables import format_percent
+from processing.writing import write_text
+from trainer.evaluation.pages import (
+    Cell,
+    Figure,
+    Heading,
+    Legend,
+    Page,
+    Section,
+    Table,
+    Text,
+    Tiles,
+    embed_figure,
+    render_html,
+    share_cell,
+)
+
 from ..storage import load_json
 from .checks import Part
 from .losses import plot_losses
@@ -50,35 +66,14 @@ SCORES = (
 )
 EXAMPLES = "Below, some of the test rooms to look at. How good the model is, the table says: it counts every question."
 LOSSES = (
-    "By step; the thin line is what was logged, the thick one a running mean, whose last value stands beside the name."
+    "Losses by step; the thin line is what was logged, the thick one a running mean, whose last value stands beside "
+    "the name."
 )
-MODEL_COLOUR, BASELINE_COLOUR = "#cfe0ff", "#e9ecf2"
 
 
 def percent(share: float) -> str:
     """Return a share as a whole percentage."""
-    return f"{100 * share:.0f}%"
-
-
-def bar(share: float | None, is_model: bool = False, is_best: bool = False, count: int | None = None) -> Cell:
-    """Return a cell with a share over a bar.
-
-    Args:
-        share: Share from 0 to 1; None: not measured.
-        is_model: Whether it is that of a model, not of a baseline.
-        is_best: Whether it is the best of its row.
-        count: Number of answers behind it, for the standard error; None: no error is shown.
-
-    Raises:
-        ValueError: If the share is none.
-    """
-    if share is None:
-        return Cell("\u2013", "quiet")
-    if not 0 <= share <= 1:
-        raise ValueError(f"An accuracy must be from 0 to 1, got {share!r}. Is it a percentage?")
-    error = f"\u00b1 {100 * (share * (1 - share) / count) ** 0.5:.0f}" if count else ""
-    colour = MODEL_COLOUR if is_model else BASELINE_COLOUR
-    return Cell.with_bar(percent(share), share, colour, "best" if is_best else "", error)
+    return f"{format_percent(share, 0)}%"
 
 
 def judge_lead(score: Mapping, model: float) -> Cell:
@@ -90,29 +85,29 @@ def judge_lead(score: Mapping, model: float) -> Cell:
     points = 100 * (model - baselines[strongest])
     noise = 200 * (model * (1 - model) / max(score["n"], 1)) ** 0.5  # two standard errors
     if 0 < points <= noise:
-        return Cell(f"within noise, {points:+.1f} points", "verdict quiet")
+        return Cell(f"within noise, {points:+.1f} points", "quiet")
     if points > 0:
-        return Cell(f"above all, by {points:.1f} points", "verdict right")
+        return Cell(f"above all, by {points:.1f} points", "right")
     words = "level with" if points == 0 else f"{-points:.1f} points below"
-    return Cell(f"{words} {BASELINES[strongest]}", "verdict wrong")
+    return Cell(f"{words} {BASELINES[strongest]}", "wrong")
 
 
-def score_row(score: Mapping, models: Mapping[str, str]) -> list[Cell]:
+def score_row(score: Mapping, models: Mapping[str, str]) -> list[str | Cell]:
     """Return the row of one question type: models, baselines, and the last model's lead."""
     best = max(score[name] for name in (*models, *BASELINES) if score[name] is not None)
-    cells = [bar(score[name], is_model=True, is_best=score[name] == best, count=score["n"]) for name in models]
-    cells += [bar(score[name], is_best=score[name] == best) for name in BASELINES]
+    cells = [share_cell(score[name], is_main=True, is_strong=score[name] == best, count=score["n"]) for name in models]
+    cells += [share_cell(score[name], is_strong=score[name] == best) for name in BASELINES]
     verdict = judge_lead(score, score[list(models)[-1]])
-    return [Cell(score["type"], "strong"), Cell(str(score["n"])), *cells, verdict]
+    return [Cell(score["type"], is_strong=True), str(score["n"]), *cells, verdict]
 
 
-def grounding_row(grounding: Mapping[str, float], models: Mapping[str, str]) -> list[Cell]:
+def grounding_row(grounding: Mapping[str, float], models: Mapping[str, str]) -> list[str | Cell]:
     """Return the row of the requests to find an object: the models beside chance."""
     points = 100 * (grounding[list(models)[-1]] - grounding["chance"])
-    kind, words = ("right", "above") if points > 0 else ("wrong", "not above")
-    cells = [bar(grounding[model], is_model=True, count=grounding["n"]) for model in models]
-    verdict = Cell(f"{words} chance, {points:+.1f} points", f"verdict {kind}")
-    return [Cell("finds the object", "strong"), Cell(str(grounding["n"])), *cells, bar(grounding["chance"]), verdict]
+    tone, words = ("right", "above") if points > 0 else ("wrong", "not above")
+    cells = [share_cell(grounding[model], is_main=True, count=grounding["n"]) for model in models]
+    cells += [share_cell(grounding["chance"]), Cell(f"{words} chance, {points:+.1f} points", tone)]
+    return [Cell("finds the object", is_strong=True), str(grounding["n"]), *cells]
 
 
 def mark(is_right: bool, words: str) -> Cell:
@@ -120,17 +115,21 @@ def mark(is_right: bool, words: str) -> Cell:
     return Cell(f"\u2713 {words}", "right") if is_right else Cell(f"\u2717 {words}", "wrong")
 
 
-def header_section(summary: Mapping) -> Section:
-    """Return title, pass or fail, each check, and how the answers came about."""
-    passed, checks = bool(summary["passed"]), summary["checks"]
+def build_page(summary: Mapping, sections: Sequence[Section]) -> Page:
+    """Return the page, with its verdict and every check before the sections."""
+    checks = summary["checks"]
     good = sum(bool(check["passed"]) for check in checks)
-    note = f"{good} of {len(checks)} checks passed"
-    badge = Cell("PASSED", "right", note) if passed else Cell("FAILED", "wrong", note)
     rows = []
     for check in checks:
         verdict = mark(check["passed"], "passed" if check["passed"] else "failed")
-        rows.append([Cell(verdict.text, f"verdict {verdict.kind}"), check["name"], Cell(check["detail"], "quiet")])
-    return Section("3D-IDE demo", [Words(HOW), Table(["", "check", ""], rows)], badge)
+        rows.append([verdict, check["name"], Cell(check["detail"], "quiet")])
+    return Page(
+        "3D-IDE demo",
+        sections,
+        subtitle=f"{good} of {len(checks)} checks passed",
+        badge=("PASSED", "right") if summary["passed"] else ("FAILED", "wrong"),
+        introduction=[Text(HOW), Table(["", "check", ""], rows)],
+    )
 
 
 def scores_section(part: str, found: Part, depth: Mapping[str, float]) -> Section:
@@ -143,11 +142,11 @@ def scores_section(part: str, found: Part, depth: Mapping[str, float]) -> Sectio
     grounding = Table(
         ["task", "requests", *models.values(), "chance", "verdict"], [grounding_row(found["grounding"], models)]
     )
-    parts = [Words(f"{words} {SCORES}", is_quiet=True), scores]
-    parts += [Heading("Grounding: which region do the words mean?"), grounding]
+    blocks = [Text(f"{words} {SCORES}", "quiet"), scores]
+    blocks += [Heading("Grounding: which region do the words mean?"), grounding]
     if "mean" in found:
-        parts.append(Tiles(gain_tiles(found["mean"], depth)))
-    return Section(title, [*parts, Words(EXAMPLES, is_quiet=True)])
+        blocks.append(Tiles(gain_tiles(found["mean"], depth)))
+    return Section(title, [*blocks, Text(EXAMPLES, "quiet")])
 
 
 def gain_tiles(mean: Mapping[str, float], depth: Mapping[str, float]) -> list[tuple[str, str]]:
@@ -175,13 +174,13 @@ def scene_section(scene: Scene) -> Section:
     earlier = f"before fine-tuning {facts['before']}, now " if has_before else ""
     words = [
         f"\u201c{facts['request']}\u201d \u2192 found {earlier}",
-        Cell(facts["found"], "strong"),
+        Cell(facts["found"], is_strong=True),
         f", truth {facts['truth']} ",
         mark(facts["is_right"], "right" if facts["is_right"] else "wrong"),
     ]
     legend = Legend([(FOUND, "found by the model"), (TRUTH, "true region; both where they agree")])
-    picture = Picture("Frames with the found and the true region", render_scene(scene))
-    return Section(f"Room {facts['scene_id']}", [Words(words), legend, picture, Table(columns, rows)])
+    picture = Figure(embed_figure(render_scene(scene)), "Frames with the found and the true region")
+    return Section(f"Room {facts['scene_id']}", [Text(words), legend, picture, Table(columns, rows)])
 
 
 def run_section(summary: Mapping) -> Section:
@@ -189,20 +188,19 @@ def run_section(summary: Mapping) -> Section:
     seconds, parameters = summary["seconds"], summary["parameters"]
     total = sum(seconds.values())
     rows = [
-        [name, Cell.with_bar(f"{value:.1f} s", value / (total or 1.0), MODEL_COLOUR)]
-        for name, value in seconds.items()
+        [name, Cell(f"{value:.1f} s", bar=value / (total or 1.0), is_main=True)] for name, value in seconds.items()
     ]
-    rows.append([Cell("all", "strong"), Cell(f"{total:.0f} s", "strong")])
+    rows.append([Cell("all", is_strong=True), Cell(f"{total:.0f} s", is_strong=True)])
     tiles = [
         (f"{parameters['training']:,}", "parameters in training"),
         (f"{parameters['export']:,}", "parameters in the export"),
         (f"{parameters['training'] - parameters['export']:,}", "parameters left behind: validator, projector"),
     ]
-    parts = [Tiles(tiles), Heading("Seconds by stage"), Table(["stage", "time"], rows)]
+    blocks = [Tiles(tiles), Heading("Seconds by stage"), Table(["stage", "time"], rows)]
     if rooms := summary.get("rooms"):
         words = "; ".join(f"{key.replace('_', ' ')}: {value}" for key, value in rooms.items())
-        parts += [Heading("Rooms"), Words(words, is_quiet=True)]
-    return Section("The run", parts)
+        blocks += [Heading("Rooms"), Text(words, "quiet")]
+    return Section("The run", blocks)
 
 
 def check_summary(summary: Mapping) -> None:
@@ -269,13 +267,15 @@ def write_report(folder: Path) -> Path:
     scenes = load_scenes(folder)
     summary, history = (load_json(folder / name, ADVICE) for name in ("summary.json", "log_history.json"))
     check_summary(summary)
-    sections = [header_section(summary)]
+    sections = []
     for part in PARTS:
         sections += [scores_section(part, summary[part], summary["depth"]), *map(scene_section, scenes[part])]
-    losses = Picture("Loss curves", plot_losses(history))
-    sections += [Section("Training losses", [Words(LOSSES, is_quiet=True), losses]), run_section(summary)]
+    losses = Figure(embed_figure(plot_losses(history)), LOSSES)
+    sections += [Section("Training losses", [losses]), run_section(summary)]
     render_story(choose_story(scenes["fine_tuned"]), folder / "picture.png")
-    return write_page(folder / "report.html", "3D-IDE demo", sections)
+    path = folder / "report.html"
+    write_text(path, render_html(build_page(summary, sections)))
+    return path
 
 
 def main() -> None:

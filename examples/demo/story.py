@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ..pages import RIGHT, WRONG
+from trainer.evaluation.pages import RIGHT, WRONG
+
 from .pictures import FOUND, INK, MUTED, outline, render_depth, render_image, render_outline, shown_views
 from .scene import Scene
 

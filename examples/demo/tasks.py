@@ -13,9 +13,8 @@ from tqdm import tqdm
 from processing.rooms import score_answer
 from processing.rooms.samples import room_samples
 from processing.token_grid import TokenGrid
+from processing.writing import write_json
 from trainer.evaluation.rooms import BASELINES
-
-from ..storage import write_json
 
 __all__ = [
     "Answer",
@@ -128,7 +127,7 @@ def write_tasks(rooms: Iterable[Mapping], grid: TokenGrid, folder: Path) -> list
             "requests": [{"id": key, "text": entry["questions"][0]["question"]} for key, entry in sought.items()],
         }
         tasks.append({"task": given, "room": room, "index": index, "questions": asked, "requests": sought})
-    write_json(folder / "tasks.json", [entry["task"] for entry in tasks], indent=1)
+    write_json(folder / "tasks.json", [entry["task"] for entry in tasks])
     return tasks
 
 
@@ -249,7 +248,7 @@ def _write_scene(
         "answers": _shown_answers(entry, by_id, earlier),
     }
     name = entry["task"]["name"]
-    write_json(folder / f"{name}.json", content, indent=1)
+    write_json(folder / f"{name}.json", content)
     np.savez_compressed(
         folder / f"{name}.npz",
         frames=sample["frames"],

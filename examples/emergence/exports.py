@@ -26,9 +26,9 @@ from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
 from processing.rooms import load_rooms
 from processing.rooms.samples import video_arrays
+from processing.writing import write_json
 from trainer import export_inference_model
 
-from ..storage import write_json
 from .files import RunFiles, check_settings, describe_run
 from .models import build_processor, load_run
 from .recipe import Study, read_study

@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ..storage import load_json, whole_file
+from processing.writing import whole_file
+
+from ..storage import load_json
 from .recipe import Arm, Entries, Study
 
 __all__ = [

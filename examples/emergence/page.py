@@ -3,9 +3,22 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from matplotlib.figure import Figure
+import matplotlib.figure
 
-from ..pages import Cell, Heading, Picture, Section, Table, Tiles, Words, write_page
+from processing.writing import write_text
+from trainer.evaluation.pages import (
+    Cell,
+    Figure,
+    Heading,
+    Page,
+    Section,
+    Table,
+    Text,
+    Tiles,
+    embed_figure,
+    render_html,
+)
+
 from .curves import label_curves
 from .plots import plot_study
 from .scores import CONTROLS, METRICS
@@ -32,13 +45,13 @@ HOW = (
     "are true masks. A difference is called established where the interval over scenes and that over seeds both lie "
     "clear of zero."
 )
-KINDS = {"better": "right", "worse": "wrong", "not established": "quiet"}  # styles of verdicts
+TONES = {"better": "right", "worse": "wrong", "not established": "quiet"}  # of verdicts
 
 
 def as_table(cells: Cells) -> Table:
-    """Return a table of the page; verdicts have a style."""
+    """Return a table of the page; verdicts have a colour."""
     head, lines = cells
-    return Table(head, [[Cell(text, KINDS.get(text, "")) for text in line] for line in lines])
+    return Table(head, [[Cell(text, TONES.get(text, "")) for text in line] for line in lines])
 
 
 def headline(summary: Summary) -> list[tuple[str, str]]:
@@ -57,41 +70,38 @@ def headline(summary: Summary) -> list[tuple[str, str]]:
     return tiles
 
 
-def build_sections(summary: Summary, figures: Mapping[str, Figure]) -> list[Section]:
-    """Return the sections of the page."""
+def build_page(summary: Summary, figures: Mapping[str, matplotlib.figure.Figure]) -> Page:
+    """Return the page of the figures and tables of a study."""
     done, planned = summary["runs"]["done"], summary["runs"]["planned"]
     state = f"{done} of {planned} runs, split {summary['split']}, {summary['rooms']} rooms"
+    pictures = {name: embed_figure(figure) for name, figure in figures.items()}
     answers = (
         "Percent right, mean over seeds (standard deviation over seeds). Dots are seeds; the dotted line is the best "
         "predictor that sees no pixel."
     )
-    sections = [
-        Section("Does 3D emerge?", [Words(state, is_quiet=True), Words(HOW), Tiles(headline(summary))]),
-        Section(
-            "Answers about unseen rooms",
-            [Words(answers, True), Picture("Accuracy", figures["answers"]), as_table(answer_cells(summary))],
-        ),
-    ]
-    if "differences" in figures:
+    blocks = [Figure(pictures["answers"], answers), as_table(answer_cells(summary))]
+    sections = [Section("Answers about unseen rooms", blocks)]
+    if "differences" in pictures:
         words = "Points; the thick line is the 95 % interval over scenes, the thin one over seeds."
-        parts = [Words(words, True), Picture("Differences", figures["differences"])]
-        parts += [Words(OVERVIEW, True), as_table(overview_cells(summary))]
+        blocks = [Figure(pictures["differences"], words)]
+        blocks += [Text(OVERVIEW, "quiet"), as_table(overview_cells(summary))]
         for pair in summary["differences"]:
-            parts += [Heading(" less ".join(pair_labels(summary, pair))), as_table(difference_cells(pair))]
-        sections.append(Section("Differences", parts))
-    if "labels" in figures:
+            blocks += [Heading(" less ".join(pair_labels(summary, pair))), as_table(difference_cells(pair))]
+        sections.append(Section("Differences", blocks))
+    if "labels" in pictures:
         words = "Percent right by number of rooms with questions; dots are seeds, lines go through the means of the "
         words += "seeds that all points have."
-        parts = [Words(words, True), Picture("Accuracy by labelled rooms", figures["labels"])]
+        blocks = [Figure(pictures["labels"], words)]
         cells = saved_cells(summary, label_curves(summary))
-        parts += [Words(SAVED, True), as_table(cells)] if cells[1] else []
-        sections.append(Section("Labels saved", parts))
+        blocks += [Text(SAVED, "quiet"), as_table(cells)] if cells[1] else []
+        sections.append(Section("Labels saved", blocks))
     probes = (
         "Probes on scenes that they were not fitted on. A depth loss trains depth into the layers that it reads (*, "
         "filled dots), so the others are the control."
     )
-    parts = [Words(probes, True), Picture("Probes", figures["probes"]), as_table(probe_cells(summary))]
-    return [*sections, Section("What frozen tokens know", parts)]
+    blocks = [Figure(pictures["probes"], probes), as_table(probe_cells(summary))]
+    sections.append(Section("What frozen tokens know", blocks))
+    return Page("Does 3D emerge?", sections, subtitle=state, introduction=[Text(HOW), Tiles(headline(summary))])
 
 
 def write_report(summary: Summary, folder: Path) -> Path:
@@ -99,4 +109,6 @@ def write_report(summary: Summary, folder: Path) -> Path:
     figures = plot_study(summary)
     for name, figure in figures.items():
         figure.savefig(folder / f"{name}.png", dpi=110)
-    return write_page(folder / "report.html", "Does 3D emerge?", build_sections(summary, figures))
+    path = folder / "report.html"
+    write_text(path, render_html(build_page(summary, figures)))
+    return path

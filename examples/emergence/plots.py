@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..pages import RIGHT, WRONG
+from trainer.evaluation.pages import RIGHT, WRONG
+
 from .curves import Curve, curve_means, label_curves, shared_seeds
 from .scores import METRICS
 from .summary import PROBES, Pair, Summary

@@ -10,8 +10,9 @@ from processing.rooms.lessons import retake_room
 from processing.rooms.questions.wording import TEMPLATES, metres, position_words
 from processing.rooms.samples import chat, room_samples
 from processing.token_grid import TokenGrid
+from processing.writing import write_json
 
-from ..storage import load_json, write_json
+from ..storage import load_json
 from .files import ADVICE
 from .rooms import COLOUR_WORDS, COLUMN_WORDS, KIND_WORDS, ROW_WORDS, decode_room
 
@@ -203,7 +204,7 @@ def store_asked(folder: Path, rooms: Sequence[Mapping], grid: TokenGrid) -> None
         entries.append(entry)
         frames.append(np.stack(room["frames"]))
     np.savez(folder / "asked.npz", frames=np.stack(frames), masks=np.concatenate(masks))
-    write_json(path, entries)  # last: it says that the arrays are whole
+    write_json(path, entries, indent=None)  # last: it says that the arrays are whole
 
 
 def read_asked(folder: Path) -> list[dict]:

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
-from ..storage import load_json, whole_file
+from processing.writing import write_bytes
+
+from ..storage import load_json
 from .files import ADVICE, RunFiles, baselines_name, check_settings, describe_run
 from .recipe import Entries, Study
 
@@ -164,8 +166,7 @@ def write_archive(folder: Path, split: str, archive: Archive) -> Path:
     runs = sorted(archive["runs"], key=lambda run: (run["seed"], run["row"]))
     content = json.dumps({"runs": runs, "baselines": archive["baselines"]}, separators=(",", ":"))
     path = archive_path(folder, split)
-    with whole_file(path) as unfinished:
-        unfinished.write_bytes(lzma.compress(content.encode(), preset=9 | lzma.PRESET_EXTREME))
+    write_bytes(path, lzma.compress(content.encode(), preset=9 | lzma.PRESET_EXTREME))
     return path
 
 

@@ -12,8 +12,9 @@ from processing.rooms.scene.furniture import FLOOR_PIECES
 from processing.rooms.scene.palette import COLOURS
 from processing.rooms.scene.small_things import CEILING_PIECES, TOP_PIECES, WALL_PIECES
 from processing.token_grid import TokenGrid
+from processing.writing import write_json
 
-from ..storage import load_json, write_json
+from ..storage import load_json
 from .files import ADVICE
 
 __all__ = ["COLOUR_WORDS", "COLUMN_WORDS", "KIND_WORDS", "ROW_WORDS", "RoomArrays", "decode_room", "store_rooms"]

@@ -15,8 +15,8 @@ import datasets
 import torch
 
 from processing.rooms import load_rooms
+from processing.writing import write_json
 
-from ..storage import write_json
 from .files import RunFiles
 from .models import build_processor, load_run, study_grid
 from .questions import read_asked, say_boxes, store_asked
@@ -63,7 +63,7 @@ def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:
     labelled = labelled_questions(study, name, seed)
     scores = score_split(model, processor, samples, probed, labelled, read)
     about = {"row": name, "seed": seed, "split": split, "first_room": study.first_scored(split)}
-    write_json(path, {**about, **scores})
+    write_json(path, {**about, **scores}, indent=None)
 
 
 def main(words: list[str] | None = None) -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from processing.rooms import load_rooms
+from processing.writing import write_json, write_text
 
-from ..storage import write_json
 from .baselines import score_baselines
 from .files import RunFiles, baselines_name
 from .models import study_grid
@@ -211,7 +211,7 @@ def report(study: Study, split: str) -> Summary | None:
         return None
     output = Path(study.output_dir)
     summary = summarise_study(study, split, runs, find_baselines(study, split))
-    write_json(output / "summary.json", summary)
-    (output / "tables.md").write_text(format_tables(summary), encoding="utf-8")
+    write_json(output / "summary.json", summary, indent=None)
+    write_text(output / "tables.md", format_tables(summary))
     write_report(summary, output)
     return summary

@@ -5,6 +5,8 @@ The words of these tables stand in the results that are published in docs/study*
 
 from collections.abc import Mapping, Sequence
 
+from processing.tables import NOTHING, format_number, format_percent
+
 from .baselines import BASELINE_NAMES
 from .curves import Curve, curve_means, find_control, label_curves, rooms_needed, shared_seeds
 from .scores import METRICS
@@ -35,9 +37,9 @@ LENGTHS = ("position_50", "position_100", "distance")  # metrics that labels are
 Cells = tuple[list[str], list[list[str]]]  # head and lines of a table
 
 
-def points(value: float) -> str:
+def points(difference: float) -> str:
     """Return a difference of shares in points."""
-    return f"{100 * value:+.1f}"
+    return format_percent(difference, sign=True)
 
 
 def band(interval: Interval) -> str:
@@ -46,7 +48,7 @@ def band(interval: Interval) -> str:
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Return a table in Markdown."""
+    """Return a table in Markdown, not padded, as the published tables are."""
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in [head, ["---"] * len(head), *lines])
 
 
@@ -62,14 +64,14 @@ def answer_cells(summary: Summary) -> Cells:
         shares = []
         for metric in METRICS:
             entry = arm["accuracy"][metric]
-            spread = "" if entry["sd"] is None else f" ({100 * entry['sd']:.1f})"
-            shares.append(f"{100 * entry['mean']:.1f}{spread}")
+            spread = "" if entry["sd"] is None else f" ({format_percent(entry['sd'])})"
+            shares.append(format_percent(entry["mean"]) + spread)
         lines.append([summary["labels"][name], name_seeds(arm["seeds"]), *shares])
     for baseline in BASELINE_NAMES:
         values = [summary["baselines"].get(metric, {}).get(baseline) for metric in METRICS]
         if any(value is not None for value in values):
             words = f"without sight: {baseline.replace('_', ' ')}"
-            lines.append([words, "-", *("-" if value is None else f"{100 * value:.1f}" for value in values)])
+            lines.append([words, NOTHING, *map(format_percent, values)])
     return ["row", "seeds", *METRICS.values()], lines
 
 
@@ -101,7 +103,7 @@ def overview_cells(summary: Summary) -> Cells:
         for metric in METRICS:
             entry = pair["metrics"].get(metric)
             star = "*" if entry is not None and entry["is_established"] else ""
-            values.append("-" if entry is None else points(entry["value"]) + star)
+            values.append(NOTHING if entry is None else points(entry["value"]) + star)
         lines.append([*pair_labels(summary, pair), name_seeds(pair["seeds"]), *values])
     return ["row", "less", "seeds", *METRICS.values()], lines
 
@@ -140,7 +142,7 @@ def probe_cells(summary: Summary) -> Cells:
     for name, arm in summary["rows"].items():
         for layer, entry in arm["probes"].items():
             star = "*" if entry["read_by_losses"] else ""
-            values = [f"{entry[probe]['mean']:.3f}" if probe in entry else "-" for probe in PROBES]
+            values = [format_number(entry.get(probe, {}).get("mean"), 3) for probe in PROBES]
             lines.append([summary["labels"][name], layer + star, *values])
     return ["row", "layer", *(words for words, *_ in PROBES.values())], lines
 
@@ -151,7 +153,7 @@ def cost_cells(summary: Summary) -> Cells:
     lines = []
     for name, arm in summary["rows"].items():
         cost = arm["cost"]
-        steps = [f"{cost[part]:.3f}" if part in cost else "-" for part in ("pool", "questions")]
+        steps = [format_number(cost.get(part), 3) for part in ("pool", "questions")]
         whole = [f"{cost['cpu_seconds']:.0f}", f"{cost['parameters']['export']:,}"]
         lines.append([summary["labels"][name], *steps, *whole])
     return head, lines

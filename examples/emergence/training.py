@@ -15,11 +15,12 @@ from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from modeling_ide3d.auxiliary.modeling_ide3d_geometry import GEOMETRY_PREFIXES
 from processing.rooms import load_rooms
 from processing.token_grid import TokenGrid
+from processing.writing import write_json
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
 from trainer.nano.build import standardize_regions
 from trainer.nano.lessons import without_layers
 
-from ..storage import load_json, write_json
+from ..storage import load_json
 from .files import ADVICE, RunFiles, check_settings, describe_lesson, describe_run, save_weights
 from .models import build_model, build_processor, build_teacher, study_grid
 from .questions import sample_flat_questions, sample_questions, say_boxes
@@ -259,7 +260,7 @@ def train_run(study: Study, name: str, seed: int) -> None:
     whole = sum(parameter.numel() for parameter in model.parameters())
     parameters = {"training": whole, "export": whole - heads}
     about = {"row": name, "seed": seed, "settings": settings, "phases": phases, "parameters": parameters}
-    write_json(files.training, about)
+    write_json(files.training, about, indent=None)
 
 
 def train_pool(trainee: Trainee) -> PhaseCost:

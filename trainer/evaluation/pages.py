@@ -4,16 +4,21 @@ A page is data (`Page`, `Section` and the blocks of a section), so that one desc
 escaped. In them, `code` between backticks and **words between two stars** are marked; a `Markup` stands as it is.
 """
 
+import base64
+import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from processing.tables import NOTHING, markdown_table
+
+if TYPE_CHECKING:
+    import matplotlib.figure
 
 __all__ = [
     "RIGHT",
@@ -31,6 +36,7 @@ __all__ = [
     "Text",
     "Tiles",
     "Tone",
+    "embed_figure",
     "render_html",
     "render_markdown",
     "share_cell",
@@ -44,7 +50,7 @@ Tone = Literal["", "right", "wrong", "quiet"]
 
 @dataclass(frozen=True)
 class Cell:
-    """Cell of a table.
+    """Cell of a table, or words of a paragraph.
 
     Args:
         text: Words or a number.
@@ -88,11 +94,20 @@ class Table:
 
 @dataclass(frozen=True)
 class Text:
-    """Paragraph."""
+    """Paragraph.
+
+    Args:
+        text: Words, or pieces of them; a `Cell` among the pieces has its own tone and weight, and no bar.
+        tone: Colour of the words.
+    """
 
     kind: ClassVar[str] = "text"
-    text: str
+    text: str | Sequence[str | Cell]
     tone: Tone = ""
+
+    def pieces(self) -> Sequence[str | Cell]:
+        """Return the pieces of the text, which may be one."""
+        return [self.text] if isinstance(self.text, str) else self.text
 
 
 @dataclass(frozen=True)
@@ -206,6 +221,13 @@ def share_cell(
         raise ValueError(f"A share must be from 0 to 1, got {share!r}. Is it a percentage?")
     note = f"\u00b1 {100 * (share * (1 - share) / count) ** 0.5:.0f}" if count else ""
     return Cell(f"{100 * share:.0f}%", is_strong=is_strong, bar=share, is_main=is_main, note=note)
+
+
+def embed_figure(figure: "matplotlib.figure.Figure") -> str:
+    """Return a figure of matplotlib as a `data:` address, the source of a `Figure`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def render_html(page: Page) -> str:

@@ -11,7 +11,7 @@ from examples.emergence.files import RunFiles, baselines_name, describe_run
 from examples.emergence.recipe import read_study
 from examples.emergence.scores import METRICS
 from examples.emergence.tables import format_tables
-from examples.storage import write_json
+from processing.writing import write_json
 
 REPOSITORY = Path(__file__).parents[3]
 

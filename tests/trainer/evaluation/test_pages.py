@@ -1,5 +1,6 @@
 """One description of a page gives HTML and Markdown, and no word of a stranger becomes a tag of either."""
 
+import base64
 from html.parser import HTMLParser
 
 import pytest
@@ -17,6 +18,7 @@ from trainer.evaluation.pages import (
     Table,
     Text,
     Tiles,
+    embed_figure,
     render_html,
     render_markdown,
     share_cell,
@@ -105,6 +107,23 @@ def test_words_of_strangers_are_no_tags():
     assert not tags & {"script", "i", "u"} and "code" in tags
     markdown = render_markdown(Page("t", [Section("s", [Text("Is it <ground>? `<ground>`"), Table(["<b>"], [])])]))
     assert "Is it \\<ground>? `<ground>`" in markdown and "| \\<b> |" in markdown
+
+
+def test_words_of_a_paragraph_have_tones_of_their_own():
+    found = ["Found a <lamp>, ", Cell("`7`", "right", is_strong=True), ", ", Cell("said", note="2 of 3")]
+    whole = page(Text(found, "quiet"))
+    html = Reader(render_html(whole))
+    assert "".join(html.words).split("Part")[1].split() == "Found a <lamp>, 7, said 2 of 3".split()
+    assert ["quiet"] in html.classes("p") and ["strong", "right"] in html.classes("span")
+    assert "Found a \\<lamp>, **`7`**, said 2 of 3\n" in render_markdown(whole)
+
+
+def test_a_figure_is_embedded():
+    class Plot:
+        def savefig(self, file, format):
+            file.write(f"a {format}".encode())
+
+    assert embed_figure(Plot()) == "data:image/png;base64," + base64.b64encode(b"a png").decode()
 
 
 def test_markup_stands_as_it_is():
