@@ -477,7 +477,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
     def _check_references(
         self, input_ids: torch.LongTensor, generation_config: GenerationConfig | None, inputs: dict
     ) -> None:
-        """Raise ValueError if the question of a prompt points at a region that is not given."""
+        """Raise ValueError if the question of a prompt points at an absent region."""
         region_masks, region_references = inputs.get("region_masks"), inputs.get("region_references")
         if region_references is not None:
             # An explicit -1 is a decision, a region without masks is none.

@@ -24,12 +24,11 @@ NO_MISSPELLINGS = frozenset({"scan_id", "extrinsics"})  # columns that are close
 
 
 class IDE3DDataCollator:
-    """Collates samples of any task, with or without geometry, into the inputs of the training model.
+    """Collator of samples of any task, with or without geometry, for the training model.
 
-    A sample is a dict; all keys but `messages` are optional. Further keys, such as the columns `id`, `question` or
-    `metadata` of a data set, are left alone. Refused is what looks like a misspelt key: a name close to one of
-    `optional_keys` that the sample lacks, such as `camera_to_worlds` or `Depth`. `scan_id`, `extrinsics` and names
-    that go on behind a key, such as `depth_path`, are names of their own.
+    A sample is a dict; all keys but `messages` are optional. Further keys, such as the columns `id` or `question` of a
+    data set, are ignored. A key that looks misspelt is refused: a name close to one of `optional_keys` that the sample
+    lacks, such as `Depth`. `scan_id`, `extrinsics` and longer names such as `depth_path` are names of their own.
 
     - `messages`: a chat (list of messages with `role` and `content`), or a list of chats about the same video. The
       chats of a list are *packed*: they share one visual prefix, and none sees another.
@@ -57,16 +56,16 @@ class IDE3DDataCollator:
             yes, paper no: there the contrast between regions replaces it, and the model never learns to write
             `<ground>`.
         protocol: "clean" lays depth on the pixels of the vision input, by pixel centres. "paper" squashes the whole
-            frame onto the pixels that the vision tower sees, by corners, and adds `native_depth` and
-            `native_intrinsics`, from which the original makes the masks of its frame pairs. None: that of the
+            frame onto the pixels that the vision tower sees, by corners. It adds `native_depth` and
+            `native_intrinsics`, which the original takes for the masks of its frame pairs. None: that of the
             training arguments, given by `IDE3DTrainer`; "clean" without a trainer.
 
     Attributes:
         optional_keys: Keys that nothing else asks for: without a check, a misspelt one would vanish in silence.
 
     Raises:
-        ValueError: A key is misspelt, placeholders and frames do not match, frame counts differ, masks have another
-            grid, packed chats do not begin alike, or geometry is broken; the message names the sample.
+        ValueError: If a key is misspelt, placeholders and frames do not match, frame counts differ, or masks have
+            another grid. Also if packed chats do not begin alike, or geometry is broken. It names the sample.
     """
 
     optional_keys: tuple[str, ...] = (
@@ -137,7 +136,7 @@ class IDE3DDataCollator:
         return batch
 
     def _prepare(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """All of a sample but its pixels, checked and laid on the pixels and tokens of the vision input."""
+        """Check a sample and lay all of it but its pixels on the vision input."""
         check_keys(frozenset(str(key) for key in sample if sample[key] is not None), self.optional_keys)
         text = self._text(sample)
         geometry = prepare_geometry(sample, self.grid, self.protocol or "clean")
@@ -351,7 +350,7 @@ class IDE3DDataCollator:
 
 @functools.cache
 def check_keys(given: frozenset[str], optional: tuple[str, ...]) -> None:
-    """Raise ValueError if a given key is no optional one, but close to one that is not given."""
+    """Raise ValueError for a key that is close to an absent optional key."""
     missing = {_simplify(key): key for key in optional if key not in given}
     for key in sorted(given - set(optional) - NO_MISSPELLINGS):
         name = _simplify(key)
@@ -367,7 +366,7 @@ def _simplify(key: str) -> str:
 
 
 def encode_names(names: Sequence[str]) -> Tensor:
-    """Names as bytes (B, L) uint8, padded by 0: a batch holds nothing but tensors, whoever moves or copies it."""
+    """Encode names as bytes (B, L) uint8, padded by 0: a batch holds tensors only."""
     rows = [torch.tensor(list(name.encode()), dtype=torch.uint8) for name in names]
     return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
 

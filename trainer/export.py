@@ -60,7 +60,7 @@ def export_inference_model(
     max_shard_size: int | str = "5GB",
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write the inference model, its processor and its code into a folder that needs nothing else of ours.
+    """Write inference model, processor and code into a folder that needs nothing else of ours.
 
     Training-only weights, config keys and files stay out. The folder is written beside its place under a hidden name
     and renamed when it is complete, so `folder` never holds half an export. Call it on one process only.
@@ -69,9 +69,9 @@ def export_inference_model(
 
     Args:
         model: The inference model, or the training subclass; adapters must be merged, weights must be in memory.
-        processor: Its numbers must agree with the model's config.
-        folder: Where to write.
-        auto_model: What `AutoModel` gives: "generate" the generating class, "base" the bare [`IDE3DModel`] for
+        processor: Processor whose numbers agree with the model's config.
+        folder: Folder of the export.
+        auto_model: Class that `AutoModel` gives: "generate" the generating class, "base" the bare [`IDE3DModel`] for
             serving engines that build on the backbone. The other Auto classes always give the generating class.
         card: Model card. Default: one with the facts that config and processor hold.
         max_shard_size: Largest weight file.
@@ -81,10 +81,10 @@ def export_inference_model(
         The folder, as an absolute path.
 
     Raises:
-        TypeError: `model` or `processor` is something else.
-        ValueError: Processor and model disagree, weights are missing, foreign, not finite, not in memory or of mixed
-            types.
-        FileExistsError: `folder` exists and is not an earlier export.
+        TypeError: If `model` or `processor` is of another class.
+        ValueError: If processor and model disagree, or weights are missing, foreign, not finite, not in memory or of
+            mixed types.
+        FileExistsError: If `folder` exists and is not an earlier export.
     """
     if auto_model not in ("generate", "base"):
         raise ValueError(f'auto_model must be "generate" or "base", got {auto_model!r}.')
@@ -119,7 +119,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: Folder `checkpoint-N`, or the output folder of a run, whose last checkpoint is taken.
-        folder: Folder to write.
+        folder: Folder of the export.
         processor: Folder or Hub name of the processor. Default: the checkpoint, the folder around it, or the model
             that its adapters are for, whichever has one first.
         auto_model: See `export_inference_model`.
@@ -180,7 +180,7 @@ def _plain_card(
 
 
 def code_files() -> list[Path]:
-    """The Python files of an export: those that define the exported classes, and the siblings they import."""
+    """List the Python files of an export: those of the exported classes, and their siblings."""
     files = {}
     for cls in (IDE3DConfig, IDE3DForConditionalGeneration, IDE3DProcessor, IDE3DVideoProcessor):
         entry = inspect.getfile(cls)
@@ -189,11 +189,10 @@ def code_files() -> list[Path]:
 
 
 def is_export(folder: str | os.PathLike) -> bool:
-    """Whether a folder is an earlier export of ours, and nothing but that.
+    """Say whether a folder is an earlier export of ours, and nothing else.
 
-    It is one if its config.json says `model_type` "ide3d" and has an `auto_map`, if it has the model card and the
-    other files that every export has, and if it has no file or folder that exports do not have. A folder with one
-    foreign file is thus not an export any more, nor is one that `save_pretrained` wrote, which has no model card.
+    Its config.json has `model_type` "ide3d" and an `auto_map`; it has the model card and the other files of every
+    export, and no foreign file or folder. A folder that `save_pretrained` wrote is none: it has no model card.
     Compiled code (`__pycache__`) does not count.
     """
     folder = Path(folder)
@@ -270,7 +269,10 @@ def _check_types(model: nn.Module, processor: IDE3DProcessor) -> None:
 
 
 def _inference_config(trained: IDE3DConfig, auto_model: str) -> IDE3DConfig:
-    """A copy with the declared fields only: a Trainer leaves `use_cache: false` behind, a training may leave more."""
+    """Copy the declared fields of a config only.
+
+    A Trainer leaves `use_cache: false` behind, and a training may leave more.
+    """
     declared = {field.name for field in dataclasses.fields(IDE3DConfig)}
     content = trained.to_dict()
     config = IDE3DConfig.from_dict({key: value for key, value in content.items() if key in declared})
@@ -286,14 +288,14 @@ def _inference_config(trained: IDE3DConfig, auto_model: str) -> IDE3DConfig:
 
 
 def _reference(cls: type) -> str:
-    """How an `auto_map` names a class: `module.Class`, the module without its package."""
+    """Return the name of a class in an `auto_map`: `module.Class`, without the package."""
     return f"{cls.__module__.rpartition('.')[2]}.{cls.__name__}"
 
 
 def _inference_model(
     model: IDE3DForConditionalGeneration, config: IDE3DConfig, dtype: torch.dtype | None
 ) -> IDE3DForConditionalGeneration:
-    """The plain inference class around the weights of `model`; they are shared unless `dtype` changes them."""
+    """Build the plain inference class on the weights of `model`, shared unless `dtype` changes them."""
     with torch.device("meta"):
         inference = IDE3DForConditionalGeneration(config)
     wanted = inference.state_dict()

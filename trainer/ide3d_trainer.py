@@ -1,4 +1,4 @@
-"""Trainer that weighs, sums and logs the loss terms, and keeps the training-only heads beside the checkpoints."""
+"""Trainer that weighs, sums and logs the loss terms, and saves the training-only heads in checkpoints."""
 
 import logging
 import math
@@ -38,11 +38,14 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_model(model: nn.Module, args: IDE3DTrainingArguments) -> IDE3DForConditionalGenerationWithGeometry:
-    """Give a training model, or the one that PEFT wrapped, its criterion, and choose what is trained; returns it.
+    """Give a training model its criterion and choose what is trained.
+
+    Returns:
+        The training model, without the wrapper of PEFT.
 
     Raises:
-        TypeError: The model has no place for a criterion.
-        ValueError: `frozen_parts` names a part that there is not.
+        TypeError: If the model has no place for a criterion.
+        ValueError: If a name in `frozen_parts` is no part of the model.
     """
     core = find_training_model(model)
     core.criterion = GeometryCriterion(
@@ -64,18 +67,18 @@ def prepare_model(model: nn.Module, args: IDE3DTrainingArguments) -> IDE3DForCon
 class IDE3DTrainer(Trainer):
     """`Trainer` for [`IDE3DForConditionalGenerationWithGeometry`].
 
-    It hands the model its criterion, adds the weighted terms to the language loss, logs each of them, gives vision
-    tower and heads their own learning rates, and saves the heads as `geometry_modules.safetensors` in every
-    checkpoint, so that a resumed run continues with them. The inference weights of a checkpoint stay free of them.
+    It hands the model its criterion, adds the weighted terms to the language loss and logs each of them. Vision tower
+    and heads have their own learning rates. Every checkpoint holds the heads as `geometry_modules.safetensors`, so
+    that a resumed run continues with them; its inference weights stay free of them.
 
     Args:
         model: Training model.
         args: Training arguments.
-        **kwargs: The other arguments of `Trainer`.
+        **kwargs: Further arguments of `Trainer`.
 
     Raises:
-        TypeError: The model has no place for a criterion.
-        ValueError: Arguments, model and collator follow different protocols, or the processes cannot train.
+        TypeError: If the model has no place for a criterion.
+        ValueError: If arguments, model and collator follow different protocols, or the processes cannot train.
     """
 
     args: IDE3DTrainingArguments
@@ -102,9 +105,9 @@ class IDE3DTrainer(Trainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
     ) -> tuple[list, Tensor | int | None]:
-        """The batches of an optimizer step, with their targets, and the number of answer tokens in all of them.
+        """Return the batches of an optimizer step with targets, and their number of answer tokens.
 
-        What the other terms are means over is counted here too, over all batches and processes, before the first
+        The denominators of the other terms are counted here too: over all batches and processes, before the first
         forward pass.
         """
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -176,7 +179,7 @@ class IDE3DTrainer(Trainer):
         return (total, outputs) if return_outputs else total
 
     def compute_extra_terms(self, inputs: dict[str, Any], targets: dict[str, Any]) -> tuple[dict, dict]:
-        """Compute the training terms that a subclass adds, and their `extra_figures` as sums and counts, by name."""
+        """Compute the training terms of a subclass, and their `extra_figures` as sums and counts."""
         return {}, {}
 
     def _add_targets(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -186,7 +189,10 @@ class IDE3DTrainer(Trainer):
         return self._core.criterion.count(targets)
 
     def _shares_of_step(self, terms: dict[str, Tensor], counts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What the terms of a batch add to the means over its optimizer step; a term without a count is a zero."""
+        """Return the parts of a batch in the means over its optimizer step.
+
+        A term without a count is a zero already.
+        """
         totals = self._step_counts if self._step_counts is not None else counts
         shares = {
             name: counts[name] / totals[name].clamp(min=torch.finfo(torch.float32).tiny)
@@ -198,7 +204,10 @@ class IDE3DTrainer(Trainer):
         return {name: term * (shares[name] * processes) if name in shares else term for name, term in terms.items()}
 
     def _want_terms(self, is_training: bool) -> dict[str, float]:
-        """Weight of each term now, by the schedule or, in evaluation, in full; the model is told which have one."""
+        """Return the weight of each term now, and tell the criterion which are wanted.
+
+        Training follows the schedule; evaluation takes the full weights.
+        """
         weights = self.args.loss_weights
         if is_training:
             weights = self.args.loss_weights_at(self.state.global_step, self.state.max_steps)
@@ -206,7 +215,11 @@ class IDE3DTrainer(Trainer):
         return weights
 
     def _skip_batch(self, inputs: dict[str, Any], terms: dict[str, Tensor]) -> Tensor:
-        """A zero for a batch whose loss is NaN or Inf; FloatingPointError after `max_nonfinite` of them."""
+        """Return a zero in place of a loss that is NaN or Inf.
+
+        Raises:
+            FloatingPointError: If there were more than `max_nonfinite` such batches.
+        """
         self._num_nonfinite += 1
         broken = [name for name, term in terms.items() if not torch.isfinite(term)]
         names = decode_names(inputs["sample_names"]) if "sample_names" in inputs else "of a batch without scene_id"
@@ -233,7 +246,7 @@ class IDE3DTrainer(Trainer):
         """Add the mean of every term since the last log, over all processes.
 
         Raises:
-            FloatingPointError: A term became NaN or Inf; the weights are lost, and training on would hide it.
+            FloatingPointError: If a term became NaN or Inf: the weights are lost, and training on would hide it.
         """
         if "loss" in logs or "train_loss" in logs:  # the second is the end of the training
             terms = self._means["train"].pop(self.accelerator.gather, self.args.device)
@@ -273,14 +286,14 @@ class IDE3DTrainer(Trainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Any, Any]:
-        """Hand `compute_metrics` the logits alone by default: other outputs differ in shape from batch to batch."""
+        """Hand `compute_metrics` the logits alone: shapes of other outputs differ between batches."""
         if ignore_keys is None:
             ignore_keys = [item.name for item in fields(IDE3DGeometryOutputWithPast) if item.name != "logits"]
         self._want_terms(is_training=False)
         return super().prediction_step(model, self._add_targets(inputs), prediction_loss_only, ignore_keys)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The optimizer of Trainer, its parameter groups split by part where a part has its own learning rate."""
+        """Create Trainer's optimizer, its groups split by part where parts have learning rates."""
         is_new = self.optimizer is None
         optimizer = super().create_optimizer(model)
         rates = self.args.learning_rates

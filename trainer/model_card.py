@@ -116,7 +116,7 @@ METHOD_LIMITS = (
 
 @dataclass(frozen=True)
 class LossTerm:
-    """A term of the training's objective: its name, its weight, and the module that knows its `citation`."""
+    """Term of a training's objective: name, weight, and the module that knows its `citation`."""
 
     name: str
     weight: float
@@ -138,7 +138,7 @@ class TeacherFacts:
 
 
 def list_loss_terms(trainer: "IDE3DTrainer") -> list[LossTerm]:
-    """The terms that a trainer sums, with their weights; those whose head the model lacks are left out."""
+    """List the weighted terms that a trainer sums; terms without a head are absent."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     losses = model.criterion.losses()
     heads = {
@@ -173,11 +173,11 @@ def create_model_card(
     scores: Sequence[EvalResult] = (),
     limits: Sequence[str] = (),
 ) -> ModelCard:
-    """Write a model card from the facts of a run; a section without facts is left out.
+    """Write a model card from the facts of a run; sections without facts are absent.
 
     Args:
         model_name: Title.
-        model_id: What the quick start loads. Default: `model_name`.
+        model_id: Name or folder that the quick start loads. Default: `model_name`.
         auto_class: Class that the quick start loads the model with.
         config: Sizes of the model.
         num_parameters: Parameters of the exported model.
@@ -196,7 +196,7 @@ def create_model_card(
         The card; `str(card)` is the content of a README.md.
 
     Raises:
-        ValueError: A score or a weight is not a finite number.
+        ValueError: If a score or a weight is not a finite number.
     """
     _check_numbers(losses, scores)
     losses = [term for term in losses if term.weight != 0]
@@ -243,10 +243,10 @@ def _check_numbers(losses: Sequence[LossTerm], scores: Sequence[EvalResult]) -> 
 
 
 def set_model_id(card: ModelCard, model_id: str) -> ModelCard:
-    """A copy of the card whose quick start loads `model_id`, say a name on the Hub.
+    """Copy a card and let its quick start load `model_id`, a folder or Hub name.
 
     Raises:
-        ValueError: The card has no line `model_id = "..."`.
+        ValueError: If the card has no line `model_id = "..."`.
     """
     content, count = REPOSITORY_LINE.subn(lambda _: f"model_id = {_quote(model_id)}", card.content)
     if count == 0:

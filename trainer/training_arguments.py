@@ -155,11 +155,11 @@ class IDE3DTrainingArguments(TrainingArguments):
         }
 
     def geometry_scale(self, step: int, num_steps: int) -> float:
-        """Share of their weight that the geometry terms have in step `step`, counted from 0, of `num_steps`.
+        """Return the share of their weight that the geometry terms have in a step.
 
-        0 before `geometry_start_step`, rising over `geometry_warmup_steps` to 1, falling in the last
-        `geometry_decay_steps`; the last step has the share 1 / (geometry_decay_steps + 1), or what half a cosine
-        makes of it.
+        Steps count from 0. The share is 0 before `geometry_start_step`. It rises to 1 over `geometry_warmup_steps`
+        and falls in the last `geometry_decay_steps`. The last step has the share 1 / (geometry_decay_steps + 1), or
+        half a cosine of it.
         """
         if step < self.geometry_start_step:
             return 0.0
@@ -170,7 +170,7 @@ class IDE3DTrainingArguments(TrainingArguments):
         return rise * fall
 
     def loss_weights_at(self, step: int, num_steps: int) -> dict[str, float]:
-        """`loss_weights` with the schedule of the geometry terms; grounding is a task of its own and has none."""
+        """Return `loss_weights` with the schedule of the geometry terms; grounding has none."""
         scale = self.geometry_scale(step, num_steps)
         return {
             name: weight if name == "loss_grounding" else scale * weight for name, weight in self.loss_weights.items()

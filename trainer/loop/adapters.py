@@ -22,20 +22,21 @@ TRAINED_WHOLE = ["multi_modal_projector", "grounding_head"]
 def add_adapters(
     model: IDE3DForConditionalGenerationWithGeometry, rank: int, alpha: float | None = None, dropout: float = 0.0
 ) -> nn.Module:
-    """Adapters on every linear layer of vision tower and language model; projector and grounding head stay whole.
+    """Put adapters on every linear layer of vision tower and language model.
 
-    `IDE3DTrainer` trains validator and teacher projector beside them. What is trained is brought to float32: an
-    optimizer rounds small updates of lower precision away. Train in mixed precision where the other weights have less.
+    Projector and grounding head are trained whole, and `IDE3DTrainer` trains validator and teacher projector too.
+    Trained weights become float32: an optimizer rounds small updates of lower precision away. Train in mixed precision
+    where the other weights have less.
 
     Args:
-        model: Its weights are frozen, and keep their precision.
-        rank: Of the adapters.
+        model: Training model; its weights are frozen and keep their precision.
+        rank: Rank of the adapters.
         alpha: Scale of the adapters, divided by the rank; default: twice the rank.
-        dropout: Of what goes into the adapters.
+        dropout: Dropout probability of the input of the adapters.
 
     Raises:
-        ImportError: PEFT is not installed.
-        ValueError: A rank below 1.
+        ImportError: If PEFT is not installed.
+        ValueError: If the rank is below 1.
     """
     if not is_peft_available():
         raise ImportError("Adapters need PEFT: pip install peft.")
@@ -56,7 +57,7 @@ def add_adapters(
 
 
 def merge_adapters(model: nn.Module) -> nn.Module:
-    """The training model with what its adapters learned in its weights; a model without adapters as it is."""
+    """Merge the adapters into the training model; a model without adapters stays as it is."""
     return model.merge_and_unload() if is_peft_available() and isinstance(model, peft.PeftModel) else model
 
 

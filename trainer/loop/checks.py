@@ -1,4 +1,4 @@
-"""What has to hold before a training starts, and heads that no step used."""
+"""Checks before a training starts, and zero gradients of heads that no step used."""
 
 import os
 from typing import Any
@@ -48,7 +48,7 @@ def find_training_model(model: nn.Module) -> IDE3DForConditionalGenerationWithGe
 
 
 def check_processes(args: IDE3DTrainingArguments, distributed_type: DistributedType, is_sharded: bool) -> None:
-    """Raise ValueError where the processes that Trainer found cannot train this model, or not as it was asked for."""
+    """Raise ValueError where the processes cannot train this model as the arguments ask."""
     if args.n_gpu > 1:
         raise ValueError(
             f"One process sees {args.n_gpu} GPUs, and Trainer would copy the model to all of them without "
@@ -68,7 +68,7 @@ def check_processes(args: IDE3DTrainingArguments, distributed_type: DistributedT
 
 
 def check_protocol(args: IDE3DTrainingArguments, validator: GeometricValidator | None, data_collator: Any) -> None:
-    """One protocol for all: the collator's is set where it is open; what differs raises ValueError.
+    """Set the collator's protocol where it is open; raise ValueError where protocols differ.
 
     A validator with the original's weights reads poses as the original does, also in a training by clean rules.
     """

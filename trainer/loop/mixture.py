@@ -8,7 +8,7 @@ from torch.utils.data import Dataset, Sampler
 
 
 class MixtureDataset(Dataset):
-    """Data sets one after the other, with the share of an epoch that each is drawn for.
+    """Data sets one after the other, with the share of an epoch of each.
 
     An epoch has as many samples as all data sets together. A share above its size repeats a data set, after all of its
     samples were drawn; one below leaves samples for the next epochs. A share of less than a sample an epoch is drawn
@@ -19,7 +19,8 @@ class MixtureDataset(Dataset):
         weights: Relative shares by name; default: the sizes, so that every sample is drawn once.
 
     Raises:
-        ValueError: No data set, an empty one, other names among the weights, or a weight that is not positive.
+        ValueError: If there is no data set, an empty one, another name among the weights, or a weight that is not
+            positive.
 
     Example:
         >>> mixture = MixtureDataset({"questions": ["a", "b"], "grounding": ["c"]}, {"questions": 1, "grounding": 1})
@@ -49,15 +50,16 @@ class MixtureDataset(Dataset):
         raise IndexError(f"The mixture has {len(self)} samples, got index {index}.")
 
     def draws(self, epoch: int = 0) -> list[int]:
-        """How many samples of each data set an epoch has: the shares, rounded so that the sum is right.
+        """Return the number of samples of each data set in an epoch.
 
-        What rounding takes from a data set in one epoch comes in a later one: over the epochs the shares are exact.
+        The shares are rounded so that the sum is right. A later epoch makes up for what rounding takes: over the
+        epochs the shares are exact.
         """
         before, after = self.drawn_before(epoch), self.drawn_before(epoch + 1)
         return [new - old for new, old in zip(after, before, strict=True)]
 
     def drawn_before(self, epoch: int) -> list[int]:
-        """How many samples of each data set the epochs before this one have in all."""
+        """Return the number of samples of each data set in all epochs before this one."""
         exact = [len(self) * weight / sum(self.weights) for weight in self.weights]
         whole = [int(value) for value in exact]
         counts = [epoch * count for count in whole]
@@ -88,7 +90,7 @@ class MixtureSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; the order depends on seed and epoch alone, so that a resumed run goes on exactly."""
+        """Choose the epoch; seed and epoch alone give the order, also of a resumed run."""
         self.epoch = epoch
 
     def _num_blocks(self) -> list[int]:
@@ -99,7 +101,7 @@ class MixtureSampler(Sampler[int]):
         return len(self.mixture) if self.block == 1 else self.block * sum(self._num_blocks())
 
     def _positions(self) -> list[range]:
-        """What the epoch takes of the endless row of permutations of each data set."""
+        """Return the epoch's positions in the endless row of permutations of each data set."""
         if self.block == 1:
             starts, ends = self.mixture.drawn_before(self.epoch), self.mixture.drawn_before(self.epoch + 1)
         else:

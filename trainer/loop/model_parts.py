@@ -19,10 +19,10 @@ WRAPPERS = ("module.", "base_model.model.")
 
 
 def find_part(name: str) -> str:
-    """Part that a parameter belongs to, by its name in the training model or in a wrapper around it.
+    """Find the part of a parameter by its name in the model or its wrapper.
 
     Raises:
-        ValueError: No part has such a parameter.
+        ValueError: If no part has such a parameter.
     """
     for wrapper in WRAPPERS:
         name = name.removeprefix(wrapper)
@@ -33,10 +33,10 @@ def find_part(name: str) -> str:
 
 
 def freeze_parts(model: nn.Module, parts: Iterable[str]) -> None:
-    """Take the parameters of these parts out of the training; the other parameters are left as they are.
+    """Take the parameters of these parts out of the training.
 
     Raises:
-        ValueError: A part that there is not.
+        ValueError: If a name in `parts` is no part of the model.
     """
     parts = set(parts)
     if parts - set(PARTS):
@@ -49,7 +49,7 @@ def freeze_parts(model: nn.Module, parts: Iterable[str]) -> None:
 def split_groups(
     groups: list[dict[str, Any]], names: Mapping[int, str], rates: Mapping[str, float]
 ) -> list[dict[str, Any]]:
-    """Parameter groups of an optimizer, split by part, with the learning rate of each part that has one.
+    """Split the parameter groups of an optimizer by part, for parts with a learning rate.
 
     Args:
         groups: Groups as the optimizer has them.
@@ -70,7 +70,7 @@ def split_groups(
 
 @torch.no_grad()
 def compute_gradient_norms(model: nn.Module, scaler: torch.amp.GradScaler | None = None) -> dict[str, Tensor]:
-    """L2 norm of the gradient of each part that has one; sharded gradients are summed over the processes.
+    """Compute the L2 norm of each part's gradient; sharded gradients are summed over processes.
 
     Args:
         model: Training model after its backward pass.

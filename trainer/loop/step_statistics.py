@@ -11,13 +11,13 @@ Pair = tuple[Tensor | float, Tensor | float]
 
 
 class RunningMeans:
-    """Sums and counts of a fixed list of figures: all processes reduce tensors of the same shape.
+    """Sums and counts of named figures; all processes reduce tensors of one shape.
 
     Args:
-        names: The figures.
+        names: Names of the figures.
 
     Raises:
-        KeyError: A figure that is not on the list is added.
+        KeyError: If a figure with another name is added.
     """
 
     def __init__(self, names: Iterable[str]):
@@ -36,7 +36,10 @@ class RunningMeans:
         self.sums = None
 
     def pop(self, gather: Callable[[Tensor], Tensor], device: torch.device) -> dict[str, float]:
-        """Mean of each figure that was added since the last call, over all processes; all of them have to call."""
+        """Return the mean of each figure added since the last call, over all processes.
+
+        All processes have to call it.
+        """
         sums = self.sums
         if sums is None:
             sums = torch.zeros(len(self.rows), 2, dtype=_dtype(device), device=device)
@@ -58,8 +61,8 @@ TASK_FIGURES = ("token_accuracy", "grounding_accuracy")
 def measure_depth(predicted_depth: Tensor, confidence: Tensor, depth: Tensor) -> dict[str, Pair]:
     """Errors of the validator over the measured pixels: sums and their number.
 
-    `depth_abs_rel` is |prediction - depth| / depth, `depth_delta` the share of pixels with a ratio below 1.25 either
-    way, `depth_confidence` the confidence that the validator gives itself.
+    `depth_abs_rel` is |prediction - depth| / depth. `depth_delta` is the share of pixels with a ratio below 1.25
+    either way. `depth_confidence` is the confidence that the validator predicts.
 
     Shape:
         predicted_depth, confidence, depth: (videos, V, h, w), metres; depth 0 = no measurement.
@@ -76,7 +79,7 @@ def measure_depth(predicted_depth: Tensor, confidence: Tensor, depth: Tensor) ->
 
 @torch.no_grad()
 def measure_tasks(outputs: Any, labels: Tensor | None, targets: Mapping[str, Any]) -> dict[str, Pair]:
-    """How often the next token of an answer, and the region that is meant, score highest: sums and counts."""
+    """Count answer tokens, and regions, that score highest where they are right: sums and counts."""
     figures: dict[str, Pair] = {}
     if labels is not None:
         is_said = labels[:, 1:] != -100

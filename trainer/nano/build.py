@@ -180,26 +180,26 @@ def search_by_words(
     recency_scale: float = 3.0,
     branch_scale: float = 0.2,
 ) -> None:
-    """Let the second half of the heads look for visual tokens that show what a word names, over any distance.
+    """Let half of the heads find visual tokens that show what a word names.
 
-    Query and key of these heads are one projection: onto the directions in which the embeddings of the words differ,
-    on the dimensions that rotary positions hardly turn. So that a word does not find itself, visual tokens are marked
-    in one direction that no word has, and the heads prefer what is marked. They copy the channels that the other
-    heads copy, so that an answer reads what was found as it reads a region. It takes visual tokens that are made of
-    the words, as a model with tied embeddings has them once it has learned to name what they show.
+    Query and key of these heads, the second half, are one projection: onto the directions in which the embeddings of
+    the words differ, on the dimensions that rotary positions hardly turn. So they search over any distance. A word
+    shall not find itself: visual tokens are marked in one direction that no word has, and the heads prefer marked
+    tokens. They copy the channels that the other heads copy, so that an answer reads what was found as it reads a
+    region. Visual tokens must be made of words, as in a model with tied embeddings that can name what they show.
 
     Args:
-        model: Changed in place.
+        model: Nano model; changed in place.
         groups: Token ids of words that exclude each other, such as colours, and kinds of furniture.
         scale: Factor of the projection; the scores grow by its square.
         mark: Length of the mark, beside visual tokens of about the root of the width.
         preference: Weight of the mark in query and key.
-        recency_scale: See `build_nano_model`; sharper, as a word has its colour right before it.
+        recency_scale: Scale as in `build_nano_model`; sharper, as a word has its colour right before it.
         branch_scale: Factor of the random feed-forward branches, which would blur what is looked for.
 
     Raises:
-        ValueError: Embeddings that are not tied, an odd number of heads or heads that share keys, or rotary positions
-            that turn every dimension within a video.
+        ValueError: If embeddings are not tied, the number of heads is odd, heads share keys, or rotary positions turn
+            every dimension within a video.
     """
     language_model = model.model.language_model
     slow = (language_model.rotary_emb.inv_freq < _SLOW).repeat(2).nonzero().flatten()
@@ -233,7 +233,7 @@ def search_by_words(
 
 
 def _check_search(model: IDE3DForConditionalGenerationWithGeometry, num_slow: int) -> None:
-    """Raise ValueError unless heads of this model can search; `num_slow` dimensions hardly turn within a video."""
+    """Raise ValueError unless heads can search; `num_slow` dimensions hardly turn within a video."""
     config = model.model.language_model.config
     if model.lm_head.weight is not model.get_input_embeddings().weight:
         raise ValueError("Words are looked for where embeddings are tied: set tie_word_embeddings.")
@@ -250,17 +250,17 @@ def _check_search(model: IDE3DForConditionalGenerationWithGeometry, num_slow: in
 def standardize_regions(
     model: IDE3DForConditionalGenerationWithGeometry, batches: Iterable[Mapping[str, torch.Tensor]]
 ) -> None:
-    """Shift and scale the projector's output so that region features have mean 0 and deviation 1 in each channel.
+    """Standardise region features: mean 0 and deviation 1 in each channel.
 
-    What all regions have in common grows while a model learns to tell objects from walls, and then hides what sets
-    one object apart from the next.
+    The projector's output is shifted and scaled. While a model learns to tell objects from walls, the common part of
+    all regions grows; it hides how one object differs from the next.
 
     Args:
-        model: Its projector is changed in place.
-        batches: Batches of the collator; those without regions are passed over.
+        model: Training model; its projector is changed in place.
+        batches: Batches of the collator; those without regions are skipped.
 
     Raises:
-        ValueError: There are fewer than two regions.
+        ValueError: If there are fewer than two regions.
     """
     features = []
     for batch in batches:
@@ -281,7 +281,10 @@ def standardize_regions(
 
 
 def grid_waves(rows: int, cols: int, channels: int) -> torch.Tensor:
-    """Sines and cosines of row and column, (rows * cols, channels), wavelengths of 4 grids down to 2 cells."""
+    """Return sines and cosines of row and column, (rows * cols, channels).
+
+    Wavelengths fall from 4 grids to 2 cells.
+    """
     per_axis = channels // 4
     longest, shortest = 4.0, 2.0 / max(rows, cols)
     wavelengths = longest * (shortest / longest) ** torch.linspace(0, 1, per_axis, device="cpu")

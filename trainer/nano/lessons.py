@@ -1,8 +1,8 @@
-"""Two lessons before the training proper, for models that start from nothing; every model can do without them.
+"""Two optional lessons before the training proper, for models that start from nothing.
 
-From scratch, questions about a video stay on the most frequent answers for a long time: the visual tokens do not say
-anything yet, and an answer has to find the region that is meant among hundreds of them. So a nano model first learns
-to say what each visual token shows, then to read the region that a question points at, and then all at once.
+From scratch, questions about a video stay on the most frequent answers for a long time. The visual tokens do not say
+anything yet, and an answer has to find its region among hundreds of them. So a nano model first learns to name what
+each visual token shows, then to read the region that a question points at. Then it learns all at once.
 """
 
 import dataclasses
@@ -30,18 +30,18 @@ _STANDARD_BATCHES = 25  # some thousand regions; more do not change mean and dev
 
 
 class RegionReadingCollator:
-    """Collates packed samples so that a question sees itself and the regions it points at, not the video.
+    """Collator of packed samples whose questions see only themselves and their regions.
 
-    Samples whose questions point at nothing are collated as ever: what they ask for is in the video.
+    Samples whose questions point at nothing are collated as usual: their answers are in the video.
 
-    The video is still encoded, because the regions are pooled from it. The chats of a sample are packed as ever, but
-    the shared prefix is out of their sight: nothing competes with the region for the attention of the answer.
+    The video is still encoded, because the regions are pooled from it. The chats of a sample are packed as usual, but
+    they do not see the shared prefix: nothing competes with the region for the attention of the answer.
 
     Args:
-        collator: Makes everything but the segments.
+        collator: Collator of everything but the segments.
 
     Raises:
-        ValueError: No sample of the batch packs its chats.
+        ValueError: If no sample of the batch packs its chats.
     """
 
     def __init__(self, collator: IDE3DDataCollator):
@@ -62,13 +62,13 @@ class RegionReadingCollator:
 
 @contextmanager
 def lesson_kept(model: IDE3DForConditionalGenerationWithGeometry, path: Path) -> Iterator[bool]:
-    """Say whether a lesson was taken before, loading what it left if so; else keep what it leaves.
+    """Load the weights of a lesson that was taken before, or else keep them.
 
-    Of several processes, which all take the lesson and end with the same weights, the first one writes.
+    It gives whether the lesson was taken. Of several processes, which end with the same weights, the first one writes.
 
     Args:
-        model: Taught in place.
-        path: Where the weights after the lesson are kept, complete or not at all.
+        model: Training model; taught in place.
+        path: File of the weights after the lesson, complete or absent.
     """
     if path.is_file():
         logger.info("The lesson was taken before: its weights are loaded from %s.", path)
@@ -84,7 +84,7 @@ def lesson_kept(model: IDE3DForConditionalGenerationWithGeometry, path: Path) ->
 
 @contextmanager
 def without_layers(model: IDE3DForConditionalGenerationWithGeometry) -> Iterator[None]:
-    """Leave the language model its embeddings and its head alone, so that words have to be in the visual tokens."""
+    """Take all layers out of the language model: visual tokens must hold the words."""
     language_model = model.model.language_model
     layers, language_model.layers = language_model.layers, nn.ModuleList()
     try:
@@ -116,14 +116,14 @@ def name_cells(
     args: IDE3DTrainingArguments,
     num_steps: int,
 ) -> None:
-    """First lesson, for tower and projector: name what each visual token shows; then standardise the regions.
+    """Teach tower and projector to name what each visual token shows; then standardise the regions.
 
-    Batches are four times those of the training, the language model has no layers meanwhile, and only the terms that
-    look at single frames and at the teacher are computed beside the words.
+    This is the first lesson. Batches are four times those of the training, and the language model has no layers
+    meanwhile. Beside the words, only the terms of single frames and of the teacher are computed.
 
     Args:
-        model: Trained in place.
-        collator: That of the training.
+        model: Training model; trained in place.
+        collator: Collator of the training.
         samples: Samples with `cell_words`, see `processing.rooms.samples.naming_samples`.
         pointed: Samples with regions, which are then standardised.
         args: Arguments of the training.
@@ -154,15 +154,17 @@ def read_regions(
     num_steps: int,
     make_trainer: Callable[..., IDE3DTrainer] = IDE3DTrainer,
 ) -> None:
-    """Second lesson, for the language model: answer from the regions alone, without the terms of geometry.
+    """Teach the language model, as the second lesson, to answer from the regions alone.
+
+    Terms of geometry are left out.
 
     Args:
-        model: Trained in place.
-        collator: That of the training.
+        model: Training model; trained in place.
+        collator: Collator of the training.
         pointed: Packed samples whose questions point at regions.
         args: Arguments of the training.
         num_steps: Steps of the lesson.
-        make_trainer: Makes the trainer from what `IDE3DTrainer` takes.
+        make_trainer: Class of the trainer, or a function of the same arguments as `IDE3DTrainer`.
     """
     lesson = lesson_arguments(
         args,

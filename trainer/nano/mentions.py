@@ -22,9 +22,9 @@ _HIDDEN = -3e4  # whatever the dtype
 
 
 class MentionCollator(IDE3DDataCollator):
-    """Collator that also takes `mentions`: for each, where its word is and which tokens show what it names.
+    """Collator that also takes `mentions`: places of words, and tokens that show what they name.
 
-    A word that names nothing in the video is told to look at the first token of the chat, which all chats have.
+    The target of a word that names nothing in the video is the first token of the chat, which all chats have.
 
     Shape:
         mentions:          a list for each of the packed chats, of pairs (word, cells (V, rows, cols) bool).
@@ -32,7 +32,7 @@ class MentionCollator(IDE3DDataCollator):
         mention_targets:   (B, M, L), bool.
 
     Raises:
-        ValueError: A chat does not hold a word that it is said to mention, or `mentions` has not a list for each chat.
+        ValueError: If a chat lacks a word that it is said to mention, or `mentions` has no list for a chat.
     """
 
     optional_keys = (*IDE3DDataCollator.optional_keys, "mentions")
@@ -73,7 +73,7 @@ class MentionCollator(IDE3DDataCollator):
         return found
 
     def _find(self, word: str, ids: list[int], start: int) -> int:
-        """Where the word ends, as the first token behind it."""
+        """Return the position of the first token behind the word."""
         tokenizer = self.processor.tokenizer
         for tokens in (tokenizer.encode(f" {word}"), tokenizer.encode(word.capitalize())):
             for at in range(start, len(ids) - len(tokens) + 1):
@@ -83,22 +83,23 @@ class MentionCollator(IDE3DDataCollator):
 
 
 class MentionTrainer(IDE3DTrainer):
-    """Trainer that adds the term to the loss, and logs it as `loss_mention`, beside the share of attention that hits.
+    """Trainer that also tells attention where to find what a word names.
 
-    The term is the negative logarithm of the share of attention, from the last token of a word, that falls on the
-    tokens that show what it names, mean over words and heads. Half of the heads, the second, of one layer have it.
-    As every term of `IDE3DTrainer`, it is a mean over a whole optimizer step: over the words of all its batches and
-    processes. Both figures are means over the words since the last log.
+    The term, `loss_mention` in the logs, is the negative logarithm of a share of attention. That is the share from the
+    last token of a word on the tokens that show what it names. It is a mean over words and over the second half of
+    the heads of one layer. As every term of `IDE3DTrainer`, it is a mean over a whole optimizer step: over the words
+    of all its batches and processes. The share that hits is logged too. Both figures are means over the words since
+    the last log.
 
     Args:
         model: Training model, its language model of the Qwen 2 family, without activation checkpointing.
         args: Training arguments.
-        mention_weight: Of the term.
-        mention_layer: The layer; in those before, a word gathers what belongs to it, such as a colour.
-        **kwargs: Those of `IDE3DTrainer`; the collator is a `MentionCollator`.
+        mention_weight: Weight of the attention term in the total loss.
+        mention_layer: Layer of the term; in the layers before, a word gathers what belongs to it, such as a colour.
+        **kwargs: Further arguments of `IDE3DTrainer`; the collator is a `MentionCollator`.
 
     Raises:
-        ValueError: The language model has no such layer, or another attention than Qwen 2 with a key for each head.
+        ValueError: If the language model has no such layer, or another attention than Qwen 2 with a key for each head.
     """
 
     extra_figures = ("loss_mention", "mention_share")
@@ -178,19 +179,21 @@ def attention_shares(
     targets: Tensor,
     segments: Tensor,
 ) -> Tensor:
-    """Logarithm of the share of attention, of the second half of the heads, from words to what they name.
+    """Compute the logarithm of the share of attention from words to what they name.
+
+    It is taken of the second half of the heads.
 
     Args:
         attention: Self-attention of a layer, with a key for each head.
-        hidden_states: Its input.
+        hidden_states: Input of the layer.
         position_embeddings: Cosines and sines of its rotary positions.
-        positions: See `MentionCollator`.
-        targets: See `MentionCollator`.
-        segments: What each token may see: itself, what is before it in its own segment, and segment 0.
+        positions: Positions of the words; see `MentionCollator`.
+        targets: Tokens that show what they name; see `MentionCollator`.
+        segments: Segment of each token, which sees itself, earlier tokens of its segment, and segment 0.
 
     Shape:
         hidden_states: (B, L, C).
-        output:        (words, heads / 2), words that are there only.
+        output:        (words, heads / 2), existing words only.
     """
     shape = (*hidden_states.shape[:2], -1, attention.head_dim)
     query, key = (

@@ -42,14 +42,14 @@ class FakeTensors:
         self.mode = FakeTensorMode()
 
     def make(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """A fake tensor of the CPU with the shape of this one; it holds no numbers."""
+        """Make a fake tensor of the CPU with the shape of this one, without numbers."""
         return FakeTensor(self.mode, torch.empty_like(tensor, dtype=dtype, device="meta"), torch.device("cpu"))
 
     def convert(self, model: nn.Module) -> None:
-        """Put fake tensors in the place of all weights and buffers; nothing of the model may be anywhere but on meta.
+        """Replace all weights and buffers, which are on the meta device, by fake tensors.
 
         Raises:
-            ValueError: A weight is not on the meta device.
+            ValueError: If a weight is not on the meta device.
         """
         done: dict[int, nn.Parameter] = {}
         for name, parameter in model.named_parameters():
@@ -68,7 +68,10 @@ class FakeTensors:
 
 
 class FakeOperands(TorchDispatchMode):
-    """Takes a real operand as a fake one where it meets a fake one; where a real mask chooses, the choice is kept."""
+    """Mode that makes a real operand fake where it meets a fake one.
+
+    Where a real mask chooses values, the choice is kept.
+    """
 
     def __init__(self, tensors: FakeTensors):
         super().__init__()
@@ -114,7 +117,10 @@ class _MadeUp(torch.autograd.Function):
 
 
 class _FakeCriterion(nn.Module):
-    """The criterion on made-up predictions; on large maps it runs on every k-th pixel and counts k * k times."""
+    """Criterion on random predictions; large maps are thinned to every k-th pixel.
+
+    What they cost counts k * k times.
+    """
 
     def __init__(self, criterion: GeometryCriterion, tensors: FakeTensors, recorder: StepRecorder):
         super().__init__()
@@ -156,7 +162,7 @@ class _FakeCriterion(nn.Module):
 
 
 def _find_step(height: int, width: int) -> int:
-    """Smallest step that divides both sides and leaves at most `MAX_SIDE` pixels of each; 1 where there is none."""
+    """Find the smallest step that divides both sides into at most `MAX_SIDE` pixels; else 1."""
     fits = (
         k for k in range(1, min(height, width)) if height % k == 0 == width % k and max(height, width) // k <= MAX_SIDE
     )
@@ -171,21 +177,21 @@ def run_fake_step(
     gradient_share: float = 1.0,
     autocast: bool | None = None,
 ) -> tuple[StepRecorder, int]:
-    """Forward and backward pass of one batch with the terms, precision and checkpointing of the arguments.
+    """Run forward and backward pass of one batch as the arguments say.
 
     Args:
         model: Training model on the meta device, prepared as `IDE3DTrainer` prepares it, or PEFT's wrapper of one. Its
             weights are fake afterwards.
-        batch: As the collator gives it; the pixels may be on the meta device.
+        batch: Batch of the collator; the pixels may be on the meta device.
         args: Training arguments.
-        gradient_share: See `StepRecorder`; above 1 where gradients are wider than what is computed with.
+        gradient_share: Share as in `StepRecorder`; above 1 where gradients are wider than the computed numbers.
         autocast: Whether the forward pass runs in mixed precision; default: `args.bf16`.
 
     Returns:
-        What was recorded, and the number of frame pairs.
+        The recorder, and the number of frame pairs.
 
     Raises:
-        ValueError: The model has weights.
+        ValueError: If the model has weights.
     """
     tensors = FakeTensors()
     tensors.convert(model)
@@ -232,7 +238,7 @@ def _compute_loss(
     targets: GeometryTargets,
     weights: Mapping[str, float],
 ) -> Tensor:
-    """The sum that is minimised; all other outputs are freed before the backward pass, as in Trainer."""
+    """Compute the minimised sum; other outputs are freed before the backward pass, as in Trainer."""
     outputs = forward(**batch, targets=targets, num_items_in_batch=torch.tensor(1))
     terms = [weight * outputs[name] for name, weight in weights.items() if outputs.get(name) is not None]
     return sum(terms, start=outputs.loss)

@@ -32,15 +32,15 @@ TERAFLOP = 10**12
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a training runs.
+    """Processes of a training and what they split.
 
     Args:
-        processes: GPUs, one process each.
-        sharding: What they split: "none" (a copy of everything in each), "zero2" (gradients and optimizer), "zero3" or
+        processes: Number of GPUs, one process each.
+        sharding: Split parts: "none" (a copy of everything in each), "zero2" (gradients and optimizer), "zero3" or
             "fsdp2" (weights too).
 
     Raises:
-        ValueError: No process, or an unknown way to split.
+        ValueError: If there is no process, or `sharding` is unknown.
     """
 
     processes: int = 1
@@ -55,17 +55,17 @@ class Placement:
 
 @dataclass(frozen=True)
 class StepEstimate:
-    """What a step of a training takes.
+    """Cost of a training step.
 
     Args:
-        parameters: By part of `trainer.loop.model_parts.PARTS`.
-        trainable: Those of them that are trained.
+        parameters: Number of parameters by part of `trainer.loop.model_parts.PARTS`.
+        trainable: Number of trained parameters by part.
         memory: Bytes of a process: weights, optimizer, communication, batch, and at the peak gradients and
-            activations. Without what CUDA, NCCL and unused blocks of the allocator take.
-        activations: Those of the peak, by part of `trainer.planning.step_recorder.STEP_PARTS`.
+            activations. Not counted are CUDA, NCCL and unused blocks of the allocator.
+        activations: Bytes of activations at the peak, by part of `trainer.planning.step_recorder.STEP_PARTS`.
         operations: Floating-point operations of a process in an optimizer step, by the same parts.
         num_pairs: Frame pairs of a batch.
-        placement: Where it runs.
+        placement: Processes and what they split.
     """
 
     parameters: dict[str, int]
@@ -110,17 +110,17 @@ def estimate_step(
     args: IDE3DTrainingArguments,
     placement: Placement | None = None,
 ) -> StepEstimate:
-    """Parameters, memory and operations of a training with AdamW.
+    """Estimate parameters, memory and operations of a training with AdamW.
 
     Args:
         model: Training model on the meta device, or PEFT's wrapper of one. It is of no other use afterwards.
-        batch: Of a process, as the collator gives it; see `make_batch`.
-        args: Training arguments: terms, precision, checkpointing, accumulation, what is frozen.
-        placement: Default: one process.
+        batch: Batch of a process, as the collator gives it; see `make_batch`.
+        args: Training arguments: terms, precision, checkpointing, accumulation, frozen parts.
+        placement: Processes and what they split; default: one process.
 
     Raises:
-        TypeError: Not a training model.
-        ValueError: It has weights, or the arguments do not fit it.
+        TypeError: If it is no training model.
+        ValueError: If it has weights, or the arguments do not fit it.
     """
     placement = placement or Placement()
     core = prepare_model(model, args)
@@ -172,7 +172,7 @@ def _fixed_memory(
 
 
 def _count_gathered(model: IDE3DForConditionalGenerationWithGeometry, count: int) -> int:
-    """Parameters that FSDP2 holds whole at once: two layers, and all that is in no layer."""
+    """Count the parameters that FSDP2 gathers at once: two layers, and all outside layers."""
     names = set(model._no_split_modules or ())
     layers = [
         sum(value.numel() for value in module.parameters())
@@ -192,7 +192,7 @@ def make_batch(
     teacher_size: int | None = None,
     native_size: tuple[int, int] | None = None,
 ) -> dict[str, Tensor]:
-    """Make a batch with everything that a sample may have, of any size, to estimate by.
+    """Make a batch of any size with everything that a sample may have.
 
     The camera looks at a wall and moves sideways, so that all frame pairs see each other.
 
@@ -209,7 +209,7 @@ def make_batch(
         Tensors of `IDE3DDataCollator`; the pixels are on the meta device.
 
     Raises:
-        ValueError: A size below 1.
+        ValueError: If a size is too small.
     """
     if min(batch_size, num_frames) < 1 or text_tokens < 4:
         raise ValueError(
@@ -239,7 +239,7 @@ def make_batch(
 
 
 def _make_text(config: IDE3DConfig, batch_size: int, visual: int, text_tokens: int) -> dict[str, Tensor]:
-    """Make `visual` placeholders behind a quarter of the text, the second half of which is the answer."""
+    """Make text with `visual` placeholders behind its first quarter; its second half is the answer."""
     before = text_tokens // 4
     word = next(n for n in range(4) if n not in (config.image_token_id, config.video_token_id, config.ground_token_id))
     ids = torch.full((batch_size, visual + text_tokens), word)

@@ -50,23 +50,23 @@ def count_parameters(model: nn.Module, trainable: bool = False) -> dict[str, int
 
 
 class StepRecorder(TorchDispatchMode):
-    """Counts what runs in its context, on real or on fake tensors.
+    """Mode that counts operations and memory in its context, on real or on fake tensors.
 
     Operations are those of matrix products, convolutions and attention (a causal one counts in full), forward,
-    backward and recomputation together. Memory is what tensors hold that were made in the context; weights, buffers
-    and whatever was there before are not in it, nor is what a kernel takes while it runs.
+    backward and recomputation together. Memory is that of tensors made in the context. Weights, buffers, older
+    tensors and the workspace of kernels do not count.
 
-    What happens in a backward pass belongs to the part whose forward pass it follows.
+    A backward pass belongs to the part whose forward pass it follows.
 
     Args:
         model: Training model whose parts are told apart.
-        gradient_share: Share of the gradients of weights that is held, as where processes split them.
+        gradient_share: Share of the gradients of weights that a process holds, below 1 where processes split them.
 
     Attributes:
-        operations: By part of `STEP_PARTS`.
+        operations: Operations by part of `STEP_PARTS`.
         peak: Most bytes that were held at once.
-        peak_parts: These bytes by the part that made them, and those of gradients of weights under "gradients".
-        scale: Factor of what real tensors take in "losses", where they stand for larger ones; see `fake_step`.
+        peak_parts: Bytes of the peak by the part that made them; gradients of weights stand under "gradients".
+        scale: Factor of the size of real tensors in "losses", where they stand for larger ones; see `fake_step`.
     """
 
     def __init__(self, model: IDE3DForConditionalGenerationWithGeometry, gradient_share: float = 1.0):

@@ -1,4 +1,4 @@
-"""What compares the training model's predictions with the privileged targets: the loss terms, unweighted."""
+"""Comparison of the training model's predictions with the privileged targets: the unweighted loss terms."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +32,7 @@ PAPER_VOXEL_SIZE = 0.2  # Metres, for "overlap" pairs; the original crashes in t
 
 
 def limit_depth(depth: Tensor, depth_range: tuple[float, float] | None) -> Tensor:
-    """Depth with 0, "no measurement", where it is measured outside the range; NaN, Inf and negative values stay."""
+    """Set depth outside the range to 0, "no measurement"; NaN, Inf and negative values stay."""
     if depth_range is None:
         return depth
     is_outside = (depth > 0) & torch.isfinite(depth) & ((depth < depth_range[0]) | (depth > depth_range[1]))
@@ -40,24 +40,24 @@ def limit_depth(depth: Tensor, depth_range: tuple[float, float] | None) -> Tenso
 
 
 class GeometryCriterion(nn.Module):
-    """Frame pairs and the loss terms of one step; weights of the terms belong to the training arguments.
+    """Frame pairs and unweighted loss terms of one step.
 
     Source: 3D-IDE (arXiv 2604.03296), L_geometry, L_cross_view, L_global and the grounding part of L_ce. The term
     between two predictions is ours.
 
     Args:
         protocol: "clean", or "paper" for the original's rules.
-        pair_mode: How frame pairs are chosen, "neighbor", "random" or "overlap"; see `select_frame_pairs`.
+        pair_mode: Choice of frame pairs, "neighbor", "random" or "overlap"; see `select_frame_pairs`.
         neighbor_range: Largest distance of two paired frames, for "neighbor".
         pairs_per_frame: Number of partners of a frame, for "random" and "overlap".
-        depth_range: Least and largest depth in metres that counts as a measurement; None: all of it.
-        grounding_temperature: Divides the cosine scores.
+        depth_range: Least and largest depth in metres that counts as a measurement; None for all.
+        grounding_temperature: Divisor of the cosine scores.
 
     Attributes:
-        terms: Names of the terms that are wanted; neither the others nor what only they need is computed.
+        terms: Names of the wanted terms; neither the others nor what only they need is computed.
 
     Raises:
-        ValueError: An unknown protocol, or a range that is none.
+        ValueError: If the protocol is unknown, or the range is empty.
     """
 
     def __init__(
@@ -93,15 +93,15 @@ class GeometryCriterion(nn.Module):
         has_geometry: Tensor,
         size: tuple[int, int] | None = None,
     ) -> FramePairs:
-        """Pairs of frames that see something in common, with their masks.
+        """Choose pairs of frames that see something in common, with their masks.
 
         Args:
-            depth: Where the masks are computed. Official: before any resize.
-            intrinsics: Of these pixels.
-            camera_to_world: Poses.
+            depth: Depth that the masks are computed from. Official: before any resize.
+            intrinsics: Cameras of the pixels of `depth`.
+            camera_to_world: Poses of the frames.
             has_geometry: Frames that may be used.
-            size: Height and width of the prediction, which the masks are brought to (nearest, as the original); None:
-                those of `depth`.
+            size: Height and width of the prediction, which the masks are brought to (nearest, as the original);
+                default: those of `depth`.
 
         Shape:
             depth:           (B, V, H, W), metres, 0 = no measurement.
@@ -141,7 +141,7 @@ class GeometryCriterion(nn.Module):
         return compute_voxel_overlap(points, mask, PAPER_VOXEL_SIZE)
 
     def forward(self, outputs: Any, targets: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Loss terms by the name of their field in `IDE3DGeometryOutputWithPast`; without targets there is no term."""
+        """Compute the terms that have targets, by their field in `IDE3DGeometryOutputWithPast`."""
         terms = {}
         if "region_targets" in targets:
             terms["loss_grounding"] = self.grounding_loss(outputs.region_scores, targets["region_targets"])
@@ -172,10 +172,11 @@ class GeometryCriterion(nn.Module):
         return terms
 
     def _compare_depth(self, predicted_depth: Tensor, confidence: Tensor, depth: Tensor) -> Tensor:
-        """Depth term: of the batch as a whole in "paper"; in "clean" of each video, weighted by its valid pixels.
+        """Compute the depth term.
 
-        The tail that the loss cuts and its least number of pixels are then those of a video, so that the term does
-        not depend on which videos share a batch.
+        In "paper" it is that of the whole batch; in "clean" the mean over the videos, weighted by their valid pixels.
+        The tail that the loss cuts, and its least number of pixels, are then those of a video: the term does not
+        depend on the other videos of a batch.
         """
         if self.protocol == "paper":
             return self.depth_loss(predicted_depth, confidence, depth)
@@ -187,17 +188,17 @@ class GeometryCriterion(nn.Module):
         return (torch.stack(losses) * counts[used]).sum() / counts.sum()
 
     def _count_depth(self, depth: Tensor) -> Tensor:
-        """Valid pixels (videos,), 0 where a video has too few of them; those of the batch, (1,), in "paper"."""
+        """Count valid pixels (videos,), 0 for too few of them; those of the batch, (1,), in "paper"."""
         total = self.depth_loss.count_valid_pixels(depth)  # says which frame is broken
         counts = depth.new_tensor([total]) if self.protocol == "paper" else (depth > 0).flatten(1).sum(1).float()
         return torch.where(counts >= MIN_VALID_PIXELS, counts, 0.0)
 
     @torch.no_grad()
     def count(self, targets: Mapping[str, Any]) -> dict[str, Tensor]:
-        """What each term is a mean over: pixels, pairs by weight, tokens, samples; scalars, float32.
+        """Return the denominator of each term: pixels, pairs by weight, tokens, samples; float32 scalars.
 
-        The mean of two batches is the mean of their terms, weighted by these; only in "clean" exactly so, and for
-        `loss_view_consistency` where the predictions leave every pair enough pixels: only they tell which it drops.
+        Weighted by these counts, the terms of two batches give the term of both. This is exact in "clean" only, and
+        for `loss_view_consistency` where the predictions leave every pair enough pixels: they decide which it drops.
         """
         counts = {}
         if "region_targets" in targets:
@@ -215,7 +216,7 @@ class GeometryCriterion(nn.Module):
         return {name: count.float() for name, count in counts.items() if name in self.terms}
 
     def losses(self) -> dict[str, nn.Module]:
-        """The losses by the name of their term, e.g. for the citations of a model card."""
+        """Return the losses by the name of their term, as for a card's citations."""
         return {
             "loss_depth": self.depth_loss,
             "loss_cross_view_depth": self.cross_view_loss,

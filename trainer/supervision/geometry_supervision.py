@@ -1,4 +1,4 @@
-"""The geometry supervision on a model that is not ours: heads beside it, hooks in it, and nothing of it changed."""
+"""Geometry supervision of any video language model: heads beside it, hooks in it, nothing of it changed."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -42,13 +42,13 @@ class GeometrySupervision(nn.Module, GeometryHeads):
     evaluation mode and in `generate` nothing is kept.
 
     A model that merges frames into one time step (Qwen-VL: two) is supervised by the first frame of each step; depth,
-    pose and teacher features of the others are not looked at.
+    pose and teacher features of the others are ignored.
 
     Build it by `attach`.
 
     Attributes:
-        layout: Where the model keeps its states and visual tokens.
-        criterion: What compares predictions with targets.
+        layout: Places of the model's states and visual tokens.
+        criterion: Comparison of predictions with targets.
         loss_weights: Weight of each term by name, which may be changed between steps; a term of weight 0 is not
             computed.
     """
@@ -81,22 +81,22 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         criterion: GeometryCriterion | None = None,
         loss_weights: Mapping[str, float] | None = None,
     ) -> "GeometrySupervision":
-        """Build heads for a model, on its device and in float32, and put the hooks into it.
+        """Build heads for a model, on its device in float32, and hook into it.
 
         Args:
             model: Qwen2.5-VL, Qwen3-VL, InternVL, LLaVA-OneVision, or another model with a `layout` of its own. Of a
                 model that PEFT wrapped: `get_base_model()`.
-            layout: Where the model keeps its states and visual tokens, or the name of a family; None: by its type.
-            validator: Depth decoder of the paper's size, a light one, or one of given sizes; None: no depth terms.
-            teacher_size: Width of the teacher's features; None: no teacher term.
-            criterion: Rules of frame pairs and losses, for this supervision alone; None: those of "clean".
+            layout: Places of the model's states and visual tokens, or the name of a family; default: by its type.
+            validator: Depth decoder of the paper's size, a light one, or one of given sizes; None for no depth terms.
+            teacher_size: Width of the teacher's features; None for no teacher term.
+            criterion: Rules of frame pairs and losses, for this supervision alone; default: those of "clean".
             loss_weights: Weights of terms by name, such as `loss_depth`; the others keep the defaults of
                 `IDE3DTrainingArguments`.
 
         Raises:
-            TypeError: No model of Transformers.
-            ValueError: The model is supervised already or not built as the layout says, sizes or protocols do not go
-                together, or nothing has a weight.
+            TypeError: If it is no model of Transformers.
+            ValueError: If the model is supervised already or not built as the layout says, sizes or protocols do not
+                fit together, or nothing has a weight.
         """
         if not isinstance(model, PreTrainedModel):
             raise TypeError(
@@ -125,11 +125,11 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         self._recorder.remove()
 
     def compute_loss(self, **targets: Any) -> Tensor:
-        """Weighted sum of the terms of the last training pass, a scalar; arguments and errors of `compute_terms`."""
+        """Compute the weighted sum of the last training pass; arguments as for `compute_terms`."""
         return self.weigh(self.compute_terms(**targets))
 
     def weigh(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """Weighted sum of what `compute_terms` gave, a scalar."""
+        """Return the weighted sum of what `compute_terms` gave, a scalar."""
         return sum(weight * terms[name] for name, weight in self.loss_weights.items() if weight)
 
     def compute_terms(
@@ -141,18 +141,19 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         has_geometry: Tensor | None = None,
         teacher_features: PerSample | None = None,
     ) -> dict[str, Tensor]:
-        """Unweighted terms of the last training pass; one without targets is a zero that keeps its head in the graph.
+        """Compute the unweighted terms of the last training pass.
 
-        Targets are given for the frames as they went into the model's processor: as one tensor of the batch, padded
-        to the longest video, or as a list with a tensor or None for each sample. Depth may have any resolution; it is
-        laid on the pixels that the processor resized the whole frame to.
+        A term without targets is a zero that keeps its head in the graph. Targets are given for the frames as they
+        went into the model's processor: as one tensor of the batch, padded to the longest video, or as a list with a
+        tensor or None for each sample. Depth may have any resolution; it is laid on the pixels that the processor
+        resized the whole frame to.
 
         Args:
             depth: z-depth in metres, 0 = no measurement.
             intrinsics: Cameras of the pixels of `depth`, for the terms of frame pairs; together with
                 `camera_to_world`.
             camera_to_world: Poses, OpenCV axes, metres.
-            has_geometry: Samples whose depth counts; None: all.
+            has_geometry: Samples whose depth counts; None for all.
             teacher_features: Features of a frozen teacher on the grid of visual tokens; zero vectors are no target.
 
         Shape:
@@ -164,9 +165,9 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             output:           scalars by name, such as `loss_depth`.
 
         Raises:
-            RuntimeError: Detached, no training pass to compare with, or one of several processes.
-            ValueError: Targets without their head, of other samples or frames than the model saw, of wrong shapes or
-                broken; a sample with several videos; visual tokens that the layout does not explain.
+            RuntimeError: If it was detached, there is no training pass to compare with, or several processes run.
+            ValueError: If targets lack their head, belong to other samples or frames than the model saw, have wrong
+                shapes or are broken. Also if a sample has several videos, or the layout does not explain its tokens.
         """
         recorded = self._take_pass()
         self.criterion.terms = frozenset(name for name, weight in self.loss_weights.items() if weight)
@@ -219,7 +220,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
     def _split(
         self, name: str, values: PerSample | None, input_ids: Tensor, places: list[VideoPlace]
     ) -> list[Tensor | None]:
-        """What belongs to the first frame of each time step, by video."""
+        """Take the values of the first frame of each time step, by video."""
         if values is None:
             return [None] * len(places)
         if len(values) != len(input_ids):
@@ -377,7 +378,7 @@ def _choose_weights(heads: set[str], criterion: GeometryCriterion, changes: Mapp
 
 
 def _merge_terms(parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]]) -> dict[str, Tensor]:
-    """Means over all parts, from the means over each part and what they are means over."""
+    """Combine the means over each part by their denominators."""
     if len(parts) == 1:
         return parts[0][0]
     merged = {}

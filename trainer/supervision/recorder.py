@@ -14,14 +14,14 @@ from trainer.supervision.vision_layouts import VisionLayout
 
 @dataclass
 class ForwardPass:
-    """What one pass leaves behind.
+    """Record of one forward pass.
 
     Args:
-        arguments: Arguments of the base model that the layout needs, those that were given.
-        video_call: Which call of the tower is the one for videos, from 1.
+        arguments: Given arguments of the base model that the layout needs.
+        video_call: Number of the tower's call for videos, from 1.
         tower_calls: Calls of the tower so far.
         states: Hidden states of the tower by index, 0 = patch embeddings.
-        final_states: (B, L, hidden_size), final states of the language model.
+        final_states: Final states of the language model, (B, L, hidden_size).
     """
 
     arguments: dict[str, Any]
@@ -36,11 +36,11 @@ class ForwardRecorder:
 
     Args:
         model: Base model, e.g. `Qwen2_5_VLModel`.
-        layout: Where it keeps its states.
-        layer_indices: Hidden states of the vision tower that are wanted.
+        layout: Places of its states.
+        layer_indices: Wanted hidden states of the vision tower.
 
     Raises:
-        ValueError: The model has a recorder already, or is not built as the layout says.
+        ValueError: If the model has a recorder already, or is not built as the layout says.
     """
 
     def __init__(self, model: nn.Module, layout: VisionLayout, layer_indices: Iterable[int]):

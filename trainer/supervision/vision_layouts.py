@@ -1,4 +1,4 @@
-"""Where models of Transformers keep the hidden states of their vision tower and their visual tokens."""
+"""Places of vision states and visual tokens in models of Transformers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from processing.token_grid import TokenGrid
 
 @dataclass(frozen=True)
 class VideoPlace:
-    """One video of a batch: its sample, its time steps, and the patches and tokens of a step."""
+    """Sample, time steps and token grid of one video of a batch."""
 
     sample: int
     steps: int
@@ -33,7 +33,7 @@ class VideoPlace:
 
 @dataclass(frozen=True)
 class VisionLayout:
-    """Where a model keeps the hidden states of its vision tower and its visual tokens.
+    """Places of a model's vision states and visual tokens.
 
     The names of modules are paths in the base model, e.g. in `Qwen2_5_VLModel`. Frames must enter the tower whole,
     resized and not cropped. A time step is what the tower sees as one picture: a frame, or `frames_per_step` frames

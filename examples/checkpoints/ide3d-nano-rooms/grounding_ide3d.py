@@ -225,7 +225,7 @@ def find_open_references(
 
     The question is what stands between the last two end tokens of a prompt: the turn before the answer. A prompt
     without any end token is a question as a whole. Earlier turns may hold `<ground>` tokens without a region, such as
-    the searches that an assistant wrote, and so may an answer that the prompt begins.
+    searches that an assistant wrote. So may an answer that the prompt begins.
 
     Args:
         input_ids (`torch.Tensor` of shape `(batch_size, sequence_length)`): Prompts.
