@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,24 +11,69 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-CORE, PROCESSING = "modeling_ide3d", "processing"
+CORE, PROCESSING, EVALUATION = "modeling_ide3d", "processing", "trainer.evaluation"
 AUXILIARY, CONVERSION = "modeling_ide3d.auxiliary", "modeling_ide3d.conversion"
-TRAINER, LOSSES, GEOMETRY = "trainer", "trainer.losses", "trainer.geometry"
-LIBRARY = {CORE, AUXILIARY, CONVERSION, PROCESSING, TRAINER, LOSSES, GEOMETRY}
-# The table of the architecture. Every room may import itself.
-MAY_IMPORT = {
-    "examples": LIBRARY,
-    TRAINER: {CORE, AUXILIARY, PROCESSING, LOSSES, GEOMETRY},
-    AUXILIARY: {CORE},
-    CONVERSION: {CORE},
-    LOSSES: {GEOMETRY},
-    CORE: set(),
-    PROCESSING: set(),
-    GEOMETRY: set(),
-}
-# Public modules outside the package that they open.
-DOORS = {f"modeling_ide3d.{kind}_llava_qwen": CONVERSION for kind in ("convert", "restore")}
-TOP_LEVEL = {"modeling_ide3d", "processing", "trainer", "examples", "tests"}
+LOSSES, GEOMETRY, SESSION = "trainer.losses", "trainer.geometry", "trainer.session"
+READERS, METRICS, EXTRAS = "processing.benchmarks.readers", f"{EVALUATION}.metrics", f"{EVALUATION}.extras"
+ROOMS, SCENE, RENDER, QUESTIONS = (
+    "processing.rooms",
+    *(f"processing.rooms.{name}" for name in ("scene", "render", "questions")),
+)
+BENCHMARKS, DOCTOR, EXPORT = "processing.benchmarks", "processing.benchmarks.doctor", "processing.benchmarks.export"
+ALL_OF_PROCESSING = {PROCESSING, BENCHMARKS, READERS, DOCTOR, EXPORT, ROOMS, SCENE, RENDER, QUESTIONS}
+# What trains, from top to bottom: arrows go downwards only. Modules at the top of `trainer` are rooms of their own.
+TRAINING_LAYERS = (
+    ("trainer.recipes",),
+    ("trainer.push",),
+    ("trainer.export",),
+    ("trainer.planning", "trainer.model_card", "trainer.nano"),
+    ("trainer.ide3d_trainer",),
+    ("trainer.loop",),
+    ("trainer.supervision", "trainer.data_collator"),
+    ("trainer.data",),
+    (LOSSES, "trainer.teachers"),
+    (GEOMETRY, "trainer.training_arguments", SESSION),
+)
+
+
+def may_import() -> dict[str, set[str]]:
+    """The table of the architecture: for each room those that it may import. Every room may import itself."""
+    table = {
+        CORE: set(),
+        AUXILIARY: {CORE},
+        CONVERSION: {CORE},
+        PROCESSING: set(),
+        SCENE: {PROCESSING},
+        RENDER: {PROCESSING, SCENE},
+        QUESTIONS: {PROCESSING, SCENE},
+        ROOMS: {PROCESSING, SCENE, RENDER, QUESTIONS},
+        READERS: {PROCESSING},
+        BENCHMARKS: {PROCESSING, READERS},
+        DOCTOR: {PROCESSING, BENCHMARKS, READERS},
+        EXPORT: {PROCESSING, BENCHMARKS, READERS, ROOMS, QUESTIONS},
+    }
+    for place, layer in enumerate(TRAINING_LAYERS):
+        below = {room for lower in TRAINING_LAYERS[place + 1 :] for room in lower}
+        table |= dict.fromkeys(layer, {CORE, AUXILIARY, *ALL_OF_PROCESSING, *below})
+    table |= {LOSSES: {GEOMETRY}, GEOMETRY: set(), "trainer.training_arguments": set()}
+    table |= {SESSION: {CORE, *ALL_OF_PROCESSING}, "trainer.teachers": {GEOMETRY, *ALL_OF_PROCESSING}}
+    measured = {CORE, *ALL_OF_PROCESSING, SESSION, "trainer.data", GEOMETRY, EXTRAS}
+    table |= {
+        EXTRAS: set(),
+        METRICS: {PROCESSING, EXTRAS},
+        EVALUATION: {CONVERSION, METRICS, *measured},
+        f"{EVALUATION}.probes": {AUXILIARY, METRICS, *measured},
+    }
+    table["trainer"] = set(table)  # its lazy names
+    return table | {"ide3d": set(table), "examples": {*table, "ide3d"}}
+
+
+MAY_IMPORT = may_import()
+# Modules that belong to another room than the folder says: public doors, and the words that questions are read by.
+MEMBERS = {f"modeling_ide3d.{kind}_llava_qwen": CONVERSION for kind in ("convert", "restore")}
+MEMBERS["processing.benchmarks.prompts"] = READERS
+DOOR = "ide3d.command"  # what `python -m` of a package runs, and nobody imports
+PACKAGES = ("ide3d", "modeling_ide3d", "processing", "trainer")
 EXPORTED_ROOMS = (CORE, PROCESSING)
 EXPORT_MAY_IMPORT = {"torch", "numpy", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
 # What reads a file from disk stands in a `try:` and is needed by those who have such a file.
@@ -35,7 +81,10 @@ EXPORT_MAY_TRY = {"PIL", "av"}
 
 
 def python_files(*rooms: str) -> list[Path]:
-    return sorted(file for room in rooms for file in (REPOSITORY / room).rglob("*.py"))
+    """Modules and stubs."""
+    return sorted(
+        file for room in rooms for file in (REPOSITORY / room).rglob("*.py*") if file.suffix in (".py", ".pyi")
+    )
 
 
 def exported_files() -> list[Path]:
@@ -45,7 +94,7 @@ def exported_files() -> list[Path]:
 
 def room_of(module: str) -> str | None:
     """The smallest room that holds a dotted module name, None for what is not ours."""
-    module = DOORS.get(module, module)
+    module = MEMBERS.get(module, module)
     rooms = [room for room in MAY_IMPORT if module == room or module.startswith(room + ".")]
     return max(rooms, key=len, default="tests" if module.split(".")[0] == "tests" else None)
 
@@ -55,19 +104,34 @@ def module_name(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+def is_main_block(node: ast.AST) -> bool:
+    """Whether a node is `if __name__ == "__main__":`."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+
+
 def imported_modules(tree: ast.AST, name: str, is_package: bool) -> set[str]:
-    """Absolute names of all modules that a file imports, also inside functions and under TYPE_CHECKING."""
+    """Absolute names of all modules that a file imports, also inside functions and under TYPE_CHECKING.
+
+    The door is left out where `python -m` opens it: in `__main__` and in blocks that only a program runs.
+    """
+    blocks = [tree] if name.endswith(".__main__") else filter(is_main_block, ast.walk(tree))
+    opens = {id(node) for block in blocks for node in ast.walk(block)}
     found = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            modules = {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 package = name.split(".") if is_package else name.split(".")[:-1]
                 base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [base])])
             # `from trainer import geometry` imports trainer.geometry, if there is such a room
-            found |= {f"{base}.{alias.name}" if f"{base}.{alias.name}" in MAY_IMPORT else base for alias in node.names}
+            modules = {
+                f"{base}.{alias.name}" if f"{base}.{alias.name}" in MAY_IMPORT else base for alias in node.names
+            }
+        else:
+            continue
+        found |= modules - ({DOOR} if id(node) in opens else set())
     return found
 
 
@@ -76,6 +140,26 @@ def crossed_borders(tree: ast.AST, name: str, is_package: bool = False) -> list[
     own = room_of(name)
     targets = sorted(imported_modules(tree, name, is_package))
     return [module for module in targets if (room := room_of(module)) and room not in {own, *MAY_IMPORT[own]}]
+
+
+def rooms_imported(*packages: str) -> dict[str, set[str]]:
+    """For each room of these packages the other rooms that it does import."""
+    graph: dict[str, set[str]] = {}
+    for file in python_files(*packages):
+        name = module_name(file)
+        targets = imported_modules(ast.parse(file.read_text(encoding="utf-8")), name, file.stem == "__init__")
+        own = room_of(name)
+        graph.setdefault(own, set()).update({room for target in targets if (room := room_of(target))} - {own})
+    return graph
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    """Rooms that a room imports, directly or through others."""
+    found, new = set(), {start}
+    while new:
+        found |= new
+        new = {room for source in new for room in graph.get(source, ())} - found
+    return found - {start}
 
 
 def names_in_try(tree: ast.AST) -> set[int]:
@@ -99,10 +183,44 @@ def export_violations(tree: ast.AST, siblings: set[str]) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("file", python_files("modeling_ide3d", "processing", "trainer", "examples"), ids=module_name)
+@pytest.mark.parametrize(
+    "file", python_files(*PACKAGES, "examples"), ids=lambda file: f"{module_name(file)}{file.suffix}"
+)
 def test_rooms_import_only_what_the_table_allows(file):
     tree = ast.parse(file.read_text(encoding="utf-8"))
     assert crossed_borders(tree, module_name(file), file.stem == "__init__") == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_is_in_the_table(package):
+    """So is every module at the top of the trainer, whose order is that of the layers."""
+    found = {module_name(file) for file in (REPOSITORY / package).rglob("__init__.py")}
+    if package == "trainer":
+        found |= {module_name(file) for file in (REPOSITORY / package).glob("*.py")} - {"trainer.moved"}
+    missing = {name for name in found if room_of(name) != name and room_of(name) != "ide3d"}
+    assert missing == set()
+
+
+def test_every_room_of_the_table_is_on_disk():
+    places = {room: REPOSITORY.joinpath(*room.split(".")) for room in MAY_IMPORT}
+    assert [room for room, place in places.items() if not (place.is_dir() or place.with_suffix(".py").is_file())] == []
+
+
+def test_no_rooms_import_each_other_in_a_circle():
+    """Neither does the table allow one."""
+    for graph in (rooms_imported(*PACKAGES, "examples"), MAY_IMPORT):
+        list(TopologicalSorter(graph).static_order())
+
+
+def test_nothing_that_trains_imports_the_evaluation():
+    graph = rooms_imported(*PACKAGES)
+    for room in (room for layer in TRAINING_LAYERS for room in layer):
+        assert not {other for other in reachable(graph, room) if other.startswith(EVALUATION)}, room
+
+
+def test_nobody_imports_the_door():
+    graph = rooms_imported(*PACKAGES)
+    assert "ide3d" in graph and [room for room, others in graph.items() if "ide3d" in others] == []
 
 
 @pytest.mark.parametrize("file", exported_files(), ids=module_name)
@@ -184,7 +302,38 @@ def test_private_names_are_seen(source, count):
         ("trainer.ide3d_trainer", "import modeling_ide3d.auxiliary, processing.rooms, trainer.losses", []),
         ("trainer.ide3d_trainer", "from examples.train import x", ["examples.train"]),
         ("processing.regions", "from tests.conftest import x", ["tests.conftest"]),
-        ("examples.train", "import trainer, processing", []),
+        ("examples.train", "import trainer, processing, ide3d", []),
+        ("ide3d.commands.rooms", "from trainer.evaluation import X\nfrom modeling_ide3d.conversion import Y", []),
+        ("ide3d.command", "from examples.train import x", ["examples.train"]),
+        (
+            "trainer.recipes.run",
+            "from trainer.export import X\nimport trainer.nano, trainer.loop, trainer.planning",
+            [],
+        ),
+        ("trainer.recipes.run", "from trainer.evaluation.rooms import X", ["trainer.evaluation.rooms"]),
+        ("trainer.export", "from trainer.recipes import X", ["trainer.recipes"]),
+        ("trainer.loop.mixture", "from ..ide3d_trainer import X", ["trainer.ide3d_trainer"]),
+        ("trainer.supervision.criterion", "from trainer.loop import X", ["trainer.loop"]),
+        ("trainer.data.chats", "from trainer.data_collator import X", ["trainer.data_collator"]),
+        ("trainer.model_card", "from trainer.nano import X", ["trainer.nano"]),
+        ("trainer.session.memory", "from trainer.data import X", ["trainer.data"]),
+        ("trainer.session.memory", "from modeling_ide3d.auxiliary import X", ["modeling_ide3d.auxiliary"]),
+        ("trainer.evaluation.runner", "import trainer.session, trainer.data.chats, trainer.geometry", []),
+        ("trainer.evaluation.runner", "from trainer.losses import X", ["trainer.losses"]),
+        ("trainer.evaluation.metrics.boxes", "from trainer.evaluation.runner import X", ["trainer.evaluation.runner"]),
+        ("trainer.data_collator", "from ide3d import TokenGrid", ["ide3d"]),
+        ("trainer.teachers.__main__", "from ide3d.command import run_as", []),
+        ("trainer.teachers.__main__", "from ide3d.nano import nano_model", ["ide3d.nano"]),
+        ("trainer.teachers.loading", "if __name__ == '__main__':\n    from ide3d.command import run_as", []),
+        ("trainer.teachers.loading", "from ide3d.command import run_as", ["ide3d.command"]),
+        ("processing.rooms.scene.layout", "from processing.rooms import dataset", ["processing.rooms"]),
+        ("processing.benchmarks.readers.tasks", "from processing.benchmarks.prompts import X", []),
+        (
+            "processing.benchmarks.readers.tasks",
+            "import processing.benchmarks.doctor",
+            ["processing.benchmarks.doctor"],
+        ),
+        ("processing.posed_video", "from processing.benchmarks import X", ["processing.benchmarks"]),
     ],
 )
 def test_borders_are_seen(name, source, crossed):
