@@ -11,7 +11,7 @@ from trainer.push import push_export
 
 
 def main() -> None:
-    """Parse the command line, say on stdout where the model went and on stderr what is wrong."""
+    """Push, and say where the model went."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("export", metavar="EXPORT", type=Path, help="folder written by export_inference_model")
     parser.add_argument("repo_id", metavar="REPO_ID", help="your-name/model-name")

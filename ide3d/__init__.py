@@ -1,4 +1,4 @@
-"""How a person reaches it: the names that most programs need, the `ide3d` command, and the shipped nano model."""
+"""The door: names that most programs need, the `ide3d` command, the nano model."""
 
 import lazy_loader
 

@@ -64,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def run_as(*names: str) -> None:
-    """Run one command on the words of the process: what `python -m` of a package does.
+    """Run one command on the words of the process, for `python -m`.
 
     Args:
         *names: Name of the command, such as `"rooms", "measure"`.

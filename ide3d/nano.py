@@ -9,7 +9,7 @@ IN_REPOSITORY = Path(__file__).parents[1] / "examples" / "checkpoints" / "ide3d-
 
 
 def nano_model() -> Path:
-    """Return the folder of the shipped nano model, a tiny one that knows rendered rooms only.
+    """Return the folder of the shipped nano model, which knows rendered rooms only.
 
     Raises:
         FileNotFoundError: The installation lacks the folder.

@@ -38,15 +38,17 @@ class NamedRegions:
 
 
 def read_regions(path: str | Path, grid: TokenGrid, frame_indices: Sequence[int], total_frames: int) -> NamedRegions:
-    """Read regions from a file, which describes all frames of a video or those that are shown.
+    """Read regions from a file.
+
+    The file describes all frames of the video, or those that are shown.
 
     `.json` holds boxes, as pixels of the frame between its edges, (left, top, right, bottom)::
 
         {"frame_size": [480, 640],
          "boxes": {"chair": [[40, 120, 180, 330], null], "table": {"12": [300, 90, 420, 260]}}}
 
-    `frame_size` is (height, width). The boxes of an object are a list with one entry for each frame, null where the
-    object is not seen, or a mapping from the index of a frame in the video to its box.
+    `frame_size` is (height, width). The boxes of an object are a list with one entry for each frame, null where it is
+    not seen. They may also be a mapping from the index of a frame in the video to its box.
 
     `.npy` holds instance ids, integer (V, h, w) with 0 for nothing, or masks, bool (N, V, h, w). `.npz` holds one such
     array, or a mask, bool (V, h, w), under the name of each object. Pickled objects are refused.
@@ -94,7 +96,7 @@ class _Frames:
         return ", ".join(map(str, self.indices))
 
     def choose(self, count: int, what: str) -> list[int]:
-        """Entries of the frames shown among `count` entries, one for each frame of the video or for each shown."""
+        """Choose the entries of the frames shown among `count` entries."""
         if count == self.total:
             return list(self.indices)
         if count == len(self.indices):

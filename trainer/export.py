@@ -119,7 +119,7 @@ def export_checkpoint(
 
     Args:
         checkpoint: Folder `checkpoint-N`, or the output folder of a run, whose last checkpoint is taken.
-        folder: Where to write.
+        folder: Folder to write.
         processor: Folder or Hub name of the processor. Default: the checkpoint, the folder around it, or the model
             that its adapters are for, whichever has one first.
         auto_model: See `export_inference_model`.

@@ -1,4 +1,4 @@
-"""How a command tells what went wrong: one line, and an exit code."""
+"""Errors of a command: one line, and an exit code."""
 
 import inspect
 import os
@@ -41,7 +41,7 @@ class OneLineErrors(TyperGroup):
 
 
 class Command(TyperCommand):
-    """Command that tells its errors in one line, and takes its options as `python -m` of a package does.
+    """Command whose errors are one line, with the words of `python -m`.
 
     Words of options may be joined by `_` or `-`. Where a command has no arguments, an option that may be given several
     times also takes several values at once: `--scenes a b` is `--scenes a --scenes b`.
@@ -108,7 +108,7 @@ def show_help(ctx: typer.Context) -> None:
 
 
 def _spread(words: Sequence[str], several: set[str]) -> list[str]:
-    """Words with one option before each value of `several`, and an empty value where there is none."""
+    """Repeat an option of `several` before each value; an empty value where it has none."""
     spread: list[str] = []
     current: str | None = None
     is_empty = False

@@ -90,7 +90,7 @@ def find(
     """Find described objects among regions of a video.
 
     Needs a file of candidate regions. Each line of stdout names a description, the region that fits it best, its score
-    (a cosine) and the frames that show it, or "no such object" where that fits better than every region.
+    (a cosine) and the frames that show it. It says "no such object" where that fits better than every region.
     """
     if template is not None and "{description}" not in template:
         raise UsageError(f"--template must hold {{description}}, got {template!r}.")

@@ -16,7 +16,7 @@ __all__ = ["DataArguments", "ModelArguments", "build_parser", "check_source", "c
 
 @dataclass
 class ModelArguments:
-    """Where the weights come from, how they are held and trained, and what the dry run supposes."""
+    """Source and treatment of the weights, and suppositions of the dry run."""
 
     dtype: Literal["float32", "bfloat16"] = field(
         default="float32", metadata={"help": "Type that the weights of a checkpoint are loaded in."}
@@ -166,8 +166,8 @@ def read_recipe(
         words: Command-line words such as `["--max_steps", "50"]`; they win over the file.
 
     Raises:
-        ValueError: The file holds no keys with values, a key that is no argument, or a value of another type than its
-            argument or none of its choices.
+        ValueError: The file holds no keys with values, or a key that is no argument. A value is of another type than
+            its argument, or none of its choices.
     """
     recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     if not isinstance(recipe, dict):
@@ -190,7 +190,7 @@ def _as_words(value: object) -> list[str]:
 
 
 def check_weights(arguments: ModelArguments, args: IDE3DTrainingArguments) -> None:
-    """Raise ValueError where training the weights in bfloat16 would lose most of what is learned, or not run."""
+    """Raise ValueError where weights in bfloat16 would not learn, or not run."""
     if arguments.dtype != "bfloat16":
         return
     if arguments.lora_rank and not args.bf16:

@@ -38,7 +38,7 @@ def room_options(data: DataArguments) -> dict[str, int | str]:
 
 
 def load_decoded(split: str, num_rooms: int, data: DataArguments) -> list[dict]:
-    """Load rooms of a split, their pictures decoded once for all samples that are made of them."""
+    """Load rooms of a split, their pictures decoded once for all samples."""
     rooms = load_rooms(split, num_rooms, **room_options(data))
     pictures = ("frames", "depth", "instance_ids")
     return [
@@ -77,7 +77,7 @@ def build_samples(
 
 
 def list_texts(samples: list[dict]) -> list[str]:
-    """List questions and answers of rooms or samples, which a nano model gets its words from."""
+    """List questions and answers of rooms or samples: the words of a nano model."""
     return [
         text for sample in samples for entry in sample["questions"] for text in (entry["question"], entry["answer"])
     ]

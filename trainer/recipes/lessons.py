@@ -65,7 +65,7 @@ def draw_validation(rooms: list[dict], data: DataArguments, grid: TokenGrid) -> 
 
 
 def choose_trainer(data: DataArguments) -> tuple[type[IDE3DDataCollator], Callable[..., IDE3DTrainer]]:
-    """Choose collator and trainer: with the term on what words name if it has a weight.
+    """Choose collator and trainer, with the attention term if it has a weight.
 
     Raises:
         ValueError: `mention_weight` without `lessons`, whose samples say what their words name.
@@ -86,7 +86,9 @@ def take_lessons(
     args: IDE3DTrainingArguments,
     make_trainer: Callable[..., IDE3DTrainer] = IDE3DTrainer,
 ) -> None:
-    """Train the lessons before the training, each once: an interrupted run goes on with the next.
+    """Train the lessons before the training, each once.
+
+    An interrupted run goes on with the lesson that was not finished.
 
     Args:
         model: Training model with random weights; changed in place.
@@ -127,7 +129,7 @@ def take_lessons(
 
 
 def content_words(tokenizer: PreTrainedTokenizerBase, rooms: list[dict]) -> list[list[int]]:
-    """List first tokens of the colours, the kinds and their plurals, as they stand within a question."""
+    """List first tokens of colours, kinds and plurals, as a question has them."""
     colours = sorted({thing["colour"] for room in rooms for thing in room["objects"]})
     kinds = sorted({thing["category"] for room in rooms for thing in room["objects"]})
     groups = (colours, kinds, [plural(kind) for kind in kinds])

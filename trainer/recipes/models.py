@@ -32,7 +32,7 @@ __all__ = [
 
 
 def build_teacher(arguments: ModelArguments, args: IDE3DTrainingArguments) -> Teacher | None:
-    """Build the teacher that looks at the frames, or looks them up; that of stored features comes with the samples."""
+    """Build the teacher of the recipe; None for stored features, which come with the samples."""
     if arguments.teacher in ("none", "stored"):
         return None
     return load_teacher(arguments.teacher, protocol=args.protocol)

@@ -111,7 +111,7 @@ def _find_checkpoint(args: IDE3DTrainingArguments) -> str | None:
 
 
 def export_run(trainer: IDE3DTrainer, processor: IDE3DProcessor, teacher: Teacher | TeacherFacts | None) -> Path:
-    """Write the folder `export` into the output folder; all processes call it, the first one writes.
+    """Write the folder `export`; all processes call it, the first one writes.
 
     Args:
         trainer: Trainer after its training.

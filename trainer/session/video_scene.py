@@ -21,7 +21,7 @@ class FoundRegion:
     """The region that fits a description best.
 
     Args:
-        description: What was looked for.
+        description: Words that were looked for.
         name: Name of the region; None if "no such object" fits better than all of them.
         score: Cosine of the winner, in [-1, 1].
         frames: Indices, in the video, of the frames shown in which the region is seen; empty without a region.
@@ -63,7 +63,7 @@ class VideoScene:
         """Choose for each description the region that fits it best, or none.
 
         Args:
-            descriptions: What to find, such as "the red chair".
+            descriptions: Objects in words, such as "the red chair".
             regions: Candidates, as `read_regions` gives them.
             template: Request with `{description}` in it; default: that of ScanRefer.
         """
@@ -148,7 +148,7 @@ def open_video(
 
 
 def _check_kind(name: str) -> None:
-    """Raise ValueError unless `name` is a folder, or a name on the Hub, of a 3D-IDE model or of adapters."""
+    """Raise ValueError unless `name` leads to a 3D-IDE model or to adapters."""
     folder = Path(name)
     if (folder / "adapter_config.json").is_file():
         return
