@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CORE, PROCESSING, EVALUATION = "modeling_ide3d", "processing", "trainer.evaluation"
 AUXILIARY, CONVERSION = "modeling_ide3d.auxiliary", "modeling_ide3d.conversion"
 LOSSES, GEOMETRY, SESSION = "trainer.losses", "trainer.geometry", "trainer.session"
-READERS, METRICS, EXTRAS = "processing.benchmarks.readers", f"{EVALUATION}.metrics", f"{EVALUATION}.extras"
+READERS, METRICS = "processing.benchmarks.readers", f"{EVALUATION}.metrics"
 ROOMS, SCENE, RENDER, QUESTIONS = (
     "processing.rooms",
     *(f"processing.rooms.{name}" for name in ("scene", "render", "questions")),
@@ -57,10 +57,9 @@ def may_import() -> dict[str, set[str]]:
         table |= dict.fromkeys(layer, {CORE, AUXILIARY, *ALL_OF_PROCESSING, *below})
     table |= {LOSSES: {GEOMETRY}, GEOMETRY: set(), "trainer.training_arguments": set()}
     table |= {SESSION: {CORE, *ALL_OF_PROCESSING}, "trainer.teachers": {GEOMETRY, *ALL_OF_PROCESSING}}
-    measured = {CORE, *ALL_OF_PROCESSING, SESSION, "trainer.data", GEOMETRY, EXTRAS}
+    measured = {CORE, *ALL_OF_PROCESSING, SESSION, "trainer.data", GEOMETRY}
     table |= {
-        EXTRAS: set(),
-        METRICS: {PROCESSING, EXTRAS},
+        METRICS: {PROCESSING},
         EVALUATION: {CONVERSION, METRICS, *measured},
         f"{EVALUATION}.probes": {AUXILIARY, METRICS, *measured},
     }
