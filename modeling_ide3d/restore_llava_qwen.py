@@ -1,8 +1,10 @@
-"""Public door to `modeling_ide3d.conversion.restore`, also `python -m modeling_ide3d.restore_llava_qwen`."""
+"""Public door to `modeling_ide3d.conversion.restore`; as a program the same as `ide3d convert --back`."""
 
-from modeling_ide3d.conversion.restore import main, restore_checkpoint
+from modeling_ide3d.conversion.restore import restore_checkpoint
 
 __all__ = ["restore_checkpoint"]
 
 if __name__ == "__main__":
-    main()
+    from ide3d.command import run_as
+
+    run_as("convert", "--back")

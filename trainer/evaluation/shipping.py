@@ -13,7 +13,6 @@ from huggingface_hub import EvalResult, ModelCard
 
 from processing.writing import whole_folder, write_json
 from trainer.evaluation.rooms import format_room_table, is_ahead
-from trainer.loop.checkpoints import get_last_checkpoint
 
 __all__ = ["ship"]
 
@@ -44,10 +43,10 @@ def read_history(run: Path) -> list[dict]:
     Raises:
         FileNotFoundError: The run has no checkpoint.
     """
-    checkpoint = get_last_checkpoint(str(run))
-    if checkpoint is None:
+    states = {int(path.parent.name.rpartition("-")[2]): path for path in run.glob("checkpoint-*/trainer_state.json")}
+    if not states:
         raise FileNotFoundError(f"{run} has no checkpoint: train the model first.")
-    return json.loads((Path(checkpoint) / "trainer_state.json").read_text())["log_history"]
+    return json.loads(states[max(states)].read_text(encoding="utf-8"))["log_history"]
 
 
 def draw_curves(history: list[dict], path: Path) -> None:
