@@ -1,6 +1,6 @@
 """Write a converted checkpoint as the original's own code reads it.
 
-Run `python -m modeling_ide3d.restore_llava_qwen CONVERTED TARGET`. Straight after a conversion, settings files come
+`ide3d convert --back` does it from a shell. Straight after a conversion, settings files come
 back byte for byte. So do weight files that safetensors wrote, if they have at most one entry of metadata: it writes
 several in random order. Other weight files get the same tensors and metadata; `.bin` files keep the order of tensors.
 """
