@@ -4,23 +4,11 @@ python examples/ship_nano.py outputs/ide3d_nano_rooms examples/checkpoints/ide3d
 """
 
 import argparse
-import json
 import logging
-import platform
-import shutil
-import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
-from huggingface_hub import EvalResult, ModelCard
+from trainer.evaluation.shipping import ship
 
-from processing.writing import whole_folder, write_json
-from trainer.evaluation.rooms import format_room_table, is_ahead
-from trainer.loop.checkpoints import get_last_checkpoint
-
-logger = logging.getLogger("ship_nano")
-
-PACKAGES = ("torch", "torchvision", "transformers", "accelerate", "datasets", "safetensors", "numpy", "av")
 RECIPE = Path(__file__).parent / "recipes" / "ide3d_nano_rooms.yaml"
 COMMANDS = (
     "python examples/train.py examples/recipes/ide3d_nano_rooms.yaml",
@@ -28,127 +16,10 @@ COMMANDS = (
     "--output outputs/ide3d_nano_rooms/evaluation.json",
     "python examples/ship_nano.py outputs/ide3d_nano_rooms examples/checkpoints/ide3d-nano-rooms",
 )
-CURVES = ("loss_language", "loss_mention", "loss_grounding", "loss_depth", "loss_distillation")
-SECTION = """
-## Scores on rooms it has not seen
-
-{rooms}:
-
-{table}
-
-Percent of the answers that are right: lengths within 15 %, positions within 0.5 m, everything else word for word.
-A request counts if the region with the highest score is a true one. Questions refer to objects by words, or point at
-a region. Bands are 95 % of a bootstrap over rooms; `lead` is over the best baseline, and `~` marks a lead that is not
-surely above zero. {named}
-
-`training.json` holds recipe, versions and the log of the training, {steps} steps after its lessons; `training.png`
-draws it. It has only ever seen rendered rooms of 64 px.
-"""
-
-
-def read_history(run: Path) -> list[dict]:
-    """Log of the training, from its last checkpoint.
-
-    Raises:
-        FileNotFoundError: The run has no checkpoint.
-    """
-    checkpoint = get_last_checkpoint(str(run))
-    if checkpoint is None:
-        raise FileNotFoundError(f"{run} has no checkpoint: train by {RECIPE} first.")
-    return json.loads((Path(checkpoint) / "trainer_state.json").read_text())["log_history"]
-
-
-def draw_curves(history: list[dict], path: Path) -> None:
-    """Loss terms over the steps as a picture."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 3.5), layout="constrained")
-    for name in CURVES:
-        points = [(entry["step"], entry[name]) for entry in history if entry.get(name)]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=name.removeprefix("loss_"))
-    axes.set(xlabel="step", ylabel="loss, unweighted", yscale="log")
-    axes.legend()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
-def write_card(folder: Path, evaluation: dict, history: list[dict], tried: str | None = None) -> None:
-    """Scores and how the model was trained, into the card of the export."""
-    card, table = ModelCard.load(folder / "README.md"), evaluation["table"]
-    rooms = f"{evaluation['num_rooms']} rooms of {evaluation['split']}"
-    card.data.license, card.data.language = "apache-2.0", "en"
-    card.data.eval_results = [
-        EvalResult(
-            task_type="video-text-to-text",
-            dataset_type="rooms",
-            dataset_name=f"procedural rooms, {rooms}",
-            metric_type="accuracy",
-            metric_name=f"{row['type']} ({row['reference']})",
-            metric_value=round(row["model"], 4),
-        )
-        for row in table
-    ]
-    below = [f"{row['type']} ({row['reference']})" for row in table if not is_ahead(row)]
-    named = f"Not surely above the best baseline: {', '.join(below)}." if below else "All are above every baseline."
-    if tried:
-        named += f" What was tried: {tried}"
-    section = SECTION.format(rooms=rooms, table=format_room_table(table), named=named, steps=history[-1]["step"])
-    card.text = card.text.rstrip() + "\n" + section
-    card.save(folder / "README.md")
-
-
-def ship(run: Path, target: Path, evaluation: Path, note: str | None = None, tried: str | None = None) -> None:
-    """Replace the shipped folder.
-
-    Args:
-        run: Output folder of the training.
-        target: Folder of the shipped model.
-        evaluation: File that `evaluate_rooms.py` wrote about the export.
-        note: Further facts of how the model was made, such as changes on the way.
-        tried: Attempts at the types that are not above their baselines, for the card.
-
-    Raises:
-        FileNotFoundError: If the run has no export, no checkpoint or no evaluation.
-        FileExistsError: If the target holds something else.
-    """
-    if not (run / "export" / "config.json").is_file():
-        raise FileNotFoundError(f"{run / 'export'} is no export: train by {RECIPE} first.")
-    history = read_history(run)
-    scores = json.loads(evaluation.read_text())
-    with whole_folder(target, is_shipped, refusal="is neither empty nor a shipped model") as unfinished:
-        shutil.copytree(run / "export", unfinished, dirs_exist_ok=True)
-        write_card(unfinished, scores, history, tried)
-        draw_curves(history, unfinished / "training.png")
-        write_json(unfinished / "training.json", training_facts(scores, history, note))
-    size = sum(file.stat().st_size for file in target.iterdir())
-    logger.info("%s: %d files, %.1f MB", target, len(list(target.iterdir())), size / 1e6)
-
-
-def is_shipped(folder: Path) -> bool:
-    """Whether a folder is a model that was shipped before."""
-    return (folder / "training.json").is_file()
-
-
-def training_facts(scores: dict, history: list[dict], note: str | None) -> dict:
-    """Return recipe, versions, scores and log of the training."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=RECIPE.parent)
-    return {
-        "commands": COMMANDS,
-        "recipe": RECIPE.read_text(),
-        "commit": commit.stdout.strip() or None,
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
-        "note": note,
-        **{key: scores[key] for key in ("split", "num_rooms", "table")},
-        "log": history,
-    }
 
 
 def main() -> None:
-    """Command line."""
+    """Ship the model that the command line names."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="Output folder of the training.")
     parser.add_argument("target", type=Path, help="Folder to replace.")
@@ -157,7 +28,8 @@ def main() -> None:
     parser.add_argument("--tried", help="What was tried for the types that are not above their baselines.")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    ship(args.run, args.target, args.evaluation or args.run / "evaluation.json", args.note, args.tried)
+    evaluation = args.evaluation or args.run / "evaluation.json"
+    ship(args.run, args.target, evaluation, recipe=RECIPE, commands=COMMANDS, note=args.note, tried=args.tried)
 
 
 if __name__ == "__main__":

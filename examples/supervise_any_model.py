@@ -22,7 +22,6 @@ from transformers import (
     Qwen2_5_VLProcessor,
     Qwen2VLImageProcessor,
     Qwen2VLVideoProcessor,
-    Trainer,
     TrainingArguments,
     set_seed,
 )
@@ -30,10 +29,10 @@ from transformers import (
 from processing.rooms import load_rooms
 from trainer import GeometrySupervision
 from trainer.nano.build import build_nano_processor
+from trainer.supervision import SupervisedTrainer
 
 logger = logging.getLogger("supervise")
 
-TARGETS = ("depth", "intrinsics", "camera_to_world")
 VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 CHAT = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{% for part in message.content %}"
@@ -42,40 +41,8 @@ CHAT = (
 )
 
 
-class SupervisedTrainer(Trainer):
-    """`Trainer` that trains the heads of a supervision along and adds its loss."""
-
-    def __init__(self, *args: Any, supervision: GeometrySupervision, **kwargs: Any):
-        super().__init__(*args, **kwargs)
-        self.supervision = supervision
-
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """See `Trainer.create_optimizer`; the heads are a group of their own, whose gradients are not clipped."""
-        optimizer = super().create_optimizer(model)
-        optimizer.add_param_group({"params": list(self.supervision.parameters())})
-        return optimizer
-
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> Any:
-        """See `Trainer.compute_loss`; the model never sees the targets."""
-        targets = {key: inputs[key] for key in TARGETS if key in inputs}
-        inputs = {key: value for key, value in inputs.items() if key not in targets}
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
-        if model.training:
-            auxiliary = self.supervision.compute_loss(**targets)
-            # A loss by the number of tokens is summed over accumulated batches, any other is divided by their number.
-            steps = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
-            loss = loss + auxiliary / steps
-        return (loss, outputs) if return_outputs else loss
-
-
 class RoomCollator:
-    """Put a question about each room, its depth and its cameras into a batch."""
+    """Questions about rooms as the model's processor gives them, with depth and cameras."""
 
     def __init__(self, processor: ProcessorMixin):
         self.processor = processor
@@ -106,7 +73,7 @@ class RoomCollator:
 
 
 def build_tiny(texts: list[str]) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
-    """Return a random tiny model, and a processor whose tokenizer knows `texts`."""
+    """Build a random model of two narrow layers, and a processor that knows `texts`."""
     tokenizer = build_nano_processor(texts).tokenizer
     tokenizer.add_special_tokens(
         {"extra_special_tokens": ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]}

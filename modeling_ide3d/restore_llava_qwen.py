@@ -1,8 +1,13 @@
-"""Public door to `modeling_ide3d.conversion.restore`, also `python -m modeling_ide3d.restore_llava_qwen`."""
+"""Public door to `modeling_ide3d.conversion.restore`; as a program the same as `ide3d convert --back`."""
 
-from modeling_ide3d.conversion.restore import main, restore_checkpoint
+import runpy
+import sys
+
+from modeling_ide3d.conversion.restore import restore_checkpoint
 
 __all__ = ["restore_checkpoint"]
 
 if __name__ == "__main__":
-    main()
+    sys.argv[1:1] = ["convert", "--back"]
+    # By name: no package imports the one above all of them.
+    runpy.run_module("ide3d", run_name="__main__", alter_sys=True)

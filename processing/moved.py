@@ -46,7 +46,7 @@ MOVED_MODULES = {
 
 
 class MovedModules(MetaPathFinder, InspectLoader):
-    """Finder that gives the module of its new path for an old one, after all other finders.
+    """Finder that gives an old path the module of its new one, after other finders.
 
     Args:
         table: New dotted path of each old dotted path.
@@ -105,7 +105,7 @@ def keep_names(module: str, names: Mapping[str, str], own: Callable[[str], Any])
 
 
 def run_command(*names: str) -> None:
-    """Run a command of `ide3d` on the words of the process, as `python -m` of its former package.
+    """Run a command of `ide3d` on the words of the process, for `python -m`.
 
     Args:
         *names: Name of the command, such as `"rooms", "measure"`.

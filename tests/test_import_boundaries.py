@@ -303,7 +303,7 @@ def test_private_names_are_seen(source, count):
         ("trainer.loop.mixture", "from ..ide3d_trainer import X", ["trainer.ide3d_trainer"]),
         ("trainer.supervision.criterion", "from trainer.loop import X", ["trainer.loop"]),
         ("trainer.data.chats", "from trainer.data_collator import X", ["trainer.data_collator"]),
-        ("trainer.model_card", "from trainer.nano.build import X", ["trainer.nano.build"]),
+        ("trainer.model_card", "from trainer.nano import X", ["trainer.nano"]),
         ("trainer.session.memory", "from trainer.data import X", ["trainer.data"]),
         ("trainer.session.memory", "from modeling_ide3d.auxiliary import X", ["modeling_ide3d.auxiliary"]),
         ("trainer.evaluation.runner", "import trainer.session, trainer.data.chats, trainer.geometry", []),

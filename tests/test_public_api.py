@@ -8,6 +8,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 PUBLIC_NAMES = {
+    "ide3d": ["IDE3DProcessor", "IDE3DTrainer", "SceneSession", "load_rooms", "nano_model", "open_video"],
     "modeling_ide3d": ["IDE3DConfig", "IDE3DForConditionalGeneration", "IDE3DModel"],
     "modeling_ide3d.auxiliary": [
         "GeometricValidator",
@@ -39,7 +40,9 @@ PUBLIC_NAMES = {
         "unproject_depth",
     ],
     "trainer.losses": ["CrossViewDepthLoss", "DepthRegressionLoss", "FeatureDistillationLoss", "RegionContrastLoss"],
-    "trainer.session": ["SceneAnswer", "SceneSession"],
+    "trainer.recipes": ["DataArguments", "ModelArguments", "dry_run", "read_recipe", "run_recipe", "train"],
+    "trainer.session": ["SceneAnswer", "SceneSession", "VideoScene", "load_inference_model", "open_video"],
+    "trainer.supervision": ["GeometrySupervision", "SupervisedTrainer"],
     "trainer.teachers": ["PointMapTeacher", "Teacher", "TeacherStore", "TransformersTeacher", "load_teacher"],
 }
 

@@ -1,4 +1,4 @@
-"""How it learns and how it is measured: trainer, collator, losses, geometry, teachers, export."""
+"""Training and measurement: trainer, collator, losses, geometry, teachers, evaluation, export."""
 
 import lazy_loader
 

@@ -11,7 +11,6 @@ from ide3d.commands.options import speak
 __all__ = ["register"]
 
 Target = Annotated[Path, typer.Argument(metavar="TARGET", help="Folder to write.", show_default=False)]
-MaxShardSize = Annotated[str, typer.Option(help="Size of a weight file, at most.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -29,7 +28,10 @@ def convert(
     back: Annotated[
         bool, typer.Option("--back", help="Write a converted checkpoint in its original layout again.")
     ] = False,
-    max_shard_size: MaxShardSize = "5GB",
+    max_shard_size: Annotated[
+        str | None,
+        typer.Option(help='Bytes of a weight file, such as "2GB". Default: as the largest source file, up to 5GB.'),
+    ] = None,
     vision_tower: Annotated[
         Path | None, typer.Option(help="SigLIP folder, where the original holds no vision tower.")
     ] = None,
@@ -51,12 +53,12 @@ def convert(
     if back:
         if vision_tower is not None or ignore_position_encoding:
             raise UsageError("--vision-tower and --ignore-position-encoding are for the way there, not for --back.")
-        from modeling_ide3d.restore_llava_qwen import restore_checkpoint
+        from modeling_ide3d.conversion import restore_checkpoint
 
         restore_checkpoint(original, target)
-        typer.echo(target)
+        typer.echo(f"The original checkpoint is in {target}")
         return
-    from modeling_ide3d.convert_llava_qwen import convert_checkpoint
+    from modeling_ide3d.conversion import convert_checkpoint
 
     report = convert_checkpoint(
         original,
@@ -89,7 +91,7 @@ def export(
         Literal["float32", "bfloat16", "float16"] | None,
         typer.Option(help="Type of the saved weights. Default: that of the checkpoint."),
     ] = None,
-    max_shard_size: MaxShardSize = "5GB",
+    max_shard_size: Annotated[str, typer.Option(help="Bytes of a weight file, at most.")] = "5GB",
 ) -> None:
     """Export the inference model of a checkpoint.
 

@@ -1,9 +1,8 @@
 """Convert original checkpoints (LLaVA-Video-Qwen2, Video-3D-LLM, 3DRS, 3D-IDE) to this model, shard by shard.
 
-Run `python -m modeling_ide3d.convert_llava_qwen SOURCE TARGET`. `modeling_ide3d.restore_llava_qwen` is the way back.
+`ide3d convert` does it from a shell. `modeling_ide3d.conversion.restore` is the way back.
 """
 
-import argparse
 import json
 import logging
 import shutil
@@ -291,37 +290,3 @@ def _describe_file(file: Path) -> dict[str, str]:
         with safe_open(file, framework="pt") as opened:
             header["__metadata__"] = opened.metadata()
     return {"name": file.name, "header": json.dumps(header)}
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description="Convert an original LLaVA-Qwen checkpoint for this model.")
-    parser.add_argument("source", type=Path, help="folder with config.json and weights")
-    parser.add_argument("target", type=Path, help="folder to write; must not exist")
-    parser.add_argument(
-        "--max-shard-size",
-        help='bytes of a weight file, such as "2GB"; default: as the largest source file, up to 5GB',
-    )
-    parser.add_argument("--vision-tower", type=Path, help="SigLIP folder, where the source holds no vision tower")
-    parser.add_argument(
-        "--ignore-position-encoding",
-        action="store_true",
-        help="convert a checkpoint that was trained with an encoding of 3D world positions, which this model lacks",
-    )
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        report = convert_checkpoint(
-            options.source,
-            options.target,
-            max_shard_size=options.max_shard_size,
-            vision_tower=options.vision_tower,
-            ignore_position_encoding=options.ignore_position_encoding,
-        )
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"Not converted. {error}") from error
-    logger.info("%s", report)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,10 @@
 """Write a converted checkpoint as the original's own code reads it.
 
-Run `python -m modeling_ide3d.restore_llava_qwen CONVERTED TARGET`. Straight after a conversion, settings files come
+`ide3d convert --back` does it from a shell. Straight after a conversion, settings files come
 back byte for byte. So do weight files that safetensors wrote, if they have at most one entry of metadata: it writes
 several in random order. Other weight files get the same tensors and metadata; `.bin` files keep the order of tensors.
 """
 
-import argparse
 import json
 import logging
 import shutil
@@ -165,21 +164,3 @@ def _write_file(path: Path, file: _OriginalFile, available: dict[str, StoredTens
 def _cut_rows(tensor: torch.Tensor, rows: int) -> torch.Tensor:
     """Return the first rows on a storage that ends with them; `torch.save` writes whole storages."""
     return torch.from_numpy(tensor[:rows].view(torch.uint8).numpy()).view(tensor.dtype)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(description="Write a converted checkpoint as the original's own code reads it.")
-    parser.add_argument("converted", type=Path, help="folder that convert_llava_qwen wrote")
-    parser.add_argument("target", type=Path, help="folder to write; must not exist")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        restore_checkpoint(options.converted, options.target)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f"Not restored. {error}") from error
-    logger.info("The original checkpoint is in %s", options.target)
-
-
-if __name__ == "__main__":
-    main()

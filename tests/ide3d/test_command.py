@@ -34,6 +34,7 @@ ALIASES = {
     "trainer.teachers": "teachers",
     "processing.rooms": "rooms measure",
     "processing.benchmarks.doctor": "doctor",
+    "modeling_ide3d.convert_llava_qwen": "convert",
 }
 
 

@@ -96,7 +96,7 @@ class TestWeights:
         told = run_command("convert", original, tmp_path / "converted", "--max-shard-size", "30KB").stdout
         assert "converted" in told and len(list((tmp_path / "converted").glob("model-*.safetensors"))) > 1
         told = run_command("convert", "--back", tmp_path / "converted", tmp_path / "restored").stdout
-        assert told == f"{tmp_path / 'restored'}\n"
+        assert told == f"The original checkpoint is in {tmp_path / 'restored'}\n"
         for file in original.glob("*.safetensors"):
             before, after = load_file(file), load_file(tmp_path / "restored" / file.name)
             assert before.keys() == after.keys() and all((before[name] == after[name]).all() for name in before)

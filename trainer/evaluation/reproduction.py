@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig
 
-from modeling_ide3d.convert_llava_qwen import convert_checkpoint
+from modeling_ide3d.conversion import convert_checkpoint
 from processing.benchmarks import TASKS
 from processing.benchmarks.doctor import examine
 from trainer.evaluation.published import PUBLISHED, Comparison, compare_scores, write_table

@@ -145,8 +145,8 @@ class SceneSession:
             output_logits: Whether to keep the logits.
 
         Raises:
-            ValueError: If a question does not fit into `max_memory`, has another text before the video, fewer
-                `<ground>` tokens than regions, or one without a region in its last turn.
+            ValueError: If a question does not fit into `max_memory` or has another text before the video. Also if it
+                has fewer `<ground>` tokens than regions, or one without a region in its last turn.
         """
         regions = [None] * len(questions) if regions is None else list(regions)
         if len(regions) != len(questions):

@@ -1,12 +1,12 @@
 """Conversion of checkpoints in the original layout, built here from a tiny model of ours."""
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from commanding import run_command
 from original_checkpoints import (
     GROUND,
     ORIGINAL_CONFIG,
@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from transformers import AutoProcessor
 
 from modeling_ide3d import IDE3DForConditionalGeneration
-from modeling_ide3d.conversion.convert import convert_checkpoint, main
+from modeling_ide3d.conversion.convert import convert_checkpoint
 from modeling_ide3d.conversion.settings import build_config, choose_token_ids
 from modeling_ide3d.conversion.weights import parse_size
 from processing import IDE3DProcessor
@@ -350,12 +350,11 @@ def test_tokenizer_of_another_checkpoint_is_refused(tmp_path, weights):
     assert_nothing_written(tmp_path)
 
 
-def test_command_line(tmp_path, weights, caplog):
+def test_command_line(tmp_path, weights):
     source = write_source(tmp_path / "source", weights)
-    with caplog.at_level(logging.INFO):
-        main([str(source), str(tmp_path / "target"), "--max-shard-size", "30KB"])
+    told = run_command("convert", source, tmp_path / "target", "--max-shard-size", "30KB").stdout
     assert load_converted(tmp_path / "target").config.video_token_id == 299
-    assert "training-only weights" in caplog.text
+    assert "training-only weights" in told
     shutil.rmtree(tmp_path / "target")
 
 

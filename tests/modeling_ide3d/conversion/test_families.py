@@ -1,12 +1,12 @@
 """Families of original checkpoints, a vision tower in a folder of its own, and files that nobody should trust."""
 
 import json
-import logging
 import os
 import pickle
 
 import pytest
 import torch
+from commanding import run_command
 from original_checkpoints import (
     EMBEDDINGS,
     LLAVA_VIDEO,
@@ -25,7 +25,7 @@ from original_checkpoints import (
 )
 from safetensors.torch import save_file
 
-from modeling_ide3d.conversion.convert import convert_checkpoint, main
+from modeling_ide3d.conversion.convert import convert_checkpoint
 from modeling_ide3d.conversion.settings import build_config
 
 
@@ -60,17 +60,15 @@ def test_3d_ide_lacks_one_row(tmp_path, weights, with_tokenizer):
         torch.testing.assert_close(converted[name][-1], weights[key].double().mean(0).float(), atol=1e-7, rtol=1e-5)
 
 
-def test_older_families_are_refused_unless_asked(tmp_path, model, caplog):
+def test_older_families_are_refused_unless_asked(tmp_path, model):
     source = write_source(tmp_path / "source", older_weights(model, 151_649), **OLDER, vocab_size=151_649)
     with pytest.raises(ValueError, match=r"Video-3D-LLM or 3DRS.*world positions.*--ignore-position-encoding"):
         convert_checkpoint(source, tmp_path / "target")
-    with pytest.raises(SystemExit, match="world positions"):
-        main([str(source), str(tmp_path / "target")])
+    assert "world positions" in run_command("convert", source, tmp_path / "target", code=1).stderr
     assert_only(tmp_path, "source")
-    with caplog.at_level(logging.INFO):
-        main([str(source), str(tmp_path / "target"), "--ignore-position-encoding"])
-    assert "Video-3D-LLM or 3DRS, 151649 embedding rows" in caplog.text
-    assert "fine-tune it before use" in caplog.text
+    told = run_command("convert", source, tmp_path / "target", "--ignore-position-encoding").stdout
+    assert "Video-3D-LLM or 3DRS, 151649 embedding rows" in told
+    assert "fine-tune it before use" in told
     report = json.loads((tmp_path / "target" / "conversion_report.json").read_text())
     assert {"model.corres_linear.weight", "model.linear_dc.weight"} < set(report["training_only"])
     assert report["newly_initialized"] == ["grounding_head.empty_region"]
@@ -125,7 +123,7 @@ def test_vision_tower_is_taken_from_a_folder(tmp_path, model, weights, whole):
 def test_tower_inside_the_checkpoint_comes_first(tmp_path, model, weights, caplog):
     siglip = write_siglip(tmp_path / "siglip", {key: tensor + 1 for key, tensor in weights.items()})
     source = write_source(tmp_path / "source", weights, oracle_vision_config=...)
-    main([str(source), str(tmp_path / "target"), "--vision-tower", str(siglip)])
+    run_command("convert", source, tmp_path / "target", "--vision-tower", siglip)
     assert "holds its own vision tower" in caplog.text
     converted = load_converted(tmp_path / "target").state_dict()
     assert all(torch.equal(converted[name], tensor) for name, tensor in model.state_dict().items())

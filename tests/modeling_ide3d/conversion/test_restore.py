@@ -1,11 +1,11 @@
 """The way back: a converted checkpoint in its original layout, byte for byte."""
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
 import torch
+from commanding import run_command
 from original_checkpoints import (
     LLAVA_VIDEO,
     OLDER,
@@ -26,7 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from modeling_ide3d.conversion.convert import convert_checkpoint
-from modeling_ide3d.conversion.restore import main, restore_checkpoint
+from modeling_ide3d.conversion.restore import restore_checkpoint
 
 
 @pytest.fixture
@@ -223,8 +223,9 @@ def test_what_cannot_come_back_is_named_and_leaves_nothing(tmp_path, converted, 
     spoil(converted)
     with pytest.raises(error, match=message):
         restore_checkpoint(converted, tmp_path / "restored")
-    with pytest.raises(SystemExit, match="Not restored"):
-        main([str(converted), str(tmp_path / "restored")])
+    assert run_command("convert", "--back", converted, tmp_path / "restored", code=1).stderr.startswith(
+        "ide3d convert: "
+    )
     assert {path.name for path in tmp_path.iterdir()} == {"source", "converted"}
 
 
@@ -236,10 +237,9 @@ def test_truncated_shard_is_named(tmp_path, converted):
     assert not (tmp_path / "restored").exists()
 
 
-def test_command_line_and_existing_folder(tmp_path, converted, caplog):
-    with caplog.at_level(logging.INFO):
-        main([str(converted), str(tmp_path / "restored")])
+def test_command_line_and_existing_folder(tmp_path, converted):
+    told = run_command("convert", "--back", converted, tmp_path / "restored").stdout
     assert_same_files(tmp_path / "source", tmp_path / "restored")
-    assert "The original checkpoint is in" in caplog.text
+    assert "The original checkpoint is in" in told
     with pytest.raises(FileExistsError, match="never overwritten"):
         restore_checkpoint(converted, tmp_path / "restored")
