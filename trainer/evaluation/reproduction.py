@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 from modeling_ide3d.conversion import convert_checkpoint
 from processing.benchmarks import TASKS
 from processing.benchmarks.doctor import examine
+from processing.writing import write_text
 from trainer.evaluation.published import PUBLISHED, Comparison, compare_scores, write_table
 from trainer.evaluation.results import EvaluationSettings
 from trainer.evaluation.runner import run_evaluation
@@ -77,7 +78,7 @@ def convert(source: Path, target: Path, vision_tower: Path | None) -> None:
     """Convert a checkpoint unless that was done before, and remember where it came from."""
     if not (target / "config.json").is_file():
         logger.info("%s", convert_checkpoint(source, target, vision_tower=vision_tower))
-        (target.parent / SOURCE_FILE).write_text(str(source.resolve()), encoding="utf-8")
+        write_text(target.parent / SOURCE_FILE, str(source.resolve()))
 
 
 def build_command(settings: EvaluationSettings, launcher: str) -> list[str]:
