@@ -184,7 +184,7 @@ def test_a_batch_that_is_not_finite_is_left_out(collator, tmp_path, monkeypatch,
         return value * torch.nan if len(calls) == 2 else value
 
     if only_term:
-        monkeypatch.setattr("trainer.mentions.attention_shares", lambda *a: break_second(attention_shares(*a)))
+        monkeypatch.setattr("trainer.nano.mentions.attention_shares", lambda *a: break_second(attention_shares(*a)))
     else:
         trainer.model.model.language_model.layers[0].register_forward_hook(lambda *hooked: break_second(hooked[2]))
     with caplog.at_level("WARNING"):
