@@ -18,6 +18,7 @@ def _run(tmp_path_factory):
     model.save_pretrained(run / "checkpoint-3")
     save_file(model.geometry_state_dict(), run / "checkpoint-3" / "geometry_modules.safetensors")
     processor.save_pretrained(run / "checkpoint-3")
+    (run / "checkpoint-3" / "trainer_state.json").write_text("{}")
     return run
 
 
