@@ -8,6 +8,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
+from processing.frame_order_ide3d import find_uniform_indices
+
 from .scene import Scene
 
 __all__ = [
@@ -87,7 +89,7 @@ def render_depth(axes: Axes, depth: np.ndarray, limits: tuple[float, float]) -> 
 
 def shown_views(views: int) -> list[int]:
     """Return at most `MAX_COLUMNS` views, evenly spaced, the first among them."""
-    return [int(view) for view in np.linspace(0, views - 1, min(views, MAX_COLUMNS)).round()]
+    return find_uniform_indices(views, MAX_COLUMNS).tolist()
 
 
 def render_scene(scene: Scene) -> Figure:

@@ -5,11 +5,11 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
+from processing.frame_order_ide3d import find_uniform_indices
 from trainer.evaluation.pages import RIGHT, WRONG
 
 from .pictures import FOUND, INK, MUTED, outline, render_depth, render_image, render_outline, shown_views
@@ -40,7 +40,7 @@ def render_story(scene: Scene, file: Path) -> None:
     view = 0 if chosen[0].any() else int(chosen.sum(axis=(1, 2)).argmax())
     _render_title(figure, MARGIN, "1  A video, plain RGB", f"{len(scene.frames)} frames; no depth, no poses")
     views = shown_views(len(scene.frames))
-    for n, shown in enumerate([views[round(k)] for k in np.linspace(0, len(views) - 1, 4)]):
+    for n, shown in enumerate(views[k] for k in find_uniform_indices(len(views), 4, can_repeat=True)):
         corner = MARGIN + n % 2 * (SMALL + GAP), TOP + n // 2 * (SMALL + GAP)
         render_image(_add_square(figure, *corner, SMALL), scene.frames[shown])
     x = MARGIN + LARGE + 0.2

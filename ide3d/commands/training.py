@@ -164,7 +164,7 @@ def teachers(
         token_grid = TokenGrid(*grid)
     else:
         processor = IDE3DProcessor.from_pretrained(model)
-        token_grid = TokenGrid(processor.image_size, processor.patch_size, processor.spatial_pool_stride)
+        token_grid = TokenGrid.of(processor)
     report = extract_features(loaded, token_grid, data_dir, output_dir, scenes, frames=frames, num_frames=num_frames)
     if state.is_main_process:
         typer.echo(f"{loaded.name}, licence {loaded.licence}\n{output_dir}: {report}")

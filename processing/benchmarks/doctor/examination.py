@@ -7,8 +7,6 @@ The exit code is 0 if the task that is named can be evaluated; without a name, i
 and at least one is. Pictures are not decoded: their headers and ends are read, and three depth maps a scene.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

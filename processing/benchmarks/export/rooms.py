@@ -6,8 +6,6 @@ The folder serves to see the layout and to try everything that reads it. Its que
 it say nothing about a benchmark. Scenes are called room0000_00 and so on, which sets them apart from ScanNet's.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
