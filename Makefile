@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 NANO := outputs/ide3d_nano_rooms
 
+# A file of tests to each core, each with one thread: the tests are many and small.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --dist loadfile
+
 export HF_HUB_OFFLINE ?= 1
 
 .PHONY: help install install-test demo nano emergence emergence-small test test-all parity lint docs clean
@@ -47,10 +50,10 @@ emergence-small: install
 	$(BIN)/python -m examples.emergence examples/recipes/emergence_small.yaml
 
 test: install-test
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-all: install-test
-	$(BIN)/python -m pytest -q -m "not gpu and not network"
+	$(PYTEST) -m "not gpu and not network"
 
 parity: install-test
 	$(BIN)/python -m pytest -q tests/parity -rs
