@@ -100,7 +100,7 @@ def test_cameras_without_what_they_need_are_refused(collator, missing):
 
 
 def test_each_part_that_is_given_has_one_entry_a_frame(collator):
-    with pytest.raises(ValueError, match="frames and depth must have one entry a frame, got 2 and 3"):
+    with pytest.raises(ValueError, match="Got 2 frames but 3 depth maps"):
         collator([{**depth_alone(2), "depth": make_sample(3)["depth"]}])
     with pytest.raises(ValueError, match="has_poses must have shape"):
         build = collator(mixture())
