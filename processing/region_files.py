@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from processing.regions import TokenGrid, regions_from_boxes_2d, regions_from_ids, regions_from_masks
+from processing.regions import regions_from_boxes_2d, regions_from_ids, regions_from_masks
+from processing.token_grid import TokenGrid
 
 __all__ = ["NamedRegions", "read_regions"]
 

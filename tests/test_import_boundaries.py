@@ -197,7 +197,7 @@ def test_every_room_of_the_table_is_on_disk():
 def test_no_rooms_import_each_other_in_a_circle():
     """Neither does the table allow one."""
     for graph in (rooms_imported(*PACKAGES, "examples"), MAY_IMPORT):
-        list(TopologicalSorter(graph).static_order())
+        assert set(TopologicalSorter(graph).static_order()) >= set(graph)  # a circle raises
 
 
 def test_nothing_that_trains_imports_the_evaluation():

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from modeling_ide3d import IDE3DConfig, IDE3DModel
 from modeling_ide3d.auxiliary.targets import align_to_prediction
-from processing.regions import TokenGrid, regions_from_masks
+from processing.regions import regions_from_masks
+from processing.token_grid import TokenGrid
 from trainer import IDE3DDataCollator
 from trainer.nano.build import build_nano_processor
 

@@ -79,7 +79,7 @@ def test_dotted_names_exist(page):
     for text in quoted(page):
         text = text.removesuffix("()")
         if pattern.fullmatch(text) and not text.endswith(".py"):
-            find(text)
+            assert find(text) is not None, text
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

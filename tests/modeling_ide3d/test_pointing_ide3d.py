@@ -79,7 +79,8 @@ def test_references_need_regions(generate, talk):
 @pytest.mark.parametrize("text", ["wg.wg.ww.w", "w.wg.w.w", "w.wg", "wg.w.w.wg"])
 def test_earlier_turns_and_a_begun_answer_may_hold_searches(generate, talk, text):
     """What an assistant searched for, what a user pointed at before, and an answer that begins with a search."""
-    generate(**talk(text))
+    inputs = talk(text)
+    assert generate(**inputs).sequences.shape[1] == inputs["input_ids"].shape[1] + 3
 
 
 def test_a_dialogue_points_behind_a_search(generate, talk):
@@ -109,6 +110,16 @@ def test_an_answer_with_a_search_goes_on_from_a_cache(generate, talk):
                 generate(**rest)
         else:
             generate(**rest)
+
+
+def test_a_cache_by_its_old_name_is_the_same_cache(generate, talk):
+    """Transformers takes `past_key_values` until version 6; the check of the question must know the cache too."""
+    first = generate(**talk("wg.w", 1))
+    whole = torch.cat([first.sequences, torch.tensor([[GROUND, WORD]])], 1)
+    rest = {"input_ids": whole, "attention_mask": torch.ones_like(whole)}
+    by_name = generate(**rest, cache=first["cache"]).sequences
+    again = generate(**talk("wg.w", 1))
+    assert torch.equal(generate(**rest, past_key_values=again["cache"]).sequences, by_name)
 
 
 def test_padding_that_looks_like_the_end_of_a_turn_is_none(generate, talk):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from processing.token_pooling import pool_teacher_features
 from trainer.losses import FeatureDistillationLoss
 

@@ -8,7 +8,7 @@ from modeling_ide3d.auxiliary.teacher_projector import (
     TeacherProjectorConfig,
     rename_original_key,
 )
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from processing.token_pooling import pool_teacher_features
 
 pytestmark = pytest.mark.parity

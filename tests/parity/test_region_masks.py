@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from processing.regions import TokenGrid, regions_from_boxes_3d
+from processing.regions import regions_from_boxes_3d
+from processing.token_grid import TokenGrid
 
 pytestmark = pytest.mark.parity
 

@@ -10,7 +10,8 @@ from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
 from modeling_ide3d.auxiliary import load_converted_for_training
 from modeling_ide3d.conversion.convert import ConversionReport, convert_checkpoint
 from modeling_ide3d.conversion.restore import restore_checkpoint
-from processing.regions import TokenGrid, regions_from_boxes_3d
+from processing.regions import regions_from_boxes_3d
+from processing.token_grid import TokenGrid
 from trainer.losses import RegionContrastLoss
 
 pytestmark = pytest.mark.parity

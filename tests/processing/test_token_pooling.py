@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from processing.token_pooling import pool_teacher_features
 
 BORDER = TokenGrid(384, 14, 2)  # 14 x 14 tokens on the first 378 of 384 pixels

@@ -9,7 +9,8 @@ import torch
 
 from processing import PosedVideo
 from processing.posed_video import rescaled_intrinsics
-from processing.regions import TokenGrid, regions_from_boxes_3d, regions_from_boxes_and_poses
+from processing.regions import regions_from_boxes_3d, regions_from_boxes_and_poses
+from processing.token_grid import TokenGrid
 from trainer.geometry import unproject_depth
 from trainer.geometry.checks import Protocol
 

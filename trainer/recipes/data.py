@@ -4,10 +4,10 @@ import numpy as np
 from torch.utils.data import Subset
 from tqdm import tqdm
 
-from processing.regions import TokenGrid
 from processing.rooms import load_rooms
 from processing.rooms.places import place_sample
 from processing.rooms.samples import room_samples
+from processing.token_grid import TokenGrid
 from trainer.loop.benchmark_mixture import build_benchmark_mixture
 from trainer.loop.mixture import MixtureDataset
 from trainer.recipes.arguments import DataArguments

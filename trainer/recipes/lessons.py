@@ -8,10 +8,10 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
-from processing.regions import TokenGrid
 from processing.rooms.lessons import LessonSamples
 from processing.rooms.questions.wording import plural
 from processing.rooms.samples import naming_samples
+from processing.token_grid import TokenGrid
 from trainer.data_collator import IDE3DDataCollator
 from trainer.ide3d_trainer import IDE3DTrainer
 from trainer.loop.mixture import MixtureDataset

@@ -13,7 +13,7 @@ from modeling_ide3d.auxiliary import (
     load_converted_for_training,
 )
 from processing import IDE3DProcessor
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.loop.adapters import add_adapters
 from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 from trainer.recipes.arguments import DataArguments, ModelArguments

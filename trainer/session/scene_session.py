@@ -152,9 +152,9 @@ class SceneSession:
         if len(regions) != len(questions):
             raise ValueError(f"`regions` must have one entry per question, {len(questions)}, got {len(regions)}.")
         tokens = [self._tokenize(question) for question in questions]
+        ground, ends = self.model.config.ground_token_id, sorted(self.decoder.end_tokens)
         for index, (row, own) in enumerate(zip(tokens, regions, strict=True)):
             count = torch.tensor([0 if own is None else len(own)])
-            ground, ends = self.model.config.ground_token_id, sorted(self.decoder.end_tokens)
             if find_open_references(row[None], ground, ends, count).any():
                 raise ValueError(
                     f"Question {index} points at more regions than the {int(count)} given: give a mask for each "

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutp
 from transformers.modeling_utils import PreTrainedModel, load_state_dict, slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, torch_compilable_check
+from transformers.utils.deprecation import deprecate_kwarg
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_ide3d import IDE3DConfig
@@ -461,6 +462,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         self.grounding_head = GroundingHead(config.text_config.hidden_size)
         self.post_init()
 
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")  # as the method of Transformers, before its check
     def generate(
         self, inputs: torch.Tensor | None = None, generation_config: GenerationConfig | None = None, *args, **kwargs
     ):
@@ -491,7 +493,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         for config in (self.generation_config, generation_config, self.config.get_text_config()):
             end = getattr(config, "eos_token_id", None)
             ends |= set(end if isinstance(end, (list, tuple)) else [end]) - {None}
-        cache = inputs.get("cache", inputs.get("past_key_values"))
+        cache = inputs.get("cache")
         attention_mask, first_new = inputs.get("attention_mask"), None
         if num_cached := 0 if cache is None else int(cache.get_seq_length()):
             # The prompt is the whole text, as long as its attention mask, or what follows the cached part of it.

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from examples.demo import tasks as tasks_module
-from processing.regions import TokenGrid
 from processing.rooms import load_rooms
+from processing.token_grid import TokenGrid
 
 GRID = TokenGrid(32, 8, 1)
 

@@ -24,7 +24,7 @@ from processing.benchmarks.readers.files import (
 )
 from processing.benchmarks.readers.scenes import uniform_names
 from processing.benchmarks.readers.teacher import load_teacher_features
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 
 WITH_PROMPT = [(name, split) for name, task in TASKS.items() if task.has_prompt for split in task.splits]
 

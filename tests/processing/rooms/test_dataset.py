@@ -6,13 +6,14 @@ import pytest
 from PIL import Image
 
 from processing.posed_video import PosedVideo
-from processing.regions import TokenGrid, regions_from_ids
+from processing.regions import regions_from_ids
 from processing.rooms import dataset as dataset_module
 from processing.rooms import load_rooms, room_samples
 from processing.rooms.generate import SPLITS, make_room, room_rng
 from processing.rooms.measure import measure_rooms
 from processing.rooms.questions.baselines import Baselines, format_table
 from processing.rooms.scene.styles import STYLES
+from processing.token_grid import TokenGrid
 
 SMALL = {"image_size": 32, "num_frames": 2, "num_proc": 1}
 

@@ -5,7 +5,6 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from processing.regions import TokenGrid
 from processing.rooms import load_rooms
 from processing.rooms.lessons import (
     Lesson,
@@ -17,6 +16,7 @@ from processing.rooms.lessons import (
     say_otherwise,
 )
 from processing.rooms.samples import naming_sample
+from processing.token_grid import TokenGrid
 
 GRID = TokenGrid(64, 8, 1)
 

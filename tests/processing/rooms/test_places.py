@@ -5,10 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from processing.regions import TokenGrid
 from processing.rooms import score_answer
 from processing.rooms.places import place_sample
 from processing.rooms.samples import cell_colours
+from processing.token_grid import TokenGrid
 
 GRIDS = [TokenGrid(48, 8, 1), TokenGrid(50, 7, 2)]  # the second leaves pixels out and pools
 

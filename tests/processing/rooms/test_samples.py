@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from processing.regions import TokenGrid
 from processing.rooms.samples import cell_colours, cell_depth, naming_samples, room_samples, video_arrays
 from processing.rooms.scene.palette import COLOURS
+from processing.token_grid import TokenGrid
 
 GRID = TokenGrid(48, 8, 1)
 

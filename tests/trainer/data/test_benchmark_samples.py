@@ -11,7 +11,7 @@ import torch
 
 from processing.benchmarks import build_prompt, load_task
 from processing.benchmarks.export.rooms import export_rooms
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer import IDE3DDataCollator
 from trainer.data import benchmark_samples
 from trainer.data.benchmark_samples import BenchmarkDataset

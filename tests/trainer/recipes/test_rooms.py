@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel, BitImageProcessor, Dinov2Config, Dinov2Model
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer import IDE3DTrainingArguments
 from trainer.export import export_checkpoint, is_export
 from trainer.recipes import DataArguments, lessons, read_recipe, run, train

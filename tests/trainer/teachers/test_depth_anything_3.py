@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.teachers import DepthAnything3Teacher
 
 

@@ -18,7 +18,7 @@ from training_samples import build_collator, build_processor, chat
 
 from processing.benchmarks import build_chat, load_scene, load_task
 from processing.benchmarks.readers.teacher import load_teacher_features
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.teachers import (
     FrameSource,
     OriginalStoreTeacher,

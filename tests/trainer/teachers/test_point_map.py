@@ -6,7 +6,7 @@ import pytest
 import torch
 from analytic_scenes import camera_to_world, intrinsics, render
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.geometry import scale_intrinsics
 from trainer.losses import FeatureDistillationLoss
 from trainer.teachers import PointMapTeacher

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.teachers import FrameSource, StoreIdentity, TeacherStore
 from trainer.teachers.store import HEADER, read_scene, save_scene, scene_path
 

@@ -33,7 +33,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from processing.token_pooling import pool_teacher_features
 from trainer.teachers import TransformersTeacher
 

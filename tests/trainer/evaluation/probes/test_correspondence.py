@@ -3,7 +3,7 @@ import torch
 from analytic_scenes import WALL, camera_to_world, intrinsics, render
 from benchmarks.room_views import make_scenes
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.evaluation.probes.correspondence import find_true_matches, score_matches
 from trainer.geometry import select_frame_pairs, unproject_depth
 

@@ -6,7 +6,7 @@ import torch
 from painted_scenes import painted_scene
 from transformers import AutoModel, SiglipVisionConfig
 
-from processing.regions import TokenGrid
+from processing.token_grid import TokenGrid
 from trainer.evaluation.probes.linear_probe import probe_depth, split_by_scene
 from trainer.evaluation.probes.token_sources import VisionTowerTokens
 from trainer.evaluation.probes.tokens import collect_tokens, median_pixels
