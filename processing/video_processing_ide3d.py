@@ -12,7 +12,8 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_order_ide3d import find_uniform_indices
-from .video_reading_ide3d import FrameSampler, frames_to_tensor, is_stored, list_videos, read_video
+from .image_reading_ide3d import FrameSampler, frames_to_tensor
+from .video_reading_ide3d import is_stored, list_videos, read_video
 
 
 class IDE3DVideoProcessor(BaseVideoProcessor):
