@@ -674,6 +674,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         features, empty = features.to(query)[sample], empty.to(query.device)[sample]
         return self.grounding_head(query, features, empty, None if region_valid is None else region_valid[sample])
 
+    @torch.no_grad()  # as `generate`; `forward` gives the scores of a training, with their graph
     def ground(
         self,
         input_ids: torch.LongTensor,

@@ -10,22 +10,25 @@ from transformers.image_utils import is_pil_image
 from transformers.utils import is_av_available, is_torchcodec_available
 from transformers.video_utils import VideoMetadata, load_video
 
-from .image_reading_ide3d import FrameSampler, is_image_path, list_images, read_images
+from .image_opening_ide3d import is_animation, is_image, is_image_path
+from .image_reading_ide3d import FrameSampler, list_images, read_animation, read_images
 
 
 def list_videos(videos: Any) -> list[Any]:
     """Return a flat list with one entry for each video.
 
-    One video is a path or URL (video file, folder of images, single image) or a list of image paths. In memory it is
-    a list of frames (PIL images or arrays of rank 3), an array or tensor of rank 4, or one single frame. Arrays of
-    rank 5 and nested lists are batches. Calling the function on its own result changes nothing.
+    One video is a path or URL (video file, folder of images, picture, animation) or a list of stored pictures (paths,
+    URLs, bytes or `datasets` values). In memory it is a list of frames (PIL images or arrays of rank 3), an array or
+    tensor of rank 4, or one single frame. A PIL image that is animated is a video too. Arrays of rank 5 and nested
+    lists are batches. Calling the function on its own result changes nothing.
 
     Args:
         videos (`Any`):
             One video or an arbitrarily nested list of videos.
 
     Returns:
-        `list`: Each entry is a `str`, a list of image paths, a list of frames, or an array of rank 4.
+        `list`: Each entry is a `str`, a list of stored pictures, a list of frames, an array of rank 4, or an animated
+        PIL image.
 
     Raises:
         ValueError: for an empty list or an array of another rank.
@@ -34,7 +37,7 @@ def list_videos(videos: Any) -> list[Any]:
     if isinstance(videos, (str, os.PathLike)):
         return [os.fspath(videos)]
     if is_pil_image(videos):
-        return [[videos]]
+        return [videos] if is_animation(videos) else [[videos]]
     if isinstance(videos, (np.ndarray, torch.Tensor)):
         if videos.ndim not in (3, 4, 5):
             raise ValueError(
@@ -49,14 +52,17 @@ def list_videos(videos: Any) -> list[Any]:
         )
     if not videos:
         raise ValueError("A video has no frames: got an empty list. Give at least one frame, or leave the video out.")
-    if all(_is_frame(item) for item in videos) or all(is_image_path(item) for item in videos):
+    is_list_of_paths = all(_is_stored_image(item) for item in videos) and not is_animation(videos[0])
+    if is_list_of_paths or all(_is_frame(item) for item in videos):
         return [[os.fspath(item) if isinstance(item, os.PathLike) else item for item in videos]]
     return [video for item in videos for video in list_videos(item)]
 
 
 def is_stored(video: Any) -> bool:
     """Return whether an entry of [`list_videos`] has to be read from disk or network."""
-    return isinstance(video, str) or (isinstance(video, list) and isinstance(video[0], str))
+    if isinstance(video, list):
+        return isinstance(video[0], (str, bytes, dict))
+    return not isinstance(video, (np.ndarray, torch.Tensor))
 
 
 def read_video(path: str | Sequence[str], sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:
@@ -114,18 +120,18 @@ def _check_indices(indices: Any, total: int | None) -> list[int]:
 
 def _read_increasing(path: str | Sequence[str], sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:
     """Read a stored video as [`read_video`] does, at increasing indices."""
-    if not isinstance(path, str):
-        return read_images(list(path), f"the list of {len(path)} images", sample_indices_fn)
+    if isinstance(path, (list, tuple)):
+        return read_images(path, f"the list of {len(path)} images", sample_indices_fn)
+    if isinstance(path, str) and os.path.isdir(path):
+        return read_images(list_images(path), f"the folder {path}", sample_indices_fn)
+    if is_image(path):
+        return read_animation(path, sample_indices_fn)
     if path.startswith(("http://", "https://")):
         backend = "pyav" if is_av_available() else "torchcodec"
         return load_video(path, backend=backend, sample_indices_fn=sample_indices_fn)
-    if os.path.isdir(path):
-        return read_images(list_images(path), f"the folder {path}", sample_indices_fn)
     if not os.path.isfile(path):
         raise FileNotFoundError(f"No video file or folder of images at {path}. Check the path; the current "
                                 f"directory is {os.getcwd()}.")  # fmt: skip
-    if is_image_path(path):
-        return read_images([path], path, sample_indices_fn)
     if os.path.getsize(path) == 0:
         raise ValueError(f"{path} is an empty file. Copy or download it again.")
     if is_av_available():
@@ -136,7 +142,13 @@ def _read_increasing(path: str | Sequence[str], sample_indices_fn: FrameSampler)
 
 
 def _is_frame(item: Any) -> bool:
-    return is_pil_image(item) or (isinstance(item, (np.ndarray, torch.Tensor)) and item.ndim == 3)
+    if is_pil_image(item):
+        return not is_animation(item)
+    return isinstance(item, (np.ndarray, torch.Tensor)) and item.ndim == 3
+
+
+def _is_stored_image(item: Any) -> bool:
+    return is_image_path(item) or (isinstance(item, (bytes, dict)) and is_image(item))
 
 
 def _decode_with_torchcodec(path: str, sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:
