@@ -246,7 +246,7 @@ def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDime
 
 
 def check_scale(pixels: torch.Tensor, name: str) -> None:
-    """Check that floating point pixels, which are to be divided by 255, lie in 0 to 255.
+    """Check that floating point pixels lie in 0 to 255, not in 0 to 1.
 
     Raises:
         ValueError: for pixels in 0 to 1, which are scaled already, and for pixels outside 0 to 255.
