@@ -195,7 +195,7 @@ def list_frame_names(folder: Path) -> list[str]:
     Raises:
         ValueError: Two files are one frame, such as `1.jpg` and `00001.jpg`, or a frame has another ending.
     """
-    numbered = [file.name for file in folder.glob("*.*") if file.stem.isdigit()]
+    numbered = [file.name for file in folder.glob("*.*") if file.stem.isdigit() and file.is_file()]
     if foreign := [name for name in numbered if name.lower().endswith((".jpg", ".jpeg")) and name[-4:] != ".jpg"]:
         raise ValueError(f"{folder} holds {sort_frames(foreign)[0]}, where frames end with .jpg. Rename it.")
     files = sort_frames(name for name in numbered if name.endswith(".jpg"))
@@ -325,6 +325,12 @@ def _wants(folder: Path, names: list[str], parts: Collection[str] | None, part: 
         raise FileNotFoundError(
             f"{folder} lacks {what} files for frames {missing}. Remove these frames or add their {suffix}."
         )
+    numbers = {int(name): name for name in missing if name.isdigit()}
+    for file in sorted(folder.glob(f"*{suffix}")) if numbers else ():
+        if file.stem.isdigit() and int(file.stem) in numbers:
+            raise ValueError(
+                f"{file} is of no frame: parts are matched by name. Rename it to {numbers[int(file.stem)]}{suffix}."
+            )
     return not missing
 
 

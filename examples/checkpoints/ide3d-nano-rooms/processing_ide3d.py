@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.video_utils import VideoMetadata
 
-from .image_reading_ide3d import check_scale, frames_to_tensor
+from .image_reading_ide3d import check_scale, frames_to_tensor, read_image
 from .video_reading_ide3d import list_videos
 
 # Qwen ChatML. A line break follows each video or image that is not the last part of its message, as in LLaVA-Video.
@@ -348,7 +349,8 @@ def _read_all(images: Any, input_data_format: Any, numbers: Iterator[int]) -> An
         return [_read_all(image, input_data_format, numbers) for image in images]
     name = f"image {next(numbers)}"
     if not isinstance(images, (np.ndarray, torch.Tensor)):
-        return frames_to_tensor([images], name)[0]
+        pixels = read_image(images, None if isinstance(images, (str, os.PathLike)) else name)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
     batch = images if images.ndim == 4 else images[None]
     tensors = list(frames_to_tensor(batch, name, input_data_format))
     return tensors if images.ndim == 4 else tensors[0]
