@@ -16,6 +16,8 @@ CODE_FILES = {
     "configuration_ide3d.py",
     "frame_order_ide3d.py",
     "grounding_ide3d.py",
+    "image_opening_ide3d.py",
+    "image_reading_ide3d.py",
     "modeling_ide3d.py",
     "processing_ide3d.py",
     "video_processing_ide3d.py",

@@ -386,7 +386,8 @@ def test_a_saved_folder_works_where_this_package_is_absent(processor, write_vide
     monkeypatch.setattr(IDE3DProcessor, "_auto_class", "AutoProcessor")
     monkeypatch.setattr(IDE3DVideoProcessor, "_auto_class", "AutoVideoProcessor")
     processor.save_pretrained(folder)
-    code = {f"{name}_ide3d.py" for name in ("frame_order", "processing", "video_processing", "video_reading")}
+    names = "frame_order", "image_opening", "image_reading", "processing", "video_processing", "video_reading"
+    code = {f"{name}_ide3d.py" for name in names}
     assert {path.name for path in folder.glob("*.py")} == code
     (folder / "config.json").write_text(json.dumps({"model_type": "ide3d"}))
     video = str(write_video(20))
@@ -466,7 +467,7 @@ def test_bad_frames_raise_through_the_processor(processor, frames, tmp_path):
 
 
 def test_bad_images_raise(processor):
-    with pytest.raises(ValueError, match="NaN or infinite pixels in image 1"):
+    with pytest.raises(ValueError, match=r"NaN or infinite pixels in frame\(s\) \[0\] of image 1"):
         processor(text="<image><image>", images=[np.zeros((8, 8, 3)), np.full((8, 8, 3), np.nan)])
     with pytest.raises(ValueError, match="at least one pixel"):
         processor(text="<image>", images=np.zeros((0, 8, 3), np.uint8))
