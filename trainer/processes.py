@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-__all__ = ["check_connected", "count_launched", "join_processes", "refuse_several"]
+__all__ = ["check_connected", "count_launched", "join_processes", "leave_processes", "refuse_several"]
 
 PATIENCE = timedelta(days=2)  # with the slowest process; a scene or a question may take long
 # What accelerate counts the processes of a launcher by.
@@ -61,6 +61,19 @@ def join_processes() -> "PartialState":
     state = PartialState(cpu=is_cpu, timeout=PATIENCE)
     check_connected(state.num_processes)
     return state
+
+
+def leave_processes() -> None:
+    """Wait for the other processes and end their group, at the end of a program.
+
+    An open group ends its threads in the shutdown of the interpreter, where C++ may call `terminate`. The launcher
+    would then report a failure of work that is done.
+    """
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
 
 
 def refuse_several(work: str) -> None:

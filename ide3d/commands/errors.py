@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from trainer.processes import refuse_several
+from trainer.processes import count_launched, leave_processes, refuse_several
 
 __all__ = ["FAILED", "INTERRUPTED", "WRONG_USAGE", "OneLineErrors", "UsageError", "command", "show_help"]
 
@@ -67,7 +67,10 @@ class Command(TyperCommand):
         try:
             if not self.shares_work:
                 refuse_several(f"`{ctx.command_path}`")
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            if count_launched() > 1:
+                leave_processes()
+            return result
         except (typer.Exit, typer.Abort, UsageError):
             raise
         except KeyboardInterrupt:
