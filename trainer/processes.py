@@ -24,16 +24,17 @@ def count_launched() -> int:
     return max([1, *counts, int(place) + 1 if place.isdecimal() else 1])
 
 
-def check_connected(joined: int) -> None:
+def check_connected(state: "PartialState") -> None:
     """Check that this process works together with all that its launcher started.
 
     Args:
-        joined: Number of processes that work together.
+        state: Processes as accelerate knows them. With `distributed_type` NO it may count several and still gather
+            nothing: so on a CPU where a backend is named and the CPU is not.
 
     Raises:
-        ValueError: If the launcher started more.
+        ValueError: If the launcher started more than work together.
     """
-    launched = count_launched()
+    launched, joined = count_launched(), state.num_processes if state.use_distributed else 1
     if joined < launched:
         raise ValueError(
             f"A launcher started {launched} processes, but only {joined} of them work together: each would do all of "
@@ -59,7 +60,7 @@ def join_processes() -> "PartialState":
     # Without an accelerator, accelerate joins processes only where it is told that they run on the CPU.
     is_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     state = PartialState(cpu=is_cpu, timeout=PATIENCE)
-    check_connected(state.num_processes)
+    check_connected(state)
     return state
 
 

@@ -116,7 +116,8 @@ class IDE3DTrainingArguments(TrainingArguments):
         if self.greater_is_better is None and metric in {"loss_language", *self.loss_weights}:
             self.greater_is_better = False  # Transformers knows a loss by the end of its name
         super().__post_init__()
-        check_connected(self.world_size)
+        if self.distributed_state is not None:  # SageMaker connects its processes itself
+            check_connected(self.distributed_state)
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must stay False: the collator needs what the model does not know.")
         for name, weight in self.loss_weights.items():

@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.state import AcceleratorState
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from benchmarks.evaluation_processes import BATCH_SIZES, cases, largest_distance, launch
@@ -103,7 +105,8 @@ def launched(monkeypatch):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
 
-    return start
+    yield start
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class TestWhatIsNotConnected:
@@ -127,9 +130,15 @@ class TestWhatIsNotConnected:
 
     def test_fewer_joined_than_launched(self, launched):
         launched(WORLD_SIZE="3", LOCAL_RANK="1")
-        check_connected(3)
-        with pytest.raises(ValueError, match=r"started 3 processes, but only 1 .* use_cpu=True .* ACCELERATE_USE_CPU"):
-            check_connected(1)
+        check_connected(SimpleNamespace(num_processes=3, use_distributed=True))
+        for state in (
+            SimpleNamespace(num_processes=1, use_distributed=False),
+            SimpleNamespace(num_processes=3, use_distributed=False),  # counted, but nothing is gathered
+        ):
+            with pytest.raises(
+                ValueError, match="started 3 processes, but only 1 .* use_cpu=True .* ACCELERATE_USE_CPU"
+            ):
+                check_connected(state)
 
     def test_without_a_launcher_everything_runs(self, launched):
         launched()
@@ -143,12 +152,15 @@ class TestWhatIsNotConnected:
             join_processes()
 
     @pytest.mark.skipif(torch.accelerator.is_available(), reason="accelerators would be joined")
-    def test_a_training_is_refused(self, launched, monkeypatch, tmp_path):
-        # It opens a group here, and counts one process all the same.
+    @pytest.mark.parametrize("backend", [None, "gloo"])
+    def test_a_training_is_refused(self, launched, monkeypatch, tmp_path, backend):
+        # Accelerate opens a group here. It counts one process all the same, or two that gather nothing.
         monkeypatch.setattr(torch.distributed, "init_process_group", lambda **_: None)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
         launched(WORLD_SIZE="2", LOCAL_RANK="1", RANK="1")
         with pytest.raises(ValueError, match="use_cpu=True in the arguments of a training"):
-            IDE3DTrainingArguments(output_dir=str(tmp_path), report_to="none")
+            IDE3DTrainingArguments(output_dir=str(tmp_path), report_to="none", ddp_backend=backend)
 
     def test_a_probe_is_refused(self, launched, tmp_path):
         launched(WORLD_SIZE="2", LOCAL_RANK="0")
