@@ -37,7 +37,7 @@ def run_two(script: str, *words: object, cwd: Path) -> None:
     }
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [str(REPOSITORY / "tests" / script), *map(str, words)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=cwd)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, cwd=cwd)
     assert run.returncode == 0, run.stderr[-3000:]
 
 
