@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --dist loadfil
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install install-test demo nano emergence emergence-small test test-all parity lint docs clean
+.PHONY: help install install-test demo nano emergence emergence-small test test-slow test-all parity lint docs clean
 
 help:
 	@echo "make demo      ask the shipped nano model, fine-tune it on rooms of another style (15 minutes on 2 cores)"
@@ -17,6 +17,7 @@ help:
 	@echo "make emergence     the study of what geometry losses change (hours; an interrupted one goes on)"
 	@echo "make emergence-small  the same, two arms and two seeds (30 minutes on 2 cores)"
 	@echo "make test      fast tests"
+	@echo "make test-slow slow tests alone"
 	@echo "make test-all  all tests, slow ones included"
 	@echo "make parity    comparison with the original's numeric vectors (IDE3D_GOLDEN=folder)"
 	@echo "make lint      ruff, and how docstrings are written"
@@ -51,6 +52,9 @@ emergence-small: install
 
 test: install-test
 	$(PYTEST)
+
+test-slow: install-test
+	$(PYTEST) -m "slow and not gpu and not network"
 
 test-all: install-test
 	$(PYTEST) -m "not gpu and not network"

@@ -30,7 +30,14 @@ from trainer.loop.checkpoints import (
 from trainer.loop.checks import IdleHeads, check_processes, check_protocol, find_training_model
 from trainer.loop.mixture import MixtureDataset, MixtureSampler
 from trainer.loop.model_parts import compute_gradient_norms, freeze_parts, split_groups
-from trainer.loop.step_statistics import DEPTH_FIGURES, TASK_FIGURES, RunningMeans, measure_depth, measure_tasks
+from trainer.loop.step_statistics import (
+    DEPTH_FIGURES,
+    TASK_FIGURES,
+    RunningMeans,
+    drop_repeats,
+    measure_depth,
+    measure_tasks,
+)
 from trainer.supervision.criterion import GeometryCriterion, limit_depth
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -145,6 +152,8 @@ class IDE3DTrainer(Trainer):
         targets = inputs["targets"].tensors
         counts = self._count_terms(targets)
         labels = inputs.get("labels")
+        if not is_training:
+            num_items_in_batch = None  # Trainer counts the answer tokens of all processes: the loss would be a share
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
         # Terms without a count are zeros that keep their heads in the graph, for processes that wait for gradients.
         terms = {name: outputs[name] for name in weights if outputs.get(name) is not None}
@@ -166,6 +175,8 @@ class IDE3DTrainer(Trainer):
             figures |= extra_figures
         else:
             auxiliary = sum(weights[name] * term for name, term in terms.items())
+            if "loss_view_consistency" in counts:
+                counts["loss_view_consistency"] = self._core.criterion.count_compared(outputs, targets)
             figures |= {name: (terms[name] * count, count) for name, count in counts.items() if name in terms}
             figures |= measure_tasks(outputs, labels, targets)
             num_tokens = figures["token_accuracy"][1] if labels is not None else 0
@@ -290,7 +301,11 @@ class IDE3DTrainer(Trainer):
         if ignore_keys is None:
             ignore_keys = [item.name for item in fields(IDE3DGeometryOutputWithPast) if item.name != "logits"]
         self._want_terms(is_training=False)
-        return super().prediction_step(model, self._add_targets(inputs), prediction_loss_only, ignore_keys)
+        counted = inputs if self.args.dataloader_drop_last else drop_repeats(inputs, self.accelerator)
+        batch = self._add_targets(counted)
+        if "region_targets" in inputs:  # the forward pass asks them which `<ground>` is a query
+            batch["region_targets"] = inputs["region_targets"]
+        return super().prediction_step(model, batch, prediction_loss_only, ignore_keys)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create Trainer's optimizer, its groups split by part where parts have learning rates."""

@@ -6,6 +6,8 @@ from typing import Literal
 
 from transformers import TrainingArguments
 
+from trainer.processes import check_connected
+
 DEPTH_WEIGHT, PAIR_WEIGHT = 0.8, 0.08  # Official: the terms of pairs are 0.1 of the depth terms' 0.8.
 TEACHER_WEIGHT, GROUNDING_WEIGHT = 1.0, 1.0
 
@@ -114,6 +116,8 @@ class IDE3DTrainingArguments(TrainingArguments):
         if self.greater_is_better is None and metric in {"loss_language", *self.loss_weights}:
             self.greater_is_better = False  # Transformers knows a loss by the end of its name
         super().__post_init__()
+        if self.distributed_state is not None:  # SageMaker connects its processes itself
+            check_connected(self.distributed_state)
         if self.remove_unused_columns:
             raise ValueError("remove_unused_columns must stay False: the collator needs what the model does not know.")
         for name, weight in self.loss_weights.items():

@@ -27,7 +27,7 @@ RoomSplit = Literal["train", "validation", "test"]
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
     example = "ide3d evaluate --model path/to/export --task scanqa --data data --protocol paper"
-    command(app, "evaluate", example)(evaluate)
+    command(app, "evaluate", example, shares_work=True)(evaluate)
     command(app, "doctor", "ide3d doctor data --task scanrefer")(doctor)
     command(app, "probe", "ide3d probe --model path/to/export --num-rooms 200")(probe)
 

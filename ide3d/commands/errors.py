@@ -10,6 +10,8 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from trainer.processes import count_launched, leave_processes, refuse_several
+
 __all__ = ["FAILED", "INTERRUPTED", "WRONG_USAGE", "OneLineErrors", "UsageError", "command", "show_help"]
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
@@ -45,7 +47,12 @@ class Command(TyperCommand):
 
     Words of options may be joined by `_` or `-`. Where a command has no arguments, an option that may be given several
     times also takes several values at once: `--scenes a b` is `--scenes a --scenes b`.
+
+    Attributes:
+        shares_work: Whether the processes of a launcher share the work; other commands refuse to run in several.
     """
+
+    shares_work = False
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         """Parse the words of this command."""
@@ -58,7 +65,12 @@ class Command(TyperCommand):
     def invoke(self, ctx: typer.Context) -> Any:
         """Run this command."""
         try:
-            return super().invoke(ctx)
+            if not self.shares_work:
+                refuse_several(f"`{ctx.command_path}`")
+            result = super().invoke(ctx)
+            if count_launched() > 1:
+                leave_processes()
+            return result
         except (typer.Exit, typer.Abort, UsageError):
             raise
         except KeyboardInterrupt:
@@ -76,8 +88,20 @@ class Command(TyperCommand):
             raise typer.Exit(FAILED) from None
 
 
+class SharedCommand(Command):
+    """Command whose work the processes of a launcher share."""
+
+    shares_work = True
+
+
 def command(
-    app: typer.Typer, name: str, example: str, *, notes: str = "", takes_any: bool = False
+    app: typer.Typer,
+    name: str,
+    example: str,
+    *,
+    notes: str = "",
+    takes_any: bool = False,
+    shares_work: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that makes a function a command of `app`, its docstring the help.
 
@@ -87,6 +111,7 @@ def command(
         example: One line that works, shown under the help.
         notes: Paragraphs behind the docstring.
         takes_any: Whether unknown options are left in `ctx.args`, for a parser behind this one.
+        shares_work: Whether the processes of a launcher share the work; otherwise the command refuses several.
     """
     settings = {"help_option_names": ["-h", "--help"]}
     if takes_any:
@@ -94,7 +119,8 @@ def command(
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         text = f"{inspect.getdoc(function)}\n\n{notes}"
-        return app.command(name, cls=Command, help=text, epilog=f"Example: {example}", context_settings=settings)(
+        kind = SharedCommand if shares_work else Command
+        return app.command(name, cls=kind, help=text, epilog=f"Example: {example}", context_settings=settings)(
             function
         )
 

@@ -24,7 +24,9 @@ ListArguments = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
-    command(app, "train", "ide3d train examples/recipes/rooms_nano.yaml --max_steps 50", takes_any=True)(train)
+    command(
+        app, "train", "ide3d train examples/recipes/rooms_nano.yaml --max_steps 50", takes_any=True, shares_work=True
+    )(train)
     command(app, "plan", "ide3d plan examples/recipes/ide3d_7b.yaml --per_device_train_batch_size 2", takes_any=True)(
         plan
     )
@@ -32,6 +34,7 @@ def register(app: typer.Typer) -> None:
         app,
         "teachers",
         "ide3d teachers --teacher facebook/dinov2-base --data-dir data --output-dir features --grid 384 14 2",
+        shares_work=True,
     )(teachers)
 
 
@@ -138,12 +141,12 @@ def teachers(
     import logging
 
     import torch
-    from accelerate import PartialState
 
     from processing import IDE3DProcessor, TokenGrid
+    from trainer.processes import join_processes
     from trainer.teachers import extract_features, list_scenes, load_teacher
 
-    state = PartialState()
+    state = join_processes()
     speak()
     if not state.is_main_process:
         logging.getLogger("trainer").setLevel(logging.WARNING)

@@ -1,21 +1,28 @@
-"""Two processes train one model, replicated or sharded, and give the gradients of one."""
+"""Several processes train and evaluate one model as one process does; those that do not know each other refuse."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.state import AcceleratorState
 from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
+from benchmarks.evaluation_processes import BATCH_SIZES, cases, largest_distance, launch
+from commanding import run_command
 from equal_gradients import largest_difference, mixture, take_step
 from training_samples import build_model
 
+from trainer import IDE3DTrainingArguments
+from trainer.evaluation.probes.run import ProbeSettings, probe_model
 from trainer.ide3d_trainer import GEOMETRY_WEIGHTS
 from trainer.loop.checks import check_processes
+from trainer.processes import SIZES, check_connected, count_launched, join_processes, refuse_several
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -30,7 +37,7 @@ def run_two(script: str, *words: object, cwd: Path) -> None:
     }
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command += [str(REPOSITORY / "tests" / script), *map(str, words)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, cwd=cwd)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, cwd=cwd)
     assert run.returncode == 0, run.stderr[-3000:]
 
 
@@ -69,6 +76,104 @@ def test_two_processes_give_the_gradients_of_one(tmp_path):
     of_two = torch.load(tmp_path / "gradients.pt", weights_only=True)
     of_one = take_step(tmp_path / "one", mixture(), per_device=4)
     assert largest_difference(of_one, of_two) < 1e-5
+
+
+@pytest.fixture(scope="session")
+def figures_of_one(tmp_path_factory):
+    return launch(1, tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_an_evaluation_does_not_depend_on_the_number_of_processes(figures_of_one, tmp_path, processes):
+    """Nor on the size of batches: uneven sets, answers of other lengths, samples that fill up the last batches."""
+    found = figures_of_one if processes == 1 else launch(processes, tmp_path)
+    for name, (samples, _) in cases().items():
+        truth = figures_of_one[f"{name}, 1"]
+        assert truth["eval_answers"] == len(samples)
+        for size in BATCH_SIZES:
+            assert largest_distance(truth, found[f"{name}, {size}"]) < 1e-6, (name, size)
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """`launched(WORLD_SIZE="2")` sets the variables of a launcher, and only those."""
+    for name in (*SIZES, "LOCAL_RANK", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+
+    def start(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    yield start
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+class TestWhatIsNotConnected:
+    """As after `accelerate launch --multi_gpu` on a machine without accelerators."""
+
+    @pytest.mark.parametrize(
+        ("variables", "count"),
+        [
+            ({}, 1),
+            ({"WORLD_SIZE": "1", "LOCAL_RANK": "0"}, 1),
+            ({"WORLD_SIZE": "", "LOCAL_RANK": "-1"}, 1),
+            ({"WORLD_SIZE": "2", "LOCAL_RANK": "0"}, 2),
+            ({"LOCAL_RANK": "2"}, 3),
+            ({"OMPI_COMM_WORLD_SIZE": "4"}, 4),
+            ({"PMI_SIZE": "2"}, 2),
+        ],
+    )
+    def test_processes_of_a_launcher_are_counted(self, launched, variables, count):
+        launched(**variables)
+        assert count_launched() == count
+
+    def test_fewer_joined_than_launched(self, launched):
+        launched(WORLD_SIZE="3", LOCAL_RANK="1")
+        check_connected(SimpleNamespace(num_processes=3, use_distributed=True))
+        for state in (
+            SimpleNamespace(num_processes=1, use_distributed=False),
+            SimpleNamespace(num_processes=3, use_distributed=False),  # counted, but nothing is gathered
+        ):
+            with pytest.raises(
+                ValueError, match="started 3 processes, but only 1 .* use_cpu=True .* ACCELERATE_USE_CPU"
+            ):
+                check_connected(state)
+
+    def test_without_a_launcher_everything_runs(self, launched):
+        launched()
+        assert join_processes().num_processes == 1
+        refuse_several("A probe")
+
+    def test_joining_is_refused(self, launched):
+        join_processes()  # alone, before the variables are set
+        launched(WORLD_SIZE="2", LOCAL_RANK="0")
+        with pytest.raises(ValueError, match="A launcher started 2 processes, but only 1"):
+            join_processes()
+
+    @pytest.mark.skipif(torch.accelerator.is_available(), reason="accelerators would be joined")
+    @pytest.mark.parametrize("backend", [None, "gloo"])
+    def test_a_training_is_refused(self, launched, monkeypatch, tmp_path, backend):
+        # Accelerate opens a group here. It counts one process all the same, or two that gather nothing.
+        monkeypatch.setattr(torch.distributed, "init_process_group", lambda **_: None)
+        monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda: 1)
+        launched(WORLD_SIZE="2", LOCAL_RANK="1", RANK="1")
+        with pytest.raises(ValueError, match="use_cpu=True in the arguments of a training"):
+            IDE3DTrainingArguments(output_dir=str(tmp_path), report_to="none", ddp_backend=backend)
+
+    def test_a_probe_is_refused(self, launched, tmp_path):
+        launched(WORLD_SIZE="2", LOCAL_RANK="0")
+        with pytest.raises(ValueError, match="A probe works in one process, but a launcher started 2"):
+            probe_model(ProbeSettings(model=str(tmp_path)))
+
+    @pytest.mark.parametrize(
+        "words", [("doctor", "data"), ("export", "run", "export"), ("convert", "a", "b"), ("probe", "--model", "m")]
+    )
+    def test_commands_for_one_process_are_refused(self, launched, words):
+        launched(WORLD_SIZE="2", LOCAL_RANK="0")
+        done = run_command(*words, code=1)
+        assert f"`ide3d {words[0]}` works in one process, but a launcher started 2" in done.stderr
 
 
 def test_fsdp_that_would_not_shard_is_refused(make_trainer):

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shlex
 import subprocess
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from processing.writing import write_text
 from trainer.evaluation.published import PUBLISHED, Comparison, compare_scores, write_table
 from trainer.evaluation.results import EvaluationSettings
 from trainer.evaluation.runner import run_evaluation
+from trainer.processes import count_launched
 
 __all__ = ["build_command", "check_data", "reproduce"]
 
@@ -118,7 +118,7 @@ def reproduce(
         FileNotFoundError: If a checkpoint is missing.
         ValueError: If the data are not complete, or the output folder holds answers of another run.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if count_launched() > 1:
         raise ValueError("Start this in one process without a launcher, and name the launcher by --launcher.")
     names = [source.resolve().name for source in checkpoints]
     if len(set(names)) < len(names):

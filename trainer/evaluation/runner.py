@@ -6,13 +6,10 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate import PartialState
 from tqdm import tqdm
 
 from modeling_ide3d import IDE3DForConditionalGeneration
@@ -27,13 +24,13 @@ from trainer.evaluation.metrics.scores import RESAMPLES, Protocol
 from trainer.evaluation.report import write_report
 from trainer.evaluation.results import EvaluationSettings
 from trainer.evaluation.tasks import EVALUATED_TASKS, EvaluatedTask
+from trainer.processes import join_processes
 from trainer.session.scene_session import SceneSession
 
 __all__ = ["digest", "model_revision", "run_evaluation", "score_answers", "split_scenes"]
 
 logger = logging.getLogger(__name__)
 
-WAIT = timedelta(days=2)  # patience of the other processes with the slowest one
 DISTRIBUTIONS = ("ide3d", "torch", "transformers", "accelerate", "evaluate", "datasets", "pycocoevalcap", "numpy")
 
 
@@ -91,11 +88,11 @@ class Evaluation:
 
     Args:
         settings: Settings of the run.
-        accelerator: Processes and devices.
+        processes: Number, rank and device of this process.
     """
 
-    def __init__(self, settings: EvaluationSettings, accelerator: Accelerator):
-        self.settings, self.accelerator = settings, accelerator
+    def __init__(self, settings: EvaluationSettings, processes: PartialState):
+        self.settings, self.processes = settings, processes
         self.task: EvaluatedTask = EVALUATED_TASKS[settings.task]
         self.processor = IDE3DProcessor.from_pretrained(settings.model)
         processor = self.processor
@@ -114,9 +111,9 @@ class Evaluation:
         self.max_new_tokens = settings.max_new_tokens or self.task.max_new_tokens
         options = {"attn_implementation": settings.attention} if settings.attention else {}
         self.model = IDE3DForConditionalGeneration.from_pretrained(settings.model, dtype=settings.dtype, **options)
-        self.model = self.model.to(accelerator.device).eval()
+        self.model = self.model.to(processes.device).eval()
         self.identity = self._identity()
-        self.log = AnswerLog(settings.output, self.identity, accelerator.process_index)
+        self.log = AnswerLog(settings.output, self.identity, processes.process_index)
 
     def _identity(self) -> dict[str, Any]:
         """Return all that an answer depends on; another value is another run."""
@@ -151,7 +148,7 @@ class Evaluation:
         """Answer the open questions of this process's share of the scenes."""
         done = set(self.log.read())
         # A process that is ahead writes answers while another still reads: all must agree on what was done before.
-        self.accelerator.wait_for_everyone()
+        self.processes.wait_for_everyone()
         by_scene: dict[str, list[dict]] = {}
         for sample in self.samples:
             by_scene.setdefault(sample["scene_id"], []).append(sample)
@@ -160,9 +157,9 @@ class Evaluation:
         }
         # A scene costs about as much as two hundred short questions.
         loads = {scene: 200.0 + number for scene, number in open_questions.items() if number}
-        share = split_scenes(loads, self.accelerator.num_processes)[self.accelerator.process_index]
+        share = split_scenes(loads, self.processes.num_processes)[self.processes.process_index]
         total = sum(open_questions[scene] for scene in share)
-        is_main = self.accelerator.is_main_process
+        is_main = self.processes.is_main_process
         with tqdm(
             total=total, desc=self.settings.task, unit="question", disable=None if is_main else True
         ) as progress:
@@ -267,17 +264,16 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
         The results, in the main process; None in the others.
 
     Raises:
-        ValueError: If the output folder holds answers of another run; the changes are named.
+        ValueError: If the output folder holds answers of another run (the changes are named), or the processes of a
+            launcher do not know each other.
         FileNotFoundError: If the data lack a file that the task needs.
     """
-    # Told that there is no other device, accelerate joins processes that run on the CPU.
-    is_cpu = not torch.accelerator.is_available()
-    accelerator = Accelerator(cpu=is_cpu, kwargs_handlers=[InitProcessGroupKwargs(timeout=WAIT)])
-    evaluation = Evaluation(settings, accelerator)
+    processes = join_processes()
+    evaluation = Evaluation(settings, processes)
     evaluation.answer_all()
-    accelerator.wait_for_everyone()
+    processes.wait_for_everyone()
     results = None
-    if accelerator.is_main_process:
+    if processes.is_main_process:
         answers = evaluation.gather()
         folder = evaluation.log.folder
         lines = "".join(json.dumps(answer) + "\n" for answer in answers)
@@ -302,6 +298,5 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
         write_json(folder / "results.json", results)
         write_report(folder, results, evaluation.samples, answers, settings, evaluation.grid)
         logger.info("Wrote %s", folder / "report.html")
-    accelerator.wait_for_everyone()
-    accelerator.end_training()
+    processes.wait_for_everyone()
     return results

@@ -98,6 +98,7 @@ def select_frame_pairs(
     overlap: Tensor | None = None,
     pairs_per_frame: int = 2,
     generator: torch.Generator | None = None,
+    seed: int | None = None,
     protocol: Protocol = "clean",
 ) -> FramePairs:
     """Choose the frame pairs of a batch.
@@ -121,6 +122,8 @@ def select_frame_pairs(
             `compute_voxel_overlap` ("paper") gives it.
         pairs_per_frame: Number of partners, modes "random" and "overlap".
         generator: Random numbers of mode "random".
+        seed: Seed of mode "random" for each sample by itself: its pairs then depend neither on the other samples of
+            the batch nor on padding. None: the batch is drawn at once.
         protocol: "clean" or "paper".
 
     Shape:
@@ -140,7 +143,7 @@ def select_frame_pairs(
     if mode == "neighbor":
         targets, is_pair = _neighbor_candidates(usable, neighbor_range, direction)
     elif mode == "random":
-        targets, is_pair = _random_candidates(usable, pairs_per_frame, generator)
+        targets, is_pair = _random_candidates(usable, pairs_per_frame, generator, seed)
     elif mode == "overlap":
         targets, is_pair = _overlap_candidates(camera_to_world, usable, overlap, pairs_per_frame)
     else:
@@ -219,11 +222,18 @@ def _neighbor_candidates(usable: Tensor, neighbor_range: int, direction: str) ->
 
 
 def _random_candidates(
-    usable: Tensor, pairs_per_frame: int, generator: torch.Generator | None
+    usable: Tensor, pairs_per_frame: int, generator: torch.Generator | None, seed: int | None
 ) -> tuple[Tensor, Tensor]:
     batch_size, num_views = usable.shape
-    device = usable.device if generator is None else generator.device
-    order = torch.rand(batch_size, num_views, num_views, generator=generator, device=device).to(usable.device)
+    if seed is None:
+        device = usable.device if generator is None else generator.device
+        order = torch.rand(batch_size, num_views, num_views, generator=generator, device=device).to(usable.device)
+    else:
+        order = torch.zeros(batch_size, num_views, num_views, device=usable.device)
+        for sample, is_usable in enumerate(usable):
+            places = is_usable.nonzero().flatten()
+            drawn = torch.rand(len(places), len(places), generator=torch.Generator().manual_seed(seed))
+            order[sample, places.unsqueeze(1), places] = drawn.to(order)
     is_partner = usable[:, :, None] & usable[:, None, :]
     is_partner = is_partner & ~torch.eye(num_views, dtype=torch.bool, device=usable.device)
     return _best_candidates(order.masked_fill(~is_partner, -torch.inf), pairs_per_frame)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 DEPTH_RATIO = 1.25  # The usual first threshold of depth estimation.
@@ -45,12 +46,52 @@ class RunningMeans:
             sums = torch.zeros(len(self.rows), 2, dtype=_dtype(device), device=device)
         totals = gather(sums.unsqueeze(0)).sum(0).tolist()
         self.clear()
-        return {name: round(totals[row][0] / totals[row][1], 6) for name, row in self.rows.items() if totals[row][1]}
+        return {name: totals[row][0] / totals[row][1] for name, row in self.rows.items() if totals[row][1]}
 
 
 def _dtype(device: torch.device) -> torch.dtype:
     # Counts of pixels outgrow the whole numbers of float32; Apple's GPUs have no other.
     return torch.float32 if device.type == "mps" else torch.float64
+
+
+def drop_repeats(batch: Mapping[str, Any], accelerator: Accelerator) -> dict[str, Any]:
+    """Take the targets from samples that only fill up the last batches.
+
+    The last batches of a data set are completed by its first samples, so that every process has equally many. The
+    repeated samples stay in the batch; they just have nothing to be compared with.
+
+    Args:
+        batch: Batch of `IDE3DDataCollator`, taken from a data loader that accelerate prepared.
+        accelerator: Accelerator of that data loader.
+
+    Raises:
+        ValueError: If the length of the data set is unknown, and with it what is repeated.
+    """
+    state, batch = accelerator.gradient_state, dict(batch)
+    if accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder == 0:
+        return batch
+    if state.remainder < 0:
+        raise ValueError(
+            f"{accelerator.num_processes} processes evaluate a data set without a length: samples that come twice "
+            "would count twice. Give a data set with a length, set dispatch_batches=True in accelerator_config, or "
+            "evaluate in one process."
+        )
+    rows = len(batch["input_ids"])
+    is_repeat = (
+        torch.arange(rows, device=batch["input_ids"].device) >= state.remainder - rows * accelerator.process_index
+    )
+    if "depth" in batch and "has_geometry" not in batch:
+        batch["has_geometry"] = torch.ones_like(is_repeat)
+    for name, nothing in (
+        ("labels", -100),
+        ("has_geometry", False),
+        ("teacher_features", 0.0),
+        ("region_targets", False),
+    ):
+        if name in batch:
+            value = batch[name]
+            batch[name] = value.masked_fill(is_repeat.to(value.device).view(-1, *[1] * (value.ndim - 1)), nothing)
+    return batch
 
 
 DEPTH_FIGURES = ("depth_abs_rel", "depth_delta", "depth_confidence")
@@ -92,4 +133,4 @@ def measure_tasks(outputs: Any, labels: Tensor | None, targets: Mapping[str, Any
     return figures
 
 
-__all__ = ["DEPTH_FIGURES", "TASK_FIGURES", "RunningMeans", "measure_depth", "measure_tasks"]
+__all__ = ["DEPTH_FIGURES", "TASK_FIGURES", "RunningMeans", "drop_repeats", "measure_depth", "measure_tasks"]

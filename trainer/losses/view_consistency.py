@@ -79,10 +79,23 @@ class ViewConsistencyLoss(nn.Module):
     ) -> Tensor:
         """Return the mean over pairs; shapes as in the class."""
         self._check(predicted_depth, intrinsics, depth)
-        prediction, cameras = predicted_depth.float(), intrinsics.detach().float()
-        zero = graph_zero(prediction)  # NaN in a prediction has no pixel to be compared at, but must show.
+        zero = graph_zero(predicted_depth.float())  # NaN has no pixel to be compared at, but must show.
         if not len(pairs):
             return zero
+        pair_loss, weight = self._compare(predicted_depth, intrinsics, pairs, depth)
+        return zero + (pair_loss * weight).sum() / weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
+
+    def count_pairs(
+        self, predicted_depth: Tensor, intrinsics: Tensor, pairs: FramePairs, depth: Tensor | None = None
+    ) -> Tensor:
+        """Return the weight of the compared pairs, a scalar; shapes as in the class."""
+        return self._compare(predicted_depth, intrinsics, pairs, depth)[1].sum()
+
+    def _compare(
+        self, predicted_depth: Tensor, intrinsics: Tensor, pairs: FramePairs, depth: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return loss and weight (N,) of each pair; a pair that drops out weighs 0."""
+        prediction, cameras = predicted_depth.float(), intrinsics.detach().float()
         # Both directions at once: every pair, and every pair turned around.
         there = pairs.target_from_source.detach().float()
         motion = torch.cat((there, invert_pose(there)))
@@ -106,8 +119,7 @@ class ViewConsistencyLoss(nn.Module):
         difference = torch.where(difference > ROUNDING * warped.detach(), difference, 0.0)
         counts = is_compared.flatten(1).sum(1).view(2, -1).sum(0)
         pair_loss = difference.flatten(1).sum(1).view(2, -1).sum(0) / counts.clamp(min=1)
-        weight = pairs.weight.to(pair_loss) * (counts >= MIN_PIXELS_PER_PAIR)
-        return zero + (pair_loss * weight).sum() / weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        return pair_loss, pairs.weight.to(pair_loss) * (counts >= MIN_PIXELS_PER_PAIR)
 
     @property
     def citation(self) -> str:

@@ -15,6 +15,7 @@ from trainer.ide3d_trainer import IDE3DTrainer
 from trainer.loop.adapters import merge_adapters
 from trainer.loop.checkpoints import get_last_checkpoint
 from trainer.model_card import TeacherFacts, create_model_card, list_loss_terms
+from trainer.processes import leave_processes
 from trainer.recipes.arguments import (
     DataArguments,
     ModelArguments,
@@ -182,3 +183,4 @@ def main(words: Sequence[str] | None = None) -> None:
         logger.info("%s\n%s", words[0], dry_run(model_arguments, data, args).as_text())
         return
     run_recipe(model_arguments, data, args)
+    leave_processes()

@@ -28,6 +28,7 @@ from trainer.losses.blocks import graph_zero
 from trainer.losses.depth_regression import MIN_VALID_PIXELS
 
 PAPER_MAX_DEPTH = 10.0  # Metres, official: points farther away share no voxels.
+EVALUATION_SEED = 0  # Evaluations compare pairs that are drawn at random; each draws the same ones.
 PAPER_VOXEL_SIZE = 0.2  # Metres, for "overlap" pairs; the original crashes in this mode.
 
 
@@ -121,6 +122,7 @@ class GeometryCriterion(nn.Module):
             pairs_per_frame=self.pairs_per_frame,
             valid=has_geometry,
             overlap=overlap,
+            seed=None if self.training else EVALUATION_SEED,
             protocol=self.protocol,
         )
         if not len(pairs):
@@ -199,6 +201,7 @@ class GeometryCriterion(nn.Module):
 
         Weighted by these counts, the terms of two batches give the term of both. This is exact in "clean" only, and
         for `loss_view_consistency` where the predictions leave every pair enough pixels: they decide which it drops.
+        `count_compared` knows them.
         """
         counts = {}
         if "region_targets" in targets:
@@ -214,6 +217,12 @@ class GeometryCriterion(nn.Module):
                 if "intrinsics" in targets:
                     counts["loss_view_consistency"] = pairs.weight.sum()
         return {name: count.float() for name, count in counts.items() if name in self.terms}
+
+    @torch.no_grad()
+    def count_compared(self, outputs: Any, targets: Mapping[str, Any]) -> Tensor:
+        """Return the denominator of `loss_view_consistency` after a forward pass, a float32 scalar."""
+        depth = limit_depth(targets["depth"], self.depth_range)
+        return self.consistency_loss.count_pairs(outputs.depth, targets["intrinsics"], targets["pairs"], depth)
 
     def losses(self) -> dict[str, nn.Module]:
         """Return the losses by the name of their term, as for a card's citations."""

@@ -19,6 +19,7 @@ from modeling_ide3d.auxiliary.outputs import HEADS
 from modeling_ide3d.auxiliary.targets import MeasuredGeometry, VideoGrid
 from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features, resize_geometry, to_tensor
+from trainer.processes import count_launched
 from trainer.supervision.criterion import GeometryCriterion
 from trainer.supervision.recorder import ForwardPass, ForwardRecorder
 from trainer.supervision.vision_layouts import VideoPlace, VisionLayout, find_layout
@@ -198,9 +199,9 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         recorded = self._recorder.take()
         if not self._recorder.is_attached:
             raise RuntimeError("This supervision was detached from its model; attach a new one.")
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            if torch.distributed.get_world_size() > 1:
-                raise RuntimeError("Gradients of the heads are not averaged over processes: train in a single one.")
+        is_joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if count_launched() > 1 or (is_joined and torch.distributed.get_world_size() > 1):
+            raise RuntimeError("Gradients of the heads are not averaged over processes: train in a single one.")
         if recorded is None:
             raise RuntimeError(
                 "There is no training pass to compare with: before each compute_loss, call the model in training mode "

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelerate import PartialState
 from tqdm import tqdm
 
 from processing.benchmarks import load_scene
@@ -14,6 +13,7 @@ from processing.benchmarks.readers.scenes import FrameLists
 from processing.benchmarks.readers.tasks import Layout
 from processing.benchmarks.readers.teacher import PATCH_GRIDS
 from processing.token_grid import TokenGrid
+from trainer.processes import join_processes
 from trainer.teachers.original import OriginalStoreTeacher
 from trainer.teachers.protocol import FrameSource, Teacher
 from trainer.teachers.store import StoreIdentity, read_scene, save_scene, scene_path
@@ -116,12 +116,13 @@ def extract_features(
 
     Raises:
         FileNotFoundError: If a scene or a frame does not exist.
-        ValueError: If there is no scene, or the folder holds features that do not belong together with the new ones:
-            of another teacher, preprocessing, grid or protocol, of other frames, or a file that is not whole.
+        ValueError: If there is no scene, or the processes of a launcher do not know each other. Also if the folder
+            holds features that do not belong together with the new ones: of another teacher, preprocessing, grid or
+            protocol, of other frames, or a file that is not whole.
     """
     if not scene_ids:
         raise ValueError("`scene_ids` name no scene: give at least one.")
-    state = PartialState()
+    state = join_processes()
     layout = Layout(data_dir)
     lists = FrameLists(layout, frames, num_frames)
     wanted = {scene: FrameSource(scene, tuple(lists.names(scene))) for scene in scene_ids}

@@ -127,6 +127,7 @@ def test_the_whole_way_from_an_original_checkpoint_to_the_table(run, checkpoint,
 def test_a_launcher_gives_the_table_of_one_process(run, checkpoint, data, tmp_path):
     arguments = (checkpoint, "--data", data, "--tasks", "scanrefer", "--dtype", "float32", "--batch-size", "4")
     launcher = f"{shlex.quote(sys.executable)} -m accelerate.commands.launch --multi_gpu --num_processes 2"
+    launcher += " --main_process_port 0"
     one = run(*arguments, "--output", tmp_path / "one")
     assert run(*arguments, "--output", tmp_path / "two", "--launcher", launcher) == one
     logs = (tmp_path / "two" / "tiny-3d-ide" / "scanrefer").glob("answers.0*.jsonl")

@@ -255,8 +255,10 @@ def test_two_processes_give_the_result_file_of_one(settings, tmp_path):
     one = settings("scanrefer")
     run_evaluation(one)
     two = dataclasses.replace(one, output=str(tmp_path / "two"))
-    process = start(two, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
-    output, _ = process.communicate(timeout=500)
+    process = start(
+        two, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--main_process_port=0"
+    )
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     written = [path for path in Path(two.output).glob("answers.0*.jsonl") if path.stat().st_size]
     assert len(written) == 2
@@ -278,6 +280,6 @@ def test_a_killed_process_goes_on(settings, tmp_path):
     answered = log.read_text().count("\n")
     assert 0 < answered < read(whole.output)["num_samples"]
     process = start(killed)
-    output, _ = process.communicate(timeout=500)
+    output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     assert (Path(killed.output) / "answers.jsonl").read_text() == (Path(whole.output) / "answers.jsonl").read_text()

@@ -87,6 +87,21 @@ def test_random_pairs_are_repeatable_and_never_identical(poses):
     assert len(draw()) == 2 * 5 * 2 and all(i != j for _, i, j in rows(draw()))
 
 
+def test_seeded_pairs_do_not_depend_on_batch_and_padding(poses):
+    """Sample 1 alone, second in a batch, and padded by two frames that do not exist."""
+    options = {"mode": "random", "pairs_per_frame": 2, "seed": 0}
+    usable = torch.tensor([[True] * 5, [True, True, False, True, True]])
+    own = [(i, j) for _, i, j in rows(select_frame_pairs(poses[1:], valid=usable[1:], **options))]
+    together = select_frame_pairs(poses, valid=usable, **options)
+    assert [(i, j) for b, i, j in rows(together) if b == 1] == own and len(own) == 4 * 2
+    padded = torch.cat((poses, poses[:, :2]), 1)
+    valid = torch.cat((usable, torch.zeros(2, 2, dtype=torch.bool)), 1)
+    assert rows(select_frame_pairs(padded, valid=valid, **options)) == rows(together)
+    assert own != [
+        (i, j) for _, i, j in rows(select_frame_pairs(poses[1:], valid=usable[1:], **options | {"seed": 1}))
+    ]
+
+
 def test_gather_takes_the_frames_of_the_pairs(poses):
     pairs = select_frame_pairs(poses)
     number = torch.arange(10).view(2, 5)

@@ -53,6 +53,20 @@ def test_one_view_that_disagrees_costs_and_both_views_learn(frame, error, is_mea
     assert (prediction.grad[0, frame].sum() > 0) == (error > 0)  # Descent moves the view that is off back.
 
 
+def test_counted_pairs_are_those_of_the_mean():
+    """Two batches, weighted by their counts, give the loss of both, though a prediction leaves no pixel to compare."""
+    depth, cameras, pairs = scene(with_ball=False)
+    prediction = depth.clone()
+    prediction[0, 2] = 0.2  # what the other views see lies far behind it
+    loss = ViewConsistencyLoss()
+    parts = [pairs.select(pairs.target == 1), pairs.select(pairs.target == 2)]
+    counts = [loss.count_pairs(prediction, cameras, part) for part in parts]
+    assert [count.item() for count in counts] != [len(part) for part in parts]
+    losses = [loss(prediction, cameras, part) for part in parts]
+    merged = sum(value * count for value, count in zip(losses, counts, strict=True)) / sum(counts)
+    torch.testing.assert_close(merged, loss(prediction, cameras, pairs))
+
+
 def test_turning_the_pairs_around_changes_nothing():
     depth, cameras, pairs = scene(with_ball=True)
     prediction = depth + 0.1 * torch.rand(depth.shape, generator=torch.Generator().manual_seed(0))

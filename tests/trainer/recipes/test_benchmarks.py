@@ -216,7 +216,7 @@ def test_two_processes_train_and_one_exports(tiny_recipe, tmp_path, launcher):
     command = [sys.executable, "-m", *launch, str(REPOSITORY / "examples" / "train.py"), str(recipe)]
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment["HF_DATASETS_CACHE"] = str(tmp_path / "rooms")
-    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stderr.count("Exported to") == 1
     assert "loss_depth" in terms_of(tmp_path / "out", 2)

@@ -16,6 +16,7 @@ from processing.writing import write_json
 from trainer.evaluation.probes.tables import format_table, run_probes
 from trainer.evaluation.probes.token_sources import TokenSource, check_layers, open_token_source
 from trainer.evaluation.probes.tokens import TOKENS_PER_SCENE
+from trainer.processes import refuse_several
 
 __all__ = ["ProbeSettings", "describe_probes", "probe_model"]
 
@@ -84,8 +85,9 @@ def probe_model(settings: ProbeSettings) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If the folder has no scene.
-        ValueError: If a layer does not exist, or there are too few scenes.
+        ValueError: If a layer does not exist, there are too few scenes, or a launcher started several processes.
     """
+    refuse_several("A probe")
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     source = open_token_source(
         settings.model,
