@@ -147,7 +147,7 @@ def write_report(
 def _scores_section(results: Mapping[str, Any], settings: EvaluationSettings) -> Section:
     """Return the table of scores with what a reader has to know about it."""
     words = (
-        f"In percent, with 95 % bands: a bootstrap over the {results['num_scenes']} scenes. `{results['main_score']}` "
+        f"In percent, with 95 % bands over the {results['num_scenes']} scenes. `{results['main_score']}` "
         "is the score that papers report first. `paper` repeats the original's scoring, `clean` is what it should be. "
         f"Both score the same answers, which were made with the `{results['protocol']}` prompts."
     )

@@ -80,7 +80,7 @@ def ngram_scores(
     given = {index: [text] for index, text in enumerate(predictions)}
     accepted = {index: list(texts) for index, texts in enumerate(references)}
     scores = _bleu_scores(predictions, references)
-    scores["cider"] = mean_score(Cider().compute_score(accepted, given)[1])
+    scores["cider"] = Score(100 * Cider().compute_score(accepted, given)[1])  # up to 1000
     scores["rouge-l"] = mean_score(Rouge().compute_score(accepted, given)[1])
     if meteor:
         scores["meteor"] = _meteor(accepted, given)
@@ -103,7 +103,7 @@ def gate_scores(
     open_texts = [text if is_open else "" for text, is_open in zip(predictions, gate, strict=True)]
     gated = _bleu_scores(open_texts, references)
     for name in scores.keys() - gated.keys():
-        gated[name] = Score(scores[name].statistics * gate[:, None])
+        gated[name] = Score(scores[name].statistics * gate[:, None], bounds=scores[name].bounds)
     return {name: gated[name] for name in scores}
 
 
@@ -118,7 +118,7 @@ def _bleu_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]
         closest = min((abs(length - sample["testlen"]), length) for length in sample["reflen"])[1]
         rows.append([sample["testlen"], closest, *sample["guess"], *sample["correct"]])
     statistics = np.asarray(rows, dtype=np.float64).reshape(-1, 10)
-    return {f"bleu-{order}": Score(statistics, _bleu_of_order(order)) for order in (1, 2, 3, 4)}
+    return {f"bleu-{order}": Score(statistics, _bleu_of_order(order), bounds=(0, 100)) for order in (1, 2, 3, 4)}
 
 
 def _bleu_of_order(order: int):
@@ -154,4 +154,4 @@ def _meteor(accepted: dict[int, list[str]], given: dict[int, list[str]]) -> Scor
     )
     values = 100 * np.asarray(samples)
     shift = 100 * corpus - values.mean()
-    return Score(values, lambda sums, counts: sums[:, 0] / counts + shift)
+    return Score(values, lambda sums, counts: sums[:, 0] / counts + shift, bounds=(0, 100))

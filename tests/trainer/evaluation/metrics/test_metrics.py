@@ -19,7 +19,6 @@ from trainer.evaluation.metrics.answers import (
 )
 from trainer.evaluation.metrics.boxes import box_iou, choose_object, choose_objects, matched_f1
 from trainer.evaluation.metrics.ngrams import has_java, ngram_scores
-from trainer.evaluation.metrics.scores import Score, mean_score, summarise
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 UNIT = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
@@ -208,23 +207,6 @@ def test_spatial_answers_are_averaged_over_tasks():
     assert relative_accuracy(4.4, 4.0) == pytest.approx(0.9)
     assert (relative_accuracy(0.0, 0.0), relative_accuracy(0.1, 0.0)) == (1, 0)
     assert relative_accuracy(0.0, 0.0, protocol="paper") == 0
-
-
-def test_bands_come_from_scenes():
-    values = np.tile([1.0, 0.0], 50)
-    scenes = [f"scene{index // 2}" for index in range(100)]
-    even = summarise({"score": mean_score(values)}, scenes)
-    assert even["score"] == 50 and even["bands"]["score"] == [50, 50], "every scene has the same mean"
-    clustered = summarise({"score": mean_score(np.repeat([1.0, 0.0], 50))}, scenes)
-    low, high = clustered["bands"]["score"]
-    expected = 100 * 1.96 * 0.5 / np.sqrt(50)
-    assert 50 - low == pytest.approx(expected, rel=0.25) and high - 50 == pytest.approx(expected, rel=0.25)
-    assert clustered == summarise({"score": mean_score(np.repeat([1.0, 0.0], 50))}, scenes)
-    one = summarise({"score": mean_score([1.0, 0.0])}, ["a", "a"])
-    assert one["bands"]["score"] == [None, None]
-    assert summarise({"score": mean_score(values)}, scenes, resamples=0)["bands"] == {}
-    nothing = summarise({"score": Score(values, members=np.zeros(100, bool))}, scenes)
-    assert np.isnan(nothing["score"]) and nothing["counts"]["score"] == 0
 
 
 def test_corpus_bleu_has_a_band_of_its_own():
