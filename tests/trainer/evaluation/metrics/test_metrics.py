@@ -1,5 +1,6 @@
 """Metrics as `evaluate` modules: what they score, where the two protocols part, and their bands."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import evaluate
 import numpy as np
 import pytest
 
-from trainer.evaluation.metrics import METRICS, load_metric
+from trainer.evaluation.metrics import METRICS, load_metric, ngrams
 from trainer.evaluation.metrics.answers import (
     clean_answer,
     normalise_answer,
@@ -18,7 +19,7 @@ from trainer.evaluation.metrics.answers import (
     relative_accuracy,
 )
 from trainer.evaluation.metrics.boxes import box_iou, choose_object, choose_objects, matched_f1
-from trainer.evaluation.metrics.ngrams import has_java, ngram_scores
+from trainer.evaluation.metrics.ngrams import has_java, ngram_scores, ptb_tokenise
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 UNIT = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
@@ -230,6 +231,36 @@ def test_java_scores():
     scores = compute("scanqa", pairs, variant="ptb", protocol="paper")
     assert scores["rouge-l"] == pytest.approx(50)
     assert 0 < scores["meteor"] <= 100
+
+
+@pytest.mark.skipif(not has_java(), reason="the PTB tokeniser needs Java")
+@pytest.mark.parametrize("last", ["", "..."])
+def test_every_text_keeps_its_line(last):
+    """White space that ends a line for Java, or for Python, shifted all texts behind it."""
+    ends = [chr(code) for code in range(0x2030) if chr(code).isspace()] + ["\r\n", "\u200b\u2028", "\0"]
+    texts = [f"A red{end}chair, {index}." for index, end in enumerate(ends)] + ["", "?", " ", "It's a lamp.", last]
+    expected = [f"a red chair {index}" for index in range(len(ends))] + ["", "", "", "it 's a lamp", ""]
+    assert ptb_tokenise(texts) == expected
+
+
+@pytest.mark.skipif(not has_java(), reason="the PTB tokeniser needs Java")
+@pytest.mark.parametrize("end", ["\r", "\u2028", "\x0b", "\f"])
+def test_right_answers_are_right_whatever_ends_a_line_in_them(end):
+    texts = ["a red chair near the window", f"two lamps{end}by the bed", "the white door is closed", "a tall green bed"]
+    pairs = [({"text": text}, {"id": str(index), "texts": [text]}) for index, text in enumerate(texts)]
+    scores = compute("scanqa", pairs, variant="ptb", meteor=False)
+    assert scores["cider"] == pytest.approx(1000) and scores["bleu-4"] == pytest.approx(100)
+
+
+def test_lines_of_the_tokeniser_are_counted(monkeypatch):
+    monkeypatch.setattr(ngrams, "has_java", lambda: True)
+    done = subprocess.CompletedProcess([], 0, stdout="a red\nchair\n", stderr="")
+    monkeypatch.setattr(ngrams.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(RuntimeError, match=r"gave 2 lines for 1 texts \(exit status 0\)"):
+        ptb_tokenise(["a red chair"])
+    done.returncode = 1
+    with pytest.raises(RuntimeError, match="exit status 1"):
+        ptb_tokenise(["a red", "chair"])
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
