@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from PIL import Image
 
 from processing.benchmarks import load_scene
+from processing.boxes import reaches
 from processing.tables import format_band, format_number
 from processing.token_grid import TokenGrid
 from processing.writing import whole_file, write_text
@@ -73,7 +74,9 @@ def model_index(results: Mapping[str, Any]) -> str:
 def _choose_examples(samples: Sequence[Mapping], answers: Sequence[Mapping], task: str) -> list[tuple[bool, int]]:
     """Return verdict and index of right and wrong answers, sampled with a fixed seed."""
     spec = EVALUATED_TASKS[task]
-    is_right = [spec.quality(sample, answer) >= 0.5 for sample, answer in zip(samples, answers, strict=True)]
+    is_right = [
+        bool(reaches(spec.quality(sample, answer), 0.5)) for sample, answer in zip(samples, answers, strict=True)
+    ]
     generator = random.Random(0)
     chosen = []
     for verdict in (True, False):

@@ -85,6 +85,31 @@ def test_an_overlap_of_exactly_one_half_counts_in_clean_only():
             box_iou(wrong, [UNIT])
 
 
+@pytest.mark.parametrize("limit", [0.25, 0.5])
+def test_whether_an_overlap_of_exactly_the_threshold_counts_is_no_matter_of_rounding(limit):
+    """Cubes that are moved by this share of their side overlap by the threshold, but for rounding."""
+    rng = np.random.default_rng(0)
+    shift = (1 - limit) / (1 + limit)
+    sides, centres, axes = rng.uniform(0.1, 5, 200), rng.uniform(-10, 10, (200, 3)), rng.integers(0, 3, 200)
+    true = np.concatenate([centres, np.repeat(sides[:, None], 3, axis=1)], axis=1)
+    for factor, counts in ((1, True), (1 + 1e-4, False)):
+        found = true.copy()
+        found[range(200), axes] += factor * shift * sides
+        boxes = [(a.tolist(), b.tolist()) for a, b in zip(found, true, strict=True)]
+        refer = [({"box": a}, {"box": b, "question_type": "unique"}) for a, b in boxes]
+        refer3d = [({"boxes": [a]}, {"boxes": [b], "question_type": "st_w_d"}) for a, b in boxes]
+        nr3d = [({"box": a}, {"box": b, "question_type": "easy_view-dep"}) for a, b in boxes]
+        caption = [
+            ({"text": "a chair", "iou": box_iou([a], [b])[0, 0]}, {"texts": ["a chair", "one chair"]})
+            for a, b in boxes
+        ]
+        expected = 100 * counts
+        assert compute("scanrefer", refer)[f"acc@{limit}"] == expected
+        assert compute("nr3d", nr3d)[f"acc@{limit}"] == expected
+        assert compute("multi3drefer", refer3d)[f"f1@{limit}"] == expected
+        assert compute("scan2cap", caption, meteor=False)[f"rouge-l@{limit}"] == pytest.approx(expected)
+
+
 def test_nr3d_reads_its_misspelt_type():
     pairs = [
         ({"box": UNIT}, {"box": UNIT, "question_type": "easy_vide-indep"}),
@@ -246,7 +271,12 @@ def test_every_text_keeps_its_line(last):
 @pytest.mark.skipif(not has_java(), reason="the PTB tokeniser needs Java")
 @pytest.mark.parametrize("end", ["\r", "\u2028", "\x0b", "\f"])
 def test_right_answers_are_right_whatever_ends_a_line_in_them(end):
-    texts = ["a red chair near the window", f"two lamps{end}by the bed", "the white door is closed", "a tall green bed"]
+    texts = [
+        "a red chair near the window",
+        f"two lamps{end}by the bed",
+        "the white door is closed",
+        "a tall green bed",
+    ]
     pairs = [({"text": text}, {"id": str(index), "texts": [text]}) for index, text in enumerate(texts)]
     scores = compute("scanqa", pairs, variant="ptb", meteor=False)
     assert scores["cider"] == pytest.approx(1000) and scores["bleu-4"] == pytest.approx(100)
