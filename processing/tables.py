@@ -49,7 +49,10 @@ def format_percent(share: float | None, digits: int = 1, *, sign: bool = False) 
 
 
 def format_band(band: Sequence[float | None] | None, digits: int = 1) -> str:
-    """Return an interval as "low to high", "too few" where its ends are None, or a dash where it is None."""
+    """Return an interval as "low to high".
+
+    It is "too few" where its ends are None, and a dash where there is none at all.
+    """
     if not band:
         return NOTHING
     return TOO_FEW if None in band else f"{band[0]:.{digits}f} to {band[1]:.{digits}f}"

@@ -55,7 +55,7 @@ def scene_band(
 
 
 def _degrees_of_freedom(amounts: np.ndarray) -> float:
-    """Return Satterthwaite's degrees of freedom of the jackknife of a mean over scenes of these sizes, (S,)."""
+    """Return Satterthwaite's degrees of freedom of the jackknife, for scenes of these sizes (S,)."""
     weights = amounts / amounts.sum()
     pull = (weights / (1 - weights)) ** 2  # of leaving out each scene
     residuals = np.eye(len(weights)) - weights[:, None] - weights + (weights**2).sum()

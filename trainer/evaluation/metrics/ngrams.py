@@ -44,7 +44,7 @@ def split_words(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a text with single blanks for all white space, which Java's line ends are part of."""
+    """Return a text with single blanks for all white space and line ends."""
     return " ".join(text.split())
 
 
