@@ -50,12 +50,11 @@ def run(command: list, folder: Path) -> str | None:
     return None if done.returncode == 0 else (done.stdout + done.stderr)[-1000:]
 
 
-def make_environment(folder: Path) -> None:
-    """A clone of the last commit, and an environment without packages."""
+def clone(folder: Path) -> None:
+    """Put the files of the last commit into `folder/source`."""
     archive = subprocess.run(["git", "archive", "HEAD"], cwd=REPOSITORY, capture_output=True, check=True).stdout
     (folder / "source").mkdir(parents=True)
     subprocess.run(["tar", "x"], cwd=folder / "source", input=archive, check=True)
-    venv.create(folder / "venv", with_pip=True)
 
 
 def try_extras(extras: list[str], folder: Path) -> dict:
@@ -78,12 +77,13 @@ def main() -> int:
     extras, rows = list_extras(), []
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder, "base")
-        make_environment(base)
+        venv.create(base / "venv", with_pip=True)
         for index, names in enumerate([[], *([extra] for extra in extras), extras]):
             own = base
             if names:
                 own = Path(folder, str(index))
-                shutil.copytree(base, own, symlinks=True, copy_function=os.link)
+                shutil.copytree(base / "venv", own / "venv", symlinks=True, copy_function=os.link)
+            clone(own)
             rows.append(try_extras(names, own))
             sys.stderr.write(json.dumps(rows[-1]) + "\n")
             if own != base:
