@@ -4,7 +4,9 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["box_iou"]
+__all__ = ["IOU_TOLERANCE", "box_iou", "reaches"]
+
+IOU_TOLERANCE = 1e-6  # Rounding in boxes of metres moves an overlap by less.
 
 
 def box_iou(
@@ -48,3 +50,17 @@ def box_iou(
     if protocol == "paper":
         return inter / (union + dtype(1e-8))
     return np.divide(inter, union, out=np.zeros_like(inter), where=inter > 0)
+
+
+def reaches(iou: np.ndarray | float, threshold: float, *, protocol: Literal["clean", "paper"] = "clean") -> np.ndarray:
+    """Return whether overlaps reach a threshold, bool of the shape of `iou`.
+
+    In "clean" an overlap reaches it that is less by no more than `IOU_TOLERANCE`: whether one of exactly the threshold
+    counts would else depend on rounding. "paper" compares as the original does, without a tolerance.
+
+    Args:
+        iou: Intersection over union, in [0, 1].
+        threshold: Least overlap that counts.
+        protocol: "clean" or "paper".
+    """
+    return np.asarray(iou) >= threshold - (IOU_TOLERANCE if protocol == "clean" else 0)

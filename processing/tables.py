@@ -5,6 +5,7 @@ from collections.abc import Sequence
 __all__ = ["NOTHING", "format_band", "format_number", "format_percent", "markdown_table"]
 
 NOTHING = "-"  # cell of a number that there is not
+TOO_FEW = "too few"  # cell of a band: there are too few scenes for one
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[object]], align: str = "") -> str:
@@ -48,8 +49,13 @@ def format_percent(share: float | None, digits: int = 1, *, sign: bool = False) 
 
 
 def format_band(band: Sequence[float | None] | None, digits: int = 1) -> str:
-    """Return an interval as "low to high", or a dash where there is none."""
-    return NOTHING if not band or None in band else f"{band[0]:.{digits}f} to {band[1]:.{digits}f}"
+    """Return an interval as "low to high".
+
+    It is "too few" where its ends are None, and a dash where there is none at all.
+    """
+    if not band:
+        return NOTHING
+    return TOO_FEW if None in band else f"{band[0]:.{digits}f} to {band[1]:.{digits}f}"
 
 
 def _escape(cell: object) -> str:

@@ -108,7 +108,7 @@ def evaluate(
         return
     scores, name = results["scores"][protocol], results["main_score"]
     low, high = scores["bands"][name]
-    band = "" if low is None else f" (95 % band {low:.1f} to {high:.1f})"
+    band = " (too few scenes for a band)" if low is None else f" (95 % band {low:.1f} to {high:.1f})"
     typer.echo(f"{task} {name}: {scores[name]:.2f}{band}, {protocol}")
 
 

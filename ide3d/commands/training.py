@@ -140,11 +140,17 @@ def teachers(
         raise UsageError("Give one of the options --model and --grid.")
     import logging
 
-    import torch
+    try:
+        import torch
 
-    from processing import IDE3DProcessor, TokenGrid
-    from trainer.processes import join_processes
-    from trainer.teachers import extract_features, list_scenes, load_teacher
+        from processing import IDE3DProcessor, TokenGrid
+        from trainer.processes import join_processes
+        from trainer.teachers import extract_features, list_scenes, load_teacher
+    except ImportError as error:  # such as of pyarrow, where a teacher's package has brought an old NumPy
+        raise ImportError(
+            f"{error}. Did the package of a teacher replace one that this needs? Give extraction an environment of "
+            "its own, see docs/teachers.md; training with stored features does not need the teacher's package."
+        ) from error
 
     state = join_processes()
     speak()

@@ -109,6 +109,12 @@ class TestErrors:
         assert result.stderr == f"ide3d ask: There is no video file or folder of images at {tmp_path}/absent.mp4.\n"
         assert result.stdout == ""
 
+    def test_teachers_say_what_to_do_where_an_old_numpy_breaks_other_packages(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "trainer.teachers", None)
+        words = ("--teacher", "point_map", "--data-dir", tmp_path, "--output-dir", tmp_path, "--grid", 64, 8, 1)
+        told = run_command("teachers", *words, code=1).stderr
+        assert "Give extraction an environment of its own, see docs/teachers.md" in told and told.count("\n") == 1
+
     @pytest.mark.parametrize("place", [0, 1, 3])
     def test_debug_shows_the_stack(self, tmp_path, place):
         words = ["ask", tmp_path / "absent.mp4", "Who is there?"]

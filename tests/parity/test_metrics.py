@@ -32,7 +32,7 @@ def close(value):
 def compute(name, predictions, references, **options):
     references = [{"scene_id": str(index), **row} for index, row in enumerate(references)]
     metric = load_metric(name)
-    return metric.compute(predictions=predictions, references=references, protocol="paper", resamples=0, **options)
+    return metric.compute(predictions=predictions, references=references, protocol="paper", bands=False, **options)
 
 
 def test_box_overlap(golden_json):

@@ -28,4 +28,4 @@ def test_shapes_that_do_not_fit_are_refused():
 def test_numbers_and_bands():
     assert [format_number(0.125), format_number(2.0, 0, sign=True), format_number(None)] == ["0.12", "+2", "-"]
     assert [format_percent(0.5), format_percent(-0.25, 0, sign=True), format_percent(None)] == ["50.0", "-25", "-"]
-    assert [format_band((1, 2.25)), format_band((None, None)), format_band(None)] == ["1.0 to 2.2", "-", "-"]
+    assert [format_band((1, 2.25)), format_band((None, None)), format_band(None)] == ["1.0 to 2.2", "too few", "-"]

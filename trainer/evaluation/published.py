@@ -47,7 +47,7 @@ class Comparison:
         score: Name of the score in the "paper" protocol.
         ours: Measured score.
         theirs: Published score.
-        low: Lower end of the 95 % band of `ours`, a bootstrap over scenes; None where there are fewer than two.
+        low: Lower end of the 95 % band of `ours` over scenes; None where there are too few scenes.
         high: Upper end of the band.
         samples: Number of samples of the run.
         published_samples: Number of samples of the benchmark.
@@ -81,7 +81,7 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """Say the above in words, and whether the data are those of the published score."""
-        words = {None: "no band: one scene", True: "within the band", False: "outside the band"}[self.within_band]
+        words = {None: "no band: too few scenes", True: "within the band", False: "outside the band"}[self.within_band]
         return words if self.is_whole else f"{words}, other data"
 
     @property
@@ -115,7 +115,7 @@ HEAD = (
     "Samples (published)",
 )
 NOISE = (
-    "The band is a bootstrap over scenes: where the score would fall on other scenes of the same kind. A difference "
+    "The band is over scenes: where the score would fall on other scenes of the same kind. A difference "
     "outside it is no noise. One within it may still be more than noise, since both runs saw the same scenes."
 )
 OTHER_DATA = (

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from PIL import Image
 
 from processing.benchmarks import load_scene
+from processing.boxes import reaches
 from processing.tables import format_band, format_number
 from processing.token_grid import TokenGrid
 from processing.writing import whole_file, write_text
@@ -73,7 +74,9 @@ def model_index(results: Mapping[str, Any]) -> str:
 def _choose_examples(samples: Sequence[Mapping], answers: Sequence[Mapping], task: str) -> list[tuple[bool, int]]:
     """Return verdict and index of right and wrong answers, sampled with a fixed seed."""
     spec = EVALUATED_TASKS[task]
-    is_right = [spec.quality(sample, answer) >= 0.5 for sample, answer in zip(samples, answers, strict=True)]
+    is_right = [
+        bool(reaches(spec.quality(sample, answer), 0.5)) for sample, answer in zip(samples, answers, strict=True)
+    ]
     generator = random.Random(0)
     chosen = []
     for verdict in (True, False):
@@ -147,7 +150,7 @@ def write_report(
 def _scores_section(results: Mapping[str, Any], settings: EvaluationSettings) -> Section:
     """Return the table of scores with what a reader has to know about it."""
     words = (
-        f"In percent, with 95 % bands: a bootstrap over the {results['num_scenes']} scenes. `{results['main_score']}` "
+        f"In percent, with 95 % bands over the {results['num_scenes']} scenes. `{results['main_score']}` "
         "is the score that papers report first. `paper` repeats the original's scoring, `clean` is what it should be. "
         f"Both score the same answers, which were made with the `{results['protocol']}` prompts."
     )

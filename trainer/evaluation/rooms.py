@@ -114,7 +114,7 @@ def tabulate(judged: Sequence[JudgedQuestion]) -> list[dict[str, Any]]:
     Returns:
         Dicts with type ("size" of one object is "height"), reference, n, model, band [low, high], each baseline (None
         where it has nothing to say), best (the name of the best one), lead over it and its lead_band; shares in
-        [0, 1]. The bands are 95 % of a bootstrap over rooms; that of the lead is paired.
+        [0, 1]. The bands are 95 % over rooms, [None, None] for too few rooms; that of the lead is paired.
     """
     groups: dict[tuple[str, str], list[JudgedQuestion]] = {}
     for entry in judged:
@@ -151,7 +151,7 @@ def tabulate(judged: Sequence[JudgedQuestion]) -> list[dict[str, Any]]:
 def is_ahead(row: dict[str, Any]) -> bool:
     """Return whether a row of `tabulate` is surely above its best baseline.
 
-    It never is for fewer than two rooms.
+    It never is for too few rooms.
     """
     low = row["lead_band"][0]
     return low is not None and low > 0

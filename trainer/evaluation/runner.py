@@ -20,7 +20,7 @@ from processing.writing import write_json, write_text
 from trainer.data.scene_regions import SceneRegions
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.metrics import load_metric
-from trainer.evaluation.metrics.scores import RESAMPLES, Protocol
+from trainer.evaluation.metrics.scores import Protocol
 from trainer.evaluation.report import write_report
 from trainer.evaluation.results import EvaluationSettings
 from trainer.evaluation.tasks import EVALUATED_TASKS, EvaluatedTask
@@ -221,7 +221,6 @@ def score_answers(
     *,
     variant: str | None = None,
     meteor: bool | None = None,
-    resamples: int = RESAMPLES,
 ) -> dict[str, Any]:
     """Return the scores of answers under a protocol; see `BenchmarkMetric`.
 
@@ -233,9 +232,7 @@ def score_answers(
     options = {**spec.options, **({"variant": variant} if variant else {})}
     if meteor is not None and spec.has_meteor:
         options["meteor"] = meteor
-    return load_metric(task).compute(
-        predictions=predictions, references=references, protocol=protocol, resamples=resamples, **options
-    )
+    return load_metric(task).compute(predictions=predictions, references=references, protocol=protocol, **options)
 
 
 def _versions() -> dict[str, str]:

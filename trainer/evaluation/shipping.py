@@ -29,7 +29,7 @@ SECTION = """
 
 Percent of the answers that are right: lengths within 15 %, positions within 0.5 m, everything else word for word.
 A request counts if the region with the highest score is a true one. Questions refer to objects by words, or point at
-a region. Bands are 95 % of a bootstrap over rooms; `lead` is over the best baseline, and `~` marks a lead that is not
+a region. Bands are 95 % over rooms; `lead` is over the best baseline, and `~` marks a lead that is not
 surely above zero. {named}
 
 `training.json` holds recipe, versions and the log of the training, {steps} steps after its lessons; `training.png`

@@ -35,10 +35,10 @@ LICENCES = {
 class DepthAnything3Teacher(PatchTeacher):
     """Patch features of Depth Anything 3, from all frames of a video at once.
 
-    The package (`pip install depth-anything-3`, import name `depth_anything_3`) resizes whole frames so that the
-    longer side has `process_res` pixels and both are multiples of 14. Features are those of one layer of its backbone
-    behind the layer norm, as its `inference(export_feat_layers=...)` gives them. The first frame is the reference
-    view: for other choices version 0.1.1 returns these features in the order that it sorted the frames into.
+    The package (docs/teachers.md says how to install it) resizes whole frames so that the longer side has
+    `process_res` pixels and both are multiples of 14. Features are those of one layer of its backbone behind the layer
+    norm, as its `inference(export_feat_layers=...)` gives them. The first frame is the reference view: for other
+    choices version 0.1.1 returns these features in the order that it sorted the frames into.
 
     Version 0.1.1 was run with random weights of its smallest model; the tests use a stand-in with its interface. No
     released weights were run.
@@ -52,7 +52,7 @@ class DepthAnything3Teacher(PatchTeacher):
         protocol: Rule that pools patches, see `pool_teacher_features`.
 
     Raises:
-        ImportError: If the package is not installed.
+        ImportError: If the package, or one that it needs, is not installed.
         ValueError: If no licence is stated, or `layer` is None for a model whose configuration does not name layers.
     """
 
@@ -70,8 +70,9 @@ class DepthAnything3Teacher(PatchTeacher):
             from depth_anything_3.api import DepthAnything3
         except ImportError as error:
             raise ImportError(
-                f"Depth Anything 3 is not installed ({error}): `pip install {PACKAGE}`, in an environment of its own "
-                "if its requirements clash with yours; extraction is the only step that needs it."
+                f"Depth Anything 3 is not installed, or not wholly ({error}). It forces a NumPy that breaks newer "
+                f'packages, so make an environment of its own: `pip install . {PACKAGE} addict "pyarrow<25"` in a '
+                "clone of this repository. Extraction is the only step that needs it; see docs/teachers.md."
             ) from error
         licence = find_licence(weights, licence, LICENCES)
         self.network = DepthAnything3.from_pretrained(str(weights)).to(device).eval().requires_grad_(False)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from processing.benchmarks.prompts import GROUND, format_source_text
-from processing.boxes import box_iou
+from processing.boxes import box_iou, reaches
 from processing.rooms.questions.asking import CLEAR_SHARE
 from processing.rooms.questions.wording import article, object_phrase, plural
 
@@ -136,7 +136,7 @@ def _scan2cap(split: str, scene: RoomScene) -> list[dict]:
         if split != "train":
             overlaps = box_iou([box], scene.predicted_boxes)[0]
             best = int(np.argmax(overlaps))
-            given = rounded_box(scene.predicted_boxes[best]) if overlaps[best] >= _MIN_INPUT_IOU else None
+            given = rounded_box(scene.predicted_boxes[best]) if reaches(overlaps[best], _MIN_INPUT_IOU) else None
         kind = "unique" if scene.kinds[thing["category"]] == 1 else "multiple"
         metadata = {"dataset": "scan2cap", "question_type": kind, "object_id": str(_index(thing))}
         text = format_source_text("scan2cap", point=given[:3] if given else None)

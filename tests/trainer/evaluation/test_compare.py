@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from trainer.evaluation.compare import compare_paired, seed_interval
+from trainer.evaluation.metrics.scores import Score, summarise
 
 
 @pytest.mark.parametrize("count", [2, 3, 31, 200])
@@ -26,20 +27,20 @@ def test_interval_of_many_seeds_nears_the_normal_one():
 
 
 def test_equal_answers_differ_by_nothing():
-    hits = np.array([[1, 0, 2, 2], [0, 1, 1, 2]])
-    difference = compare_paired(hits, hits, np.array([2, 2, 2, 2]))
+    hits = np.tile([[1, 0, 2, 2], [0, 1, 1, 2]], 30)
+    difference = compare_paired(hits, hits, np.full(120, 2))
     assert difference.value == 0 and difference.per_seed == (0, 0)
     assert difference.scene_interval == (0, 0) and not difference.is_established
 
 
 def test_one_more_right_answer_in_every_scene_of_every_seed_is_certain():
-    theirs = np.random.default_rng(0).integers(0, 4, (3, 50))
-    difference = compare_paired(theirs + 1, theirs, np.full(50, 4))
+    theirs = np.random.default_rng(0).integers(0, 4, (3, 120))
+    difference = compare_paired(theirs + 1, theirs, np.full(120, 4))
     assert difference.per_seed == pytest.approx((0.25,) * 3)
     assert difference.scene_interval == pytest.approx((0.25, 0.25))
     assert difference.seed_interval == pytest.approx((0.25, 0.25))
     assert difference.is_established
-    assert compare_paired(theirs, theirs + 1, np.full(50, 4)).is_established, "worse is established too"
+    assert compare_paired(theirs, theirs + 1, np.full(120, 4)).is_established, "worse is established too"
 
 
 def test_seeds_that_disagree_establish_nothing():
@@ -67,6 +68,22 @@ def test_pairing_removes_what_scenes_have_in_common():
     ours = np.minimum(theirs + 1, 9)
     low, high = compare_paired(ours, theirs, np.full(200, 9)).scene_interval
     assert low == pytest.approx(1 / 9) and high == pytest.approx(1 / 9)
+
+
+@pytest.mark.parametrize("scenes", [4, 5, 99])
+def test_few_scenes_have_the_band_of_scores(scenes):
+    rng = np.random.default_rng(3)
+    counts = rng.integers(1, 9, scenes)
+    theirs, ours = (rng.binomial(counts, share, (2, scenes)) for share in (0.3, 0.6))
+    difference = compare_paired(ours, theirs, counts)
+    found = [*difference.scene_intervals, difference.scene_interval]
+    if scenes < 5:
+        assert found == [None] * 3
+        return
+    names = np.repeat(np.arange(scenes), counts).astype(str)
+    for gaps, interval in zip([*(ours - theirs), (ours - theirs).mean(0)], found, strict=True):
+        score = Score(np.repeat(gaps / counts, counts), bounds=(-1, 1))
+        assert interval == pytest.approx(summarise({"gap": score}, names)["bands"]["gap"])
 
 
 def test_one_scene_or_one_seed_has_no_interval():

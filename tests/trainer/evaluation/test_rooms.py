@@ -76,10 +76,13 @@ class TestTable:
         assert row["band"][0] <= 0.75 <= row["band"][1]
 
     def test_bands_are_over_rooms(self):
-        """Forty questions of two rooms say less than forty of forty."""
-        few = tabulate([judged("colour", f"s{k % 2}", k % 2 == 0) for k in range(40)])[0]["band"]
+        """Forty questions of eight rooms say less than forty of forty, and those of two say nothing."""
+        few = tabulate([judged("colour", f"s{k % 8}", k % 2 == 0) for k in range(40)])[0]["band"]
         many = tabulate([judged("colour", f"s{k}", k % 2 == 0) for k in range(40)])[0]["band"]
         assert few[1] - few[0] > many[1] - many[0] > 0
+        two = tabulate([judged("colour", f"s{k % 2}", True) for k in range(40)])
+        assert two[0]["band"] == two[0]["lead_band"] == [None, None]
+        assert "  too few |" in format_room_table(two) and format_room_table(two).endswith("~ |")
 
     def test_one_object_s_size_is_its_height(self):
         table = tabulate([judged("size", "a", True), judged("size", "b", True, value=[0.4])])

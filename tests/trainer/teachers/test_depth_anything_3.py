@@ -102,5 +102,5 @@ def test_identity(package):
 
 def test_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "depth_anything_3", None)
-    with pytest.raises(ImportError, match="not installed.*pip install depth-anything-3"):
+    with pytest.raises(ImportError, match=r"not installed.* of its own: `pip install \. depth-anything-3 addict"):
         DepthAnything3Teacher()

@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from trainer.evaluation.metrics.scores import RESAMPLES, Protocol, Score, check_protocol, summarise
+from trainer.evaluation.metrics.scores import Protocol, Score, check_protocol, summarise
 
 __all__ = ["BOX", "NUMBER", "TEXT", "BenchmarkMetric"]
 
@@ -20,9 +20,8 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
     `compute(predictions=..., references=..., protocol="clean")` takes one dict per sample in each list, with the
     fields of `prediction_fields` and `reference_fields`. Every reference has a `scene_id`. All scores are in percent.
 
-    The result holds the scores by name, their 95 % bootstrap bands over scenes as `bands`, and `counts`.
-    `protocol="paper"` repeats the original, bug for bug. `resamples` (0 for no bands) and `seed` belong to the
-    bootstrap.
+    The result holds the scores by name, their 95 % bands over scenes as `bands` ([None, None] below five scenes), and
+    `counts`. `protocol="paper"` repeats the original, bug for bug. `bands=False` leaves the bands out.
     """
 
     prediction_fields: dict[str, Any]
@@ -43,8 +42,9 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
         predictions: list[dict],
         references: list[dict],
         protocol: Protocol = "clean",
-        resamples: int = RESAMPLES,
-        seed: int = 0,
+        bands: bool = True,
+        resamples: int | None = None,
+        seed: int | None = None,
         **options: Any,
     ) -> dict[str, Any]:
         check_protocol(protocol)
@@ -52,7 +52,7 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
             raise ValueError("There is nothing to score: `predictions` and `references` are empty.")
         scores = self._scores(predictions, references, protocol, **options)
         scenes = [reference["scene_id"] for reference in references]
-        return summarise(scores, scenes, resamples=resamples, seed=seed)
+        return summarise(scores, scenes, bands=bands, resamples=resamples, seed=seed)
 
     @abc.abstractmethod
     def _scores(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from processing.boxes import box_iou
+from processing.boxes import box_iou, reaches
 from trainer.evaluation.metrics.scores import Protocol, Score, check_protocol, mean_score
 
 __all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "overlap_scores"]
@@ -27,7 +27,7 @@ def overlap_scores(
             for found, meant in zip(predictions, references, strict=True)
         ]
     )
-    return {f"acc@{limit}": mean_score(overlaps >= limit) for limit in (0.25, 0.5)}
+    return {f"acc@{limit}": mean_score(reaches(overlaps, limit, protocol=protocol)) for limit in (0.25, 0.5)}
 
 
 def matched_f1(
@@ -41,15 +41,16 @@ def matched_f1(
     Args:
         predicted: Boxes (N, 6) that were found.
         expected: Boxes (M, 6) that were meant.
-        threshold: Overlap that a pair must reach.
+        threshold: Overlap that a pair must reach, see `reaches`.
         protocol: "clean" or "paper".
     """
     if len(predicted) == 0 or len(expected) == 0:
         return float(len(predicted) == len(expected))
     iou = box_iou(predicted, expected, protocol=protocol, dtype=np.float32 if protocol == "paper" else np.float64)
-    value = iou if protocol == "paper" else (iou >= threshold) + iou / (1 + min(iou.shape))
+    is_hit = reaches(iou, threshold, protocol=protocol)
+    value = iou if protocol == "paper" else is_hit + iou / (1 + min(iou.shape))
     rows, columns = linear_sum_assignment(value, maximize=True)
-    return 2 * int((iou[rows, columns] >= threshold).sum()) / (len(predicted) + len(expected))
+    return 2 * int(is_hit[rows, columns].sum()) / (len(predicted) + len(expected))
 
 
 def choose_object(scores: Sequence[float]) -> int | None:

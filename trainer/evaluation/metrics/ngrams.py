@@ -1,10 +1,11 @@
 """BLEU, CIDEr, ROUGE-L and METEOR of coco-caption, as scores with statistics for each sample."""
 
 import contextlib
-import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -42,20 +43,40 @@ def split_words(text: str) -> str:
     return " ".join(re.findall(r"\w+(?:['-]\w+)*|[^\w\s]", text.lower()))
 
 
+def one_line(text: str) -> str:
+    """Return a text with single blanks for all white space and line ends."""
+    return " ".join(text.split())
+
+
 def ptb_tokenise(texts: Sequence[str]) -> list[str]:
     """Return texts as the PTB tokeniser of coco-caption leaves them: lower case, without punctuation.
 
+    White space becomes single blanks, since the tokeniser takes and gives a text a line. `pycocoevalcap` brings the
+    tokeniser, but its own call of it does not notice texts that come back on other lines.
+
     Raises:
-        RuntimeError: If there is no Java.
+        RuntimeError: If there is no Java, it fails, or it gives another number of lines than it was given.
         ImportError: If `pycocoevalcap` is not installed.
     """
     if not has_java():
         raise RuntimeError('The "ptb" variant needs Java, and there is no `java` on the path: install a JRE (17).')
     with _extra():
-        from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
-        tokens = PTBTokenizer().tokenize({index: [{"caption": text}] for index, text in enumerate(texts)})
-    return [tokens[index][0] for index in range(len(texts))]
+        from pycocoevalcap.tokenizer import ptbtokenizer
+    jar = Path(ptbtokenizer.__file__).with_name(ptbtokenizer.STANFORD_CORENLP_3_4_1_JAR)
+    options = ("-preserveLines", "-lowerCase", "-encoding", "UTF-8")
+    done = subprocess.run(
+        ["java", "-cp", jar, "edu.stanford.nlp.process.PTBTokenizer", *options],
+        input="".join(one_line(text) + "\n" for text in texts),
+        capture_output=True,
+        encoding="utf-8",
+    )
+    lines = done.stdout.split("\n")[:-1]
+    if done.returncode or len(lines) != len(texts):
+        raise RuntimeError(
+            f"The PTB tokeniser gave {len(lines)} lines for {len(texts)} texts (exit status {done.returncode}): "
+            f"{done.stderr[-500:]}"
+        )
+    return [" ".join(word for word in line.split() if word not in ptbtokenizer.PUNCTUATIONS) for line in lines]
 
 
 def ngram_scores(
@@ -80,7 +101,7 @@ def ngram_scores(
     given = {index: [text] for index, text in enumerate(predictions)}
     accepted = {index: list(texts) for index, texts in enumerate(references)}
     scores = _bleu_scores(predictions, references)
-    scores["cider"] = mean_score(Cider().compute_score(accepted, given)[1])
+    scores["cider"] = Score(100 * Cider().compute_score(accepted, given)[1])  # up to 1000
     scores["rouge-l"] = mean_score(Rouge().compute_score(accepted, given)[1])
     if meteor:
         scores["meteor"] = _meteor(accepted, given)
@@ -103,7 +124,7 @@ def gate_scores(
     open_texts = [text if is_open else "" for text, is_open in zip(predictions, gate, strict=True)]
     gated = _bleu_scores(open_texts, references)
     for name in scores.keys() - gated.keys():
-        gated[name] = Score(scores[name].statistics * gate[:, None])
+        gated[name] = Score(scores[name].statistics * gate[:, None], bounds=scores[name].bounds)
     return {name: gated[name] for name in scores}
 
 
@@ -118,7 +139,7 @@ def _bleu_scores(predictions: Sequence[str], references: Sequence[Sequence[str]]
         closest = min((abs(length - sample["testlen"]), length) for length in sample["reflen"])[1]
         rows.append([sample["testlen"], closest, *sample["guess"], *sample["correct"]])
     statistics = np.asarray(rows, dtype=np.float64).reshape(-1, 10)
-    return {f"bleu-{order}": Score(statistics, _bleu_of_order(order)) for order in (1, 2, 3, 4)}
+    return {f"bleu-{order}": Score(statistics, _bleu_of_order(order), bounds=(0, 100)) for order in (1, 2, 3, 4)}
 
 
 def _bleu_of_order(order: int):
@@ -144,14 +165,14 @@ def _meteor(accepted: dict[int, list[str]], given: dict[int, list[str]]) -> Scor
     with _extra():
         from pycocoevalcap.meteor.meteor import Meteor
 
-    def one_line(texts: list[str]) -> list[str]:
-        return [" ".join(text.replace("|||", " ").split()) for text in texts]
+    def lines(texts: list[str]) -> list[str]:
+        return [one_line(text.replace("|||", " ")) for text in texts]
 
     scorer = Meteor()
     corpus, samples = scorer.compute_score(
-        {key: one_line(texts) for key, texts in accepted.items()},
-        {key: one_line(texts) for key, texts in given.items()},
+        {key: lines(texts) for key, texts in accepted.items()},
+        {key: lines(texts) for key, texts in given.items()},
     )
     values = 100 * np.asarray(samples)
     shift = 100 * corpus - values.mean()
-    return Score(values, lambda sums, counts: sums[:, 0] / counts + shift)
+    return Score(values, lambda sums, counts: sums[:, 0] / counts + shift, bounds=(0, 100))

@@ -1,15 +1,17 @@
 """Scores of a benchmark, each with a band for other scenes of the same kind."""
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["RESAMPLES", "Protocol", "Score", "check_protocol", "mean_score", "per_type", "summarise"]
+from trainer.evaluation.metrics.bands import scene_band
+
+__all__ = ["Protocol", "Score", "check_protocol", "mean_score", "per_type", "summarise"]
 
 Protocol = Literal["clean", "paper"]
-RESAMPLES = 1000
 
 
 @dataclass
@@ -20,11 +22,16 @@ class Score:
         statistics: Numbers (n, k) that each sample adds to the sums.
         finish: Function of sums (R, k) and numbers of samples (R,) that returns scores (R,); None: mean of one column.
         members: Samples that count, (n,), bool; None: all.
+        bounds: Least and largest possible score; None: unbounded.
+        needs: Amount of each sample in each part that the score is made of, (n, p); None: the members. A band asks for
+            enough scenes in every part.
     """
 
     statistics: np.ndarray
     finish: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     members: np.ndarray | None = None
+    bounds: tuple[float, float] | None = None
+    needs: np.ndarray | None = None
 
     def __post_init__(self):
         self.statistics = np.asarray(self.statistics, dtype=np.float64)
@@ -47,8 +54,13 @@ def check_protocol(protocol: str) -> None:
 
 
 def mean_score(values: Sequence[float] | np.ndarray, percent: bool = True) -> Score:
-    """Return the mean of one number per sample as a score, by default in percent."""
-    return Score(np.asarray(values, dtype=np.float64) * (100 if percent else 1))
+    """Return the mean of one number per sample as a score, by default in percent.
+
+    It is bounded where all values lie in [0, 1] (a share), or in [-1, 1] (a difference of shares).
+    """
+    values, scale = np.asarray(values, dtype=np.float64), 100 if percent else 1
+    bounds = next(((low * scale, scale) for low in (0, -1) if ((low <= values) & (values <= 1)).all()), None)
+    return Score(values * scale, bounds=bounds)
 
 
 def per_type(scores: dict[str, Score], types: Sequence[str]) -> dict[str, Score]:
@@ -60,40 +72,49 @@ def per_type(scores: dict[str, Score], types: Sequence[str]) -> dict[str, Score]
     kinds = np.asarray(types)
     for kind in dict.fromkeys(types):
         for name, score in scores.items():
-            found[f"{kind}/{name}"] = Score(score.statistics, score.finish, score.members & (kinds == kind))
+            found[f"{kind}/{name}"] = replace(score, members=score.members & (kinds == kind))
     return found
 
 
 def summarise(
-    scores: dict[str, Score], scenes: Sequence[str], *, resamples: int = RESAMPLES, seed: int = 0
+    scores: dict[str, Score],
+    scenes: Sequence[str],
+    *,
+    bands: bool = True,
+    resamples: int | None = None,
+    seed: int | None = None,
 ) -> dict[str, Any]:
-    """Return values, 95 % bands and sample counts.
-
-    Questions about one scene are not independent, so the band is a bootstrap over scenes. Scenes are sampled with
-    replacement `resamples` times, and the 2.5th and 97.5th percentile of the scores are kept.
+    """Return values, 95 % bands for other scenes, and sample counts; see `scene_band`.
 
     Args:
         scores: Scores by name.
         scenes: Scene of each sample.
-        resamples: Number of samples of the bootstrap; 0 leaves the bands out.
-        seed: Seed of the bootstrap.
+        bands: Whether to give bands.
+        resamples: Has no effect since bands are no bootstrap any more, except that 0 leaves them out. Goes in 0.3.
+        seed: Has no effect. Goes in 0.3.
 
     Returns:
-        Each score by name; `bands` with [low, high] by name, [None, None] for fewer than two scenes; `counts`.
+        Each score by name; `bands` with [low, high] by name, [None, None] for too few scenes; `counts`.
     """
+    if resamples is not None or seed is not None:
+        warnings.warn("`resamples` and `seed` have no effect. Give `bands=False`.", DeprecationWarning, stacklevel=2)
+        bands = bands and resamples != 0
     result: dict[str, Any] = {}
-    bands, counts = {}, {}
+    found, counts = {}, {}
     names, scene_index = np.unique(np.asarray(scenes, dtype=str), return_inverse=True)
-    draws = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=resamples)
+
+    def by_scene(amounts: np.ndarray) -> np.ndarray:
+        sums = np.zeros((len(names), amounts.shape[1]))
+        np.add.at(sums, scene_index, amounts)
+        return sums
+
     for name, score in scores.items():
-        kept = score.statistics * score.members[:, None]
-        per_scene = np.zeros((len(names), kept.shape[1]))
-        np.add.at(per_scene, scene_index, kept)
-        number = np.bincount(scene_index, weights=score.members, minlength=len(names))
-        result[name] = float(score.of(per_scene.sum(0, keepdims=True), number.sum(keepdims=True))[0])
-        counts[name] = int(number.sum())
-        drawn = score.of(draws @ per_scene, draws @ number)
-        drawn = drawn[np.isfinite(drawn)]
-        few = len(names) < 2 or not len(drawn)
-        bands[name] = [None, None] if few else [float(edge) for edge in np.percentile(drawn, (2.5, 97.5))]
-    return {**result, "bands": bands if resamples else {}, "counts": counts}
+        members = score.members[:, None]
+        sums, number = by_scene(score.statistics * members), by_scene(members.astype(float))[:, 0]
+        total, count = sums.sum(0, keepdims=True), number.sum(keepdims=True)
+        result[name] = float(score.of(total, count)[0])
+        counts[name] = int(count[0])
+        needs = number[:, None] if score.needs is None else by_scene(score.needs * members)
+        band = scene_band(result[name], score.of(total - sums, count - number), needs, score.bounds)
+        found[name] = [None, None] if band is None else list(band)
+    return {**result, "bands": found if bands else {}, "counts": counts}

@@ -251,10 +251,10 @@ def estimate_information(
         scenes: Scene of each token.
         split: Split of the rows from `split_by_scene`; `test` is scored.
         num_bins: Number of bins of log depth, with about as many tokens each; at most 16 for `beyond_position_bound`.
-        seed: Seed of the shuffles and of the bootstrap.
+        seed: Seed of the shuffles.
 
     Returns:
-        Nats a token, each with its value and its 95 % interval (bootstrap over scenes, at fixed q and frequencies).
+        Nats a token, each with its value and its 95 % interval (over scenes, at fixed q and frequencies).
 
         - `information`, `information_bound`: of token and depth.
         - `position_information`: of cell and depth.
@@ -291,7 +291,7 @@ def estimate_information(
         "remaining": loss["tokens"],
     }
     scores = {name: mean_score(value, percent=False) for name, value in values.items()}
-    result = with_intervals(scores, scenes[split.test], seed)
+    result = with_intervals(scores, scenes[split.test])
     _warn_of_bias(result)
     return result
 

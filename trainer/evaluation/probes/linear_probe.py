@@ -220,12 +220,12 @@ def cell_medians(values: np.ndarray, cells: np.ndarray, train: np.ndarray) -> np
     return table[cells]
 
 
-def with_intervals(scores: dict[str, Score], scenes: np.ndarray, seed: int = 0) -> Intervals:
-    """Return values and 95 % intervals (bootstrap over scenes) by name.
+def with_intervals(scores: dict[str, Score], scenes: np.ndarray) -> Intervals:
+    """Return values and 95 % intervals (over scenes) by name.
 
-    The value is None where nothing was counted, the interval [None, None] there and for one scene.
+    The value is None where nothing was counted, the interval [None, None] there and for too few scenes.
     """
-    summary = summarise(scores, scenes, seed=seed)
+    summary = summarise(scores, scenes)
     return {
         name: {"value": None if np.isnan(summary[name]) else summary[name], "interval": summary["bands"][name]}
         for name in scores
@@ -243,7 +243,6 @@ def probe_depth(
     cells: np.ndarray,
     scenes: np.ndarray,
     split: SceneSplit,
-    seed: int = 0,
 ) -> Intervals:
     """Score the depth of tokens as a ridge regression of log depth reads it.
 
@@ -256,7 +255,6 @@ def probe_depth(
         cells: Place of the token in the grid, row * cols + col.
         scenes: Scene of each token.
         split: Split of the rows; `test` is scored.
-        seed: Seed of the bootstrap.
 
     Returns:
         Scores, each with its interval.
@@ -289,7 +287,7 @@ def probe_depth(
         "abs_rel_gain": position_abs_rel - abs_rel,
         "delta1_gain": delta1.astype(float) - position_delta1,
     }
-    return with_intervals({k: mean_score(v, percent=False) for k, v in scores.items()}, scenes[test], seed)
+    return with_intervals({k: mean_score(v, percent=False) for k, v in scores.items()}, scenes[test])
 
 
 def probe_position(
@@ -298,7 +296,6 @@ def probe_position(
     cells: np.ndarray,
     scenes: np.ndarray,
     split: SceneSplit,
-    seed: int = 0,
 ) -> Intervals:
     """Score the points in the room that a ridge regression reads from tokens.
 
@@ -310,7 +307,6 @@ def probe_position(
         cells: Place of the token in the grid, row * cols + col.
         scenes: Scene of each token.
         split: Split of the rows; `test` is scored.
-        seed: Seed of the bootstrap.
 
     Returns:
         Scores, each with its interval.
@@ -341,4 +337,4 @@ def probe_position(
         "distance_gain": position_distance - distance,
         "within_half_metre_gain": (distance < NEAR) - (position_distance < NEAR).astype(float),
     }
-    return with_intervals({k: mean_score(v, percent=False) for k, v in scores.items()}, scenes[test], seed)
+    return with_intervals({k: mean_score(v, percent=False) for k, v in scores.items()}, scenes[test])

@@ -57,12 +57,11 @@ TABLES = (
 )
 
 
-def score_correspondence(matches: Mapping[str, Mapping[str, float]], seed: int = 0) -> Intervals:
+def score_correspondence(matches: Mapping[str, Mapping[str, float]]) -> Intervals:
     """Score correspondence over scenes by the sums of `score_matches` of every scene.
 
     Args:
         matches: Sums by scene.
-        seed: Seed of the bootstrap.
 
     Returns:
         Shares of the tokens that have a true match in another view, each with its interval; None where no token has
@@ -84,10 +83,12 @@ def score_correspondence(matches: Mapping[str, Mapping[str, float]], seed: int =
         name: Score(
             np.array([[sums[part], sums[whole]] for sums in matches.values()]),
             lambda totals, counts: totals[:, 0] / totals[:, 1],
+            bounds=(0, 1),
+            needs=np.array([[sums[whole]] for sums in matches.values()]),
         )
         for name, (part, whole) in shares.items()
     }
-    return with_intervals(scores, np.array(list(matches)), seed)
+    return with_intervals(scores, np.array(list(matches)))
 
 
 def probe_table(table: TokenTable, *, with_position: bool = False, seed: int = 0) -> dict[str, Any]:
@@ -97,7 +98,7 @@ def probe_table(table: TokenTable, *, with_position: bool = False, seed: int = 0
         table: Tokens of the layer.
         with_position: Whether to probe the place in the room, in the first camera's frame. A tower that sees one frame
             at a time cannot know it.
-        seed: Seed of the split by scene, the shuffles and the bootstrap.
+        seed: Seed of the split by scene and of the shuffles.
 
     Returns:
         Results of each probe by name, with the sizes of the grid, the tokens and the split.
@@ -113,9 +114,9 @@ def probe_table(table: TokenTable, *, with_position: bool = False, seed: int = 0
         "tokens": {part: int(getattr(split, part).sum()) for part in ("fit", "choose", "test")},
         "scenes": {part: len(np.unique(table.scenes[getattr(split, part)])) for part in ("fit", "choose", "test")},
         "unmeasured_tokens": table.unmeasured,
-        "depth": probe_depth(table.features, table.depth, *rows, seed=seed),
-        "position": probe_position(table.features, table.points, *rows, seed=seed) if with_position else None,
-        "correspondence": score_correspondence(table.matches, seed),
+        "depth": probe_depth(table.features, table.depth, *rows),
+        "position": probe_position(table.features, table.points, *rows) if with_position else None,
+        "correspondence": score_correspondence(table.matches),
         "information": estimate_information(table.features, table.depth, *rows, seed=seed),
     }
 

@@ -1,5 +1,6 @@
 """Metrics as `evaluate` modules: what they score, where the two protocols part, and their bands."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import evaluate
 import numpy as np
 import pytest
 
-from trainer.evaluation.metrics import METRICS, load_metric
+from trainer.evaluation.metrics import METRICS, load_metric, ngrams
 from trainer.evaluation.metrics.answers import (
     clean_answer,
     normalise_answer,
@@ -18,8 +19,7 @@ from trainer.evaluation.metrics.answers import (
     relative_accuracy,
 )
 from trainer.evaluation.metrics.boxes import box_iou, choose_object, choose_objects, matched_f1
-from trainer.evaluation.metrics.ngrams import has_java, ngram_scores
-from trainer.evaluation.metrics.scores import Score, mean_score, summarise
+from trainer.evaluation.metrics.ngrams import has_java, ngram_scores, ptb_tokenise
 
 REPOSITORY = Path(__file__).resolve().parents[4]
 UNIT = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
@@ -83,6 +83,31 @@ def test_an_overlap_of_exactly_one_half_counts_in_clean_only():
     for wrong in ([UNIT[:5]], [[np.nan, *UNIT[1:]]]):
         with pytest.raises(ValueError, match=r"finite \(N, 6\)"):
             box_iou(wrong, [UNIT])
+
+
+@pytest.mark.parametrize("limit", [0.25, 0.5])
+def test_whether_an_overlap_of_exactly_the_threshold_counts_is_no_matter_of_rounding(limit):
+    """Cubes that are moved by this share of their side overlap by the threshold, but for rounding."""
+    rng = np.random.default_rng(0)
+    shift = (1 - limit) / (1 + limit)
+    sides, centres, axes = rng.uniform(0.1, 5, 200), rng.uniform(-10, 10, (200, 3)), rng.integers(0, 3, 200)
+    true = np.concatenate([centres, np.repeat(sides[:, None], 3, axis=1)], axis=1)
+    for factor, counts in ((1, True), (1 + 1e-4, False)):
+        found = true.copy()
+        found[range(200), axes] += factor * shift * sides
+        boxes = [(a.tolist(), b.tolist()) for a, b in zip(found, true, strict=True)]
+        refer = [({"box": a}, {"box": b, "question_type": "unique"}) for a, b in boxes]
+        refer3d = [({"boxes": [a]}, {"boxes": [b], "question_type": "st_w_d"}) for a, b in boxes]
+        nr3d = [({"box": a}, {"box": b, "question_type": "easy_view-dep"}) for a, b in boxes]
+        caption = [
+            ({"text": "a chair", "iou": box_iou([a], [b])[0, 0]}, {"texts": ["a chair", "one chair"]})
+            for a, b in boxes
+        ]
+        expected = 100 * counts
+        assert compute("scanrefer", refer)[f"acc@{limit}"] == expected
+        assert compute("nr3d", nr3d)[f"acc@{limit}"] == expected
+        assert compute("multi3drefer", refer3d)[f"f1@{limit}"] == expected
+        assert compute("scan2cap", caption, meteor=False)[f"rouge-l@{limit}"] == pytest.approx(expected)
 
 
 def test_nr3d_reads_its_misspelt_type():
@@ -210,23 +235,6 @@ def test_spatial_answers_are_averaged_over_tasks():
     assert relative_accuracy(0.0, 0.0, protocol="paper") == 0
 
 
-def test_bands_come_from_scenes():
-    values = np.tile([1.0, 0.0], 50)
-    scenes = [f"scene{index // 2}" for index in range(100)]
-    even = summarise({"score": mean_score(values)}, scenes)
-    assert even["score"] == 50 and even["bands"]["score"] == [50, 50], "every scene has the same mean"
-    clustered = summarise({"score": mean_score(np.repeat([1.0, 0.0], 50))}, scenes)
-    low, high = clustered["bands"]["score"]
-    expected = 100 * 1.96 * 0.5 / np.sqrt(50)
-    assert 50 - low == pytest.approx(expected, rel=0.25) and high - 50 == pytest.approx(expected, rel=0.25)
-    assert clustered == summarise({"score": mean_score(np.repeat([1.0, 0.0], 50))}, scenes)
-    one = summarise({"score": mean_score([1.0, 0.0])}, ["a", "a"])
-    assert one["bands"]["score"] == [None, None]
-    assert summarise({"score": mean_score(values)}, scenes, resamples=0)["bands"] == {}
-    nothing = summarise({"score": Score(values, members=np.zeros(100, bool))}, scenes)
-    assert np.isnan(nothing["score"]) and nothing["counts"]["score"] == 0
-
-
 def test_corpus_bleu_has_a_band_of_its_own():
     texts = ["a red chair near the window", "two lamps", "the white door is closed", "a bed"]
     pairs = [
@@ -248,6 +256,41 @@ def test_java_scores():
     scores = compute("scanqa", pairs, variant="ptb", protocol="paper")
     assert scores["rouge-l"] == pytest.approx(50)
     assert 0 < scores["meteor"] <= 100
+
+
+@pytest.mark.skipif(not has_java(), reason="the PTB tokeniser needs Java")
+@pytest.mark.parametrize("last", ["", "..."])
+def test_every_text_keeps_its_line(last):
+    """White space that ends a line for Java, or for Python, shifted all texts behind it."""
+    ends = [chr(code) for code in range(0x2030) if chr(code).isspace()] + ["\r\n", "\u200b\u2028", "\0"]
+    texts = [f"A red{end}chair, {index}." for index, end in enumerate(ends)] + ["", "?", " ", "It's a lamp.", last]
+    expected = [f"a red chair {index}" for index in range(len(ends))] + ["", "", "", "it 's a lamp", ""]
+    assert ptb_tokenise(texts) == expected
+
+
+@pytest.mark.skipif(not has_java(), reason="the PTB tokeniser needs Java")
+@pytest.mark.parametrize("end", ["\r", "\u2028", "\x0b", "\f"])
+def test_right_answers_are_right_whatever_ends_a_line_in_them(end):
+    texts = [
+        "a red chair near the window",
+        f"two lamps{end}by the bed",
+        "the white door is closed",
+        "a tall green bed",
+    ]
+    pairs = [({"text": text}, {"id": str(index), "texts": [text]}) for index, text in enumerate(texts)]
+    scores = compute("scanqa", pairs, variant="ptb", meteor=False)
+    assert scores["cider"] == pytest.approx(1000) and scores["bleu-4"] == pytest.approx(100)
+
+
+def test_lines_of_the_tokeniser_are_counted(monkeypatch):
+    monkeypatch.setattr(ngrams, "has_java", lambda: True)
+    done = subprocess.CompletedProcess([], 0, stdout="a red\nchair\n", stderr="")
+    monkeypatch.setattr(ngrams.subprocess, "run", lambda *_, **__: done)
+    with pytest.raises(RuntimeError, match=r"gave 2 lines for 1 texts \(exit status 0\)"):
+        ptb_tokenise(["a red chair"])
+    done.returncode = 1
+    with pytest.raises(RuntimeError, match="exit status 1"):
+        ptb_tokenise(["a red", "chair"])
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):

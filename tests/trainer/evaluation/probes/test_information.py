@@ -62,7 +62,7 @@ def test_laplace_channel(noise):
 
 
 def test_tokens_that_say_nothing_have_no_information_and_no_bound_above_it():
-    rows = make_rows(num_scenes=12, per_scene=30, channels=100)
+    rows = make_rows(num_scenes=18, per_scene=30, channels=100)
     found = estimate(rows, rows.noise, rows.rng.normal(size=len(rows)))
     for name in ("information", "beyond_position", "shuffled", "shuffled_beyond_position"):
         assert is_zero(found[name], slack=0.02), name
@@ -109,7 +109,7 @@ def test_a_wrong_family_stays_below_the_truth():
 
 
 def test_a_warning_says_that_the_control_fails(caplog, monkeypatch):
-    rows = make_rows(num_scenes=12, per_scene=50)
+    rows = make_rows(num_scenes=18, per_scene=50)
     estimate(rows, rows.noise, rows.noise[:, 0])
     assert caplog.text == ""
     module = "trainer.evaluation.probes.information.shuffle_rows"

@@ -135,7 +135,7 @@ def test_depth_scores_are_those_of_the_definition():
     for prefix in ("", "position_"):
         assert found[f"{prefix}abs_rel"]["value"] == pytest.approx((1 / 6 + 1 / 2) / 2)
         assert found[f"{prefix}delta1"]["value"] == pytest.approx(0.5)
-    assert found["abs_rel"]["interval"] == pytest.approx([1 / 6, 1 / 2])
+    assert found["abs_rel"]["interval"] == [None, None], "two scenes are too few"
     assert found["abs_rel_gain"]["value"] == pytest.approx(0, abs=1e-12)
 
 

@@ -34,14 +34,14 @@ def test_every_layer_has_every_probe():
     processor = build_processor()
     source = IDE3DTokens(build_model(processor), processor, ["vision.2"])
     layers = ["vision.1", "vision.2", "language.1"]
-    results = run_probes(source, [painted_scene(index) for index in range(8)], layers)
+    results = run_probes(source, [painted_scene(index) for index in range(15)], layers)
     assert list(results) == layers
     assert [result["read_by_losses"] for result in results.values()] == [False, True, False]
     assert [result["position"] is None for result in results.values()] == [True, True, False]
     assert [result["grid"] for result in results.values()] == [[5, 5], [5, 5], [3, 3]]
     for result in results.values():
-        assert sum(result["scenes"].values()) == 8
-        assert sum(result["tokens"].values()) == 8 * 3 * np.prod(result["grid"])
+        assert sum(result["scenes"].values()) == 15
+        assert sum(result["tokens"].values()) == 15 * 3 * np.prod(result["grid"])
         for probe in ("depth", "correspondence", "information"):
             for entry in result[probe].values():
                 low, high = entry["interval"]
@@ -89,7 +89,11 @@ def test_shares_of_correspondence_are_over_tokens_of_all_scenes():
     assert values == pytest.approx(
         {"matched": 7 / 16, "same_place": 10 / 16, "chance": 0.1, "moved_matched": 1 / 6, "moved_chance": 0.1}
     )
-    assert found["matched"]["interval"] == pytest.approx([0.25, 1.0])
+    assert found["matched"]["interval"] == [None, None], "tokens of two scenes have a match"
+    more = {f"{name}{index}": sums for index in range(3) for name, sums in matches.items()}
+    low, high = score_correspondence(more)["matched"]["interval"]
+    assert 0 < low < 7 / 16 < high < 1
+    assert score_correspondence(more)["moved_matched"]["interval"] == [None, None], "three scenes have one that moved"
     assert score_correspondence({"one": dict.fromkeys(names, 0)})["matched"] == {
         "value": None,
         "interval": [None, None],

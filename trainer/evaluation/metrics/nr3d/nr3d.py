@@ -1,5 +1,7 @@
 """Nr3D, scored by boxes as in the 3D-IDE family."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from trainer.evaluation.metrics.benchmark_metric import BOX, TEXT, BenchmarkMetric
@@ -26,5 +28,5 @@ class Nr3D(BenchmarkMetric):
         for kind, words in kinds.items():
             members = np.array([any(word in text for word in words) for text in types])
             for name in ("acc@0.25", "acc@0.5"):
-                scores[f"{kind}/{name}"] = Score(scores[name].statistics, members=members)
+                scores[f"{kind}/{name}"] = replace(scores[name], members=members)
         return scores

@@ -3,6 +3,7 @@
 import datasets
 import numpy as np
 
+from processing.boxes import reaches
 from trainer.evaluation.metrics.benchmark_metric import NUMBER, TEXT, BenchmarkMetric
 from trainer.evaluation.metrics.ngrams import (
     caption_text,
@@ -57,7 +58,7 @@ class Scan2Cap(BenchmarkMetric):
                 'The "clean" protocol gates by `iou`, the overlap of the given box: every prediction needs one.'
             )
         is_said = np.array([bool(text) for text in said])
-        gated = {"": is_said, **{f"@{limit}": is_said & (overlaps >= limit) for limit in LIMITS}}
+        gated = {"": is_said, **{f"@{limit}": is_said & reaches(overlaps, limit) for limit in LIMITS}}
         return {
             f"{name}{suffix}": score
             for suffix, gate in gated.items()

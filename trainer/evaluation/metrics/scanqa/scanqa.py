@@ -1,5 +1,7 @@
 """Metric of ScanQA, which compares an answer with those that people gave."""
 
+from dataclasses import replace
+
 import datasets
 import numpy as np
 
@@ -58,5 +60,5 @@ class ScanQA(BenchmarkMetric):
             statistics = np.zeros((len(ids), score.statistics.shape[1]))
             statistics[kept] = score.statistics
             members = np.isin(np.arange(len(ids)), kept)
-            scores[name] = Score(statistics, score.finish, members)
+            scores[name] = replace(score, statistics=statistics, members=members)
         return scores

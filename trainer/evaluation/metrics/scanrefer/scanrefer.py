@@ -6,7 +6,7 @@ from trainer.evaluation.metrics.scores import Score, per_type
 
 
 class ScanRefer(BenchmarkMetric):
-    """Share of boxes that overlap the true one by at least 0.25 and 0.5.
+    """Share of boxes that overlap the true one by at least 0.25 and 0.5 (in "clean" within 1e-6).
 
     Both shares are also given for `unique` and `multiple`. An empty predicted box is a miss. "paper" has 1e-8 in the
     denominator of the overlap and takes negative sizes for absolute ones; "clean" has neither, and refuses negative

@@ -42,4 +42,8 @@ class VSIBench(BenchmarkMetric):
             return np.mean(of_task, axis=0)
 
         statistics = np.concatenate([columns * micro.statistics, columns], axis=1)
-        return {"macro": Score(statistics, macro), "micro": micro, **per_type({"score": micro}, types)}
+        return {
+            "macro": Score(statistics, macro, bounds=(0, 100), needs=columns),
+            "micro": micro,
+            **per_type({"score": micro}, types),
+        }
