@@ -102,6 +102,14 @@ class TestAnswers:
         cached, uncached = (model.generate(**inputs, max_new_tokens=12, use_cache=use) for use in (True, False))
         assert torch.equal(cached, uncached)
 
+    def test_pipeline_joins_videos_of_different_length(self, rooms):
+        answer = pipeline("image-text-to-text", model=str(SHIPPED), trust_remote_code=True, device="cpu")
+        question = {"type": "text", "text": self.QUESTIONS[0]}
+        videos = [np.stack([np.asarray(image) for image in rooms[k]["frames"][: 4 - k]]) for k in range(3)]
+        chats = [[{"role": "user", "content": [{"type": "video", "video": video}, question]}] for video in videos]
+        alone, together = (answer(text=chats, max_new_tokens=8, batch_size=size) for size in (1, 3))
+        assert together == alone
+
     def test_pipeline_reads_a_video_file(self, rooms, tmp_path):
         frames = np.stack([np.asarray(image) for image in rooms[0]["frames"]])
         video = write_frames(tmp_path / "room.mp4", frames.repeat(4, 1).repeat(4, 2))
