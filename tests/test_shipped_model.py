@@ -68,7 +68,7 @@ class TestFolder:
     def test_card(self):
         card = ModelCard.load(SHIPPED / "README.md")
         assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
-        assert card.data.pipeline_tag == "video-text-to-text"
+        assert card.data.pipeline_tag == "image-text-to-text"
         shown = {result.metric_name: result.metric_value for result in card.data.eval_results}
         for row in FACTS["table"]:
             assert shown[f"{row['type']} ({row['reference']})"] == pytest.approx(row["model"], abs=1e-4)
