@@ -369,6 +369,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         return torch.where((region >= 0).unsqueeze(-1).to(inputs_embeds.device), replacement, inputs_embeds)
 
     @can_return_tuple
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -569,6 +570,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         return self.model.get_video_features(pixel_values_videos, video_frame_mask, **kwargs)
 
     @can_return_tuple
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,

@@ -17,6 +17,7 @@ CODE_FILES = {
     "frame_order_ide3d.py",
     "grounding_ide3d.py",
     "modeling_ide3d.py",
+    "outputs_ide3d.py",
     "processing_ide3d.py",
     "video_processing_ide3d.py",
     "video_reading_ide3d.py",

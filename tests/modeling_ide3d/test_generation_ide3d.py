@@ -176,6 +176,17 @@ def test_cache_implementations_agree(generate, mixed, implementation):
     assert torch.equal(generate(mixed, cache_implementation=implementation), generate(mixed))
 
 
+@torch.no_grad()
+def test_the_old_name_of_the_cache_is_understood(tiny_model, tiny_inputs):
+    ids = tiny_inputs(["text", "text"])["input_ids"]
+    for model in (tiny_model, tiny_model.model):
+        cache = model(input_ids=ids[:, :4], use_cache=True).cache
+        with pytest.warns(FutureWarning, match="`past_key_values` is deprecated"):
+            outputs = model(input_ids=ids[:, 4:], past_key_values=cache)
+        expected = model(input_ids=ids).last_hidden_state[:, 4:]
+        torch.testing.assert_close(outputs.last_hidden_state, expected, atol=2e-5, rtol=1e-4)
+
+
 def test_static_cache_object(generate, mixed, tiny_model):
     length = mixed["input_ids"].shape[1]
     cache = StaticCache(config=tiny_model.config.get_text_config(), max_cache_len=length + NEW_TOKENS)
