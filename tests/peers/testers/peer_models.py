@@ -60,9 +60,7 @@ class OfModels:
 
     def _prepare_for_class(self, inputs_dict, model_class, return_labels=False):
         inputs = super()._prepare_for_class(inputs_dict, model_class, return_labels=return_labels)
-        if (
-            return_labels and model_class is IDE3DForConditionalGeneration
-        ):  # the mixin knows classes by a list of names
+        if return_labels and model_class is IDE3DForConditionalGeneration:  # its name is in no list of the mixin's
             inputs["labels"] = inputs["input_ids"].clone()
         return inputs
 
