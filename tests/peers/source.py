@@ -14,8 +14,8 @@ import numpy as np
 import transformers
 from PIL import Image
 
-# The tests of a checkout of the same version: it has the mixins of generation and of exporters too, which are in
-# folders that a source distribution leaves out.
+# Folder `tests` of a checkout of the same version. It has the mixins of generation and of exporters too, which a source
+# distribution leaves out; `exceptions.py` knows none of their tests.
 CHECKOUT = "IDE3D_TRANSFORMERS_TESTS"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ide3d" / "transformers-tests"
 PACKAGE = "transformers_tests"  # `tests` is the name of our own folder
@@ -58,11 +58,6 @@ def find_tests() -> Path:
             if not folder.is_dir():
                 raise
     return folder
-
-
-def has_generation(folder: Path) -> bool:
-    """Whether the tests of generation are among those of a folder."""
-    return (folder / "generation" / "test_utils.py").is_file()
 
 
 def import_mixins(folder: Path) -> None:
