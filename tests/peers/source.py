@@ -14,8 +14,8 @@ import numpy as np
 import transformers
 from PIL import Image
 
-# Folder `tests` of a checkout of the same version. It has the mixins of generation and of exporters too, which a source
-# distribution leaves out; `exceptions.py` knows none of their tests.
+# Folder `tests` of a checkout of the same version. It has the mixins of generation and of exporters too, which a
+# source distribution leaves out; `exceptions.py` knows none of their tests.
 CHECKOUT = "IDE3D_TRANSFORMERS_TESTS"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "ide3d" / "transformers-tests"
 PACKAGE = "transformers_tests"  # `tests` is the name of our own folder
