@@ -63,9 +63,9 @@ class IDE3DProcessor(ProcessorMixin):
     one frame) to `rows x (cols + 1)`: `rows` and `cols` are the patches of the vision input after pooling, and every
     row ends with a newline token. `<ground>` is a token of its own and is not expanded.
 
-    A call returns a [`BatchFeature`] with `input_ids` and `attention_mask`; `pixel_values_videos` with videos, and
-    `video_frame_mask` with videos of different frame counts; `pixel_values` with images; `mm_token_type_ids` (0 text,
-    1 image, 2 video) with `return_mm_token_type_ids=True`.
+    A call returns a [`BatchFeature`] with `input_ids` and `attention_mask`; `pixel_values_videos` and
+    `video_frame_mask` with videos; `pixel_values` with images; `mm_token_type_ids` (0 text, 1 image, 2 video) with
+    `return_mm_token_type_ids=True`.
 
     Args:
         image_processor ([`SiglipImageProcessor`]):
@@ -158,8 +158,8 @@ class IDE3DProcessor(ProcessorMixin):
 
     @property
     def model_input_names(self) -> list[str]:
-        """Keys that a call may return for the model."""
-        names = [*self.tokenizer.model_input_names, *super().model_input_names, "mm_token_type_ids"]
+        """Keys of a call with text, images and videos."""
+        names = [*self.tokenizer.model_input_names, *super().model_input_names]
         return [name for name in dict.fromkeys(names) if name not in self.unused_input_names]
 
     @property
@@ -295,8 +295,9 @@ class IDE3DProcessor(ProcessorMixin):
             image_sizes (`list[tuple[int, int]]`, *optional*):
                 `(height, width)` of each image.
             video_sizes (`list[tuple[int, int, int]]`, *optional*):
-                Raw `(frames, height, width)` of each video, before sampling. Sampling is applied as it is to a video
-                file; with `do_sample_frames=False` all frames count.
+                Raw `(frames, height, width)` of each video, before sampling. They are sampled where a call samples
+                frames in memory: with `num_frames`, `fps`, `video_metadata` or `do_sample_frames=True`, which a call
+                does to a stored video without being told.
             **kwargs:
                 Arguments of the call, such as `num_frames`, or `video_metadata` where `fps` is used.
 
@@ -309,20 +310,22 @@ class IDE3DProcessor(ProcessorMixin):
             data["num_image_patches"] = [1] * len(image_sizes)
         if video_sizes is not None:
             call = self._merge_kwargs(**kwargs)["videos_kwargs"]
-            given = call.get("video_metadata") or [{}] * len(video_sizes)
+            given = call.get("video_metadata") or [None] * len(video_sizes)
             counts = [
                 self._num_sampled_frames(size[0], entry, call) for size, entry in zip(video_sizes, given, strict=True)
             ]
             data["num_video_tokens"] = [count * self.tokens_per_frame for count in counts]
         return MultiModalData(**data)
 
-    def _num_sampled_frames(self, total: int, given: dict, call: dict) -> int:
+    def _num_sampled_frames(self, total: int, given: dict | None, call: dict) -> int:
+        rule = {"num_frames": call.get("num_frames"), "fps": call.get("fps")}
         do_sample = call.get("do_sample_frames")
-        do_sample = self.video_processor.do_sample_frames if do_sample is None else do_sample
+        if do_sample is None:
+            is_asked = given is not None or rule != {"num_frames": None, "fps": None}
+            do_sample = is_asked and self.video_processor.do_sample_frames
         if not do_sample:
             return total
-        metadata = VideoMetadata(total_num_frames=total, fps=given.get("fps"))
-        rule = {"num_frames": call.get("num_frames"), "fps": call.get("fps")}
+        metadata = VideoMetadata(total_num_frames=total, fps=(given or {}).get("fps"))
         return len(self.video_processor.sample_frames(metadata=metadata, **rule))
 
 

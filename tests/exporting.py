@@ -19,6 +19,7 @@ CODE_FILES = {
     "image_opening_ide3d.py",
     "image_reading_ide3d.py",
     "modeling_ide3d.py",
+    "outputs_ide3d.py",
     "processing_ide3d.py",
     "video_processing_ide3d.py",
     "video_reading_ide3d.py",

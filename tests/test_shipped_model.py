@@ -68,7 +68,7 @@ class TestFolder:
     def test_card(self):
         card = ModelCard.load(SHIPPED / "README.md")
         assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
-        assert card.data.pipeline_tag == "video-text-to-text"
+        assert card.data.pipeline_tag == "image-text-to-text"
         shown = {result.metric_name: result.metric_value for result in card.data.eval_results}
         for row in FACTS["table"]:
             assert shown[f"{row['type']} ({row['reference']})"] == pytest.approx(row["model"], abs=1e-4)
@@ -101,6 +101,14 @@ class TestAnswers:
         inputs = ask("Where is the red chair in meters?")
         cached, uncached = (model.generate(**inputs, max_new_tokens=12, use_cache=use) for use in (True, False))
         assert torch.equal(cached, uncached)
+
+    def test_pipeline_joins_videos_of_different_length(self, rooms):
+        answer = pipeline("image-text-to-text", model=str(SHIPPED), trust_remote_code=True, device="cpu")
+        question = {"type": "text", "text": self.QUESTIONS[0]}
+        videos = [np.stack([np.asarray(image) for image in rooms[k]["frames"][: 4 - k]]) for k in range(3)]
+        chats = [[{"role": "user", "content": [{"type": "video", "video": video}, question]}] for video in videos]
+        alone, together = (answer(text=chats, max_new_tokens=8, batch_size=size) for size in (1, 3))
+        assert together == alone
 
     def test_pipeline_reads_a_video_file(self, rooms, tmp_path):
         frames = np.stack([np.asarray(image) for image in rooms[0]["frames"]])

@@ -79,25 +79,29 @@ class IDE3DTrainer(Trainer):
     that a resumed run continues with them; its inference weights stay free of them.
 
     Args:
-        model: Training model.
+        model: Training model. A search for hyperparameters gives `model_init` instead, which makes one a training.
         args: Training arguments.
         **kwargs: Further arguments of `Trainer`.
 
     Raises:
-        TypeError: If the model has no place for a criterion.
+        TypeError: If the model has no place for a criterion, or there are no arguments.
         ValueError: If arguments, model and collator follow different protocols, or the processes cannot train.
     """
 
     args: IDE3DTrainingArguments
     extra_figures: tuple[str, ...] = ()  # what `compute_extra_terms` of a subclass logs, its terms included
 
-    def __init__(self, model: nn.Module, args: IDE3DTrainingArguments, **kwargs: Any):
-        self._core = prepare_model(model, args)
+    def __init__(self, model: nn.Module | None = None, args: IDE3DTrainingArguments | None = None, **kwargs: Any):
+        if args is None:
+            raise TypeError("IDE3DTrainer needs `args`, which say how its terms are weighed: IDE3DTrainingArguments.")
+        self._resumed_from: str | None = None
+        if model is not None:
+            self._core = prepare_model(model, args)  # otherwise `call_model_init` does it
         super().__init__(model=model, args=args, **kwargs)
         self._core.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         check_processes(args, self.accelerator.distributed_type, self._core.is_sharded)
         check_protocol(args, self._core.geometric_validator, self.data_collator)
-        self.add_callback(IdleHeads(self._core))
+        self.add_callback(IdleHeads(lambda: self._core))
         self._in_progress = CheckpointInProgress()
         self.add_callback(self._in_progress)
         self._num_nonfinite = 0
@@ -108,6 +112,14 @@ class IDE3DTrainer(Trainer):
         }
         self._step_counts: dict[str, Tensor] | None = None
         self._gradient_norms: dict[str, Tensor] = {}
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """Make the model of a training, with the heads of its checkpoint."""
+        model = super().call_model_init(trial)
+        self._core = prepare_model(model, self.args)
+        self._core.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self._load_resumed_heads()
+        return model
 
     def get_batch_samples(
         self, epoch_iterator: Iterator, num_batches: int, device: torch.device
@@ -310,6 +322,8 @@ class IDE3DTrainer(Trainer):
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """Create Trainer's optimizer, its groups split by part where parts have learning rates."""
         is_new = self.optimizer is None
+        if is_new and self.model_init is not None and not self._core.is_sharded:
+            prepare_model(self.model, self.args)  # a trial changes the arguments after it has made its model
         optimizer = super().create_optimizer(model)
         rates = self.args.learning_rates
         if is_new and rates:
@@ -330,8 +344,8 @@ class IDE3DTrainer(Trainer):
                 raise ValueError(f"{self.args.output_dir} holds no valid checkpoint; train without resuming first.")
         if resume_from_checkpoint:
             check_whole(resume_from_checkpoint)
-            if not self._core.is_sharded:  # checkpoints of FSDP and DeepSpeed hold the training model whole
-                load_heads(self._core, resume_from_checkpoint)
+        self._resumed_from = resume_from_checkpoint or None
+        self._load_resumed_heads()
         try:
             return super().train(resume_from_checkpoint, *args, **kwargs)
         except (OSError, RuntimeError, SafetensorError) as error:
@@ -344,6 +358,10 @@ class IDE3DTrainer(Trainer):
                 f"The checkpoint of step {self.state.global_step} could not be written to {folder}: {error}. Earlier "
                 "checkpoints there are whole; make room and resume from the last."
             ) from error
+
+    def _load_resumed_heads(self) -> None:
+        if self._resumed_from and not self._core.is_sharded:  # FSDP and DeepSpeed keep the training model whole
+            load_heads(self._core, self._resumed_from)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the model and its heads; see `Trainer.save_model`. A checkpoint begins in an empty folder."""

@@ -20,8 +20,16 @@ if TYPE_CHECKING:
 
 METADATA = {
     "library_name": "transformers",
-    "pipeline_tag": "video-text-to-text",
-    "tags": ["custom_code", "ide3d", "3d-scene-understanding", "spatial-reasoning", "visual-grounding", "video"],
+    "pipeline_tag": "image-text-to-text",  # `pipeline(model=...)` reads its task here, and none is called for videos
+    "tags": [
+        "custom_code",
+        "ide3d",
+        "3d-scene-understanding",
+        "spatial-reasoning",
+        "visual-grounding",
+        "video",
+        "video-text-to-text",
+    ],
 }
 REPOSITORY_LINE = re.compile(r'(?m)^model_id = ".*"$')
 BIBTEX_START = re.compile(r"(?m)^(?=@)")

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import StaticCache
+from transformers import GenerationConfig, StaticCache
 from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 
 NEW_TOKENS = 6
@@ -176,6 +176,17 @@ def test_cache_implementations_agree(generate, mixed, implementation):
     assert torch.equal(generate(mixed, cache_implementation=implementation), generate(mixed))
 
 
+@torch.no_grad()
+def test_the_old_name_of_the_cache_is_understood(tiny_model, tiny_inputs):
+    ids = tiny_inputs(["text", "text"])["input_ids"]
+    for model in (tiny_model, tiny_model.model):
+        cache = model(input_ids=ids[:, :4], use_cache=True).cache
+        with pytest.warns(FutureWarning, match="`past_key_values` is deprecated"):
+            outputs = model(input_ids=ids[:, 4:], past_key_values=cache)
+        expected = model(input_ids=ids).last_hidden_state[:, 4:]
+        torch.testing.assert_close(outputs.last_hidden_state, expected, atol=2e-5, rtol=1e-4)
+
+
 def test_static_cache_object(generate, mixed, tiny_model):
     length = mixed["input_ids"].shape[1]
     cache = StaticCache(config=tiny_model.config.get_text_config(), max_cache_len=length + NEW_TOKENS)
@@ -329,6 +340,58 @@ def test_assisted_decoding_by_prompt_lookup(generate, tiny_inputs):
     assert torch.equal(generate(inputs, prompt_lookup_num_tokens=3), generate(inputs))
 
 
+@pytest.mark.parametrize("parts", [[2, "text"], ["text"], ["image", "text", "ground", "text"]])
+def test_assisted_decoding_by_a_smaller_model(generate, make_tiny_model, tiny_config, tiny_inputs, parts):
+    inputs = tiny_inputs(parts, regions=parts.count("ground") or None)
+    assistant = make_tiny_model(tiny_config(text={"num_hidden_layers": 1}), seed=1)
+    seen = []
+    assistant.model.language_model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
+    )
+    assert torch.equal(generate(inputs, assistant_model=assistant), generate(inputs))
+    # The assistant reads the visual tokens, not the embeddings of the placeholders.
+    words = assistant.get_input_embeddings()(inputs["input_ids"])
+    is_placeholder = (inputs["input_ids"] >= PLACEHOLDERS[0]) & (inputs["input_ids"] < 103)
+    same = (seen[0] == words).all(-1)
+    assert torch.equal(same, ~is_placeholder)
+
+
+def test_an_assistant_of_another_width_raises(generate, make_tiny_model, tiny_config, tiny_inputs):
+    assistant = make_tiny_model(tiny_config(text={"hidden_size": 64}))
+    with pytest.raises(ValueError, match="48 wide, the language model takes 64.*assistant_model"):
+        generate(tiny_inputs([1, "text"]), assistant_model=assistant)
+
+
+@pytest.fixture
+def answer_batch(tiny_model):
+    """`answer_batch(texts)` gives the answers of continuous batching."""
+
+    def run(texts):
+        settings = GenerationConfig(max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=-1, pad_token_id=0)
+        outputs = tiny_model.generate_batch(texts, generation_config=settings)
+        return [output.generated_tokens for output in outputs.values()]
+
+    return run
+
+
+def test_continuous_batching_of_texts(answer_batch, generate):
+    texts = [[5, 6, 7, 8], [9, 10, 11], list(range(20, 60))]
+    expected = [
+        generate({"input_ids": torch.tensor([text])}, suppress_tokens=None, eos_token_id=-1)[0].tolist()
+        for text in texts
+    ]
+    assert answer_batch(texts) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [([5, 101, 6], "Text 1 has placeholders"), ([5, 100], "Text 1 has placeholders"), ([5, GROUND, 6], "no region")],
+)
+def test_continuous_batching_takes_text_alone(answer_batch, text, message):
+    with pytest.raises(ValueError, match=message):
+        answer_batch([[5, 6], text])
+
+
 @pytest.fixture
 def compiler():
     torch.compiler.reset()
@@ -353,3 +416,32 @@ def test_forward_compiles_to_one_graph_from_precomputed_features(tiny_model, tin
     encoded = tiny_model.get_video_features(inputs.pop("pixel_values_videos"), inputs.pop("video_frame_mask"))
     expected = tiny_model(**inputs, mm_encoder_outputs={"video": encoded}).logits
     torch.testing.assert_close(compiled(**inputs, mm_encoder_outputs={"video": encoded}).logits, expected)
+
+
+@pytest.fixture
+def half_read(tiny_model, tiny_inputs):
+    """A static cache that holds the first half of a text, the second half, and the logits of that."""
+    ids = tiny_inputs(["text", "text"])["input_ids"]
+    cache = StaticCache(config=tiny_model.config.get_text_config(), max_cache_len=16)
+    with torch.no_grad():
+        tiny_model(input_ids=ids[:, :4], cache=cache)
+        return cache, ids[:, 4:], tiny_model(input_ids=ids).logits[:, 4:]
+
+
+@pytest.mark.usefixtures("compiler")
+@torch.no_grad()
+def test_several_tokens_on_a_filled_static_cache_compile_to_one_graph(tiny_model, half_read):
+    cache, rest, expected = half_read
+    compiled = torch.compile(tiny_model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(input_ids=rest, cache=cache).logits, expected, atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_placeholders_on_a_static_cache_are_an_answer_only_behind_a_text(tiny_model, half_read):
+    """What a model wrote itself is read again after it; a text that starts with placeholders lacks its video."""
+    cache, rest, _ = half_read
+    answer = torch.full_like(rest, PLACEHOLDERS[1])
+    assert tiny_model(input_ids=answer, cache=cache).logits.isfinite().all()
+    cache.reset()
+    with pytest.raises(ValueError, match="4 video tokens, the videos give 0"):
+        tiny_model(input_ids=answer, cache=cache)

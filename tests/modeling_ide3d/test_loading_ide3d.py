@@ -266,6 +266,20 @@ def test_disk_offload_by_memory_limit(tiny_model, tiny_inputs, tmp_path):
     assert torch.equal(logits_of(offloaded, inputs), logits_of(tiny_model, inputs))
 
 
+def test_a_model_wholly_on_disk(tiny_model, batch, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "model")
+    offloaded = IDE3DForConditionalGeneration.from_pretrained(
+        tmp_path / "model", device_map={"": "disk"}, offload_folder=tmp_path / "offload"
+    )
+    assert {weight.device.type for weight in offloaded.parameters()} == {"meta"}
+    settings = {"max_new_tokens": 3, "do_sample": False, "suppress_tokens": [100, 101]}
+    assert torch.equal(offloaded.generate(**batch, **settings), tiny_model.generate(**batch, **settings))
+    with torch.no_grad():
+        assert torch.equal(offloaded.ground(**batch), tiny_model.ground(**batch))
+    assert torch.equal(logits_of(offloaded, batch), logits_of(tiny_model, batch))
+    assert {weight.device.type for weight in offloaded.parameters()} == {"meta"}
+
+
 @pytest.mark.gpu
 def test_cpu_offload_beside_a_gpu(tiny_model, batch, tmp_path):
     tiny_model.save_pretrained(tmp_path)

@@ -5,6 +5,7 @@ import inspect
 import pytest
 import torch
 from torch import nn
+from transformers import Trainer, TrainingArguments
 
 from modeling_ide3d import IDE3DForConditionalGeneration, IDE3DModel
 from modeling_ide3d.modeling_ide3d import IDE3DCausalLMOutputWithPast, IDE3DModelOutputWithPast
@@ -39,8 +40,7 @@ def test_tuple_output_equals_the_dict(tiny_model, tiny_inputs, base):
     assert isinstance(named, output_class or IDE3DCausalLMOutputWithPast)
     assert isinstance(plain, tuple)
     assert len(plain) == len(named.to_tuple())
-    for left, right in zip(plain, named.to_tuple(), strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=0)
+    torch.testing.assert_close(plain, named.to_tuple(), rtol=0, atol=0)
 
 
 def test_logits_have_the_vocabulary_and_the_head_is_applied_to_the_last_state(tiny_model, tiny_inputs):
@@ -85,6 +85,31 @@ def test_visual_tokens_are_returned(tiny_model, tiny_inputs):
     per_frame, width = tiny_model.config.tokens_per_frame, tiny_model.config.text_config.hidden_size
     assert outputs.video_hidden_states.shape == (3 * per_frame, width)
     assert outputs.image_hidden_states.shape == (per_frame, width)
+
+
+def test_outputs_of_the_encoders_are_returned(tiny_model, tiny_inputs):
+    """As native models do: states and attentions of the vision tower, and one tensor of tokens for each item."""
+    tiny_model.set_attn_implementation("eager")
+    inputs = tiny_inputs([2, "image", "text"], [1])
+    for model in (tiny_model, tiny_model.model):
+        outputs = model(**inputs, output_hidden_states=True, output_attentions=True)
+        tokens = torch.cat(outputs.video_outputs.pooler_output)
+        assert torch.equal(tokens, outputs.video_hidden_states)
+        assert len(outputs.video_outputs.pooler_output) == 2
+        assert len(outputs.image_outputs.pooler_output) == 1
+        text = model(**tiny_inputs(["text"]))
+        assert text.image_outputs is None
+        assert text.video_outputs is None
+
+
+def test_plain_trainer_joins_logits_alone(tiny_model, tiny_inputs, tmp_path):
+    batches = [tiny_inputs([2, "text"]), tiny_inputs(["image", 1, "text"])]
+    rows = [{**batch, "labels": batch["input_ids"]} for batch in batches]
+    arguments = TrainingArguments(tmp_path, per_device_eval_batch_size=1, use_cpu=True, report_to=[])
+    trainer = Trainer(tiny_model, arguments, data_collator=lambda samples: samples[0], eval_dataset=rows)
+    predictions = trainer.predict(rows).predictions
+    assert len(predictions) == 2  # logits and the last states
+    assert predictions[0].shape[0] == 2
 
 
 # Visual features

@@ -150,12 +150,11 @@ def test_left_padding(processor, frames):
     assert inputs["input_ids"][1, 0] == processor.tokenizer.pad_token_id
 
 
-def test_input_names_cover_every_key(processor, frames):
+def test_input_names_are_the_keys_of_a_call(processor, frames):
     inputs = processor(
         text=["<image><video>", "<video>"],
         images=Image.fromarray(frames(1)[0]),
-        videos=[frames(1), frames(2)],
-        return_mm_token_type_ids=True,
+        videos=[frames(2), frames(2)],
     )
     assert set(inputs) == set(processor.model_input_names)
 
@@ -265,7 +264,8 @@ def test_number_of_tokens_matches_the_call(processor, write_video, frames):
         text=["<video>"] * 3 + ["<image>"] * 2, videos=videos, images=images, return_mm_token_type_ids=True
     )
     sizes = [(length, 48, 64) for length in lengths]
-    data = processor._get_num_multimodal_tokens(image_sizes=[(100, 100), (500, 30)], video_sizes=sizes)
+    stored = {"video_sizes": sizes, "do_sample_frames": True}  # a call samples files by itself
+    data = processor._get_num_multimodal_tokens(image_sizes=[(100, 100), (500, 30)], **stored)
     assert data.num_video_tokens + data.num_image_tokens == [
         sum(map(bool, row)) for row in inputs["mm_token_type_ids"]
     ]
@@ -273,6 +273,10 @@ def test_number_of_tokens_matches_the_call(processor, write_video, frames):
 
     data = processor._get_num_multimodal_tokens(video_sizes=sizes, do_sample_frames=False)
     assert data.num_video_tokens == [length * TOKENS_PER_FRAME for length in lengths]
+    for call in ({}, {"num_frames": 2}, {"video_metadata": [{"fps": 10}] * 3}, {"do_sample_frames": True}):
+        inputs = processor(text=["<video>"] * 3, videos=[frames(length) for length in lengths], **call)
+        data = processor._get_num_multimodal_tokens(video_sizes=sizes, **call)
+        assert data.num_video_tokens == [row.count(processor.video_token_id) for row in inputs["input_ids"]]
     inputs = processor(text="<video>", videos=videos[2], fps=2)
     data = processor._get_num_multimodal_tokens(video_sizes=sizes[2:], fps=2, video_metadata=[{"fps": 10}])
     assert data.num_video_tokens == count(processor, inputs, "<video>")

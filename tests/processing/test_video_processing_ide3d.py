@@ -187,9 +187,20 @@ def test_different_frame_counts_are_padded_and_masked(frames, video_processor):
     assert torch.equal(alone["pixel_values_videos"][0], output["pixel_values_videos"][0, :2])
 
 
-def test_equal_frame_counts_need_no_mask(frames, video_processor):
+def test_the_mask_is_always_there(frames, video_processor):
+    """Pipelines join batches of one video each, and refuse to if their keys differ."""
     output = video_processor([frames(3), frames(3, 50, 20)], return_tensors="pt")
-    assert set(output) == {"pixel_values_videos"}
+    assert set(output) == {"pixel_values_videos", "video_frame_mask"}
+    assert output["video_frame_mask"].tolist() == [[True] * 3] * 2
+
+
+def test_a_processor_that_does_not_sample_keeps_all_frames(frames, write_video):
+    processor = IDE3DVideoProcessor(size=SIZE, num_frames=8, do_sample_frames=False)
+    for video, length in ((frames(6), 6), (str(write_video(20)), 20)):
+        for demand in ({}, {"num_frames": 3}, {"do_sample_frames": False, "num_frames": 3}):
+            assert processor(video, return_tensors="pt", **demand)["video_frame_mask"].shape == (1, length)
+        sampled = processor(video, return_tensors="pt", do_sample_frames=True, num_frames=3)
+        assert sampled["video_frame_mask"].shape == (1, 3)
 
 
 def test_numpy_output(frames, video_processor):

@@ -68,7 +68,7 @@ def test_dry_run_writes_the_folder_and_asks_nobody(run, export, tmp_path, no_net
             assert (folder / path.name).read_bytes() == path.read_bytes(), path.name
     card = ModelCard.load(folder / "README.md")
     assert 'model_id = "me/room-model"' in card.text and "a teacher, licence: mit" in card.text
-    assert card.data.eval_results[0].metric_value == 0.5 and card.data.pipeline_tag == "video-text-to-text"
+    assert card.data.eval_results[0].metric_value == 0.5 and card.data.pipeline_tag == "image-text-to-text"
 
 
 def test_push_makes_one_commit_of_all_files(run, export, monkeypatch):

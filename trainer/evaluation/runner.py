@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from accelerate import PartialState
 from tqdm import tqdm
+from transformers.utils import PROCESSOR_NAME, find_adapter_config_file, has_file
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
@@ -65,11 +66,31 @@ def model_revision(model: str, commit: str | None) -> str:
                     found.update(block)
                     progress.update(len(block))
     revision = f"sha256:{found.hexdigest()[:32]}"
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    if base := find_base(model):
         revision += f" on {model_revision(base, commit)}"
     return revision
+
+
+def find_base(model: str) -> str | None:
+    """Folder or Hub name of the model that an adapter is for."""
+    adapter = find_adapter_config_file(model)
+    return None if adapter is None else json.loads(Path(adapter).read_text("utf-8"))["base_model_name_or_path"]
+
+
+def load_processor(model: str) -> IDE3DProcessor:
+    """Load a model's processor; for an adapter without one, which PEFT saves, its base's.
+
+    Raises:
+        FileNotFoundError: If neither has one.
+    """
+    places = [place for place in (model, find_base(model)) if place]
+    for place in places:
+        if has_file(place, PROCESSOR_NAME):
+            return IDE3DProcessor.from_pretrained(place)
+    raise FileNotFoundError(
+        f"There is no {PROCESSOR_NAME} in {' nor in '.join(places)}: save the processor of the training there, by "
+        "`processor.save_pretrained`."
+    )
 
 
 def split_scenes(loads: Mapping[str, float], processes: int) -> list[list[str]]:
@@ -94,7 +115,7 @@ class Evaluation:
     def __init__(self, settings: EvaluationSettings, processes: PartialState):
         self.settings, self.processes = settings, processes
         self.task: EvaluatedTask = EVALUATED_TASKS[settings.task]
-        self.processor = IDE3DProcessor.from_pretrained(settings.model)
+        self.processor = load_processor(settings.model)
         processor = self.processor
         self.grid = TokenGrid.of(processor)
         self.num_frames = settings.num_frames or self.processor.video_processor.num_frames

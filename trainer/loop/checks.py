@@ -1,6 +1,7 @@
 """Checks before a training starts, and zero gradients of heads that no step used."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from accelerate.utils import DistributedType
@@ -20,14 +21,17 @@ class IdleHeads(TrainerCallback):
     """Takes the zero gradients from heads that were not used in a step.
 
     The optimizer would let them decay, and count a step without a gradient in its averages.
+
+    Args:
+        get_model: Returns the training model of now.
     """
 
-    def __init__(self, model: IDE3DForConditionalGenerationWithGeometry):
-        self.model = model
+    def __init__(self, get_model: Callable[[], IDE3DForConditionalGenerationWithGeometry]):
+        self.get_model = get_model
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """See the class."""
-        for head in self.model.idle_heads():
+        for head in self.get_model().idle_heads():
             for parameter in head.parameters():
                 parameter.grad = None
 

@@ -39,6 +39,14 @@ class IDE3DConfig(PreTrainedConfig):
     """
 
     model_type = "ide3d"
+    # Visual tokens and states belong to no one sample: Trainer, which joins the outputs of batches, leaves them out.
+    keys_to_ignore_at_inference = [
+        "cache",
+        "image_outputs",
+        "video_outputs",
+        "image_hidden_states",
+        "video_hidden_states",
+    ]
     sub_configs_defaults = {
         "vision_config": SubConfigSpec(
             config_class=AutoConfig,

@@ -3,7 +3,6 @@
 import copy
 import math
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,7 +11,7 @@ from transformers import AutoModel, GenerationConfig, GenerationMixin
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
-from transformers.modeling_outputs import BaseModelOutputWithPast, BaseModelOutputWithPooling, CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel, load_state_dict, slice_logits_to_keep
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, torch_compilable_check
@@ -30,47 +29,7 @@ from .grounding_ide3d import (
     locate_references,
     select_region_references,
 )
-
-
-@dataclass
-class IDE3DModelOutputWithPast(BaseModelOutputWithPast):
-    """Outputs of [`IDE3DModel`].
-
-    Args:
-        last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
-            States of the language model after its final norm.
-        cache (`Cache`, *optional*): Keys and values so far.
-        hidden_states (`tuple[torch.Tensor]`, *optional*): States of the language model, layer by layer.
-        attentions (`tuple[torch.Tensor]`, *optional*): Attention weights of the language model.
-        image_hidden_states (`torch.Tensor` of shape `(image_tokens, hidden_size)`, *optional*):
-            Visual tokens of all images, newline tokens included.
-        video_hidden_states (`torch.Tensor` of shape `(video_tokens, hidden_size)`, *optional*):
-            Visual tokens of all videos, newline tokens included.
-    """
-
-    image_hidden_states: torch.Tensor | None = None
-    video_hidden_states: torch.Tensor | None = None
-
-
-@dataclass
-class IDE3DCausalLMOutputWithPast(CausalLMOutputWithPast):
-    """Outputs of [`IDE3DForConditionalGeneration`].
-
-    Args:
-        loss (`torch.Tensor` of shape `()`, *optional*): Next-token loss, where `labels` are given.
-        logits (`torch.Tensor` of shape `(batch_size, sequence_length, vocab_size)`): Scores of the vocabulary.
-        last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`):
-            States of the language model after its final norm.
-        cache (`Cache`, *optional*): Keys and values so far.
-        hidden_states (`tuple[torch.Tensor]`, *optional*): States of the language model, layer by layer.
-        attentions (`tuple[torch.Tensor]`, *optional*): Attention weights of the language model.
-        image_hidden_states (`torch.Tensor` of shape `(image_tokens, hidden_size)`, *optional*): See the base model.
-        video_hidden_states (`torch.Tensor` of shape `(video_tokens, hidden_size)`, *optional*): See the base model.
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    image_hidden_states: torch.Tensor | None = None
-    video_hidden_states: torch.Tensor | None = None
+from .outputs_ide3d import IDE3DCausalLMOutputWithPast, IDE3DModelOutputWithPast
 
 
 def check_weight_files(folder: Path) -> None:
@@ -175,11 +134,21 @@ class IDE3DModel(IDE3DPreTrainedModel):
         features = nn.functional.interpolate(
             features, size=self.config.token_grid, mode=self.config.spatial_pool_mode, align_corners=False
         ).permute(0, 2, 3, 1)
-        newline = self.image_newline.to(features.device, features.dtype)
+        newline = self._read_newline().to(features.device, features.dtype)
         newline = newline.expand(*features.shape[:2], 1, newline.shape[0])
         tokens = torch.cat([features, newline], dim=2).flatten(1, 2)
         outputs.pooler_output = [group.flatten(0, 1) for group in torch.split(tokens, frame_counts)]
         return outputs
+
+    def _read_newline(self) -> torch.Tensor:
+        # Accelerate reads a parameter from the disk for the `forward` of its module; `generate` comes here without it.
+        hook = getattr(self, "_hf_hook", None)
+        if hook is None or not self.image_newline.is_meta:
+            return self.image_newline
+        hook.pre_forward(self)
+        newline = self.image_newline
+        hook.post_forward(self, None)
+        return newline
 
     @can_return_tuple
     def get_image_features(
@@ -266,14 +235,21 @@ class IDE3DModel(IDE3DPreTrainedModel):
             mask = (inputs_embeds == self.get_input_embeddings()(token)).all(-1)
         else:
             mask = input_ids == token_id
+        self._check_placeholders(mask, features.shape[0], modality)
+        return mask.unsqueeze(-1).to(inputs_embeds.device)
+
+    def _check_placeholders(
+        self, mask: torch.Tensor, num_features: int, modality: str, starts_text: bool | torch.Tensor = True
+    ) -> None:
+        """Raise ValueError if a starting text has another number of placeholders than visual tokens."""
         num_tokens = mask.sum()
+        is_right = num_tokens == num_features
         torch_compilable_check(
-            num_tokens == features.shape[0],
-            f"The text has {num_tokens} {modality} tokens, the {modality}s give {features.shape[0]} "
+            is_right if starts_text is True else is_right | ~starts_text,
+            f"The text has {num_tokens} {modality} tokens, the {modality}s give {num_features} "
             f"({self.config.tokens_per_frame} a frame). Pass the pixels of every {modality}, let the processor expand "
             f"one <{modality}> per {modality}, and do not truncate its output.",
         )
-        return mask.unsqueeze(-1).to(inputs_embeds.device)
 
     def get_frame_features(
         self, input_ids: torch.LongTensor, mm_encoder_outputs: dict[str, BaseModelOutputWithPooling]
@@ -322,7 +298,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         inputs_embeds: torch.Tensor,
         input_ids: torch.LongTensor | None,
         mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
-        starts_text: bool,
+        starts_text: bool | torch.Tensor,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Put visual tokens in the place of their placeholders.
 
@@ -335,10 +311,16 @@ class IDE3DModel(IDE3DPreTrainedModel):
         hidden_states = {}
         for modality, token_id in (("image", self.config.image_token_id), ("video", self.config.video_token_id)):
             if mm_encoder_outputs.get(modality) is None:
-                if starts_text:
-                    self.get_placeholder_mask(input_ids, inputs_embeds, token_id, inputs_embeds[0, :0], modality)
+                if starts_text is not False:
+                    self._check_placeholders(input_ids == token_id, 0, modality, starts_text)
                 continue
             features = torch.cat(list(mm_encoder_outputs[modality].pooler_output))
+            if features.shape[-1] != inputs_embeds.shape[-1]:
+                raise ValueError(
+                    f"The {modality} tokens are {features.shape[-1]} wide, the language model takes "
+                    f"{inputs_embeds.shape[-1]}. An assistant_model gets those of the model that it assists: give one "
+                    "of the same hidden_size, or mm_encoder_outputs of this model."
+                )
             features = features.to(inputs_embeds.device, inputs_embeds.dtype)
             mask = self.get_placeholder_mask(input_ids, inputs_embeds, token_id, features, modality)
             inputs_embeds = inputs_embeds.masked_scatter(mask, features)
@@ -387,6 +369,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         return torch.where((region >= 0).unsqueeze(-1).to(inputs_embeds.device), replacement, inputs_embeds)
 
     @can_return_tuple
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -419,13 +402,17 @@ class IDE3DModel(IDE3DPreTrainedModel):
         if pixel_values_videos is not None:
             encoded["video"] = self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
 
-        is_prefill = cache is None or cache.get_seq_length() == 0
+        # The length of a static cache is a tensor: nothing below branches on it, so that one graph serves any fill.
+        # A paged cache holds many texts at once and tells no length; `generate_batch` has looked at them.
+        is_paged = cache is not None and not isinstance(cache, Cache)
+        is_empty = not is_paged and (cache is None or cache.get_seq_length() == 0)
         # A single token is a step of decoding. Its placeholders are not counted: that would wait for the device.
-        starts_text = input_ids is not None and input_ids.shape[1] > 1 and is_prefill
+        starts_text = is_empty if input_ids is not None and input_ids.shape[1] > 1 else False
         inputs_embeds, hidden_states = self._place_visual_tokens(inputs_embeds, input_ids, encoded, starts_text)
         if region_masks is not None:
-            if not is_prefill:
-                raise ValueError("region_masks were given with a filled cache; pass the whole text and its video.")
+            torch_compilable_check(
+                is_empty, "region_masks were given with a filled cache; pass the whole text and its video."
+            )
             inputs_embeds = self._replace_references(
                 inputs_embeds, input_ids, encoded, region_masks, region_valid, region_references
             )
@@ -444,6 +431,8 @@ class IDE3DModel(IDE3DPreTrainedModel):
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            image_outputs=encoded.get("image"),
+            video_outputs=encoded.get("video"),
             image_hidden_states=hidden_states.get("image"),
             video_hidden_states=hidden_states.get("video"),
         )
@@ -475,6 +464,34 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         if input_ids is not None:
             self._check_references(input_ids, generation_config, kwargs)
         return super().generate(inputs, generation_config, *args, **kwargs)
+
+    def generate_batch(
+        self, inputs: list[list[int]], generation_config: GenerationConfig | None = None, *args, **kwargs
+    ) -> dict:
+        """Answer texts by continuous batching, as [`GenerationMixin.generate_batch`] does.
+
+        Args:
+            inputs (`list[list[int]]`): Tokens of each text. There is no place for videos, images or regions.
+            generation_config (`GenerationConfig`, *optional*): Settings.
+            *args: Passed on.
+            **kwargs: Passed on.
+
+        Returns:
+            `dict[str, GenerationOutput]`: Answers by the name of their request, in the order of the texts.
+
+        Raises:
+            ValueError: A text has placeholders of a video or an image, or a question a `<ground>`.
+        """
+        placeholders = torch.tensor([self.config.image_token_id, self.config.video_token_id])
+        for index, text in enumerate(inputs):
+            input_ids = torch.as_tensor(text).unsqueeze(0)
+            if torch.isin(input_ids.cpu(), placeholders).any():
+                raise ValueError(
+                    f"Text {index} has placeholders of a video or an image, but `generate_batch` takes text alone. "
+                    "Call `generate` with the pixels instead."
+                )
+            self._check_references(input_ids, generation_config, {})
+        return super().generate_batch(inputs, generation_config, *args, **kwargs)
 
     def _check_references(
         self, input_ids: torch.LongTensor, generation_config: GenerationConfig | None, inputs: dict
@@ -519,6 +536,10 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         **kwargs,
     ) -> dict:
         """Prepare a step of `generate`; a `<ground>` behind the prompt refers to no region."""
+        cache, length = kwargs.get("cache"), kwargs.get("next_sequence_length")
+        if not is_first_iteration and cache is not None and length != 1:
+            # Transformers calls no reading of an assistant the first one; it needs the video as much as its model.
+            is_first_iteration = int(cache.get_seq_length()) == 0
         if not is_first_iteration and kwargs.get("use_cache", True):
             for key in ("region_masks", "region_valid", "region_references"):
                 kwargs.pop(key, None)
@@ -549,6 +570,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         return self.model.get_video_features(pixel_values_videos, video_frame_mask, **kwargs)
 
     @can_return_tuple
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")
     def forward(
         self,
         input_ids: torch.LongTensor | None = None,
@@ -634,6 +656,8 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
             cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
+            image_outputs=outputs.image_outputs,
+            video_outputs=outputs.video_outputs,
             image_hidden_states=outputs.image_hidden_states,
             video_hidden_states=outputs.video_hidden_states,
         )

@@ -29,16 +29,16 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
 
     What is sampled. Stored videos (files, folders of images, lists of image paths) and frames that come with
     `video_metadata` are sampled by default. Frames in memory without metadata are the caller's choice and are all
-    kept, unless the call names `num_frames`, `fps` or `do_sample_frames=True`. `do_sample_frames=False` keeps every
-    frame of every video. What a call demands must be possible: more frames, or a higher rate, than the video has is
-    an error, while the processor's own `num_frames` and `fps` are only upper limits.
+    kept, unless the call names `num_frames`, `fps` or `do_sample_frames=True`. `do_sample_frames=False`, of the call
+    or of the processor, keeps every frame of every video, whatever `num_frames` or `fps` say. What a call demands must
+    be possible: more frames, or a higher rate, than the video has is an error, while the processor's own `num_frames`
+    and `fps` are only upper limits.
 
     Returns a [`BatchFeature`] with:
 
     - **pixel_values_videos** of shape `(batch_size, frames, 3, height, width)`, float. `frames` is the largest frame
       count of the batch; shorter videos are padded with zeros at the end.
-    - **video_frame_mask** of shape `(batch_size, frames)`, bool, True on real frames. Only present where frame counts
-      differ.
+    - **video_frame_mask** of shape `(batch_size, frames)`, bool, True on real frames.
     - **video_metadata**, a list of [`VideoMetadata`] with the `frames_indices` taken, if `return_metadata=True`.
 
     Args:
@@ -192,7 +192,7 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
         _one_sampling_rule({"num_frames": num_frames, "fps": fps})
         sampler = partial(self.sample_frames, num_frames=num_frames, fps=fps)
         if do_sample_frames is None and (num_frames is not None or fps is not None):
-            do_sample_frames = True
+            do_sample_frames = self.do_sample_frames
         all_frames, all_metadata = [], []
         for index, (video, given) in enumerate(zip(videos, _list_metadata(video_metadata, len(videos)), strict=True)):
             name = f"video {index}"
@@ -288,19 +288,14 @@ def _pad_frames(videos: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     Shape:
         videos: list of (V_i, 3, H, W).
         pixel_values_videos: (B, V, 3, H, W), V = largest V_i.
-        video_frame_mask: (B, V) bool; only where the V_i differ.
+        video_frame_mask: (B, V) bool. Always there: whoever joins batches of different length needs it in each.
     """
     sizes = sorted({tuple(video.shape[-2:]) for video in videos})
     if len(sizes) > 1:
         raise ValueError(f"Videos of one batch must have one size, got (height, width) {sizes}. Leave do_resize on.")
     counts = torch.tensor([len(video) for video in videos])
-    longest = int(counts.max())
-    if bool((counts == longest).all()):
-        return {"pixel_values_videos": torch.stack(list(videos))}
-    padded = videos[0].new_zeros((len(videos), longest, *videos[0].shape[1:]))
-    for row, video in zip(padded, videos, strict=True):
-        row[: len(video)] = video
-    mask = torch.arange(longest)[None] < counts[:, None]
+    padded = torch.nn.utils.rnn.pad_sequence(list(videos), batch_first=True)
+    mask = torch.arange(padded.shape[1])[None] < counts[:, None]
     return {"pixel_values_videos": padded, "video_frame_mask": mask.to(padded.device)}
 
 

@@ -161,7 +161,7 @@ def test_an_adapter_is_a_model_and_depends_on_its_base(settings, model_folder, t
     targets = r"model\.language_model\..*\.(q_proj|down_proj)"
     config = peft.LoraConfig(r=4, target_modules=targets, init_lora_weights=False)
     peft.get_peft_model(model, config).save_pretrained(folder)
-    build_scene_processor().save_pretrained(folder)
+    assert not (folder / "processor_config.json").exists()  # PEFT saves no processor: that of the base is meant
     plain = run_evaluation(settings())
     adapted = run_evaluation(settings(model=str(folder), output=str(tmp_path / "adapted")))
     assert adapted["model_revision"].endswith(plain["model_revision"])
@@ -172,6 +172,14 @@ def test_an_adapter_is_a_model_and_depends_on_its_base(settings, model_folder, t
     build_scene_model(build_scene_processor(), seed=1).save_pretrained(base)
     with pytest.raises(ValueError, match="model_revision"):
         run_evaluation(settings(model=str(folder), output=str(tmp_path / "adapted")))
+
+
+def test_a_model_without_a_processor_is_named(settings, model_folder, tmp_path):
+    folder = tmp_path / "bare"
+    shutil.copytree(model_folder, folder)
+    (folder / "processor_config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="no processor_config.json in .*bare"):
+        run_evaluation(settings(model=str(folder)))
 
 
 def test_a_prompt_with_other_words_is_refused(settings, monkeypatch):
