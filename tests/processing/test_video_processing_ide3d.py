@@ -363,7 +363,7 @@ def test_truncated_files_are_named(write_video, video_processor, options, share)
     path = write_video(60, step=3, **options)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(ValueError, match=r"video\.mp4 (announces 60 frames|cannot be decoded)"):
+    with pytest.raises(ValueError, match=r"video\.mp4 cannot be decoded"):
         video_processor(path)
 
 
