@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from processing.frame_order_ide3d import sort_frames
 from processing.geometry_rules import check_boxes, check_depth, check_intrinsics, check_poses, find_nonfinite
+from processing.image_opening_ide3d import open_image
+from processing.image_reading_ide3d import check_frame_names, is_turned, read_image
 
 __all__ = ["PosedVideo", "list_frame_names", "read_folder_intrinsics", "read_matrix", "rescaled_intrinsics"]
 
@@ -125,7 +126,7 @@ class PosedVideo:
             row: Row of `processing.rooms.load_rooms`.
         """
         return cls(
-            frames=np.stack([np.asarray(image) for image in row["frames"]]),
+            frames=np.stack([read_image(image) for image in row["frames"]]),
             depth=np.stack([np.asarray(image, dtype=np.float32) for image in row["depth"]]),
             intrinsics=np.asarray(row["intrinsics"]),
             camera_to_world=np.asarray(row["camera_to_world"]),
@@ -174,7 +175,7 @@ class PosedVideo:
             poses = np.stack([read_matrix(folder / f"{name}.txt", (4,)) for name in names])
             if skip_invalid_poses:
                 names, poses = _drop_nonfinite(folder, names, poses)
-        frames = _stack([_read_image(folder / f"{name}.jpg", "RGB") for name in names], names)
+        frames = _stack([read_image(folder / f"{name}.jpg") for name in names], names)
         depth = None
         if _wants(folder, names, parts, "depth", ".png"):
             depth_millimetres = _stack([_read_depth(folder / f"{name}.png") for name in names], names)
@@ -183,12 +184,23 @@ class PosedVideo:
         if parts is None or parts:
             depth_size = None if depth is None else depth.shape[1:3]
             intrinsics = read_folder_intrinsics(folder, frames.shape[1:3], depth_size)
+        if any(part is not None for part in (depth, intrinsics, poses)):
+            _check_not_turned(folder, names, has_depth=depth is not None)
         return cls(frames, depth, intrinsics, poses, frame_names=tuple(names), scene_id=folder.name)
 
 
 def list_frame_names(folder: Path) -> list[str]:
-    """Return the names of a scene's frames, without `.jpg`, in natural order."""
-    return sort_frames(file.stem for file in folder.glob("*.jpg") if file.stem.isdigit())
+    """Return the names of a scene's frames, without `.jpg`, in natural order.
+
+    Raises:
+        ValueError: Two files are one frame, such as `1.jpg` and `00001.jpg`, or a frame has another ending.
+    """
+    numbered = [file.name for file in folder.glob("*.*") if file.stem.isdigit() and file.is_file()]
+    if foreign := [name for name in numbered if name.lower().endswith((".jpg", ".jpeg")) and name[-4:] != ".jpg"]:
+        raise ValueError(f"{folder} holds {sort_frames(foreign)[0]}, where frames end with .jpg. Rename it.")
+    files = sort_frames(name for name in numbered if name.endswith(".jpg"))
+    check_frame_names(files, folder)
+    return [name[: -len(".jpg")] for name in files]
 
 
 def read_matrix(file: Path, sides: tuple[int, ...]) -> np.ndarray:
@@ -313,6 +325,12 @@ def _wants(folder: Path, names: list[str], parts: Collection[str] | None, part: 
         raise FileNotFoundError(
             f"{folder} lacks {what} files for frames {missing}. Remove these frames or add their {suffix}."
         )
+    numbers = {int(name): name for name in missing if name.isdigit()}
+    for file in sorted(folder.glob(f"*{suffix}")) if numbers else ():
+        if file.stem.isdigit() and int(file.stem) in numbers:
+            raise ValueError(
+                f"{file} is of no frame: parts are matched by name. Rename it to {numbers[int(file.stem)]}{suffix}."
+            )
     return not missing
 
 
@@ -326,16 +344,20 @@ def _drop_nonfinite(folder: Path, names: list[str], poses: np.ndarray) -> tuple[
     return [name for index, name in enumerate(names) if index not in dropped], np.delete(poses, dropped, axis=0)
 
 
-def _read_image(file: Path, mode: str | None) -> np.ndarray:
-    try:
-        with Image.open(file) as image:
-            return np.asarray(image if mode is None else image.convert(mode))
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:  # A broken PNG is a SyntaxError in Pillow.
-        raise ValueError(f"{file} cannot be read as an image ({error}). Is it complete?") from error
+def _check_not_turned(folder: Path, names: list[str], *, has_depth: bool) -> None:
+    """Check that frames are stored upright: depth, cameras and poses belong to the stored pixels."""
+    files = [folder / f"{name}{suffix}" for suffix in (".jpg", ".png")[: 1 + has_depth] for name in names]
+    if turned := [file.name for file in files if is_turned(file)]:
+        raise ValueError(
+            f"{folder}: the EXIF orientation of {turned[0]} ({len(turned)} files) turns the picture, while depth, "
+            "intrinsics and poses belong to the stored pixels. If the geometry fits the stored pixels, remove the tag "
+            "(`exiftool -Orientation= FILE`); if not, turn the geometry. `parts=()` reads the upright frames alone."
+        )
 
 
 def _read_depth(file: Path) -> np.ndarray:
-    depth_millimetres = _read_image(file, None)
+    with open_image(file) as image:
+        depth_millimetres = np.asarray(image)
     if depth_millimetres.ndim != 2 or depth_millimetres.dtype not in (np.uint16, np.int32):
         kind = f"{depth_millimetres.dtype} {depth_millimetres.shape}"
         raise ValueError(f"{file} must be a 16-bit grey PNG of millimetres, got {kind}. Save it as uint16.")

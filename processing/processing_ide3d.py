@@ -1,16 +1,20 @@
 """Processor of 3D-IDE: chat template, placeholder expansion, images and videos."""
 
+import itertools
 import math
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from transformers.feature_extraction_utils import BatchFeature
-from transformers.image_utils import make_flat_list_of_images
+from transformers.image_utils import ChannelDimension, make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.video_utils import VideoMetadata
 
+from .image_reading_ide3d import check_scale, frames_to_tensor, read_image
 from .video_reading_ide3d import list_videos
 
 # Qwen ChatML. A line break follows each video or image that is not the last part of its message, as in LLaVA-Video.
@@ -186,11 +190,12 @@ class IDE3DProcessor(ProcessorMixin):
         """
         if audio is not None:
             raise ValueError("3D-IDE takes videos, images and text; audio is not supported.")
+        if images is not None:
+            given = {**kwargs, **(kwargs.get("images_kwargs") or {})}
+            images = _read_all(images, given.get("input_data_format"), itertools.count())
         images, text, videos, audio = super().prepare_inputs_layout(
             images=images, text=text, videos=videos, audio=audio, **kwargs
         )
-        if images is not None:
-            _check_images(make_flat_list_of_images(images))
         if videos is not None:
             videos = list_videos(self._drop_samples_without_video(videos, text))
         return images, text, videos, audio
@@ -224,6 +229,13 @@ class IDE3DProcessor(ProcessorMixin):
         # name for each video.
         names = None if videos is None else [f"video {index}" for index in range(len(videos))]
         super().validate_inputs(images=images, text=text, videos=names, audio=audio, **kwargs)
+
+    def _process_images(self, images: Any, **kwargs) -> tuple[BatchFeature, list[str]]:
+        rescales = kwargs.get("do_rescale")
+        if self.image_processor.do_rescale if rescales is None else rescales:
+            for index, image in enumerate(make_flat_list_of_images(images)):
+                check_scale(image, f"image {index}")
+        return super()._process_images(images, **{**kwargs, "input_data_format": ChannelDimension.FIRST})
 
     def _process_videos(self, videos: list[Any], **kwargs) -> tuple[BatchFeature, list[str]]:
         processed = self.video_processor(videos, **kwargs)
@@ -331,13 +343,17 @@ def _is_empty_list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 0
 
 
-def _check_images(images: list[Any]) -> None:
-    for index, image in enumerate(images):
-        shape = image.size if hasattr(image, "getbands") else tuple(getattr(image, "shape", ()))
-        if 0 in shape:
-            raise ValueError(f"Expected at least one pixel, got an image of size {shape} (image {index}).")
-        if isinstance(image, (np.ndarray, torch.Tensor)) and not torch.isfinite(torch.as_tensor(image)).all():
-            raise ValueError(f"NaN or infinite pixels in image {index}. Repair it or leave it out.")
+def _read_all(images: Any, input_data_format: Any, numbers: Iterator[int]) -> Any:
+    """Read images in any nesting: each becomes a tensor of shape `(channels, height, width)`, upright."""
+    if isinstance(images, (list, tuple)):
+        return [_read_all(image, input_data_format, numbers) for image in images]
+    name = f"image {next(numbers)}"
+    if not isinstance(images, (np.ndarray, torch.Tensor)):
+        pixels = read_image(images, None if isinstance(images, (str, os.PathLike)) else name)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+    batch = images if images.ndim == 4 else images[None]
+    tensors = list(frames_to_tensor(batch, name, input_data_format))
+    return tensors if images.ndim == 4 else tensors[0]
 
 
 __all__ = ["IDE3DProcessor"]

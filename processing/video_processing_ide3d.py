@@ -13,7 +13,8 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_times_ide3d import find_highest_rate, find_indices_at_rate, find_indices_over_time
-from .video_reading_ide3d import FrameSampler, frames_to_tensor, is_stored, list_videos, read_video
+from .image_reading_ide3d import FrameSampler, check_scale, frames_to_tensor
+from .video_reading_ide3d import is_stored, list_videos, read_video
 
 
 class IDE3DVideoProcessor(BaseVideoProcessor):
@@ -169,7 +170,8 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
         )
         rescales = kwargs.get("do_rescale") if kwargs.get("do_rescale") is not None else self.do_rescale
         if rescales:
-            _check_not_rescaled(frames)
+            for index, video in enumerate(frames):
+                check_scale(video, f"video {index}")
         processed = super().preprocess(
             frames,
             video_metadata=metadata,
@@ -202,7 +204,7 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
             if is_stored(video):
                 samples = self.do_sample_frames if do_sample_frames is None else do_sample_frames
                 video, metadata = read_video(video, partial(_sample_stored, sampler if samples else _keep_all, given))
-                frames = frames_to_tensor(video, name)
+                frames = frames_to_tensor(video, name, ChannelDimension.LAST)
             else:
                 frames = frames_to_tensor(video, name, input_data_format)
                 default = self.do_sample_frames and given is not None
@@ -288,15 +290,6 @@ def _complete_metadata(given: VideoMetadata | None, frames: torch.Tensor, name: 
         f"video_metadata announces {metadata.total_num_frames} frames, {name} has {len(frames)}. If these frames were "
         "sampled from a longer video, say which ones in frames_indices."
     )
-
-
-def _check_not_rescaled(videos: list[torch.Tensor]) -> None:
-    for index, video in enumerate(videos):
-        if video.is_floating_point() and 0 < video.max() <= 1:
-            raise ValueError(
-                f"The floating point pixels of video {index} lie in 0 to 1, but dividing by 255 is on. Pass "
-                "do_rescale=False for frames that are scaled already, or give pixels from 0 to 255."
-            )
 
 
 def _pad_frames(videos: list[torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -295,10 +295,23 @@ def test_inputs_are_left_alone(tiny_model, tiny_inputs):
     assert all(torch.equal(inputs[key], before[key]) for key in before)
 
 
+def test_the_scores_of_a_question_keep_no_graph(tiny_model, tiny_inputs):
+    kept = []
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda saved: kept.append(saved), lambda x: x):
+        scores = tiny_model.ground(**ask(tiny_inputs, [2], regions=2))
+    assert not kept and scores.numpy().shape == (1, 3)
+
+
 def test_gradient_of_the_scores_reaches_head_language_model_and_vision(tiny_model, tiny_inputs):
     inputs = ask(tiny_inputs, [2], regions=3)
     inputs["region_masks"][:, 2] = False
-    tiny_model.ground(**inputs).pow(2).sum().backward()
+    ids, masks = inputs["input_ids"], inputs["region_masks"]
+    encoded = {"video": tiny_model.model.get_video_features(inputs.pop("pixel_values_videos"), return_dict=True)}
+    references = torch.full((1, 1), -1)  # The one <ground> is the question.
+    outputs = tiny_model.model(**inputs, region_references=references, mm_encoder_outputs=encoded, return_dict=True)
+    query = tiny_model.locate_query(ids, None)
+    scores = tiny_model.score_regions(outputs.last_hidden_state, query, ids, encoded, masks)
+    scores.pow(2).sum().backward()
     without_gradient = {name for name, weight in tiny_model.named_parameters() if weight.grad is None}
     assert without_gradient == {
         "lm_head.weight",

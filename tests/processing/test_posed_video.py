@@ -180,5 +180,5 @@ def test_what_is_missing_or_damaged_is_named(folder, tmp_path):
         PosedVideo.from_folder(folder)
     (folder / "00000.jpg").write_bytes(b"not an image")
     np.savetxt(folder / "00010.txt", np.eye(4))
-    with pytest.raises(ValueError, match="cannot be read as an image"):
+    with pytest.raises(ValueError, match="is no readable image"):
         PosedVideo.from_folder(folder)

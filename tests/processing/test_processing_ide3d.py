@@ -468,7 +468,7 @@ def test_bad_frames_raise_through_the_processor(processor, frames, tmp_path):
 
 
 def test_bad_images_raise(processor):
-    with pytest.raises(ValueError, match="NaN or infinite pixels in image 1"):
+    with pytest.raises(ValueError, match=r"NaN or infinite pixels in frame\(s\) \[0\] of image 1"):
         processor(text="<image><image>", images=[np.zeros((8, 8, 3)), np.full((8, 8, 3), np.nan)])
     with pytest.raises(ValueError, match="at least one pixel"):
         processor(text="<image>", images=np.zeros((0, 8, 3), np.uint8))

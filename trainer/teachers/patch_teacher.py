@@ -13,9 +13,9 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 from tqdm import tqdm
 
+from processing.image_reading_ide3d import frames_to_tensor
 from processing.token_grid import TokenGrid
 from processing.token_pooling import Window, pool_teacher_features
-from processing.video_reading_ide3d import frames_to_tensor
 from trainer.geometry.checks import Protocol, check_protocol
 from trainer.teachers.protocol import FrameSource
 

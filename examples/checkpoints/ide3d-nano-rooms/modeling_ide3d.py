@@ -674,6 +674,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         features, empty = features.to(query)[sample], empty.to(query.device)[sample]
         return self.grounding_head(query, features, empty, None if region_valid is None else region_valid[sample])
 
+    @torch.no_grad()
     def ground(
         self,
         input_ids: torch.LongTensor,
@@ -687,6 +688,8 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
         """Score candidate regions against the last `<ground>` of each sample, the answer.
+
+        No graph is kept, as in `generate`; a training calls `score_regions` with the states of its forward pass.
 
         Source: 3D-IDE, grounding; official `predict_box`.
 

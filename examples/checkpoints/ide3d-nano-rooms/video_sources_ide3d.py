@@ -3,20 +3,17 @@
 import io
 import os
 import tempfile
-import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+from .downloads_ide3d import copy_stream, download
+
 __all__ = ["is_source", "open_source", "to_local_path"]
 
-MAX_DOWNLOAD_BYTES = 2 * 1024**3
-TIMEOUT_SECONDS = 30  # without any answer
-MAX_DOWNLOAD_SECONDS = 600
-CHUNK_BYTES = 1024**2
+MAX_STREAM_BYTES = 2 * 1024**3  # of a download or a one-way file; they lie in a temporary file
 
 
 def is_source(value: Any) -> bool:
@@ -54,7 +51,7 @@ def open_source(value: Any) -> Iterator[tuple[str | BinaryIO, str]]:
         in a temporary file of at most 2 GiB. A file object of the caller stays open; it is read from its beginning.
 
     Raises:
-        FileNotFoundError: if there is no such file, or the server has none.
+        FileNotFoundError: if there is no such file.
         ConnectionError: if a download fails or is incomplete.
         TimeoutError: if a download takes more than ten minutes.
         TypeError: if a file object gives text.
@@ -73,7 +70,8 @@ def open_source(value: Any) -> Iterator[tuple[str | BinaryIO, str]]:
         yield io.BytesIO(value), name
     elif isinstance(value, str):
         with tempfile.TemporaryFile() as file:
-            _download(value, file)
+            download(value, file, MAX_STREAM_BYTES)
+            _check_not_empty(file.tell(), value)
             yield file, value
     else:
         name = f"the file object {getattr(value, 'name', '') or type(value).__name__}"
@@ -81,10 +79,11 @@ def open_source(value: Any) -> Iterator[tuple[str | BinaryIO, str]]:
             raise TypeError(f"{name} gives text. Open it with `open(path, 'rb')`.")
         if getattr(value, "seekable", lambda: False)():
             _check_not_empty(value.seek(0, os.SEEK_END), name)
+            value.seek(0)
             yield value, name
             return
         with tempfile.TemporaryFile() as file:
-            _copy(value, file, name)
+            _check_not_empty(copy_stream(value, file, MAX_STREAM_BYTES, name), name)
             yield file, name
 
 
@@ -97,44 +96,6 @@ def _unwrap(value: Any) -> Any:
     if content is None:
         raise ValueError("A video of `datasets` has a path or bytes, got neither. Is its row empty?")
     return content
-
-
-def _download(url: str, file: BinaryIO) -> None:
-    request = urllib.request.Request(url, headers={"User-Agent": "transformers-ide3d"})
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-            declared = int(answer.headers.get("Content-Length") or 0)
-            _check_size(declared, url)
-            received = _copy(answer, file, url)
-    except urllib.error.HTTPError as error:
-        kind = FileNotFoundError if error.code in (404, 410) else ConnectionError
-        raise kind(f"{url} cannot be downloaded ({error}). Check the address, or give a local file.") from error
-    except urllib.error.URLError as error:
-        raise ConnectionError(f"{url} cannot be downloaded ({error.reason}). Check the address.") from error
-    if received < declared:
-        raise ConnectionError(f"{url} ended after {received} of {declared} bytes. Download it again.")
-
-
-def _copy(source: Any, file: BinaryIO, name: str) -> int:
-    """Copy a stream into a file, and return its size in bytes."""
-    received, end = 0, time.monotonic() + MAX_DOWNLOAD_SECONDS
-    while chunk := source.read(CHUNK_BYTES):
-        received += len(chunk)
-        _check_size(received, name)
-        if time.monotonic() > end:
-            raise TimeoutError(f"{name} is still coming after {MAX_DOWNLOAD_SECONDS} s. Download it first.")
-        file.write(chunk)
-    _check_not_empty(received, name)
-    file.flush()
-    return received
-
-
-def _check_size(size: int, name: str) -> None:
-    if size > MAX_DOWNLOAD_BYTES:
-        raise ValueError(
-            f"{name} has {size} bytes or more, and at most {MAX_DOWNLOAD_BYTES} are taken from a stream. Download it, "
-            "and give the path."
-        )
 
 
 def _check_not_empty(size: int, name: str) -> None:

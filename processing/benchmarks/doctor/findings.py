@@ -90,6 +90,10 @@ KINDS = {
     "frames-missing": Kind("frames", True, "extract the frames (NNNNN.jpg) of this scene again"),
     "frame-broken": Kind("frames", True, f"the picture is cut off or no picture: {_AGAIN}"),
     "frame-size-differs": Kind("frames", True, "all frames of a scene must have one size; extract them again"),
+    "frame-names-bad": Kind("frames", True, "keep one picture of each frame, named NNNNN.jpg"),
+    "frame-turned": Kind(
+        "poses", True, "geometry belongs to the stored pixels: remove the EXIF orientation, or turn the geometry too"
+    ),
     "frame-name-foreign": Kind(
         "extra", False, "name frames by five digits; other pictures of the folder are passed over"
     ),

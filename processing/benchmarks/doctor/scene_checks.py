@@ -7,7 +7,6 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from processing.benchmarks.doctor.findings import Finding
 from processing.benchmarks.readers.files import read_masks, read_point_cloud
@@ -16,6 +15,8 @@ from processing.benchmarks.readers.tasks import Layout
 from processing.benchmarks.readers.teacher import open_teacher, stored_names
 from processing.frame_order_ide3d import sort_frames
 from processing.geometry_rules import check_depth, check_intrinsics, find_nonfinite, is_pose
+from processing.image_opening_ide3d import open_image
+from processing.image_reading_ide3d import inspect_image, is_turned
 from processing.posed_video import list_frame_names, read_folder_intrinsics, read_matrix, rescaled_intrinsics
 
 __all__ = ["check_scene", "tried"]
@@ -56,7 +57,10 @@ def check_scene(layout: Layout, scene_id: str, info: dict | None, parts: set[str
     folder, findings = layout.frames(scene_id), []
     if not folder.is_dir():
         return [Finding("scene-missing", str(folder), "the folder does not exist", scene_id)]
-    names = list_frame_names(folder)
+    try:
+        names = list_frame_names(folder)
+    except ValueError as error:
+        return [Finding("frame-names-bad", str(folder), str(error), scene_id)]
     foreign = sort_frames(file.stem for file in folder.glob("*.jpg") if file.stem not in names or len(file.stem) != 5)
     if foreign:
         detail = f"{len(foreign)} pictures such as {foreign[0]}.jpg"
@@ -67,6 +71,8 @@ def check_scene(layout: Layout, scene_id: str, info: dict | None, parts: set[str
         findings.append(Finding("frames-few", str(folder), f"{len(names)} frames", scene_id))
     shown = uniform_names(names, NUM_FRAMES)
     sizes = list(_check_frames(folder, shown, scene_id, findings))
+    if parts & {"poses", "depth"}:
+        findings += _check_turned(folder, shown, scene_id, "depth" in parts)
     if "poses" in parts:
         findings += _check_poses(folder, shown, scene_id, info)
         findings += _check_camera(folder, shown[0], scene_id, sizes[0] if sizes else None, "depth" in parts, info)
@@ -99,20 +105,30 @@ def _check_frames(folder: Path, names: list[str], scene_id: str, findings: list[
     for name in names:
         path = folder / f"{name}.jpg"
         try:
-            with Image.open(path) as image:
-                size = (image.height, image.width)
+            facts = inspect_image(path)
+            if facts.num_pictures > 1:
+                raise OSError(f"it holds {facts.num_pictures} pictures")
             with open(path, "rb") as file:
                 file.seek(-2, 2)
                 if file.read() != b"\xff\xd9":  # The end marker of JPEG; decoding all pictures would take hours.
                     raise OSError("it does not end as a JPEG file does")
-        except (UnidentifiedImageError, OSError) as error:
+        except (OSError, ValueError) as error:
             findings.append(Finding("frame-broken", str(path), str(error), scene_id))
             continue
+        size = (facts.height, facts.width)
         seen.setdefault(size, name)
         yield size
     if len(seen) > 1:
         detail = ", ".join(f"{w} x {h} in {name}" for (h, w), name in seen.items())
         findings.append(Finding("frame-size-differs", str(folder), detail, scene_id))
+
+
+def _check_turned(folder: Path, names: list[str], scene_id: str, has_depth: bool) -> Iterator[Finding]:
+    files = [folder / f"{name}{suffix}" for suffix in (".jpg", ".png")[: 1 + has_depth] for name in names]
+    for file in files:
+        with contextlib.suppress(OSError, ValueError):
+            if is_turned(file):
+                yield Finding("frame-turned", str(file), "its EXIF orientation turns the picture", scene_id)
 
 
 def _check_poses(folder: Path, names: list[str], scene_id: str, info: dict | None) -> Iterator[Finding]:
@@ -149,7 +165,7 @@ def _check_camera(
     if frame_size is None:
         return
     if depth_file.is_file():
-        with contextlib.suppress(OSError, SyntaxError), Image.open(depth_file) as image:
+        with contextlib.suppress(OSError, ValueError), open_image(depth_file) as image:
             depth_size = (image.height, image.width)
     try:
         camera = read_folder_intrinsics(folder, frame_size, depth_size if has_depth else None)
@@ -177,13 +193,13 @@ def _check_depth(
             yield Finding("depth-missing", str(path), "it does not exist", scene_id)
             continue
         try:
-            with Image.open(path) as image:
+            with open_image(path) as image:
                 sizes.setdefault((image.height, image.width), name)
                 if not image.mode.startswith("I"):
                     yield Finding("depth-broken", str(path), f"its pixels are of the kind {image.mode}", scene_id)
                     continue
                 millimetres = np.asarray(image) if name in decoded else None
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:  # A broken PNG is a SyntaxError in Pillow.
+        except (OSError, ValueError) as error:
             yield Finding("depth-broken", str(path), str(error), scene_id)
             continue
         if millimetres is not None:

@@ -1,6 +1,5 @@
 """The files of one rendered room in the public layout, beside its annotations."""
 
-import io
 import pickle
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +15,7 @@ from scipy import sparse
 from processing.benchmarks.export.annotations import rounded_box
 from processing.benchmarks.readers.files import boxes_from_masks
 from processing.benchmarks.readers.tasks import Layout
+from processing.image_opening_ide3d import open_image
 
 __all__ = ["RoomWriter", "write_infos", "write_vsi_rows"]
 
@@ -25,6 +25,11 @@ _TEACHER_GRID = 16  # Patches per side, one of the three grids that teacher stor
 _POINT_STRIDE = 3  # Pixels between points of the cloud.
 _GOOD_SHARE, _BAD_SHARE = 0.9, 0.4  # Share of an object's length that a proposal covers.
 _BAD_EVERY = 5  # One object in five is proposed badly, so that some have no box of IoU 0.5.
+
+
+def _decode(entry: dict) -> np.ndarray:
+    with open_image(entry) as image:
+        return np.asarray(image)
 
 
 class RoomWriter:
@@ -43,8 +48,7 @@ class RoomWriter:
     def __init__(self, layout: Layout, scene_id: str, row: dict, turn: float):
         self.layout, self.scene_id, self.row = layout, scene_id, row
         self.frames, self.depth, self.instance_ids = (
-            np.stack([np.asarray(Image.open(io.BytesIO(entry["bytes"]))) for entry in row[name]])
-            for name in ("frames", "depth", "instance_ids")
+            np.stack([_decode(entry) for entry in row[name]]) for name in ("frames", "depth", "instance_ids")
         )
         self.names = [f"{_FRAME_STEP * index:05d}" for index in range(len(self.frames))]
         self.intrinsics = np.eye(4)

@@ -6,11 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from processing.benchmarks.readers.files import read_infos, read_selected_frames
 from processing.benchmarks.readers.tasks import Layout
 from processing.frame_order_ide3d import find_uniform_indices, sort_frames
+from processing.image_opening_ide3d import open_image
 from processing.posed_video import PosedVideo, list_frame_names, rescaled_intrinsics
 from processing.video_reading_ide3d import read_video
 
@@ -181,7 +181,7 @@ def _aligned(scene: PosedVideo, layout: Layout) -> PosedVideo:
     intrinsics = scene.intrinsics
     depth_file = layout.frames(scene.scene_id) / f"{scene.frame_names[0]}.png"
     if depth_file.is_file():
-        with Image.open(depth_file) as image:  # Pillow reads the header alone.
+        with open_image(depth_file) as image:  # The header alone is read.
             depth_size = (image.height, image.width)
         intrinsics = rescaled_intrinsics(info["depth_cam2img"][:3, :3], depth_size, scene.frames.shape[1:3])
     elif intrinsics is None:

@@ -1,0 +1,359 @@
+"""Turn whatever a person calls a picture into upright 8 bit RGB pixels, by one rule for every door.
+
+A picture is what `open_image` takes, or an array. The rules: the EXIF orientation is applied; transparency lies
+over white, as in Transformers; 16 bit colours keep their upper 8 bits. Grey pictures of 16 bits, 32 bits or float are
+refused, since they are depth. Several pictures in one file are a video, but the preview in a phone's MPO is left out.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.image_utils import ChannelDimension
+from transformers.video_utils import VideoMetadata
+
+from .frame_order_ide3d import natural_key, sort_frames
+from .frame_times_ide3d import describe_times
+from .image_opening_ide3d import (
+    IMAGE_SUFFIXES,
+    RefusedImageError,
+    describe,
+    find_stored,
+    import_pillow,
+    is_image_path,
+    list_pages,
+    open_image,
+    open_page,
+)
+
+COLOUR_CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
+DEPTH_LIKE_MODES = ("I", "F")  # Pillow's 16 bit, 32 bit and float modes all begin with one of these letters
+_ORIENTATION = 0x0112  # EXIF
+
+FrameSampler = Callable[..., np.ndarray]
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """Facts of a picture's header.
+
+    Args:
+        height (`int`):
+            Rows of the stored pixels.
+        width (`int`):
+            Columns of the stored pixels.
+        num_pictures (`int`):
+            Pictures in the file; more than 1 makes it a video.
+    """
+
+    height: int
+    width: int
+    num_pictures: int
+
+
+def inspect_image(source: Any, name: str | None = None) -> ImageFacts:
+    """Read the header of a picture of colours.
+
+    Args:
+        source (`Any`):
+            Picture as [`open_image`] takes it.
+        name (`str`, *optional*):
+            How errors call the picture; by default its path.
+
+    Raises:
+        FileNotFoundError: when nothing is there.
+        ValueError: for what Pillow cannot read, and for pixels that are depth.
+    """
+    with open_image(source, name) as image:
+        _check_mode(image, name or describe(source))
+        return ImageFacts(image.height, image.width, len(list_pages(image)))
+
+
+def is_turned(source: Any) -> bool:
+    """Return whether the EXIF orientation of a picture turns or mirrors its stored pixels."""
+    with open_image(source) as image:
+        return image.getexif().get(_ORIENTATION) in range(2, 9)
+
+
+def read_image(source: Any, name: str | None = None) -> np.ndarray:
+    """Read one picture of colours, upright.
+
+    Args:
+        source (`Any`):
+            Picture as [`open_image`] takes it.
+        name (`str`, *optional*):
+            How errors call the picture; by default its path.
+
+    Returns:
+        `np.ndarray` of shape `(height, width, 3)`, uint8 RGB.
+
+    Raises:
+        FileNotFoundError: when nothing is there.
+        ValueError: for what Pillow cannot read, a cut file, pixels that are depth, and several pictures in one file.
+        TypeError: for what is no picture at all.
+    """
+    name = name or describe(source)
+    with open_image(source, name) as image:
+        pages = list_pages(image)
+        if len(pages) > 1:
+            raise RefusedImageError(
+                f"{name} holds {len(pages)} pictures, where one is expected. Give the file as a video, or take one of "
+                "them: `image.seek(0); image.convert('RGB')`."
+            )
+        return _read_page(image, name, pages[0])
+
+
+def read_images(
+    sources: Sequence[Any], name: str, sample_indices_fn: FrameSampler
+) -> tuple[np.ndarray, VideoMetadata]:
+    """Read the wanted pictures of a list as the frames of a video.
+
+    Args:
+        sources (`list`):
+            Pictures as [`read_image`] takes them.
+        name (`str`):
+            How errors call the list.
+        sample_indices_fn (`Callable`):
+            Gets `metadata` and returns the indices of the wanted frames.
+
+    Returns:
+        `tuple[np.ndarray, VideoMetadata]`: frames of shape `(frames, height, width, 3)`, uint8 RGB, and metadata.
+
+    Raises:
+        ValueError: for pictures of different sizes, or one that cannot be read.
+    """
+    metadata = VideoMetadata(total_num_frames=len(sources), video_backend="images")
+    metadata.frames_indices = [int(index) for index in sample_indices_fn(metadata=metadata)]
+    frames = [read_image(sources[index]) for index in metadata.frames_indices]
+    return _stack(frames, name, metadata), metadata
+
+
+def read_animation(
+    source: Any, sample_indices_fn: FrameSampler, name: str | None = None
+) -> tuple[np.ndarray, VideoMetadata]:
+    """Read the wanted pictures of one file as the frames of a video.
+
+    A still is a video of one frame. Every picture is decoded once, to know how long it is shown; only those that are
+    wanted are kept.
+
+    Args:
+        source (`Any`):
+            GIF, WebP, APNG, AVIF, TIFF or a still, as [`read_image`] takes it.
+        sample_indices_fn (`Callable`):
+            Gets `metadata` and returns the indices of the wanted frames, increasing.
+        name (`str`, *optional*):
+            How errors call the file; by default its path.
+
+    Returns:
+        `tuple[np.ndarray, VideoMetadata]`: frames of shape `(frames, height, width, 3)`, uint8 RGB, and metadata.
+        Its `timestamps` are the true times; `fps` is None where the file does not say how long pictures are shown.
+
+    Raises:
+        ValueError: as [`read_image`] does, and for pictures of different sizes.
+    """
+    name = name or describe(source)
+    stored = find_stored(source, name)
+    with open_image(stored, name) as image:
+        place, pages = image.tell(), list_pages(image)
+        seconds = _list_durations(image, pages) if len(pages) > 1 else [0.0]
+    metadata = VideoMetadata(total_num_frames=len(pages), video_backend="images")
+    if all(seconds):
+        times = [0.0, *np.cumsum(seconds[:-1]).tolist()]
+        metadata = describe_times(times, seconds[-1], announced_rate=None, backend="images")
+    metadata.frames_indices = [int(index) for index in sample_indices_fn(metadata=metadata)]
+    with open_image(stored, name) as image:
+        frames = [_read_page(image, name, pages[index]) for index in metadata.frames_indices]
+        open_page(image, place)  # A PIL image is the caller's.
+    return _stack(frames, name, metadata), metadata
+
+
+def list_images(folder: str) -> list[str]:
+    """Return the paths of the pictures in a folder, in natural order.
+
+    Hidden files and other files are left out.
+
+    Raises:
+        ValueError: for a folder without pictures, or two pictures of one frame, such as `1.png` and `0001.jpg`.
+    """
+    names = [entry.name for entry in os.scandir(folder) if is_image_path(entry.name) and entry.is_file()]
+    names = sort_frames(name for name in names if not name.startswith("."))
+    if not names:
+        raise ValueError(f"No frames: the folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
+    check_frame_names(names, folder)
+    return [os.path.join(folder, name) for name in names]
+
+
+def check_frame_names(names: Sequence[str], folder: Any) -> None:
+    """Check that no two files of a folder are one frame.
+
+    Leading zeros and endings do not make a difference.
+
+    Raises:
+        ValueError: naming two such files.
+    """
+    seen: dict[tuple, str] = {}
+    for name in names:
+        other = seen.setdefault(tuple(natural_key(os.path.splitext(name)[0])[0]), name)
+        if other != name:
+            for file in (other, name):
+                inspect_image(os.path.join(folder, file))  # Depth beside the frames has a message of its own.
+            raise ValueError(
+                f"{folder} holds two pictures of one frame: {other} and {name}. Keep one of them; depth images and "
+                "copies belong in another folder."
+            )
+
+
+def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDimension | None = None) -> torch.Tensor:
+    """Return frames in memory as one tensor, channels first, checked.
+
+    Args:
+        video (`Any`):
+            List of PIL images or arrays of rank 3, or an array of rank 4.
+        name (`str`):
+            How errors call this video.
+        input_data_format (`str`, *optional*):
+            `"channels_first"` or `"channels_last"`; inferred from the shape when absent.
+
+    Returns:
+        `torch.Tensor` of shape `(frames, channels, height, width)`, 1 or 3 channels: uint8 for integers, float32 for
+        floating point.
+
+    Raises:
+        ValueError: for no frames, frames without pixels, frames of different sizes, or a wrong number of channels;
+            for NaN or infinite pixels, integers outside 0 to 255, or 16 bit images.
+    """
+    if isinstance(video, (list, tuple)):
+        if not any(isinstance(frame, (np.ndarray, torch.Tensor)) for frame in video):
+            input_data_format = ChannelDimension.LAST  # of pictures that are read here
+        arrays = [_frame_to_array(frame, f"frame {index} of {name}") for index, frame in enumerate(video)]
+        shapes = sorted({tuple(array.shape) for array in arrays})
+        if len(shapes) > 1:
+            raise ValueError(f"All frames of a video must have one size, got {shapes} in {name}. Resize them first.")
+        video = torch.stack([_as_tensor(array) for array in arrays])
+    video = _as_tensor(video)
+    if video.ndim != 4:
+        raise ValueError(f"Expected rank 4 (frames, height, width, 3), got shape {tuple(video.shape)} for {name}.")
+    if 0 in video.shape:
+        raise ValueError(f"Expected at least one frame of at least one pixel, got {tuple(video.shape)} for {name}.")
+    video = _check_values(_channels_first(video, name, input_data_format), name)
+    if video.shape[1] < 4:
+        return video
+    if video.is_floating_point():
+        raise ValueError(f"Frames with transparency hold 8 bit integers, got {video.dtype} in {name}. Leave it out.")
+    return _over_white(video)
+
+
+def check_scale(pixels: torch.Tensor, name: str) -> None:
+    """Check that floating point pixels lie in 0 to 255, not in 0 to 1.
+
+    Raises:
+        ValueError: for pixels in 0 to 1, which are scaled already, and for pixels outside 0 to 255.
+    """
+    if not pixels.is_floating_point() or not pixels.numel():
+        return
+    low, high = float(pixels.min()), float(pixels.max())
+    if 0 < high <= 1:
+        raise ValueError(
+            f"The floating point pixels of {name} lie in 0 to 1, but dividing by 255 is on. Pass do_rescale=False for "
+            "frames that are scaled already, or give pixels from 0 to 255."
+        )
+    if low < 0 or high > torch.iinfo(torch.uint8).max:
+        raise ValueError(
+            f"Pixels lie between 0 and 255, got {low:g} to {high:g} in {name}. Is it depth, or a picture of 16 bits? "
+            "Pass do_rescale=False for frames that are normalised already."
+        )
+
+
+def _check_mode(image: Any, name: str) -> None:
+    if image.mode.startswith(DEPTH_LIKE_MODES):
+        raise RefusedImageError(
+            f"{name} is an image of mode {image.mode}, which looks like depth. Frames are 8 bit colour images: keep "
+            "depth in another folder, or list the colour images one by one."
+        )
+
+
+def _list_durations(image: Any, pages: Sequence[int]) -> list[float]:
+    """Return the seconds that each picture is shown, 0 where they are unknown."""
+    seconds = []
+    for page in pages:
+        open_page(image, page)
+        image.load()
+        seconds.append(float(image.info.get("duration") or 0) / 1000)
+    return seconds
+
+
+def _read_page(image: Any, name: str, page: int) -> np.ndarray:
+    """Read one picture of an open image, upright, as uint8 RGB over white."""
+    open_page(image, page)
+    _check_mode(image, name)
+    if 0 in image.size:
+        raise RefusedImageError(f"Expected at least one pixel, got an image of size {image.size} ({name}).")
+    image = import_pillow()[1].exif_transpose(image)
+    if image.has_transparency_data:
+        return _over_white(torch.from_numpy(np.array(image.convert("RGBA"))).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+    return np.array(image.convert("RGB"))
+
+
+def _over_white(pixels: torch.Tensor) -> torch.Tensor:
+    """Lay uint8 RGBA pixels over white.
+
+    Shape:
+        pixels: (..., 4, H, W).
+        output: (..., 3, H, W).
+    """
+    colour, alpha = pixels[..., :3, :, :].int(), pixels[..., 3:, :, :].int()
+    return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
+
+
+def _stack(frames: list[np.ndarray], name: str, metadata: VideoMetadata) -> np.ndarray:
+    """Stack frames, and write their size into the metadata."""
+    sizes = sorted({frame.shape[:2] for frame in frames})
+    if len(sizes) > 1:
+        raise RefusedImageError(f"All frames of a video must have one size, got (height, width) {sizes} in {name}.")
+    metadata.height, metadata.width = sizes[0]
+    return np.stack(frames)
+
+
+def _frame_to_array(frame: Any, name: str) -> np.ndarray | torch.Tensor:
+    return frame if isinstance(frame, (np.ndarray, torch.Tensor)) else read_image(frame, name)
+
+
+def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
+    if isinstance(array, torch.Tensor):
+        return array
+    if not array.flags.writeable or min(array.strides, default=0) < 0:  # torch takes neither without a copy
+        array = array.copy()
+    return torch.from_numpy(array)
+
+
+def _channels_first(video: torch.Tensor, name: str, input_data_format: str | ChannelDimension | None) -> torch.Tensor:
+    if input_data_format is None:
+        first = video.shape[1] in COLOUR_CHANNELS
+        input_data_format = ChannelDimension.FIRST if first else ChannelDimension.LAST
+    if ChannelDimension(input_data_format) == ChannelDimension.LAST:
+        video = video.permute(0, 3, 1, 2)
+    if video.shape[1] not in COLOUR_CHANNELS:
+        raise ValueError(
+            f"Expected frames with {COLOUR_CHANNELS} channels, first or last, got {video.shape[1]} channels of "
+            f"{video.shape[2]} x {video.shape[3]} pixels in {name}."
+        )
+    return video
+
+
+def _check_values(video: torch.Tensor, name: str) -> torch.Tensor:
+    if video.is_complex() or video.dtype == torch.bool:
+        raise TypeError(f"Frames hold 8 bit integers or floating point numbers, got {video.dtype} in {name}.")
+    if video.is_floating_point():
+        finite = torch.isfinite(video).flatten(1).all(dim=1)
+        if not finite.all():
+            bad = torch.nonzero(~finite).flatten().tolist()
+            raise ValueError(f"NaN or infinite pixels in frame(s) {bad} of {name}. Repair or leave out these frames.")
+        return video.float()
+    wide = video if video.dtype in (torch.uint8, torch.int8) else video.long()
+    low, high = int(wide.min()), int(wide.max())
+    if low < 0 or high > torch.iinfo(torch.uint8).max:
+        raise ValueError(f"Integer pixels lie between 0 and 255, got {low} to {high} in {name}. Is it depth?")
+    return video.to(torch.uint8)
