@@ -12,6 +12,10 @@ from .image_opening_ide3d import is_animation, is_image, is_image_path
 from .image_reading_ide3d import FrameSampler, list_images, read_animation, read_images
 from .video_decoding_ide3d import decode_with_pyav
 from .video_sources_ide3d import is_source, open_source, to_local_path
+from .video_torchcodec_ide3d import decode_with_torchcodec
+
+DECODERS = {"pyav": decode_with_pyav, "torchcodec": decode_with_torchcodec}
+BACKEND_VARIABLE = "IDE3D_VIDEO_BACKEND"  # names one of them, where no argument does
 
 
 def list_videos(videos: Any) -> list[Any]:
@@ -66,11 +70,14 @@ def is_stored(video: Any) -> bool:
     return not isinstance(video, (np.ndarray, torch.Tensor))
 
 
-def read_video(source: Any, sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:
+def read_video(
+    source: Any, sample_indices_fn: FrameSampler, backend: str | None = None
+) -> tuple[np.ndarray, VideoMetadata]:
     """Read the wanted frames of a stored video.
 
-    Video files are decoded by PyAV, which brings its own ffmpeg: see [`decode_with_pyav`]. Every door gives the same
-    upright pixels at the same times. The images of a folder are taken in natural order (2 before 10).
+    Video files are decoded by PyAV, which brings its own FFmpeg (see [`decode_with_pyav`]), or on request by
+    torchcodec (see [`decode_with_torchcodec`]). Every door gives the same upright pixels at the same times. The images
+    of a folder are taken in natural order (2 before 10).
 
     Args:
         source (`Any`):
@@ -78,6 +85,9 @@ def read_video(source: Any, sample_indices_fn: FrameSampler) -> tuple[np.ndarray
             `datasets.Video`. Or a folder of images, a single or animated image, or a list of stored images.
         sample_indices_fn (`Callable`):
             Gets `metadata` and returns the indices of the wanted frames, in any order; an index may come repeatedly.
+        backend (`str`, *optional*):
+            Decoder of video files, `"pyav"` or `"torchcodec"`. Default: the environment variable
+            `IDE3D_VIDEO_BACKEND`, or PyAV.
 
     Returns:
         `tuple[np.ndarray, VideoMetadata]`: frames of shape `(frames, height, width, 3)`, uint8 RGB, one for each index
@@ -98,7 +108,7 @@ def read_video(source: Any, sample_indices_fn: FrameSampler) -> tuple[np.ndarray
         asked[:] = _check_indices(sample_indices_fn(metadata=metadata), metadata.total_num_frames)
         return sorted(set(asked))
 
-    frames, metadata = _read_increasing(source, sample_increasing)
+    frames, metadata = _read_increasing(source, sample_increasing, _choose_backend(backend))
     taken = list(metadata.frames_indices)
     if taken != asked:
         frames = frames[[taken.index(index) for index in asked]]
@@ -115,7 +125,16 @@ def _check_indices(indices: Any, total: int) -> list[int]:
     return indices
 
 
-def _read_increasing(source: Any, sample_indices_fn: FrameSampler) -> tuple[np.ndarray, VideoMetadata]:
+def _choose_backend(backend: str | None) -> str:
+    backend = backend or os.environ.get(BACKEND_VARIABLE) or "pyav"
+    if backend not in DECODERS:
+        raise ValueError(
+            f"Expected one of {sorted(DECODERS)} as backend of videos, got {backend!r}. Is {BACKEND_VARIABLE} set?"
+        )
+    return backend
+
+
+def _read_increasing(source: Any, sample_indices_fn: FrameSampler, backend: str) -> tuple[np.ndarray, VideoMetadata]:
     """Read a stored video as [`read_video`] does, at increasing indices."""
     if isinstance(source, (list, tuple)):
         return read_images(source, f"the list of {len(source)} images", sample_indices_fn)
@@ -128,7 +147,7 @@ def _read_increasing(source: Any, sample_indices_fn: FrameSampler) -> tuple[np.n
         if path is None and is_image(file):  # Bytes and downloads have no ending: the content tells.
             file.seek(0)
             return read_animation(file, sample_indices_fn, name)
-        return decode_with_pyav(file, name, sample_indices_fn)
+        return DECODERS[backend](file, name, sample_indices_fn)
 
 
 def _is_frame(item: Any) -> bool:

@@ -27,6 +27,7 @@ CODE_FILES = {
     "video_processing_ide3d.py",
     "video_reading_ide3d.py",
     "video_sources_ide3d.py",
+    "video_torchcodec_ide3d.py",
 }
 EXPORT_FILES = CODE_FILES | {
     "README.md",

@@ -10,7 +10,7 @@ import numpy as np
 from .frame_colours_ide3d import needs_conversion, to_standard_range, to_upright
 from .frame_times_ide3d import TimedVideoMetadata, describe_times, to_shown_times
 
-__all__ = ["decode_with_pyav"]
+__all__ = ["ShownFrames", "decode_video", "decode_with_pyav", "find_stream", "open_container", "to_picture"]
 
 logger = logging.getLogger(__name__)
 
@@ -23,19 +23,41 @@ OPTIONS = {"protocol_whitelist": "file"}
 
 
 @dataclass
-class _Stream:
+class ShownFrames:
     """Times and wanted pictures that one pass over a video stream gave."""
 
     name: str
     rate: float | None
+    backend: str = "pyav"
     times: list[float | None] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
+    size: tuple[int, int, float | None] | None = None
 
-    def add(self, timed: Any) -> None:
+    @classmethod
+    def of(cls, stream: Any, name: str, backend: str = "pyav") -> "ShownFrames":
+        """Return no frames yet, of PyAV's stream."""
+        rate = stream.guessed_rate or stream.average_rate
+        return cls(name, float(rate) if rate else None, backend)
+
+    def add(self, seconds: float | None, duration: float) -> None:
         """Note the time of a frame or packet."""
-        self.times.append(_seconds(timed))
-        self.durations.append(float((timed.duration or 0) * timed.time_base) if timed.time_base else 0.0)
+        self.times.append(seconds)
+        self.durations.append(duration)
+
+    def check_size(self, width: int, height: int) -> None:
+        """Check that the last frame is as large as the first.
+
+        Raises:
+            ValueError: if it is not.
+        """
+        self.size = self.size or (width, height, self.times[-1])
+        if (width, height) != self.size[:2]:
+            sizes = "{} x {} pixels from {} s".format(*self.size) + f", {width} x {height} from {self.times[-1]} s"
+            raise ValueError(
+                f"All frames of a video must have one size: {self.name} has {sizes}. "
+                "Convert it to one size with `ffmpeg -i FILE -vf scale=WIDTH:HEIGHT converted.mp4`."
+            )
 
     def describe(self) -> TimedVideoMetadata:
         """Return metadata of the shown frames.
@@ -48,7 +70,7 @@ class _Stream:
         lengths = [length or (1 / self.rate if self.rate else 0.0) for length in self.durations]
         shown = to_shown_times(self.times, lengths)
         last = max(range(len(shown)), key=lambda i: -1 if self.times[i] is None else self.times[i])
-        return describe_times(shown, self.durations[last], self.rate, backend="pyav")
+        return describe_times(shown, self.durations[last], self.rate, backend=self.backend)
 
 
 def decode_with_pyav(
@@ -79,15 +101,43 @@ def decode_with_pyav(
         ImportError: if PyAV is missing.
         ValueError: if the file is truncated, damaged or no video, or its frames have different sizes.
     """
+    return decode_video(file, name, sample_indices_fn, _decode)
+
+
+def decode_video(
+    file: str | BinaryIO,
+    name: str,
+    sample_indices_fn: Callable[..., Iterable[int]],
+    decode: Callable[[str | BinaryIO, str, TimedVideoMetadata | None], ShownFrames],
+) -> tuple[np.ndarray, TimedVideoMetadata]:
+    """Plan by packets, decode, and plan again where the decoder has other times.
+
+    Args:
+        file (`str` or binary file):
+            Local path, or seekable file object.
+        name (`str`):
+            How errors call this video.
+        sample_indices_fn (`Callable`):
+            Gets `metadata`, a [`TimedVideoMetadata`], and returns increasing indices of shown frames.
+        decode (`Callable`):
+            Gets `file`, `name` and metadata with `frames_indices`, and returns the frames up to the last of them; with
+            None instead of metadata, the times of all.
+
+    Returns:
+        `tuple[np.ndarray, TimedVideoMetadata]`: as [`decode_with_pyav`].
+
+    Raises:
+        ValueError: as [`decode_with_pyav`].
+    """
     av = _import_av()
     try:
         metadata = _scan_packets(file, name).describe()
         metadata.frames_indices = list(sample_indices_fn(metadata=metadata))
-        stream = _decode(file, name, metadata)
+        stream = decode(file, name, metadata)
         if not _agrees(stream.describe(), metadata):
-            metadata = _decode(file, name, None).describe()
+            metadata = decode(file, name, None).describe()
             metadata.frames_indices = list(sample_indices_fn(metadata=metadata))
-            stream = _decode(file, name, metadata)
+            stream = decode(file, name, metadata)
     except av.error.FFmpegError as error:
         raise ValueError(
             f"{name} cannot be decoded as a video ({error}). It is damaged, cut off, or no video file. Copy or "
@@ -115,14 +165,39 @@ def _import_av() -> Any:
     return av
 
 
-def _open(file: str | BinaryIO) -> Any:
+def open_container(file: str | BinaryIO) -> Any:
+    """Open a file from its beginning.
+
+    Args:
+        file (`str` or binary file):
+            Local path, or seekable file object.
+
+    Returns:
+        `av.container.InputContainer`: to be closed by the caller.
+    """
     if not isinstance(file, str):
         file.seek(0)
     return _import_av().open(file, options=OPTIONS)
 
 
-def _find_stream(container: Any, name: str) -> Any:
+def find_stream(container: Any, name: str) -> Any:
+    """Return the video stream to read.
+
+    Args:
+        container (`av.container.InputContainer`):
+            Open file.
+        name (`str`):
+            How errors call it.
+
+    Returns:
+        `av.video.stream.VideoStream`: the best one that is no cover picture.
+
+    Raises:
+        ValueError: if there is none.
+    """
     cover = _import_av().stream.Disposition.attached_pic
+    if not container.streams:  # an MP4 that ends before its index opens as one without any stream
+        raise _damaged(name, "it has no stream at all: its index is missing")
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
         found = "only a cover picture" if container.streams.video else "no video stream"
@@ -131,23 +206,23 @@ def _find_stream(container: Any, name: str) -> Any:
     return best if best in streams else max(streams, key=lambda stream: (stream.width or 0) * (stream.height or 0))
 
 
-def _scan_packets(file: str | BinaryIO, name: str) -> _Stream:
+def _scan_packets(file: str | BinaryIO, name: str) -> ShownFrames:
     """Return the times of the packets to show; check that all are there."""
-    with _open(file) as container:
-        stream = _find_stream(container, name)
+    with open_container(file) as container:
+        stream = find_stream(container, name)
         _warn_of_wide_pixels(stream, name)
-        packets, end = _start(stream, name), 0.0
+        packets, end = ShownFrames.of(stream, name), 0.0
         indexed = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
         if 0 < container.size < indexed:
             raise _damaged(name, f"its index names {indexed} bytes, and there are {container.size}")
         for packet in container.demux():
-            end = max(end, (_seconds(packet) or 0.0) + float((packet.duration or 0) * packet.time_base))
+            end = max(end, (_seconds(packet) or 0.0) + _duration(packet))
             if packet.stream_index != stream.index or packet.size == 0:
                 continue
             if packet.is_corrupt:
                 raise _damaged(name, f"the packet at {_seconds(packet)} s is incomplete")
             if not packet.is_discard:
-                packets.add(packet)
+                packets.add(_seconds(packet), _duration(packet))
         announced = _announced_end(container, stream)
         if end < announced - max(DURATION_TOLERANCE, 2 / (packets.rate or 10)):
             raise _damaged(name, f"it announces {announced:.2f} s, and its packets end at {end:.2f} s")
@@ -159,20 +234,20 @@ def _announced_end(container: Any, stream: Any) -> float:
     if "avi" in container.format.name:  # its duration is measured, its number of frames is written
         return float(stream.frames * stream.time_base)
     if any(name in container.format.name for name in FORMATS_WITH_DURATION):
-        return ((container.start_time or 0) + (container.duration or 0)) / _import_av().time_base
+        return (container.duration or 0) / _import_av().time_base  # Some writers count it from 0, some from the start.
     return 0.0
 
 
-def _decode(file: str | BinaryIO, name: str, metadata: TimedVideoMetadata | None) -> _Stream:
+def _decode(file: str | BinaryIO, name: str, metadata: TimedVideoMetadata | None) -> ShownFrames:
     """Decode up to the last wanted frame; without metadata all of it, for the times."""
     wanted = set(metadata.frames_indices) if metadata is not None else set()
     last = max(wanted, default=None)
     if metadata is not None and last == metadata.total_num_frames - 1:
         last = None  # then the file must end too
-    with _open(file) as container:
-        stream = _find_stream(container, name)
+    with open_container(file) as container:
+        stream = find_stream(container, name)
         stream.thread_type = "AUTO"
-        shown, size, starts_inside = _start(stream, name), None, None
+        shown, starts_inside = ShownFrames.of(stream, name), None
         for packet in container.demux(stream):
             starts_inside = not packet.is_keyframe if starts_inside is None else starts_inside
             try:
@@ -182,43 +257,39 @@ def _decode(file: str | BinaryIO, name: str, metadata: TimedVideoMetadata | None
                     continue
                 raise
             for frame in frames:
-                shown.add(frame)
-                size = _check_frame(frame, size, shown)
+                shown.add(_seconds(frame), _duration(frame))
+                _check_whole(frame, shown)
+                shown.check_size(frame.width, frame.height)
                 if len(shown.times) - 1 in wanted:
-                    shown.pictures[len(shown.times) - 1] = _to_picture(frame)
+                    shown.pictures[len(shown.times) - 1] = to_picture(frame)
                 if len(shown.times) - 1 == last:
                     return shown
     return shown
 
 
-def _start(stream: Any, name: str) -> _Stream:
-    rate = stream.guessed_rate or stream.average_rate
-    return _Stream(name, float(rate) if rate else None)
-
-
-def _check_frame(frame: Any, size: tuple | None, shown: _Stream) -> tuple:
-    """Check that a frame is whole and as large as the first; return that size."""
+def _check_whole(frame: Any, shown: ShownFrames) -> None:
     if frame.is_corrupt:
         raise _damaged(shown.name, f"the decoder marks frame {len(shown.times) - 1} at {shown.times[-1]} s as corrupt")
-    size = size or (frame.width, frame.height, shown.times[-1])
-    if (frame.width, frame.height) != size[:2]:
-        sizes = (
-            f"{size[0]} x {size[1]} pixels from {size[2]} s, {frame.width} x {frame.height} from {shown.times[-1]} s"
-        )
-        raise ValueError(
-            f"All frames of a video must have one size: {shown.name} has {sizes}. "
-            "Convert it to one size with `ffmpeg -i FILE -vf scale=WIDTH:HEIGHT converted.mp4`."
-        )
-    return size
 
 
-def _to_picture(frame: Any) -> np.ndarray:
+def to_picture(frame: Any, stored: np.ndarray | None = None) -> np.ndarray:
+    """Return the upright picture in standard range.
+
+    Args:
+        frame (`av.VideoFrame`):
+            Frame of the video, with its colours and display matrix.
+        stored (`np.ndarray` of shape `(height, width, 3)`, *optional*):
+            The stored picture as uint8 RGB, where it is not that of the frame.
+
+    Returns:
+        `np.ndarray` of shape `(height, width, 3)`, or width and height exchanged, uint8 RGB.
+    """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if needs_conversion(frame.color_trc, frame.color_primaries):
-        signal = frame.to_ndarray(format="rgb48le")
+        signal = frame.to_ndarray(format="rgb48le") if stored is None else stored.astype(np.uint16) * 256
         picture = to_standard_range(signal, frame.color_trc, frame.color_primaries)
     else:
-        picture = frame.to_ndarray(format="rgb24")
+        picture = frame.to_ndarray(format="rgb24") if stored is None else stored
     return to_upright(picture, None if matrix is None else np.frombuffer(bytes(matrix), dtype=np.int32))
 
 
@@ -235,6 +306,10 @@ def _seconds(timed: Any) -> float | None:
     """Return the time of a frame or packet in seconds, if it has one."""
     ticks = timed.pts if timed.pts is not None else timed.dts
     return None if ticks is None or timed.time_base is None else float(ticks * timed.time_base)
+
+
+def _duration(timed: Any) -> float:
+    return float((timed.duration or 0) * timed.time_base) if timed.time_base else 0.0
 
 
 def _damaged(name: str, reason: str) -> ValueError:
