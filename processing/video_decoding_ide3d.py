@@ -15,8 +15,11 @@ __all__ = ["decode_with_pyav"]
 logger = logging.getLogger(__name__)
 
 # Containers whose header says how long the file is. (MP4 has an index; others measure what there is.)
-FORMATS_WITH_DURATION = ("matroska", "webm", "avi", "flv")
+FORMATS_WITH_DURATION = ("matroska", "flv")
 DURATION_TOLERANCE = 0.1  # seconds, and at least two frames: writers round, and audio may end a packet later
+# This decoder marks no frame as corrupt, and goes on where it cannot read a picture. (HEVC's, asked for the same, would
+# refuse healthy clips that were cut without re-encoding.)
+UNMARKED_CODEC = "mjpeg"
 PIXEL_ASPECT_TOLERANCE = 0.01
 # A playlist in a file must not reach into the network. PyAV opens its file objects without a protocol.
 OPTIONS = {"protocol_whitelist": "file"}
@@ -145,7 +148,7 @@ def _scan_packets(file: str | BinaryIO, name: str) -> _Stream:
             if packet.stream_index != stream.index or packet.size == 0:
                 continue
             if packet.is_corrupt:
-                raise _damaged(name, f"the packet at {_seconds(packet)} s is incomplete")
+                raise _damaged(name, f"the packet at {_say(_seconds(packet))} is incomplete")
             if not packet.is_discard:
                 packets.add(packet)
         announced = _announced_end(container, stream)
@@ -159,7 +162,7 @@ def _announced_end(container: Any, stream: Any) -> float:
     if "avi" in container.format.name:  # its duration is measured, its number of frames is written
         return float(stream.frames * stream.time_base)
     if any(name in container.format.name for name in FORMATS_WITH_DURATION):
-        return ((container.start_time or 0) + (container.duration or 0)) / _import_av().time_base
+        return (container.duration or 0) / _import_av().time_base  # counted from time 0, not from the first packet
     return 0.0
 
 
@@ -172,6 +175,8 @@ def _decode(file: str | BinaryIO, name: str, metadata: TimedVideoMetadata | None
     with _open(file) as container:
         stream = _find_stream(container, name)
         stream.thread_type = "AUTO"
+        if stream.codec_context.name == UNMARKED_CODEC:
+            stream.codec_context.options = {"err_detect": "explode"}
         shown, size, starts_inside = _start(stream, name), None, None
         for packet in container.demux(stream):
             starts_inside = not packet.is_keyframe if starts_inside is None else starts_inside
@@ -199,11 +204,13 @@ def _start(stream: Any, name: str) -> _Stream:
 def _check_frame(frame: Any, size: tuple | None, shown: _Stream) -> tuple:
     """Check that a frame is whole and as large as the first; return that size."""
     if frame.is_corrupt:
-        raise _damaged(shown.name, f"the decoder marks frame {len(shown.times) - 1} at {shown.times[-1]} s as corrupt")
-    size = size or (frame.width, frame.height, shown.times[-1])
+        raise _damaged(
+            shown.name, f"the decoder marks frame {len(shown.times) - 1} at {_say(shown.times[-1])} as corrupt"
+        )
+    size = size or (frame.width, frame.height, _say(shown.times[-1]))
     if (frame.width, frame.height) != size[:2]:
         sizes = (
-            f"{size[0]} x {size[1]} pixels from {size[2]} s, {frame.width} x {frame.height} from {shown.times[-1]} s"
+            f"{size[0]} x {size[1]} pixels from {size[2]}, {frame.width} x {frame.height} from {_say(shown.times[-1])}"
         )
         raise ValueError(
             f"All frames of a video must have one size: {shown.name} has {sizes}. "
@@ -235,6 +242,10 @@ def _seconds(timed: Any) -> float | None:
     """Return the time of a frame or packet in seconds, if it has one."""
     ticks = timed.pts if timed.pts is not None else timed.dts
     return None if ticks is None or timed.time_base is None else float(ticks * timed.time_base)
+
+
+def _say(time: float | None) -> str:
+    return "an unknown time" if time is None else f"{time:.3f} s"
 
 
 def _damaged(name: str, reason: str) -> ValueError:
