@@ -15,8 +15,11 @@ __all__ = ["ShownFrames", "decode_video", "decode_with_pyav", "find_stream", "op
 logger = logging.getLogger(__name__)
 
 # Containers whose header says how long the file is. (MP4 has an index; others measure what there is.)
-FORMATS_WITH_DURATION = ("matroska", "webm", "avi", "flv")
+FORMATS_WITH_DURATION = ("matroska", "flv")
 DURATION_TOLERANCE = 0.1  # seconds, and at least two frames: writers round, and audio may end a packet later
+# This decoder marks no frame as corrupt, and goes on where it cannot read a picture. (HEVC's, asked for the same,
+# would refuse healthy clips that were cut without re-encoding.)
+UNMARKED_CODEC = "mjpeg"
 PIXEL_ASPECT_TOLERANCE = 0.01
 # A playlist in a file must not reach into the network. PyAV opens its file objects without a protocol.
 OPTIONS = {"protocol_whitelist": "file"}
@@ -32,7 +35,7 @@ class ShownFrames:
     times: list[float | None] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
     pictures: dict[int, np.ndarray] = field(default_factory=dict)
-    size: tuple[int, int, float | None] | None = None
+    size: tuple[int, int, str] | None = None
 
     @classmethod
     def of(cls, stream: Any, name: str, backend: str = "pyav") -> "ShownFrames":
@@ -51,9 +54,9 @@ class ShownFrames:
         Raises:
             ValueError: if it is not.
         """
-        self.size = self.size or (width, height, self.times[-1])
+        self.size = self.size or (width, height, _say(self.times[-1]))
         if (width, height) != self.size[:2]:
-            sizes = "{} x {} pixels from {} s".format(*self.size) + f", {width} x {height} from {self.times[-1]} s"
+            sizes = "{} x {} pixels from {}".format(*self.size) + f", {width} x {height} from {_say(self.times[-1])}"
             raise ValueError(
                 f"All frames of a video must have one size: {self.name} has {sizes}. "
                 "Convert it to one size with `ffmpeg -i FILE -vf scale=WIDTH:HEIGHT converted.mp4`."
@@ -220,7 +223,7 @@ def _scan_packets(file: str | BinaryIO, name: str) -> ShownFrames:
             if packet.stream_index != stream.index or packet.size == 0:
                 continue
             if packet.is_corrupt:
-                raise _damaged(name, f"the packet at {_seconds(packet)} s is incomplete")
+                raise _damaged(name, f"the packet at {_say(_seconds(packet))} is incomplete")
             if not packet.is_discard:
                 packets.add(_seconds(packet), _duration(packet))
         announced = _announced_end(container, stream)
@@ -234,7 +237,7 @@ def _announced_end(container: Any, stream: Any) -> float:
     if "avi" in container.format.name:  # its duration is measured, its number of frames is written
         return float(stream.frames * stream.time_base)
     if any(name in container.format.name for name in FORMATS_WITH_DURATION):
-        return (container.duration or 0) / _import_av().time_base  # Some writers count it from 0, some from the start.
+        return (container.duration or 0) / _import_av().time_base  # counted from time 0, not from the first packet
     return 0.0
 
 
@@ -247,6 +250,8 @@ def _decode(file: str | BinaryIO, name: str, metadata: TimedVideoMetadata | None
     with open_container(file) as container:
         stream = find_stream(container, name)
         stream.thread_type = "AUTO"
+        if stream.codec_context.name == UNMARKED_CODEC:
+            stream.codec_context.options = {"err_detect": "explode"}
         shown, starts_inside = ShownFrames.of(stream, name), None
         for packet in container.demux(stream):
             starts_inside = not packet.is_keyframe if starts_inside is None else starts_inside
@@ -269,7 +274,8 @@ def _decode(file: str | BinaryIO, name: str, metadata: TimedVideoMetadata | None
 
 def _check_whole(frame: Any, shown: ShownFrames) -> None:
     if frame.is_corrupt:
-        raise _damaged(shown.name, f"the decoder marks frame {len(shown.times) - 1} at {shown.times[-1]} s as corrupt")
+        index, time = len(shown.times) - 1, _say(shown.times[-1])
+        raise _damaged(shown.name, f"the decoder marks frame {index} at {time} as corrupt")
 
 
 def to_picture(frame: Any, stored: np.ndarray | None = None) -> np.ndarray:
@@ -310,6 +316,10 @@ def _seconds(timed: Any) -> float | None:
 
 def _duration(timed: Any) -> float:
     return float((timed.duration or 0) * timed.time_base) if timed.time_base else 0.0
+
+
+def _say(time: float | None) -> str:
+    return "an unknown time" if time is None else f"{time:.3f} s"
 
 
 def _damaged(name: str, reason: str) -> ValueError:
