@@ -17,8 +17,8 @@ logger = logging.getLogger(__name__)
 # Containers whose header says how long the file is. (MP4 has an index; others measure what there is.)
 FORMATS_WITH_DURATION = ("matroska", "flv")
 DURATION_TOLERANCE = 0.1  # seconds, and at least two frames: writers round, and audio may end a packet later
-# This decoder marks no frame as corrupt, and goes on where it cannot read a picture. (HEVC's, asked for the same, would
-# refuse healthy clips that were cut without re-encoding.)
+# This decoder marks no frame as corrupt, and goes on where it cannot read a picture. (HEVC's, asked to stop there,
+# would refuse healthy clips that were cut without re-encoding.)
 UNMARKED_CODEC = "mjpeg"
 PIXEL_ASPECT_TOLERANCE = 0.01
 # A playlist in a file must not reach into the network. PyAV opens its file objects without a protocol.
@@ -147,7 +147,7 @@ def _scan_packets(file: str | BinaryIO, name: str) -> _Stream:
             end = max(end, (_seconds(packet) or 0.0) + float((packet.duration or 0) * packet.time_base))
             if packet.stream_index != stream.index or packet.size == 0:
                 continue
-            if packet.is_corrupt:
+            if packet.is_corrupt and container.format.name != "mpegts":  # there it marks where recordings were joined
                 raise _damaged(name, f"the packet at {_say(_seconds(packet))} is incomplete")
             if not packet.is_discard:
                 packets.add(packet)
