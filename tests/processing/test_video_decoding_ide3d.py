@@ -28,14 +28,25 @@ from processing.video_reading_ide3d import read_video
 
 RATE, WIDTH, HEIGHT, STEP = 30, 64, 48, 6  # frame i is of brightness 6 i
 
+BIT_RATE = 4_000_000  # keeps the noise and the brightness
 
-def write(path, codec="libx264", times=range(20), size=(WIDTH, HEIGHT), pix_fmt="yuv420p", options=None, **container):
+
+def write(
+    path,
+    codec="libx264",
+    times=range(20),
+    size=(WIDTH, HEIGHT),
+    pix_fmt="yuv420p",
+    options=None,
+    bit_rate=BIT_RATE,
+    **container,
+):
     """Write grey frames, the i-th of brightness 6 i with a noisy corner, at `times` in frames of 1 / 30 s."""
     noise = np.random.default_rng(0)
     with av.open(str(path), "w", options=container) as out:
         stream = out.add_stream(codec, rate=RATE, options=options or {})
         stream.width, stream.height, stream.pix_fmt = *size, pix_fmt
-        stream.bit_rate = 4_000_000
+        stream.bit_rate = bit_rate
         stream.codec_context.time_base = stream.time_base = Fraction(1, RATE)
         for index, time in enumerate(times):
             picture = np.full((size[1], size[0], 3), STEP * index, np.uint8)
@@ -350,21 +361,22 @@ def test_the_colour_matrix_of_the_file_counts(tmp_path):
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
 @pytest.mark.parametrize(
-    "name, codec, container",
+    "name, codec, container, bit_rate",
     [
-        ("cut.mp4", "libx264", {"movflags": "faststart"}),
-        ("cut.mov", "mpeg4", {}),
-        ("fragments.mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}),
-        ("cut.mkv", "libx264", {}),
-        ("cut.webm", "libvpx-vp9", {}),
-        ("cut.flv", "libx264", {}),
-        ("cut.avi", "mjpeg", {}),
+        ("cut.mp4", "libx264", {"movflags": "faststart"}, BIT_RATE),
+        ("cut.mov", "mpeg4", {}, BIT_RATE),
+        ("no_index.mov", "mpeg4", {}, 200_000),  # FFmpeg finds a raw stream in it
+        ("fragments.mp4", "libx264", {"movflags": "frag_keyframe+empty_moov"}, BIT_RATE),
+        ("cut.mkv", "libx264", {}, BIT_RATE),
+        ("cut.webm", "libvpx-vp9", {}, BIT_RATE),
+        ("cut.flv", "libx264", {}, BIT_RATE),
+        ("cut.avi", "mjpeg", {}, BIT_RATE),
     ],
 )
-def test_what_is_cut_off_is_an_error(tmp_path, share, name, codec, container):
+def test_what_is_cut_off_is_an_error(tmp_path, share, name, codec, container, bit_rate):
     pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-    path = write(tmp_path / name, codec, times=range(30), pix_fmt=pix_fmt, **container)
-    assert numbers(read(path)[0]) == list(range(30))
+    path = write(tmp_path / name, codec, times=range(30), pix_fmt=pix_fmt, bit_rate=bit_rate, **container)
+    assert len(read(path)[0]) == 30
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(ValueError, match=f"{name} cannot be decoded"):
         read(path)
