@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 # Containers whose header says how long the file is. (MP4 has an index; others measure what there is.)
 FORMATS_WITH_DURATION = ("matroska", "flv")
 DURATION_TOLERANCE = 0.1  # seconds, and at least two frames: writers round, and audio may end a packet later
-# This decoder marks no frame as corrupt, and goes on where it cannot read a picture. (HEVC's, asked for the same,
+# This decoder marks no frame as corrupt, and goes on where it cannot read a picture. (HEVC's, asked to stop there,
 # would refuse healthy clips that were cut without re-encoding.)
 UNMARKED_CODEC = "mjpeg"
 PIXEL_ASPECT_TOLERANCE = 0.01
@@ -211,7 +211,10 @@ def find_stream(container: Any, name: str) -> Any:
 
 def _scan_packets(file: str | BinaryIO, name: str) -> ShownFrames:
     """Return the times of the packets to show; check that all are there."""
+    is_mp4 = _begins_as_mp4(file)
     with open_container(file) as container:
+        if is_mp4 and "mp4" not in container.format.name:  # then FFmpeg guesses from the samples
+            raise _damaged(name, "it begins as MP4 and has no index")
         stream = find_stream(container, name)
         _warn_of_wide_pixels(stream, name)
         packets, end = ShownFrames.of(stream, name), 0.0
@@ -222,7 +225,7 @@ def _scan_packets(file: str | BinaryIO, name: str) -> ShownFrames:
             end = max(end, (_seconds(packet) or 0.0) + _duration(packet))
             if packet.stream_index != stream.index or packet.size == 0:
                 continue
-            if packet.is_corrupt:
+            if packet.is_corrupt and container.format.name != "mpegts":  # there it marks where recordings were joined
                 raise _damaged(name, f"the packet at {_say(_seconds(packet))} is incomplete")
             if not packet.is_discard:
                 packets.add(_seconds(packet), _duration(packet))
@@ -230,6 +233,14 @@ def _scan_packets(file: str | BinaryIO, name: str) -> ShownFrames:
         if end < announced - max(DURATION_TOLERANCE, 2 / (packets.rate or 10)):
             raise _damaged(name, f"it announces {announced:.2f} s, and its packets end at {end:.2f} s")
     return packets
+
+
+def _begins_as_mp4(file: str | BinaryIO) -> bool:
+    if isinstance(file, str):
+        with open(file, "rb") as opened:
+            return _begins_as_mp4(opened)
+    file.seek(0)
+    return file.read(8)[4:] == b"ftyp"
 
 
 def _announced_end(container: Any, stream: Any) -> float:
