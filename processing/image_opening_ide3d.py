@@ -7,10 +7,11 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
-from urllib.error import URLError
 from urllib.parse import urlsplit
 
 from transformers.image_utils import is_pil_image
+
+from .downloads_ide3d import download
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif", ".avif",
@@ -19,7 +20,6 @@ IMAGE_SUFFIXES = (
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 STILL_FORMATS = ("MPO", "HEIF")  # A second picture in these is a preview, or another shot of a burst.
 MAX_DOWNLOAD = 2**28  # bytes of one picture, 256 MiB
-DOWNLOAD_TIMEOUT = 60  # seconds without an answer
 MIN_BYTES_PER_PICTURE = 38  # of APNG, which announces how many: each has its control chunk
 _SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 0b101  # TIFF: a page that is a thumbnail or a mask of another one
 
@@ -127,7 +127,10 @@ def find_stored(source: Any, name: str) -> Any:
         )
     path = os.fspath(source)
     if path.startswith(("http://", "https://")):
-        return io.BytesIO(download(path, MAX_DOWNLOAD))
+        content = io.BytesIO()
+        download(path, content, MAX_DOWNLOAD)
+        content.seek(0)
+        return content
     if path.startswith("file://"):
         path = urllib.request.url2pathname(urlsplit(path).path)
     if os.path.isfile(path):
@@ -197,30 +200,6 @@ def _decode_base64(text: str) -> bytes | None:
     except ValueError:
         return None
     return content if is_uri or is_image(content) else None
-
-
-def download(url: str, limit: int) -> bytes:
-    """Return the content of an http or https URL.
-
-    Args:
-        url (`str`):
-            Address of the file.
-        limit (`int`):
-            Most bytes that are accepted, whatever the server announces.
-
-    Raises:
-        ConnectionError: when the server does not answer, or not with the file.
-        ValueError: for more bytes than `limit`.
-    """
-    request = urllib.request.Request(url, headers={"User-Agent": "ide3d"})
-    try:
-        with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT) as answer:
-            content = answer.read(limit + 1)
-    except (URLError, OSError) as error:
-        raise ConnectionError(f"{url} cannot be downloaded ({error}). Check the address and the network.") from error
-    if len(content) > limit:
-        raise ValueError(f"{url} has more than {limit} bytes. Download it and give its path.")
-    return content
 
 
 def _check_size(image: Any) -> None:

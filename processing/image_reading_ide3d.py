@@ -16,6 +16,7 @@ from transformers.image_utils import ChannelDimension
 from transformers.video_utils import VideoMetadata
 
 from .frame_order_ide3d import natural_key, sort_frames
+from .frame_times_ide3d import describe_times
 from .image_opening_ide3d import (
     IMAGE_SUFFIXES,
     RefusedImageError,
@@ -148,7 +149,7 @@ def read_animation(
 
     Returns:
         `tuple[np.ndarray, VideoMetadata]`: frames of shape `(frames, height, width, 3)`, uint8 RGB, and metadata.
-        `fps` is the mean rate of the file; None where it does not say how long pictures are shown.
+        Its `timestamps` are the true times; `fps` is None where the file does not say how long pictures are shown.
 
     Raises:
         ValueError: as [`read_image`] does, and for pictures of different sizes.
@@ -160,8 +161,8 @@ def read_animation(
         seconds = _list_durations(image, pages) if len(pages) > 1 else [0.0]
     metadata = VideoMetadata(total_num_frames=len(pages), video_backend="images")
     if all(seconds):
-        metadata.duration = sum(seconds)
-        metadata.fps = len(pages) / metadata.duration
+        times = [0.0, *np.cumsum(seconds[:-1]).tolist()]
+        metadata = describe_times(times, seconds[-1], announced_rate=None, backend="images")
     metadata.frames_indices = [int(index) for index in sample_indices_fn(metadata=metadata)]
     with open_image(stored, name) as image:
         frames = [_read_page(image, name, pages[index]) for index in metadata.frames_indices]

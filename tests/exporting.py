@@ -14,15 +14,21 @@ from trainer.nano.build import build_nano_config, build_nano_model, build_nano_p
 NUM_FRAMES = 4
 CODE_FILES = {
     "configuration_ide3d.py",
+    "downloads_ide3d.py",
+    "frame_colours_ide3d.py",
     "frame_order_ide3d.py",
+    "frame_times_ide3d.py",
     "grounding_ide3d.py",
     "image_opening_ide3d.py",
     "image_reading_ide3d.py",
     "modeling_ide3d.py",
     "outputs_ide3d.py",
     "processing_ide3d.py",
+    "video_decoding_ide3d.py",
     "video_processing_ide3d.py",
     "video_reading_ide3d.py",
+    "video_sources_ide3d.py",
+    "video_torchcodec_ide3d.py",
 }
 EXPORT_FILES = CODE_FILES | {
     "README.md",

@@ -77,7 +77,7 @@ PACKAGES = ("ide3d", "modeling_ide3d", "processing", "trainer")
 EXPORTED_ROOMS = (CORE, PROCESSING)
 EXPORT_MAY_IMPORT = {"torch", "numpy", "transformers", "huggingface_hub"} | set(sys.stdlib_module_names)
 # What reads a file from disk stands in a `try:` and is needed by those who have such a file.
-EXPORT_MAY_TRY = {"PIL", "av"}
+EXPORT_MAY_TRY = {"PIL", "av", "torchcodec"}
 
 
 def python_files(*rooms: str) -> list[Path]:

@@ -321,7 +321,7 @@ class TestBrokenPictures:
         with pytest.raises(ConnectionError, match="nowhere.png cannot be downloaded"):
             read_image(f"{address}/nowhere.png")
         with pytest.raises(ValueError, match="more than 10 bytes"):
-            download(f"{address}/plain.bmp", 10)
+            download(f"{address}/plain.bmp", io.BytesIO(), 10)
         with pytest.raises(TypeError, match="got int"):
             read_image(3)
         (tmp_path / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")

@@ -6,7 +6,6 @@ import pytest
 import torch
 from PIL import Image
 from transformers import SiglipImageProcessor
-from transformers.utils import is_torchcodec_available
 
 from processing import IDE3DVideoProcessor, video_reading_ide3d
 
@@ -286,9 +285,9 @@ def stored(request, write_video, tmp_path, monkeypatch):
             Image.new("RGB", (64, 48), (4 * index,) * 3).save(folder / f"{index}.png")
         return folder
     if request.param == "torchcodec":
-        if not is_torchcodec_available():
-            pytest.skip("torchcodec is not installed")
-        monkeypatch.setattr(video_reading_ide3d, "is_av_available", lambda: False)
+        if pytest.importorskip("torchcodec").ffmpeg_major_version is None:
+            pytest.skip("torchcodec finds no FFmpeg")
+        monkeypatch.setenv(video_reading_ide3d.BACKEND_VARIABLE, "torchcodec")
     return write_video(12)
 
 
@@ -374,7 +373,7 @@ def test_truncated_files_are_named(write_video, video_processor, options, share)
     path = write_video(60, step=3, **options)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(ValueError, match=r"video\.mp4 (announces 60 frames|cannot be decoded)"):
+    with pytest.raises(ValueError, match=r"video\.mp4 cannot be decoded"):
         video_processor(path)
 
 

@@ -1,5 +1,6 @@
 """Video processor of 3D-IDE: frame sampling, resize, normalisation, padding over frame counts."""
 
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .frame_order_ide3d import find_uniform_indices
+from .frame_times_ide3d import find_highest_rate, find_indices_at_rate, find_indices_over_time
 from .image_reading_ide3d import FrameSampler, check_scale, frames_to_tensor
 from .video_reading_ide3d import is_stored, list_videos, read_video
 
@@ -24,8 +25,10 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
 
     Sampling. `num_frames` frames are taken uniformly, first and last included: `linspace(0, n - 1, num_frames)`, cut
     to integers, the rule of the original. A video with fewer frames keeps all of them; none is repeated. With `fps`
-    set, frames are taken at that rate instead. An `fps` given in a call wins over the processor's `num_frames`, and
-    the other way round.
+    set, the frames that are shown at 0, 1 / fps, 2 / fps, ... seconds are taken instead. An `fps` given in a call wins
+    over the processor's `num_frames`, and the other way round. Videos with a variable rate are sampled by
+    presentation time: `num_frames` times are uniform, and a frame that is shown for longer than `1 / fps` comes again.
+    `timestamps` of the metadata are the true times.
 
     What is sampled. Stored videos (files, folders of images, lists of image paths) and frames that come with
     `video_metadata` are sampled by default. Frames in memory without metadata are the caller's choice and are all
@@ -91,12 +94,12 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
             num_frames (`int`, *optional*):
                 Exact number of frames; an error if the video has fewer. Default: at most `self.num_frames`.
             fps (`float`, *optional*):
-                Frames per second; an error if the video has fewer. Default: at most `self.fps`.
+                Frames per second; an error if the video never has as many. Default: at most `self.fps`.
             **kwargs:
                 Ignored.
 
         Returns:
-            `np.ndarray` of shape `(frames,)`, increasing.
+            `np.ndarray` of shape `(frames,)`, not decreasing.
 
         Raises:
             ValueError: if both are given, the video cannot fulfil the demand, or its frame rate is unknown.
@@ -106,20 +109,21 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
         num_frames, fps = (demanded["num_frames"], demanded["fps"]) if is_demand else (self.num_frames, self.fps)
         total = metadata.total_num_frames
         if fps is not None:
-            return _indices_at_rate(total, metadata.fps, fps, is_demand)
+            return _indices_at_rate(metadata, fps, is_demand)
         if num_frames is not None and num_frames > total and is_demand:
             raise ValueError(
                 f"num_frames={num_frames} was asked for, but the video has {total} frame(s). Ask for at most {total}, "
                 "or leave num_frames out to keep them all."
             )
-        return find_uniform_indices(total, total if num_frames is None else num_frames)
+        return find_indices_over_time(metadata, total if num_frames is None else num_frames)
 
     def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: FrameSampler | None = None) -> Any:
         """Read one stored video, or a list of them, with PyAV (see [`read_video`]).
 
         Args:
-            video_url_or_urls (`str` or `list[str]`):
-                Path or URL of a video file, or a folder of images; or a list of them.
+            video_url_or_urls (`Any`):
+                Stored video: path or URL of a file, folder of images, bytes, binary file object, value of
+                `datasets.Video`; or a list of them.
             sample_indices_fn (`Callable`, *optional*):
                 Gets `metadata`, returns frame indices. Default: [`~IDE3DVideoProcessor.sample_frames`].
 
@@ -142,9 +146,10 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
 
         Args:
             videos (`Any`):
-                One video or a (nested) list of videos. A video is a path (video file, folder of images) or a list of
-                image paths. Or it is a list of frames (PIL or arrays), or an array or tensor of shape
-                `(frames, height, width, 3)` or `(frames, 3, height, width)`.
+                One video or a (nested) list of videos. A stored video is a path or URL (video file, folder of images),
+                bytes, an open binary file, a value of `datasets.Video`, or a list of image paths. A video in memory is
+                a list of frames (PIL or arrays), or an array or tensor of shape `(frames, height, width, 3)` or
+                `(frames, 3, height, width)`.
             **kwargs:
                 Arguments of [`VideosKwargs`] for this call.
 
@@ -231,17 +236,16 @@ def _one_sampling_rule(kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs
 
 
-def _indices_at_rate(total: int, video_fps: float | None, fps: float, is_demand: bool) -> np.ndarray:
-    if not video_fps:
+def _indices_at_rate(metadata: VideoMetadata, fps: float, is_demand: bool) -> np.ndarray:
+    if not metadata.fps:
         raise ValueError(
             f"fps={fps} needs the frame rate of the video, which is unknown for frames without metadata and for "
             'folders of images. Pass video_metadata=[{"total_num_frames": ..., "fps": ...}], or use num_frames.'
         )
-    if is_demand and fps > video_fps * (1 + 1e-6):  # Rates such as 30000/1001 are typed with few digits.
-        raise ValueError(f"fps={fps} was asked for, but the video has only {video_fps:g} frames per second.")
-    step = max(video_fps / fps, 1.0)
-    indices = np.rint(np.arange(int(np.ceil(total / step))) * step).astype(int)
-    return indices[indices < total]
+    highest = find_highest_rate(metadata)
+    if is_demand and fps > highest * (1 + 1e-6):  # Rates such as 30000/1001 are typed with few digits.
+        raise ValueError(f"fps={fps} was asked for, but the video has only {highest:g} frames per second.")
+    return find_indices_at_rate(metadata, min(fps, highest))
 
 
 def _keep_all(metadata: VideoMetadata) -> np.ndarray:
@@ -264,7 +268,13 @@ def _list_metadata(video_metadata: Any, num_videos: int) -> list[VideoMetadata |
         entries = [entry for group in entries for entry in group]
     if len(entries) != num_videos:
         raise ValueError(f"Got {len(entries)} video_metadata entries for {num_videos} video(s). Pass one for each.")
-    return [None if entry is None else VideoMetadata(**{"total_num_frames": None, **entry}) for entry in entries]
+    return [_copy_metadata(entry) for entry in entries]
+
+
+def _copy_metadata(entry: Any) -> VideoMetadata | None:
+    if entry is None or isinstance(entry, VideoMetadata):  # true times come along
+        return copy(entry)
+    return VideoMetadata(**{"total_num_frames": None, **entry})
 
 
 def _complete_metadata(given: VideoMetadata | None, frames: torch.Tensor, name: str) -> tuple[VideoMetadata, bool]:

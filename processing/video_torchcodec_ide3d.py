@@ -1,0 +1,113 @@
+"""Decode pictures of video files with torchcodec, by the same plan, checks and colours as with PyAV."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .frame_times_ide3d import TimedVideoMetadata
+from .video_decoding_ide3d import ShownFrames, decode_video, find_stream, open_container, to_picture
+
+__all__ = ["decode_with_torchcodec"]
+
+# The demuxer and decoder of `torchcodec.decoders` that give frames in the order of the decoder are public since 0.17.
+INSTALL = "pip install 'torchcodec>=0.17'"
+
+
+def decode_with_torchcodec(
+    file: str | BinaryIO, name: str, sample_indices_fn: Callable[..., Iterable[int]]
+) -> tuple[np.ndarray, TimedVideoMetadata]:
+    """Decode the wanted frames of a video file with torchcodec.
+
+    PyAV reads the packets and the first frame, so stream, times, checks, display matrix and colours are those of
+    [`decode_with_pyav`]; torchcodec decodes. PyAV converts the samples to RGB too, so the frames are equal.
+    torchcodec does not hand on which frames its decoder marks as corrupt: only PyAV finds all damage in a frame.
+
+    Args:
+        file (`str` or binary file):
+            Local path, or seekable file object.
+        name (`str`):
+            How errors call this video.
+        sample_indices_fn (`Callable`):
+            Gets `metadata`, a [`TimedVideoMetadata`], and returns increasing indices of shown frames.
+
+    Returns:
+        `tuple[np.ndarray, TimedVideoMetadata]`: frames of shape `(frames, height, width, 3)`, uint8 RGB, and
+        metadata with their `frames_indices`.
+
+    Raises:
+        ImportError: if PyAV, torchcodec or the FFmpeg libraries of torchcodec are missing.
+        ValueError: if the file is truncated, damaged or no video, or its frames have different sizes.
+    """
+    _import_decoders()  # before the file is blamed
+    return decode_video(file, name, sample_indices_fn, _decode)
+
+
+def _import_decoders() -> Any:
+    try:
+        import torchcodec
+        from torchcodec import decoders
+    except ImportError as error:
+        raise ImportError(f"torchcodec is missing: `{INSTALL}`, or use the backend 'pyav'.") from error
+    if not hasattr(decoders, "Demuxer"):
+        raise ImportError(f"This torchcodec is too old: `{INSTALL}`, or use the backend 'pyav'.")
+    if torchcodec.ffmpeg_major_version is None:
+        raise ImportError(
+            "torchcodec needs the shared libraries of FFmpeg 4 to 9 (libavcodec and its siblings), and cannot load "
+            "them. Install them, for example with `apt install ffmpeg` or `conda install ffmpeg`, or use the backend "
+            "'pyav', which brings its own."
+        )
+    return decoders
+
+
+def _decode(file: str | BinaryIO, name: str, metadata: TimedVideoMetadata | None) -> ShownFrames:
+    """Decode up to the last wanted frame; without metadata all of it, for the times."""
+    decoders = _import_decoders()
+    wanted = set(metadata.frames_indices) if metadata is not None else set()
+    last = max(wanted, default=None)
+    if metadata is not None and last == metadata.total_num_frames - 1:
+        last = None  # then the file must end too
+    with open_container(file) as container:
+        stream = find_stream(container, name)
+        index, shown = stream.index, ShownFrames.of(stream, name, "torchcodec")
+        canvas = next(container.decode(stream), None)
+    if not isinstance(file, str):
+        file.seek(0)
+    try:
+        demuxer = decoders.Demuxer(file, streams=index)
+        decoder = demuxer.streams[0].make_decoder("cpu", num_ffmpeg_threads=0)
+        for frame in _raw_frames(demuxer, decoder):
+            shown.add(frame.pts_seconds, frame.duration_seconds)
+            shown.check_size(frame.width, frame.height)
+            if len(shown.times) - 1 in wanted:
+                shown.pictures[len(shown.times) - 1] = _to_picture(decoders, frame, canvas)
+            if len(shown.times) - 1 == last:
+                break
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name} cannot be decoded by torchcodec ({str(error).strip().splitlines()[0]}). It is damaged, or its "
+            "format is none of torchcodec's: use the backend 'pyav'."
+        ) from error
+    return shown
+
+
+def _raw_frames(demuxer: Any, decoder: Any) -> Iterable[Any]:
+    for packet in demuxer:
+        yield from decoder.decode(packet)
+    yield from decoder.drain()
+
+
+def _to_picture(decoders: Any, frame: Any, canvas: Any) -> np.ndarray:
+    """Return an upright picture; a frame of PyAV is the canvas with the colours."""
+    form = canvas.format
+    planes = [component.plane for component in form.components]
+    if form.name != frame.pixel_format or form.has_palette or form.is_bit_stream or len({*planes}) < len(planes):
+        # Packed formats. The converter turns pictures and does not mirror them: the turn is taken back.
+        stored = decoders.ColorConverter("cpu").convert(frame).data.permute(1, 2, 0).numpy()
+        return to_picture(canvas, np.rot90(stored, -round(frame.rotation / 90)))
+    for index, samples in zip(planes, frame.planes, strict=True):
+        plane = canvas.planes[index]
+        rows = np.frombuffer(memoryview(plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
+        values = np.ascontiguousarray(samples.numpy()).view(np.uint8)
+        rows[:, : values.shape[1]] = values
+    return to_picture(canvas)
