@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from equal_gradients import largest_difference, take_step
+from PIL import Image
 from supervised_hosts import attach, frames, geometry
 from training_samples import GRID, build_collator, build_model, make_sample
 
@@ -53,6 +54,14 @@ def test_keys_of_the_batch(collator):
     for key in ("depth", "intrinsics", "camera_to_world"):
         assert torch.equal(batch[key][1], whole[key][0])
     assert "has_poses" not in collator([make_sample(2), make_sample(1, geometry=False)])
+
+
+def test_depth_of_frames_that_exif_turns_is_refused(collator):
+    sample = depth_alone(2)
+    pictures = [Image.fromarray(frame) for frame in np.asarray(sample["frames"])]
+    pictures[1].getexif()[0x0112] = 3
+    with pytest.raises(ValueError, match=r"EXIF orientation turns the frames \[1\] .*'depth'"):
+        collator([{**sample, "frames": pictures}])
 
 
 def test_depth_alone_trains_the_depth_term_as_it_does_beside_poses(collator):

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from processing import geometry_rules
+from processing.image_reading_ide3d import is_turned
 from processing.token_grid import TokenGrid
 from trainer.geometry import check_camera_to_world, check_depth, check_intrinsics, scale_intrinsics
 from trainer.geometry.checks import Protocol
@@ -50,6 +51,11 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
     frames = sample.get("frames")
     if frames is None:
         raise ValueError(f"{given} need the `frames` that they were measured with.")
+    if turned := [index for index, frame in enumerate(frames) if hasattr(frame, "getexif") and is_turned(frame)]:
+        raise ValueError(
+            f"The EXIF orientation turns the frames {turned[:3]} ({len(turned)} in all), while {given} belong to the "
+            "stored pixels. Remove the tag, or turn the geometry with `ImageOps.exif_transpose(frame)`."
+        )
     size = _frame_size(frames)
     depth, intrinsics, poses = (to_tensor(sample[key]).float() if key in given else None for key in GEOMETRY_KEYS)
     geometry_rules.check_depth(depth, len(frames), size)

@@ -155,6 +155,14 @@ def overlap(data: Path) -> None:
     edit_json(annotations(data, "scanqa", "train"), lambda samples: samples.append({**val[0], "id": "again"}))
 
 
+def turn_frame(data: Path) -> None:
+    path = data / FRAMES / "00010.jpg"
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[0x0112] = 3
+        image.save(path, exif=exif)
+
+
 def resize_frame(data: Path) -> None:
     Image.new("RGB", (60, 48)).save(data / FRAMES / "00010.jpg")
 
@@ -269,6 +277,12 @@ BROKEN = [
     ("frame-broken", cut(f"{FRAMES}/00010.jpg"), POSED | {"scanqa"}),
     ("frame-broken", lambda data: (data / FRAMES / "00010.jpg").write_bytes(b""), POSED | {"scanqa"}),
     ("frame-size-differs", resize_frame, POSED | {"scanqa"}),
+    (
+        "frame-names-bad",
+        lambda data: shutil.copy(data / FRAMES / "00010.jpg", data / FRAMES / "10.jpg"),
+        POSED | {"scanqa"},
+    ),
+    ("frame-turned", turn_frame, POSED),
     ("frame-name-foreign", lambda data: shutil.copy(data / FRAMES / "00010.jpg", data / FRAMES / "f.jpg"), set()),
     ("frames-few", lambda data: None, set()),
     ("video-missing", remove_videos, {"vsibench", "sqa3d"}),
