@@ -136,10 +136,7 @@ def _find_stream(container: Any, name: str) -> Any:
 
 def _scan_packets(file: str | BinaryIO, name: str) -> _Stream:
     """Return the times of the packets to show; check that all are there."""
-    is_mp4 = _begins_as_mp4(file)
     with _open(file) as container:
-        if is_mp4 and "mp4" not in container.format.name:  # then FFmpeg guesses from the samples
-            raise _damaged(name, "it begins as MP4 and has no index")
         stream = _find_stream(container, name)
         _warn_of_wide_pixels(stream, name)
         packets, end = _start(stream, name), 0.0
@@ -158,14 +155,6 @@ def _scan_packets(file: str | BinaryIO, name: str) -> _Stream:
         if end < announced - max(DURATION_TOLERANCE, 2 / (packets.rate or 10)):
             raise _damaged(name, f"it announces {announced:.2f} s, and its packets end at {end:.2f} s")
     return packets
-
-
-def _begins_as_mp4(file: str | BinaryIO) -> bool:
-    if isinstance(file, str):
-        with open(file, "rb") as opened:
-            return _begins_as_mp4(opened)
-    file.seek(0)
-    return file.read(8)[4:] == b"ftyp"
 
 
 def _announced_end(container: Any, stream: Any) -> float:
