@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from processing import geometry_rules
+from processing.sample_rules import check_sample
 from processing.token_grid import TokenGrid
 from trainer.geometry import check_camera_to_world, check_depth, check_intrinsics, scale_intrinsics
 from trainer.geometry.checks import Protocol
@@ -37,7 +38,8 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
                  poses also native_depth (V, h, w) and native_intrinsics (V, 3, 3).
 
     Raises:
-        ValueError: If a part is missing, shapes or frame counts differ, or depth, cameras or poses are broken.
+        ValueError: If a part is missing, shapes or frame counts differ, depth, cameras or poses are broken, or they do
+            not belong together (`processing.sample_rules`).
     """
     given = [key for key in GEOMETRY_KEYS if sample.get(key) is not None]
     if not given:
@@ -55,8 +57,10 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
     geometry_rules.check_depth(depth, len(frames), size)
     if intrinsics is not None:
         geometry_rules.check_intrinsics(intrinsics, len(frames), size)
+    geometry_rules.check_same_view(depth.shape[1:], size, intrinsics)
     if poses is not None:
         geometry_rules.check_poses(poses, len(frames), is_rigid=protocol == "clean")
+        check_sample(depth, intrinsics, poses, size)
     return _resize(depth, intrinsics, poses, size, grid, protocol)
 
 
