@@ -183,15 +183,12 @@ def is_in_metres(depth: Any) -> bool:
     return not measured or (near <= (measured - 1) // 2 < measured - far)
 
 
-def check_depth(
-    depth: Any, num_frames: int | None = None, frame_size: Sequence[int] | None = None, *, name: str = "depth"
-) -> None:
+def check_depth(depth: Any, num_frames: int | None = None, *, name: str = "depth") -> None:
     """Raise ValueError unless `depth` holds maps in metres: finite, not negative, 0 = no measurement.
 
     Args:
         depth: z-depth (V, h, w), metres.
         num_frames: Number of frames that the maps belong to; None leaves it open.
-        frame_size: Height and width of the frames; None does not compare how they stand.
         name: Name of the array in messages.
     """
     maps = as_float32(depth)
@@ -214,11 +211,6 @@ def check_depth(
         median = np.median(maps[maps > 0])
         advice = "This looks like millimetres, divide by 1000." if median > 1 else "Was it divided by 1000 twice?"
         raise ValueError(f"`{name}` must be in metres, but its median is {median:.4g}. {advice}")
-    if frame_size is not None and (frame_size[0] - frame_size[1]) * (maps.shape[1] - maps.shape[2]) < 0:
-        raise ValueError(
-            f"`{name}` must show what the frames show, got maps of {maps.shape[1]} x {maps.shape[2]} (height x width) "
-            f"for frames of {frame_size[0]} x {frame_size[1]}. Turn the maps, cameras and poses as the frames are."
-        )
 
 
 def check_same_view(
@@ -233,6 +225,11 @@ def check_same_view(
             were squashed, and nothing is wrong. None: not known.
         name: Name of the maps in messages.
     """
+    if (frame_size[0] - frame_size[1]) * (depth_size[0] - depth_size[1]) < 0:
+        raise ValueError(
+            f"`{name}` must show what the frames show, got maps of {depth_size[0]} x {depth_size[1]} (height x width) "
+            f"for frames of {frame_size[0]} x {frame_size[1]}. Turn the maps, cameras and poses as the frames are."
+        )
     ratio = depth_size[1] / depth_size[0] * frame_size[0] / frame_size[1]
     # A side of few pixels is rounded by up to half a pixel.
     tolerance = _SAME_VIEW + 0.5 / min(*depth_size, *frame_size)

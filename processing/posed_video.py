@@ -67,7 +67,7 @@ class PosedVideo:
             if getattr(self, name) is not None:
                 put[name] = np.asarray(getattr(self, name), np.float32)
         if self.depth is not None:
-            check_depth(put["depth"], len(frames), size)
+            check_depth(put["depth"], len(frames))
         if self.intrinsics is not None:
             if put["intrinsics"].shape == (3, 3):
                 put["intrinsics"] = np.repeat(put["intrinsics"][None], len(frames), axis=0)
@@ -263,13 +263,16 @@ def read_folder_intrinsics(
         Float64 matrix, not checked; None where there is no file.
 
     Raises:
-        ValueError: A file holds no 3 x 3 or 4 x 4 matrix.
+        ValueError: A file holds no 3 x 3 or 4 x 4 matrix, or frames have another aspect than the maps whose camera is
+            taken.
     """
     colour, scaled = folder / "intrinsic.txt", None
     if depth_size is not None and (folder / "depth_intrinsic.txt").is_file():
         stored = read_matrix(folder / "depth_intrinsic.txt", (3, 4))[:3, :3]
         scaled = rescaled_intrinsics(stored, depth_size, frame_size)
     if not colour.is_file():
+        if scaled is not None:
+            check_same_view(depth_size, frame_size)  # A camera of the maps says nothing of squashed frames.
         return scaled
     intrinsics = read_matrix(colour, (3, 4))[:3, :3]
     if scaled is not None:

@@ -166,7 +166,7 @@ def verdicts(sample: dict, root) -> dict[str, bool]:
         info["depth_cam2img"][:2, 2] = [(WIDTH - 1) / 2, (HEIGHT - 1) / 2]
         found["doctor"] = not {
             finding.kind for finding in check_scene(layout, "scannet/scene0000_00", info, {"poses", "depth"})
-        } - {"frames-few", "frame-list-differs", "depth-empty"}
+        } - {"frames-few", "frame-list-differs", "depth-holes"}
         found["reader"] = not raises(lambda: PosedVideo.from_folder(folder))
     return found
 

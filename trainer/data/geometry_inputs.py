@@ -54,7 +54,7 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
         raise ValueError(f"{given} need the `frames` that they were measured with.")
     size = _frame_size(frames)
     depth, intrinsics, poses = (to_tensor(sample[key]).float() if key in given else None for key in GEOMETRY_KEYS)
-    geometry_rules.check_depth(depth, len(frames), size)
+    geometry_rules.check_depth(depth, len(frames))
     if intrinsics is not None:
         geometry_rules.check_intrinsics(intrinsics, len(frames), size)
     geometry_rules.check_same_view(depth.shape[1:], size, intrinsics)

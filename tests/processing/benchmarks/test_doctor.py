@@ -77,6 +77,14 @@ def edit_pose(change, name="00010"):
     return broken
 
 
+def edit_poses(change):
+    def broken(data):
+        for path in (data / FRAMES).glob("0*.txt"):
+            np.savetxt(path, change(np.loadtxt(path)))
+
+    return broken
+
+
 def edit_depth(change, names=("00000", "00010", "00020", "00030")):
     def broken(data):
         for name in names:
@@ -190,6 +198,10 @@ def normalised(camera: np.ndarray) -> np.ndarray:
     return camera
 
 
+def halve_camera(item: dict) -> None:
+    item["depth_cam2img"] = np.diag([0.5, 0.5, 1, 1]) @ item["depth_cam2img"]
+
+
 def no_camera(data: Path) -> None:
     for path in [*(data / FRAMES).glob("*.png"), data / FRAMES / "intrinsic.txt"]:
         path.unlink()
@@ -295,7 +307,14 @@ BROKEN = [
     ("depth-size-wrong", thin_depth, POSED),
     ("depth-size-wrong", edit_depth(lambda depth: depth[:24, :24], names=("00010",)), POSED),
     ("depth-unit-wrong", edit_depth(lambda depth: (depth / 1000).astype(np.uint16)), POSED),
+    ("depth-unit-wrong", edit_depth(lambda depth: depth * 4), POSED),
+    ("depth-unit-wrong", edit_depth(lambda depth: depth // 10), POSED),
     ("depth-empty", edit_depth(lambda depth: depth * 0, names=("00000",)), set()),
+    ("depth-holes", edit_depth(lambda depth: depth * 0), POSED),
+    ("poses-wrong", edit_poses(np.linalg.inv), POSED),
+    ("poses-wrong", edit_poses(lambda pose: pose @ np.diag([1.0, -1, -1, 1])), POSED),
+    ("camera-wrong", edit_infos(halve_camera), POSED),
+    ("boxes-strange", edit_boxes("val_gt", lambda scenes: scenes.update({SCENE: [[9.0] * 6] * 4})), GROUNDING),
     ("depth-camera-wrong", edit_infos(lambda item: item.update(depth_cam2img=np.diag([500.0, 500, 1, 1]))), POSED),
     ("selection-broken", cut("metadata/scannet_select_frames.json"), set()),
     ("selection-frame-missing", remove(f"{FRAMES}/00000.jpg"), set()),
