@@ -55,9 +55,10 @@ _MIN_HITS, _MANY_HITS = 60, 200  # Points of all pairs that have to meet a measu
 # doubt 0.2 to 0.9; depth off by 4: 0.03 (hardly any motion) to 0.6; shuffled poses: 0.2 to 0.8.
 _GOOD_PRECISION, _LOW_DOUBT = 0.9, 0.02
 _FITS, _MAX_DOUBT, _GAIN, _WINS = 0.6, 0.1, 1.2, 0.75  # What another reading has to reach.
+_GOOD_FIT, _SMALL_GAIN = 0.85, 1.08
 _LONE_GAIN = 3.0  # Where nothing contradicts the poses: few points meet a measurement, and chance weighs more.
 _CONTRADICTED = 0.2  # Doubt that stops without another reading, where `_MANY_HITS` points meet a measurement.
-_MAX_PRECISION = 0.6  # Above it, doubt may be noise of depth.
+_MAX_PRECISION, _MAX_ORDER_PRECISION = 0.6, 0.8  # Above it, doubt may be noise of depth.
 _ROOM = (0.2, 20.0)  # Metres; median depth of a scene.
 
 
@@ -133,12 +134,13 @@ def find_disagreement(
     told = _Reading(poses, cameras)
     first = scene.compare(told)
     if first.hits.sum() < _MIN_HITS or (first.precision < _GOOD_PRECISION and first.doubt > _LOW_DOUBT):
-        for readings in _readings(told, maps.shape[1:], is_thorough):
-            scored = [(reading, scene.compare(reading)) for reading in readings]
-            better = [(reading, score) for reading, score in scored if score.beats(first)]
-            if better:
-                reading, score = max(better, key=lambda pair: pair[1].agreed.sum())
-                return _explain(reading, first, score, _median(maps))
+        better: list[tuple[_Reading, _Score]] = []
+        for readings in _readings(told, maps.shape[1:], is_thorough, better):
+            scored = ((reading, scene.compare(reading)) for reading in readings)
+            better += [(reading, score) for reading, score in scored if score.beats(first)]
+        if better:
+            reading, score = max(better, key=lambda pair: pair[1].agreed.sum())
+            return _explain(reading, first, score, _median(maps))
     return _find_contradiction(maps, told) if is_thorough else None
 
 
@@ -163,11 +165,17 @@ class _Score:
         """Return whether this reading fits, and clearly better than another one."""
         gain = self.agreed - other.agreed
         telling = np.abs(gain) > 3
+        if other.doubt <= _LOW_DOUBT:
+            least = _LONE_GAIN
+        else:  # Little motion changes few points; then the points that do not agree have to become few.
+            is_close = self.precision >= _GOOD_FIT and 1 - self.precision <= (1 - other.precision) / 2
+            least = _SMALL_GAIN if is_close else _GAIN
         return bool(
             self.hits.sum() >= _MIN_HITS
             and self.precision >= _FITS
-            and self.doubt <= min(_MAX_DOUBT, max(other.doubt / 2, _LOW_DOUBT))
-            and self.agreed.sum() >= (_GAIN if other.doubt > _LOW_DOUBT else _LONE_GAIN) * other.agreed.sum()
+            and self.doubt <= min(_MAX_DOUBT, max(other.doubt / 2, 2 * _LOW_DOUBT))
+            and self.agreed.sum() >= least * other.agreed.sum()
+            and telling.any()
             and (gain[telling] > 0).mean() >= _WINS
         )
 
@@ -228,14 +236,15 @@ def _median(maps: np.ndarray) -> float:
     return float(np.median(few[few > 0])) if (few > 0).any() else 0.0
 
 
-def _readings(told: _Reading, size: Sequence[int], is_thorough: bool) -> Iterator[list[_Reading]]:
-    """Yield other readings of the numbers, the likely ones first; each has its fix in words."""
+def _readings(told: _Reading, size: Sequence[int], is_thorough: bool, better: Sequence) -> Iterator[list[_Reading]]:
+    """Yield other readings of the numbers, each with its fix in words; `better` are those that fit so far."""
     conventions = list(_other_conventions(told))
     readings = [*conventions, *(replace(told, factor=factor) for factor in _FACTORS)]
     readings += _other_cameras(told, size, is_thorough)
     yield [*readings, *_other_orders(told)] if is_thorough else readings
-    if is_thorough:
+    if is_thorough and all(score.precision < _GOOD_PRECISION for _, score in better):
         yield [replace(reading, factor=factor) for reading in conventions for factor in _FACTORS]
+    if is_thorough and not better:
         yield [replace(told, factor=factor) for factor in _FINE_FACTORS]
 
 
@@ -340,7 +349,7 @@ def _find_contradiction(maps: np.ndarray, told: _Reading) -> Disagreement | None
 def _is_like_any_order(scene: _Scene, told: _Reading) -> bool:
     """Return whether the poses fit their frames no better than in an order drawn at random."""
     count, score = len(told.poses), scene.compare(told)
-    if count < 5 or score.precision > _MAX_PRECISION or score.doubt < _MAX_DOUBT:
+    if count < 5 or score.precision > _MAX_ORDER_PRECISION or score.doubt < 2 * _LOW_DOUBT:
         return False
     rng = np.random.default_rng(0)
     orders = [rng.permutation(count) for _ in range(19)]
