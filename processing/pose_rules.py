@@ -193,14 +193,17 @@ class _Scene:
         self.pixels = np.stack([u.ravel(), v.ravel()])
         self.depth = maps[pairs[:, 0, None], self.pixels[1], self.pixels[0]].astype(np.float64)
 
-    def compare(self, reading: _Reading, tolerance: float = _TOLERANCE) -> _Score:
+    def compare(
+        self, reading: _Reading, tolerance: float = _TOLERANCE, pose_pairs: np.ndarray | None = None
+    ) -> _Score:
         """Return how the points of the first frame of each pair fit what the second one measured."""
         first, second = self.pairs.T
         camera = reading.cameras
         focal, centre = camera[:, [0, 1], [0, 1]], camera[:, :2, 2]
         rays = (self.pixels - centre[first][..., None]) / focal[first][..., None]
         points = np.concatenate([rays * self.depth[:, None], self.depth[:, None]], 1)
-        motion = np.linalg.inv(reading.poses[second]) @ reading.poses[first]
+        source, target = (self.pairs if pose_pairs is None else pose_pairs).T
+        motion = np.linalg.inv(reading.poses[target]) @ reading.poses[source]
         x, y, z = (motion[:, :3, :3] @ points + motion[:, :3, 3:] / reading.factor).transpose(1, 0, 2)
         height, width = self.maps.shape[1:]
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -328,7 +331,7 @@ def _find_contradiction(maps: np.ndarray, told: _Reading) -> Disagreement | None
     scene = _Scene(maps, _choose_pairs(told.poses, len(_GAPS) * len(maps)), 12)
     wide = scene.compare(told, _WIDE_TOLERANCE)
     is_wrong = wide.precision <= _MAX_PRECISION and wide.doubt >= _CONTRADICTED
-    if wide.hits.sum() >= _MANY_HITS and (is_wrong or _is_like_any_order(scene, told)):
+    if wide.hits.sum() >= _MANY_HITS and (is_wrong or _fits_other_frames(maps, told, scene)):
         return Disagreement(
             "camera_to_world",
             f"`depth` and `camera_to_world` contradict each other: of the points that meet a measurement of another "
@@ -346,15 +349,24 @@ def _find_contradiction(maps: np.ndarray, told: _Reading) -> Disagreement | None
     )
 
 
-def _is_like_any_order(scene: _Scene, told: _Reading) -> bool:
-    """Return whether the poses fit their frames no better than in an order drawn at random."""
+def _fits_other_frames(maps: np.ndarray, told: _Reading, scene: _Scene) -> bool:
+    """Return whether depth of most neighbours contradicts their poses and fits those of two other frames."""
     count, score = len(told.poses), scene.compare(told)
-    if count < 5 or score.precision > _MAX_ORDER_PRECISION or score.doubt < 2 * _LOW_DOUBT:
+    if count < 4 or score.precision > _MAX_ORDER_PRECISION or score.doubt < 2 * _LOW_DOUBT:
         return False
-    rng = np.random.default_rng(0)
-    orders = [rng.permutation(count) for _ in range(19)]
-    others = (scene.compare(replace(told, poses=told.poses[order])) for order in orders)
-    return bool(score.agreed.sum() <= max(other.agreed.sum() for other in others))
+    chosen = np.unique(np.linspace(0, count - 1, 24).astype(int))
+    first, second = (index.ravel() for index in np.meshgrid(chosen, chosen, indexing="ij"))
+    others = np.stack([first, second], 1)[first != second]
+    found = []
+    for frame in np.unique(np.linspace(0, count - 2, 8).astype(int)):
+        pair = np.array([[frame, frame + 1]])
+        few = _Scene(maps, pair, 10)
+        own = few.compare(told).agreed[0]
+        few.pairs, few.depth = pair.repeat(len(others), 0), few.depth.repeat(len(others), 0)
+        score = few.compare(told, pose_pairs=others)
+        is_fit = (score.agreed >= _GOOD_FIT * score.hits) & (score.hits >= 0.4 * score.measured)
+        found.append(score.agreed[is_fit].max(initial=0) >= max(1.5 * own, 20))
+    return float(np.mean(found)) >= 0.5
 
 
 def _find_lone_frames(maps: np.ndarray, told: _Reading) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from benchmarks import broken_walks
 from commanding import run_command
 from PIL import Image
 
@@ -17,6 +18,7 @@ from processing.benchmarks import TASKS, load_scene, load_task
 from processing.benchmarks.doctor.examination import examine
 from processing.benchmarks.doctor.findings import KINDS
 from processing.benchmarks.export.pickle_free import export_pickle_free
+from processing.benchmarks.export.rooms import export_rooms
 
 QA = {"scanqa", "sqa3d", "vsibench"}
 GROUNDING = {"scanrefer", "multi3drefer"}
@@ -469,3 +471,32 @@ def test_random_damage_is_survived(name, data):
             damaged[place] = random.integers(256)
         path.write_bytes(bytes(damaged))
         examine(data, tasks=["scanrefer", "vsibench"], splits=["val", "test"])
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """Frames of one room, as a user has them of a scan."""
+    data = export_rooms(tmp_path_factory.mktemp("walk") / "rooms", num_scenes=1, image_size=96, num_frames=8)
+    return next((data / "scannet" / "posed_images").iterdir())
+
+
+def test_the_folder_of_one_scene_can_be_examined(walk):
+    assert "scene         all           8       1  can be used" in run_command("doctor", walk).stdout
+    assert not list(examine(walk).findings)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "inverted poses",
+        "OpenGL axes",
+        "depth in 1/5000 m",
+        "camera of half the size",
+        "missing pose",
+        "holes everywhere",
+    ],
+)
+def test_a_broken_walk_is_stopped_and_its_fault_named(form, walk, tmp_path):
+    broken = broken_walks.break_folder(walk, tmp_path / "walk", form)
+    said = run_command("doctor", broken, code=1).stdout
+    assert "cannot be used" in said and broken_walks.FORMS[form][1] in said
