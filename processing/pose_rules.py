@@ -196,7 +196,7 @@ class _Scene:
     def compare(
         self, reading: _Reading, tolerance: float = _TOLERANCE, pose_pairs: np.ndarray | None = None
     ) -> _Score:
-        """Return how the points of the first frame of each pair fit what the second one measured."""
+        """Return how the points of a first frame fit what the second one measured."""
         first, second = self.pairs.T
         camera = reading.cameras
         focal, centre = camera[:, [0, 1], [0, 1]], camera[:, :2, 2]
@@ -327,7 +327,7 @@ def _share(score: _Score) -> str:
 
 
 def _find_contradiction(maps: np.ndarray, told: _Reading) -> Disagreement | None:
-    """Return that points float in front of what other frames see, of all frames or of a few."""
+    """Return that points float in front of what other frames see."""
     scene = _Scene(maps, _choose_pairs(told.poses, len(_GAPS) * len(maps)), 12)
     wide = scene.compare(told, _WIDE_TOLERANCE)
     is_wrong = wide.precision <= _MAX_PRECISION and wide.doubt >= _CONTRADICTED
@@ -350,7 +350,7 @@ def _find_contradiction(maps: np.ndarray, told: _Reading) -> Disagreement | None
 
 
 def _fits_other_frames(maps: np.ndarray, told: _Reading, scene: _Scene) -> bool:
-    """Return whether depth of most neighbours contradicts their poses and fits those of two other frames."""
+    """Return whether the depth of most neighbours fits the poses of other frames."""
     count, score = len(told.poses), scene.compare(told)
     if count < 4 or score.precision > _MAX_ORDER_PRECISION or score.doubt < 2 * _LOW_DOUBT:
         return False

@@ -4,7 +4,7 @@
 lie in some of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,9 @@ def find_strange_boxes(
     *,
     is_thorough: bool = False,
 ) -> Disagreement | None:
-    """Return why no measured point lies in any box; None if some do, or if it cannot be told.
+    """Return that no measured point lies in any box; None if some do.
+
+    None comes back too where it cannot be told.
 
     Every part must have passed its check in `geometry_rules`.
 
@@ -77,9 +79,6 @@ def find_strange_boxes(
     world = _moved(points, poses)
     if _share_hit(array, world, _MARGIN) > 0:
         return None
-    for reading, words in _other_boxes(array):
-        if _share_hit(reading, world, 0.0) >= _FITS:
-            return Disagreement("boxes", f"No measured point lies in any of {len(array)} `boxes`; many do if {words}.")
     for name, words in CONVENTION_NAMES.items():
         if _share_hit(array, _moved(points, convert_poses(poses, name)), 0.0) >= _FITS:
             fix = f'`PosedVideo.from_folder(..., convention="{name}")`'
@@ -90,8 +89,8 @@ def find_strange_boxes(
     return Disagreement(
         "boxes",
         f"No measured point of {len(maps)} frames lies in any of {len(array)} `boxes`. Expected (cx, cy, cz, dx, dy, "
-        "dz) in metres in the world frame of `camera_to_world`. Are they of another scene, of the frame before an "
-        "alignment, or rows of corners?",
+        "dz) in metres in the world frame of `camera_to_world`. Are they of another scene or unit, of the frame before "
+        "an alignment, with y up, or rows of corners?",
     )
 
 
@@ -114,16 +113,3 @@ def _share_hit(boxes: np.ndarray, points: np.ndarray, margin: float) -> float:
     """Return the share of the boxes that hold a point."""
     hits = [(np.abs(points - box[:3]) <= box[3:] / 2 + margin).all(1).any() for box in boxes]
     return float(np.mean(hits))
-
-
-def _other_boxes(boxes: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
-    """Yield other readings of the numbers of boxes, each in words."""
-    for factor, words in ((0.01, "centimetres"), (0.001, "millimetres"), (100.0, "1/100 m"), (1000.0, "1/1000 m")):
-        yield boxes * factor, f"the boxes are multiplied by {factor:g}: expected metres, not {words}"
-    low, high = boxes[:, :3], boxes[:, 3:]
-    corners = np.concatenate([(low + high) / 2, high - low], 1)
-    if (corners[:, 3:] >= 0).all():
-        yield corners, "they are read as corners: give (cx, cy, cz, dx, dy, dz), the centre and full sizes"
-    for sign in (1, -1):
-        turned = boxes[:, [0, 2, 1, 3, 5, 4]] * np.array([1, sign, -sign, 1, 1, 1])
-        yield turned, "y and z are exchanged: boxes and poses must be in one world frame"

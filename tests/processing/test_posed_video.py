@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from processing.posed_video import PosedVideo
+from processing.rooms import load_rooms
 
 
 def parts(views=3, size=(6, 8)):

@@ -28,17 +28,6 @@ def test_true_boxes_pass_in_any_part_of_the_video(room):
         assert strange(room.select_frames(index), room.boxes, is_thorough=True) is None
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda boxes: boxes * 1000, "multiplied by 0.001"),
-        (lambda boxes: boxes[:, [0, 2, 1, 3, 5, 4]] * [1, -1, 1, 1, 1, 1] - [0, 0, 9, 0, 0, 0], "No measured point"),
-    ],
-)
-def test_boxes_of_another_unit_or_frame_are_told(room, change, words):
-    assert words in strange(room, change(room.boxes.astype(np.float64)), is_thorough=True).text
-
-
 def test_boxes_of_another_scene_are_told_on_request(room):
     boxes = room.boxes + np.array([30, 30, 0, 0, 0, 0])
     assert strange(room, boxes) is None

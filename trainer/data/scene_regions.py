@@ -33,8 +33,8 @@ class SceneRegions:
         grid: Token grid of the model.
         source: Source of the masks. "depth": tokens whose measured points lie in the box, as the original does.
             "poses": the box's outline in each frame, with all that stands before it.
-        protocol: "paper" counts pixels without depth as points at the camera, and only the points that are left after
-            a resize to the vision input, as the original does.
+        protocol: "paper" counts pixels without depth as points at the camera, as the original does. Of the points it
+            takes those that are left after a resize to the vision input.
     """
 
     def __init__(self, scene: PosedVideo, grid: TokenGrid, source: RegionSource, protocol: Protocol):
