@@ -77,7 +77,7 @@ class Disagreement:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One way to read the numbers of a sample: poses, cameras, and the factor of depth."""
+    """One way to read the numbers of a sample."""
 
     poses: np.ndarray
     cameras: np.ndarray
@@ -107,7 +107,7 @@ def convert_poses(poses: Any, convention: str) -> np.ndarray:
 def find_disagreement(
     depth: Any, intrinsics: Any, camera_to_world: Any, frame_size: Sequence[int], *, is_thorough: bool = False
 ) -> Disagreement | None:
-    """Return what does not belong together of depth, cameras and poses; None if nothing speaks against them.
+    """Return what does not belong together of depth, cameras and poses, or None.
 
     Every part must have passed its check in `geometry_rules`.
 
@@ -146,7 +146,7 @@ def find_disagreement(
 
 @dataclass(frozen=True)
 class _Score:
-    """Points of each pair (n,) that meet a measurement, that agree with it, and that float in front of it."""
+    """Points of each pair (n,) that meet, agree with or contradict a measurement."""
 
     measured: np.ndarray
     hits: np.ndarray
@@ -222,7 +222,7 @@ class _Scene:
 
 
 def _choose_pairs(poses: np.ndarray, most: int) -> np.ndarray:
-    """Return pairs (n, 2) of frames near in the video whose cameras point alike, spread over it, in turns of order."""
+    """Return pairs (n, 2) of near frames whose cameras point alike."""
     rotation = poses[:, :3, :3]
     found = []
     for gap in _GAPS:
@@ -240,7 +240,7 @@ def _median(maps: np.ndarray) -> float:
 
 
 def _readings(told: _Reading, size: Sequence[int], is_thorough: bool, better: Sequence) -> Iterator[list[_Reading]]:
-    """Yield other readings of the numbers, each with its fix in words; `better` are those that fit so far."""
+    """Yield other readings of the numbers; `better` are those that fit so far."""
     conventions = list(_other_conventions(told))
     readings = [*conventions, *(replace(told, factor=factor) for factor in _FACTORS)]
     readings += _other_cameras(told, size, is_thorough)

@@ -89,8 +89,8 @@ def find_strange_boxes(
     return Disagreement(
         "boxes",
         f"No measured point of {len(maps)} frames lies in any of {len(array)} `boxes`. Expected (cx, cy, cz, dx, dy, "
-        "dz) in metres in the world frame of `camera_to_world`. Are they of another scene or unit, of the frame before "
-        "an alignment, with y up, or rows of corners?",
+        "dz) in metres in the world frame of `camera_to_world`. Are they of another scene or unit, of the frame "
+        "before an alignment, with y up, or rows of corners?",
     )
 
 

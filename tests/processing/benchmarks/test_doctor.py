@@ -200,8 +200,8 @@ def normalised(camera: np.ndarray) -> np.ndarray:
     return camera
 
 
-def halve_camera(item: dict) -> None:
-    item["depth_cam2img"] = np.diag([0.5, 0.5, 1, 1]) @ item["depth_cam2img"]
+def lengthen_focal(item: dict) -> None:
+    item["depth_cam2img"] = np.array(item["depth_cam2img"]) * (1 + np.diag([1.0, 1, 0, 0]))
 
 
 def no_camera(data: Path) -> None:
@@ -315,7 +315,7 @@ BROKEN = [
     ("depth-holes", edit_depth(lambda depth: depth * 0), POSED),
     ("poses-wrong", edit_poses(np.linalg.inv), POSED),
     ("poses-wrong", edit_poses(lambda pose: pose @ np.diag([1.0, -1, -1, 1])), POSED),
-    ("camera-wrong", edit_infos(halve_camera), POSED),
+    ("camera-wrong", edit_infos(lengthen_focal), POSED),
     ("boxes-strange", edit_boxes("val_gt", lambda scenes: scenes.update({SCENE: [[9.0] * 6] * 4})), GROUNDING),
     ("depth-camera-wrong", edit_infos(lambda item: item.update(depth_cam2img=np.diag([500.0, 500, 1, 1]))), POSED),
     ("selection-broken", cut("metadata/scannet_select_frames.json"), set()),
