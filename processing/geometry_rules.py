@@ -112,7 +112,7 @@ def find_bad_intrinsics(intrinsics: Any, frame_size: Sequence[int] | None = None
     Args:
         intrinsics: Cameras (V, 3, 3), pixels.
         frame_size: Height and width of the frames in pixels. Where it is known, a normalised camera, whose numbers
-            are shares of the frame, is bad too, and one whose principal point lies outside of the frame.
+            are shares of the frame, is bad too. So is one whose principal point lies outside of the frame.
 
     Shape:
         output: (bad frames,), increasing.
@@ -216,7 +216,7 @@ def check_depth(depth: Any, num_frames: int | None = None, *, name: str = "depth
 def check_same_view(
     depth_size: Sequence[int], frame_size: Sequence[int], intrinsics: Any = None, *, name: str = "depth"
 ) -> None:
-    """Raise ValueError where maps and frames of other shapes cannot show the same field of view.
+    """Raise ValueError where maps and frames cannot show the same field of view.
 
     Args:
         depth_size: Height and width of the depth maps.

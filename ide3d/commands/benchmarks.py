@@ -125,7 +125,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what of a benchmark folder, or of the folder of one scan, can be used.
+    """Say what of a benchmark folder or of one scan can be used.
 
     It also says how to mend the rest. Needs the folder only; nothing is changed. Exits with 1 if what was asked for
     cannot be used.

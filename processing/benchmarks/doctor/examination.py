@@ -176,7 +176,7 @@ def examine(
 
 
 def _examine_frames(folder: Path, names: list[str], without: Collection[str]) -> Diagnosis:
-    """Return the diagnosis of a folder that holds the frames of one scene, with what there is of its geometry."""
+    """Return the diagnosis of a folder that holds the frames of one scene."""
     parts = {"poses": ".txt", "depth": ".png"}
     there = [
         part
@@ -191,7 +191,7 @@ def _examine_frames(folder: Path, names: list[str], without: Collection[str]) ->
 
 
 def _true_boxes(layout: Layout) -> dict[str, list[list[float]]]:
-    """Return the true boxes of all scenes; a file that is missing or broken is a finding of its tasks."""
+    """Return the true boxes of all scenes; files that cannot be read are passed over."""
     boxes: dict[str, list[list[float]]] = {}
     for split in ("train", "val", "test"):
         with contextlib.suppress(OSError, ValueError):

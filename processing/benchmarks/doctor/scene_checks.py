@@ -99,7 +99,9 @@ def check_folder(
     parts: Collection[str],
     boxes: Sequence[Sequence[float]] = (),
 ) -> list[Finding]:
-    """Return findings on frames, poses, cameras and depth of a folder, alone and against each other.
+    """Return findings on frames, poses, cameras and depth of a folder.
+
+    Each part is judged alone, and if all are good, against the others.
 
     Args:
         folder: Folder of `NNNNN.jpg`, `NNNNN.png`, `NNNNN.txt`.
@@ -139,7 +141,7 @@ def _check_sample(
     info: dict | None,
     boxes: Sequence[Sequence[float]],
 ) -> Iterator[Finding]:
-    """Yield findings on depth, cameras, poses and boxes that do not belong together; each passed its own check."""
+    """Yield findings on depth, cameras, poses and boxes that do not belong together."""
     depth = np.stack(list(maps.values())).astype(np.float32) / 1000
     poses = np.stack([read_matrix(folder / f"{name}.txt", (4,)) for name in maps])
     camera = read_folder_intrinsics(folder, frame_size, depth.shape[1:])
