@@ -257,11 +257,12 @@ def find_bad_boxes(boxes: Any) -> np.ndarray:
     return np.flatnonzero(~(np.isfinite(array).all(axis=1) & (array[:, 3:] >= 0).all(axis=1)))
 
 
-def check_boxes(boxes: Any, *, name: str = "boxes") -> None:
+def check_boxes(boxes: Any, *, is_metric: bool = True, name: str = "boxes") -> None:
     """Raise ValueError unless every box (cx, cy, cz, dx, dy, dz) is finite with sizes of at least 0.
 
     Args:
         boxes: Axis-aligned boxes (N, 6), full sizes, metres.
+        is_metric: Whether to ask for sizes that are plausible in metres.
         name: Name of the array in messages.
     """
     array = as_float32(boxes)
@@ -272,7 +273,7 @@ def check_boxes(boxes: Any, *, name: str = "boxes") -> None:
             f"`{name}` must be finite with sizes that are not negative, got {array[bad[0]].tolist()} as number "
             f"{bad[0]}. Sizes are full sides in metres, not corners."
         )
-    if len(array) and (side := float(np.median(array[:, 3:].max(axis=1)))) > MAX_MEDIAN_BOX:
+    if is_metric and len(array) and (side := float(np.median(array[:, 3:].max(axis=1)))) > MAX_MEDIAN_BOX:
         raise ValueError(
             f"`{name}` must be in metres, but the median of their longest sides is {side:.4g}. Are they in "
             "millimetres or centimetres? Divide by 1000 or 100."

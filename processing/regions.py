@@ -284,7 +284,7 @@ def _box_limits(boxes: ArrayLike) -> tuple[Tensor, Tensor]:
     boxes = torch.as_tensor(boxes).float()
     if boxes.dim() == 1:
         boxes = boxes.unsqueeze(0)
-    check_boxes(boxes)
+    check_boxes(boxes, is_metric=False)  # The points may have any unit.
     half = boxes[:, 3:] / 2
     return boxes[:, :3] - half, boxes[:, :3] + half
 
