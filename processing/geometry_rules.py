@@ -13,15 +13,20 @@ from typing import Any
 import numpy as np
 
 __all__ = [
+    "MAX_FOCAL_SHARE",
+    "MAX_MEDIAN_BOX",
     "MAX_MEDIAN_DEPTH",
     "MIN_FOCAL_SHARE",
     "MIN_MEDIAN_DEPTH",
     "PINHOLE_TOLERANCE",
     "RIGID_TOLERANCE",
+    "as_float32",
     "check_boxes",
+    "check_boxes_2d",
     "check_depth",
     "check_intrinsics",
     "check_poses",
+    "check_same_view",
     "find_bad_boxes",
     "find_bad_depth",
     "find_bad_intrinsics",
@@ -29,6 +34,7 @@ __all__ = [
     "find_nonfinite",
     "is_in_metres",
     "is_pose",
+    "rescaled_intrinsics",
 ]
 
 # Largest entry of R^T R - I, and of the last row minus (0, 0, 0, 1). Random rotations as text with six digits are off
@@ -37,8 +43,12 @@ RIGID_TOLERANCE = 1e-3
 # Largest entry that must be 0 (pixels), and distance of the last entry from 1. An inverse in float32 is off by 1e-5.
 PINHOLE_TOLERANCE = 1e-3
 MIN_FOCAL_SHARE = 0.05  # Of the frame's side: a field of view of 169 degrees. Normalised cameras lie far below.
+MAX_FOCAL_SHARE = 10.0  # A field of view of 6 degrees. No room is seen through that.
 MIN_MEDIAN_DEPTH = 0.05  # Metres. No room is seen from that near; metres that were taken for millimetres are.
 MAX_MEDIAN_DEPTH = 100.0  # Metres. No room is that deep; millimetres that were taken for metres are.
+
+MAX_MEDIAN_BOX = 30.0  # Metres, longest side. Few rooms are that long; furniture in centimetres or millimetres is.
+_SAME_VIEW = 0.02  # Relative difference of aspects. Frames of 1296 x 968 with depth of 640 x 480 are off by 0.004.
 
 
 def find_nonfinite(values: Any) -> np.ndarray:
@@ -48,7 +58,7 @@ def find_nonfinite(values: Any) -> np.ndarray:
         values: (V, ...).
         output: (bad entries,), increasing.
     """
-    array = _as_float32(values)
+    array = as_float32(values)
     return np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
 
 
@@ -61,12 +71,12 @@ def find_bad_poses(camera_to_world: Any) -> np.ndarray:
         camera_to_world: (V, 4, 4), metres.
         output: (bad frames,), increasing.
     """
-    return np.flatnonzero(~(_rigid_error(_as_float32(camera_to_world)) <= RIGID_TOLERANCE))
+    return np.flatnonzero(~(_rigid_error(as_float32(camera_to_world)) <= RIGID_TOLERANCE))
 
 
 def is_pose(matrix: Any) -> bool:
     """Return whether one matrix (4, 4) is a finite rigid motion."""
-    return not len(find_bad_poses(_as_float32(matrix)[None]))
+    return not len(find_bad_poses(as_float32(matrix)[None]))
 
 
 def check_poses(
@@ -80,7 +90,7 @@ def check_poses(
         is_rigid: Whether to ask for a rigid motion beside finite numbers.
         name: Name of the array in messages.
     """
-    poses = _as_float32(camera_to_world)
+    poses = as_float32(camera_to_world)
     _check_matrices(poses, num_frames, 4, name, "poses", "Have (V, 3, 4)? Add the row 0 0 0 1.")
     if len(broken := find_nonfinite(poses)):
         raise ValueError(
@@ -102,12 +112,12 @@ def find_bad_intrinsics(intrinsics: Any, frame_size: Sequence[int] | None = None
     Args:
         intrinsics: Cameras (V, 3, 3), pixels.
         frame_size: Height and width of the frames in pixels. Where it is known, a normalised camera, whose numbers
-            are shares of the frame, is bad too.
+            are shares of the frame, is bad too. So is one whose principal point lies outside of the frame.
 
     Shape:
         output: (bad frames,), increasing.
     """
-    faults = _intrinsics_faults(_as_float32(intrinsics), frame_size)
+    faults = _intrinsics_faults(as_float32(intrinsics), frame_size)
     return np.flatnonzero(np.any([is_bad for _, is_bad, _ in faults], axis=0))
 
 
@@ -123,14 +133,29 @@ def check_intrinsics(
     Args:
         intrinsics: Cameras (V, 3, 3), pixels.
         num_frames: Number of frames that the cameras belong to; None leaves it open.
-        frame_size: Height and width of the frames in pixels; None does not look for normalised cameras.
+        frame_size: Height and width of the frames in pixels; None does not compare them.
         name: Name of the array in messages.
     """
-    cameras = _as_float32(intrinsics)
+    cameras = as_float32(intrinsics)
     _check_matrices(cameras, num_frames, 3, name, "cameras", f"Is it 4 x 4? Pass {name}[..., :3, :3].")
     for fault, is_bad, advice in _intrinsics_faults(cameras, frame_size):
         if is_bad.any():
             raise ValueError(f"`{name}` of frames {np.flatnonzero(is_bad).tolist()}: {fault}. {advice}")
+
+
+def rescaled_intrinsics(intrinsics: np.ndarray, size: Sequence[int], new_size: Sequence[int]) -> np.ndarray:
+    """Return the intrinsics (..., 3, 3) of images after a resize, float64.
+
+    Args:
+        intrinsics: Cameras (..., 3, 3) of the images before, pixels; integer coordinates are pixel centres.
+        size: Height and width before.
+        new_size: Height and width after.
+    """
+    scaled = np.array(intrinsics, np.float64)
+    for axis, factor in enumerate((new_size[1] / size[1], new_size[0] / size[0])):
+        scaled[..., axis, axis] *= factor
+        scaled[..., axis, 2] = (scaled[..., axis, 2] + 0.5) * factor - 0.5
+    return scaled
 
 
 def find_bad_depth(depth: Any) -> np.ndarray:
@@ -140,7 +165,7 @@ def find_bad_depth(depth: Any) -> np.ndarray:
         depth: (V, h, w), metres; 0 means no measurement.
         output: (bad frames,), increasing.
     """
-    maps = _as_float32(depth)
+    maps = as_float32(depth)
     return np.flatnonzero(~(np.isfinite(maps) & (maps >= 0)).reshape(len(maps), -1).all(axis=1))
 
 
@@ -150,7 +175,7 @@ def is_in_metres(depth: Any) -> bool:
     Args:
         depth: z-depth of any shape, finite; 0 means no measurement. The maps of a video are judged together.
     """
-    values = _as_float32(depth)
+    values = as_float32(depth)
     measured = int((values > 0).sum())
     near = int(((values > 0) & (values < MIN_MEDIAN_DEPTH)).sum())
     far = int((values > MAX_MEDIAN_DEPTH).sum())
@@ -158,18 +183,15 @@ def is_in_metres(depth: Any) -> bool:
     return not measured or (near <= (measured - 1) // 2 < measured - far)
 
 
-def check_depth(
-    depth: Any, num_frames: int | None = None, frame_size: Sequence[int] | None = None, *, name: str = "depth"
-) -> None:
+def check_depth(depth: Any, num_frames: int | None = None, *, name: str = "depth") -> None:
     """Raise ValueError unless `depth` holds maps in metres: finite, not negative, 0 = no measurement.
 
     Args:
         depth: z-depth (V, h, w), metres.
         num_frames: Number of frames that the maps belong to; None leaves it open.
-        frame_size: Height and width of the frames; None does not compare how they stand.
         name: Name of the array in messages.
     """
-    maps = _as_float32(depth)
+    maps = as_float32(depth)
     if maps.ndim != 3 or 0 in maps.shape[1:]:
         count = "V" if num_frames is None else num_frames
         raise ValueError(f"`{name}` must have shape ({count}, h, w), got {maps.shape}. Stack one map a frame.")
@@ -189,11 +211,39 @@ def check_depth(
         median = np.median(maps[maps > 0])
         advice = "This looks like millimetres, divide by 1000." if median > 1 else "Was it divided by 1000 twice?"
         raise ValueError(f"`{name}` must be in metres, but its median is {median:.4g}. {advice}")
-    if frame_size is not None and (frame_size[0] - frame_size[1]) * (maps.shape[1] - maps.shape[2]) < 0:
+
+
+def check_same_view(
+    depth_size: Sequence[int], frame_size: Sequence[int], intrinsics: Any = None, *, name: str = "depth"
+) -> None:
+    """Raise ValueError where maps and frames cannot show the same field of view.
+
+    Args:
+        depth_size: Height and width of the depth maps.
+        frame_size: Height and width of the frames.
+        intrinsics: Cameras (V, 3, 3) of the frames' pixels. Where the pixels of the maps are then square, the frames
+            were squashed, and nothing is wrong. None: not known.
+        name: Name of the maps in messages.
+    """
+    if (frame_size[0] - frame_size[1]) * (depth_size[0] - depth_size[1]) < 0:
         raise ValueError(
-            f"`{name}` must show what the frames show, got maps of {maps.shape[1]} x {maps.shape[2]} (height x width) "
+            f"`{name}` must show what the frames show, got maps of {depth_size[0]} x {depth_size[1]} (height x width) "
             f"for frames of {frame_size[0]} x {frame_size[1]}. Turn the maps, cameras and poses as the frames are."
         )
+    ratio = depth_size[1] / depth_size[0] * frame_size[0] / frame_size[1]
+    # A side of few pixels is rounded by up to half a pixel.
+    tolerance = _SAME_VIEW + 0.5 / min(*depth_size, *frame_size)
+    if abs(ratio - 1) <= tolerance:
+        return
+    if intrinsics is not None:
+        focal = as_float32(intrinsics)[..., [0, 1], [0, 1]].reshape(-1, 2)
+        if np.abs(focal[:, 0] / focal[:, 1] * ratio - 1).max() <= tolerance:
+            return
+    raise ValueError(
+        f"`{name}` must show the field of view of the frames, got maps of {depth_size[0]} x {depth_size[1]} (height x "
+        f"width) for frames of {frame_size[0]} x {frame_size[1]}, of another aspect. Crop the wider ones, and their "
+        "cameras with them; frames that were squashed need intrinsics that say so, fx and fy of their pixels."
+    )
 
 
 def find_bad_boxes(boxes: Any) -> np.ndarray:
@@ -203,18 +253,19 @@ def find_bad_boxes(boxes: Any) -> np.ndarray:
         boxes: (N, 6), (cx, cy, cz, dx, dy, dz), metres.
         output: (bad boxes,), increasing.
     """
-    array = _as_float32(boxes)
+    array = as_float32(boxes)
     return np.flatnonzero(~(np.isfinite(array).all(axis=1) & (array[:, 3:] >= 0).all(axis=1)))
 
 
-def check_boxes(boxes: Any, *, name: str = "boxes") -> None:
+def check_boxes(boxes: Any, *, is_metric: bool = True, name: str = "boxes") -> None:
     """Raise ValueError unless every box (cx, cy, cz, dx, dy, dz) is finite with sizes of at least 0.
 
     Args:
         boxes: Axis-aligned boxes (N, 6), full sizes, metres.
+        is_metric: Whether to ask for sizes that are plausible in metres.
         name: Name of the array in messages.
     """
-    array = _as_float32(boxes)
+    array = as_float32(boxes)
     if array.ndim != 2 or array.shape[1] != 6:
         raise ValueError(f"`{name}` must have shape (N, 6), (cx, cy, cz, dx, dy, dz), got {array.shape}.")
     if len(bad := find_bad_boxes(array)):
@@ -222,9 +273,59 @@ def check_boxes(boxes: Any, *, name: str = "boxes") -> None:
             f"`{name}` must be finite with sizes that are not negative, got {array[bad[0]].tolist()} as number "
             f"{bad[0]}. Sizes are full sides in metres, not corners."
         )
+    if is_metric and len(array) and (side := float(np.median(array[:, 3:].max(axis=1)))) > MAX_MEDIAN_BOX:
+        raise ValueError(
+            f"`{name}` must be in metres, but the median of their longest sides is {side:.4g}. Are they in "
+            "millimetres or centimetres? Divide by 1000 or 100."
+        )
 
 
-def _as_float32(values: Any) -> np.ndarray:
+def check_boxes_2d(boxes: Any, frame_size: Sequence[int], *, name: str = "boxes") -> None:
+    """Raise ValueError unless boxes are (left, top, right, bottom) in pixels of the frames.
+
+    A box may reach out of the frame. Boxes that all lie in 0 to 1 are shares of the frame; boxes outside of it, or
+    several that leave it while all lie in 0 to 1000, are numbers of other pictures.
+
+    Args:
+        boxes: Boxes (..., 4); NaN and empty boxes are passed over.
+        frame_size: Height and width of the frames in pixels.
+        name: Name of the array in messages.
+    """
+    height, width = frame_size
+    if not (height > 0 and width > 0):
+        raise ValueError(f"`frame_size` must be height and width in pixels, got {tuple(frame_size)}.")
+    array = as_float32(boxes).reshape(-1, 4)
+    left, top, right, bottom = array.T
+    if ((right < left) | (bottom < top)).any():
+        raise ValueError(
+            f"`{name}` must be (left, top, right, bottom) with left <= right and top <= bottom, got "
+            f"{array[(right < left) | (bottom < top)][0].tolist()}. Is it (left, top, width, height)?"
+        )
+    array = array[(right > left) & (bottom > top)]
+    if not len(array):
+        return
+    left, top, right, bottom = array.T
+    size = f"`{name}` must be in pixels of frames of {height} x {width} (height x width)"
+    if array.min() >= 0 and array.max() <= 1 and max(height, width) > 1:
+        raise ValueError(
+            f"{size}, got numbers in 0 to 1 such as {array[0].tolist()}. Are they shares of the frame? Multiply left "
+            f"and right by {width}, top and bottom by {height}."
+        )
+    is_outside = (left >= width) | (top >= height) | (right <= 0) | (bottom <= 0)
+    leaves = (right > 1.05 * width) | (bottom > 1.05 * height)
+    if is_outside.any() or (leaves.sum() >= 2 and 2 * leaves.sum() > len(array) and array.max() <= 1000):
+        first = array[is_outside if is_outside.any() else leaves][0].tolist()
+        cause = "Give NaN where an object is not in a frame"
+        if array.min() >= 0 and array.max() <= 1000:
+            cause = (
+                "Do they run from 0 to 1000, as some models write them? Multiply left and right by "
+                f"{width} / 1000, top and bottom by {height} / 1000"
+            )
+        raise ValueError(f"{size}, got {first} outside of them. {cause}; or are they of pictures of another size?")
+
+
+def as_float32(values: Any) -> np.ndarray:
+    """Return an array, a tensor or nested lists as a NumPy array of float32."""
     if hasattr(values, "detach"):  # A tensor; NumPy knows no bfloat16 and reads no device memory.
         values = values.detach().cpu().float().numpy()
     with np.errstate(over="ignore"):
@@ -274,4 +375,13 @@ def _intrinsics_faults(cameras: np.ndarray, frame_size: Sequence[int] | None) ->
                 "Expected pixels. Is the camera normalised? Multiply its rows by the frame's width and height.",
             )
         )
+        size = f"{frame_size[0]} x {frame_size[1]} (height x width)"
+        advice = f"Expected the camera of frames of {size}. Is it that of pictures of another size? Scale it to theirs"
+        place = (cameras[:, :2, 2] + 0.5) / np.array([frame_size[1], frame_size[0]])
+        faults += [
+            ("the principal point lies outside of the frame", ~((place >= 0) & (place <= 1)).all(axis=1),
+             f"{advice}; frames and cameras that were turned are turned alike."),
+            (f"a focal length is above {MAX_FOCAL_SHARE:g} times the frame's side",
+             ~(shares <= MAX_FOCAL_SHARE).all(axis=1), f"{advice}."),
+        ]  # fmt: skip
     return faults

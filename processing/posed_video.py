@@ -8,9 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from processing.frame_order_ide3d import sort_frames
-from processing.geometry_rules import check_boxes, check_depth, check_intrinsics, check_poses, find_nonfinite
+from processing.geometry_rules import (
+    check_boxes,
+    check_depth,
+    check_intrinsics,
+    check_poses,
+    check_same_view,
+    find_nonfinite,
+    rescaled_intrinsics,
+)
 from processing.image_opening_ide3d import open_image
 from processing.image_reading_ide3d import check_frame_names, is_turned, read_image
+from processing.pose_rules import convert_poses
+from processing.sample_rules import check_sample
 
 __all__ = ["PosedVideo", "list_frame_names", "read_folder_intrinsics", "read_matrix", "rescaled_intrinsics"]
 
@@ -25,7 +35,8 @@ class PosedVideo:
 
     Depth shares the field of view of the frames, at its own resolution. `camera_to_world` is in OpenCV axes (x right,
     y down, z forward). Boxes are axis aligned in the same world frame, (cx, cy, cz, dx, dy, dz), full sizes. What
-    counts as depth, camera and pose stands in `processing.geometry_rules`.
+    counts as depth, camera and pose stands in `processing.geometry_rules`. Whether they belong together is judged by a
+    few points of a few frames (`processing.sample_rules`); `check` looks at all frames.
 
     Shape:
         frames: (V, h, w, 3) uint8; floats in [0, 1] are accepted and rounded to 8 bits.
@@ -37,7 +48,7 @@ class PosedVideo:
     Raises:
         TypeError: Frames are neither uint8 nor float.
         ValueError: No frames, empty frames, pixels that are not finite, or frame counts that differ. Depth, cameras,
-            poses or boxes that `processing.geometry_rules` refuses. Any other shape.
+            poses or boxes that `processing.geometry_rules` refuses, or that do not belong together. Any other shape.
     """
 
     frames: np.ndarray
@@ -57,7 +68,7 @@ class PosedVideo:
             if getattr(self, name) is not None:
                 put[name] = np.asarray(getattr(self, name), np.float32)
         if self.depth is not None:
-            check_depth(put["depth"], len(frames), size)
+            check_depth(put["depth"], len(frames))
         if self.intrinsics is not None:
             if put["intrinsics"].shape == (3, 3):
                 put["intrinsics"] = np.repeat(put["intrinsics"][None], len(frames), axis=0)
@@ -66,6 +77,10 @@ class PosedVideo:
             check_poses(put["camera_to_world"], len(frames))
         if self.boxes is not None:
             check_boxes(put["boxes"])
+        if self.depth is not None:
+            check_same_view(put["depth"].shape[1:], size, put.get("intrinsics"))
+        if self.has_geometry:
+            check_sample(put["depth"], put["intrinsics"], put["camera_to_world"], size, put.get("boxes"))
         if self.labels is not None:
             put["labels"] = tuple(self.labels)
             count = 0 if self.boxes is None else len(put["boxes"])
@@ -88,6 +103,19 @@ class PosedVideo:
     def has_geometry(self) -> bool:
         """Whether depth, intrinsics and poses are all known."""
         return self.depth is not None and self.intrinsics is not None and self.camera_to_world is not None
+
+    def check(self) -> None:
+        """Raise ValueError where depth, cameras, poses and boxes do not belong together.
+
+        It looks at every frame, at all known units and conventions, and takes up to a second. Where nothing can be
+        told, as without depth or poses, it returns.
+
+        Raises:
+            ValueError: Parts that contradict each other, with the likely convention and the fix.
+        """
+        if self.has_geometry:
+            size = self.frames.shape[1:3]
+            check_sample(self.depth, self.intrinsics, self.camera_to_world, size, self.boxes, is_thorough=True)
 
     def select_frames(self, indices: Sequence[int]) -> "PosedVideo":
         """Return the video with these frames alone, in this order; boxes and labels stay.
@@ -144,13 +172,15 @@ class PosedVideo:
         frame_names: Sequence[str] | None = None,
         parts: Collection[str] | None = None,
         skip_invalid_poses: bool = False,
+        convention: str = "opencv",
+        depth_unit: float = 0.001,
     ) -> "PosedVideo":
         """Read a scene in the public posed_images layout.
 
         A frame is `NNNNN.jpg`, and optionally `NNNNN.png` (16-bit depth in millimetres) and `NNNNN.txt`
         (camera_to_world, 4 x 4). The scene has `intrinsic.txt` or `depth_intrinsic.txt` (3 x 3 or 4 x 4), of the
         colour or of the depth pixels. Frames come in natural order, 2 before 10. Parts that no frame has are None; a
-        part that only some frames have is an error.
+        part that only some frames have is an error. Poses and depth of other tools are converted on request only.
 
         Args:
             path: Folder of one scene.
@@ -159,13 +189,19 @@ class PosedVideo:
             parts: Parts to open beside the frames, of "depth" and "camera_to_world"; intrinsics come with either. A
                 part that is named must be there. None reads what there is, () the frames alone.
             skip_invalid_poses: Whether to leave out, with a warning, frames whose pose holds inf or nan.
+            convention: Convention of the pose files, a key of `processing.pose_rules.POSE_CONVENTIONS`: "opencv"
+                (camera to world), "world_to_camera", "opengl", "opengl_world_to_camera" or "left_handed".
+            depth_unit: Metres of one step of the depth files: 1 / 4000 for Matterport3D, 1 / 5000 for TUM.
 
         Raises:
             FileNotFoundError: No such folder, no frames, or a part that is missing for some frames.
-            ValueError: An unknown part, a file that cannot be read, or contents that the checks of this class refuse.
+            ValueError: An unknown part, convention or unit, a file that cannot be read, or contents that the checks of
+                this class refuse.
         """
         if parts is not None and (unknown := set(parts) - {"depth", "camera_to_world"}):
             raise ValueError(f'`parts` must be of "depth" and "camera_to_world", got {sorted(unknown)}.')
+        if not (np.isfinite(depth_unit) and depth_unit > 0):
+            raise ValueError(f"`depth_unit` must be metres of one step, such as 1 / 5000, got {depth_unit}.")
         folder = Path(path)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder. Give the folder of one scene, with NNNNN.jpg files.")
@@ -175,11 +211,13 @@ class PosedVideo:
             poses = np.stack([read_matrix(folder / f"{name}.txt", (4,)) for name in names])
             if skip_invalid_poses:
                 names, poses = _drop_nonfinite(folder, names, poses)
+            poses = convert_poses(poses, convention)
         frames = _stack([read_image(folder / f"{name}.jpg") for name in names], names)
         depth = None
         if _wants(folder, names, parts, "depth", ".png"):
-            depth_millimetres = _stack([_read_depth(folder / f"{name}.png") for name in names], names)
-            depth = depth_millimetres.astype(np.float32) / 1000
+            steps = _stack([_read_depth(folder / f"{name}.png") for name in names], names)
+            # A division gives the nearest float32 of millimetres.
+            depth = (steps / (1 / depth_unit)).astype(np.float32)
         intrinsics = None
         if parts is None or parts:
             depth_size = None if depth is None else depth.shape[1:3]
@@ -223,21 +261,6 @@ def read_matrix(file: Path, sides: tuple[int, ...]) -> np.ndarray:
     return matrix
 
 
-def rescaled_intrinsics(intrinsics: np.ndarray, size: Sequence[int], new_size: Sequence[int]) -> np.ndarray:
-    """Return the intrinsics (3, 3) of an image after a resize.
-
-    Args:
-        intrinsics: Camera (3, 3) of the image before, pixels; integer coordinates are pixel centres.
-        size: Height and width before.
-        new_size: Height and width after.
-    """
-    scaled = np.array(intrinsics, np.float64)
-    for axis, factor in enumerate((new_size[1] / size[1], new_size[0] / size[0])):
-        scaled[axis, axis] *= factor
-        scaled[axis, 2] = (scaled[axis, 2] + 0.5) * factor - 0.5
-    return scaled
-
-
 def read_folder_intrinsics(
     folder: Path, frame_size: Sequence[int], depth_size: Sequence[int] | None
 ) -> np.ndarray | None:
@@ -252,13 +275,16 @@ def read_folder_intrinsics(
         Float64 matrix, not checked; None where there is no file.
 
     Raises:
-        ValueError: A file holds no 3 x 3 or 4 x 4 matrix.
+        ValueError: A file holds no 3 x 3 or 4 x 4 matrix, or frames have another aspect than the maps whose camera is
+            taken.
     """
     colour, scaled = folder / "intrinsic.txt", None
     if depth_size is not None and (folder / "depth_intrinsic.txt").is_file():
         stored = read_matrix(folder / "depth_intrinsic.txt", (3, 4))[:3, :3]
         scaled = rescaled_intrinsics(stored, depth_size, frame_size)
     if not colour.is_file():
+        if scaled is not None:
+            check_same_view(depth_size, frame_size)  # A camera of the maps says nothing of squashed frames.
         return scaled
     intrinsics = read_matrix(colour, (3, 4))[:3, :3]
     if scaled is not None:
@@ -357,11 +383,10 @@ def _check_not_turned(folder: Path, names: list[str], *, has_depth: bool) -> Non
 
 def _read_depth(file: Path) -> np.ndarray:
     with open_image(file) as image:
-        depth_millimetres = np.asarray(image)
-    if depth_millimetres.ndim != 2 or depth_millimetres.dtype not in (np.uint16, np.int32):
-        kind = f"{depth_millimetres.dtype} {depth_millimetres.shape}"
-        raise ValueError(f"{file} must be a 16-bit grey PNG of millimetres, got {kind}. Save it as uint16.")
-    return depth_millimetres
+        steps = np.asarray(image)
+    if steps.ndim != 2 or steps.dtype not in (np.uint16, np.int32):
+        raise ValueError(f"{file} must be a 16-bit grey PNG, got {steps.dtype} {steps.shape}. Save it as uint16.")
+    return steps
 
 
 def _stack(images: list[np.ndarray], names: list[str]) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from processing.geometry_rules import check_boxes, check_intrinsics, check_poses
+from processing.geometry_rules import check_boxes, check_boxes_2d, check_intrinsics, check_poses
 from processing.token_grid import TokenGrid
 
 __all__ = [
@@ -117,20 +117,15 @@ def regions_from_boxes_2d(
         output: (N, V, rows, cols), bool.
 
     Raises:
-        ValueError: Another shape, or a box of negative size.
+        ValueError: Another shape, a box of negative size, or boxes that are not in pixels of these frames.
     """
     boxes = torch.as_tensor(boxes).double()
     if boxes.dim() == 2:
         boxes = boxes.unsqueeze(0)
     if boxes.dim() != 3 or boxes.shape[-1] != 4:
         raise ValueError(f"`boxes` must have shape (N, V, 4), got {tuple(boxes.shape)}.")
+    check_boxes_2d(boxes, frame_size)
     left, top, right, bottom = boxes.unbind(-1)
-    if ((right < left) | (bottom < top)).any():
-        first = boxes[(right < left) | (bottom < top)][0].tolist()
-        raise ValueError(
-            f"`boxes` must be (left, top, right, bottom) with left <= right and top <= bottom, got {first}. Is it "
-            "(left, top, width, height)?"
-        )
     scale_v, scale_u = grid.image_size[0] / frame_size[0], grid.image_size[1] / frame_size[1]
     share_v = covered_share(top * scale_v, bottom * scale_v, grid.rows, grid.covered_size[0])
     share_u = covered_share(left * scale_u, right * scale_u, grid.cols, grid.covered_size[1])
@@ -289,7 +284,7 @@ def _box_limits(boxes: ArrayLike) -> tuple[Tensor, Tensor]:
     boxes = torch.as_tensor(boxes).float()
     if boxes.dim() == 1:
         boxes = boxes.unsqueeze(0)
-    check_boxes(boxes)
+    check_boxes(boxes, is_metric=False)  # The points may have any unit.
     half = boxes[:, 3:] / 2
     return boxes[:, :3] - half, boxes[:, :3] + half
 

@@ -113,7 +113,9 @@ def evaluate(
 
 
 def doctor(
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="Folder in the public layout.", show_default=False)],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="Folder in the public layout, or of one scan.", show_default=False)
+    ],
     task: Annotated[Task | None, typer.Option(help="Only this benchmark. Default: all that have files.")] = None,
     split: Annotated[
         str | None, typer.Option(help="Split of the benchmark, with --task. Default: the one that papers report.")
@@ -123,7 +125,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what of a benchmark folder can be used.
+    """Say what of a benchmark folder or of one scan can be used.
 
     It also says how to mend the rest. Needs the folder only; nothing is changed. Exits with 1 if what was asked for
     cannot be used.

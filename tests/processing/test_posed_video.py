@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from processing.posed_video import PosedVideo
+from processing.rooms import load_rooms
 
 
 def parts(views=3, size=(6, 8)):
@@ -182,3 +183,24 @@ def test_what_is_missing_or_damaged_is_named(folder, tmp_path):
     np.savetxt(folder / "00010.txt", np.eye(4))
     with pytest.raises(ValueError, match="is no readable image"):
         PosedVideo.from_folder(folder)
+
+
+def test_poses_and_depth_of_other_tools_are_read_on_request(tmp_path):
+    """The same scene, written as OpenGL poses and depth in 1/5000 m, is refused as it is and read when it is said."""
+    scene = PosedVideo.from_room(load_rooms("test", 1, num_frames=6, image_size=96)[0])
+    for index in range(6):
+        Image.fromarray(scene.frames[index]).save(tmp_path / f"{index:05d}.jpg")
+        Image.fromarray(np.round(scene.depth[index] * 5000).astype(np.uint16)).save(tmp_path / f"{index:05d}.png")
+        np.savetxt(tmp_path / f"{index:05d}.txt", scene.camera_to_world[index] @ np.diag([1.0, -1, -1, 1]))
+    np.savetxt(tmp_path / "intrinsic.txt", scene.intrinsics[0])
+    with pytest.raises(ValueError, match='convention="opengl"'):
+        PosedVideo.from_folder(tmp_path, depth_unit=1 / 5000)
+    with pytest.raises(ValueError, match="depth_unit=1/5000"):
+        PosedVideo.from_folder(tmp_path, convention="opengl")
+    read = PosedVideo.from_folder(tmp_path, convention="opengl", depth_unit=1 / 5000)
+    read.check()
+    np.testing.assert_allclose(read.camera_to_world, scene.camera_to_world, atol=1e-6)
+    np.testing.assert_allclose(read.depth, scene.depth, atol=1e-4)
+    for options in ({"convention": "blender"}, {"depth_unit": 0}, {"depth_unit": float("nan")}):
+        with pytest.raises(ValueError, match="convention|depth_unit"):
+            PosedVideo.from_folder(tmp_path, **options)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from processing import geometry_rules
 from processing.image_reading_ide3d import is_turned
+from processing.sample_rules import check_sample
 from processing.token_grid import TokenGrid
 from trainer.geometry import check_camera_to_world, check_depth, check_intrinsics, scale_intrinsics
 from trainer.geometry.checks import Protocol
@@ -38,7 +39,8 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
                  poses also native_depth (V, h, w) and native_intrinsics (V, 3, 3).
 
     Raises:
-        ValueError: If a part is missing, shapes or frame counts differ, or depth, cameras or poses are broken.
+        ValueError: If a part is missing, shapes or frame counts differ, depth, cameras or poses are broken, or they do
+            not belong together (`processing.sample_rules`).
     """
     given = [key for key in GEOMETRY_KEYS if sample.get(key) is not None]
     if not given:
@@ -58,11 +60,13 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
         )
     size = _frame_size(frames)
     depth, intrinsics, poses = (to_tensor(sample[key]).float() if key in given else None for key in GEOMETRY_KEYS)
-    geometry_rules.check_depth(depth, len(frames), size)
+    geometry_rules.check_depth(depth, len(frames))
     if intrinsics is not None:
         geometry_rules.check_intrinsics(intrinsics, len(frames), size)
+    geometry_rules.check_same_view(depth.shape[1:], size, intrinsics)
     if poses is not None:
         geometry_rules.check_poses(poses, len(frames), is_rigid=protocol == "clean")
+        check_sample(depth, intrinsics, poses, size)
     return _resize(depth, intrinsics, poses, size, grid, protocol)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from processing import PosedVideo
-from processing.posed_video import rescaled_intrinsics
+from processing.geometry_rules import rescaled_intrinsics
 from processing.regions import regions_from_boxes_3d, regions_from_boxes_and_poses
 from processing.token_grid import TokenGrid
 from trainer.geometry import unproject_depth
@@ -33,7 +33,8 @@ class SceneRegions:
         grid: Token grid of the model.
         source: Source of the masks. "depth": tokens whose measured points lie in the box, as the original does.
             "poses": the box's outline in each frame, with all that stands before it.
-        protocol: "paper" counts pixels without depth as points at the camera, as the original does.
+        protocol: "paper" counts pixels without depth as points at the camera, as the original does. Of the points it
+            takes those that are left after a resize to the vision input.
     """
 
     def __init__(self, scene: PosedVideo, grid: TokenGrid, source: RegionSource, protocol: Protocol):
@@ -52,7 +53,7 @@ class SceneRegions:
 
     def _compute(self, boxes: torch.Tensor) -> torch.Tensor:
         if self.source == "depth":
-            return regions_from_boxes_3d(boxes, self._world_points, self.grid)
+            return regions_from_boxes_3d(boxes, self._world_points, self.grid, protocol=self.protocol)
         poses = torch.from_numpy(self.scene.camera_to_world)
         return regions_from_boxes_and_poses(boxes, self._cameras(self.grid.image_size), poses, self.grid)
 

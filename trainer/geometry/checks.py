@@ -24,6 +24,7 @@ PROTOCOLS = ("paper", "clean")
 RIGID_TOLERANCE = 1e-3
 PINHOLE_TOLERANCE = 1e-3
 MIN_FOCAL_SHARE = 0.05
+MAX_FOCAL_SHARE = 10.0
 MIN_MEDIAN_DEPTH = 0.05  # Metres.
 MAX_MEDIAN_DEPTH = 100.0  # Metres.
 
@@ -109,7 +110,7 @@ def check_intrinsics(
 
     Args:
         intrinsics: Cameras.
-        frame_size: Height and width of the frames in pixels; None does not look for normalised cameras.
+        frame_size: Height and width of the frames in pixels; None does not compare them.
         name: Name of the tensor in the message.
 
     Shape:
@@ -133,6 +134,16 @@ def check_intrinsics(
             shares.amin(-1) < MIN_FOCAL_SHARE,
             f"`{name}` have a focal length below {MIN_FOCAL_SHARE} of the frame's side",
             "Expected pixels. Is the camera normalised? Multiply its rows by the frame's width and height.",
+        )
+        place = torch.stack((matrices[..., 0, 2] / frame_size[1], matrices[..., 1, 2] / frame_size[0]), dim=-1)
+        margin = 0.5 / torch.tensor([frame_size[1], frame_size[0]], device=matrices.device)
+        advice = f"Expected the camera of frames of {tuple(frame_size)}. Is it that of pictures of another size?"
+        is_outside = ((place < -margin) | (place > 1 - margin)).any(-1)
+        _raise_where(is_outside, f"`{name}` have a principal point outside of the frame", advice)
+        _raise_where(
+            shares.amax(-1) > MAX_FOCAL_SHARE,
+            f"`{name}` have a focal length above {MAX_FOCAL_SHARE:g} times the frame's side",
+            advice,
         )
 
 

@@ -3,10 +3,14 @@
     ide3d doctor data
     ide3d doctor data --task scanqa --json
 
+    ide3d doctor scans/kitchen
+
 The exit code is 0 if the task that is named can be evaluated; without a name, if every split that is there can be used
-and at least one is. Pictures are not decoded: their headers and ends are read, and three depth maps a scene.
+and at least one is. Pictures are not decoded: their headers and ends are read, and nine depth maps a scene. Of a
+folder that holds the frames of one scene all depth maps are read, at most 64.
 """
 
+import contextlib
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,15 +18,18 @@ from pathlib import Path
 from tqdm import tqdm
 
 from processing.benchmarks.doctor.findings import KINDS, Finding
-from processing.benchmarks.doctor.scene_checks import check_scene, tried
+from processing.benchmarks.doctor.scene_checks import check_folder, check_scene, tried
 from processing.benchmarks.doctor.task_checks import check_boxes, check_samples
-from processing.benchmarks.readers.files import read_infos, read_selected_frames
+from processing.benchmarks.readers.files import read_boxes, read_infos, read_selected_frames
+from processing.benchmarks.readers.scenes import uniform_names
 from processing.benchmarks.readers.tasks import PARTS, TASKS, Layout, Task, find_task
 from processing.geometry_rules import is_pose
+from processing.posed_video import list_frame_names
 
 __all__ = ["Diagnosis", "SplitState", "examine"]
 
 _EXAMPLES = 3  # Places that the text names per kind.
+_MAX_MAPS = 64  # Depth maps of a single scene that are read whole.
 
 
 @dataclass
@@ -97,7 +104,8 @@ class Diagnosis:
             reasons = ", ".join(f"{kind} ({count})" for kind, count in state.stopped_by.items())
             reasons = f": {reasons}" if reasons and state.is_there else ""
             lines.append(f"{state.task:14}{state.split:7}{state.samples:8}{len(state.scenes):8}  {mark}{reasons}")
-        lines += ["", "Scenes with " + ", ".join(f"{name}: {count}" for name, count in self.extras.items()) + "."]
+        if self.extras:
+            lines += ["", "Scenes with " + ", ".join(f"{name}: {count}" for name, count in self.extras.items()) + "."]
         for kind, found in self._grouped().items():
             weight = "stops a task" if KINDS[kind].stops else "note"
             lines += ["", f"{kind} ({weight}, {len(found)}). Fix: {KINDS[kind].fix}."]
@@ -125,7 +133,8 @@ def examine(
     Nothing is changed, and no fault of the data raises.
 
     Args:
-        data_dir: Folder in the public layout.
+        data_dir: Folder in the public layout; or, without `tasks`, of the frames of one scene, which is examined as
+            the task "scene".
         tasks: Keys of `TASKS`; None takes all that have an annotation format.
         splits: Names of the splits to look at; None takes all of each task.
         without: Parts to do without, such as "depth" if region masks come from boxes and poses.
@@ -136,6 +145,8 @@ def examine(
     unknown = sorted(set(without) - set(PARTS))
     if unknown:
         raise ValueError(f"`without` must be of {PARTS}, got {unknown}.")
+    if not tasks and Path(data_dir).is_dir() and (names := list_frame_names(Path(data_dir))):
+        return _examine_frames(Path(data_dir), names, without)
     chosen = [find_task(name) for name in (tasks or [name for name, task in TASKS.items() if task.has_prompt])]
     layout, findings = Layout(data_dir), []
     states: list[SplitState] = []
@@ -150,9 +161,9 @@ def examine(
     for state in states:
         for scene_id in state.scenes:
             needed.setdefault(scene_id, set()).update(state.needs)
-    infos = _look_at_infos(layout, states, findings)
+    infos, boxes = _look_at_infos(layout, states, findings), _true_boxes(layout)
     for scene_id, parts in tqdm(needed.items(), desc="scenes", disable=len(needed) < 50):
-        findings += check_scene(layout, scene_id, infos.get(scene_id), parts)
+        findings += check_scene(layout, scene_id, infos.get(scene_id), parts, boxes.get(scene_id, ()))
     findings += _check_selection(layout, set(needed))
     for state in states:
         _judge(state, findings)
@@ -162,6 +173,30 @@ def examine(
         "point clouds": sum(_has_cloud(layout, scene_id) for scene_id in needed),
     }
     return Diagnosis(str(data_dir), states, findings, extras)
+
+
+def _examine_frames(folder: Path, names: list[str], without: Collection[str]) -> Diagnosis:
+    """Return the diagnosis of a folder that holds the frames of one scene."""
+    parts = {"poses": ".txt", "depth": ".png"}
+    there = [
+        part
+        for part, suffix in parts.items()
+        if part not in without and any((folder / f"{name}{suffix}").is_file() for name in names)
+    ]
+    scene_id = folder.resolve().name
+    state = SplitState("scene", "all", ("frames", *there), is_there=True, samples=len(names), scenes=[scene_id])
+    findings = check_folder(folder, names, uniform_names(names, _MAX_MAPS), scene_id, None, there)
+    _judge(state, findings)
+    return Diagnosis(str(folder), [state], findings, {})
+
+
+def _true_boxes(layout: Layout) -> dict[str, list[list[float]]]:
+    """Return the true boxes of all scenes; files that cannot be read are passed over."""
+    boxes: dict[str, list[list[float]]] = {}
+    for split in ("train", "val", "test"):
+        with contextlib.suppress(OSError, ValueError):
+            boxes.update(read_boxes(layout.boxes(split, "gt")))
+    return boxes
 
 
 def _has_cloud(layout: Layout, scene_id: str) -> bool:

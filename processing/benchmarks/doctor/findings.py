@@ -85,6 +85,7 @@ KINDS = {
     "boxes-broken": Kind("boxes", True, f"{_AGAIN}; it maps scene ids to lists of six numbers"),
     "boxes-scene-missing": Kind("boxes", True, "make the boxes of this scene too, or take its samples out"),
     "boxes-none": Kind("boxes", True, "a scene without candidates cannot be grounded in; make its proposals again"),
+    "boxes-strange": Kind("boxes", True, "boxes and poses must be of one scene, in one world frame, in metres"),
     # frames
     "scene-missing": Kind("frames", True, "copy the scene's folder to posed_images/, or take its samples out"),
     "frames-missing": Kind("frames", True, "extract the frames (NNNNN.jpg) of this scene again"),
@@ -111,6 +112,8 @@ KINDS = {
     "camera-broken": Kind(
         "poses", True, "a camera is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels of its images; write it again"
     ),
+    "camera-wrong": Kind("poses", True, "take the camera of these pictures, in pixels of their size"),
+    "poses-wrong": Kind("poses", True, "write camera_to_world in OpenCV axes and metres, one file for its own frame"),
     "infos-missing": Kind("poses", True, "put EmbodiedScan's pickle there, or its export by export_pickle_free"),
     "infos-broken": Kind("poses", True, _AGAIN),
     "infos-unsafe": Kind(
@@ -126,8 +129,9 @@ KINDS = {
     "depth-missing": Kind("depth", True, "extract the depth (NNNNN.png), or use masks from poses: --without depth"),
     "depth-broken": Kind("depth", True, f"depth is a 16-bit grey PNG: {_AGAIN}"),
     "depth-size-wrong": Kind("depth", True, "depth must show the field of view of the frames, one size a scene"),
-    "depth-unit-wrong": Kind("depth", True, "depth files hold millimetres; multiply metres by 1000"),
+    "depth-unit-wrong": Kind("depth", True, "depth files hold millimetres: multiply by 1000 times the unit in metres"),
     "depth-empty": Kind("depth", False, "no pixel is measured in this frame; it supports no region mask"),
+    "depth-holes": Kind("depth", True, "the sensor measured next to nothing; extract the depth again"),
     "depth-camera-wrong": Kind("depth", True, "depth_cam2img is of another image size; take that of the depth images"),
     # what is optional
     "selection-broken": Kind("extra", False, f"needed for frames='coverage' only: {_AGAIN}"),

@@ -1,29 +1,39 @@
 """Checks of the doctor on the files of one scene. Nothing raises; what is wrong becomes a `Finding`."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 
-from processing.benchmarks.doctor.findings import Finding
+from processing.benchmarks.doctor.findings import KINDS, Finding
 from processing.benchmarks.readers.files import read_masks, read_point_cloud
 from processing.benchmarks.readers.scenes import uniform_names
 from processing.benchmarks.readers.tasks import Layout
 from processing.benchmarks.readers.teacher import open_teacher, stored_names
 from processing.frame_order_ide3d import sort_frames
-from processing.geometry_rules import check_depth, check_intrinsics, find_nonfinite, is_pose
+from processing.geometry_rules import (
+    check_depth,
+    check_intrinsics,
+    check_same_view,
+    find_nonfinite,
+    is_pose,
+    rescaled_intrinsics,
+)
 from processing.image_opening_ide3d import open_image
 from processing.image_reading_ide3d import inspect_image, is_turned
-from processing.posed_video import list_frame_names, read_folder_intrinsics, read_matrix, rescaled_intrinsics
+from processing.pose_rules import find_disagreement
+from processing.posed_video import list_frame_names, read_folder_intrinsics, read_matrix
+from processing.sample_rules import find_strange_boxes
 
-__all__ = ["check_scene", "tried"]
+__all__ = ["check_folder", "check_scene", "tried"]
 
 NUM_FRAMES = 32
-_NUM_DECODED = 3  # Depth maps per scene that are read whole; of the others the headers are read.
-_ASPECT_TOLERANCE = 0.02  # Relative difference of the aspect ratios of frames and depth.
+# Runs of neighbouring frames, and their length, whose depth maps are read whole; of the others the headers are read.
+_RUNS, _RUN_LENGTH = 3, 3
+_MIN_MEASURED = 0.02  # Share of the pixels of a scene. Sparse depth of lasers measures 5 %.
 _CENTRE_TOLERANCE = 0.25  # Distance of principal point and middle, as a share of the depth image's side.
 
 
@@ -43,7 +53,9 @@ def tried(finding: Callable[[str], Finding], findings: list[Finding], read: Call
         return None
 
 
-def check_scene(layout: Layout, scene_id: str, info: dict | None, parts: set[str]) -> list[Finding]:
+def check_scene(
+    layout: Layout, scene_id: str, info: dict | None, parts: set[str], boxes: Sequence[Sequence[float]] = ()
+) -> list[Finding]:
     """Return all findings on a scene.
 
     Args:
@@ -51,6 +63,7 @@ def check_scene(layout: Layout, scene_id: str, info: dict | None, parts: set[str
         scene_id: Name such as "scannet/scene0000_00".
         info: Entry of the scene in EmbodiedScan's file, as `read_infos` gives it; None if there is none.
         parts: Parts that are needed beside the frames, of "poses", "depth" and "boxes".
+        boxes: True boxes of the scene, (cx, cy, cz, dx, dy, dz), metres; none are compared where there are none.
     """
     if scene_id.startswith("vsibench/"):
         return list(_check_video(layout, scene_id))
@@ -70,14 +83,8 @@ def check_scene(layout: Layout, scene_id: str, info: dict | None, parts: set[str
     if len(names) < NUM_FRAMES:
         findings.append(Finding("frames-few", str(folder), f"{len(names)} frames", scene_id))
     shown = uniform_names(names, NUM_FRAMES)
-    sizes = list(_check_frames(folder, shown, scene_id, findings))
-    if parts & {"poses", "depth"}:
-        findings += _check_turned(folder, shown, scene_id, "depth" in parts)
-    if "poses" in parts:
-        findings += _check_poses(folder, shown, scene_id, info)
-        findings += _check_camera(folder, shown[0], scene_id, sizes[0] if sizes else None, "depth" in parts, info)
-    if "depth" in parts:
-        findings += _check_depth(folder, shown, scene_id, sizes[0] if sizes else None, info)
+    decoded = shown if len(shown) <= _RUNS * _RUN_LENGTH else _runs(shown)
+    findings += check_folder(folder, shown, decoded, scene_id, info, parts, boxes)
     if info is not None and sort_frames(Path(name).stem for name in info["images"]) != names:
         detail = f"{len(info['images'])} listed, {len(names)} in the folder, or other names"
         findings.append(Finding("frame-list-differs", str(folder), detail, scene_id))
@@ -85,6 +92,77 @@ def check_scene(layout: Layout, scene_id: str, info: dict | None, parts: set[str
     if "boxes" in parts:
         findings += _check_cloud(layout, scene_id)
     return findings
+
+
+def check_folder(
+    folder: Path,
+    shown: list[str],
+    decoded: list[str],
+    scene_id: str,
+    info: dict | None,
+    parts: Collection[str],
+    boxes: Sequence[Sequence[float]] = (),
+) -> list[Finding]:
+    """Return findings on frames, poses, cameras and depth of a folder.
+
+    Each part is judged alone, and if all are good, against the others.
+
+    Args:
+        folder: Folder of `NNNNN.jpg`, `NNNNN.png`, `NNNNN.txt`.
+        shown: Names of the frames that are looked at, at least one.
+        decoded: Those whose depth is read whole.
+        scene_id: Name of the scene in findings.
+        info: Entry of the scene in EmbodiedScan's file; None if there is none.
+        parts: Parts that are needed beside the frames, of "poses" and "depth".
+        boxes: True boxes of the scene, metres.
+    """
+    findings: list[Finding] = []
+    sizes = list(_check_frames(folder, shown, scene_id, findings))
+    size, has_depth = sizes[0] if sizes else None, "depth" in parts
+    maps: dict[str, np.ndarray] = {}
+    if "poses" in parts or has_depth:
+        findings += _check_turned(folder, shown, scene_id, has_depth)
+    if "poses" in parts:
+        findings += _check_poses(folder, shown, scene_id, info)
+        findings += _check_camera(folder, shown[0], scene_id, size, has_depth, info)
+    if has_depth:
+        findings += _check_depth(folder, shown, set(decoded), maps, scene_id, size, info)
+    spoilt = any(KINDS[finding.kind].stops for finding in findings)
+    if "poses" in parts and has_depth and maps and not spoilt:
+        findings += _check_sample(folder, maps, scene_id, size, info, boxes)
+    return findings
+
+
+def _runs(names: list[str]) -> list[str]:
+    """Return the names of a few runs of neighbours, spread over all."""
+    starts = np.linspace(0, len(names) - _RUN_LENGTH, _RUNS).astype(int)
+    return [names[start + step] for start in starts for step in range(_RUN_LENGTH)]
+
+
+def _check_sample(
+    folder: Path,
+    maps: dict[str, np.ndarray],
+    scene_id: str,
+    frame_size: tuple[int, int],
+    info: dict | None,
+    boxes: Sequence[Sequence[float]],
+) -> Iterator[Finding]:
+    """Yield findings on depth, cameras, poses and boxes that do not belong together."""
+    depth = np.stack(list(maps.values())).astype(np.float32) / 1000
+    poses = np.stack([read_matrix(folder / f"{name}.txt", (4,)) for name in maps])
+    camera = read_folder_intrinsics(folder, frame_size, depth.shape[1:])
+    if info is not None:
+        poses = info["axis_align_matrix"] @ poses
+        camera = rescaled_intrinsics(info["depth_cam2img"][:3, :3], depth.shape[1:], frame_size)
+    if camera is None:
+        return
+    cameras = np.repeat(camera[None], len(maps), 0)
+    found = find_disagreement(depth, cameras, poses, frame_size, is_thorough=True)
+    if found is None and len(boxes):
+        found = find_strange_boxes(boxes, depth, cameras, poses, frame_size, is_thorough=True)
+    if found is not None:
+        kinds = {"camera_to_world": "poses-wrong", "depth": "depth-unit-wrong", "intrinsics": "camera-wrong"}
+        yield Finding(kinds.get(found.part, "boxes-strange"), str(folder), found.text, scene_id)
 
 
 def _check_video(layout: Layout, scene_id: str) -> Iterator[Finding]:
@@ -182,11 +260,16 @@ def _check_camera(
 
 
 def _check_depth(
-    folder: Path, names: list[str], scene_id: str, frame_size: tuple[int, int] | None, info: dict | None
+    folder: Path,
+    names: list[str],
+    decoded: set[str],
+    maps: dict[str, np.ndarray],
+    scene_id: str,
+    frame_size: tuple[int, int] | None,
+    info: dict | None,
 ) -> Iterator[Finding]:
-    decoded = set(uniform_names(names, _NUM_DECODED))
+    """Yield findings on depth files; the maps of `decoded` frames go into `maps`, millimetres."""
     sizes: dict[tuple[int, int], str] = {}
-    maps = []
     for name in names:
         path = folder / f"{name}.png"
         if not path.is_file():
@@ -198,31 +281,47 @@ def _check_depth(
                 if not image.mode.startswith("I"):
                     yield Finding("depth-broken", str(path), f"its pixels are of the kind {image.mode}", scene_id)
                     continue
-                millimetres = np.asarray(image) if name in decoded else None
+                if name in decoded:
+                    maps[name] = np.asarray(image)
         except (OSError, ValueError) as error:
             yield Finding("depth-broken", str(path), str(error), scene_id)
-            continue
-        if millimetres is not None:
-            maps.append(millimetres)
-            if not millimetres.any():
-                yield Finding("depth-empty", str(path), "all pixels are 0", scene_id)
-    if maps and len(sizes) == 1:
-        try:
-            check_depth(np.stack(maps).astype(np.float32) / 1000)
-        except ValueError as error:
-            yield Finding("depth-unit-wrong", str(folder), str(error), scene_id)
     if len(sizes) > 1:
         yield Finding("depth-size-wrong", str(folder), f"sizes (height, width) {list(sizes)}", scene_id)
     elif sizes:
-        size = next(iter(sizes))
-        if frame_size and abs(size[1] / size[0] * frame_size[0] / frame_size[1] - 1) > _ASPECT_TOLERANCE:
-            detail = f"depth is {size[1]} x {size[0]}, frames are {frame_size[1]} x {frame_size[0]}"
-            yield Finding("depth-size-wrong", str(folder), detail, scene_id)
-        if info is not None:
-            off = np.abs(info["depth_cam2img"][[1, 0], 2] / size - 0.5).max()
-            if off > _CENTRE_TOLERANCE:
-                detail = f"its centre is {info['depth_cam2img'][:2, 2].tolist()} in images of {size[1]} x {size[0]}"
-                yield Finding("depth-camera-wrong", str(folder), detail, scene_id)
+        yield from _check_maps(folder, maps, next(iter(sizes)), scene_id, frame_size, info)
+
+
+def _check_maps(
+    folder: Path,
+    maps: dict[str, np.ndarray],
+    size: tuple[int, int],
+    scene_id: str,
+    frame_size: tuple[int, int] | None,
+    info: dict | None,
+) -> Iterator[Finding]:
+    """Yield findings on depth maps of one size, their unit, holes and camera."""
+    shares = {name: float((millimetres > 0).mean()) for name, millimetres in maps.items()}
+    if shares and np.mean(list(shares.values())) < _MIN_MEASURED:
+        detail = f"{np.mean(list(shares.values())):.1%} of the pixels of {len(maps)} frames are measured"
+        yield Finding("depth-holes", str(folder), detail, scene_id)
+    else:
+        for name in [name for name, share in shares.items() if not share]:
+            yield Finding("depth-empty", str(folder / f"{name}.png"), "all pixels are 0", scene_id)
+    if maps:
+        try:
+            check_depth(np.stack(list(maps.values())).astype(np.float32) / 1000)
+        except ValueError as error:
+            yield Finding("depth-unit-wrong", str(folder), str(error), scene_id)
+    try:
+        if frame_size:  # The colour camera alone knows of squashed frames.
+            check_same_view(size, frame_size, read_folder_intrinsics(folder, frame_size, None))
+    except ValueError as error:
+        yield Finding("depth-size-wrong", str(folder), str(error), scene_id)
+    if info is not None:
+        off = np.abs(info["depth_cam2img"][[1, 0], 2] / size - 0.5).max()
+        if off > _CENTRE_TOLERANCE:
+            detail = f"its centre is {info['depth_cam2img'][:2, 2].tolist()} in images of {size[1]} x {size[0]}"
+            yield Finding("depth-camera-wrong", str(folder), detail, scene_id)
 
 
 def _check_teacher(layout: Layout, scene_id: str, names: list[str]) -> Iterator[Finding]:

@@ -10,8 +10,9 @@ import numpy as np
 from processing.benchmarks.readers.files import read_infos, read_selected_frames
 from processing.benchmarks.readers.tasks import Layout
 from processing.frame_order_ide3d import find_uniform_indices, sort_frames
+from processing.geometry_rules import rescaled_intrinsics
 from processing.image_opening_ide3d import open_image
-from processing.posed_video import PosedVideo, list_frame_names, rescaled_intrinsics
+from processing.posed_video import PosedVideo, list_frame_names
 from processing.video_reading_ide3d import read_video
 
 __all__ = ["FRAME_RULES", "FrameLists", "folder_names", "load_scene", "scene_infos", "uniform_names"]

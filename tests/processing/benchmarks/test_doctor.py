@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 import torch
+from benchmarks import broken_walks
 from commanding import run_command
 from PIL import Image
 
@@ -17,6 +18,7 @@ from processing.benchmarks import TASKS, load_scene, load_task
 from processing.benchmarks.doctor.examination import examine
 from processing.benchmarks.doctor.findings import KINDS
 from processing.benchmarks.export.pickle_free import export_pickle_free
+from processing.benchmarks.export.rooms import export_rooms
 
 QA = {"scanqa", "sqa3d", "vsibench"}
 GROUNDING = {"scanrefer", "multi3drefer"}
@@ -73,6 +75,14 @@ def edit_pose(change, name="00010"):
     def broken(data):
         path = data / FRAMES / f"{name}.txt"
         np.savetxt(path, change(np.loadtxt(path)))
+
+    return broken
+
+
+def edit_poses(change):
+    def broken(data):
+        for path in (data / FRAMES).glob("0*.txt"):
+            np.savetxt(path, change(np.loadtxt(path)))
 
     return broken
 
@@ -198,6 +208,10 @@ def normalised(camera: np.ndarray) -> np.ndarray:
     return camera
 
 
+def lengthen_focal(item: dict) -> None:
+    item["depth_cam2img"] = np.array(item["depth_cam2img"]) * (1 + np.diag([1.0, 1, 0, 0]))
+
+
 def no_camera(data: Path) -> None:
     for path in [*(data / FRAMES).glob("*.png"), data / FRAMES / "intrinsic.txt"]:
         path.unlink()
@@ -309,7 +323,14 @@ BROKEN = [
     ("depth-size-wrong", thin_depth, POSED),
     ("depth-size-wrong", edit_depth(lambda depth: depth[:24, :24], names=("00010",)), POSED),
     ("depth-unit-wrong", edit_depth(lambda depth: (depth / 1000).astype(np.uint16)), POSED),
+    ("depth-unit-wrong", edit_depth(lambda depth: depth * 4), POSED),
+    ("depth-unit-wrong", edit_depth(lambda depth: depth // 10), POSED),
     ("depth-empty", edit_depth(lambda depth: depth * 0, names=("00000",)), set()),
+    ("depth-holes", edit_depth(lambda depth: depth * 0), POSED),
+    ("poses-wrong", edit_poses(np.linalg.inv), POSED),
+    ("poses-wrong", edit_poses(lambda pose: pose @ np.diag([1.0, -1, -1, 1])), POSED),
+    ("camera-wrong", edit_infos(lengthen_focal), POSED),
+    ("boxes-strange", edit_boxes("val_gt", lambda scenes: scenes.update({SCENE: [[9.0] * 6] * 4})), GROUNDING),
     ("depth-camera-wrong", edit_infos(lambda item: item.update(depth_cam2img=np.diag([500.0, 500, 1, 1]))), POSED),
     ("selection-broken", cut("metadata/scannet_select_frames.json"), set()),
     ("selection-frame-missing", remove(f"{FRAMES}/00000.jpg"), set()),
@@ -464,3 +485,32 @@ def test_random_damage_is_survived(name, data):
             damaged[place] = random.integers(256)
         path.write_bytes(bytes(damaged))
         examine(data, tasks=["scanrefer", "vsibench"], splits=["val", "test"])
+
+
+@pytest.fixture(scope="module")
+def walk(tmp_path_factory):
+    """Frames of one room, as a user has them of a scan."""
+    data = export_rooms(tmp_path_factory.mktemp("walk") / "rooms", num_scenes=1, image_size=96, num_frames=8)
+    return next((data / "scannet" / "posed_images").iterdir())
+
+
+def test_the_folder_of_one_scene_can_be_examined(walk):
+    assert "scene         all           8       1  can be used" in run_command("doctor", walk).stdout
+    assert not list(examine(walk).findings)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "inverted poses",
+        "OpenGL axes",
+        "depth in 1/5000 m",
+        "camera of half the size",
+        "missing pose",
+        "holes everywhere",
+    ],
+)
+def test_a_broken_walk_is_stopped_and_its_fault_named(form, walk, tmp_path):
+    broken = broken_walks.break_folder(walk, tmp_path / "walk", form)
+    said = run_command("doctor", broken, code=1).stdout
+    assert "cannot be used" in said and broken_walks.FORMS[form][1] in said
