@@ -133,7 +133,9 @@ def find_disagreement(
     scene = _Scene(maps, _choose_pairs(poses, 24 if is_thorough else 8), 16 if is_thorough else 12)
     told = _Reading(poses, cameras)
     first = scene.compare(told)
-    if first.hits.sum() < _MIN_HITS or (first.precision < _GOOD_PRECISION and first.doubt > _LOW_DOUBT):
+    if first.hits.sum() < _MIN_HITS or (
+        first.precision < _GOOD_PRECISION and (first.doubt > _LOW_DOUBT or first.precision < _FITS)
+    ):
         better: list[tuple[_Reading, _Score]] = []
         for readings in _readings(told, maps.shape[1:], is_thorough, better):
             scored = ((reading, scene.compare(reading)) for reading in readings)
@@ -350,10 +352,14 @@ def _find_contradiction(maps: np.ndarray, told: _Reading) -> Disagreement | None
 
 
 def _fits_other_frames(maps: np.ndarray, told: _Reading, scene: _Scene) -> bool:
-    """Return whether the depth of most neighbours fits the poses of other frames."""
+    """Return whether other frames' poses fit as well, in any order, or better."""
     count, score = len(told.poses), scene.compare(told)
     if count < 4 or score.precision > _MAX_ORDER_PRECISION or score.doubt < 2 * _LOW_DOUBT:
         return False
+    rng = np.random.default_rng(0)
+    orders = (replace(told, poses=told.poses[rng.permutation(count)]) for _ in range(19 if count > 4 else 0))
+    if score.agreed.sum() <= max((scene.compare(other).agreed.sum() for other in orders), default=-1):
+        return True
     chosen = np.unique(np.linspace(0, count - 1, 24).astype(int))
     first, second = (index.ravel() for index in np.meshgrid(chosen, chosen, indexing="ij"))
     others = np.stack([first, second], 1)[first != second]
