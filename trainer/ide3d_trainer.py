@@ -32,6 +32,7 @@ from trainer.loop.mixture import MixtureDataset, MixtureSampler
 from trainer.loop.model_parts import compute_gradient_norms, freeze_parts, split_groups
 from trainer.loop.step_statistics import DEPTH_FIGURES, TASK_FIGURES, RunningMeans, measure_depth, measure_tasks
 from trainer.supervision.criterion import GeometryCriterion, limit_depth
+from trainer.supervision.label_smoothing import smoothed_labels
 from trainer.training_arguments import IDE3DTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,8 @@ class IDE3DTrainer(Trainer):
     def __init__(self, model: nn.Module, args: IDE3DTrainingArguments, **kwargs: Any):
         self._core = prepare_model(model, args)
         super().__init__(model=model, args=args, **kwargs)
+        self.label_smoother = None  # it takes the labels from the model; `compute_loss` smooths the model's own loss
+        self.current_gradient_accumulation_steps = 1  # of a loss outside a training
         self._core.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         check_processes(args, self.accelerator.distributed_type, self._core.is_sharded)
         check_protocol(args, self._core.geometric_validator, self.data_collator)
@@ -145,7 +148,10 @@ class IDE3DTrainer(Trainer):
         targets = inputs["targets"].tensors
         counts = self._count_terms(targets)
         labels = inputs.get("labels")
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        with smoothed_labels(self._core, self.args.label_smoothing_factor):
+            loss, outputs = super().compute_loss(
+                model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+            )
         # Terms without a count are zeros that keep their heads in the graph, for processes that wait for gradients.
         terms = {name: outputs[name] for name in weights if outputs.get(name) is not None}
         figures: dict[str, tuple] = {}

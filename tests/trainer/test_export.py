@@ -222,6 +222,11 @@ def test_pipeline_answers_about_a_file_and_about_frames(fresh, processor):
     assert fresh["pipeline"]["file"] == fresh["pipeline"]["frames"] == expected
 
 
+def test_trainer_smooths_the_labels_of_the_next_token(fresh):
+    given, wanted = fresh["smoothed"]
+    assert given == pytest.approx(wanted, rel=1e-5)
+
+
 def test_grounding_there_equals_grounding_here(fresh, training_model, processor, video):
     content = [{"type": "video", "path": str(video)}, {"type": "text", "text": "Where is the lamp?"}]
     chat = [{"role": "user", "content": content}, {"role": "assistant", "content": "<ground>"}]
