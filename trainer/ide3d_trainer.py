@@ -20,6 +20,7 @@ from trainer.data_collator import decode_names
 from trainer.loop.checkpoints import (
     GEOMETRY_WEIGHTS,
     CheckpointInProgress,
+    check_tied_weights,
     check_whole,
     clear_checkpoint,
     get_last_checkpoint,
@@ -321,6 +322,7 @@ class IDE3DTrainer(Trainer):
                 raise ValueError(f"{self.args.output_dir} holds no valid checkpoint; train without resuming first.")
         if resume_from_checkpoint:
             check_whole(resume_from_checkpoint)
+            check_tied_weights(self._core.config, resume_from_checkpoint)
             if not self._core.is_sharded:  # checkpoints of FSDP and DeepSpeed hold the training model whole
                 load_heads(self._core, resume_from_checkpoint)
         try:

@@ -1,6 +1,7 @@
 """3D-IDE: a video language model that answers about an indoor scene, and finds objects in it, from RGB alone."""
 
 import copy
+import logging
 import math
 import os
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ from .grounding_ide3d import (
     locate_references,
     select_region_references,
 )
+
+logger = logging.getLogger(__name__)
 
 # Transformers judges a class by its name in these tables: Trainer compares smoothed labels with the next token for the
 # first alone, and `transformers serve` reads the second before the first, which it takes for text.
@@ -117,7 +120,40 @@ class IDE3DPreTrainedModel(PreTrainedModel):
         """Load a model as [`PreTrainedModel.from_pretrained`] does; a truncated weight file is named."""
         if pretrained_model_name_or_path is not None:
             check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
-        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).settle_tied_weights()
+        return loaded
+
+    def save_pretrained(self, *args, **kwargs):
+        """Save as [`PreTrainedModel.save_pretrained`] does; the config says whether head and embedding are one."""
+        if not self._hf_peft_config_loaded:
+            self.settle_tied_weights()
+        return super().save_pretrained(*args, **kwargs)
+
+    def settle_tied_weights(self):
+        """Let the config say whether head and embedding are one weight.
+
+        The config is believed when a model is loaded, and adapters may train one of the two without the other. Equal
+        weights that the config calls tied are tied.
+        """
+        text, head = self.config.get_text_config(), self.get_output_embeddings()
+        if head is None:
+            return
+        embedding = self.get_input_embeddings().weight
+        is_said = self.config.tie_word_embeddings or bool(getattr(text, "tie_word_embeddings", False))
+        is_tied = head.weight is embedding
+        if is_said and not is_tied:
+            if head.weight.is_meta or type(embedding) is not nn.Parameter or not embedding.numel():
+                return  # a part of it, or none, is here
+            is_tied = torch.equal(head.weight, embedding.to(head.weight))
+        if self.config.tie_word_embeddings != is_tied or is_said != is_tied:
+            self.config.tie_word_embeddings = text.tie_word_embeddings = is_tied
+        if is_tied:
+            head.weight = embedding
+        elif is_said:
+            logger.warning("The head differs from the embedding: `tie_word_embeddings` is now False in the config.")
+            self.all_tied_weights_keys.pop("lm_head.weight", None)
+            self._keys_to_ignore_on_save.discard("lm_head.weight")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
