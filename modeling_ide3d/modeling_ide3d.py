@@ -38,6 +38,13 @@ from .grounding_ide3d import (
 
 logger = logging.getLogger(__name__)
 
+# Options of `generate`: the value that is refused with pixels, or "any" with and without them, and why.
+UNSUPPORTED_OPTIONS = {
+    "token_healing": (True, "writes the prompt anew, without its image and video tokens"),
+    "cache_implementation": ("paged", "hands the tokens to `generate_batch`, which drops images and videos"),
+    "assistant_early_exit": ("any", "looks for the layers of a model without a vision tower"),
+}
+
 # Transformers judges a class by its name in these tables: Trainer compares smoothed labels with the next token for the
 # first alone, and `transformers serve` reads the second before the first, which it takes for text.
 for names in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES):
@@ -494,6 +501,15 @@ class IDE3DModel(IDE3DPreTrainedModel):
         )
 
 
+def _check_options(generation_config: GenerationConfig | None, inputs: dict) -> None:
+    """Raise ValueError for what `generate` of Transformers takes, and this model cannot do."""
+    has_pixels = any(inputs.get(name) is not None for name in ("pixel_values", "pixel_values_videos"))
+    for name, (refused, reason) in UNSUPPORTED_OPTIONS.items():
+        value = inputs.get(name, getattr(generation_config, name, None))
+        if value is not None and refused in (value, "any") and (has_pixels or refused == "any"):
+            raise ValueError(f"{name}={value!r} {reason}. Leave it out.")
+
+
 class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
     """The exported model: answers in words, and finds objects among candidate regions."""
 
@@ -514,8 +530,10 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         """Generate as [`GenerationMixin.generate`] does, from prompts whose questions have all their regions.
 
         Raises:
-            ValueError: A question, the last turn before the answer, has a `<ground>` without a region.
+            ValueError: A question, the last turn before the answer, has a `<ground>` without a region; or an option
+                would drop the pixels, or needs what this model does not have.
         """
+        _check_options(generation_config, kwargs)
         input_ids = kwargs.get("input_ids", inputs)
         if input_ids is not None:
             self._check_references(input_ids, generation_config, kwargs)

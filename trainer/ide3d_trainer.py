@@ -89,6 +89,10 @@ class IDE3DTrainer(Trainer):
     def __init__(self, model: nn.Module, args: IDE3DTrainingArguments, **kwargs: Any):
         self._core = prepare_model(model, args)
         super().__init__(model=model, args=args, **kwargs)
+        if self.optimizer is not None and args.learning_rates:
+            raise ValueError(
+                f"Learning rates by part, {args.learning_rates}, do not reach an optimizer that is given."
+            )
         self.label_smoother = None  # it takes the labels from the model; `compute_loss` smooths the model's own loss
         self.current_gradient_accumulation_steps = 1  # of a loss outside a training
         self._core.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
@@ -356,8 +360,14 @@ class IDE3DTrainer(Trainer):
         if not isinstance(dataset, MixtureDataset):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if self.args.train_sampling_strategy != "random":
+            raise ValueError(
+                f"train_sampling_strategy={self.args.train_sampling_strategy!r}: a MixtureDataset is drawn at random, "
+                "by its shares. Leave the strategy out."
+            )
         is_grouped = self.args.mixture_batches == "grouped"
-        block = self.args.train_batch_size * self.args.world_size if is_grouped else 1
+        # Not that of the arguments, which `auto_find_batch_size` may have lowered.
+        block = self._train_batch_size * self.args.world_size if is_grouped else 1
         return MixtureSampler(dataset, block, seed)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:

@@ -26,8 +26,9 @@ DEFAULT_CHAT_TEMPLATE = r"""
         {{- content -}}
     {%- else -%}
         {%- for part in content or [] -%}
-            {%- for key in part if part['type'] in parts and key not in parts[part['type']] and part[key] is not none -%}
-                {{- raise_exception("A " + part['type'] + " part knows " + parts[part['type']] | join(', ') + ", got " + key) -}}
+            {%- set known = parts[part['type']] or part -%}
+            {%- for key in part if key not in known and part[key] is not none -%}
+                {{- raise_exception("A " + part['type'] + " part knows " + known | join(', ') + ", got " + key) -}}
             {%- endfor -%}
             {%- if part['type'] == 'text' -%}
                 {{- part['text'] -}}
@@ -41,7 +42,8 @@ DEFAULT_CHAT_TEMPLATE = r"""
     {%- endif -%}
 {%- endmacro -%}
 {%- if tools or documents -%}
-    {{- raise_exception("This model was not taught to use " + ('tools' if tools else 'documents') + ": write them into a message, or give a chat_template that does") -}}
+    {{- raise_exception("This template has no place for " + ('tools' if tools else 'documents')
+        + ": write them into a message, or give a chat_template that has one") -}}
 {%- endif -%}
 {%- for message in messages -%}
     {%- if message['role'] not in ['system', 'user', 'assistant'] -%}
