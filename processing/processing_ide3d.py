@@ -235,7 +235,11 @@ class IDE3DProcessor(ProcessorMixin):
                 f"Neither the processor nor the chat template has the arguments {unknown}. Of a video, `num_frames` "
                 "or `fps` can be chosen; leave the others out."
             )
-        return super()._merge_kwargs(*args, tokenizer_init_kwargs=tokenizer_init_kwargs, **kwargs)
+        merged = super()._merge_kwargs(*args, tokenizer_init_kwargs=tokenizer_init_kwargs, **kwargs)
+        for layout in (merged[group].get("data_format") for group in ("images_kwargs", "videos_kwargs")):
+            if layout not in (None, "channels_first"):
+                raise ValueError(f"The model takes pixels channels_first, got data_format={layout!r}. Leave it out.")
+        return merged
 
     def _multimodal_inputs_from_conversations(self, conversations, *args, **kwargs):
         """Take the sampling from the video parts, as arguments of the call."""
