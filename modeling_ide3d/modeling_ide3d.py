@@ -1,6 +1,7 @@
 """3D-IDE: a video language model that answers about an indoor scene, and finds objects in it, from RGB alone."""
 
 import copy
+import logging
 import math
 import os
 from pathlib import Path
@@ -13,6 +14,10 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel, load_state_dict, slice_logits_to_keep
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, torch_compilable_check
 from transformers.utils.deprecation import deprecate_kwarg
@@ -30,6 +35,20 @@ from .grounding_ide3d import (
     select_region_references,
 )
 from .outputs_ide3d import IDE3DCausalLMOutputWithPast, IDE3DModelOutputWithPast
+
+logger = logging.getLogger(__name__)
+
+# Options of `generate`: the value that is refused with pixels, or "any" with and without them, and why.
+UNSUPPORTED_OPTIONS = {
+    "token_healing": (True, "writes the prompt anew, without its image and video tokens"),
+    "cache_implementation": ("paged", "hands the tokens to `generate_batch`, which drops images and videos"),
+    "assistant_early_exit": ("any", "looks for the layers of a model without a vision tower"),
+}
+
+# Transformers judges a class by its name in these tables: Trainer compares smoothed labels with the next token for the
+# first alone, and `transformers serve` reads the second before the first, which it takes for text.
+for names in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES):
+    names.setdefault(IDE3DConfig.model_type, "IDE3DForConditionalGeneration")
 
 
 def check_weight_files(folder: Path) -> None:
@@ -67,7 +86,40 @@ class IDE3DPreTrainedModel(PreTrainedModel):
         """Load a model as [`PreTrainedModel.from_pretrained`] does; a truncated weight file is named."""
         if pretrained_model_name_or_path is not None:
             check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
-        return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).settle_tied_weights()
+        return loaded
+
+    def save_pretrained(self, *args, **kwargs):
+        """Save as [`PreTrainedModel.save_pretrained`] does; the config says whether head and embedding are one."""
+        if not self._hf_peft_config_loaded:
+            self.settle_tied_weights()
+        return super().save_pretrained(*args, **kwargs)
+
+    def settle_tied_weights(self):
+        """Let the config say whether head and embedding are one weight.
+
+        The config is believed when a model is loaded, and adapters may train one of the two without the other. Equal
+        weights that the config calls tied are tied.
+        """
+        text, head = self.config.get_text_config(), self.get_output_embeddings()
+        if head is None:
+            return
+        embedding = self.get_input_embeddings().weight
+        is_said = self.config.tie_word_embeddings or bool(getattr(text, "tie_word_embeddings", False))
+        is_tied = head.weight is embedding
+        if is_said and not is_tied:
+            if head.weight.is_meta or type(embedding) is not nn.Parameter or not embedding.numel():
+                return  # a part of it, or none, is here
+            is_tied = torch.equal(head.weight, embedding.to(head.weight))
+        if self.config.tie_word_embeddings != is_tied or is_said != is_tied:
+            self.config.tie_word_embeddings = text.tie_word_embeddings = is_tied
+        if is_tied:
+            head.weight = embedding
+        elif is_said:
+            logger.warning("The head differs from the embedding: `tie_word_embeddings` is now False in the config.")
+            self.all_tied_weights_keys.pop("lm_head.weight", None)
+            self._keys_to_ignore_on_save.discard("lm_head.weight")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -438,6 +490,15 @@ class IDE3DModel(IDE3DPreTrainedModel):
         )
 
 
+def _check_options(generation_config: GenerationConfig | None, inputs: dict) -> None:
+    """Raise ValueError for what `generate` of Transformers takes, and this model cannot do."""
+    has_pixels = any(inputs.get(name) is not None for name in ("pixel_values", "pixel_values_videos"))
+    for name, (refused, reason) in UNSUPPORTED_OPTIONS.items():
+        value = inputs.get(name, getattr(generation_config, name, None))
+        if value is not None and refused in (value, "any") and (has_pixels or refused == "any"):
+            raise ValueError(f"{name}={value!r} {reason}. Leave it out.")
+
+
 class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
     """The exported model: answers in words, and finds objects among candidate regions."""
 
@@ -458,8 +519,10 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, GenerationMixin):
         """Generate as [`GenerationMixin.generate`] does, from prompts whose questions have all their regions.
 
         Raises:
-            ValueError: A question, the last turn before the answer, has a `<ground>` without a region.
+            ValueError: A question, the last turn before the answer, has a `<ground>` without a region; or an option
+                would drop the pixels, or needs what this model does not have.
         """
+        _check_options(generation_config, kwargs)
         input_ids = kwargs.get("input_ids", inputs)
         if input_ids is not None:
             self._check_references(input_ids, generation_config, kwargs)

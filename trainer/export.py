@@ -91,6 +91,7 @@ def export_inference_model(
     model = unwrap_model(model)
     _check_types(model, processor)
     check_agreement(model.config, processor)
+    model.settle_tied_weights()
     config = _inference_config(model.config, auto_model)
     inference = _inference_model(model, config, dtype)
     inference.generation_config = _generation_config(processor.tokenizer)
@@ -259,7 +260,7 @@ def _check_types(model: nn.Module, processor: IDE3DProcessor) -> None:
     if not isinstance(model, IDE3DForConditionalGeneration) or getattr(model, "_hf_peft_config_loaded", False):
         raise TypeError(
             f"model must be an IDE3DForConditionalGeneration or its training subclass, without adapters, got "
-            f"{type(model).__name__}. A PEFT model gives it by merge_and_unload()."
+            f"{type(model).__name__}. A PEFT model gives it by trainer.loop.adapters.merge_adapters."
         )
     if type(processor) is not IDE3DProcessor:
         raise TypeError(

@@ -20,6 +20,7 @@ from trainer.data_collator import decode_names
 from trainer.loop.checkpoints import (
     GEOMETRY_WEIGHTS,
     CheckpointInProgress,
+    check_tied_weights,
     check_whole,
     clear_checkpoint,
     get_last_checkpoint,
@@ -39,6 +40,7 @@ from trainer.loop.step_statistics import (
     measure_tasks,
 )
 from trainer.supervision.criterion import GeometryCriterion, limit_depth
+from trainer.supervision.label_smoothing import smoothed_labels
 from trainer.training_arguments import IDE3DTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -98,6 +100,12 @@ class IDE3DTrainer(Trainer):
         if model is not None:
             self._core = prepare_model(model, args)  # otherwise `call_model_init` does it
         super().__init__(model=model, args=args, **kwargs)
+        if self.optimizer is not None and args.learning_rates:
+            raise ValueError(
+                f"Learning rates by part, {args.learning_rates}, do not reach an optimizer that is given."
+            )
+        self.label_smoother = None  # it takes the labels from the model; `compute_loss` smooths the model's own loss
+        self.current_gradient_accumulation_steps = 1  # of a loss outside a training
         self._core.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         check_processes(args, self.accelerator.distributed_type, self._core.is_sharded)
         check_protocol(args, self._core.geometric_validator, self.data_collator)
@@ -166,7 +174,10 @@ class IDE3DTrainer(Trainer):
         labels = inputs.get("labels")
         if not is_training:
             num_items_in_batch = None  # Trainer counts the answer tokens of all processes: the loss would be a share
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        with smoothed_labels(self._core, self.args.label_smoothing_factor):
+            loss, outputs = super().compute_loss(
+                model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+            )
         # Terms without a count are zeros that keep their heads in the graph, for processes that wait for gradients.
         terms = {name: outputs[name] for name in weights if outputs.get(name) is not None}
         figures: dict[str, tuple] = {}
@@ -344,6 +355,7 @@ class IDE3DTrainer(Trainer):
                 raise ValueError(f"{self.args.output_dir} holds no valid checkpoint; train without resuming first.")
         if resume_from_checkpoint:
             check_whole(resume_from_checkpoint)
+            check_tied_weights(self._core.config, resume_from_checkpoint)
         self._resumed_from = resume_from_checkpoint or None
         self._load_resumed_heads()
         try:
@@ -381,8 +393,14 @@ class IDE3DTrainer(Trainer):
         if not isinstance(dataset, MixtureDataset):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        if self.args.train_sampling_strategy != "random":
+            raise ValueError(
+                f"train_sampling_strategy={self.args.train_sampling_strategy!r}: a MixtureDataset is drawn at random, "
+                "by its shares. Leave the strategy out."
+            )
         is_grouped = self.args.mixture_batches == "grouped"
-        block = self.args.train_batch_size * self.args.world_size if is_grouped else 1
+        # Not that of the arguments, which `auto_find_batch_size` may have lowered.
+        block = self._train_batch_size * self.args.world_size if is_grouped else 1
         return MixtureSampler(dataset, block, seed)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:

@@ -11,6 +11,17 @@ from trainer.processes import check_connected
 DEPTH_WEIGHT, PAIR_WEIGHT = 0.8, 0.08  # Official: the terms of pairs are 0.1 of the depth terms' 0.8.
 TEACHER_WEIGHT, GROUNDING_WEIGHT = 1.0, 1.0
 
+# Arguments of Trainer that would have no effect, or a wrong one: what they may be, and why.
+FIXED_ARGUMENTS = {
+    "remove_unused_columns": ([False], "the collator needs what the model does not know"),
+    "use_liger_kernel": ([False], "Liger has no kernels for this model, and would leave it as it is"),
+    "liger_kernel_config": ([None], "Liger has no kernels for this model"),
+    "label_names": ([None, ["labels"]], "a batch without one of them would be left out of the figures of evaluation"),
+    "debug": ([[], ""], "the debugger cannot look at this model's boolean masks"),
+    "parallelism_config": ([None], "no tensor, context or sequence parallelism is made for frames and their tokens"),
+}
+UPDATES_IN_BACKWARD = ("lomo", "adalomo")
+
 
 def default_loss_weights(protocol: Literal["clean", "paper"]) -> dict[str, float]:
     """Weight of each loss term, by the name of its field in the model's output."""
@@ -118,8 +129,14 @@ class IDE3DTrainingArguments(TrainingArguments):
         super().__post_init__()
         if self.distributed_state is not None:  # SageMaker connects its processes itself
             check_connected(self.distributed_state)
-        if self.remove_unused_columns:
-            raise ValueError("remove_unused_columns must stay False: the collator needs what the model does not know.")
+        for name, (allowed, reason) in FIXED_ARGUMENTS.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must stay {allowed[0]!r}, got {getattr(self, name)!r}: {reason}.")
+        if self.optim in UPDATES_IN_BACKWARD or self.optim.endswith("_layerwise"):
+            raise ValueError(
+                f"optim={self.optim!r} updates the weights in the backward pass: before the parts of a step are "
+                "weighed, heads without a target are left out and learning rates by part are set. Choose another."
+            )
         for name, weight in self.loss_weights.items():
             if not weight >= 0:
                 raise ValueError(f"The weight of {name} must not be negative, got {weight}.")

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
@@ -30,6 +31,7 @@ from modeling_ide3d.grounding_ide3d import split_frames
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
 
 GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.")
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["ide3d_with_geometry"] = "IDE3DForConditionalGenerationWithGeometry"  # for Trainer
 
 
 class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, GeometryHeads):
@@ -44,8 +46,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         teacher_size: Width of the teacher's features; None trains without a teacher.
     """
 
-    # The training class must never export itself.
-    _auto_class = None
+    _auto_class = None  # the training class must never export itself
     _keys_to_ignore_on_load_missing = [r"^geometric_validator\.", r"^teacher_projector\."]
 
     def __init__(
@@ -66,8 +67,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
                 TeacherProjectorConfig(hidden_size=config.text_config.hidden_size, teacher_size=teacher_size)
             )
         self.criterion: Criterion | None = None
-        # Whether the tower's weights are spread over processes, which then have to run it equally often.
-        self.is_sharded = False
+        self.is_sharded = False  # whether the tower's weights are spread over processes, which run it equally often
         # Never used: features are read before it. DDP waits for its gradient unless it is frozen.
         self.model.vision_tower.post_layernorm.requires_grad_(False)
         # FSDP wraps each of these and refuses a class that the model does not hold, such as SigLIP's text part.

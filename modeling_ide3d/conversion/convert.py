@@ -23,6 +23,7 @@ from modeling_ide3d.conversion.names import (
     EMPTY_REGION,
     ORIGINAL_EMBEDDING,
     ORIGINAL_TOWER,
+    OUTPUT_EMBEDDING,
     TRAINING_ONLY_FILE,
     ConversionReport,
     assign_weights,
@@ -114,6 +115,7 @@ def convert_checkpoint(
         report.token_ids, report.added_embedding_rows = choose_token_ids(original, report.embedding_rows, tokenizer)
         rows = report.embedding_rows + report.added_embedding_rows
         config = build_config(original, report.token_ids, rows, vision_config)
+        _untie_other_head(config, stored, report)
         model = _build_on_meta(config)
         assign_weights(stored, _list_weights(model), config.vision_config.num_hidden_layers, original, report)
         _write_weights(stored, model, staging, shard_bytes, report)
@@ -187,6 +189,17 @@ def _find_tower(
         for key, tensor in found.items()
         if key.startswith(prefix)
     }
+
+
+def _untie_other_head(config: IDE3DConfig, stored: dict[str, StoredTensor], report: ConversionReport) -> None:
+    """Untie a head that the checkpoint calls tied, but that differs from its embedding."""
+    places = {key: stored[key] for key in (ORIGINAL_EMBEDDING, OUTPUT_EMBEDDING) if key in stored}
+    if config.tie_word_embeddings and len(places) == 2 and not torch.equal(*read_tensors(places).values()):
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+        report.notes.append(
+            f"`config.json` says `tie_word_embeddings`, but {OUTPUT_EMBEDDING} differs from {ORIGINAL_EMBEDDING}. The "
+            f"converted model has both. If the head was never used, remove {OUTPUT_EMBEDDING} and convert again."
+        )
 
 
 def _build_on_meta(config: IDE3DConfig) -> IDE3DForConditionalGeneration:

@@ -16,7 +16,14 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from modeling_ide3d.conversion.convert import ORIGINAL_FILES, ORIGINAL_FOLDER, UNUSED_FILE
-from modeling_ide3d.conversion.names import EMBEDDINGS, REPORT_FILE, TRAINING_ONLY_FILE, shorten
+from modeling_ide3d.conversion.names import (
+    EMBEDDINGS,
+    INPUT_EMBEDDING,
+    OUTPUT_EMBEDDING,
+    REPORT_FILE,
+    TRAINING_ONLY_FILE,
+    shorten,
+)
 from modeling_ide3d.conversion.settings import SETTINGS_FILES
 from modeling_ide3d.conversion.weights import (
     DTYPES,
@@ -86,8 +93,10 @@ def restore_checkpoint(converted_dir: str | Path, target_dir: str | Path) -> lis
         renamed, files = _read_original_files(source)
         stored = inspect_folder(source)
         aside = [source / name for name in (TRAINING_ONLY_FILE, UNUSED_FILE) if (source / name).is_file()]
-        available = {key: stored[name] for key, name in renamed.items() if name in stored}
-        available |= inspect_weight_files(aside)
+        available = inspect_weight_files(aside)
+        if OUTPUT_EMBEDDING not in renamed:  # it was tied, and what was put aside is the embedding before a training
+            renamed[OUTPUT_EMBEDDING] = OUTPUT_EMBEDDING if OUTPUT_EMBEDDING in stored else INPUT_EMBEDDING
+        available |= {key: stored[name] for key, name in renamed.items() if name in stored}
         _check_weights(files, available, renamed, source)
         for file in tqdm(files, desc="Restoring", unit="file", delay=2):
             _write_file(staging / file.name, file, available)

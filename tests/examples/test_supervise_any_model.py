@@ -7,6 +7,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, TrainingArguments
 from processing.rooms import load_rooms
 from trainer import GeometrySupervision
 from trainer.supervision import SupervisedTrainer
+from trainer.supervision.supervised_trainer import TARGETS
 
 
 @pytest.fixture
@@ -112,3 +113,16 @@ def test_evaluation_has_the_language_loss_alone(make_trainer):
     supervised = trainer.evaluate()["eval_loss"]
     trainer.supervision.detach()
     assert trainer.evaluate()["eval_loss"] == supervised
+
+
+def test_smoothed_labels_are_those_of_the_next_token(make_trainer, rooms):
+    """Transformers shifts them for the classes of a table that has no Qwen2.5-VL."""
+    trainer = make_trainer(label_smoothing_factor=0.3)
+    batch = trainer.data_collator(rooms)
+    trainer.model.eval()
+    with torch.no_grad():
+        loss, outputs = trainer.compute_loss(trainer.model, dict(batch), return_outputs=True)
+        plain = trainer.model(**{key: value for key, value in batch.items() if key not in TARGETS})
+    scores, labels = plain.logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(scores, labels, label_smoothing=0.3))
+    assert abs(loss - plain.loss) > 1e-3 and outputs.logits.shape == plain.logits.shape

@@ -37,6 +37,8 @@ from transformers import (  # noqa: E402
     AutoProcessor,
     AutoTokenizer,
     AutoVideoProcessor,
+    Trainer,
+    TrainingArguments,
     pipeline,
 )
 
@@ -115,6 +117,19 @@ def ground(folder: str, video: str) -> list[float]:
         return model.ground(**inputs, region_masks=masks)[0].tolist()
 
 
+def smooth_labels(folder: str, inputs: dict, output: str) -> list[float]:
+    """The smoothed loss that Trainer computes, and that of the next token."""
+    model = AutoModel.from_pretrained(folder, **REMOTE).eval()
+    arguments = TrainingArguments(output, use_cpu=True, report_to="none", label_smoothing_factor=0.3)
+    trainer = Trainer(model=model, args=arguments)
+    labels = inputs["input_ids"]
+    with torch.no_grad():
+        given = trainer.compute_loss(model, {**inputs, "labels": labels})
+        scores = model(**inputs).logits[:, :-1].flatten(0, 1)
+    wanted = torch.nn.functional.cross_entropy(scores, labels[:, 1:].flatten(), label_smoothing=0.3)
+    return [given.item(), wanted.item()]
+
+
 def run_card(folder: str, video: str) -> str:
     """Run the quick start of the model card as a reader would, but for the names of folder and video."""
     code = re.search(r"```python\n(.*?)```", Path(folder, "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
@@ -136,6 +151,7 @@ def main() -> None:
     results["pipeline"] = ask_pipeline(args.export, args.video)
     results["ground"] = ground(args.export, args.video)
     inputs = load_file(args.inputs)
+    results["smoothed"] = smooth_labels(args.export, inputs, args.results)
     folders = {"export": args.export, "sharded": args.sharded}
     with torch.no_grad():
         logits = {

@@ -57,8 +57,28 @@ def add_adapters(
 
 
 def merge_adapters(model: nn.Module) -> nn.Module:
-    """Merge the adapters into the training model; a model without adapters stays as it is."""
-    return model.merge_and_unload() if is_peft_available() and isinstance(model, peft.PeftModel) else model
+    """Merge adapters into their model; a model without adapters stays as it is.
+
+    Head and embedding of a tied model get weights of their own where their adapters differ.
+    """
+    if not (is_peft_available() and isinstance(model, peft.PeftModel)):
+        return model
+    _separate_weights(model)
+    merged = model.merge_and_unload()
+    merged.settle_tied_weights()
+    return merged
+
+
+def _separate_weights(model: nn.Module) -> None:
+    """Give each module weights of its own.
+
+    PEFT adds the updates of a tied head and of its embedding to their one tensor.
+    """
+    owners: dict[nn.Parameter, nn.Module] = {}
+    for module in model.modules():
+        for name, weight in module.named_parameters(recurse=False):
+            if owners.setdefault(weight, module) is not module:
+                setattr(module, name, nn.Parameter(weight.detach().clone(), weight.requires_grad))
 
 
 def load_and_merge_adapters(model: nn.Module, folder: str | Path) -> nn.Module:
@@ -73,7 +93,7 @@ def load_and_merge_adapters(model: nn.Module, folder: str | Path) -> nn.Module:
     """
     if not is_peft_available():
         raise ImportError(f"{folder} holds adapters, which need PEFT: pip install peft.")
-    return peft.PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    return merge_adapters(peft.PeftModel.from_pretrained(model, str(folder)))
 
 
 __all__ = ["add_adapters", "load_and_merge_adapters", "merge_adapters"]

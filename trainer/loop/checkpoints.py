@@ -12,12 +12,15 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import CONFIG_NAME
 
+from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 
 __all__ = [
     "GEOMETRY_WEIGHTS",
     "CheckpointInProgress",
+    "check_tied_weights",
     "check_whole",
     "clear_checkpoint",
     "get_last_checkpoint",
@@ -65,6 +68,22 @@ def check_whole(folder: str | Path) -> None:
         raise ValueError(
             f"{folder} is no valid checkpoint: `{TRAINER_STATE_NAME}`, which is written last, is missing or cut off. "
             f"Expected a folder that Trainer wrote to its end; {instead}."
+        )
+
+
+def check_tied_weights(config: IDE3DConfig, folder: str | Path) -> None:
+    """Raise ValueError unless checkpoint and model agree whether the head is tied.
+
+    Trainer would load both weights of an untied checkpoint into the one of a tied model.
+    """
+    path = Path(folder) / CONFIG_NAME
+    if not path.is_file():  # adapters
+        return
+    is_tied = IDE3DConfig.from_pretrained(folder).tie_word_embeddings
+    if is_tied != config.tie_word_embeddings:
+        raise ValueError(
+            f"{path} has tie_word_embeddings={is_tied}, the model has {config.tie_word_embeddings}: it has one weight "
+            "where the other has two. Load the model from this folder by from_pretrained, then resume."
         )
 
 

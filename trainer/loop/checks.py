@@ -64,6 +64,11 @@ def check_processes(args: IDE3DTrainingArguments, distributed_type: DistributedT
             f"FSDP is asked for, but accelerate trains with {distributed_type.value}, which "
             "shards nothing. FSDP needs several processes, each with its own accelerator, and use_cpu=False."
         )
+    if args.world_size > 1 and args.accelerator_config.dispatch_batches:
+        raise ValueError(
+            "accelerator_config dispatch_batches=True cuts batches by rows, and videos and images have rows of their "
+            "own. Leave it out: each process then makes its own batches."
+        )
     if is_sharded and args.max_nonfinite:
         raise ValueError(
             f"max_nonfinite={args.max_nonfinite} leaves batches out in one process, but with sharded weights the "

@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 from transformers import Trainer
+from transformers.trainer_utils import unwrap_peft_model
 
 from trainer.supervision.geometry_supervision import GeometrySupervision
+from trainer.supervision.label_smoothing import smoothed_labels
 
 __all__ = ["TARGETS", "SupervisedTrainer"]
 
@@ -26,6 +28,7 @@ class SupervisedTrainer(Trainer):
 
     def __init__(self, *args: Any, supervision: GeometrySupervision, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        self.label_smoother = None  # `smoothed_labels` compares with the next token, whatever class the model has
         self.supervision = supervision
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
@@ -44,7 +47,11 @@ class SupervisedTrainer(Trainer):
         """Compute the loss of the model, in training with that of the supervision."""
         targets = {key: inputs[key] for key in TARGETS if key in inputs}
         inputs = {key: value for key, value in inputs.items() if key not in targets}
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        language_model = unwrap_peft_model(self.accelerator.unwrap_model(model, keep_torch_compile=False))
+        with smoothed_labels(language_model, self.args.label_smoothing_factor):
+            loss, outputs = super().compute_loss(
+                model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+            )
         if model.training:
             auxiliary = self.supervision.compute_loss(**targets)
             # A loss by the number of tokens is summed over accumulated batches, any other is divided by their number.

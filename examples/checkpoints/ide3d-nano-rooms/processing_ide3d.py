@@ -20,11 +20,20 @@ from .video_reading_ide3d import list_videos
 # Qwen ChatML. A line break follows each video or image that is not the last part of its message, as in LLaVA-Video.
 # The generation block spans the answer and the token that ends it: these are the tokens a model learns to write.
 DEFAULT_CHAT_TEMPLATE = r"""
+{%- set parts = {
+    'text': ['type', 'text'],
+    'video': ['type', 'video', 'url', 'path', 'num_frames', 'fps'],
+    'image': ['type', 'image', 'url', 'path', 'base64'],
+} -%}
 {%- macro render(content) -%}
     {%- if content is string -%}
         {{- content -}}
     {%- else -%}
         {%- for part in content or [] -%}
+            {%- set known = parts[part['type']] or part -%}
+            {%- for key in part if key not in known and part[key] is not none -%}
+                {{- raise_exception("A " + part['type'] + " part knows " + known | join(', ') + ", got " + key) -}}
+            {%- endfor -%}
             {%- if part['type'] == 'text' -%}
                 {{- part['text'] -}}
             {%- elif part['type'] in ('video', 'image') -%}
@@ -36,6 +45,18 @@ DEFAULT_CHAT_TEMPLATE = r"""
         {%- endfor -%}
     {%- endif -%}
 {%- endmacro -%}
+{%- if tools or documents -%}
+    {{- raise_exception("This template has no place for " + ('tools' if tools else 'documents')
+        + ": write them into a message, or give a chat_template that has one") -}}
+{%- endif -%}
+{%- for message in messages -%}
+    {%- if message['role'] not in ['system', 'user', 'assistant'] -%}
+        {{- raise_exception("A message has the role system, user or assistant, got " + message['role']) -}}
+    {%- endif -%}
+    {%- for key in message if key not in ['role', 'content'] and message[key] -%}
+        {{- raise_exception("A message has a role and content, got " + key) -}}
+    {%- endfor -%}
+{%- endfor -%}
 {%- if not messages or messages[0]['role'] != 'system' -%}
     {{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' -}}
 {%- endif -%}
@@ -206,6 +227,41 @@ class IDE3DProcessor(ProcessorMixin):
             return videos
         without = [self.video_token not in sample for sample in text]
         return [video for video, skip in zip(videos, without, strict=True) if not (skip and _is_empty_list(video))]
+
+    def _merge_kwargs(self, *args, tokenizer_init_kwargs=None, **kwargs):
+        """Sort the arguments of a call by processor; refuse those that none of them has."""
+        groups = self.valid_processor_kwargs.__annotations__
+        texts = set(groups["text_kwargs"].__annotations__)
+        known = {*groups, "common_kwargs", *texts}
+        for name, part in (("images_kwargs", self.image_processor), ("videos_kwargs", self.video_processor)):
+            known |= {*groups[name].__annotations__, *part.valid_kwargs.__annotations__}
+        if unknown := sorted((set(kwargs) - known) | (set(kwargs.get("text_kwargs", {})) - texts)):
+            raise TypeError(
+                f"Neither the processor nor the chat template has the arguments {unknown}. Of a video, `num_frames` "
+                "or `fps` can be chosen; leave the others out."
+            )
+        merged = super()._merge_kwargs(*args, tokenizer_init_kwargs=tokenizer_init_kwargs, **kwargs)
+        for layout in (merged[group].get("data_format") for group in ("images_kwargs", "videos_kwargs")):
+            if layout not in (None, "channels_first"):
+                raise ValueError(f"The model takes pixels channels_first, got data_format={layout!r}. Leave it out.")
+        return merged
+
+    def _multimodal_inputs_from_conversations(self, conversations, *args, **kwargs):
+        """Take the sampling from the video parts, as arguments of the call."""
+        *inputs, options = super()._multimodal_inputs_from_conversations(conversations, *args, **kwargs)
+        contents = [message.get("content") for conversation in conversations for message in conversation]
+        parts = [part for content in contents if isinstance(content, list) for part in content]
+        rules = [
+            {name: part[name] for name in ("num_frames", "fps") if part.get(name) is not None}
+            for part in parts
+            if part["type"] == "video"
+        ]
+        if any(rule != rules[0] for rule in rules):
+            raise ValueError(
+                f"Expected one num_frames or fps for all videos of a call, got the parts {rules}. Ask about each in a "
+                "call of its own, or hand frames that you have sampled."
+            )
+        return *inputs, {**options, **(rules[0] if rules else {})}
 
     def validate_inputs(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Check that placeholders and inputs match in number.

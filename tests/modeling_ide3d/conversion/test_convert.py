@@ -135,6 +135,19 @@ def test_tied_embeddings(tmp_path, with_duplicate):
         torch.testing.assert_close(converted(**inputs(model)).logits, model(**inputs(model)).logits, atol=0, rtol=0)
 
 
+def test_a_head_that_differs_from_its_embedding_is_not_tied(tmp_path):
+    model = build_model(tie=True)
+    weights = original_weights(model)
+    weights["lm_head.weight"] = weights["lm_head.weight"] + 0.1
+    report = convert_checkpoint(
+        write_source(tmp_path / "source", weights, tie_word_embeddings=True), tmp_path / "target"
+    )
+    converted = load_converted(tmp_path / "target")
+    assert torch.equal(converted.lm_head.weight, weights["lm_head.weight"])
+    assert not converted.config.tie_word_embeddings
+    assert any("lm_head.weight differs from model.embed_tokens.weight" in note for note in report.notes)
+
+
 def test_checkpoint_without_grounding_head_gets_a_new_one(tmp_path, weights):
     weights = {key: t for key, t in weights.items() if not key.startswith(("ground_head", "empty_object"))}
     source = write_source(tmp_path / "source", weights, ground_head_type=..., ground_token_ids=...)

@@ -243,3 +243,17 @@ def test_command_line_and_existing_folder(tmp_path, converted):
     assert "The original checkpoint is in" in told
     with pytest.raises(FileExistsError, match="never overwritten"):
         restore_checkpoint(converted, tmp_path / "restored")
+
+
+def test_trained_tied_head_comes_back_as_the_embedding(tmp_path):
+    """The copy of the head that was put aside is the embedding before the training."""
+    source = write_source(tmp_path / "source", original_weights(build_model(tie=True)), tie_word_embeddings=True)
+    convert_checkpoint(source, tmp_path / "converted")
+    path = tmp_path / "converted" / "model.safetensors"
+    weights = load_file(path)
+    weights["model.language_model.embed_tokens.weight"] += 1
+    save_file(weights, path, metadata={"format": "pt"})
+    restore_checkpoint(tmp_path / "converted", tmp_path / "restored")
+    restored = load_file(tmp_path / "restored" / "model.safetensors")
+    assert torch.equal(restored["lm_head.weight"], restored["model.embed_tokens.weight"])
+    assert torch.equal(restored["lm_head.weight"], weights["model.language_model.embed_tokens.weight"])
