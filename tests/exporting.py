@@ -18,6 +18,7 @@ CODE_FILES = {
     "frame_colours_ide3d.py",
     "frame_order_ide3d.py",
     "frame_times_ide3d.py",
+    "generation_ide3d.py",
     "grounding_ide3d.py",
     "image_opening_ide3d.py",
     "image_reading_ide3d.py",

@@ -67,8 +67,8 @@ def join_processes() -> "PartialState":
 def leave_processes() -> None:
     """Wait for the other processes and end their group, at the end of a program.
 
-    An open group ends its threads in the shutdown of the interpreter, where C++ may call `terminate`. The launcher
-    would then report a failure of work that is done.
+    Its threads are then gone before the interpreter shuts down, and a process that is done early does not take the
+    connection from the others.
     """
     import torch
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import logging
 import struct
 import threading
 import zlib
@@ -221,6 +222,16 @@ class TestOnePixelOneRule:
             chat = [{"role": "user", "content": [{"type": "image", **part}]}]
             inputs = processor.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")
             assert torch.equal(inputs["pixel_values"], expected)
+
+    def test_no_decoder_that_goes_is_used(self, folder, processor, monkeypatch):
+        """Transformers says so by its logger, once a process, and not by a warning."""
+        said = []
+        monkeypatch.setattr(logging.Logger, "warning_once", lambda self, message, *_: said.append(message))
+        monkeypatch.setattr(logging.Logger, "warning", lambda self, message, *_: said.append(message))
+        for kind in ("image", "video"):
+            chat = [{"role": "user", "content": [{"type": kind, "path": str(folder / "turned6.jpg")}]}]
+            processor.apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")
+        assert [message for message in said if "deprecat" in message] == []
 
     def test_arrays_with_transparency_lie_over_white_too(self, processor):
         image, _, expected = colour_and_alpha()

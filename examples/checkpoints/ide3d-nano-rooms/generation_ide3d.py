@@ -1,0 +1,132 @@
+"""Generation of 3D-IDE beside what Transformers does: references to regions, and options that are refused."""
+
+import copy
+
+import torch
+from transformers import GenerationConfig, GenerationMixin
+from transformers.utils.deprecation import deprecate_kwarg
+
+from .grounding_ide3d import complete_region_valid, find_open_references
+
+# Options of `generate`: the value that is refused with pixels, or "any" with and without them, and why.
+UNSUPPORTED_OPTIONS = {
+    "token_healing": (True, "writes the prompt anew, without its image and video tokens"),
+    "cache_implementation": ("paged", "hands the tokens to `generate_batch`, which drops images and videos"),
+    "assistant_early_exit": ("any", "looks for the layers of a model without a vision tower"),
+}
+
+
+class IDE3DGenerationMixin(GenerationMixin):
+    """Generation of a model that answers about videos, and whose questions may point at regions."""
+
+    @deprecate_kwarg("past_key_values", "6.0.0", new_name="cache")  # as the method of Transformers, before its check
+    def generate(
+        self, inputs: torch.Tensor | None = None, generation_config: GenerationConfig | None = None, *args, **kwargs
+    ):
+        """Generate as [`GenerationMixin.generate`] does, from prompts whose questions have all their regions.
+
+        Raises:
+            ValueError: A question, the last turn before the answer, has a `<ground>` without a region; or an option
+                would drop the pixels, or needs what this model does not have.
+        """
+        _check_options(generation_config, kwargs)
+        input_ids = kwargs.get("input_ids", inputs)
+        if input_ids is not None:
+            self._check_references(input_ids, generation_config, kwargs)
+        return super().generate(inputs, generation_config, *args, **kwargs)
+
+    def generate_batch(
+        self, inputs: list[list[int]], generation_config: GenerationConfig | None = None, *args, **kwargs
+    ) -> dict:
+        """Answer texts by continuous batching, as [`GenerationMixin.generate_batch`] does.
+
+        Args:
+            inputs (`list[list[int]]`): Tokens of each text. There is no place for videos, images or regions.
+            generation_config (`GenerationConfig`, *optional*): Settings.
+            *args: Passed on.
+            **kwargs: Passed on.
+
+        Returns:
+            `dict[str, GenerationOutput]`: Answers by the name of their request, in the order of the texts.
+
+        Raises:
+            ValueError: A text has placeholders of a video or an image, or a question a `<ground>`.
+        """
+        placeholders = torch.tensor([self.config.image_token_id, self.config.video_token_id])
+        for index, text in enumerate(inputs):
+            input_ids = torch.as_tensor(text).unsqueeze(0)
+            if torch.isin(input_ids.cpu(), placeholders).any():
+                raise ValueError(
+                    f"Text {index} has placeholders of a video or an image, but `generate_batch` takes text alone. "
+                    "Call `generate` with the pixels instead."
+                )
+            self._check_references(input_ids, generation_config, {})
+        return super().generate_batch(inputs, generation_config, *args, **kwargs)
+
+    def _check_references(
+        self, input_ids: torch.LongTensor, generation_config: GenerationConfig | None, inputs: dict
+    ) -> None:
+        """Raise ValueError if the question of a prompt points at an absent region."""
+        region_masks, region_references = inputs.get("region_masks"), inputs.get("region_references")
+        if region_references is not None:
+            # An explicit -1 is a decision, a region without masks is none.
+            is_given = (region_references < 0) | (region_masks is not None)
+            num_references = is_given.long().cumprod(-1).sum(-1)
+        elif region_masks is not None:
+            num_references = complete_region_valid(region_masks, inputs.get("region_valid")).sum(-1)
+        else:
+            num_references = torch.zeros(len(input_ids), dtype=torch.long)
+        ends: set[int] = set()
+        for config in (self.generation_config, generation_config, self.config.get_text_config()):
+            end = getattr(config, "eos_token_id", None)
+            ends |= set(end if isinstance(end, (list, tuple)) else [end]) - {None}
+        cache = inputs.get("cache")
+        attention_mask, first_new = inputs.get("attention_mask"), None
+        if num_cached := 0 if cache is None else int(cache.get_seq_length()):
+            # The prompt is the whole text, as long as its attention mask, or what follows the cached part of it.
+            length = input_ids.shape[1]
+            left_out = 0 if attention_mask is None else attention_mask.shape[1] - length
+            first_new = max(num_cached - left_out, 0) if left_out or length > num_cached else 0
+        is_open = find_open_references(
+            input_ids, self.config.ground_token_id, sorted(ends), num_references, attention_mask, first_new
+        )
+        if samples := is_open.nonzero().flatten().tolist():
+            raise ValueError(
+                f"The questions of the samples {samples} have a <ground> that no region is given for. Pass in "
+                "`region_masks` a mask for each <ground>, in order, those of earlier turns included; or say in "
+                "`region_references` which region each stands for, -1 for none. A filled cache takes no regions: "
+                "pass the whole chat and its video instead."
+            )
+
+    def prepare_inputs_for_generation(
+        self,
+        input_ids: torch.LongTensor,
+        inputs_embeds: torch.Tensor | None = None,
+        is_first_iteration: bool | None = False,
+        **kwargs,
+    ) -> dict:
+        """Prepare a step of `generate`; a `<ground>` behind the prompt refers to no region."""
+        cache, length = kwargs.get("cache"), kwargs.get("next_sequence_length")
+        if not is_first_iteration and cache is not None and length != 1:
+            # Transformers calls no reading of an assistant the first one; it needs the video as much as its model.
+            is_first_iteration = int(cache.get_seq_length()) == 0
+        if not is_first_iteration and kwargs.get("use_cache", True):
+            for key in ("region_masks", "region_valid", "region_references"):
+                kwargs.pop(key, None)
+        return super().prepare_inputs_for_generation(
+            input_ids, inputs_embeds=inputs_embeds, is_first_iteration=is_first_iteration, **kwargs
+        )
+
+    def _expand_inputs_for_generation(self, *args, mm_encoder_outputs: dict | None = None, **kwargs):
+        # Beams repeat the visual tokens inside these outputs, which belong to the caller and may serve more questions.
+        copies = {key: copy.copy(value) for key, value in (mm_encoder_outputs or {}).items()}
+        return super()._expand_inputs_for_generation(*args, mm_encoder_outputs=copies, **kwargs)
+
+
+def _check_options(generation_config: GenerationConfig | None, inputs: dict) -> None:
+    """Raise ValueError for what `generate` of Transformers takes, and this model cannot do."""
+    has_pixels = any(inputs.get(name) is not None for name in ("pixel_values", "pixel_values_videos"))
+    for name, (refused, reason) in UNSUPPORTED_OPTIONS.items():
+        value = inputs.get(name, getattr(generation_config, name, None))
+        if value is not None and refused in (value, "any") and (has_pixels or refused == "any"):
+            raise ValueError(f"{name}={value!r} {reason}. Leave it out.")
