@@ -126,7 +126,7 @@ def find_stored(source: Any, name: str) -> Any:
             f'with "bytes" or "path", got {type(source).__name__}.'
         )
     path = os.fspath(source)
-    if path.startswith(("http://", "https://")):
+    if path.lower().startswith(("http://", "https://")):
         content = io.BytesIO()
         download(path, content, MAX_DOWNLOAD)
         content.seek(0)

@@ -66,7 +66,7 @@ def list_videos(videos: Any) -> list[Any]:
 def is_stored(video: Any) -> bool:
     """Return whether an entry of [`list_videos`] has to be read from disk or network."""
     if isinstance(video, list):
-        return isinstance(video[0], (str, bytes, dict))
+        return isinstance(video[0], (str, bytes, dict)) or hasattr(video[0], "read")
     return not isinstance(video, (np.ndarray, torch.Tensor))
 
 
@@ -157,4 +157,4 @@ def _is_frame(item: Any) -> bool:
 
 
 def _is_stored_image(item: Any) -> bool:
-    return is_image_path(item) or (isinstance(item, (bytes, dict)) and is_image(item))
+    return is_image_path(item) or ((isinstance(item, (bytes, dict)) or hasattr(item, "read")) and is_image(item))

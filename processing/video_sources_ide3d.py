@@ -32,9 +32,10 @@ def to_local_path(value: Any) -> str | None:
     if not isinstance(value, (str, os.PathLike)):
         return None
     path = os.fspath(value)
-    if path.startswith("file:"):
+    scheme, separator, _ = path.lower().partition(":")
+    if separator and scheme == "file":
         return urllib.request.url2pathname(urllib.parse.urlparse(path).path)
-    return None if path.startswith(("http://", "https://")) else path
+    return None if scheme in ("http", "https") and path[len(scheme) :].startswith("://") else path
 
 
 @contextmanager
@@ -55,15 +56,17 @@ def open_source(value: Any) -> Iterator[tuple[str | BinaryIO, str]]:
         ConnectionError: if a download fails or is incomplete.
         TimeoutError: if a download takes more than ten minutes.
         TypeError: if a file object gives text.
-        ValueError: if there are no bytes, or more than a download may have.
+        ValueError: if there are no bytes, or more than a download may have, or for another kind of URL.
     """
     path, value = to_local_path(value), _unwrap(value)
     if path is not None:
+        if not os.path.isfile(path) and "://" in path:
+            raise ValueError(f"A video is a file, or comes by file:, http: or https:, got {path}. Download it first.")
         if not os.path.isfile(path):
             raise FileNotFoundError(f"No video file or folder of images at {path}. Check the path; the current "
                                     f"directory is {os.getcwd()}.")  # fmt: skip
         _check_not_empty(os.path.getsize(path), path)
-        yield path, path
+        yield os.path.abspath(path), path  # FFmpeg takes what stands before a colon for a protocol
     elif isinstance(value, (bytes, bytearray, memoryview)):
         name = f"the video of {len(value)} bytes"
         _check_not_empty(len(value), name)

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from processing import IDE3DVideoProcessor, downloads_ide3d
 from processing.frame_colours_ide3d import to_standard_range
@@ -24,7 +24,7 @@ from processing.frame_times_ide3d import (
     find_indices_over_time,
     to_shown_times,
 )
-from processing.video_reading_ide3d import read_video
+from processing.video_reading_ide3d import list_videos, read_video
 
 RATE, WIDTH, HEIGHT, STEP = 30, 64, 48, 6  # frame i is of brightness 6 i
 
@@ -395,6 +395,60 @@ def test_damage_that_the_decoder_sees_is_an_error(tmp_path, codec):
             assert "cannot be decoded" in str(error)
             found += 1
     assert found >= 3  # the rest decodes as if nothing were amiss
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_pictures_of_cameras_may_carry_exif(tmp_path, orientation):
+    """Motion JPEG of JPEGs with EXIF: PyAV knows no such side data and gives up all of it, the display matrix too."""
+    picture = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+    picture[: HEIGHT // 2, : WIDTH // 2] = 220
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = io.BytesIO()
+    Image.fromarray(picture).save(content, "JPEG", exif=exif, quality=95)
+    with av.open(str(tmp_path / "camera.avi"), "w") as out:
+        stream = out.add_stream("mjpeg", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
+        for index in range(3):
+            packet = av.Packet(content.getvalue())
+            packet.pts = packet.dts = index
+            packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, RATE), stream, True
+            out.mux(packet)
+    frames, _ = read(tmp_path / "camera.avi")
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(content)))
+    assert frames.shape == (3, *upright.shape)
+    assert np.abs(frames[0].astype(int) - upright).mean() < 5
+
+
+def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):
+    write(tmp_path / "12:30.mp4")
+    monkeypatch.chdir(tmp_path)
+    assert numbers(read("12:30.mp4", [0, 7])[0]) == [0, 7]
+
+
+def test_open_pictures_are_the_frames_of_one_video(tmp_path):
+    files = [tmp_path / f"{index}.png" for index in range(3)]
+    for index, file in enumerate(files):
+        Image.new("RGB", (8, 6), (index, 0, 0)).save(file)
+    (video,) = list_videos([file.open("rb") for file in files])
+    assert read(video)[0][:, 0, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_addresses_as_browsers_take_them(tmp_path, server):
+    address = server(write(tmp_path / "two words ü.mp4"))
+    assert numbers(read(address.replace("http", "HTTP"), [3])[0]) == [3]
+    with pytest.raises(ConnectionError, match=r"http://\[x/x.mp4 cannot be downloaded"):
+        read("http://[x/x.mp4")
+    with pytest.raises(ValueError, match=r"http: or https:, got s3://bucket/a.mp4"):
+        read("s3://bucket/a.mp4")
+
+
+def test_an_index_that_is_cut_is_damage(tmp_path):
+    data = write(tmp_path / "whole.mp4").read_bytes()
+    for place in range(data.index(b"moov") + 20, data.index(b"udta") - 8, 97):
+        (tmp_path / "cut.mp4").write_bytes(data[:place])
+        with pytest.raises(ValueError, match=r"cut.mp4 .*(damaged|cut off)"):
+            read(tmp_path / "cut.mp4")
 
 
 def test_a_size_that_changes_is_named(tmp_path):

@@ -11,6 +11,7 @@ from transformers import PreTrainedConfig
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
 from processing.region_files import NamedRegions, read_regions
+from processing.video_sources_ide3d import to_local_path
 from trainer.session.scene_session import DEFAULT_MAX_MEMORY, GROUND, SceneSession
 
 __all__ = ["FoundRegion", "VideoScene", "load_inference_model", "open_video"]
@@ -138,7 +139,8 @@ def open_video(
         ValueError: The video cannot be read or has fewer frames, or the model is none of ours.
     """
     video = str(video)
-    if not video.startswith(("http://", "https://")) and not Path(video).exists():
+    path = to_local_path(video)
+    if path is not None and not Path(path).exists():
         raise FileNotFoundError(f"There is no video file or folder of images at {video}.")
     loaded, processor = load_inference_model(model, device=device, dtype=dtype)
     reader = processor.video_processor

@@ -1,15 +1,21 @@
 """Files from elsewhere: bounded in size and time, whole, or an error that says why."""
 
 import time
-import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 __all__ = ["copy_stream", "download"]
 
 TIMEOUT_SECONDS = 30  # without any answer
 MAX_SECONDS = 600
 CHUNK_BYTES = 1024**2
+URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=~"
+
+
+class _TooLargeError(ValueError):
+    """More bytes than are accepted."""
 
 
 def download(url: str, file: BinaryIO, limit: int) -> None:
@@ -28,15 +34,17 @@ def download(url: str, file: BinaryIO, limit: int) -> None:
         TimeoutError: if the content takes more than ten minutes.
         ValueError: for no bytes, or more than `limit`.
     """
-    request = urllib.request.Request(url, headers={"User-Agent": "ide3d"})
     try:
+        # As browsers do, which take blanks and letters of all languages.
+        request = urllib.request.Request(quote(url, safe=URL_CHARACTERS), headers={"User-Agent": "ide3d"})
         with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-            announced = int(answer.headers.get("Content-Length") or 0)
+            length = answer.headers.get("Content-Length") or ""
+            announced = int(length) if length.isdecimal() else 0
             _check_size(announced, limit, url)
             received = copy_stream(answer, file, limit, url)
-    except TimeoutError:
+    except (TimeoutError, _TooLargeError):
         raise
-    except OSError as error:  # urllib's errors are among them
+    except (OSError, ValueError, HTTPException) as error:  # urllib's errors are among them
         raise ConnectionError(f"{url} cannot be downloaded ({error}). Check the address and the network.") from error
     if received < announced:
         raise ConnectionError(f"{url} ended after {received} of {announced} bytes. Download it again.")
@@ -74,4 +82,4 @@ def copy_stream(source: Any, file: BinaryIO, limit: int, name: str) -> int:
 
 def _check_size(size: int, limit: int, name: str) -> None:
     if size > limit:
-        raise ValueError(f"{name} has more than {limit} bytes. Download it, and give the path.")
+        raise _TooLargeError(f"{name} has more than {limit} bytes. Download it, and give the path.")

@@ -199,8 +199,8 @@ def find_stream(container: Any, name: str) -> Any:
         ValueError: if there is none.
     """
     cover = _import_av().stream.Disposition.attached_pic
-    if not container.streams:  # an MP4 that ends before its index opens as one without any stream
-        raise _damaged(name, "it has no stream at all: its index is missing")
+    if not container.streams.video and not container.streams.audio:  # such as an MP4 that ends within its index
+        raise _damaged(name, "it has neither pictures nor sound: its index is missing or cut")
     streams = [stream for stream in container.streams.video if not stream.disposition & cover]
     if not streams:
         found = "only a cover picture" if container.streams.video else "no video stream"
@@ -301,13 +301,24 @@ def to_picture(frame: Any, stored: np.ndarray | None = None) -> np.ndarray:
     Returns:
         `np.ndarray` of shape `(height, width, 3)`, or width and height exchanged, uint8 RGB.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix = _read_matrix(frame)
     if needs_conversion(frame.color_trc, frame.color_primaries):
         signal = frame.to_ndarray(format="rgb48le") if stored is None else stored.astype(np.uint16) * 256
         picture = to_standard_range(signal, frame.color_trc, frame.color_primaries)
     else:
         picture = frame.to_ndarray(format="rgb24") if stored is None else stored
-    return to_upright(picture, None if matrix is None else np.frombuffer(bytes(matrix), dtype=np.int32))
+    return to_upright(picture, matrix)
+
+
+def _read_matrix(frame: Any) -> np.ndarray | None:
+    """Return the display matrix of a frame, of shape (9,), if it has one."""
+    try:
+        matrix = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV gives up all of them where it does not know one, such as the EXIF of a JPEG
+        angle = np.deg2rad(frame.rotation)  # counterclockwise; a mirror is lost
+        cos, sin = np.rint([np.cos(angle), np.sin(angle)]).astype(int).tolist()
+        return np.array([cos, -sin, 0, sin, cos, 0, 0, 0, 1])
+    return None if matrix is None else np.frombuffer(bytes(matrix), dtype=np.int32)
 
 
 def _warn_of_wide_pixels(stream: Any, name: str) -> None:
