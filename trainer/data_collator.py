@@ -44,7 +44,7 @@ class IDE3DDataCollator:
       (Q, N + 1) for packed chats: a row for each `<ground>` that refers to no region, in order.
 
     A batch has the keys of the tensor table: `input_ids`, `attention_mask`, `labels`, `pixel_values_videos`,
-    `video_frame_mask`, `depth`, `intrinsics`, `camera_to_world`, `has_geometry`,
+    `video_frame_mask` (where frame counts differ), `depth`, `intrinsics`, `camera_to_world`, `has_geometry`,
     `has_poses` (where some samples have depth alone), `teacher_features`, `region_masks`, `region_valid`,
     `region_references`, `region_targets`; and `segment_ids` (B, L) where chats are packed: 0 in the shared prefix, k
     in the k-th chat, -1 in the padding. Labels are set on what the assistant says, the end of its turn included.
@@ -125,6 +125,8 @@ class IDE3DDataCollator:
         if videos:
             videos = [list(video) if isinstance(video, tuple) else video for video in videos]
             batch.update(self.processor.video_processor(videos, do_sample_frames=False, return_tensors="pt"))
+            if batch["video_frame_mask"].all():
+                del batch["video_frame_mask"]  # a full mask costs a copy of the frames, and a compiled graph its whole
         images = [image for sample in samples for image in _images(sample)]
         if images:
             batch["pixel_values"] = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]

@@ -3,7 +3,7 @@
 import logging
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -175,8 +175,9 @@ class IDE3DTrainer(Trainer):
         if not is_training:
             num_items_in_batch = None  # Trainer counts the answer tokens of all processes: the loss would be a share
         with smoothed_labels(self._core, self.args.label_smoothing_factor):
+            call = _with_own_loss(model) if self.args.torch_compile else model
             loss, outputs = super().compute_loss(
-                model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+                call, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
         # Terms without a count are zeros that keep their heads in the graph, for processes that wait for gradients.
         terms = {name: outputs[name] for name in weights if outputs.get(name) is not None}
@@ -422,3 +423,15 @@ class IDE3DTrainer(Trainer):
 
 
 __all__ = ["GEOMETRY_WEIGHTS", "IDE3DTrainer", "prepare_model"]
+
+
+def _with_own_loss(model: nn.Module) -> Callable[..., Any]:
+    """Return the forward pass of a compiled model with a loss that Trainer may scale in place."""
+
+    def forward(**inputs: Any) -> Any:
+        outputs = model(**inputs)
+        if outputs.get("loss") is not None:
+            outputs["loss"] = outputs["loss"].clone()
+        return outputs
+
+    return forward

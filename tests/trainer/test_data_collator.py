@@ -107,8 +107,8 @@ class TestMixedBatch:
         video = (batch["input_ids"] == collator.processor.video_token_id).sum(-1)
         assert (video // collator.processor.tokens_per_frame).tolist() == [3, 1, 2, 2, 0]
 
-    def test_equal_frame_counts_have_a_full_mask(self, collator):
-        assert collator([make_sample(2), make_sample(2, seed=1)])["video_frame_mask"].tolist() == [[True] * 2] * 2
+    def test_equal_frame_counts_need_no_mask(self, collator):
+        assert "video_frame_mask" not in collator([make_sample(2), make_sample(2, seed=1)])
 
     def test_geometry(self, batch):
         assert batch["has_geometry"].tolist() == [True, False, True, True, False]
@@ -150,7 +150,7 @@ class TestMixedBatch:
 
     def test_keys_appear_only_where_a_sample_has_them(self, collator):
         batch = collator([make_sample(2, geometry=False)])
-        assert set(batch) == {"input_ids", "attention_mask", "labels", "pixel_values_videos", "video_frame_mask"}
+        assert set(batch) == {"input_ids", "attention_mask", "labels", "pixel_values_videos"}
 
     def test_images_beside_videos_count_as_frames_of_the_regions(self, collator, model):
         """The frames of a sample's regions are those of its video and then its images, as the model reads them."""

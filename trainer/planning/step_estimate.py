@@ -220,7 +220,6 @@ def make_batch(
     batch = {
         **_make_text(config, batch_size, num_frames * config.tokens_per_frame, text_tokens),
         "pixel_values_videos": torch.empty(batch_size, num_frames, 3, side, side, device="meta"),
-        "video_frame_mask": torch.ones(batch_size, num_frames, dtype=torch.bool),
         "has_geometry": torch.ones(batch_size, dtype=torch.bool),
         "camera_to_world": torch.eye(4).repeat(batch_size, num_frames, 1, 1),
     }
