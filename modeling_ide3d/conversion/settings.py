@@ -52,11 +52,20 @@ SETTINGS_FILES = (
 
 # Qwen ChatML, as in the original's prompts. A copy of the processor's default, which this package may not import.
 CHAT_TEMPLATE = r"""
+{%- set parts = {
+    'text': ['type', 'text'],
+    'video': ['type', 'video', 'url', 'path', 'num_frames', 'fps'],
+    'image': ['type', 'image', 'url', 'path', 'base64'],
+} -%}
 {%- macro render(content) -%}
     {%- if content is string -%}
         {{- content -}}
     {%- else -%}
         {%- for part in content or [] -%}
+            {%- set known = parts[part['type']] or part -%}
+            {%- for key in part if key not in known and part[key] is not none -%}
+                {{- raise_exception("A " + part['type'] + " part knows " + known | join(', ') + ", got " + key) -}}
+            {%- endfor -%}
             {%- if part['type'] == 'text' -%}
                 {{- part['text'] -}}
             {%- elif part['type'] in ('video', 'image') -%}
@@ -68,6 +77,18 @@ CHAT_TEMPLATE = r"""
         {%- endfor -%}
     {%- endif -%}
 {%- endmacro -%}
+{%- if tools or documents -%}
+    {{- raise_exception("This template has no place for " + ('tools' if tools else 'documents')
+        + ": write them into a message, or give a chat_template that has one") -}}
+{%- endif -%}
+{%- for message in messages -%}
+    {%- if message['role'] not in ['system', 'user', 'assistant'] -%}
+        {{- raise_exception("A message has the role system, user or assistant, got " + message['role']) -}}
+    {%- endif -%}
+    {%- for key in message if key not in ['role', 'content'] and message[key] -%}
+        {{- raise_exception("A message has a role and content, got " + key) -}}
+    {%- endfor -%}
+{%- endfor -%}
 {%- if not messages or messages[0]['role'] != 'system' -%}
     {{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' -}}
 {%- endif -%}
