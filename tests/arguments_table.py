@@ -39,7 +39,7 @@ TRAINING: dict[str, Row] = {
         "push_to_hub hub_token hub_private_repo hub_model_id hub_strategy hub_always_push hub_revision "
         "restore_callback_states_from_checkpoint use_cpu dataloader_multiprocessing_context "
         "ddp_find_unused_parameters ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph "
-        "ddp_backend ddp_timeout do_train do_eval do_predict resume_from_checkpoint local_rank"
+        "ddp_backend ddp_timeout do_train do_eval do_predict resume_from_checkpoint local_rank torch_compile_mode"
     ),
     **_kept(
         gradient_accumulation_steps="tests/trainer/test_ide3d_trainer.py accumul",
