@@ -426,7 +426,10 @@ __all__ = ["GEOMETRY_WEIGHTS", "IDE3DTrainer", "prepare_model"]
 
 
 def _with_own_loss(model: nn.Module) -> Callable[..., Any]:
-    """Return the forward pass of a compiled model with a loss that Trainer may scale in place."""
+    """Return the forward pass of a compiled model, with a copy of its loss.
+
+    Trainer scales the loss in place, which the output of a compiled graph does not allow.
+    """
 
     def forward(**inputs: Any) -> Any:
         outputs = model(**inputs)
