@@ -3,13 +3,11 @@
 import io
 import os
 import tempfile
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from .downloads_ide3d import copy_stream, download
+from .downloads_ide3d import copy_stream, download, find_local_path
 
 __all__ = ["is_source", "open_source", "to_local_path"]
 
@@ -29,13 +27,7 @@ def is_source(value: Any) -> bool:
 def to_local_path(value: Any) -> str | None:
     """Return the path that a path, `file:` URL or `datasets` value names, if any."""
     value = _unwrap(value)
-    if not isinstance(value, (str, os.PathLike)):
-        return None
-    path = os.fspath(value)
-    scheme, separator, _ = path.lower().partition(":")
-    if separator and scheme == "file":
-        return urllib.request.url2pathname(urllib.parse.urlparse(path).path)
-    return None if scheme in ("http", "https") and path[len(scheme) :].startswith("://") else path
+    return find_local_path(os.fspath(value)) if isinstance(value, (str, os.PathLike)) else None
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .frame_times_ide3d import TimedVideoMetadata
-from .video_decoding_ide3d import ShownFrames, decode_video, find_stream, open_container, to_picture
+from .video_decoding_ide3d import ShownFrames, decode_video, find_stream, find_wanted, open_container, to_picture
 
 __all__ = ["decode_with_torchcodec"]
 
@@ -63,10 +63,7 @@ def _import_decoders() -> Any:
 def _decode(file: str | BinaryIO, name: str, metadata: TimedVideoMetadata | None) -> ShownFrames:
     """Decode up to the last wanted frame; without metadata all of it, for the times."""
     decoders = _import_decoders()
-    wanted = set(metadata.frames_indices) if metadata is not None else set()
-    last = max(wanted, default=None)
-    if metadata is not None and last == metadata.total_num_frames - 1:
-        last = None  # then the file must end too
+    wanted, last = find_wanted(metadata)
     with open_container(file) as container:
         stream = find_stream(container, name)
         index, shown = stream.index, ShownFrames.of(stream, name, "torchcodec")

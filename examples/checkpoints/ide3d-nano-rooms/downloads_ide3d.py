@@ -4,9 +4,9 @@ import time
 import urllib.request
 from http.client import HTTPException
 from typing import Any, BinaryIO
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-__all__ = ["copy_stream", "download"]
+__all__ = ["copy_stream", "download", "find_local_path"]
 
 TIMEOUT_SECONDS = 30  # without any answer
 MAX_SECONDS = 600
@@ -16,6 +16,14 @@ URL_CHARACTERS = "%/:?#[]@!$&'()*+,;=~"
 
 class _TooLargeError(ValueError):
     """More bytes than are accepted."""
+
+
+def find_local_path(address: str) -> str | None:
+    """Return the local path of a path or `file:` URL; None for http and https."""
+    scheme, separator, rest = address.partition(":")
+    if separator and scheme.lower() == "file":
+        return urllib.request.url2pathname(urlsplit(address).path)
+    return None if scheme.lower() in ("http", "https") and rest.startswith("//") else address
 
 
 def download(url: str, file: BinaryIO, limit: int) -> None:

@@ -3,7 +3,6 @@
 import base64
 import io
 import os
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +10,7 @@ from urllib.parse import urlsplit
 
 from transformers.image_utils import is_pil_image
 
-from .downloads_ide3d import download
+from .downloads_ide3d import download, find_local_path
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif", ".avif",
@@ -125,14 +124,13 @@ def find_stored(source: Any, name: str) -> Any:
             "An image is a path, a URL, bytes, an open file, a PIL image, an array of 8 bit colours, or a dictionary "
             f'with "bytes" or "path", got {type(source).__name__}.'
         )
-    path = os.fspath(source)
-    if path.lower().startswith(("http://", "https://")):
+    address = os.fspath(source)
+    path = find_local_path(address)
+    if path is None:
         content = io.BytesIO()
-        download(path, content, MAX_DOWNLOAD)
+        download(address, content, MAX_DOWNLOAD)
         content.seek(0)
         return content
-    if path.startswith("file://"):
-        path = urllib.request.url2pathname(urlsplit(path).path)
     if os.path.isfile(path):
         return path
     content = _decode_base64(path)

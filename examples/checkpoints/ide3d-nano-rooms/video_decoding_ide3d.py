@@ -10,7 +10,15 @@ import numpy as np
 from .frame_colours_ide3d import needs_conversion, to_standard_range, to_upright
 from .frame_times_ide3d import TimedVideoMetadata, describe_times, to_shown_times
 
-__all__ = ["ShownFrames", "decode_video", "decode_with_pyav", "find_stream", "open_container", "to_picture"]
+__all__ = [
+    "ShownFrames",
+    "decode_video",
+    "decode_with_pyav",
+    "find_stream",
+    "find_wanted",
+    "open_container",
+    "to_picture",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -252,12 +260,26 @@ def _announced_end(container: Any, stream: Any) -> float:
     return 0.0
 
 
+def find_wanted(metadata: TimedVideoMetadata | None) -> tuple[set[int], int | None]:
+    """Return the wanted frames and the last to decode.
+
+    Args:
+        metadata ([`TimedVideoMetadata`], *optional*):
+            Metadata with `frames_indices`; None where only the times are wanted.
+
+    Returns:
+        `tuple[set[int], int | None]`: indices, and the greatest of them; None where the whole file is decoded.
+    """
+    if metadata is None:
+        return set(), None
+    last = max(metadata.frames_indices)
+    ends = last == metadata.total_num_frames - 1  # then the file must end too
+    return set(metadata.frames_indices), None if ends else last
+
+
 def _decode(file: str | BinaryIO, name: str, metadata: TimedVideoMetadata | None) -> ShownFrames:
     """Decode up to the last wanted frame; without metadata all of it, for the times."""
-    wanted = set(metadata.frames_indices) if metadata is not None else set()
-    last = max(wanted, default=None)
-    if metadata is not None and last == metadata.total_num_frames - 1:
-        last = None  # then the file must end too
+    wanted, last = find_wanted(metadata)
     with open_container(file) as container:
         stream = find_stream(container, name)
         stream.thread_type = "AUTO"
