@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import GenerationConfig, StaticCache
+from transformers import ContinuousBatchingConfig, GenerationConfig, StaticCache
 from transformers.generation import GenerateBeamDecoderOnlyOutput, GenerateDecoderOnlyOutput
 
 NEW_TOKENS = 6
@@ -368,6 +368,8 @@ def answer_batch(tiny_model):
 
     def run(texts):
         settings = GenerationConfig(max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=-1, pad_token_id=0)
+        # Without sizes it takes a share of the free memory, gigabytes for a tiny model.
+        settings.continuous_batching_config = ContinuousBatchingConfig(num_blocks=16, max_batch_tokens=64)
         outputs = tiny_model.generate_batch(texts, generation_config=settings)
         return [output.generated_tokens for output in outputs.values()]
 
