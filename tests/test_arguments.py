@@ -111,15 +111,26 @@ def harmless_rows():
     together, others = {}, []
     for name, row in TRAINING.items():
         if row[0] == "same" and any(word in name for word in alone):
-            others.append(pytest.param(*row, id=name))
+            others.append(pytest.param(*row, id=name, marks=pytest.mark.slow))
         elif row[0] == "same":
             together |= row[1]
     return [pytest.param("same", together, "", id="all others"), *others]
 
 
 @pytest.mark.filterwarnings("ignore")  # those of Transformers and torch about the options
-@pytest.mark.parametrize("verdict, arguments, detail", harmless_rows() + rows(TRAINING, "other", "refused"))
+@pytest.mark.parametrize("verdict, arguments, detail", harmless_rows() + rows(TRAINING, "refused"))
 def test_training(train, plain_run, verdict, arguments, detail):
+    check_training(train, plain_run, verdict, arguments, detail)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("verdict, arguments, detail", rows(TRAINING, "other"))
+def test_training_that_is_another(train, plain_run, verdict, arguments, detail):
+    check_training(train, plain_run, verdict, arguments, detail)
+
+
+def check_training(train, plain_run, verdict, arguments, detail):
     if verdict == "refused":
         with pytest.raises(ValueError, match=detail):
             train(**arguments)

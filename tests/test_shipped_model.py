@@ -130,6 +130,7 @@ class TestAnswers:
         assert scores.shape == (1, masks.shape[1] + 1) and scores.abs().max() <= 1
 
 
+@pytest.mark.slow
 def test_beats_who_does_not_look(model, processor, rooms):
     """On 50 rooms: the types that its own table shows ahead of every baseline are ahead again, taken together."""
     fitted = Baselines(load_rooms("train", 200, image_size=64, num_frames=4))

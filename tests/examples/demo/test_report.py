@@ -140,6 +140,7 @@ def test_arrays_that_do_not_fit(folder, name, shape):
         write_report(folder)
 
 
+@pytest.mark.slow
 def test_command_line(folder):
     script = [sys.executable, "-m", "examples.demo.report"]
     done = subprocess.run([*script, str(folder)], capture_output=True, text=True, cwd=REPOSITORY)

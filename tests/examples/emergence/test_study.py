@@ -118,6 +118,7 @@ def test_processes_end_with_the_study(monkeypatch, tmp_path):
     assert all(isinstance(process, subprocess.Popen) and process.poll() is not None for process in started)
 
 
+@pytest.mark.slow
 def test_a_study_that_is_told_to_end_ends_its_runs(tmp_path):
     pid = tmp_path / "pid"
     wait = f"import os, pathlib, time; pathlib.Path({str(pid)!r}).write_text(str(os.getpid())); time.sleep(60)"

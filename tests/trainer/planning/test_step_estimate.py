@@ -126,6 +126,7 @@ class TestEstimate:
         assert found[1].memory["gradients"] == gradients > found[0].memory["gradients"]
         assert all(found[1].operations[part] == 2 * n for part, n in found[0].operations.items())
 
+    @pytest.mark.slow
     def test_shares_of_processes(self, tmp_path, collator):
         batch, half = collator([make_sample(2)]), arguments(tmp_path, bf16=True)
         count = sum(estimate_step(build(True), batch, half).parameters.values())
