@@ -1,7 +1,6 @@
 """Checks of the doctor on samples and boxes. Nothing raises; what is wrong becomes a `Finding`."""
 
 import os
-import reprlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ import numpy as np
 from processing.benchmarks.doctor.findings import Finding
 from processing.benchmarks.readers.annotations import read_records
 from processing.benchmarks.readers.files import read_boxes
-from processing.benchmarks.readers.records import box_faults, object_ids, sample_faults
+from processing.benchmarks.readers.records import box_faults, object_ids, sample_faults, sample_name
 from processing.benchmarks.readers.tasks import Layout, Task
 from processing.limits import load_json
 
@@ -39,7 +38,7 @@ def check_samples(layout: Layout, task: Task, split: str) -> tuple[list[Finding]
     findings, good = [], []
     for number, record in enumerate(records):
         faults = list(sample_faults(task, record))
-        findings += [finding(kind, path, f"sample {_shown(record, number)}: {text}") for kind, text in faults]
+        findings += [finding(kind, path, f"sample {sample_name(record, number)}: {text}") for kind, text in faults]
         if not any(kind in _UNUSABLE for kind, _ in faults):
             good.append(record)
     if split != "train":
@@ -48,11 +47,6 @@ def check_samples(layout: Layout, task: Task, split: str) -> tuple[list[Finding]
     if task.name == "scan2cap" and good and all(record["box_input"] is None for record in good):
         findings.append(finding("input-boxes-null", path, f"box_input is null in all {len(good)} samples"))
     return findings, good
-
-
-def _shown(record: dict, number: int) -> str:
-    """Return the id of a sample in messages: its place where it has none."""
-    return reprlib.repr(record["id"]).strip("'\"") if isinstance(record.get("id"), str | int) else f"number {number}"
 
 
 def check_boxes(layout: Layout, task: Task, split: str, source: str, records: list[dict]) -> list[Finding]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import reprlib
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -14,7 +13,7 @@ from datasets import Features, List, Value
 
 from processing.benchmarks.prompts import SOURCE_TEMPLATES, question_of
 from processing.benchmarks.readers.files import checked_box, read_boxes
-from processing.benchmarks.readers.records import NOTES, object_ids, sample_faults
+from processing.benchmarks.readers.records import NOTES, object_ids, sample_faults, sample_name
 from processing.benchmarks.readers.scenes import FrameLists
 from processing.benchmarks.readers.tasks import BOX_SOURCES, Layout, Task, find_task
 from processing.limits import check_bound, check_file, load_json, parse_json
@@ -147,10 +146,10 @@ def _read_parquet(path: Path) -> list[dict]:
 
 
 def _row(task: Task, record: dict, passed: Collection[str], path: Path, number: int) -> dict[str, Any]:
-    where = f"{path}, sample {reprlib.repr(record.get('id', number))}"
+    where = f"{path}, sample {sample_name(record, number)}"
     fault = next((text for kind, text in sample_faults(task, record) if kind not in passed), None)
     if fault is not None:
-        raise ValueError(f"{where}: {fault}. Correct or remove it; `ide3d doctor` lists all such samples.")
+        raise ValueError(f"{where}: {fault.rstrip('.')}. Correct or remove it; `ide3d doctor` lists all such samples.")
     try:
         return _vsi_row(record) if task.name == "vsibench" else _llava_row(task, record)
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -10,7 +10,7 @@ from processing.benchmarks.readers.files import checked_box
 from processing.benchmarks.readers.tasks import Task
 from processing.scene_names import check_name
 
-__all__ = ["QUESTION_TYPES", "box_faults", "object_ids", "sample_faults"]
+__all__ = ["QUESTION_TYPES", "box_faults", "object_ids", "sample_faults", "sample_name"]
 
 QUESTION_TYPES = {
     "scanrefer": {"unique", "multiple"},
@@ -32,6 +32,11 @@ _FIELDS = {
 
 NOTES = {"truth-zero"}  # Faults of a sample that can be used all the same.
 _MAX_ID = 2**31  # Object ids are stored as int32.
+
+
+def sample_name(record: dict, number: int) -> str:
+    """Return the id of a sample for messages, or its place in the file."""
+    return str(record["id"])[:200] if _is_text_or_number(record.get("id")) else f"number {number}"
 
 
 def sample_faults(task: Task, record: dict) -> Iterator[tuple[str, str]]:
