@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from processing.benchmarks import load_scene, load_task
+from processing.benchmarks.export.pickle_free import export_pickle_free
 from processing.benchmarks.export.rooms import export_rooms
 from processing.benchmarks.readers.files import read_boxes, read_infos, read_selected_frames
 from processing.benchmarks.readers.tasks import Layout
@@ -124,6 +125,17 @@ def test_teacher_features_are_written_inside_their_folder_alone(tmp_path, outsid
     (store / "scannet").symlink_to(outside)
     with pytest.raises(ValueError, match=r"leads out of .*store, through a symlink"):
         save_scene(store, IDENTITY, FrameSource("scannet/x", ("00000",)), features)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["embodiedscan/embodiedscan_infos_val.json", "scannet/pcd_with_object_aabbs/val/room0001_00.safetensors"],
+)
+def test_pickle_free_copies_are_not_written_through_a_link(name, rooms, tmp_path, outside):
+    data = shutil.copytree(rooms, tmp_path / "data")
+    (data / name).symlink_to(outside / "theirs")
+    with pytest.raises(ValueError, match="through a symlink"):
+        export_pickle_free(data)
 
 
 def test_an_output_folder_may_be_a_link_and_hold_links_to_itself(tmp_path):
