@@ -1,7 +1,7 @@
 """Named regions of a video from a file: boxes in JSON, instance ids or masks in NumPy's formats."""
 
-import json
-from collections.abc import Mapping, Sequence
+import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from processing.limits import check_archive, check_file, load_json
 from processing.regions import regions_from_boxes_2d, regions_from_ids, regions_from_masks
 from processing.token_grid import TokenGrid
 
@@ -68,8 +69,10 @@ def read_regions(path: str | Path, grid: TokenGrid, frame_indices: Sequence[int]
         ValueError: The file is of another kind, of other frames, or none of its objects is seen.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file of regions at {path}. {FORMATS}")
+    try:
+        check_file(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"There is no file of regions at {path}. {FORMATS}") from error
     shown = _Frames(path, tuple(int(index) for index in frame_indices), total_frames)
     if path.suffix == ".json":
         names, masks = _from_boxes(shown, grid)
@@ -109,18 +112,17 @@ class _Frames:
 
 
 def _from_boxes(shown: _Frames, grid: TokenGrid) -> tuple[list[str], Tensor]:
-    try:
-        content = json.loads(shown.path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{shown.path} is no valid JSON ({error}).") from error
+    content = load_json(shown.path)
     if not isinstance(content, dict) or set(content) != {"frame_size", "boxes"}:
         keys = sorted(content) if isinstance(content, dict) else type(content).__name__
         raise ValueError(f"{shown.path} must hold `frame_size` and `boxes`, got {keys}.")
     size, boxes = content["frame_size"], content["boxes"]
-    if not (isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)):
-        raise ValueError(f"`frame_size` in {shown.path} must be [height, width] in pixels, got {size!r}.")
+    sides = size if isinstance(size, list) else []
+    if len(sides) != 2 or not all(type(side) is int and 0 < side < 2**20 for side in sides):
+        raise ValueError(f"`frame_size` in {shown.path} must be [height, width] in pixels, got {reprlib.repr(size)}.")
     if not isinstance(boxes, dict) or not boxes:
-        raise ValueError(f"`boxes` in {shown.path} must map the name of each object to its boxes, got {boxes!r}.")
+        given = reprlib.repr(boxes)
+        raise ValueError(f"`boxes` in {shown.path} must map the name of each object to its boxes, got {given}.")
     rows = [_boxes_of(name, entries, shown) for name, entries in boxes.items()]
     return list(boxes), regions_from_boxes_2d(torch.tensor(rows), (size[0], size[1]), grid)
 
@@ -129,26 +131,40 @@ def _boxes_of(name: str, entries: Any, shown: _Frames) -> list[list[float]]:
     """Boxes of one object in the frames shown, NaN where it has none."""
     what = f"Object {name!r}"
     if isinstance(entries, dict):
-        unknown = [key for key in entries if not (key.isdecimal() and int(key) < shown.total)]
+        unknown = [key for key in entries if not _is_index(key, shown.total)]
         if unknown:
-            raise ValueError(f"{what} in {shown.path} has boxes in frames {unknown}, the video has {shown.total}.")
+            raise ValueError(
+                f"{what} in {shown.path} has boxes in frames {unknown[:5]}, the video has {shown.total}. Name them by "
+                "index, 0 for the first."
+            )
         found = [entries.get(str(index)) for index in shown.indices]
     elif isinstance(entries, list):
         found = [entries[place] for place in shown.choose(len(entries), what)]
     else:
-        raise ValueError(f"{what} in {shown.path} must have a list or a mapping of boxes, got {entries!r}.")
+        given = reprlib.repr(entries)
+        raise ValueError(f"{what} in {shown.path} must have a list or a mapping of boxes, got {given}.")
     for box in found:
-        is_box = isinstance(box, list) and len(box) == 4 and all(isinstance(side, (int, float)) for side in box)
-        if box is not None and not is_box:
-            raise ValueError(f"{what} in {shown.path}: a box is [left, top, right, bottom] or null, got {box!r}.")
+        is_box = isinstance(box, list) and len(box) == 4 and all(type(side) in (int, float) for side in box)
+        if box is not None and not (is_box and not any(abs(side) >= 2**31 for side in box)):
+            given = reprlib.repr(box)
+            raise ValueError(f"{what} in {shown.path}: a box is [left, top, right, bottom] or null, got {given}.")
     return [NO_BOX if box is None else [float(side) for side in box] for box in found]
+
+
+def _is_index(key: str, total: int) -> bool:
+    # Zeros in front would name another key than the one that is looked up, and the box would be lost.
+    return key.isascii() and key.isdecimal() and len(key) < 10 and str(int(key)) == key and int(key) < total
 
 
 def _from_arrays(shown: _Frames, grid: TokenGrid) -> tuple[list[str], Tensor]:
     try:
-        content = np.load(shown.path, allow_pickle=False)
-        arrays = {name: content[name] for name in content.files} if isinstance(content, Mapping) else {"": content}
-    except (ValueError, OSError, EOFError) as error:
+        if shown.path.suffix == ".npz":
+            check_archive(shown.path)
+            with np.load(shown.path, allow_pickle=False) as content:
+                arrays = {name: content[name] for name in content.files}
+        else:  # A memory map fails on a shape that the file does not hold, where a plain read takes the memory first.
+            arrays = {"": np.array(np.load(shown.path, mmap_mode="r", allow_pickle=False))}
+    except Exception as error:  # Parsers of headers and archives raise a dozen types.
         raise ValueError(f"{shown.path} cannot be read as arrays ({error}). {FORMATS}") from error
     first = next(iter(arrays.values()), np.zeros(0))
     if len(arrays) == 1 and first.dtype.kind in "iu" and first.ndim == 3:

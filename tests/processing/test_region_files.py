@@ -57,6 +57,11 @@ class TestBoxes:
             ({}, "must map the name of each object"),
             ({"a": [BOX] * 5}, "has 5 frames, but the video has 8, of which 3 are shown"),
             ({"a": {"8": BOX}}, r"boxes in frames \['8'\], the video has 8"),
+            ({"a": {"03": BOX}}, r"boxes in frames \['03'\]"),
+            ({"a": {"\u00b2": BOX}}, "boxes in frames"),
+            ({"a": {"9" * 5000: BOX}}, "boxes in frames"),
+            ({"a": [[10**400, 0, 1, 1], None, None]}, "a box is"),
+            ({"a": [[True, 0, 1, 1], None, None]}, "a box is"),
             ({"a": {"first": BOX}}, r"boxes in frames \['first'\]"),
             ({"a": BOX[0]}, "must have a list or a mapping of boxes"),
             ({"a": [[1, 2, 3], None, None]}, r"a box is \[left, top, right, bottom\] or null, got \[1, 2, 3\]"),
@@ -73,7 +78,7 @@ class TestBoxes:
         with pytest.raises(ValueError, match=r"must hold `frame_size` and `boxes`, got \['boxes'\]"):
             read(path)
         path.write_text("[1")
-        with pytest.raises(ValueError, match="is no valid JSON"):
+        with pytest.raises(ValueError, match=r"other\.json is not complete JSON"):
             read(path)
         with pytest.raises(ValueError, match=r"must be \[height, width\] in pixels, got \[0, 32\]"):
             read(write_boxes({"a": [BOX] * 3}, frame_size=(0, 32)))

@@ -251,7 +251,7 @@ def _environment(form: str) -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["words"] = _html_words if form == "html" else _markdown_words
-    environment.globals["markdown_table"] = _markdown_table
+    environment.globals |= {"markdown_table": _markdown_table, "markdown_text": _markdown_text, "fence": _fence}
     return environment
 
 
@@ -266,10 +266,24 @@ def _markdown_table(table: Table) -> str:
     return markdown_table([_markdown_words(title) for title in table.head], rows, table.align)
 
 
+def _markdown_text(block: Text) -> str:
+    # Together: a backtick in one piece would end code in the next.
+    pieces = block.pieces()
+    return _markdown_words(pieces[0] if len(pieces) == 1 else "".join(map(str, pieces)))
+
+
+def _fence(text: str) -> str:
+    """Return the line that opens and closes code, longer than any such line in it."""
+    return "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+
+
 def _markdown_words(text: str) -> str:
-    """Keep `<ground>` and its like from being taken for HTML, in code and `Markup` apart."""
+    """Keep words from being taken for HTML, links or pictures, in code and `Markup` apart."""
     if isinstance(text, Markup):
         return str(text)
+    # Where code begins and ends is plain only without such runs, escapes and lines.
+    has_code = not any(mark in text for mark in ("``", "\\`", "\n"))
+    parts = re.split(r"(`[^`]+`)", text) if has_code else [text]
     return "".join(
-        part if index % 2 else part.replace("<", "\\<") for index, part in enumerate(re.split(r"(`[^`]+`)", text))
+        part if index % 2 else part.replace("<", "\\<").replace("](", "]\\(") for index, part in enumerate(parts)
     )

@@ -1,6 +1,7 @@
 """Stored teacher features: one safetensors file a scene, with its facts, read through the page cache."""
 
 import json
+import reprlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -11,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from processing.limits import check_file, parse_json
+from processing.scene_names import check_name, path_inside
 from processing.token_grid import TokenGrid
 from processing.writing import write_bytes
 from trainer.geometry.checks import Protocol
@@ -21,6 +24,7 @@ __all__ = ["StoreIdentity", "StoredScene", "TeacherStore", "read_scene", "save_s
 # The one key of the metadata: safetensors writes several in an order that changes from run to run.
 HEADER = "ide3d_teacher_features"
 FORMAT = 1
+KINDS = ("F16", "BF16", "F32")  # Types of features that are read; float16 is what is written.
 
 
 @dataclass(frozen=True)
@@ -91,8 +95,12 @@ class StoredScene:
 
 
 def scene_path(folder: str | Path, scene_id: str) -> Path:
-    """Return the path of a scene's file."""
-    return Path(folder) / f"{scene_id}.safetensors"
+    """Return the path of a scene's file.
+
+    Raises:
+        ValueError: If the id would lead out of the folder.
+    """
+    return Path(folder) / f"{check_name(scene_id)}.safetensors"
 
 
 def save_scene(folder: str | Path, identity: StoreIdentity, source: FrameSource, features: Tensor) -> Path:
@@ -101,7 +109,8 @@ def save_scene(folder: str | Path, identity: StoreIdentity, source: FrameSource,
     The file appears when it is whole.
 
     Raises:
-        ValueError: If the shape is not that of frames and grid, or float16 does not hold a value.
+        ValueError: If the shape is not that of frames and grid, or float16 does not hold a value. Also if the scene id
+            or a symlink leads out of the folder.
     """
     expected = (len(source.frame_names), *identity.grid.shape)
     if features.dim() != 4 or tuple(features.shape[:3]) != expected:
@@ -120,7 +129,7 @@ def save_scene(folder: str | Path, identity: StoreIdentity, source: FrameSource,
         "frame_names": source.frame_names,
         "identity": asdict(identity),
     }
-    path = scene_path(folder, source.scene_id)
+    path = path_inside(folder, f"{check_name(source.scene_id)}.safetensors")
     write_bytes(path, save({"features": halves}, metadata={HEADER: json.dumps(header)}))
     return path
 
@@ -134,18 +143,23 @@ def read_scene(path: str | Path) -> StoredScene:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is not of this format, or was cut off.
     """
+    check_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata, shape = file.metadata() or {}, tuple(file.get_slice("features").get_shape())
-        header = json.loads(metadata[HEADER])
+            kind = file.get_slice("features").get_dtype()
+        header = parse_json(metadata[HEADER].encode("utf-8"), "its header")
+        names = header["frame_names"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or kind not in KINDS:
+            raise ValueError(f"features of type {kind} for the frames {reprlib.repr(names)}")
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']}, expected {FORMAT}")
         identity = header["identity"]
         identity = StoreIdentity(**{**identity, "image_size": tuple(identity["image_size"])})
-        scene = StoredScene(identity, header["scene_id"], tuple(header["frame_names"]), shape)
+        scene = StoredScene(identity, check_name(header["scene_id"]), tuple(names), shape)
         if len(shape) != 4 or shape[:3] != (len(scene.frame_names), *identity.grid.shape):
             raise ValueError(f"features {shape} for {len(scene.frame_names)} frames of {identity.grid.shape} tokens")
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ValueError(
             f"{path} holds no whole teacher features: {error}. Remove it and extract it again."
         ) from error
@@ -212,7 +226,8 @@ class TeacherStore:
 
         Raises:
             FileNotFoundError: If there are no features of this scene.
-            ValueError: If the store has another grid or teacher, or lacks a frame; the message names both.
+            ValueError: If the store has another grid or teacher, lacks a frame, or holds NaN or Inf; the message names
+                the file.
         """
         if grid != self.identity.grid:
             raise ValueError(
@@ -238,10 +253,18 @@ class TeacherStore:
             )
         with safe_open(path, framework="pt") as file:
             if tuple(frame_names) == scene.frame_names:
-                return file.get_tensor("features").float()
-            stored = file.get_slice("features")
-            places = [scene.frame_names.index(name) for name in frame_names]
-            return torch.cat([stored[place : place + 1] for place in places]).float()
+                features = file.get_tensor("features").float()
+            else:
+                stored = file.get_slice("features")
+                places = [scene.frame_names.index(name) for name in frame_names]
+                features = torch.cat([stored[place : place + 1] for place in places]).float()
+        is_finite = torch.isfinite(features).flatten(1).all(1).tolist()
+        if not all(is_finite):
+            broken = [name for name, is_good in zip(frame_names, is_finite, strict=True) if not is_good]
+            raise ValueError(
+                f"{path} holds NaN or Inf in the frames {_shorten(broken)}. Remove it and extract the features again."
+            )
+        return features
 
 
 def _describe(grid: TokenGrid) -> str:

@@ -6,12 +6,13 @@
     ide3d doctor scans/kitchen
 
 The exit code is 0 if the task that is named can be evaluated; without a name, if every split that is there can be used
-and at least one is. Pictures are not decoded: their headers and ends are read, and nine depth maps a scene. Of a
+and at least one is. The pictures that are shown are decoded, and nine depth maps a scene. Of a
 folder that holds the frames of one scene all depth maps are read, at most 64.
 """
 
 import contextlib
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -145,8 +146,15 @@ def examine(
     unknown = sorted(set(without) - set(PARTS))
     if unknown:
         raise ValueError(f"`without` must be of {PARTS}, got {unknown}.")
-    if not tasks and Path(data_dir).is_dir() and (names := list_frame_names(Path(data_dir))):
-        return _examine_frames(Path(data_dir), names, without)
+    if not tasks and os.path.isdir(data_dir):
+        try:
+            names = list_frame_names(Path(data_dir))
+        except ValueError as error:
+            finding = Finding("frame-names-bad", str(data_dir), str(error))
+            state = SplitState("scene", "all", ("frames",), is_there=True, stopped_by={finding.kind: 1})
+            return Diagnosis(str(data_dir), [state], [finding], {})
+        if names:
+            return _examine_frames(Path(data_dir), names, without)
     chosen = [find_task(name) for name in (tasks or [name for name, task in TASKS.items() if task.has_prompt])]
     layout, findings = Layout(data_dir), []
     states: list[SplitState] = []
@@ -155,24 +163,43 @@ def examine(
         for split in task.splits:
             if splits is None or split in splits:
                 needs = tuple(part for part in task.needs if part not in without)
-                states.append(_look_at_split(layout, task, split, needs, findings))
+                state = SplitState(task.name, split, needs)
+                states.append(state)
+                path = layout.annotations(task, split)[0]
+                with _reported(findings, path, task=task.name, split=split):
+                    _look_at_split(layout, task, state, findings)
     findings += _overlaps(states)
     needed: dict[str, set[str]] = {}
     for state in states:
         for scene_id in state.scenes:
             needed.setdefault(scene_id, set()).update(state.needs)
-    infos, boxes = _look_at_infos(layout, states, findings), _true_boxes(layout)
+    infos: dict[str, dict] = {}
+    with _reported(findings, layout.infos("val")[1].parent):
+        infos = _look_at_infos(layout, states, findings)
+    boxes = _true_boxes(layout)
     for scene_id, parts in tqdm(needed.items(), desc="scenes", disable=len(needed) < 50):
-        findings += check_scene(layout, scene_id, infos.get(scene_id), parts, boxes.get(scene_id, ()))
-    findings += _check_selection(layout, set(needed))
+        with _reported(findings, scene_id, scene_id=scene_id):
+            findings += check_scene(layout, scene_id, infos.get(scene_id), parts, boxes.get(scene_id, ()))
+    with _reported(findings, layout.selected_frames):
+        findings += _check_selection(layout, set(needed))
     for state in states:
         _judge(state, findings)
     extras = {
-        "teacher features": sum(layout.teacher(scene_id).is_file() for scene_id in needed),
-        "proposal masks": sum(layout.masks(scene_id).is_file() for scene_id in needed),
+        "teacher features": sum(os.path.isfile(layout.teacher(scene_id)) for scene_id in needed),
+        "proposal masks": sum(os.path.isfile(layout.masks(scene_id)) for scene_id in needed),
         "point clouds": sum(_has_cloud(layout, scene_id) for scene_id in needed),
     }
     return Diagnosis(str(data_dir), states, findings, extras)
+
+
+@contextlib.contextmanager
+def _reported(findings: list[Finding], path: Path | str, **context: str) -> Iterator[None]:
+    """Make a finding of an error that no check foresaw."""
+    try:
+        yield
+    except Exception as error:
+        text = f"examining it failed with {type(error).__name__}: {str(error)[:300]}"
+        findings.append(Finding("unreadable", str(path), text, **context))
 
 
 def _examine_frames(folder: Path, names: list[str], without: Collection[str]) -> Diagnosis:
@@ -181,11 +208,13 @@ def _examine_frames(folder: Path, names: list[str], without: Collection[str]) ->
     there = [
         part
         for part, suffix in parts.items()
-        if part not in without and any((folder / f"{name}{suffix}").is_file() for name in names)
+        if part not in without and any(os.path.isfile(folder / f"{name}{suffix}") for name in names)
     ]
     scene_id = folder.resolve().name
     state = SplitState("scene", "all", ("frames", *there), is_there=True, samples=len(names), scenes=[scene_id])
-    findings = check_folder(folder, names, uniform_names(names, _MAX_MAPS), scene_id, None, there)
+    findings: list[Finding] = []
+    with _reported(findings, folder):
+        findings += check_folder(folder, names, uniform_names(names, _MAX_MAPS), scene_id, None, there)
     _judge(state, findings)
     return Diagnosis(str(folder), [state], findings, {})
 
@@ -194,18 +223,19 @@ def _true_boxes(layout: Layout) -> dict[str, list[list[float]]]:
     """Return the true boxes of all scenes; files that cannot be read are passed over."""
     boxes: dict[str, list[list[float]]] = {}
     for split in ("train", "val", "test"):
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(Exception):
             boxes.update(read_boxes(layout.boxes(split, "gt")))
     return boxes
 
 
 def _has_cloud(layout: Layout, scene_id: str) -> bool:
-    return any(path.is_file() for split in ("train", "val", "test") for path in layout.point_clouds(scene_id, split))
+    splits = ("train", "val", "test")
+    return any(os.path.isfile(path) for split in splits for path in layout.point_clouds(scene_id, split))
 
 
 def _check_root(layout: Layout) -> list[Finding]:
     root = layout.root
-    if not root.is_dir():
+    if not os.path.isdir(root):
         return [Finding("folder-missing", str(root), "it is not a folder")]
     findings = []
     if not (root / "processed").is_dir() and not (root / "vsibench").is_dir():
@@ -219,17 +249,25 @@ def _check_root(layout: Layout) -> list[Finding]:
     return findings
 
 
-def _look_at_split(layout: Layout, task: Task, split: str, needs: tuple[str, ...], findings: list[Finding]):
-    state = SplitState(task.name, split, needs)
+def _look_at_split(layout: Layout, task: Task, state: SplitState, findings: list[Finding]) -> None:
+    """Fill the state of a split from its annotations, and add findings on them."""
+    split = state.split
     found, records = check_samples(layout, task, split)
     state.is_there = all(finding.kind != "annotations-missing" for finding in found)
     if records is not None:
         state.samples = len(records)
         state.scenes = list(dict.fromkeys(_scene_of(layout, task, record) for record in records))
-        if "boxes" in needs:
+        found += _replaced_videos(layout, task, state)
+        if "boxes" in state.needs:
             found += check_boxes(layout, task, split, "gt" if split == "train" else "pred", records)
     findings += found
-    return state
+
+
+def _replaced_videos(layout: Layout, task: Task, state: SplitState) -> list[Finding]:
+    """Return notes on scenes of VSI-Bench whose frames are shown instead of a video."""
+    scenes = [scene for scene in state.scenes if task.name == "vsibench" and not scene.startswith("vsibench/")]
+    kind, text = "video-replaced", "it does not exist"
+    return [Finding(kind, str(layout.video(f"vsibench/{scene}")), text, scene, task.name) for scene in scenes]
 
 
 def _scene_of(layout: Layout, task: Task, record: dict) -> str:
@@ -262,11 +300,11 @@ def _look_at_infos(layout: Layout, states: list[SplitState], findings: list[Find
     is_there = False
     for split in ("train", "val", "test"):
         copy, pickled = layout.infos(split)
-        path = copy if copy.is_file() else pickled
-        if not path.is_file():
+        path = copy if os.path.lexists(copy) else pickled
+        if not os.path.lexists(path):
             continue
         is_there = True
-        if path == copy and pickled.is_file() and copy.stat().st_mtime < pickled.stat().st_mtime:
+        if os.path.isfile(copy) and os.path.isfile(pickled) and copy.stat().st_mtime < pickled.stat().st_mtime:
             findings.append(Finding("infos-stale", str(copy), "older than the pickle beside it", split=split))
 
         def broken(text: str, path=path) -> Finding:
@@ -288,12 +326,12 @@ def _look_at_infos(layout: Layout, states: list[SplitState], findings: list[Find
 
 def _check_selection(layout: Layout, scenes: set[str]) -> list[Finding]:
     path, findings = layout.selected_frames, []
-    if not path.is_file():
+    if not os.path.lexists(path):
         return []
     selected = tried(lambda text: Finding("selection-broken", str(path), text), findings, read_selected_frames, path)
     for scene_id in sorted(scenes & set(selected or ())):
         folder = layout.frames(scene_id)
-        absent = [name for name in selected[scene_id]["frame_names"] if not (folder / f"{name}.jpg").is_file()]
+        absent = [name for name in selected[scene_id]["frame_names"] if not os.path.isfile(folder / f"{name}.jpg")]
         if absent:
             findings.append(Finding("selection-frame-missing", str(path), f"{scene_id}: {absent[:3]}", scene_id))
     return findings

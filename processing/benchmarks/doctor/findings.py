@@ -52,11 +52,15 @@ KINDS = {
     "folder-nested": Kind("annotations", True, "give the inner folder, or move its contents up"),
     "folder-misspelt": Kind("annotations", True, "rename it to processed/"),
     "path-holds-jpg": Kind("extra", False, "rename the folder; the original replaces every 'jpg' of a path"),
+    "unreadable": Kind("annotations", True, "the file is of no known kind: make it again, and report this finding"),
     # samples
     "annotations-missing": Kind("annotations", True, "put the file there, or leave the split out"),
     "annotations-broken": Kind("annotations", True, f"{_AGAIN}; it must be complete JSON (VSI-Bench: parquet)"),
     "annotations-empty": Kind("annotations", True, _REMAKE),
     "field-missing": Kind("annotations", True, _REMAKE),
+    "scene-id-bad": Kind(
+        "annotations", True, "a scene id is a name below the folder, such as scannet/scene0000_00; correct it"
+    ),
     "prompt-foreign": Kind("annotations", True, "the file was made for another model; regenerate it for this one"),
     "id-twice": Kind("annotations", True, "remove the second sample, or give it an id of its own"),
     "question-empty": Kind("annotations", True, "remove the sample, or take its text from the benchmark's own file"),
@@ -78,7 +82,9 @@ KINDS = {
         "annotations", True, "boxes and samples are of different versions; make both from one scan"
     ),
     "input-boxes-null": Kind(
-        "annotations", False, "no object has a proposal; make the file with the proposals in place"
+        "annotations",
+        False,
+        "no object has a proposal; make the file with the proposals in place",
     ),
     # candidate boxes
     "boxes-missing": Kind("boxes", True, "put the file there; proposals come from Mask3D, gt boxes from the scans"),
@@ -92,6 +98,7 @@ KINDS = {
     "frame-broken": Kind("frames", True, f"the picture is cut off or no picture: {_AGAIN}"),
     "frame-size-differs": Kind("frames", True, "all frames of a scene must have one size; extract them again"),
     "frame-names-bad": Kind("frames", True, "keep one picture of each frame, named NNNNN.jpg"),
+    "frame-missing": Kind("extra", False, "copy the pictures again, or remove their poses and depth"),
     "frame-turned": Kind(
         "poses", True, "geometry belongs to the stored pixels: remove the EXIF orientation, or turn the geometry too"
     ),
@@ -100,6 +107,7 @@ KINDS = {
     ),
     "frames-few": Kind("extra", False, "fewer frames than 32: the video is shorter than the original's"),
     "video-missing": Kind("frames", True, "unpack the videos of VSI-Bench to vsibench/<data set>/<scene>.mp4"),
+    "video-replaced": Kind("extra", False, "the scene's frames are shown instead; unpack the videos to change that"),
     "video-broken": Kind("frames", True, f"the video cannot be decoded: {_AGAIN}"),
     # poses and cameras
     "pose-missing": Kind("poses", True, "extract the poses (NNNNN.txt) of these frames"),
@@ -112,6 +120,7 @@ KINDS = {
     "camera-broken": Kind(
         "poses", True, "a camera is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] in pixels of its images; write it again"
     ),
+    "camera-unread": Kind("extra", False, "needed with poses only: a camera is rows of numbers; write it again"),
     "camera-wrong": Kind("poses", True, "take the camera of these pictures, in pixels of their size"),
     "poses-wrong": Kind("poses", True, "write camera_to_world in OpenCV axes and metres, one file for its own frame"),
     "infos-missing": Kind("poses", True, "put EmbodiedScan's pickle there, or its export by export_pickle_free"),

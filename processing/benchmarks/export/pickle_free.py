@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from processing.benchmarks.readers.files import read_infos, read_point_cloud
 from processing.benchmarks.readers.tasks import Layout
+from processing.scene_names import path_inside
 from processing.writing import write_bytes, write_json
 
 __all__ = ["export_pickle_free"]
@@ -31,7 +32,7 @@ def export_pickle_free(data_dir: str | Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: the folder holds neither kind of file.
-        ValueError: a pickle that holds anything but arrays and builtins.
+        ValueError: a pickle that holds anything but arrays and builtins, or a symlink in the place of a copy.
     """
     layout = Layout(data_dir)
     written = []
@@ -47,12 +48,13 @@ def export_pickle_free(data_dir: str | Path) -> list[Path]:
                 }
                 for scene_id, info in read_infos(source).items()
             ]
-            write_json(target, {"data_list": items}, indent=None)
+            write_json(path_inside(target.parent, target.name, "file"), {"data_list": items}, indent=None)
             written.append(target)
     clouds = sorted(layout.root.glob("*/pcd_with_object_aabbs/*/*.pth"))
     for source in tqdm(clouds, desc="point clouds", disable=not clouds):
         target = source.with_suffix(".safetensors")
-        write_bytes(target, save({name: np.ascontiguousarray(a) for name, a in read_point_cloud(source).items()}))
+        arrays = {name: np.ascontiguousarray(array) for name, array in read_point_cloud(source).items()}
+        write_bytes(path_inside(target.parent, target.name, "file"), save(arrays))
         written.append(target)
     if not written:
         raise FileNotFoundError(f"{data_dir} holds neither {layout.infos('val')[1].name} nor point clouds (.pth)")

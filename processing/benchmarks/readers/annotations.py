@@ -1,6 +1,7 @@
 """`load_task`: samples of a benchmark as a `datasets.Dataset`."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Collection
 from pathlib import Path
@@ -11,12 +12,15 @@ import pyarrow.parquet
 from datasets import Features, List, Value
 
 from processing.benchmarks.prompts import SOURCE_TEMPLATES, question_of
-from processing.benchmarks.readers.files import checked_box, read_boxes, read_json
+from processing.benchmarks.readers.files import checked_box, read_boxes
+from processing.benchmarks.readers.records import NOTES, object_ids, sample_faults, sample_name
 from processing.benchmarks.readers.scenes import FrameLists
 from processing.benchmarks.readers.tasks import BOX_SOURCES, Layout, Task, find_task
+from processing.limits import check_bound, check_file, load_json, parse_json
 
-__all__ = ["FEATURES", "load_task", "object_ids", "read_records"]
+__all__ = ["FEATURES", "load_task", "read_records"]
 
+_ROWS = 256  # of a parquet file that are read at a time
 _BOX = List(Value("float64"))
 
 FEATURES = Features(
@@ -77,7 +81,8 @@ def load_task(
         raise ValueError(f"`boxes` must be one of {BOX_SOURCES} or None, got {boxes!r}.")
     layout = Layout(data_dir)
     path, records = read_records(layout, spec, split)
-    rows = [_row(spec, record, f"{path}, sample {record.get('id', index)}") for index, record in enumerate(records)]
+    passed = NOTES if split != "train" else {*NOTES, "question-type-unknown"}  # Only scores are split by types.
+    rows = [_row(spec, record, passed, path, number) for number, record in enumerate(records)]
     if task == "vsibench":
         _put_scenes(rows, layout)
     if scenes is not None:
@@ -105,45 +110,52 @@ def read_records(layout: Layout, task: Task, split: str) -> tuple[Path, list[dic
         ValueError: The file is not a list of objects.
     """
     candidates = layout.annotations(task, split)
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    path = next((candidate for candidate in candidates if os.path.lexists(candidate)), None)
     if path is None:
         raise FileNotFoundError(f"{task.name} {split} needs {' or '.join(map(str, candidates))}, none exists.")
     if path.suffix == ".parquet":
-        try:
-            return path, pyarrow.parquet.read_table(path).to_pylist()
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"{path} is not a complete parquet file: {error}.") from error
+        return path, _read_parquet(path)
     if path.suffix == ".jsonl":
-        lines = path.read_text(encoding="utf-8").splitlines()
-        try:
-            records = [json.loads(line) for line in lines if line.strip()]
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON line by line: {error}.") from error
+        check_file(path, "IDE3D_MAX_JSON_BYTES")
+        lines = path.read_bytes().splitlines()
+        records = [parse_json(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
     else:
-        records = read_json(path)
+        records = load_json(path)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise ValueError(f"{path} must be a list of samples, got {type(records).__name__}.")
+        raise ValueError(f"{path} must be a list of samples, each an object. Make it again.")
     return path, records
 
 
-def _row(task: Task, record: dict, where: str) -> dict[str, Any]:
+def _read_parquet(path: Path) -> list[dict]:
+    """Return the rows of a parquet file, whose declared and real sizes are bounded."""
+    check_file(path)
+    records: list[dict] = []
     try:
-        row = _vsi_row(record) if task.name == "vsibench" else _llava_row(task, record)
-    except KeyError as error:
-        raise ValueError(f"{where} lacks the field {error}.") from error
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"{where} has a field of another type than expected: {error}.") from error
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
-    texts: dict[str, Any] = {name: [row[name]] for name in ("scene_id", "question", "question_type")} | {
-        name: row[name] for name in ("answers", "options")
-    }
-    for name, values in texts.items():
-        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise ValueError(f"{where}: `{name}` must be text, got {row[name]!r}.")
-    if task.kind != "ground" and not row["answers"]:
-        raise ValueError(f"{where} has no answer. Leave it out, or take its answers from the benchmark's own file.")
-    return row
+        with pyarrow.parquet.ParquetFile(path) as file:
+            facts = file.metadata
+            declared = sum(facts.row_group(number).total_byte_size for number in range(facts.num_row_groups))
+            check_bound(max(declared, facts.num_rows), "IDE3D_MAX_UNPACKED_BYTES", f"{path}, unpacked,")
+            size = 0
+            for batch in file.iter_batches(batch_size=_ROWS):  # A short dictionary may stand for long columns.
+                size += batch.nbytes
+                check_bound(size, "IDE3D_MAX_UNPACKED_BYTES", f"{path}, unpacked,")
+                records += batch.to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"{path} is not a complete parquet file, copy it again: {error}.") from error
+    return records
+
+
+def _row(task: Task, record: dict, passed: Collection[str], path: Path, number: int) -> dict[str, Any]:
+    where = f"{path}, sample {sample_name(record, number)}"
+    fault = next((text for kind, text in sample_faults(task, record) if kind not in passed), None)
+    if fault is not None:
+        raise ValueError(f"{where}: {fault.rstrip('.')}. Correct or remove it; `ide3d doctor` lists all such samples.")
+    try:
+        return _vsi_row(record) if task.name == "vsibench" else _llava_row(task, record)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{where}: a field is missing or of another type than expected: {error}. Make it again."
+        ) from error
 
 
 def _vsi_row(record: dict) -> dict[str, Any]:
@@ -171,7 +183,7 @@ def _llava_row(task: Task, record: dict) -> dict[str, Any]:
         "question": turns["human"],
         "options": [],
         "answers": [],
-        "question_type": str(metadata["question_type"]),
+        "question_type": metadata["question_type"],
         **_no_boxes(),
         "source_text": turns["human"],
         "metadata": json.dumps(metadata),
@@ -190,21 +202,6 @@ def _llava_row(task: Task, record: dict) -> dict[str, Any]:
     else:
         row["answers"] = metadata.get("answers", [turns["gpt"]])
     return row
-
-
-def object_ids(metadata: dict) -> list[int]:
-    """Return the object ids in a sample's metadata.
-
-    Args:
-        metadata: Mapping whose `object_id` is one id, or a list of them, as numbers or as text.
-
-    Raises:
-        ValueError: One of them is neither.
-    """
-    ids = metadata["object_id"] if isinstance(metadata["object_id"], list) else [metadata["object_id"]]
-    if not all(str(number).isdigit() for number in ids):
-        raise ValueError(f"`metadata.object_id` must be a number, or a list of them, got {metadata['object_id']!r}.")
-    return [int(number) for number in ids]
 
 
 def _no_boxes() -> dict[str, list]:
@@ -236,7 +233,7 @@ def _put_scenes(rows: list[dict], layout: Layout) -> None:
 
 def _put_candidates(rows: list[dict], layout: Layout, split: str, source: str) -> None:
     path = layout.boxes(split, source)
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise FileNotFoundError(f"The candidates of grounding need {path}, which does not exist.")
     boxes = read_boxes(path)
     absent = sorted({row["scene_id"] for row in rows} - set(boxes))

@@ -1,7 +1,7 @@
 """Readers of the file kinds of the public layout. No file runs code: pickles pass an allow-list."""
 
-import json
 import pickle
+import reprlib
 import tokenize
 import zipfile
 import zlib
@@ -9,21 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from scipy import sparse
 
+from processing.benchmarks.readers.pickles import load_pickle, load_torch
 from processing.geometry_rules import find_bad_boxes, find_nonfinite
+from processing.limits import check_archive, check_bound, check_file, load_json
+from processing.scene_names import check_name
 
 __all__ = [
     "boxes_from_masks",
     "checked_box",
-    "load_pickle",
     "open_array",
     "read_boxes",
     "read_infos",
-    "read_json",
     "read_masks",
     "read_point_cloud",
     "read_selected_frames",
@@ -31,31 +31,8 @@ __all__ = [
 
 INFO_FIELDS = ("sample_idx", "images", "axis_align_matrix", "depth_cam2img")
 CLOUD_FIELDS = ("xyz", "rgb", "normal", "sem_labels", "instance_ids", "aabb_obj_ids", "aabb_corner_xyz")
+_MAX_NUMBER = 1e30  # Above it float32 has no number.
 CLOUD_REQUIRED = ("xyz", "instance_ids", "aabb_obj_ids", "aabb_corner_xyz")
-
-_BUILTINS = {
-    "bytearray",
-    "bytes",
-    "complex",
-    "dict",
-    "float",
-    "frozenset",
-    "int",
-    "list",
-    "set",
-    "slice",
-    "str",
-    "tuple",
-}
-_NUMPY = {"ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer"}
-_NUMPY_MODULES = {
-    "numpy",
-    "numpy.core.multiarray",
-    "numpy._core.multiarray",
-    "numpy.core.numeric",
-    "numpy._core.numeric",
-}
-
 
 # Errors of the parsers of pickle, zip and array headers on bytes that are no such file.
 _BROKEN = (
@@ -75,34 +52,6 @@ _BROKEN = (
 )
 
 
-class _AllowListUnpickler(pickle.Unpickler):
-    """Unpickler of numpy arrays, numpy scalars and plain builtins; everything else is refused by name."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("builtins", "__builtin__") and name in _BUILTINS:
-            return super().find_class("builtins", name)
-        if (module, name) == ("_codecs", "encode"):  # Old protocols spell bytes so.
-            return super().find_class(module, name)
-        if module in _NUMPY_MODULES and name in _NUMPY:
-            # Files of NumPy 1 name numpy.core, which later versions moved.
-            return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is neither numpy nor a plain builtin")
-
-
-def load_pickle(path: str | Path) -> Any:
-    """Read a pickle of numpy arrays and builtins; no other name is ever looked up.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: The file is no pickle, is cut off, or names any other class or function.
-    """
-    with open(path, "rb") as file:
-        try:
-            return _AllowListUnpickler(file).load()
-        except _BROKEN as error:
-            raise ValueError(f"{path} is not a pickle of arrays and builtins alone: {error}.") from error
-
-
 def open_array(path: str | Path) -> np.ndarray:
     """Open an `.npy` file without objects as a memory map, without reading it yet.
 
@@ -110,25 +59,23 @@ def open_array(path: str | Path) -> np.ndarray:
         FileNotFoundError: No such file.
         ValueError: The file holds no array, or is cut off.
     """
+    size = check_file(path, None)
     try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (*_BROKEN, OSError) as error:
         raise ValueError(f"{path} is not a complete array, make it again: {error}.") from error
+    if not isinstance(array, np.memmap) or array.dtype.kind not in "biuf":
+        raise ValueError(f"{path} must hold one array of numbers, got {_kind_of(array)}. Make it again.")
+    declared = array.offset + array.nbytes
+    if declared != size:
+        raise ValueError(
+            f"{path} must have {declared} bytes for its shape {array.shape}, it has {size}. Make it again."
+        )
+    return array
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        FileNotFoundError: No such file.
-        ValueError: The file is no JSON, or is cut off.
-    """
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not complete JSON, download or make it again: {error}.") from error
+def _kind_of(array: Any) -> str:
+    return f"one of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
 
 
 def checked_box(box: Any, where: str) -> list[float]:
@@ -143,11 +90,11 @@ def checked_box(box: Any, where: str) -> list[float]:
     """
     if box is None:
         raise ValueError(f"{where}: the box is null. Expected cx, cy, cz, dx, dy, dz.")
-    numbers = isinstance(box, list | tuple) and all(isinstance(x, int | float) for x in box)
-    if not numbers or len(box) != 6:
-        raise ValueError(f"{where}: a box is six numbers cx, cy, cz, dx, dy, dz, got {box!r}.")
-    if len(find_bad_boxes([box])):
-        raise ValueError(f"{where}: a box must be finite with sizes that are not negative, got {box}.")
+    numbers = isinstance(box, list | tuple) and len(box) == 6 and all(type(x) in (int, float) for x in box)
+    if not numbers:
+        raise ValueError(f"{where}: a box is six numbers cx, cy, cz, dx, dy, dz, got {reprlib.repr(box)}.")
+    if max(map(abs, box)) > _MAX_NUMBER or len(find_bad_boxes([box])):
+        raise ValueError(f"{where}: a box must be finite with sizes that are not negative, got {reprlib.repr(box)}.")
     return [float(x) for x in box]
 
 
@@ -160,10 +107,11 @@ def read_boxes(path: str | Path) -> dict[str, list[list[float]]]:
         FileNotFoundError: No such file.
         ValueError: The file holds anything but scene ids with lists of six finite numbers.
     """
-    scenes = read_json(path)
+    scenes = load_json(path)
     if not isinstance(scenes, dict):
         raise ValueError(f"{path} must map scene ids to lists of boxes, got {type(scenes).__name__}.")
     for scene_id, boxes in scenes.items():
+        check_name(scene_id, where=str(path))
         if not isinstance(boxes, list):
             raise ValueError(f"{path}: {scene_id} must have a list of boxes, got {type(boxes).__name__}.")
     return {
@@ -183,15 +131,16 @@ def read_infos(path: str | Path) -> dict[str, dict]:
         FileNotFoundError: No such file.
         ValueError: The file is of another kind, or a scene lacks one of these fields; the message names it.
     """
-    contents = load_pickle(path) if Path(path).suffix == ".pkl" else read_json(path)
+    contents = load_pickle(path) if Path(path).suffix == ".pkl" else load_json(path)
     if not isinstance(contents, dict) or not isinstance(contents.get("data_list"), list):
         raise ValueError(f'{path} must hold a dict with a list "data_list". Is it an EmbodiedScan file?')
     infos = {}
     for item in contents["data_list"]:
         if not isinstance(item, dict):
             raise ValueError(f"{path}: `data_list` must hold dicts, got {type(item).__name__}.")
-        scene_id = str(item.get("sample_idx"))
-        if scene_id.startswith("scannet/"):
+        scene_id = item.get("sample_idx")
+        if isinstance(scene_id, str) and scene_id.startswith("scannet/"):
+            check_name(scene_id, where=str(path))
             infos[scene_id] = _read_info(item, f"{path}, scene {scene_id}")
     return infos
 
@@ -202,16 +151,30 @@ def _read_info(item: dict, where: str) -> dict:
         raise ValueError(f"{where} lacks {missing}. Take the file of the public release.")
     info = {}
     for name in ("axis_align_matrix", "depth_cam2img"):
-        try:
-            info[name] = np.asarray(item[name], np.float64)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{where}: `{name}` is no matrix of numbers: {error}.") from error
-        if info[name].shape != (4, 4) or len(find_nonfinite(info[name])):
-            raise ValueError(f"{where}: `{name}` must be a finite 4 x 4 matrix, got shape {info[name].shape}.")
+        info[name] = _read_matrix(item[name], f"{where}: `{name}`")
     images = item["images"]
     if not isinstance(images, list) or not all(isinstance(image, dict) and "img_path" in image for image in images):
         raise ValueError(f"{where}: `images` must be a list of dicts with img_path, got {type(images).__name__}.")
-    return {"images": [str(image["img_path"]) for image in images], **info}
+    return {"images": [check_name(image["img_path"], "path of an image", where) for image in images], **info}
+
+
+def _read_matrix(value: Any, what: str) -> np.ndarray:
+    """Return a matrix (4, 4) of float64 from an array or nested lists."""
+    # Lists in a pickle may hold each other many times over, so their lengths come before an array is made of them.
+    if isinstance(value, list | tuple) and len(value) == 4 and all(isinstance(row, list | tuple) for row in value):
+        is_matrix = all(len(row) == 4 and all(isinstance(x, int | float | np.number) for x in row) for row in value)
+    else:
+        is_matrix = isinstance(value, np.ndarray) and value.shape == (4, 4) and value.dtype.kind in "biuf"
+    if not is_matrix:
+        found = f"shape {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+        raise ValueError(f"{what} must be a 4 x 4 matrix of numbers, got {found}. Take the file of the release.")
+    try:
+        matrix = np.array(value, np.float64)
+    except OverflowError:
+        matrix = np.full((4, 4), np.inf)
+    if len(find_nonfinite(matrix)):
+        raise ValueError(f"{what} must be a finite 4 x 4 matrix, it holds NaN or Inf. Take the file of the release.")
+    return matrix
 
 
 def read_masks(path: str | Path, max_masks: int | None = 50) -> np.ndarray:
@@ -226,17 +189,21 @@ def read_masks(path: str | Path, max_masks: int | None = 50) -> np.ndarray:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The file holds no sparse matrix in one of the formats csr, csc and coo.
+        ValueError: The file holds no sparse matrix in one of the formats csr, csc and coo, or is larger than declared
+            or allowed.
     """
+    check_archive(path)
     try:
         matrix = sparse.load_npz(path)
         if matrix.format not in ("csr", "csc", "coo"):
             raise ValueError(f"its format is {matrix.format}")
         if matrix.format != "coo":
             matrix.check_format(full_check=True)  # SciPy would write outside of the array at an index of a bad file.
+        rows, columns = matrix.shape
+        count = rows if max_masks is None else min(rows, max_masks)
+        # A dense mask has a byte for each vertex, and a few words of sparse ones may stand for any number of rows.
+        check_bound(count * columns + 8 * rows, "IDE3D_MAX_UNPACKED_BYTES", f"{path}, as masks,")
         return matrix.tocsr()[:max_masks].toarray() != 0
-    except FileNotFoundError:
-        raise
     except (*_BROKEN, OSError) as error:
         raise ValueError(
             f"{path} is not a sparse matrix of SciPy (csr, csc or coo), copy it again: {error}."
@@ -268,17 +235,6 @@ def boxes_from_masks(masks: np.ndarray, vertices: np.ndarray) -> np.ndarray:
     return np.concatenate([(low + high) / 2, high - low], axis=1)
 
 
-def _safe_numpy_globals() -> list:
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
-    names = ("numpy.core.multiarray", "numpy._core.multiarray")
-    allowed: list = [np.ndarray, np.dtype]
-    for function in ("_reconstruct", "scalar"):
-        allowed += [(getattr(multiarray, function), f"{module}.{function}") for module in names]
-    return allowed + [
-        type(np.dtype(code)) for code in ("bool", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "f2", "f4", "f8")
-    ]
-
-
 def read_point_cloud(path: str | Path) -> dict[str, np.ndarray]:
     """Read the point cloud of a scene from `<scene>.pth` or its pickle-free `<scene>.safetensors`.
 
@@ -290,23 +246,24 @@ def read_point_cloud(path: str | Path) -> dict[str, np.ndarray]:
         FileNotFoundError: No such file.
         ValueError: The file is of another kind, or holds anything but arrays.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist.")
-    try:
-        if Path(path).suffix == ".safetensors":
+    check_file(path)
+    if Path(path).suffix == ".safetensors":
+        try:
             cloud = load_file(path)
-        else:
-            with torch.serialization.safe_globals(_safe_numpy_globals()):
-                cloud = torch.load(path, map_location="cpu", weights_only=True)
-    except (*_BROKEN, SafetensorError, RuntimeError, OSError) as error:
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{path} is not a point cloud of plain arrays: {reason}.") from error
+        except (*_BROKEN, SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is not a file of plain arrays: {error}. Make it again.") from error
+    else:
+        cloud = load_torch(path)
     if not isinstance(cloud, dict):
         raise ValueError(f"{path} must hold a dict of arrays, got {type(cloud).__name__}.")
     missing = [name for name in CLOUD_REQUIRED if cloud.get(name) is None]
     if missing:
         raise ValueError(f"{path} lacks {missing}. Make it again.")
-    arrays = {name: np.asarray(cloud[name]) for name in CLOUD_FIELDS if cloud.get(name) is not None}
+    arrays = {name: cloud[name] for name in CLOUD_FIELDS if cloud.get(name) is not None}
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+            raise ValueError(f"{path}: `{name}` must be an array of numbers, got {_kind_of(array)}. Make it again.")
+        arrays[name] = np.asarray(array)
     for name, shape in {"xyz": (-1, 3), "aabb_corner_xyz": (-1, 8, 3)}.items():
         if arrays[name].ndim != len(shape) or arrays[name].shape[1:] != shape[1:]:
             raise ValueError(
@@ -327,19 +284,20 @@ def read_selected_frames(path: str | Path) -> dict[str, dict]:
     """
     scenes = {}
     for item in _listed(path):
+        video = reprlib.repr(item.get("video_id"))
         missing = [name for name in ("video_id", "frame_files", "voxel_nums", "num_all_voxels") if name not in item]
         if missing:
-            raise ValueError(f"{path}: scene {item.get('video_id')} lacks {missing}.")
+            raise ValueError(f"{path}: scene {video} lacks {missing}.")
         for name, kind in {"frame_files": str, "voxel_nums": int}.items():
             if not isinstance(item[name], list) or not all(isinstance(value, kind) for value in item[name]):
-                raise ValueError(f"{path}: `{name}` of {item['video_id']} must be a list of {kind.__name__}.")
+                raise ValueError(f"{path}: `{name}` of {video} must be a list of {kind.__name__}.")
         if not isinstance(item["num_all_voxels"], int) or not isinstance(item["video_id"], str):
-            raise ValueError(
-                f"{path}: `num_all_voxels` and `video_id` of {item['video_id']} must be a number and text."
-            )
+            raise ValueError(f"{path}: `num_all_voxels` and `video_id` of {video} must be a number and text.")
+        for name in (item["video_id"], *item["frame_files"]):
+            check_name(name, "name of a scene or frame", str(path))
         if len(item["frame_files"]) != len(item["voxel_nums"]) or not item["frame_files"]:
             counts = f"{len(item['frame_files'])} frame_files and {len(item['voxel_nums'])} voxel_nums"
-            raise ValueError(f"{path}: {item['video_id']} has {counts}. Expected as many of both, and at least one.")
+            raise ValueError(f"{path}: {video} has {counts}. Expected as many of both, and at least one.")
         scene_id = item["video_id"] if "/" in item["video_id"] else f"scannet/{item['video_id']}"
         scenes[scene_id] = {
             "frame_names": [Path(name).stem for name in item["frame_files"]],
@@ -350,7 +308,7 @@ def read_selected_frames(path: str | Path) -> dict[str, dict]:
 
 
 def _listed(path: str | Path) -> list[dict]:
-    items = read_json(path)
+    items = load_json(path)
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError(f"{path} must be a list of objects, got {type(items).__name__}.")
     return items

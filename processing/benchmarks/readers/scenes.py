@@ -1,9 +1,12 @@
 """Names of the frames that are shown of a scene, and the scene as a `PosedVideo` of the parts that are asked for."""
 
 import dataclasses
+import logging
+import os
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,12 +16,26 @@ from processing.frame_order_ide3d import find_uniform_indices, sort_frames
 from processing.geometry_rules import rescaled_intrinsics
 from processing.image_opening_ide3d import open_image
 from processing.posed_video import PosedVideo, list_frame_names
+from processing.scene_names import check_name
 from processing.video_reading_ide3d import read_video
 
-__all__ = ["FRAME_RULES", "FrameLists", "folder_names", "load_scene", "scene_infos", "uniform_names"]
+__all__ = [
+    "FRAME_RULES",
+    "FrameLists",
+    "check_same_camera",
+    "folder_names",
+    "load_scene",
+    "lost_pictures",
+    "scene_infos",
+    "uniform_names",
+]
+
+logger = logging.getLogger(__name__)
 
 FRAME_RULES = ("uniform", "listed", "coverage")
 SCENE_PARTS = ("frames", "poses", "depth")
+# Largest ratio of focal lengths. Frames are often made smaller than their `intrinsic.txt` says, by 4 at most.
+_SAME_CAMERA = 5.0
 _SPLITS = ("train", "val", "test")
 
 
@@ -44,8 +61,9 @@ class FrameLists:
     def __init__(self, layout: Layout, rule: str = "uniform", num_frames: int = 32, coverage: float | None = None):
         if rule not in FRAME_RULES:
             raise ValueError(f"`frames` must be one of {FRAME_RULES}, got {rule!r}.")
-        if num_frames < 1:
-            raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
+        _check_count(num_frames)
+        if coverage is not None and not isinstance(coverage, int | float):
+            raise TypeError(f"`coverage` must be a share in (0, 1] or None, got {coverage!r}.")
         if coverage is not None and (rule != "coverage" or not 0 < coverage <= 1):
             raise ValueError(f'`coverage` is a share in (0, 1] for frames="coverage", got {coverage} with {rule!r}.')
         self.layout, self.rule, self.num_frames, self.coverage = layout, rule, num_frames, coverage
@@ -97,7 +115,44 @@ def folder_names(layout: Layout, scene_id: str) -> list[str]:
     names = list_frame_names(folder)
     if not names:
         raise FileNotFoundError(f"{scene_id} has no frames: expected {folder / '00000.jpg'} and so on.")
+    if lost := lost_pictures(folder, names):
+        logger.warning(
+            "%s: %d frames such as %s have a pose or depth but no picture, and are left out. Copy the pictures again, "
+            "or remove the other files.",
+            folder,
+            len(lost),
+            lost[0],
+        )
     return names
+
+
+def lost_pictures(folder: Path, names: Collection[str]) -> list[str]:
+    """Return the names of frames with a pose or depth that are not among `names`."""
+    others = {file.stem for suffix in (".txt", ".png") for file in folder.glob(f"*{suffix}") if file.stem.isdigit()}
+    return sort_frames(others.difference(names))
+
+
+def check_same_camera(listed: np.ndarray, stored: np.ndarray, where: str) -> None:
+    """Raise ValueError where EmbodiedScan and the folder disagree on a camera.
+
+    Args:
+        listed: EmbodiedScan's camera (3, 3), in the frames' pixels.
+        stored: Camera (3, 3) of `intrinsic.txt` or `depth_intrinsic.txt`, in the same pixels, a pinhole camera.
+        where: Scene, in messages.
+    """
+    ratio = np.diagonal(listed)[:2] / np.diagonal(stored)[:2]
+    if not (1 / _SAME_CAMERA < ratio.min() and ratio.max() < _SAME_CAMERA):
+        raise ValueError(
+            f"{where}: `depth_cam2img` of EmbodiedScan's file has focal lengths {ratio.round(3).tolist()} times those "
+            "of the scene's folder. Take both of one release, in pixels of the depth images."
+        )
+
+
+def _check_count(num_frames: Any) -> None:
+    if not isinstance(num_frames, int | np.integer) or isinstance(num_frames, bool):
+        raise TypeError(f"`num_frames` must be a whole number of frames, got {num_frames!r}.")
+    if num_frames < 1:
+        raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
 
 
 def scene_infos(layout: Layout) -> dict[str, dict]:
@@ -112,7 +167,7 @@ def scene_infos(layout: Layout) -> dict[str, dict]:
     """
     infos, found = {}, False
     for split in _SPLITS:
-        path = next((path for path in layout.infos(split) if path.is_file()), None)
+        path = next((path for path in layout.infos(split) if os.path.lexists(path)), None)
         if path is not None:
             infos.update(_cached_infos(path, path.stat().st_mtime_ns))
             found = True
@@ -150,17 +205,23 @@ def load_scene(
 
     Raises:
         FileNotFoundError: The scene, a frame or a part of it does not exist.
-        ValueError: An unknown part, or contents that `PosedVideo` refuses, such as poses that are not finite.
+        TypeError: `num_frames` or `frame_names` is of another type.
+        ValueError: An unknown part, a name that leads out of the folder, or contents that `PosedVideo` refuses, such
+            as poses that are not finite.
     """
-    unknown = sorted(set(parts) - set(SCENE_PARTS))
+    unknown = parts if isinstance(parts, str) else sorted(set(parts) - set(SCENE_PARTS))
     if unknown:
-        raise ValueError(f"`parts` must be of {SCENE_PARTS}, got {unknown}.")
+        raise ValueError(f"`parts` must be a collection of {SCENE_PARTS}, got {unknown!r}.")
+    _check_count(num_frames)
+    if isinstance(frame_names, str):
+        raise TypeError(f"`frame_names` must be a sequence of names, got the text {frame_names!r}.")
+    names = [] if frame_names is None else [check_name(name, "name of a frame") for name in frame_names]
     layout = Layout(data_dir)
-    if scene_id.startswith("vsibench/"):
+    if check_name(scene_id).startswith("vsibench/"):
         if set(parts) - {"frames"}:
             raise FileNotFoundError(f"{scene_id} is a video without poses or depth. Ask for parts=('frames',).")
         return _read_video_file(layout.video(scene_id), scene_id, num_frames)
-    names = list(frame_names) if frame_names else uniform_names(folder_names(layout, scene_id), num_frames)
+    names = names or uniform_names(folder_names(layout, scene_id), num_frames)
     scene = PosedVideo.from_folder(
         layout.frames(scene_id),
         frame_names=names,
@@ -185,6 +246,8 @@ def _aligned(scene: PosedVideo, layout: Layout) -> PosedVideo:
         with open_image(depth_file) as image:  # The header alone is read.
             depth_size = (image.height, image.width)
         intrinsics = rescaled_intrinsics(info["depth_cam2img"][:3, :3], depth_size, scene.frames.shape[1:3])
+        if scene.intrinsics is not None:
+            check_same_camera(intrinsics, np.asarray(scene.intrinsics)[0], scene.scene_id)
     elif intrinsics is None:
         raise FileNotFoundError(
             f"Expected intrinsic.txt or a depth image in {depth_file.parent} to know the camera, found neither."

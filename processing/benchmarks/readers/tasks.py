@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from processing.scene_names import check_name
+
 __all__ = ["BOX_SOURCES", "PARTS", "TASKS", "Layout", "Task", "find_task"]
 
 PARTS = ("frames", "boxes", "poses", "depth")
@@ -73,7 +75,8 @@ class Layout:
     """Paths of the layout that 3D-IDE, 3DRS and Video-3D-LLM share.
 
     Nothing is opened or checked here. `scene_id` is "scannet/scene0000_00", the folder of a data set and a scene in
-    it. A video file of VSI-Bench is "vsibench/scannet/scene0000_00".
+    it. A video file of VSI-Bench is "vsibench/scannet/scene0000_00". An id that would lead out of the folder raises
+    ValueError by `check_name`.
     """
 
     root: Path
@@ -102,25 +105,31 @@ class Layout:
 
     def frames(self, scene_id: str) -> Path:
         """Return the folder of `NNNNN.jpg`, `NNNNN.png`, `NNNNN.txt` and the intrinsics of one scene."""
-        dataset, _, scene = scene_id.rpartition("/")
+        dataset, scene = _split_id(scene_id)
         return self.root / dataset / "posed_images" / scene
 
     def video(self, scene_id: str) -> Path:
         """Return the video file of one scene of VSI-Bench, whose id is "vsibench/scannet/scene0000_00"."""
-        return self.root / f"{scene_id}.mp4"
+        return self.root / f"{check_name(scene_id)}.mp4"
 
     def masks(self, scene_id: str) -> Path:
         """Return the file of the instance proposals on the mesh of one scene."""
-        dataset, _, scene = scene_id.rpartition("/")
+        dataset, scene = _split_id(scene_id)
         return self.root / dataset / "mask" / f"{scene}.mask.npz"
 
     def point_clouds(self, scene_id: str, split: str) -> list[Path]:
         """Return the files of one scene's point cloud with instances, pickle-free first."""
-        dataset, _, scene = scene_id.rpartition("/")
+        dataset, scene = _split_id(scene_id)
         folder = self.root / dataset / "pcd_with_object_aabbs" / split
         return [folder / f"{scene}{suffix}" for suffix in (".safetensors", ".pth")]
 
     def teacher(self, scene_id: str) -> Path:
         """Return the file of the stored teacher features of one scene."""
-        dataset, _, scene = scene_id.rpartition("/")
+        dataset, scene = _split_id(scene_id)
         return self.root / dataset / "posed_images_3d_feature_vggt" / scene / "vggt_sliced.npy"
+
+
+def _split_id(scene_id: str) -> tuple[str, str]:
+    """Return the data set of a scene, which may be empty, and its name."""
+    dataset, _, scene = check_name(scene_id).rpartition("/")
+    return dataset, scene

@@ -4,6 +4,7 @@ import json
 import os
 import pickle
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -223,6 +224,62 @@ def remove_videos(data: Path) -> None:
     shutil.rmtree(data / "scannet" / "posed_images" / "room0004_00")
 
 
+def remove_all_videos(data: Path) -> None:
+    shutil.rmtree(data / "vsibench" / "scannet")
+
+
+def put_folder(path: str):
+    """A break that puts a folder into the place of a file."""
+
+    def broken(data):
+        (data / path).unlink()
+        (data / path).mkdir()
+
+    return broken
+
+
+def put_pipe(path: str):
+    """A break that puts a named pipe into the place of a file: whoever opens it waits for ever."""
+
+    def broken(data):
+        (data / path).unlink()
+        os.mkfifo(data / path)
+
+    return broken
+
+
+def write(path: str, content: bytes):
+    return lambda data: (data / path).write_bytes(content)
+
+
+def append(path: str, content: bytes):
+    return lambda data: (data / path).write_bytes((data / path).read_bytes() + content)
+
+
+def flip(path: str):
+    """A break that changes the middle of a picture."""
+
+    def broken(data):
+        content = bytearray((data / path).read_bytes())
+        middle = len(content) * 3 // 4
+        content[middle : middle + 40] = b"\xff\xd8\xff\xc4" * 10
+        (data / path).write_bytes(bytes(content))
+
+    return broken
+
+
+def declare_size(path: str, size: int):
+    """A break that gives a PNG another width and height in its header, with the right checksum."""
+
+    def broken(data):
+        content = bytearray((data / path).read_bytes())
+        content[16:24] = size.to_bytes(4, "big") * 2
+        content[29:33] = zlib.crc32(content[12:29]).to_bytes(4, "big")
+        (data / path).write_bytes(bytes(content))
+
+    return broken
+
+
 def set_first(key: str, value):
     """A change of a list of samples: one field of the first."""
     return lambda samples: samples[0].update({key: value})
@@ -341,6 +398,43 @@ BROKEN = [
     ("mask-broken", cut("scannet/mask/room0002_00.mask.npz"), set()),
     ("mask-size-differs", shorten_cloud, set()),
     ("cloud-broken", poison_cloud, set()),
+    ("scene-id-bad", edit_samples("scanqa", set_first("video", "scannet/../../other")), {"scanqa"}),
+    ("scene-id-bad", edit_samples("scanqa", set_first("video", "/scannet/room0002_00")), {"scanqa"}),
+    ("scene-id-bad", edit_samples("scanqa", set_first("video", "scannet/" + 5000 * "a")), {"scanqa"}),
+    ("scene-id-bad", edit_vsi(lambda rows: rows[0].update(scene_name="..")), {"vsibench"}),
+    ("field-missing", edit_samples("scanrefer", set_metadata("object_id", "\u00b2")), {"scanrefer"}),
+    ("field-missing", edit_samples("scanrefer", set_metadata("object_id", 2**40)), {"scanrefer"}),
+    ("box-bad", edit_samples("multi3drefer", set_first("box", 5), "train"), set()),
+    ("box-bad", edit_samples("scanrefer", set_first("box", [0, 0, 0, 1, 1, 10**400])), {"scanrefer"}),
+    ("choice-bad", edit_vsi(lambda rows: first_number(rows).update(ground_truth="nan")), {"vsibench"}),
+    ("annotations-broken", put_folder("processed/scanqa_val_llava_style.json"), {"scanqa"}),
+    ("annotations-broken", put_pipe("processed/scanqa_val_llava_style.json"), {"scanqa"}),
+    (
+        "annotations-broken",
+        write("processed/scanqa_val_llava_style.json", b'[{"id": ' + b"[" * 5000 + b"]" * 5000 + b"}]"),
+        {"scanqa"},
+    ),
+    ("annotations-broken", write("processed/scanqa_val_llava_style.json", b'[{"id": "\\ud800"}]'), {"scanqa"}),
+    ("annotations-broken", put_pipe("vsibench/test-00000-of-00001.parquet"), {"vsibench"}),
+    ("boxes-broken", put_pipe("metadata/scannet_val_pred_box.json"), GROUNDING),
+    ("boxes-broken", write("metadata/scannet_val_pred_box.json", b'{"scannet/../x": []}'), GROUNDING),
+    ("infos-broken", put_pipe("embodiedscan/embodiedscan_infos_val.pkl"), POSED),
+    ("infos-broken", edit_infos(lambda item: item["images"][0].update(img_path="../../x.jpg")), POSED),
+    ("camera-broken", edit_infos(lambda item: item.update(depth_cam2img=item["depth_cam2img"] * 10)), POSED),
+    ("camera-broken", edit_infos(lambda item: item["depth_cam2img"].__imul__(np.diag([9, 9, 1, 1.0]) + 1)), POSED),
+    ("camera-unread", write("scannet/posed_images/room0004_00/intrinsic.txt", b"one two three\n"), set()),
+    ("frame-broken", flip(f"{FRAMES}/00010.jpg"), POSED | {"scanqa"}),
+    ("frame-missing", remove(f"{FRAMES}/00010.jpg"), set()),
+    ("frame-missing", put_pipe(f"{FRAMES}/00010.jpg"), set()),
+    ("depth-broken", declare_size(f"{FRAMES}/00010.png", 60000), POSED),
+    ("video-replaced", remove_all_videos, set()),
+    ("selection-broken", put_folder("metadata/scannet_select_frames.json"), set()),
+    ("teacher-broken", append("scannet/posed_images_3d_feature_vggt/room0002_00/vggt_sliced.npy", b"tail"), set()),
+    ("teacher-broken", edit_teacher(lambda store: store.astype(str)), set()),
+    ("teacher-broken", put_pipe("scannet/posed_images_3d_feature_vggt/room0002_00/vggt_sliced.npy"), set()),
+    ("mask-broken", put_folder("scannet/mask/room0002_00.mask.npz"), set()),
+    ("cloud-broken", put_folder("scannet/pcd_with_object_aabbs/val/room0002_00.pth"), set()),
+    ("cloud-broken", put_pipe("scannet/pcd_with_object_aabbs/val/room0002_00.pth"), set()),
 ]
 
 
@@ -350,7 +444,11 @@ def usable(diagnosis) -> set[str]:
 
 def test_at_least_thirty_kinds_are_tried():
     assert len({kind for kind, _, _ in BROKEN}) >= 30
-    assert set(KINDS) - {kind for kind, _, _ in BROKEN} == {"folder-missing", "path-holds-jpg"}
+    assert set(KINDS) - {kind for kind, _, _ in BROKEN} == {
+        "folder-missing",
+        "path-holds-jpg",
+        "unreadable",
+    }
 
 
 @pytest.mark.parametrize(
@@ -364,6 +462,16 @@ def test_broken_folder_is_named(kind, broken, stopped, data):
     assert KINDS[kind].fix in diagnosis.as_text()
     assert usable(diagnosis) == ALL - stopped
     assert not (data / "it_ran").exists()
+
+
+@pytest.mark.parametrize("step", ["check_samples", "read_infos", "check_scene", "read_selected_frames"])
+def test_an_error_that_nobody_foresaw_is_a_finding(step, rooms, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("strange data")
+
+    monkeypatch.setattr(f"processing.benchmarks.doctor.examination.{step}", fail)
+    texts = [finding.detail for finding in examine(rooms).findings]
+    assert any("ZeroDivisionError: strange data" in text for text in texts)
 
 
 def test_whole_folder_can_be_used(rooms):

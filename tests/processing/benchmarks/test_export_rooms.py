@@ -8,10 +8,10 @@ import pytest
 from commanding import run_command
 
 from processing.benchmarks import TASKS, load_task
-from processing.benchmarks.doctor.task_checks import VSI_CHOICES, VSI_NUMBERS
 from processing.benchmarks.export.annotations import RoomScene
 from processing.benchmarks.export.rooms import export_rooms
 from processing.benchmarks.export.vsi import vsi_records
+from processing.benchmarks.readers.records import VSI_CHOICES, VSI_NUMBERS
 from processing.boxes import box_iou
 
 EVALUATED = {name: task for name, task in TASKS.items() if task.has_prompt}

@@ -1,0 +1,65 @@
+"""The one rule for names of scenes and frames: they stay inside the folder that they are looked up in."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+__all__ = ["check_name", "path_inside"]
+
+MAX_PART = 240  # Bytes of one part of a name. File systems take 255, of which suffixes need some.
+MAX_NAME = 1000  # Bytes of the whole name.
+_LEAVES = re.compile(r"^$|^/|/$|//|(?:^|/)\.{1,2}(?:/|$)|\\|[\x00-\x1f\x7f]|^[A-Za-z]:")
+
+
+def check_name(name: Any, what: str = "scene id", where: str = "") -> str:
+    """Return the name of a scene, frame or file if it stays inside every folder.
+
+    Args:
+        name: Name of one or more parts with slashes between them, such as "scannet/scene0000_00".
+        what: Kind of the name, in messages.
+        where: File, and sample, that holds the name; empty where it is an argument.
+
+    Raises:
+        ValueError: If it is no text, empty, absolute, too long, or holds `.`, `..`, an empty part, a drive letter, a
+            backslash or a control character.
+    """
+    prefix = f"{where}: " if where else ""
+    if not isinstance(name, str):
+        raise ValueError(f"{prefix}a {what} must be text, got {type(name).__name__}. Write it as text.")
+    encoded = name.encode("utf-8", "surrogatepass")
+    too_long = len(encoded) > MAX_NAME or max(map(len, encoded.split(b"/"))) > MAX_PART
+    if too_long or _LEAVES.search(name):
+        shown = repr(name) if len(name) <= 100 else f"{name[:60]!r}... ({len(encoded)} bytes)"
+        raise ValueError(
+            f"{prefix}a {what} must stay inside its folder, such as scannet/scene0000_00, got {shown}. Rename it: no "
+            "`..` or `.`, no beginning or double slash, no drive, backslash or control character, and at most "
+            f"{MAX_PART} bytes between slashes."
+        )
+    return name
+
+
+def path_inside(folder: str | os.PathLike, name: str, what: str = "scene id") -> Path:
+    """Return the path of a file to write, which stays inside the folder.
+
+    Reading follows symlinks: data sets are often linked into a folder.
+
+    Args:
+        folder: Output folder; may be a symlink itself, and need not exist.
+        name: Name of the file below it.
+        what: Kind of the name, in messages.
+
+    Raises:
+        ValueError: As in `check_name`, or if a symlink in the folder leads out of it.
+    """
+    path = Path(folder, check_name(name, what))
+    try:
+        target, root = path.resolve(), Path(folder).resolve()
+    except (OSError, RuntimeError) as error:  # a circle of symlinks
+        raise ValueError(f"{path} cannot be followed: {error}. Remove the link.") from error
+    if not target.is_relative_to(root):
+        raise ValueError(
+            f"{path} leads out of {folder}, through a symlink to {target}. Nothing was written: remove the link, or "
+            "choose another output folder."
+        )
+    return path
