@@ -48,7 +48,6 @@ from modeling_ide3d.conversion.weights import (
     map_tensors,
     parse_size,
     read_tensors,
-    staged_folder,
 )
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
 
@@ -102,7 +101,7 @@ def convert_checkpoint(
     """
     source, target = Path(source_dir), Path(target_dir)
     shard_bytes = None if max_shard_size is None else parse_size(max_shard_size)
-    with staged_folder(target) as staging:
+    with whole_folder(target) as staging:
         original, stored = read_original_config(source), inspect_folder(source)
         original_files = sorted({tensor.file for tensor in stored.values()})
         report = _start_report(source, target, original, stored, ignore_position_encoding)

@@ -32,7 +32,6 @@ from modeling_ide3d.conversion.weights import (
     inspect_folder,
     inspect_weight_files,
     read_tensors,
-    staged_folder,
 )
 
 __all__ = ["restore_checkpoint"]
@@ -89,7 +88,7 @@ def restore_checkpoint(converted_dir: str | Path, target_dir: str | Path) -> lis
         ValueError: If a file is damaged; if a weight is missing, or has another type or shape than the original.
     """
     source, target = Path(converted_dir), Path(target_dir)
-    with staged_folder(target) as staging:
+    with whole_folder(target) as staging:
         renamed, files = _read_original_files(source)
         stored = inspect_folder(source)
         aside = [source / name for name in (TRAINING_ONLY_FILE, UNUSED_FILE) if (source / name).is_file()]
