@@ -50,6 +50,7 @@ from modeling_ide3d.conversion.weights import (
     read_tensors,
 )
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
+from processing.writing import whole_folder
 
 __all__ = ["ConversionReport", "convert_checkpoint"]
 
@@ -95,6 +96,7 @@ def convert_checkpoint(
 
     Raises:
         FileExistsError: If the target exists and is not empty.
+        OSError: If the target cannot be written, say on a full disk; the message names it.
         FileNotFoundError: If the source, its config or one of its weight files is missing.
         ValueError: If a weight file is damaged or holds more than tensors; if weights are unknown, missing or of
             another shape; if there is no vision tower; if the checkpoint uses settings that this model lacks.

@@ -33,6 +33,7 @@ from modeling_ide3d.conversion.weights import (
     inspect_weight_files,
     read_tensors,
 )
+from processing.writing import whole_folder
 
 __all__ = ["restore_checkpoint"]
 
@@ -84,6 +85,7 @@ def restore_checkpoint(converted_dir: str | Path, target_dir: str | Path) -> lis
 
     Raises:
         FileExistsError: If the target exists and is not empty.
+        OSError: If the target cannot be written, say on a full disk; the message names it.
         FileNotFoundError: If the converted folder lacks its weights, its report or its `original_layout`.
         ValueError: If a file is damaged; if a weight is missing, or has another type or shape than the original.
     """

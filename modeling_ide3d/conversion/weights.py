@@ -1,14 +1,10 @@
-"""Map the weight files of a checkpoint; write a folder whole or not at all."""
+"""Map the weight files of a checkpoint."""
 
-import contextlib
 import json
 import math
 import pickle
 import re
-import shutil
-import uuid
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
