@@ -247,12 +247,12 @@ def _told(path: Path, *, is_own: bool = False) -> Iterator[None]:
                 number = errno.EIO if number is None else number
         elif not is_own and number not in _STORAGE_ERRORS:
             number = None
-        if number is None or str(path) in str(error):
+        if number is None or str(error).startswith(f"[Errno {number}] {path} could not be written"):
             raise
         raise OSError(
             number,
             f"{path} could not be written: {os.strerror(number)} ({_free_space(path)}). It was left as it was: make "
-            "room, or choose another place",
+            "room, or choose another place.",
         ) from error
 
 

@@ -20,14 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from tqdm import tqdm
-from transformers import TrainerCallback
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[2]), str(Path(__file__).resolve().parents[1])]
 from exporting import write_frames
+from PIL import Image
 from scene_models import SCENE_QUESTIONS, build_scene_model, build_scene_processor
+from tqdm import tqdm
 from training_samples import build_collator, build_model, make_grounding_sample, make_mixed_batch
+from transformers import TrainerCallback
 
 from processing.token_grid import TokenGrid
 from trainer import IDE3DTrainer, IDE3DTrainingArguments
