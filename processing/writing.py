@@ -144,14 +144,15 @@ def whole_folder(
         OSError: If the folder cannot be written, say on a full or read-only disk; the message names it.
     """
     folder = Path(folder).resolve()
-    _restore_retired(folder)
+    with _told(folder, is_own=True):
+        _restore_retired(folder)
+        _remove_leftovers(folder)
     _check_replaceable(folder, may_replace, refusal)
     missing = [parent for parent in folder.parents if not parent.exists()]
     is_done = False
     try:
         with _told(folder, is_own=True):
             _make_folder(folder.parent)
-            _remove_leftovers(folder)
         with _hidden_sibling(folder, Path.mkdir) as unfinished:
             try:
                 with _told(folder):

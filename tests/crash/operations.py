@@ -141,7 +141,7 @@ def build_operations(place: Path) -> dict[str, Operation]:
         Operation("export", empty, export),
         Operation("export over an old one", old, export),
         Operation("convert", empty, lambda folder: convert_checkpoint(source, folder / "model")),
-        Operation("restore", empty, lambda folder: restore_checkpoint(place / "converted" / "source", folder / "model")),
+        Operation("restore", empty, lambda folder: restore_checkpoint(place / "converted", folder / "model")),
         Operation("train and resume", empty, _train, is_one=False),
         Operation("evaluate", empty, partial(_evaluate, asked, rooms), is_one=False),
         Operation("extract features", empty, extract, is_one=False),

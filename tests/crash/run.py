@@ -17,9 +17,9 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-
 from crash.operations import STEPS, Operation, build_operations, leftovers, read_state
 from crash.tracing import Fault, Outcome, run_traced
+
 from processing.tables import markdown_table
 
 __all__ = ["examine", "main"]
@@ -81,7 +81,11 @@ class Case:
             wrong = f"neither old nor new: {(mixed or lost or sorted(state))[:3]}"
         if fault in REFUSALS and outcome.error is None and word != "new":
             wrong = "no error"
-        elif fault in REFUSALS and outcome.error and (str(self.folder) not in outcome.error or "OSError" not in outcome.error):
+        elif (
+            fault in REFUSALS
+            and outcome.error
+            and (str(self.folder) not in outcome.error or "OSError" not in outcome.error)
+        ):
             wrong = f"the error does not name the place: {outcome.error[:300]}"
         elif fault in REFUSALS and fault is not Fault.READ_ONLY and leftovers(self.folder):
             wrong = f"left {leftovers(self.folder)}"
@@ -89,8 +93,9 @@ class Case:
 
     def judge_next_run(self) -> str | None:
         """Return what is wrong after the work was started again."""
+        was_done = read_state(self.folder) == self.new
         outcome = run_traced(lambda: self.operation.work(self.folder), self.folder)
-        if outcome.error:
+        if outcome.error and not (was_done and outcome.error.startswith("FileExistsError")):  # whole, so it is refused
             return f"started again: {outcome.error[:300]}"
         state = read_state(self.folder)
         if self.operation.name[:5] == "train":  # the last one is what counts; others may be pushed out
