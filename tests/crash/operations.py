@@ -137,6 +137,9 @@ def build_operations(place: Path) -> dict[str, Operation]:
     def extract(folder: Path) -> None:
         extract_features(teacher, grid, rooms, folder / "features", SCENES, num_frames=2)
 
+    def make_rooms(folder: Path) -> None:
+        export_rooms(folder / "rooms", num_scenes=1, image_size=32, num_frames=1)
+
     operations = [
         Operation("export", empty, export),
         Operation("export over an old one", old, export),
@@ -145,9 +148,7 @@ def build_operations(place: Path) -> dict[str, Operation]:
         Operation("train and resume", empty, _train, is_one=False),
         Operation("evaluate", empty, partial(_evaluate, asked, rooms), is_one=False),
         Operation("extract features", empty, extract, is_one=False),
-        Operation(
-            "export rooms", empty, lambda folder: export_rooms(folder / "rooms", num_scenes=1, image_size=32, num_frames=1)
-        ),
+        Operation("export rooms", empty, make_rooms),
         Operation("export pickle-free", with_pickles, export_pickle_free, is_one=False),
     ]  # fmt: skip
     return {operation.name: operation for operation in operations}
