@@ -21,7 +21,16 @@ try:
 except ImportError:  # Windows: nobody can tell whether a writer still runs
     fcntl = None
 
-__all__ = ["append_text", "hold_file", "whole_file", "whole_folder", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "append_text",
+    "hold_file",
+    "sync_folder",
+    "whole_file",
+    "whole_folder",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -158,7 +167,7 @@ def whole_folder(
                 with _told(folder):
                     yield unfinished
                 with _told(folder, is_own=True):
-                    _sync_tree(unfinished)
+                    sync_folder(unfinished)
                     _check_replaceable(folder, may_replace, refusal)  # another process may have written meanwhile
                     _swap(unfinished, folder)
                     is_done = True
@@ -169,6 +178,15 @@ def whole_folder(
         for parent in missing if not is_done else ():
             with contextlib.suppress(OSError):  # another process may have put a file there
                 parent.rmdir()
+
+
+def sync_folder(folder: Path) -> None:
+    """Hand all files of a folder, and their names, to the disk."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            if path.is_file():
+                _sync(path)
+        _sync_folder(Path(parent))
 
 
 def _swap(unfinished: Path, folder: Path) -> None:
@@ -351,11 +369,3 @@ def _sync(path: Path) -> None:
 def _sync_folder(folder: Path) -> None:
     with contextlib.suppress(OSError):  # some file systems cannot, and keep the names anyway
         _sync(folder)
-
-
-def _sync_tree(folder: Path) -> None:
-    for parent, _, names in os.walk(folder):
-        for path in (Path(parent, name) for name in names):
-            if path.is_file():
-                _sync(path)
-        _sync_folder(Path(parent))
