@@ -3,8 +3,7 @@
 import hashlib
 import json
 import re
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from trainer.evaluation import EvaluationSettings, run_evaluation
 from trainer.loop.checkpoints import get_last_checkpoint, is_whole, list_checkpoints
 from trainer.teachers import TransformersTeacher, extract_features
 
-__all__ = ["Operation", "build_operations", "read_state"]
+__all__ = ["NAMES", "Operation", "build_operations", "leftovers", "read_state"]
 
 HIDDEN = re.compile(r"\..+\.[0-9a-f]{8}\.(unfinished|retired)")
 STEPS, SCENES = 3, ("scannet/room0000_00", "scannet/room0001_00")
@@ -113,42 +112,80 @@ def _save_teacher(folder: Path) -> Path:
     return folder
 
 
-def build_operations(place: Path) -> dict[str, Operation]:
-    """Make what the operations start from, and return them by name."""
-    empty, rooms = place / "empty", place / "rooms"
-    empty.mkdir()
-    export_rooms(rooms, num_scenes=1, image_size=48, num_frames=2)
-    old, with_pickles = place / "old export", place / "pickles"
-    processor = build_processor()
+def _export(place: Path) -> list[Operation]:
+    processor, old = build_processor(), place / "old"
+    exported = build_exported(processor)
     export_inference_model(build_exported(processor, seed=1), processor, old / "model")
-    shutil.copytree(rooms, with_pickles)
+
+    def work(folder: Path) -> None:
+        export_inference_model(exported, processor, folder / "model", max_shard_size="60KB")
+
+    return [Operation("export", _empty(place), work), Operation("export over an old one", old, work)]
+
+
+def _convert(place: Path) -> list[Operation]:
     source = write_pickled_source(place / "source", original_weights(build_converted()))
     convert_checkpoint(source, place / "converted")
-    scene_processor = build_scene_processor()
-    asked = place / "asked"
-    build_scene_model(scene_processor).save_pretrained(asked)
-    scene_processor.save_pretrained(asked)
-    teacher, grid = TransformersTeacher(_save_teacher(place / "teacher")), TokenGrid(72, 14, 2)
-    exported = build_exported(processor)
+    start = _empty(place)
+    return [
+        Operation("convert", start, lambda folder: convert_checkpoint(source, folder / "model")),
+        Operation("restore", start, lambda folder: restore_checkpoint(place / "converted", folder / "model")),
+    ]
 
-    def export(folder: Path) -> None:
-        export_inference_model(exported, processor, folder / "model", max_shard_size="60KB")
+
+def _train_and_resume(place: Path) -> list[Operation]:
+    return [Operation("train and resume", _empty(place), _train, is_one=False)]
+
+
+def _evaluate_and_extract(place: Path) -> list[Operation]:
+    processor, model, rooms = build_scene_processor(), place / "model", _rooms(place)
+    build_scene_model(processor).save_pretrained(model)
+    processor.save_pretrained(model)
+    teacher, grid = TransformersTeacher(_save_teacher(place / "teacher")), TokenGrid(72, 14, 2)
 
     def extract(folder: Path) -> None:
         extract_features(teacher, grid, rooms, folder / "features", SCENES, num_frames=2)
 
-    def make_rooms(folder: Path) -> None:
+    return [
+        Operation("evaluate", _empty(place), partial(_evaluate, model, rooms), is_one=False),
+        Operation("extract features", _empty(place), extract, is_one=False),
+    ]
+
+
+def _export_data(place: Path) -> list[Operation]:
+    def work(folder: Path) -> None:
         export_rooms(folder / "rooms", num_scenes=1, image_size=32, num_frames=1)
 
-    operations = [
-        Operation("export", empty, export),
-        Operation("export over an old one", old, export),
-        Operation("convert", empty, lambda folder: convert_checkpoint(source, folder / "model")),
-        Operation("restore", empty, lambda folder: restore_checkpoint(place / "converted", folder / "model")),
-        Operation("train and resume", empty, _train, is_one=False),
-        Operation("evaluate", empty, partial(_evaluate, asked, rooms), is_one=False),
-        Operation("extract features", empty, extract, is_one=False),
-        Operation("export rooms", empty, make_rooms),
-        Operation("export pickle-free", with_pickles, export_pickle_free, is_one=False),
-    ]  # fmt: skip
-    return {operation.name: operation for operation in operations}
+    return [
+        Operation("export rooms", _empty(place), work),
+        Operation("export pickle-free", _rooms(place), export_pickle_free, is_one=False),
+    ]
+
+
+def _empty(place: Path) -> Path:
+    folder = place / "empty"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _rooms(place: Path) -> Path:
+    return export_rooms(place / "rooms", num_scenes=1, image_size=48, num_frames=2)
+
+
+_BUILDERS = {
+    _export: ("export", "export over an old one"),
+    _convert: ("convert", "restore"),
+    _train_and_resume: ("train and resume",),
+    _evaluate_and_extract: ("evaluate", "extract features"),
+    _export_data: ("export rooms", "export pickle-free"),
+}
+NAMES = tuple(name for names in _BUILDERS.values() for name in names)
+
+
+def build_operations(place: Path, names: Collection[str] = NAMES) -> Iterator[Operation]:
+    """Make what the named operations start from, inside `place`, and yield them."""
+    for number, (build, made) in enumerate(_BUILDERS.items()):
+        if set(made) & set(names):
+            own = place / str(number)
+            own.mkdir()
+            yield from (operation for operation in build(own) if operation.name in names)

@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import torch
-from crash.operations import STEPS, Operation, build_operations, leftovers, read_state
+from crash.operations import NAMES, STEPS, Operation, build_operations, leftovers, read_state
 from crash.tracing import Fault, Outcome, run_traced
 
 from processing.tables import markdown_table
@@ -77,7 +77,8 @@ class Case:
         word = "old" if state == self.old else "new" if state == self.new else "between"
         mixed = [name for name in state if state[name] not in (self.old.get(name), self.new.get(name))]
         lost = [name for name in self.old.keys() & self.new.keys() if name not in state]
-        if word == "between" and (self.operation.is_one or mixed or lost) and self.operation.name[:5] != "train":
+        is_rotated = any(name.startswith("checkpoint-") for name in self.new)  # old ones go where new ones are whole
+        if word == "between" and (self.operation.is_one or (not is_rotated and (mixed or lost))):
             wrong = f"neither old nor new: {(mixed or lost or sorted(state))[:3]}"
         if fault in REFUSALS and outcome.error is None and word != "new":
             wrong = "no error"
@@ -98,7 +99,7 @@ class Case:
         if outcome.error and not (was_done and outcome.error.startswith("FileExistsError")):  # whole, so it is refused
             return f"started again: {outcome.error[:300]}"
         state = read_state(self.folder)
-        if self.operation.name[:5] == "train":  # the last one is what counts; others may be pushed out
+        if any(name.startswith("checkpoint-") for name in self.new):  # the last counts; others may be pushed out
             state, new = ({k: v for k, v in s.items() if f"-{STEPS}/" in k} for s in (state, self.new))
         else:
             new = self.new
@@ -138,7 +139,7 @@ def examine(
 def main(words: list[str] | None = None) -> int:
     """Write the table; 0 if nothing was wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("operations", nargs="*", help="names; default: all")
+    parser.add_argument("operations", nargs="*", help=f"of {', '.join(NAMES)}; default: all")
     parser.add_argument("--points", type=int, help="calls that each fault strikes; default: all")
     options = parser.parse_args(words)
     torch.set_num_threads(1)
@@ -146,11 +147,10 @@ def main(words: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder).resolve()
         (place / "made").mkdir()
-        for name, operation in build_operations(place / "made").items():
-            if not options.operations or name in options.operations:
-                more, wrong = examine(operation, place, points=options.points)
-                rows, problems = rows + more, problems + wrong
-                sys.stderr.write(f"{name}: {more} {wrong[:3]}\n")
+        for operation in build_operations(place / "made", options.operations or NAMES):
+            more, wrong = examine(operation, place, points=options.points)
+            rows, problems = rows + more, problems + wrong
+            sys.stderr.write(f"{operation.name}: {more} {wrong[:3]}\n")
     head = ["operation", "fault", "points", "old", "new", "some files new", "wrong"]
     sys.stdout.write("\n".join([markdown_table(head, rows, "llrrrrr"), *problems]) + "\n")
     return 1 if problems else 0
