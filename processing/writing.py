@@ -92,7 +92,9 @@ def write_json(path: str | os.PathLike, content: Any, *, indent: int | None = 1,
 
 
 def append_text(path: str | os.PathLike, content: str) -> None:
-    """Add text in UTF-8 to the end of a file and hand it to the disk.
+    """Add text in UTF-8 to a file, whole or not at all.
+
+    The file is handed to the disk.
 
     Raises:
         OSError: If it cannot be written; the file is cut back to its old end, and the message names it.
@@ -111,9 +113,9 @@ def append_text(path: str | os.PathLike, content: str) -> None:
 
 @contextmanager
 def hold_file(path: str | os.PathLike) -> Iterator[bool]:
-    """Hold a file, made if it does not exist, against other processes as long as the block runs.
+    """Hold a file against other processes as long as the block runs.
 
-    A killed process holds nothing. Where the file system has no locks, everybody holds the file.
+    It is made if it does not exist. A killed process holds nothing. Where the file system has no locks, everybody holds the file.
 
     Yields:
         Whether it is held; False if another process holds it.
@@ -230,7 +232,10 @@ def _check_replaceable(folder: Path, may_replace: Callable[[Path], bool] | None,
 
 
 def _real_file(path: str | os.PathLike) -> Path:
-    """Return the absolute path of a file to write; links of folders and inside its folder are followed."""
+    """Return the absolute path of a file to write.
+
+    Links of folders, and links inside the file's folder, are followed.
+    """
     if not os.fspath(path):
         raise ValueError("Expected the path of a file to write, got an empty one.")
     path = Path(path)
@@ -252,7 +257,10 @@ def _make_folder(folder: Path) -> None:
 
 @contextmanager
 def _told(path: Path, *, is_own: bool = False) -> Iterator[None]:
-    """Name the path in errors of a place that takes no more, and in all that the system says about own calls."""
+    """Name the path in errors of a place that takes no more.
+
+    With `is_own`, in all errors of the system: the block then holds calls of this module alone.
+    """
     try:
         yield
     except FileExistsError:  # says it already, or names the file that stands in the place of a folder
@@ -295,7 +303,10 @@ def _hidden_sibling(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Hold a file or folder, under whatever name it gets; False if another one holds it or it is gone."""
+    """Hold a file or folder, under whatever name it gets.
+
+    It gives False if another one holds it, or it is gone.
+    """
     if fcntl is None:
         yield True
         return
@@ -311,7 +322,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 def _lock(descriptor: int) -> bool:
-    """Lock an open file as long as it is open; False if another one has it."""
+    """Lock an open file until it is closed; False if another one has it."""
     if fcntl is None:
         return True
     try:
@@ -324,7 +335,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _siblings(path: Path, suffix: str) -> list[Path]:
-    """List the hidden names that writers of `path` give; a user's own hidden files have others."""
+    """List the hidden names that writers of `path` give."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}{re.escape(suffix)}")
     found = path.parent.glob(f".{glob.escape(path.name)}.*{suffix}")
     return sorted(place for place in found if pattern.fullmatch(place.name))

@@ -57,7 +57,7 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def scene_files_digest(data_dir: str | Path, frames: Mapping[str, Sequence[str]], parts: Collection[str]) -> str:
-    """Return a digest of what the files say that are read of scenes; equal names with other pixels differ.
+    """Return a digest of the contents of the files that scenes are read from.
 
     Args:
         data_dir: Folder in the public layout.

@@ -91,7 +91,7 @@ class EvaluatedTask:
         return [results[index] for index in range(len(samples))]
 
     def find_fault(self, sample: Mapping[str, Any], answer: Mapping[str, Any]) -> str | None:
-        """Return what is wrong with an answer that was read from a file; None if nothing is."""
+        """Return what is wrong with a stored answer; None if nothing is."""
         name = sample["id"]
         if self.task.kind != "ground":
             return None if isinstance(answer.get("text"), str) else f'the answer to {name!r} must have a "text"'

@@ -40,7 +40,7 @@ def is_whole(folder: str | Path) -> bool:
     """Say whether a checkpoint was written to its end.
 
     `Trainer` writes `trainer_state.json` last, behind weights, heads, optimizer and random state. It has the sizes of
-    the files before it, so that a checkpoint that was deleted or copied in part is not taken for a whole one.
+    the files before it: a checkpoint that was deleted or copied in part is not whole.
     """
     try:
         state = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
@@ -122,7 +122,7 @@ class CheckpointInProgress(TrainerCallback, ExportableState):
         self.sizes: dict[str, int] = {}
 
     def state(self) -> dict[str, dict[str, Any]]:
-        """Hand the files of the checkpoint to the disk and return the sizes of those that have their last size."""
+        """Hand the files of the checkpoint to the disk and return their sizes."""
         if self.folder is None or not self.folder.is_dir():
             return {"args": {}, "attributes": {}}
         sync_folder(self.folder)
@@ -132,7 +132,7 @@ class CheckpointInProgress(TrainerCallback, ExportableState):
         return {"args": {}, "attributes": {"sizes": {name: path.stat().st_size for name, path in names.items()}}}
 
     def on_train_begin(self, args: Any, state: TrainerState, *others: Any, **kwargs: Any) -> None:
-        """Make a place for the state in that of a checkpoint of an earlier version, which Trainer expects."""
+        """Make the place that Trainer expects in the state of an older checkpoint."""
         state.stateful_callbacks.setdefault(type(self).__name__, {})
 
     def on_save(self, *args: Any, **kwargs: Any) -> None:
