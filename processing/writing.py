@@ -1,11 +1,15 @@
 """Files and folders that are written whole or not at all."""
 
 import contextlib
+import ctypes
+import errno
 import glob
 import json
 import logging
 import os
+import re
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,11 +21,25 @@ try:
 except ImportError:  # Windows: nobody can tell whether a writer still runs
     fcntl = None
 
-__all__ = ["whole_file", "whole_folder", "write_bytes", "write_json", "write_text"]
+__all__ = [
+    "append_text",
+    "hold_file",
+    "sync_folder",
+    "whole_file",
+    "whole_folder",
+    "write_bytes",
+    "write_json",
+    "write_text",
+]
 
 logger = logging.getLogger(__name__)
 
 UNFINISHED, RETIRED = ".unfinished", ".retired"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
+# Errors of a place that takes no more, which a block may also meet; a source that cannot be read is none of them.
+_STORAGE_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
+# The writers of zip files in C++ keep the reason to themselves.
+_SILENT_WRITERS = ("PytorchStreamWriter failed writing", "inline_container.cc", "iostream error")
 
 
 @contextmanager
@@ -36,21 +54,25 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
     Yields:
         Path of the hidden file, to be written by the block.
+
+    Raises:
+        OSError: If the file cannot be written, say on a full or read-only disk; the message names `path`. Also if
+            `path` is a folder, or a link to a file of another folder, which is not followed.
     """
-    path = Path(path).resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in _siblings(path, UNFINISHED):
-        if _is_abandoned(leftover):
-            logger.warning("%s was left by a writer of %s that was killed; it is removed.", leftover, path)
-            leftover.unlink(missing_ok=True)
+    path = _real_file(path)
+    with _told(path, is_own=True):
+        _make_folder(path.parent)
+        _remove_leftovers(path)
     with _hidden_sibling(path, Path.touch) as unfinished:
         try:
-            yield unfinished
-            _sync(unfinished)
-            os.replace(unfinished, path)
-            _sync_folder(path.parent)
+            with _told(path):
+                yield unfinished
+            with _told(path, is_own=True):
+                _sync(unfinished)
+                os.replace(unfinished, path)
+                _sync_folder(path.parent)
         finally:
-            unfinished.unlink(missing_ok=True)
+            _remove(unfinished)
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
@@ -69,6 +91,43 @@ def write_json(path: str | os.PathLike, content: Any, *, indent: int | None = 1,
     write_text(path, json.dumps(content, indent=indent, sort_keys=sort_keys) + "\n")
 
 
+def append_text(path: str | os.PathLike, content: str) -> None:
+    """Add text in UTF-8 to a file, whole or not at all.
+
+    The file is handed to the disk.
+
+    Raises:
+        OSError: If it cannot be written; the file is cut back to its old end, and the message names it.
+    """
+    path = _real_file(path)
+    with _told(path, is_own=True), path.open("ab", buffering=0) as stream:
+        end, left = stream.tell(), memoryview(content.encode("utf-8"))
+        try:
+            while left:
+                left = left[stream.write(left) :]
+            os.fsync(stream.fileno())
+        except OSError:
+            stream.truncate(end)
+            raise
+
+
+@contextmanager
+def hold_file(path: str | os.PathLike) -> Iterator[bool]:
+    """Hold a file against other processes as long as the block runs.
+
+    It is made if it does not exist. A killed process holds nothing. Where the file system has no locks, everybody holds the file.
+
+    Yields:
+        Whether it is held; False if another process holds it.
+    """
+    path = _real_file(path)
+    with _told(path, is_own=True):
+        _make_folder(path.parent)
+        stream = path.open("ab")
+    with stream:
+        yield _lock(stream.fileno())
+
+
 @contextmanager
 def whole_folder(
     folder: str | os.PathLike,
@@ -78,8 +137,10 @@ def whole_folder(
 ) -> Iterator[Path]:
     """Give an empty hidden folder that takes the place of `folder` when the block ends.
 
-    After an error `folder` is what it was, and the hidden folder is removed. A killed process leaves one; the next
-    writer of the same folder names it in a warning. Earlier content is moved aside first and removed last.
+    Linux exchanges the two in one step. On file systems that cannot, the earlier content is moved aside first, and a
+    process killed in that moment leaves no `folder`: the next writer moves the earlier content back before it begins.
+    After an error `folder` is what it was, and the hidden folder is removed, as are parents that were made. What a
+    killed process left is removed by the next writer of the same folder, which names it in a warning.
 
     Args:
         folder: Folder to write.
@@ -91,37 +152,73 @@ def whole_folder(
 
     Raises:
         FileExistsError: If `folder` exists and may not be replaced. It is left as it is.
+        OSError: If the folder cannot be written, say on a full or read-only disk; the message names it.
     """
     folder = Path(folder).resolve()
+    with _told(folder, is_own=True):
+        _restore_retired(folder)
+        _remove_leftovers(folder)
     _check_replaceable(folder, may_replace, refusal)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in filter(_is_abandoned, _siblings(folder, UNFINISHED)):
-        logger.warning("%s was left by a writer of %s that was killed: remove it.", leftover, folder)
-    for retired in _siblings(folder, RETIRED):
-        logger.warning("%s stood at %s before a writer was killed: remove it, or move it back.", retired, folder)
-    with _hidden_sibling(folder, Path.mkdir) as unfinished:
-        try:
-            yield unfinished
-            _sync_tree(unfinished)
-            _check_replaceable(folder, may_replace, refusal)  # another process may have written there meanwhile
-            _swap(unfinished, folder)
-            _sync_folder(folder.parent)
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    is_done = False
+    try:
+        with _told(folder, is_own=True):
+            _make_folder(folder.parent)
+        with _hidden_sibling(folder, Path.mkdir) as unfinished:
+            try:
+                with _told(folder):
+                    yield unfinished
+                with _told(folder, is_own=True):
+                    sync_folder(unfinished)
+                    _check_replaceable(folder, may_replace, refusal)  # another process may have written meanwhile
+                    _swap(unfinished, folder)
+                    is_done = True
+                    _sync_folder(folder.parent)
+            finally:
+                _remove(unfinished)
+    finally:
+        for parent in missing if not is_done else ():
+            with contextlib.suppress(OSError):  # another process may have put a file there
+                parent.rmdir()
+
+
+def sync_folder(folder: Path) -> None:
+    """Hand all files of a folder, and their names, to the disk."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            if path.is_file():
+                _sync(path)
+        _sync_folder(Path(parent))
 
 
 def _swap(unfinished: Path, folder: Path) -> None:
     """Put a folder into the place of another one, which is removed."""
-    retired = unfinished.with_suffix(RETIRED)
-    if folder.exists():
-        folder.rename(retired)
-    try:
+    if not folder.exists():
         unfinished.rename(folder)
-    except OSError:
-        if retired.exists():
+        return
+    if _exchange(unfinished, folder):
+        return  # `unfinished` is the earlier content now, which the caller removes
+    with _locked(folder):  # a writer that comes between the two steps sees that this one still runs
+        retired = unfinished.with_suffix(RETIRED)
+        folder.rename(retired)
+        try:
+            unfinished.rename(folder)
+        except OSError:
             retired.rename(folder)
-        raise
-    shutil.rmtree(retired, ignore_errors=True)
+            raise
+        _remove(retired)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where system or file system cannot."""
+    if sys.platform != "linux":
+        return False
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # an old C library
+        return False
+    names = (os.fsencode(one), os.fsencode(other))
+    return rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], ctypes.c_uint(_RENAME_EXCHANGE)) == 0
 
 
 def _check_replaceable(folder: Path, may_replace: Callable[[Path], bool] | None, refusal: str) -> None:
@@ -134,46 +231,140 @@ def _check_replaceable(folder: Path, may_replace: Callable[[Path], bool] | None,
         )
 
 
+def _real_file(path: str | os.PathLike) -> Path:
+    """Return the absolute path of a file to write.
+
+    Links of folders, and links inside the file's folder, are followed.
+    """
+    if not os.fspath(path):
+        raise ValueError("Expected the path of a file to write, got an empty one.")
+    path = Path(path)
+    place = path.parent.resolve() / path.name
+    if place.is_symlink() and place.resolve().parent != place.parent:
+        raise FileExistsError(
+            f"{place} is a link to {place.resolve()}, outside of its folder, and is not followed. Name that file "
+            "itself, or remove the link."
+        )
+    place = place.resolve()
+    if place.is_dir():
+        raise IsADirectoryError(f"{place} is a folder, where a file is to be written. Choose another name.")
+    return place
+
+
+def _make_folder(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _told(path: Path, *, is_own: bool = False) -> Iterator[None]:
+    """Name the path in errors of a place that takes no more.
+
+    With `is_own`, in all errors of the system: the block then holds calls of this module alone.
+    """
+    try:
+        yield
+    except FileExistsError:  # says it already, or names the file that stands in the place of a folder
+        raise
+    except Exception as error:
+        number = getattr(error, "errno", None) if isinstance(error, OSError) else None
+        if number is None:  # writers in Rust and C++ leave only words
+            said = str(error)
+            number = next((code for code in _STORAGE_ERRORS if os.strerror(code) in said), None)
+            if any(words in said for words in _SILENT_WRITERS):
+                number = errno.EIO if number is None else number
+        elif not is_own and number not in _STORAGE_ERRORS:
+            number = None
+        if number is None or str(error).startswith(f"[Errno {number}] {path} could not be written"):
+            raise
+        raise OSError(
+            number,
+            f"{path} could not be written: {os.strerror(number)} ({_free_space(path)}). It was left as it was: make "
+            "room, or choose another place.",
+        ) from error
+
+
+def _free_space(path: Path) -> str:
+    there = next(parent for parent in path.parents if parent.exists())
+    return f"{shutil.disk_usage(there).free / 1e6:,.1f} MB free in {there}"
+
+
 @contextmanager
 def _hidden_sibling(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """Make a file or folder beside `path`, locked as long as block and process run."""
-    unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
+    is_mine = False
+    while not is_mine:  # another writer may take it for a left-over before it is locked
+        unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
+        with _told(path, is_own=True):
+            make(unfinished)
+        with _locked(unfinished) as is_mine:
+            if is_mine:
+                yield unfinished
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Hold a file or folder, under whatever name it gets.
+
+    It gives False if another one holds it, or it is gone.
+    """
     if fcntl is None:
-        make(unfinished)
-        yield unfinished
+        yield True
         return
-    # Locked before it has the name that other writers look for.
-    fresh = unfinished.with_suffix(".new")
-    make(fresh)
-    descriptor = os.open(fresh, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        fresh.rename(unfinished)
-        yield unfinished
-    finally:
-        os.close(descriptor)
-
-
-def _is_abandoned(path: Path) -> bool:
-    """Return whether an unfinished file or folder surely has no running writer."""
-    if fcntl is None:
-        return False
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:  # its writer has just finished
-        return False
+    except FileNotFoundError:
+        yield False
+        return
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
+        yield _lock(descriptor) and path.exists()
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock an open file until it is closed; False if another one has it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
     return True
 
 
 def _siblings(path: Path, suffix: str) -> list[Path]:
-    return sorted(path.parent.glob(f".{glob.escape(path.name)}.*{suffix}"))
+    """List the hidden names that writers of `path` give."""
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}{re.escape(suffix)}")
+    found = path.parent.glob(f".{glob.escape(path.name)}.*{suffix}")
+    return sorted(place for place in found if pattern.fullmatch(place.name))
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what killed writers of `path` left, and say so."""
+    for leftover in [place for suffix in (UNFINISHED, RETIRED) for place in _siblings(path, suffix)]:
+        with _locked(leftover) as is_abandoned:
+            if is_abandoned and fcntl is not None:
+                logger.warning("%s was left by a writer of %s that was killed; it is removed.", leftover, path)
+                _remove(leftover)
+
+
+def _restore_retired(folder: Path) -> None:
+    """Move the earlier content back that a killed writer had moved aside."""
+    for retired in _siblings(folder, RETIRED):
+        with _locked(retired) as is_abandoned:
+            if is_abandoned and not folder.exists():
+                logger.warning("%s stood at %s before a writer was killed; it is moved back.", retired, folder)
+                retired.rename(folder)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 def _sync(path: Path) -> None:
@@ -189,11 +380,3 @@ def _sync(path: Path) -> None:
 def _sync_folder(folder: Path) -> None:
     with contextlib.suppress(OSError):  # some file systems cannot, and keep the names anyway
         _sync(folder)
-
-
-def _sync_tree(folder: Path) -> None:
-    for parent, _, names in os.walk(folder):
-        for path in (Path(parent, name) for name in names):
-            if path.is_file():
-                _sync(path)
-        _sync_folder(Path(parent))

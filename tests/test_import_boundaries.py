@@ -43,7 +43,7 @@ def may_import() -> dict[str, set[str]]:
     table = {
         CORE: set(),
         AUXILIARY: {CORE},
-        CONVERSION: {CORE},
+        CONVERSION: {CORE, PROCESSING},  # for the one writer of files and folders
         PROCESSING: set(),
         SCENE: {PROCESSING},
         RENDER: {PROCESSING, SCENE},

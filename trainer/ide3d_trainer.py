@@ -110,8 +110,7 @@ class IDE3DTrainer(Trainer):
         check_processes(args, self.accelerator.distributed_type, self._core.is_sharded)
         check_protocol(args, self._core.geometric_validator, self.data_collator)
         self.add_callback(IdleHeads(lambda: self._core))
-        self._in_progress = CheckpointInProgress()
-        self.add_callback(self._in_progress)
+        self.add_callback(CheckpointInProgress())
         self._num_nonfinite = 0
         names = ("loss_language", *args.loss_weights, *DEPTH_FIGURES)
         self._means = {
@@ -371,6 +370,11 @@ class IDE3DTrainer(Trainer):
                 f"The checkpoint of step {self.state.global_step} could not be written to {folder}: {error}. Earlier "
                 "checkpoints there are whole; make room and resume from the last."
             ) from error
+
+    @property
+    def _in_progress(self) -> CheckpointInProgress:
+        # Trainer makes another one where it restores callbacks from a checkpoint.
+        return next(item for item in self.callback_handler.callbacks if isinstance(item, CheckpointInProgress))
 
     def _load_resumed_heads(self) -> None:
         if self._resumed_from and not self._core.is_sharded:  # FSDP and DeepSpeed keep the training model whole

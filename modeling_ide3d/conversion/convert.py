@@ -48,9 +48,9 @@ from modeling_ide3d.conversion.weights import (
     map_tensors,
     parse_size,
     read_tensors,
-    staged_folder,
 )
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
+from processing.writing import whole_folder
 
 __all__ = ["ConversionReport", "convert_checkpoint"]
 
@@ -96,13 +96,14 @@ def convert_checkpoint(
 
     Raises:
         FileExistsError: If the target exists and is not empty.
+        OSError: If the target cannot be written, say on a full disk; the message names it.
         FileNotFoundError: If the source, its config or one of its weight files is missing.
         ValueError: If a weight file is damaged or holds more than tensors; if weights are unknown, missing or of
             another shape; if there is no vision tower; if the checkpoint uses settings that this model lacks.
     """
     source, target = Path(source_dir), Path(target_dir)
     shard_bytes = None if max_shard_size is None else parse_size(max_shard_size)
-    with staged_folder(target) as staging:
+    with whole_folder(target) as staging:
         original, stored = read_original_config(source), inspect_folder(source)
         original_files = sorted({tensor.file for tensor in stored.values()})
         report = _start_report(source, target, original, stored, ignore_position_encoding)

@@ -32,8 +32,8 @@ from modeling_ide3d.conversion.weights import (
     inspect_folder,
     inspect_weight_files,
     read_tensors,
-    staged_folder,
 )
+from processing.writing import whole_folder
 
 __all__ = ["restore_checkpoint"]
 
@@ -85,11 +85,12 @@ def restore_checkpoint(converted_dir: str | Path, target_dir: str | Path) -> lis
 
     Raises:
         FileExistsError: If the target exists and is not empty.
+        OSError: If the target cannot be written, say on a full disk; the message names it.
         FileNotFoundError: If the converted folder lacks its weights, its report or its `original_layout`.
         ValueError: If a file is damaged; if a weight is missing, or has another type or shape than the original.
     """
     source, target = Path(converted_dir), Path(target_dir)
-    with staged_folder(target) as staging:
+    with whole_folder(target) as staging:
         renamed, files = _read_original_files(source)
         stored = inspect_folder(source)
         aside = [source / name for name in (TRAINING_ONLY_FILE, UNUSED_FILE) if (source / name).is_file()]

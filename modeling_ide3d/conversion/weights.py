@@ -1,14 +1,10 @@
-"""Map the weight files of a checkpoint; write a folder whole or not at all."""
+"""Map the weight files of a checkpoint."""
 
-import contextlib
 import json
 import math
 import pickle
 import re
-import shutil
-import uuid
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +24,6 @@ __all__ = [
     "map_tensors",
     "parse_size",
     "read_tensors",
-    "staged_folder",
 ]
 
 DTYPES = {  # as safetensors spells them
@@ -58,30 +53,6 @@ def parse_size(size: int | str) -> int:
     if match is None or match.group(2) not in UNITS or float(match.group(1)) <= 0:
         raise ValueError(f'A shard size must be a number of bytes or a text such as "500MB" or "5GB", got {size!r}.')
     return math.ceil(float(match.group(1)) * UNITS[match.group(2)])
-
-
-@contextlib.contextmanager
-def staged_folder(target: Path) -> Iterator[Path]:
-    """Yield a folder that becomes `target` if the block succeeds and vanishes if it fails.
-
-    Raises:
-        FileExistsError: If `target` exists and is not an empty folder.
-    """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise FileExistsError(f"{target} exists already and is never overwritten. Choose another folder or remove it.")
-    missing = [folder for folder in target.absolute().parents if not folder.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.incomplete"
-    try:
-        staging.mkdir()
-        yield staging
-        staging.rename(target)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        for folder in missing:
-            with contextlib.suppress(OSError):  # another process may have put a file there
-                folder.rmdir()
-        raise
 
 
 @dataclass(frozen=True)

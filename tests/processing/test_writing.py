@@ -1,12 +1,14 @@
 """A file or folder is there whole, or what stood there before is."""
 
+import errno
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
-from processing.writing import whole_file, whole_folder, write_bytes, write_json, write_text
+from processing.writing import append_text, hold_file, whole_file, whole_folder, write_bytes, write_json, write_text
 
 
 def names_in(folder):
@@ -37,24 +39,79 @@ def test_an_error_leaves_the_file_that_was_there(tmp_path, error):
     assert names_in(tmp_path) == {"file"} and path.read_text() == "before"
 
 
-def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    path.write_text("before")
+@pytest.mark.parametrize("kind", ["file", "folder", "line"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_full_disk_leaves_what_was_there_and_is_told(tmp_path, monkeypatch, kind, number):
+    path = tmp_path / "made" / "out"
+    if kind == "line":
+        append_text(tmp_path / "lines", "before\n")
 
     def full(descriptor):
-        raise OSError(28, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_text(path, "after")
-    assert names_in(tmp_path) == {"file"} and path.read_text() == "before"
+    with pytest.raises(OSError, match=os.strerror(number)) as told:
+        if kind == "file":
+            write_text(path, "after")
+        elif kind == "folder":
+            with whole_folder(path) as unfinished:
+                (unfinished / "new").write_text("")
+                full(0)
+        else:
+            path = tmp_path / "lines"
+            append_text(path, "after\n")
+    assert told.value.errno == number
+    assert f"{path} could not be written" in str(told.value) and "MB free in" in str(told.value)
+    if kind == "line":
+        assert path.read_text() == "before\n"
+    else:
+        assert not path.exists() and not path.parent.exists() or names_in(path.parent) == set()
 
 
-def test_a_link_goes_on_to_lead_to_its_file(tmp_path):
+@pytest.mark.parametrize("words", ["I/O error: No space left on device", "PytorchStreamWriter failed writing file x"])
+def test_writers_in_other_languages_are_told_too(tmp_path, words):
+    with pytest.raises(OSError, match=f"{tmp_path / 'out'} could not be written"), whole_folder(tmp_path / "out"):
+        raise RuntimeError(words)
+
+
+def test_errors_of_the_block_that_are_no_matter_of_the_place_pass_unchanged(tmp_path):
+    for error in (PermissionError(errno.EACCES, "Permission denied", "source"), RuntimeError("words"), KeyError("a")):
+        with pytest.raises(type(error)) as told, whole_folder(tmp_path / "out"):
+            raise error
+        assert told.value is error
+
+
+def test_a_link_out_of_its_folder_is_not_followed(tmp_path):
     (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "file").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "file")
-    write_text(tmp_path / "link", "words")
-    assert (tmp_path / "link").is_symlink() and (tmp_path / "elsewhere" / "file").read_text() == "words"
+    for write in (write_text, append_text):
+        with pytest.raises(FileExistsError, match="outside of its folder, and is not followed. Name that file"):
+            write(tmp_path / "link", "words")
+    assert (tmp_path / "elsewhere" / "file").read_text() == "mine"
+
+
+def test_links_of_folders_and_inside_a_folder_go_on_to_lead_there(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "outputs").symlink_to(tmp_path / "disk")
+    (tmp_path / "disk" / "link").symlink_to("file")
+    write_text(tmp_path / "outputs" / "link", "words")
+    assert (tmp_path / "disk" / "link").is_symlink() and (tmp_path / "disk" / "file").read_text() == "words"
+
+
+@pytest.mark.parametrize("name", ["", "folder"])
+def test_what_is_no_name_of_a_file_is_told(tmp_path, monkeypatch, name):
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((ValueError, IsADirectoryError), match="Expected the path of a file|is a folder"):
+        write_text(name, "words")
+
+
+def test_a_file_is_held_by_one_process_at_a_time(tmp_path):
+    with hold_file(tmp_path / "new" / "lock") as first, hold_file(tmp_path / "new" / "lock") as second:
+        assert first and not second
+    with hold_file(tmp_path / "new" / "lock") as again:
+        assert again
 
 
 @pytest.mark.parametrize("before", ["nothing", "an empty folder", "a folder that may be replaced"])
@@ -96,28 +153,92 @@ def test_an_error_leaves_the_folder_that_was_there(tmp_path, error):
     assert names_in(tmp_path) == {"out"} and names_in(tmp_path / "out") == {"first"}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("kind", ["file", "folder"])
-def test_a_killed_writer_leaves_a_name_that_the_next_one_tells(tmp_path, caplog, kind):
-    target = tmp_path / "out"
+@pytest.fixture(params=["exchange", "two steps"])
+def swap(request, monkeypatch):
+    """File systems that exchange two folders in one step, and those that cannot."""
+    if request.param == "two steps":
+        monkeypatch.setattr("processing.writing._exchange", lambda one, other: False)
+    return request.param
+
+
+def kill_in(block):
+    """Run a block in a child that kills itself."""
     child = os.fork()
     if child == 0:
         try:
-            with whole_file(target) if kind == "file" else whole_folder(target) as unfinished:
-                (unfinished if kind == "file" else unfinished / "part").write_bytes(b"half of it")
-                os.kill(os.getpid(), signal.SIGKILL)
+            block()
         finally:
             os._exit(1)  # the child must not go on as a second pytest
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+def die(*arguments, **options):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_writer_left_is_told_and_removed_by_the_next(tmp_path, caplog, kind):
+    target = tmp_path / "out"
+
+    def block():
+        with whole_file(target) if kind == "file" else whole_folder(target) as unfinished:
+            (unfinished if kind == "file" else unfinished / "part").write_bytes(b"half of it")
+            die()
+
+    kill_in(block)
     (left,) = names_in(tmp_path)
+    own = [f".out.{name}" for name in ("mine.unfinished", "12345678.unfinished.txt", "backup.retired")]
+    for name in own:
+        (tmp_path / name).write_text("of the user's own")
     if kind == "file":
         write_text(target, "whole")
     else:
         with whole_folder(target) as unfinished:
             (unfinished / "whole").write_text("")
-    assert left in caplog.text and "was killed" in caplog.text
-    # Half a file is of no use to anybody; half a folder may hold what took days.
-    assert names_in(tmp_path) == ({"out"} if kind == "file" else {"out", left})
+    assert left in caplog.text and "was killed; it is removed" in caplog.text
+    assert names_in(tmp_path) == {"out", *own}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("step", ["before", "between", "behind"])
+def test_a_writer_killed_while_it_swaps_leaves_old_or_new(tmp_path, caplog, monkeypatch, swap, step):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "old").write_text("")
+
+    def write(name):
+        with whole_folder(folder, lambda path: True) as unfinished:
+            (unfinished / name).write_text("")
+
+    with monkeypatch.context() as patch:
+        if step == "before":
+            patch.setattr("processing.writing._swap", die)
+        elif step == "behind":
+            patch.setattr("processing.writing._remove", die)
+        elif swap == "two steps":
+            rename = Path.rename
+            patch.setattr(Path, "rename", lambda path, to: die() if path.suffix == ".unfinished" else rename(path, to))
+        else:
+            pytest.skip("One step has no middle.")
+        kill_in(lambda: write("new"))
+    if step == "between":  # the one moment without either: the next writer moves the old one back before it begins
+        assert not folder.exists()
+        with pytest.raises(FileExistsError, match="is not empty"), whole_folder(folder):
+            pytest.fail("The block must not begin.")
+        assert "it is moved back" in caplog.text
+    assert names_in(folder) == ({"new"} if step == "behind" else {"old"})
+    write("newest")
+    assert names_in(folder) == {"newest"} and names_in(tmp_path) == {"out"}
+
+
+def test_a_writer_leaves_what_another_one_is_writing(tmp_path, caplog, swap):
+    with whole_folder(tmp_path / "out", lambda path: True) as first:
+        (first / "first").write_text("")
+        with whole_folder(tmp_path / "out", lambda path: True) as second:
+            (second / "second").write_text("")
+        assert names_in(tmp_path / "out") == {"second"}
+    assert names_in(tmp_path / "out") == {"first"} and names_in(tmp_path) == {"out"} and not caplog.text
 
 
 def test_two_writers_of_a_file_do_not_disturb_each_other(tmp_path, caplog):
@@ -127,10 +248,3 @@ def test_two_writers_of_a_file_do_not_disturb_each_other(tmp_path, caplog):
             second.write_text("second")
         assert (tmp_path / "out").read_text() == "second"
     assert (tmp_path / "out").read_text() == "first" and names_in(tmp_path) == {"out"} and not caplog.text
-
-
-def test_content_that_a_killed_writer_moved_aside_is_told(tmp_path, caplog):
-    (tmp_path / ".out.0123abcd.retired").mkdir()
-    with whole_folder(tmp_path / "out"):
-        pass
-    assert ".out.0123abcd.retired stood at" in caplog.text

@@ -1,5 +1,6 @@
 """A run that is interrupted and resumed is the run that was not."""
 
+import json
 import os
 import resource
 import shutil
@@ -205,6 +206,37 @@ class TestInterrupted:
         mark.write_text("old")
         make_trainer([make_sample(2)], save_strategy="steps", save_steps=2).train()
         assert not mark.exists() and (mark.parent / "optimizer.pt").is_file()
+
+    @pytest.mark.parametrize("damage", ["deleted", "cut"])
+    def test_a_checkpoint_that_lacks_a_part_is_none(self, make_trainer, tmp_path, damage):
+        """As a process leaves it that is killed while it deletes an old one, or a copy that was broken off."""
+        options = {"save_strategy": "steps", "save_steps": 1, "max_steps": 2}
+        make_trainer([make_sample(2)], **options).train()
+        run = tmp_path / "run"
+        for name in ("model.safetensors", GEOMETRY_WEIGHTS, "optimizer.pt", "scheduler.pt"):
+            path = run / "checkpoint-2" / name
+            content = path.read_bytes()
+            assert get_last_checkpoint(run) == str(path.parent)
+            path.unlink()
+            if damage == "cut":
+                path.write_bytes(content[:-1])
+            assert get_last_checkpoint(run) == str(run / "checkpoint-1"), name
+            with pytest.raises(ValueError, match="checkpoint-2 is no valid checkpoint: .* the last whole one is .*-1"):
+                make_trainer([make_sample(2)], "other", **options).train(resume_from_checkpoint=str(path.parent))
+            path.write_bytes(content)
+
+    def test_checkpoints_of_earlier_versions_and_restored_callbacks_go_on(self, make_trainer, tmp_path):
+        options = {"save_strategy": "steps", "save_steps": 1}
+        make_trainer([make_sample(2)], **options, max_steps=1).train()
+        path = tmp_path / "run" / "checkpoint-1" / "trainer_state.json"
+        state = json.loads(path.read_text())
+        assert state["stateful_callbacks"].pop("CheckpointInProgress")["attributes"]["sizes"]["optimizer.pt"] > 0
+        path.write_text(json.dumps(state))
+        make_trainer([make_sample(2)], **options).train(resume_from_checkpoint=True)
+        options["restore_callback_states_from_checkpoint"] = True
+        make_trainer([make_sample(2)], **options, max_steps=3).train(resume_from_checkpoint=True)
+        state = json.loads((tmp_path / "run" / "checkpoint-3" / "trainer_state.json").read_text())
+        assert "model.safetensors" in state["stateful_callbacks"]["CheckpointInProgress"]["attributes"]["sizes"]
 
     def test_other_folders_of_the_run_stay(self, make_trainer, tmp_path):
         notes = tmp_path / "run" / "incomplete" / "notes.txt"

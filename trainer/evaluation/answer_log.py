@@ -1,12 +1,12 @@
 """Answers on disk, one line each, so that a killed run goes on where it stopped."""
 
 import json
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from processing.writing import write_json
+from processing.writing import append_text, hold_file, write_json
 
 __all__ = ["AnswerLog"]
 
@@ -14,7 +14,8 @@ __all__ = ["AnswerLog"]
 class AnswerLog:
     """Append-only JSONL of answers by sample id, beside a file that identifies the run.
 
-    Each process writes a file of its own; all are read, so a run may go on with another number of processes.
+    Each process writes a file of its own, which no other run may write meanwhile; all are read, so a run may go on
+    with another number of processes.
 
     Args:
         folder: Output folder of the run; made if it does not exist.
@@ -22,15 +23,27 @@ class AnswerLog:
         rank: Rank of this process.
 
     Raises:
-        ValueError: If the folder holds answers of another run; the differences are named.
+        ValueError: If the folder holds answers of another run (the differences are named), or its `run.json` is not
+            what a run writes.
+        BlockingIOError: If another run is writing into the folder.
     """
 
     def __init__(self, folder: str | Path, identity: Mapping[str, Any], rank: int = 0):
         self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.file = self.folder / f"answers.{rank:05d}.jsonl"
         self._check_identity(dict(identity))
-        self._drop_torn_line()
+        with ExitStack() as stack:
+            if not stack.enter_context(hold_file(self.file)):
+                raise BlockingIOError(
+                    f"{self.file} is being written by another evaluation, which still runs. Wait until it ends, or "
+                    "choose another output folder."
+                )
+            self._drop_torn_line()
+            self._held = stack.pop_all()
+
+    def close(self) -> None:
+        """Let other runs write into the folder."""
+        self._held.close()
 
     def _check_identity(self, identity: dict[str, Any]) -> None:
         file = self.folder / "run.json"
@@ -40,7 +53,12 @@ class AnswerLog:
                 raise ValueError(f"{self.folder} holds answers, but no `run.json` of their run. Use another folder.")
             write_json(file, wanted, sort_keys=True)  # several processes write the same
             return
-        stored = json.loads(file.read_text(encoding="utf-8"))
+        stored = _parse(file.read_bytes())
+        if not isinstance(stored, dict):
+            raise ValueError(
+                f"{file} is not what a run writes: expected one JSON object, got {_shorten(file.read_bytes())}. Use "
+                "another folder, or remove this one with its answers."
+            )
         changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
         if changed:
             lines = [f"  {key}: {stored.get(key)!r}, now {wanted.get(key)!r}" for key in changed]
@@ -52,35 +70,50 @@ class AnswerLog:
 
     def _drop_torn_line(self) -> None:
         """Cut off an unfinished last line of a killed process; its sample is asked again."""
-        if not self.file.exists():
-            return
         with self.file.open("rb+") as stream:
             content = stream.read()
             stream.truncate(content.rfind(b"\n") + 1)
 
-    def read(self) -> dict[str, dict[str, Any]]:
+    def read(self, find_fault: Callable[[dict[str, Any]], str | None] | None = None) -> dict[str, dict[str, Any]]:
         """Return the answers of all processes by sample id.
 
+        Args:
+            find_fault: Function that says what is wrong with an answer; None if nothing is. Default: nothing is.
+
         Raises:
-            ValueError: If a line is no JSON, or an id comes twice.
+            ValueError: If a line is no JSON object with an `id`, an id comes twice, or an answer has a fault; the
+                message names file and line.
         """
         answers: dict[str, dict[str, Any]] = {}
         for file in sorted(self.folder.glob("answers.*.jsonl")):
-            *lines, torn = file.read_text(encoding="utf-8").split("\n")
-            del torn  # empty, or a line that another process is writing
-            for number, line in enumerate(lines, start=1):
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise ValueError(f"{file}, line {number} is no JSON: delete the line, and run again.") from error
-                if row["id"] in answers:
-                    raise ValueError(f"{file}, line {number}: the answer to {row['id']!r} comes twice; delete one.")
+            # Behind the last newline is nothing, or a line that another process is writing.
+            for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
+                row = _parse(line)
+                if row is None:
+                    fault = f"is no JSON: {_shorten(line)}"
+                elif not isinstance(row, dict) or not isinstance(row.get("id"), str):
+                    fault = f'must be a JSON object with the "id" of a sample, got {_shorten(line)}'
+                elif row["id"] in answers:
+                    fault = f"the answer to {row['id']!r} comes twice"
+                else:
+                    fault = find_fault(row) if find_fault else None
+                if fault:
+                    raise ValueError(f"{file}, line {number}: {fault}. Delete the line, and run again.")
                 answers[row["id"]] = row
         return answers
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write answers, each with its `id`, and hand them to the disk."""
-        with self.file.open("a", encoding="utf-8") as stream:
-            stream.write("".join(json.dumps(row) + "\n" for row in rows))
-            stream.flush()
-            os.fsync(stream.fileno())
+        append_text(self.file, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def _parse(text: bytes) -> Any:
+    """Return what JSON says; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _shorten(text: bytes) -> str:
+    return repr(text[:60].decode(errors="replace")) + (" ..." if len(text) > 60 else "")

@@ -1,25 +1,33 @@
 """Run a model over a benchmark, scene by scene, in one or several processes; a stopped run goes on."""
 
-import hashlib
 import importlib.metadata
 import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
 from accelerate import PartialState
 from tqdm import tqdm
-from transformers.utils import PROCESSOR_NAME, find_adapter_config_file, has_file
+from transformers.utils import PROCESSOR_NAME, has_file
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
 from processing.benchmarks import load_scene, load_task, prompt_digest
+from processing.benchmarks.readers.tasks import Layout
 from processing.token_grid import TokenGrid
 from processing.writing import write_json, write_text
 from trainer.data.scene_regions import SceneRegions
 from trainer.evaluation.answer_log import AnswerLog
+from trainer.evaluation.identity import (
+    digest,
+    find_base,
+    model_revision,
+    scene_files_digest,
+    tokenizer_digest,
+)
 from trainer.evaluation.metrics import load_metric
 from trainer.evaluation.metrics.scores import Protocol
 from trainer.evaluation.report import write_report
@@ -28,53 +36,11 @@ from trainer.evaluation.tasks import EVALUATED_TASKS, EvaluatedTask
 from trainer.processes import join_processes
 from trainer.session.scene_session import SceneSession
 
-__all__ = ["digest", "model_revision", "run_evaluation", "score_answers", "split_scenes"]
+__all__ = ["run_evaluation", "score_answers", "split_scenes"]
 
 logger = logging.getLogger(__name__)
 
 DISTRIBUTIONS = ("ide3d", "torch", "transformers", "accelerate", "evaluate", "datasets", "pycocoevalcap", "numpy")
-
-
-def digest(value: Any) -> str:
-    """Return a short digest of anything that JSON holds."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def model_revision(model: str, commit: str | None) -> str:
-    """Return the commit of a Hub model, or a digest of a folder.
-
-    For the folder of a PEFT adapter the revision of its base follows.
-
-    Raises:
-        FileNotFoundError: If a folder holds no weights.
-    """
-    folder = Path(model)
-    if not folder.is_dir():
-        return str(commit)
-    files = sorted(
-        file for file in folder.iterdir() if file.suffix == ".safetensors" or file.name.endswith("config.json")
-    )
-    if not any(file.suffix == ".safetensors" for file in files):
-        raise FileNotFoundError(f"{folder} holds no .safetensors file: give the folder of a model or an adapter.")
-    found = hashlib.sha256()
-    total = sum(file.stat().st_size for file in files)
-    with tqdm(total=total, desc="Weights", unit="B", unit_scale=True, delay=2, disable=None) as progress:
-        for file in files:
-            found.update(file.name.encode())
-            with file.open("rb") as stream:
-                while block := stream.read(1 << 22):
-                    found.update(block)
-                    progress.update(len(block))
-    revision = f"sha256:{found.hexdigest()[:32]}"
-    if base := find_base(model):
-        revision += f" on {model_revision(base, commit)}"
-    return revision
-
-
-def find_base(model: str) -> str | None:
-    """Folder or Hub name of the model that an adapter is for."""
-    adapter = find_adapter_config_file(model)
-    return None if adapter is None else json.loads(Path(adapter).read_text("utf-8"))["base_model_name_or_path"]
 
 
 def load_processor(model: str) -> IDE3DProcessor:
@@ -129,12 +95,34 @@ class Evaluation:
             num_frames=self.num_frames,
             scenes=settings.scenes,
         ).to_list()
+        self.by_id = {sample["id"]: sample for sample in self.samples}
+        self._tell_empty_scenes()
         self.max_new_tokens = settings.max_new_tokens or self.task.max_new_tokens
         options = {"attn_implementation": settings.attention} if settings.attention else {}
         self.model = IDE3DForConditionalGeneration.from_pretrained(settings.model, dtype=settings.dtype, **options)
         self.model = self.model.to(processes.device).eval()
         self.identity = self._identity()
         self.log = AnswerLog(settings.output, self.identity, processes.process_index)
+
+    def _tell_empty_scenes(self) -> None:
+        """Warn of scenes where grounding has nothing to choose from."""
+        empty = sorted({sample["scene_id"] for sample in self.samples if not len(sample["candidate_boxes"])})
+        if self.task.task.kind == "ground" and empty and self.processes.is_main_process:
+            source = self.settings.boxes or "pred"
+            logger.warning(
+                "%d scenes have no candidate boxes, the first is %s: their questions count as if nothing was found. "
+                "Expected boxes of each scene in %s.",
+                len(empty),
+                empty[0],
+                Layout(self.settings.data).boxes(self.split, source),
+            )
+
+    def _find_fault(self, row: dict[str, Any]) -> str | None:
+        """Return what is wrong with a stored answer; None if nothing is."""
+        sample = self.by_id.get(row["id"])
+        if sample is None:
+            return f"{row['id']!r} is no sample of this run"
+        return self.task.find_fault(sample, row)
 
     def _identity(self) -> dict[str, Any]:
         """Return all that an answer depends on; another value is another run."""
@@ -154,9 +142,11 @@ class Evaluation:
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "prompt_digest": prompt_digest(settings.task, protocol=settings.protocol, stage="eval"),
             "chat_template_digest": digest(self.processor.chat_template),
+            "tokenizer_digest": tokenizer_digest(self.processor.tokenizer),
             "frames": settings.frames,
             "num_frames": self.num_frames,
             "frame_list_digest": digest(by_scene),
+            "scene_files_digest": scene_files_digest(settings.data, by_scene, task.parts(settings.regions)),
             "samples_digest": digest(asked),
             "proposals": (settings.boxes or "pred") if uses_boxes else None,
             "region_source": settings.regions if task.needs_regions else None,
@@ -167,7 +157,7 @@ class Evaluation:
 
     def answer_all(self) -> None:
         """Answer the open questions of this process's share of the scenes."""
-        done = set(self.log.read())
+        done = set(self.log.read(self._find_fault))
         # A process that is ahead writes answers while another still reads: all must agree on what was done before.
         self.processes.wait_for_everyone()
         by_scene: dict[str, list[dict]] = {}
@@ -223,8 +213,9 @@ class Evaluation:
 
         Raises:
             RuntimeError: If some are missing.
+            ValueError: If one is not what the task needs.
         """
-        answers = self.log.read()
+        answers = self.log.read(self._find_fault)
         missing = [sample["id"] for sample in self.samples if sample["id"] not in answers]
         if missing:
             raise RuntimeError(
@@ -284,37 +275,43 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
     Raises:
         ValueError: If the output folder holds answers of another run (the changes are named), or the processes of a
             launcher do not know each other.
+        BlockingIOError: If another run is writing into the output folder.
         FileNotFoundError: If the data lack a file that the task needs.
     """
     processes = join_processes()
     evaluation = Evaluation(settings, processes)
-    evaluation.answer_all()
-    processes.wait_for_everyone()
-    results = None
-    if processes.is_main_process:
-        answers = evaluation.gather()
-        folder = evaluation.log.folder
-        lines = "".join(json.dumps(answer) + "\n" for answer in answers)
-        write_text(folder / "answers.jsonl", lines)
-        protocols: tuple[Literal["clean", "paper"], ...] = ("clean", "paper")
-        scores = {
-            name: score_answers(
-                settings.task, evaluation.samples, answers, name, variant=settings.variant, meteor=settings.meteor
-            )
-            for name in protocols
-        }
-        results = _plain(
-            {
-                **evaluation.identity,
-                "num_samples": len(answers),
-                "num_scenes": len({sample["scene_id"] for sample in evaluation.samples}),
-                "main_score": evaluation.task.main_score[settings.protocol],
-                "scores": scores,
-                "versions": _versions(),
-            }
+    with closing(evaluation.log):
+        evaluation.answer_all()
+        processes.wait_for_everyone()
+        results = _write_results(evaluation) if processes.is_main_process else None
+        processes.wait_for_everyone()
+    return results
+
+
+def _write_results(evaluation: Evaluation) -> dict[str, Any]:
+    """Score the answers of all processes and write all files of the results."""
+    settings, answers = evaluation.settings, evaluation.gather()
+    folder = evaluation.log.folder
+    lines = "".join(json.dumps(answer) + "\n" for answer in answers)
+    write_text(folder / "answers.jsonl", lines)
+    protocols: tuple[Literal["clean", "paper"], ...] = ("clean", "paper")
+    scores = {
+        name: score_answers(
+            settings.task, evaluation.samples, answers, name, variant=settings.variant, meteor=settings.meteor
         )
-        write_json(folder / "results.json", results)
-        write_report(folder, results, evaluation.samples, answers, settings, evaluation.grid)
-        logger.info("Wrote %s", folder / "report.html")
-    processes.wait_for_everyone()
+        for name in protocols
+    }
+    results = _plain(
+        {
+            **evaluation.identity,
+            "num_samples": len(answers),
+            "num_scenes": len({sample["scene_id"] for sample in evaluation.samples}),
+            "main_score": evaluation.task.main_score[settings.protocol],
+            "scores": scores,
+            "versions": _versions(),
+        }
+    )
+    write_json(folder / "results.json", results)
+    write_report(folder, results, evaluation.samples, answers, settings, evaluation.grid)
+    logger.info("Wrote %s", folder / "report.html")
     return results

@@ -1,5 +1,6 @@
 """Task of a model in each benchmark, and the way from its answers to the inputs of the metric."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,9 +80,26 @@ class EvaluatedTask:
         for indices in by_boxes.values():
             boxes = samples[indices[0]]["candidate_boxes"]
             chats = [build_chat(self.task.name, samples[i], protocol=scene.protocol, stage="eval") for i in indices]
-            scores = session.ground(chats, scene.masks(boxes)).float().tolist()
-            results.update({i: {"scores": row} for i, row in zip(indices, scores, strict=True)})
+            scores = session.ground(chats, scene.masks(boxes)).float()
+            broken = [samples[i]["id"] for i, row in zip(indices, scores, strict=True) if not row.isfinite().all()]
+            if broken:
+                raise ValueError(
+                    f"Sample {broken[0]!r}: the scores of the model are NaN or infinite. Look at its weights, and at "
+                    "dtype: float16 overflows where bfloat16 and float32 do not."
+                )
+            results.update({i: {"scores": row} for i, row in zip(indices, scores.tolist(), strict=True)})
         return [results[index] for index in range(len(samples))]
+
+    def find_fault(self, sample: Mapping[str, Any], answer: Mapping[str, Any]) -> str | None:
+        """Return what is wrong with a stored answer; None if nothing is."""
+        name = sample["id"]
+        if self.task.kind != "ground":
+            return None if isinstance(answer.get("text"), str) else f'the answer to {name!r} must have a "text"'
+        scores, count = answer.get("scores"), len(sample["candidate_boxes"]) + 1
+        is_list = isinstance(scores, list) and len(scores) == count
+        if is_list and all(type(score) in (int, float) and math.isfinite(score) for score in scores):
+            return None
+        return f'the answer to {name!r} must have "scores", {count} finite numbers'
 
     def metric_inputs(
         self, sample: Mapping[str, Any], answer: Mapping[str, Any], protocol: Protocol

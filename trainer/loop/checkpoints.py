@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import CONFIG_NAME
 
 from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from processing.writing import sync_folder
 
 __all__ = [
     "GEOMETRY_WEIGHTS",
@@ -31,18 +33,22 @@ __all__ = [
 ]
 
 GEOMETRY_WEIGHTS = "geometry_modules.safetensors"
+LAST_FILES = ("config.json", "optimizer.pt", "scheduler.pt")  # beside weights, what the first process writes
 
 
 def is_whole(folder: str | Path) -> bool:
     """Say whether a checkpoint was written to its end.
 
-    `Trainer` writes `trainer_state.json` last, behind weights, heads, optimizer and random state.
+    `Trainer` writes `trainer_state.json` last, behind weights, heads, optimizer and random state. It has the sizes of
+    the files before it: a checkpoint that was deleted or copied in part is not whole.
     """
     try:
-        json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no file, or the beginning of one
+        state = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        entry = state.get("stateful_callbacks", {}).get(CheckpointInProgress.__name__, {})
+        sizes = entry.get("attributes", {}).get("sizes", {})
+        return all((Path(folder) / name).stat().st_size == size for name, size in sizes.items())
+    except (AttributeError, OSError, ValueError):  # no file, or the beginning of one, or something else
         return False
-    return True
 
 
 def list_checkpoints(run: str | Path) -> list[Path]:
@@ -105,11 +111,29 @@ def clear_checkpoint(folder: str | Path, has_rotation: bool) -> None:
             shutil.rmtree(path)
 
 
-class CheckpointInProgress(TrainerCallback):
-    """Knows the folder of the checkpoint that is being written; None between checkpoints."""
+class CheckpointInProgress(TrainerCallback, ExportableState):
+    """Knows the folder of the checkpoint that is being written; None between checkpoints.
+
+    Trainer asks for its state after all files but `trainer_state.json`, which the state goes into.
+    """
 
     def __init__(self):
         self.folder: Path | None = None
+        self.sizes: dict[str, int] = {}
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """Hand the files of the checkpoint to the disk and return their sizes."""
+        if self.folder is None or not self.folder.is_dir():
+            return {"args": {}, "attributes": {}}
+        sync_folder(self.folder)
+        # Other processes may still be writing others.
+        names = {path.name: path for path in self.folder.glob("*.safetensors")}
+        names |= {name: self.folder / name for name in LAST_FILES if (self.folder / name).is_file()}
+        return {"args": {}, "attributes": {"sizes": {name: path.stat().st_size for name, path in names.items()}}}
+
+    def on_train_begin(self, args: Any, state: TrainerState, *others: Any, **kwargs: Any) -> None:
+        """Make the place that Trainer expects in the state of an older checkpoint."""
+        state.stateful_callbacks.setdefault(type(self).__name__, {})
 
     def on_save(self, *args: Any, **kwargs: Any) -> None:
         """Forget the checkpoint that is written; Trainer calls this behind it, in every process."""

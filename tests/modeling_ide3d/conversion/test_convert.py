@@ -270,7 +270,7 @@ def test_existing_folder_is_never_overwritten(tmp_path, weights):
     source, target = write_source(tmp_path / "source", weights), tmp_path / "target"
     target.mkdir()
     (target / "thesis.txt").write_text("keep me")
-    with pytest.raises(FileExistsError, match="never overwritten"):
+    with pytest.raises(FileExistsError, match="is not empty. It was left as it is"):
         convert_checkpoint(source, target)
     assert (target / "thesis.txt").read_text() == "keep me"
     assert_nothing_written(tmp_path, {"source", "target"})

@@ -241,7 +241,7 @@ def test_command_line_and_existing_folder(tmp_path, converted):
     told = run_command("convert", "--back", converted, tmp_path / "restored").stdout
     assert_same_files(tmp_path / "source", tmp_path / "restored")
     assert "The original checkpoint is in" in told
-    with pytest.raises(FileExistsError, match="never overwritten"):
+    with pytest.raises(FileExistsError, match="is not empty. It was left as it is"):
         restore_checkpoint(converted, tmp_path / "restored")
 
 

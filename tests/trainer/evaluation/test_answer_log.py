@@ -1,6 +1,7 @@
 """Answers survive a kill, and never mix with those of another run."""
 
 import json
+import re
 
 import pytest
 
@@ -41,14 +42,48 @@ def test_another_run_is_refused_and_the_change_is_named(tmp_path, key):
     assert list(AnswerLog(tmp_path, IDENTITY).read()) == ["a"]
 
 
-def test_what_nobody_wrote_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"id": "a", "text"', "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ('{"id": "\x80"}', "is no JSON"),
+        ('["a", "text"]', 'must be a JSON object with the "id" of a sample'),
+        ('{"text": "words"}', 'must be a JSON object with the "id" of a sample'),
+        ('{"id": 7}', 'must be a JSON object with the "id" of a sample'),
+        ('{"id": "b"}', "the answer to 'b' comes twice"),
+        ('{"id": "strange"}', "'strange' is unknown"),
+    ],
+)
+def test_lines_that_nobody_wrote_are_named(tmp_path, line, told):
     log = AnswerLog(tmp_path, IDENTITY)
-    log.append(rows("a", "a"))
-    with pytest.raises(ValueError, match="'a' comes twice"):
-        log.read()
-    log.file.write_text("not json\n" + json.dumps(rows("a")[0]) + "\n")
-    with pytest.raises(ValueError, match="line 1 is no JSON"):
-        log.read()
+    log.append(rows("b"))
+    with log.file.open("ab") as stream:
+        stream.write(line.encode("latin1") + b"\n")
+    with pytest.raises(ValueError, match=f"answers.00000.jsonl, line 2: {re.escape(told)}.*Delete the line"):
+        log.read(lambda row: None if row["id"] in ("a", "b") else f"{row['id']!r} is unknown")
+
+
+@pytest.mark.parametrize("content", ['{"model_revision": "sha', "[1, 2]", "\x80", "", "7"])
+def test_a_run_file_that_nobody_wrote_is_named(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content.encode("latin1"))
+    with pytest.raises(ValueError, match=r"run\.json is not what a run writes: expected one JSON object"):
+        AnswerLog(tmp_path, IDENTITY)
+
+
+def test_answers_without_their_run_are_refused(tmp_path):
+    AnswerLog(tmp_path, IDENTITY).append(rows("a"))
     (tmp_path / "run.json").unlink()
     with pytest.raises(ValueError, match=r"holds answers, but no `run\.json`"):
         AnswerLog(tmp_path, IDENTITY)
+
+
+def test_a_second_run_is_refused_while_the_first_writes(tmp_path):
+    first, other_rank = AnswerLog(tmp_path, IDENTITY), AnswerLog(tmp_path, IDENTITY, rank=1)
+    with first.file.open("a") as stream:
+        stream.write('{"id": "a"')  # what the first is writing is not cut off
+    with pytest.raises(BlockingIOError, match="answers.00000.jsonl is being written by another evaluation"):
+        AnswerLog(tmp_path, IDENTITY)
+    assert first.file.read_text() == '{"id": "a"'
+    first.close(), other_rank.close()
+    AnswerLog(tmp_path, IDENTITY).close()

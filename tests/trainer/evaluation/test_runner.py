@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from commanding import run_command
 from PIL import Image
@@ -18,11 +20,13 @@ from scene_models import build_scene_model, build_scene_processor
 from yaml import safe_load
 
 from modeling_ide3d import IDE3DForConditionalGeneration
+from processing.benchmarks import load_task
 from processing.benchmarks.export.rooms import export_rooms
 from trainer.evaluation import EvaluationSettings, run_evaluation
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.runner import split_scenes
 from trainer.evaluation.tasks import EVALUATED_TASKS
+from trainer.session import SceneSession
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NEW_TOKENS = 4
@@ -150,6 +154,110 @@ def test_what_changed_since_the_last_run_is_refused(settings, model_folder, tmp_
     for key, change in changes.items():
         with pytest.raises(ValueError, match=rf"answers of another run(.|\n)*  {key}: "):
             run_evaluation(settings(**change))
+
+
+def change_tokenizer(model, data):
+    path = model / "tokenizer.json"
+    content = json.loads(path.read_text())
+    content["model"]["merges"] = content["model"]["merges"][:-1]
+    path.write_text(json.dumps(content))
+
+
+def change_picture(model, data):
+    picture = sorted(data.glob("scannet/posed_images/room0003_00/*.jpg"))[1]
+    Image.new("RGB", Image.open(picture).size, "red").save(picture)
+
+
+def change_depth(model, data):
+    picture = sorted(data.glob("scannet/posed_images/room0003_00/*.png"))[0]
+    depth = np.asarray(Image.open(picture)).copy()
+    depth[0, 0] += 1
+    Image.fromarray(depth).save(picture)
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "key"),
+    [
+        ("scanqa", change_tokenizer, "tokenizer_digest"),
+        ("scanqa", change_picture, "scene_files_digest"),
+        ("scanrefer", change_depth, "scene_files_digest"),
+    ],
+)
+def test_other_files_under_the_same_names_are_another_run(settings, data, model_folder, tmp_path, task, change, key):
+    own, model = tmp_path / "data", tmp_path / "tiny"
+    shutil.copytree(data, own)
+    shutil.copytree(model_folder, model)
+    chosen = settings(task, data=str(own), model=str(model), scenes=scenes_of(own, task))
+    run_evaluation(chosen)
+    change(model, own)
+    with pytest.raises(ValueError, match=rf"answers of another run(.|\n)*  {key}: "):
+        run_evaluation(chosen)
+
+
+def scenes_of(data, task):
+    """All scenes of the split, which are read."""
+    records = json.loads(next((data / "processed").glob(f"{task}*_val_llava_style.json")).read_text())
+    return tuple(sorted({record["video"] for record in records}))
+
+
+def test_a_second_run_into_a_folder_is_refused_while_the_first_runs(settings, monkeypatch):
+    def both(log, rows):
+        with pytest.raises(BlockingIOError, match="is being written by another evaluation"):
+            run_evaluation(settings())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(AnswerLog, "append", both)
+        run_evaluation(settings())
+    assert run_evaluation(settings()) == read(settings().output)
+
+
+@pytest.mark.parametrize(
+    ("task", "row", "told"),
+    [
+        ("scanqa", {"id": "no such"}, "'no such' is no sample of this run"),
+        ("scanqa", {"text": None}, 'must have a "text"'),
+        ("scanrefer", {"scores": None}, 'must have "scores", .* finite numbers'),
+        ("scanrefer", {"scores": [0.5]}, 'must have "scores", .* finite numbers'),
+        ("scanrefer", {"scores": "nan"}, 'must have "scores", .* finite numbers'),
+    ],
+)
+def test_stored_answers_that_no_run_wrote_are_named(settings, task, row, told):
+    chosen = settings(task)
+    run_evaluation(chosen)
+    file = Path(chosen.output) / "answers.00000.jsonl"
+    first, *others = (json.loads(line) for line in file.read_text().splitlines())
+    if row.get("scores") == "nan":
+        row = {"scores": [math.nan] * len(first["scores"])}
+    file.write_text("".join(json.dumps(entry) + "\n" for entry in [*others, {**first, **row}]))
+    with pytest.raises(ValueError, match=rf"answers.00000.jsonl, line {len(others) + 1}: .*{told}"):
+        run_evaluation(chosen)
+
+
+def test_scores_that_are_not_finite_are_refused_by_the_sample(settings, monkeypatch):
+    ground = SceneSession.ground
+
+    def broken(self, *args, **options):
+        scores = ground(self, *args, **options)
+        scores[1, 0] = math.nan
+        return scores
+
+    monkeypatch.setattr(SceneSession, "ground", broken)
+    scene = scenes_of(Path(settings().data), "scanrefer")[0]
+    second = load_task("scanrefer", "val", settings().data, scenes=[scene])[1]
+    with pytest.raises(ValueError, match=f"Sample {second['id']!r}: the scores of the model are NaN or infinite"):
+        run_evaluation(settings("scanrefer", scenes=(scene,)))
+
+
+def test_scenes_without_candidates_are_told(settings, data, tmp_path, caplog):
+    own = tmp_path / "data"
+    shutil.copytree(data, own)
+    boxes = own / "metadata" / "scannet_val_pred_box.json"
+    scene, *_ = content = json.loads(boxes.read_text())
+    boxes.write_text(json.dumps({**content, scene: []}))
+    results = run_evaluation(settings("scanrefer", data=str(own)))
+    assert results["num_scenes"] == 2
+    assert f"1 scenes have no candidate boxes, the first is {scene}" in caplog.text and str(boxes) in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
