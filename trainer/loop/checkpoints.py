@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +40,11 @@ def is_whole(folder: str | Path) -> bool:
 
     `Trainer` writes `trainer_state.json` last, behind weights, heads, optimizer and random state.
     """
+    path = Path(folder) / TRAINER_STATE_NAME
     try:
-        json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # no file, or the beginning of one
+        return path.is_file() and isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError, RecursionError):  # the beginning of one, or something else
         return False
-    return True
 
 
 def list_checkpoints(run: str | Path) -> list[Path]:
@@ -110,6 +112,29 @@ class CheckpointInProgress(TrainerCallback):
 
     def __init__(self):
         self.folder: Path | None = None
+
+    @contextmanager
+    def written_whole(self, is_writer: bool) -> Iterator[None]:
+        """Remove what a failed training wrote of a checkpoint, and say which.
+
+        Args:
+            is_writer: Whether this process writes checkpoints.
+
+        Raises:
+            OSError: If the training failed while a checkpoint was written.
+        """
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError) as error:
+            folder = self.folder
+            if folder is None or is_whole(folder):
+                raise
+            if is_writer:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise OSError(
+                f"The checkpoint of step {folder.name.rpartition('-')[2]} could not be written to {folder}: {error}. "
+                "Earlier checkpoints there are whole; make room and resume from the last."
+            ) from error
 
     def on_save(self, *args: Any, **kwargs: Any) -> None:
         """Forget the checkpoint that is written; Trainer calls this behind it, in every process."""
