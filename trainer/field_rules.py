@@ -4,9 +4,11 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Real
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
-__all__ = ["check_choice", "check_number", "find_near"]
+__all__ = ["POSITIVE", "check_choice", "check_number", "find_choices", "find_near"]
+
+POSITIVE = math.ulp(0.0)  # the least value of what must be above 0
 
 
 def check_number(
@@ -25,7 +27,8 @@ def check_number(
         TypeError: It is no number.
         ValueError: It is NaN, infinite, out of its range or, where it counts something, not whole.
     """
-    wanted = f"a {'whole' if is_whole else 'finite'} number of at least {least:g}"
+    above = "above 0" if least == POSITIVE else f"of at least {least:g}"
+    wanted = f"a {'whole' if is_whole else 'finite'} number {above}"
     if math.isfinite(largest):
         wanted = f"a {'whole ' if is_whole else ''}number from {least:g} to {largest:g}"
     if isinstance(value, bool) or not isinstance(value, Real):
@@ -38,6 +41,11 @@ def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise ValueError unless a field holds one of its choices."""
     if value not in choices:
         raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.{find_near(str(value), choices)}")
+
+
+def find_choices(kind: Any) -> tuple[str, ...]:
+    """Return the choices of a field that is annotated as a `Literal`; none for another."""
+    return get_args(kind) if get_origin(kind) is Literal else ()
 
 
 def find_near(word: str, known: Iterable[str]) -> str:

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Literal
 
 from transformers import TrainingArguments
 
-from trainer.field_rules import check_choice, check_number
+from trainer.field_rules import check_choice, check_number, find_choices
 from trainer.processes import check_connected
 
 DEPTH_WEIGHT, PAIR_WEIGHT = 0.8, 0.08  # Official: the terms of pairs are 0.1 of the depth terms' 0.8.
@@ -166,7 +166,7 @@ class IDE3DTrainingArguments(TrainingArguments):
             if getattr(self, f"{event}_strategy") == "steps" and steps is not None:
                 check_number(f"{event}_steps", steps)
         for name, kind in IDE3DTrainingArguments.__annotations__.items():
-            if choices := _choices(kind):
+            if choices := find_choices(kind):
                 check_choice(name, getattr(self, name), choices)
         if not isinstance(self.frozen_parts, (list, tuple)):
             raise TypeError(f"frozen_parts must be a list of names, got {self.frozen_parts!r}.")
@@ -228,10 +228,6 @@ class IDE3DTrainingArguments(TrainingArguments):
         return {
             name: weight if name == "loss_grounding" else scale * weight for name, weight in self.loss_weights.items()
         }
-
-
-def _choices(kind: Any) -> tuple[str, ...]:
-    return get_args(kind) if getattr(kind, "__origin__", None) is Literal else ()
 
 
 __all__ = ["IDE3DTrainingArguments", "default_loss_weights"]

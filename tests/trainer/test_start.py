@@ -158,15 +158,17 @@ class TestCollator:
 
 class TestTeacherFeatures:
     @pytest.mark.parametrize("value", [math.nan, math.inf])
-    def test_broken_ones_are_named_with_their_sample(self, make_trainer, value):
+    def test_broken_ones_are_named_with_their_sample(self, make_trainer, collator, value):
+        def break_features(samples):
+            batch = collator(samples)
+            batch["teacher_features"][0, 1, 0, 0, 2] = value
+            return batch
+
         sample = make_sample(2, teacher=True, scene_id="scene0007_00")
-        trainer = make_trainer([sample])
-        batch = trainer.data_collator([sample])
-        batch["teacher_features"][0, 1, 0, 0, 2] = value
-        with pytest.raises(ValueError, match=r"scene0007_00.*`teacher_features` hold NaN or Inf at 1 tokens.*1, 0, 0"):
-            trainer.get_batch_samples(iter([batch]), 1, torch.device("cpu"))
-        with pytest.raises(ValueError, match="scene0007_00.*NaN or Inf"):
-            trainer.compute_loss(trainer.model.eval(), batch)
+        trainer = make_trainer([sample], collator=break_features)
+        for work in (trainer.train, lambda: trainer.evaluate([sample])):
+            with pytest.raises(ValueError, match=r"scene0007_00.*NaN or Inf at 1 tokens, the first at \[0, 1, 0, 0\]"):
+                work()
 
 
 class TestFolderOfAnotherRun:

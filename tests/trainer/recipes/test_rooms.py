@@ -223,7 +223,7 @@ class TestLessons:
             train(*read_recipe(tiny_recipe(), ["--lessons", lesson]))
 
     def test_mentions_come_with_lessons(self, tiny_recipe):
-        with pytest.raises(ValueError, match="mention_weight needs samples that say what their words name"):
+        with pytest.raises(ValueError, match="mention_weight=0.5 needs lessons"):
             train(*read_recipe(tiny_recipe(), ["--mention_weight", "0.5"]))
 
     def test_lessons_have_their_own_rate_and_samples(self, tiny_recipe, monkeypatch):
