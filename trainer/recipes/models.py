@@ -153,6 +153,7 @@ def read_config(arguments: ModelArguments) -> IDE3DConfig:
     try:
         return IDE3DConfig.from_json_file(arguments.planned_config)
     except (AttributeError, LookupError, RecursionError, StrictDataclassError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
         raise ValueError(
-            f"planned_config={arguments.planned_config!r} is no config.json of this model ({' '.join(str(error).split())})."
+            f"planned_config={arguments.planned_config!r} is no config.json of this model ({reason})."
         ) from error

@@ -56,8 +56,8 @@ def find_taught(teacher_features: Tensor) -> Tensor:
     if is_broken.any():
         places = is_broken.nonzero().tolist()
         raise ValueError(
-            f"`teacher_features` hold NaN or Inf at {len(places)} tokens, the first at {places[0]} (video, "
-            "frame, row, column). Make them again; zeros stand for features that are missing."
+            f"`teacher_features` hold NaN or Inf at {len(places)} tokens, the first at {places[0]} (frame of the "
+            "batch, row, column). Make them again; zeros stand for features that are missing."
         )
     return largest > 0
 
