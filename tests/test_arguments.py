@@ -246,7 +246,7 @@ def test_updates_in_the_backward_pass_are_refused(train, optim):
 
 def test_rates_of_parts_need_our_optimizer(train):
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    with pytest.raises(ValueError, match="do not reach an optimizer that is given"):
+    with pytest.raises(ValueError, match="do not reach a given optimizer"):
         train(trainer={"optimizers": (optimizer, None)}, vision_learning_rate=1e-4)
 
 

@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CORE, PROCESSING, EVALUATION = "modeling_ide3d", "processing", "trainer.evaluation"
 AUXILIARY, CONVERSION = "modeling_ide3d.auxiliary", "modeling_ide3d.conversion"
 LOSSES, GEOMETRY, SESSION = "trainer.losses", "trainer.geometry", "trainer.session"
-PROCESSES = "trainer.processes"
+PROCESSES, FIELD_RULES = "trainer.processes", "trainer.field_rules"
 READERS, METRICS = "processing.benchmarks.readers", f"{EVALUATION}.metrics"
 ROOMS, SCENE, RENDER, QUESTIONS = (
     "processing.rooms",
@@ -34,7 +34,7 @@ TRAINING_LAYERS = (
     ("trainer.data",),
     (LOSSES, "trainer.teachers"),
     (GEOMETRY, "trainer.training_arguments", SESSION),
-    (PROCESSES,),
+    (PROCESSES, FIELD_RULES),
 )
 
 
@@ -57,7 +57,8 @@ def may_import() -> dict[str, set[str]]:
     for place, layer in enumerate(TRAINING_LAYERS):
         below = {room for lower in TRAINING_LAYERS[place + 1 :] for room in lower}
         table |= dict.fromkeys(layer, {CORE, AUXILIARY, *ALL_OF_PROCESSING, *below})
-    table |= {LOSSES: {GEOMETRY}, GEOMETRY: set(), PROCESSES: set(), "trainer.training_arguments": {PROCESSES}}
+    table |= {LOSSES: {GEOMETRY}, **dict.fromkeys((GEOMETRY, PROCESSES, FIELD_RULES), set())}
+    table["trainer.training_arguments"] = {PROCESSES, FIELD_RULES}
     table |= {SESSION: {CORE, *ALL_OF_PROCESSING}, "trainer.teachers": {GEOMETRY, PROCESSES, *ALL_OF_PROCESSING}}
     measured = {CORE, *ALL_OF_PROCESSING, SESSION, "trainer.data", GEOMETRY, PROCESSES}
     table |= {

@@ -2,35 +2,39 @@
 
 import logging
 import math
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import Trainer
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
-from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry, IDE3DGeometryOutputWithPast
-from trainer.data_collator import decode_names
+from modeling_ide3d.auxiliary import IDE3DGeometryOutputWithPast
 from trainer.loop.checkpoints import (
     GEOMETRY_WEIGHTS,
     CheckpointInProgress,
-    check_tied_weights,
-    check_whole,
     clear_checkpoint,
-    get_last_checkpoint,
-    is_whole,
     load_heads,
     save_heads,
+    written_whole,
 )
-from trainer.loop.checks import IdleHeads, check_processes, check_protocol, find_training_model
+from trainer.loop.checks import IdleHeads, check_processes, check_protocol, prepare_model
+from trainer.loop.compiled import with_own_loss
 from trainer.loop.mixture import MixtureDataset, MixtureSampler
-from trainer.loop.model_parts import compute_gradient_norms, freeze_parts, split_groups
+from trainer.loop.model_parts import compute_gradient_norms, split_groups
+from trainer.loop.resuming import check_optimizer, check_resumable, choose_checkpoint
+from trainer.loop.start import (
+    BeginningOfTraining,
+    ExplainedCollator,
+    check_supervision,
+    describe_samples,
+    samples_named,
+    warn_of_earlier_run,
+)
 from trainer.loop.step_statistics import (
     DEPTH_FIGURES,
     TASK_FIGURES,
@@ -39,38 +43,11 @@ from trainer.loop.step_statistics import (
     measure_depth,
     measure_tasks,
 )
-from trainer.supervision.criterion import GeometryCriterion, limit_depth
+from trainer.supervision.criterion import limit_depth
 from trainer.supervision.label_smoothing import smoothed_labels
 from trainer.training_arguments import IDE3DTrainingArguments
 
 logger = logging.getLogger(__name__)
-
-
-def prepare_model(model: nn.Module, args: IDE3DTrainingArguments) -> IDE3DForConditionalGenerationWithGeometry:
-    """Give a training model its criterion and choose what is trained.
-
-    Returns:
-        The training model, without the wrapper of PEFT.
-
-    Raises:
-        TypeError: If the model has no place for a criterion.
-        ValueError: If a name in `frozen_parts` is no part of the model.
-    """
-    core = find_training_model(model)
-    core.criterion = GeometryCriterion(
-        protocol=args.protocol,
-        pair_mode=args.pair_mode,
-        neighbor_range=args.neighbor_range,
-        pairs_per_frame=args.pairs_per_frame,
-        depth_range=args.depth_range,
-        grounding_temperature=core.config.grounding_temperature,
-    )
-    if core is not model:
-        # PEFT freezes all but its adapters; heads that no adapter file will hold are trained as they are.
-        for parameter in core.geometry_parameters():
-            parameter.requires_grad_(True)
-    freeze_parts(core, args.frozen_parts)
-    return core
 
 
 class IDE3DTrainer(Trainer):
@@ -87,7 +64,8 @@ class IDE3DTrainer(Trainer):
 
     Raises:
         TypeError: If the model has no place for a criterion, or there are no arguments.
-        ValueError: If arguments, model and collator follow different protocols, or the processes cannot train.
+        ValueError: If arguments, model and collator follow different protocols or contradict each other, or the
+            processes cannot train.
     """
 
     args: IDE3DTrainingArguments
@@ -100,17 +78,18 @@ class IDE3DTrainer(Trainer):
         if model is not None:
             self._core = prepare_model(model, args)  # otherwise `call_model_init` does it
         super().__init__(model=model, args=args, **kwargs)
+        if kwargs.get("data_collator") is None:
+            self.data_collator = ExplainedCollator(self.data_collator)
         if self.optimizer is not None and args.learning_rates:
-            raise ValueError(
-                f"Learning rates by part, {args.learning_rates}, do not reach an optimizer that is given."
-            )
+            raise ValueError(f"Learning rates by part, {args.learning_rates}, do not reach a given optimizer.")
         self.label_smoother = None  # it takes the labels from the model; `compute_loss` smooths the model's own loss
         self.current_gradient_accumulation_steps = 1  # of a loss outside a training
         self._core.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         check_processes(args, self.accelerator.distributed_type, self._core.is_sharded)
         check_protocol(args, self._core.geometric_validator, self.data_collator)
-        self.add_callback(IdleHeads(lambda: self._core))
-        self.add_callback(CheckpointInProgress())
+        check_supervision(args, self._core, self.data_collator)
+        for callback in (IdleHeads(lambda: self._core), CheckpointInProgress(), BeginningOfTraining()):
+            self.add_callback(callback)
         self._num_nonfinite = 0
         names = ("loss_language", *args.loss_weights, *DEPTH_FIGURES)
         self._means = {
@@ -146,8 +125,9 @@ class IDE3DTrainer(Trainer):
             for index, batch in enumerate(batches):
                 # From the batch as it came: Trainer casts the floats of what it prepares for DeepSpeed.
                 batches[index] = batch = self._add_targets(batch)
-                for name, count in self._count_terms(batch["targets"].tensors).items():
-                    counts[names.index(name)] += count
+                with samples_named(batch):
+                    for name, count in self._count_terms(batch["targets"].tensors).items():
+                        counts[names.index(name)] += count
         counts = self.accelerator.gather(counts.unsqueeze(0)).sum(0)
         self._step_counts = dict(zip(names, counts, strict=True))
         return batches, num_items
@@ -169,12 +149,13 @@ class IDE3DTrainer(Trainer):
         if "targets" not in inputs:
             inputs = self._add_targets(inputs)
         targets = inputs["targets"].tensors
-        counts = self._count_terms(targets)
+        with samples_named(inputs):
+            counts = self._count_terms(targets)
         labels = inputs.get("labels")
         if not is_training:
             num_items_in_batch = None  # Trainer counts the answer tokens of all processes: the loss would be a share
         with smoothed_labels(self._core, self.args.label_smoothing_factor):
-            call = _with_own_loss(model) if self.args.torch_compile else model
+            call = with_own_loss(model) if self.args.torch_compile else model
             loss, outputs = super().compute_loss(
                 call, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
@@ -255,9 +236,8 @@ class IDE3DTrainer(Trainer):
             FloatingPointError: If there were more than `max_nonfinite` such batches.
         """
         self._num_nonfinite += 1
-        broken = [name for name, term in terms.items() if not torch.isfinite(term)]
-        names = decode_names(inputs["sample_names"]) if "sample_names" in inputs else "of a batch without scene_id"
-        message = f"{', '.join(broken)} became NaN or Inf at step {self.state.global_step} for the samples {names}"
+        named = ", ".join(name for name, term in terms.items() if not torch.isfinite(term)) or "their weighted sum"
+        message = f"{named} became NaN or Inf at step {self.state.global_step} for {describe_samples(inputs)}"
         if self._num_nonfinite > self.args.max_nonfinite:
             raise FloatingPointError(
                 f"{message}; max_nonfinite={self.args.max_nonfinite} such batches are allowed. Look at these samples, "
@@ -340,36 +320,30 @@ class IDE3DTrainer(Trainer):
         if is_new and rates:
             names = {id(value): name for name, value in (model or self.model).named_parameters()}
             optimizer.param_groups[:] = split_groups(optimizer.param_groups, names, rates)
+        if self._resumed_from and not self._core.is_sharded:
+            check_optimizer(optimizer, self._resumed_from)
         return optimizer
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
         """Train; see `Trainer.train`. `resume_from_checkpoint=True` takes the last checkpoint that is whole.
 
+        A run whose checkpoint has all steps already trains none, writes none, and keeps its weights.
+
         Raises:
-            ValueError: If there is no whole checkpoint to resume from.
-            OSError: If a checkpoint cannot be written. What was written of it is removed, earlier ones stay.
+            TypeError: If `resume_from_checkpoint` is neither a folder nor True.
+            ValueError: If there is no whole checkpoint to resume from, or it is that of another model.
+            OSError: If a checkpoint is damaged, or cannot be written. What was written of it is removed, earlier ones
+                stay.
         """
-        if resume_from_checkpoint is True:
-            resume_from_checkpoint = get_last_checkpoint(self.args.output_dir)
-            if resume_from_checkpoint is None:
-                raise ValueError(f"{self.args.output_dir} holds no valid checkpoint; train without resuming first.")
-        if resume_from_checkpoint:
-            check_whole(resume_from_checkpoint)
-            check_tied_weights(self._core.config, resume_from_checkpoint)
-        self._resumed_from = resume_from_checkpoint or None
+        folder = choose_checkpoint(resume_from_checkpoint, self.args.output_dir)
+        if folder is None:
+            warn_of_earlier_run(self.args)
+        elif not self._core.is_sharded:
+            check_resumable(folder, self.model, self._core, self.args.world_size, self.args.process_index)
+        self._resumed_from = folder
         self._load_resumed_heads()
-        try:
-            return super().train(resume_from_checkpoint, *args, **kwargs)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            folder = self._in_progress.folder
-            if folder is None or is_whole(folder):
-                raise
-            if self.args.should_save:
-                shutil.rmtree(folder, ignore_errors=True)
-            raise OSError(
-                f"The checkpoint of step {self.state.global_step} could not be written to {folder}: {error}. Earlier "
-                "checkpoints there are whole; make room and resume from the last."
-            ) from error
+        with written_whole(lambda: self._in_progress, self.args.should_save):
+            return super().train(folder, *args, **kwargs)
 
     @property
     def _in_progress(self) -> CheckpointInProgress:
@@ -389,7 +363,7 @@ class IDE3DTrainer(Trainer):
             self.accelerator.wait_for_everyone()
         super().save_model(output_dir, _internal_call)
 
-    # Three methods of Trainer that its documentation does not offer for overriding; each says why there is no other
+    # Four methods of Trainer that its documentation does not offer for overriding; each says why there is no other
     # way. A new version of Transformers may rename them: `tests/trainer` fails then.
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
@@ -407,6 +381,13 @@ class IDE3DTrainer(Trainer):
         # Not that of the arguments, which `auto_find_batch_size` may have lowered.
         block = self._train_batch_size * self.args.world_size if is_grouped else 1
         return MixtureSampler(dataset, block, seed)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # Trainer looks at the number of steps behind each step only: a finished run would train one more.
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(*args, **kwargs)
+        else:
+            self.control.should_training_stop = True
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         # Only here are weights at hand that FSDP or DeepSpeed gathered; gathering them twice costs a whole model.
@@ -427,18 +408,3 @@ class IDE3DTrainer(Trainer):
 
 
 __all__ = ["GEOMETRY_WEIGHTS", "IDE3DTrainer", "prepare_model"]
-
-
-def _with_own_loss(model: nn.Module) -> Callable[..., Any]:
-    """Return the forward pass of a compiled model, with a copy of its loss.
-
-    Trainer scales the loss in place, which the output of a compiled graph does not allow.
-    """
-
-    def forward(**inputs: Any) -> Any:
-        outputs = model(**inputs)
-        if outputs.get("loss") is not None:
-            outputs["loss"] = outputs["loss"].clone()
-        return outputs
-
-    return forward

@@ -6,6 +6,7 @@ from typing import Literal
 
 from transformers import TrainingArguments
 
+from trainer.field_rules import check_choice, check_number, find_choices
 from trainer.processes import check_connected
 
 DEPTH_WEIGHT, PAIR_WEIGHT = 0.8, 0.08  # Official: the terms of pairs are 0.1 of the depth terms' 0.8.
@@ -21,6 +22,21 @@ FIXED_ARGUMENTS = {
     "parallelism_config": ([None], "no tensor, context or sequence parallelism is made for frames and their tokens"),
 }
 UPDATES_IN_BACKWARD = ("lomo", "adalomo")
+
+# Numbers by name, with their least value; those that may be None are not looked at then.
+MEASURES = {
+    **dict.fromkeys(("depth_weight", "cross_view_weight", "overlap_weight", "consistency_weight"), 0),
+    **dict.fromkeys(("distillation_weight", "grounding_weight", "learning_rate", "weight_decay"), 0),
+    **dict.fromkeys((f"{part}_learning_rate" for part in ("vision", "projector", "language")), 0),
+    **dict.fromkeys((f"{part}_learning_rate" for part in ("grounding", "geometry")), 0),
+    "num_train_epochs": 0,
+}
+COUNTS = {
+    **dict.fromkeys(("geometry_start_step", "geometry_warmup_steps", "geometry_decay_steps", "max_nonfinite"), 0),
+    **dict.fromkeys(("neighbor_range", "pairs_per_frame", "gradient_accumulation_steps"), 1),
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), 1),
+    "max_steps": -1,
+}
 
 
 def default_loss_weights(protocol: Literal["clean", "paper"]) -> dict[str, float]:
@@ -121,8 +137,7 @@ class IDE3DTrainingArguments(TrainingArguments):
     remove_unused_columns: bool = field(default=False, metadata={"help": "Must stay False."})
 
     def __post_init__(self):
-        if self.max_nonfinite < 0:
-            raise ValueError(f"max_nonfinite must not be negative, got {self.max_nonfinite}.")
+        self._check_fields()
         metric = (self.metric_for_best_model or "").removeprefix("eval_")
         if self.greater_is_better is None and metric in {"loss_language", *self.loss_weights}:
             self.greater_is_better = False  # Transformers knows a loss by the end of its name
@@ -137,14 +152,31 @@ class IDE3DTrainingArguments(TrainingArguments):
                 f"optim={self.optim!r} updates the weights in the backward pass: before the parts of a step are "
                 "weighed, heads without a target are left out and learning rates by part are set. Choose another."
             )
-        for name, weight in self.loss_weights.items():
-            if not weight >= 0:
-                raise ValueError(f"The weight of {name} must not be negative, got {weight}.")
-        for name in ("geometry_start_step", "geometry_warmup_steps", "geometry_decay_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
-        if self.geometry_decay_type not in ("linear", "cosine"):
-            raise ValueError(f"geometry_decay_type must be 'linear' or 'cosine', got {self.geometry_decay_type!r}.")
+
+    def _check_fields(self) -> None:
+        """Raise TypeError or ValueError for a field of another type, or out of its range."""
+        for name, least in {**MEASURES, **COUNTS}.items():
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, least, is_whole=name in COUNTS)
+        check_number("label_smoothing_factor", self.label_smoothing_factor, 0, 1)
+        if self.max_steps == 0:
+            raise ValueError("max_steps must be at least 1, or -1 to train num_train_epochs, got 0.")
+        for event in ("logging", "save", "eval"):
+            steps = getattr(self, f"{event}_steps")
+            if getattr(self, f"{event}_strategy") == "steps" and steps is not None:
+                check_number(f"{event}_steps", steps)
+        for name, kind in IDE3DTrainingArguments.__annotations__.items():
+            if choices := find_choices(kind):
+                check_choice(name, getattr(self, name), choices)
+        if not isinstance(self.frozen_parts, (list, tuple)):
+            raise TypeError(f"frozen_parts must be a list of names, got {self.frozen_parts!r}.")
+        if self.depth_range is not None:
+            if not isinstance(self.depth_range, (list, tuple)) or len(self.depth_range) != 2:
+                raise ValueError(f"depth_range must be (least, largest) in metres, got {self.depth_range!r}.")
+            for value in self.depth_range:
+                check_number("depth_range", value)
+            if not self.depth_range[0] < self.depth_range[1]:
+                raise ValueError(f"depth_range must be (least, largest) in metres, got {self.depth_range!r}.")
 
     @property
     def learning_rates(self) -> dict[str, float]:

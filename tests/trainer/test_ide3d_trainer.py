@@ -243,7 +243,7 @@ class TestCheckpoint:
 def test_few_private_methods_of_trainer_are_overridden():
     """Transformers may rename them without notice; each of ours has its reason beside it."""
     private = {name for name in vars(IDE3DTrainer) if name.startswith("_") and not name.startswith("__")}
-    assert private & set(dir(Trainer)) == {"_get_train_sampler", "_load_best_model", "_save"}
+    assert private & set(dir(Trainer)) == {"_get_train_sampler", "_load_best_model", "_run_epoch", "_save"}
 
 
 class TestRefused:
@@ -254,7 +254,7 @@ class TestRefused:
     @pytest.mark.parametrize("weight", [-0.1, math.nan])
     @pytest.mark.parametrize("name", ["depth_weight", "cross_view_weight", "overlap_weight", "grounding_weight"])
     def test_negative_weights(self, tmp_path, name, weight):
-        with pytest.raises(ValueError, match="must not be negative"):
+        with pytest.raises(ValueError, match=f"{name} must be a finite number of at least 0"):
             IDE3DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **{name: weight})
 
     def test_dropping_columns(self, tmp_path):

@@ -221,8 +221,6 @@ class TestInterrupted:
             if damage == "cut":
                 path.write_bytes(content[:-1])
             assert get_last_checkpoint(run) == str(run / "checkpoint-1"), name
-            with pytest.raises(ValueError, match="checkpoint-2 is no valid checkpoint: .* the last whole one is .*-1"):
-                make_trainer([make_sample(2)], "other", **options).train(resume_from_checkpoint=str(path.parent))
             path.write_bytes(content)
 
     def test_checkpoints_of_earlier_versions_and_restored_callbacks_go_on(self, make_trainer, tmp_path):

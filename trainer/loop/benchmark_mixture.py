@@ -37,6 +37,6 @@ def build_benchmark_mixture(
     if not tasks or len(set(tasks)) < len(tasks):
         raise ValueError(f"tasks must name at least one benchmark, each once, got {list(tasks)}.")
     if weights and len(weights) != len(tasks):
-        raise ValueError(f"There must be a weight for each of {list(tasks)}, got {list(weights)}.")
+        raise ValueError(f"weights must have one number for each of {list(tasks)}, got {list(weights)}.")
     datasets = {task: BenchmarkDataset(task, split, data_dir, grid, **options) for task in tasks}
     return MixtureDataset(datasets, dict(zip(tasks, weights, strict=True)) if weights else None)

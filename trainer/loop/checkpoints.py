@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ __all__ = [
     "list_checkpoints",
     "load_heads",
     "save_heads",
+    "written_whole",
 ]
 
 GEOMETRY_WEIGHTS = "geometry_modules.safetensors"
@@ -42,13 +45,24 @@ def is_whole(folder: str | Path) -> bool:
     `Trainer` writes `trainer_state.json` last, behind weights, heads, optimizer and random state. It has the sizes of
     the files before it: a checkpoint that was deleted or copied in part is not whole.
     """
+    state = _read_state(folder)
+    if state is None:
+        return False
     try:
-        state = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         entry = state.get("stateful_callbacks", {}).get(CheckpointInProgress.__name__, {})
         sizes = entry.get("attributes", {}).get("sizes", {})
         return all((Path(folder) / name).stat().st_size == size for name, size in sizes.items())
-    except (AttributeError, OSError, ValueError):  # no file, or the beginning of one, or something else
+    except (AttributeError, OSError):
         return False
+
+
+def _read_state(folder: str | Path) -> dict[str, Any] | None:
+    """Read what `Trainer` writes last; None without it, or for the beginning of it, or something else."""
+    try:
+        state = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, RecursionError, ValueError):
+        return None
+    return state if isinstance(state, dict) else None
 
 
 def list_checkpoints(run: str | Path) -> list[Path]:
@@ -67,8 +81,8 @@ def get_last_checkpoint(run: str | Path) -> str | None:
 
 
 def check_whole(folder: str | Path) -> None:
-    """Raise ValueError unless `folder` is a whole checkpoint."""
-    if not is_whole(folder):
+    """Raise ValueError unless `folder` was written to its end; files that were changed since are told elsewhere."""
+    if _read_state(folder) is None:
         last = get_last_checkpoint(Path(folder).parent)
         instead = "there is no whole checkpoint beside it" if last is None else f"the last whole one is {last}"
         raise ValueError(
@@ -138,6 +152,31 @@ class CheckpointInProgress(TrainerCallback, ExportableState):
     def on_save(self, *args: Any, **kwargs: Any) -> None:
         """Forget the checkpoint that is written; Trainer calls this behind it, in every process."""
         self.folder = None
+
+
+@contextmanager
+def written_whole(find: Callable[[], CheckpointInProgress], is_writer: bool) -> Iterator[None]:
+    """Remove what a training that fails in the block wrote of a checkpoint, and say which.
+
+    Args:
+        find: Gives the callback of the training; Trainer makes another one where it restores a checkpoint.
+        is_writer: Whether this process writes checkpoints.
+
+    Raises:
+        OSError: If the training failed while a checkpoint was written.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        folder = find().folder
+        if folder is None or is_whole(folder):
+            raise
+        if is_writer:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise OSError(
+            f"The checkpoint of step {folder.name.rpartition('-')[2]} could not be written to {folder}: {error}. "
+            "Earlier checkpoints there are whole; make room and resume from the last."
+        ) from error
 
 
 def save_heads(heads: dict[str, torch.Tensor], folder: str | Path) -> None:

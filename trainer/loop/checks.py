@@ -11,6 +11,8 @@ from transformers.utils import is_peft_available
 
 from modeling_ide3d.auxiliary import GeometricValidator, IDE3DForConditionalGenerationWithGeometry
 from trainer.data_collator import IDE3DDataCollator
+from trainer.loop.model_parts import freeze_parts
+from trainer.supervision.criterion import GeometryCriterion
 from trainer.training_arguments import IDE3DTrainingArguments
 
 if is_peft_available():
@@ -48,6 +50,33 @@ def find_training_model(model: nn.Module) -> IDE3DForConditionalGenerationWithGe
             f"IDE3DTrainer trains IDE3DForConditionalGenerationWithGeometry, got {type(core).__name__}. For the "
             "inference model alone, use transformers.Trainer."
         )
+    return core
+
+
+def prepare_model(model: nn.Module, args: IDE3DTrainingArguments) -> IDE3DForConditionalGenerationWithGeometry:
+    """Give a training model its criterion and choose what is trained.
+
+    Returns:
+        The training model, without the wrapper of PEFT.
+
+    Raises:
+        TypeError: If the model has no place for a criterion.
+        ValueError: If a name in `frozen_parts` is no part of the model.
+    """
+    core = find_training_model(model)
+    core.criterion = GeometryCriterion(
+        protocol=args.protocol,
+        pair_mode=args.pair_mode,
+        neighbor_range=args.neighbor_range,
+        pairs_per_frame=args.pairs_per_frame,
+        depth_range=args.depth_range,
+        grounding_temperature=core.config.grounding_temperature,
+    )
+    if core is not model:
+        # PEFT freezes all but its adapters; heads that no adapter file will hold are trained as they are.
+        for parameter in core.geometry_parameters():
+            parameter.requires_grad_(True)
+    freeze_parts(core, args.frozen_parts)
     return core
 
 
@@ -96,4 +125,4 @@ def check_protocol(args: IDE3DTrainingArguments, validator: GeometricValidator |
             )
 
 
-__all__ = ["IdleHeads", "check_processes", "check_protocol", "find_training_model"]
+__all__ = ["IdleHeads", "check_processes", "check_protocol", "find_training_model", "prepare_model"]

@@ -1,5 +1,6 @@
 """Several data sets as one: in which shares, and whether a batch holds samples of one of them or of all."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ class MixtureDataset(Dataset):
 
     Raises:
         ValueError: If there is no data set, an empty one, another name among the weights, or a weight that is not
-            positive.
+            positive or not finite.
 
     Example:
         >>> mixture = MixtureDataset({"questions": ["a", "b"], "grounding": ["c"]}, {"questions": 1, "grounding": 1})
@@ -32,8 +33,11 @@ class MixtureDataset(Dataset):
         if not datasets or not all(map(len, datasets.values())):
             sizes = {name: len(dataset) for name, dataset in datasets.items()}
             raise ValueError(f"A mixture needs data sets with at least one sample each, got {sizes}.")
-        if weights is not None and (set(weights) != set(datasets) or not all(w > 0 for w in weights.values())):
-            raise ValueError(f"weights must be positive, one for each of {list(datasets)}, got {dict(weights)}.")
+        if weights is not None:
+            is_right = all(0 < weight < math.inf for weight in weights.values())
+            if set(weights) != set(datasets) or not is_right:
+                names = list(datasets)
+                raise ValueError(f"weights must be positive and finite, one for each of {names}, got {dict(weights)}.")
         self.datasets = dict(datasets)
         self.sizes = [len(dataset) for dataset in self.datasets.values()]
         self.weights = list(map(float, self.sizes if weights is None else (weights[name] for name in datasets)))

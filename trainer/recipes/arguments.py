@@ -1,17 +1,28 @@
 """Arguments of a training by recipe, as dataclasses, and how a YAML file and a command line set them."""
 
-import json
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
-import yaml
 from transformers import HfArgumentParser
 
+from trainer.field_rules import POSITIVE, check_choice, check_number, find_choices, find_near
+from trainer.recipes.yaml_reading import read_words
 from trainer.training_arguments import IDE3DTrainingArguments
 
-__all__ = ["DataArguments", "ModelArguments", "build_parser", "check_source", "check_weights", "read_recipe"]
+__all__ = [
+    "DataArguments",
+    "ModelArguments",
+    "build_parser",
+    "check_source",
+    "check_weights",
+    "read_recipe",
+    "read_shares",
+]
+
+KINDS = ("place", "region", "word", "view")  # lessons of a training, `processing.rooms.lessons`
 
 
 @dataclass
@@ -70,6 +81,10 @@ class ModelArguments:
     )
     patch_size: int = field(default=8, metadata={"help": "Patch of the nano model in pixels."})
     spatial_pool_stride: int = field(default=1, metadata={"help": "Patches a visual token of the nano model."})
+
+    def __post_init__(self):
+        shares = {"lora_dropout": (0, 1), "lora_alpha": (0, math.inf)}
+        _check_fields(self, {"lora_rank": 0, "planned_text_tokens": 0}, shares)
 
 
 @dataclass
@@ -142,6 +157,74 @@ class DataArguments:
         metadata={"help": "Weight of the term that tells attention where what a word names is, for lessons."},
     )
 
+    def __post_init__(self):
+        counts = ("num_validation_samples", "max_grounding", "data_seed_rooms", "place_samples")
+        steps = ("naming_steps", "reading_steps")
+        shares = {"grounding_share": (0, 1), "mention_weight": (0, math.inf), "lesson_learning_rate": (0, math.inf)}
+        _check_fields(self, dict.fromkeys((*counts, *steps), 0), shares)
+        if self.task_weights and len(self.task_weights) != len(self.tasks):
+            raise ValueError(
+                f"task_weights must have one number for each of tasks, {self.tasks}, got {self.task_weights}."
+            )
+        for weight in self.task_weights:
+            check_number("task_weights", weight, POSITIVE)
+        for name in ("lessons", "reading_lessons"):
+            read_shares(getattr(self, name), name)
+        for name, needed in (("mention_weight", "lessons"), ("word_search", "naming_steps")):
+            if getattr(self, name) and not getattr(self, needed):
+                raise ValueError(f"{name}={getattr(self, name)} needs {needed}, which is not set.")
+
+
+def _check_fields(arguments: Any, least: dict[str, int], measures: dict[str, tuple[float, float]]) -> None:
+    """Check the numbers and choices of an argument class.
+
+    Args:
+        arguments: Instance of the class.
+        least: Least values of whole numbers that may be below 1.
+        measures: Ranges of the other numbers. A number that may be None is not looked at then.
+    """
+    for item in fields(arguments):
+        value, kind = getattr(arguments, item.name), type(arguments).__annotations__[item.name]
+        if choices := find_choices(kind):
+            check_choice(item.name, value, choices)
+        elif item.name in measures and value is not None:
+            check_number(item.name, value, *measures[item.name])
+        elif kind in (int, int | None) and value is not None:
+            check_number(item.name, value, least.get(item.name, 1), is_whole=True)
+        elif kind == list[str] and not isinstance(value, (list, tuple)):
+            raise TypeError(f"{item.name} must be a list of names, got {value!r}.")
+        elif kind is float and item.name not in measures:
+            check_number(item.name, value, POSITIVE)
+
+
+def read_shares(lessons: Sequence[str], argument: str = "lessons") -> dict[str, float]:
+    """Read the share of each kind from lessons such as `view=2`.
+
+    Args:
+        lessons: Lessons, each as `kind=share`.
+        argument: Argument that they are of, for the message.
+
+    Raises:
+        ValueError: A lesson that is not written as `kind=share`. A kind is there twice or unknown, a share is not
+            positive, or it is the lesson before the training.
+    """
+    shares: dict[str, float] = {}
+    for lesson in lessons:
+        name, _, share = lesson.partition("=")
+        if name == "naming":
+            raise ValueError(f"{argument}: naming is what naming_steps trains; {argument} are of {', '.join(KINDS)}.")
+        if name not in KINDS or name in shares:
+            problem = "there twice" if name in shares else f"none of {', '.join(KINDS)}"
+            raise ValueError(f"{argument}: {name!r} of {lesson!r} is {problem}.{find_near(name, KINDS)}")
+        try:
+            shares[name] = float(share)
+            check_number(argument, shares[name], POSITIVE)
+        except ValueError:
+            raise ValueError(
+                f"{argument} are written kind=share with a positive share, such as view=2, got {lesson!r}."
+            ) from None
+    return shares
+
 
 class _RecipeParser(HfArgumentParser):
     """Parser whose errors are exceptions, for callers that are no program."""
@@ -153,7 +236,7 @@ class _RecipeParser(HfArgumentParser):
 
 def build_parser(**options: str) -> HfArgumentParser:
     """Build the parser of everything that a recipe or the command line may set."""
-    return _RecipeParser((ModelArguments, DataArguments, IDE3DTrainingArguments), **options)
+    return _RecipeParser((ModelArguments, DataArguments, IDE3DTrainingArguments), allow_abbrev=False, **options)
 
 
 def read_recipe(
@@ -166,27 +249,27 @@ def read_recipe(
         words: Command-line words such as `["--max_steps", "50"]`; they win over the file.
 
     Raises:
-        ValueError: The file holds no keys with values, or a key that is no argument. A value is of another type than
-            its argument, or none of its choices.
+        FileNotFoundError: There is no such file.
+        ValueError: The file holds no YAML, no keys with values, or a key that is no argument or is there twice. A
+            value has another type than its argument, is out of its range or none of its choices, or arguments
+            contradict each other.
     """
-    recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(recipe, dict):
-        raise ValueError(f"{path} must hold lines of `argument: value`, got {type(recipe).__name__}.")
-    flat: list[str] = []
-    for key, value in recipe.items():
-        if value is not None:
-            flat += [f"--{key}", *_as_words(value)]
+    parser = build_parser()
+    lists = {action.dest: action.nargs == "+" for action in parser._actions if action.dest != "help"}
+    flat = read_words(path, lists)
     if any(word.startswith(("--dry-run", "--dry_run")) for word in words):
         words = [*words, "--use_cpu", "True"]  # where bfloat16 is not refused for want of a GPU
     # Not `parse_dict`: it takes the text "1e-3" of YAML for a learning rate, and any word for one of the choices.
-    return build_parser().parse_args_into_dataclasses([*flat, *words])
-
-
-def _as_words(value: object) -> list[str]:
-    """Command-line words of a YAML value; mappings are JSON text, as `TrainingArguments` reads them."""
-    if isinstance(value, dict):
-        return [json.dumps(value)]
-    return [str(entry) for entry in value] if isinstance(value, list) else [str(value)]
+    try:
+        *parsed, rest = parser.parse_args_into_dataclasses(
+            [*flat, *words], return_remaining_strings=True, look_for_args_file=False
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if rest:
+        near = find_near(rest[0].lstrip("-").partition("=")[0].replace("-", "_"), lists)
+        raise ValueError(f"{path}: {rest[0]} is no argument.{near} `ide3d train --list-arguments` lists all.")
+    return tuple(parsed)
 
 
 def check_weights(arguments: ModelArguments, args: IDE3DTrainingArguments) -> None:

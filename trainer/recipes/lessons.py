@@ -18,30 +18,12 @@ from trainer.loop.mixture import MixtureDataset
 from trainer.nano.build import search_by_words
 from trainer.nano.lessons import lesson_kept, name_cells, read_regions
 from trainer.nano.mentions import MentionCollator, MentionTrainer
-from trainer.recipes.arguments import DataArguments
+from trainer.recipes.arguments import DataArguments, read_shares
 from trainer.training_arguments import IDE3DTrainingArguments
 
 __all__ = ["choose_trainer", "draw_lessons", "draw_validation", "take_lessons"]
 
 LESSON_PASSES = 100  # samples of a room and kind that are not alike
-
-
-def read_shares(lessons: list[str]) -> dict[str, float]:
-    """Read the share of each kind from lessons such as `view=2`.
-
-    Raises:
-        ValueError: A lesson that is not written as `kind=share`, or the lesson before the training.
-    """
-    shares = {}
-    for lesson in lessons:
-        name, _, share = lesson.partition("=")
-        if name == "naming":
-            raise ValueError("naming is what naming_steps trains; lessons are of place, region, word and view.")
-        try:
-            shares[name] = float(share)
-        except ValueError:
-            raise ValueError(f"lessons are written kind=share, such as view=2, got {lesson!r}.") from None
-    return shares
 
 
 def draw_lessons(
@@ -65,15 +47,9 @@ def draw_validation(rooms: list[dict], data: DataArguments, grid: TokenGrid) -> 
 
 
 def choose_trainer(data: DataArguments) -> tuple[type[IDE3DDataCollator], Callable[..., IDE3DTrainer]]:
-    """Choose collator and trainer, with the attention term if it has a weight.
-
-    Raises:
-        ValueError: `mention_weight` without `lessons`, whose samples say what their words name.
-    """
+    """Choose collator and trainer, with the attention term if it has a weight."""
     if not data.mention_weight:
         return IDE3DDataCollator, IDE3DTrainer
-    if not data.lessons:
-        raise ValueError("mention_weight needs samples that say what their words name: set lessons.")
     return MentionCollator, partial(MentionTrainer, mention_weight=data.mention_weight)
 
 
@@ -98,12 +74,7 @@ def take_lessons(
         data: Data arguments of the recipe.
         args: Arguments of the training; `output_dir` keeps what a finished lesson has learned.
         make_trainer: Trainer of the reading lesson.
-
-    Raises:
-        ValueError: `word_search` without `naming_steps`.
     """
-    if data.word_search and not data.naming_steps:
-        raise ValueError("word_search starts from what naming has learned: set naming_steps.")
     folder, grid = Path(args.output_dir) / "lessons", collator.grid
     if data.lesson_learning_rate is not None:
         args = copy.copy(args)  # not `replace`, which starts the processes anew

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from modeling_ide3d import IDE3DConfig
@@ -26,6 +27,7 @@ __all__ = [
     "build_validator",
     "find_grid",
     "load_model",
+    "load_processor",
     "read_config",
     "validator_changes",
 ]
@@ -42,8 +44,22 @@ def find_grid(arguments: ModelArguments, data: DataArguments) -> TokenGrid:
     """Return the token grid of the nano model or of the checkpoint."""
     if arguments.model_name_or_path is None:
         return TokenGrid(data.image_size, arguments.patch_size, arguments.spatial_pool_stride)
-    known = IDE3DProcessor.from_pretrained(arguments.model_name_or_path)
-    return TokenGrid.of(known)
+    return TokenGrid.of(load_processor(arguments.model_name_or_path))
+
+
+def load_processor(name: str) -> IDE3DProcessor:
+    """Load the processor of a checkpoint.
+
+    Raises:
+        ValueError: There is no processor that can be read, or no checkpoint.
+    """
+    try:
+        return IDE3DProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"model_name_or_path={name!r}: its processor cannot be read ({' '.join(str(error).split())}). Expected a "
+            "folder of a converted or exported checkpoint, or its name on the Hub."
+        ) from error
 
 
 def load_model(
@@ -76,7 +92,7 @@ def load_model(
         )
         validator = None if arguments.validator == "none" else changes
         return build_nano_model(config, teacher_size=teacher_size, validator=validator), processor
-    processor = IDE3DProcessor.from_pretrained(arguments.model_name_or_path)
+    processor = load_processor(arguments.model_name_or_path)
     options = {"dtype": getattr(torch, arguments.dtype)}
     if arguments.attention is not None:
         options["attn_implementation"] = arguments.attention
@@ -124,6 +140,7 @@ def read_config(arguments: ModelArguments) -> IDE3DConfig:
 
     Raises:
         FileNotFoundError: Neither is there.
+        ValueError: The planned one is no config.
     """
     folder = Path(arguments.model_name_or_path)
     if (folder / "config.json").is_file():
@@ -133,4 +150,10 @@ def read_config(arguments: ModelArguments) -> IDE3DConfig:
             f"There is neither {folder / 'config.json'} nor a planned_config ({arguments.planned_config}): name the "
             "config.json of the model that the dry run is about."
         )
-    return IDE3DConfig.from_json_file(arguments.planned_config)
+    try:
+        return IDE3DConfig.from_json_file(arguments.planned_config)
+    except (AttributeError, LookupError, RecursionError, StrictDataclassError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"planned_config={arguments.planned_config!r} is no config.json of this model ({reason})."
+        ) from error

@@ -4,7 +4,6 @@ import torch
 
 from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
-from processing import IDE3DProcessor
 from trainer.data_collator import IDE3DDataCollator
 from trainer.planning.step_estimate import Placement, StepEstimate, estimate_step, make_batch
 from trainer.recipes.arguments import DataArguments, ModelArguments, check_source
@@ -15,6 +14,7 @@ from trainer.recipes.models import (
     build_validator,
     find_grid,
     load_model,
+    load_processor,
     read_config,
     validator_changes,
 )
@@ -31,10 +31,12 @@ def dry_run(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTra
     """Estimate what a step takes, from a model on the meta device.
 
     Raises:
-        ValueError: The data do not go with the model or the teacher.
+        ValueError: The data do not go with the model or the teacher, or a file of the checkpoint cannot be read.
         FileNotFoundError: Neither the checkpoint's config nor `planned_config` is there.
     """
     check_source(model_arguments, data)
+    if model_arguments.model_name_or_path is not None:
+        read_config(model_arguments)  # before anything else of a checkpoint that may not be there
     teacher = build_teacher(model_arguments, args)
     teacher_size = model_arguments.planned_teacher_size if model_arguments.teacher == "stored" else None
     teacher_size = teacher.feature_size if teacher else teacher_size
@@ -45,7 +47,7 @@ def dry_run(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTra
     else:
         model = _build_on_meta(model_arguments, teacher_size, args.protocol)
         if data.source == "rooms":
-            processor = IDE3DProcessor.from_pretrained(model_arguments.model_name_or_path)
+            processor = load_processor(model_arguments.model_name_or_path)
     if data.source == "rooms":
         batch = IDE3DDataCollator(processor, teacher, protocol=args.protocol)(
             samples[: args.per_device_train_batch_size]

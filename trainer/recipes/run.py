@@ -104,8 +104,8 @@ def _train_on_benchmarks(
 
 
 def _find_checkpoint(args: IDE3DTrainingArguments) -> str | None:
-    """The last checkpoint of the output folder."""
-    checkpoint = get_last_checkpoint(args.output_dir)
+    """The checkpoint that the recipe names, or the last one of the output folder."""
+    checkpoint = args.resume_from_checkpoint or get_last_checkpoint(args.output_dir)
     if checkpoint:
         logger.info("Resuming from %s", checkpoint)
     return checkpoint
@@ -177,7 +177,7 @@ def main(words: Sequence[str] | None = None) -> None:
         sys.exit("Expected a recipe, e.g. python examples/train.py examples/recipes/rooms_nano.yaml [--max_steps 50]")
     try:
         model_arguments, data, args = read_recipe(words[0], words[1:])
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         build_parser().exit(2, f"train.py: {error}\n")
     if model_arguments.dry_run:
         logger.info("%s\n%s", words[0], dry_run(model_arguments, data, args).as_text())

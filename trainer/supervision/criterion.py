@@ -1,12 +1,13 @@
 """Comparison of the training model's predictions with the privileged targets: the unweighted loss terms."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from trainer.field_rules import check_choice, check_number
 from trainer.geometry import (
     FramePairs,
     compute_covisible_share,
@@ -40,6 +41,27 @@ def limit_depth(depth: Tensor, depth_range: tuple[float, float] | None) -> Tenso
     return torch.where(is_outside, 0.0, depth)
 
 
+def find_taught(teacher_features: Tensor) -> Tensor:
+    """Find the tokens that a teacher says something about: all-zero vectors stand for missing features.
+
+    Shape:
+        teacher_features: (..., C).
+        output:           (...), bool.
+
+    Raises:
+        ValueError: If features hold NaN or Inf.
+    """
+    largest = teacher_features.abs().amax(-1)
+    is_broken = ~torch.isfinite(largest)
+    if is_broken.any():
+        places = is_broken.nonzero().tolist()
+        raise ValueError(
+            f"`teacher_features` hold NaN or Inf at {len(places)} tokens, the first at {places[0]} (frame of the "
+            "batch, row, column). Make them again; zeros stand for features that are missing."
+        )
+    return largest > 0
+
+
 class GeometryCriterion(nn.Module):
     """Frame pairs and unweighted loss terms of one step.
 
@@ -58,7 +80,8 @@ class GeometryCriterion(nn.Module):
         terms: Names of the wanted terms; neither the others nor what only they need is computed.
 
     Raises:
-        ValueError: If the protocol is unknown, or the range is empty.
+        TypeError: If a number is none.
+        ValueError: If protocol or choice of pairs is unknown, a number is out of its range, or the range is empty.
     """
 
     def __init__(
@@ -73,6 +96,9 @@ class GeometryCriterion(nn.Module):
         super().__init__()
         if depth_range is not None and not (len(depth_range) == 2 and 0 <= depth_range[0] < depth_range[1]):
             raise ValueError(f"depth_range must be (least, largest) in metres, got {depth_range}.")
+        check_choice("pair_mode", pair_mode, get_args(PairMode))
+        for name, value in (("neighbor_range", neighbor_range), ("pairs_per_frame", pairs_per_frame)):
+            check_number(name, value, 1, is_whole=True)
         self.protocol = protocol
         self.pair_mode = pair_mode
         self.neighbor_range = neighbor_range
@@ -149,8 +175,7 @@ class GeometryCriterion(nn.Module):
             terms["loss_grounding"] = self.grounding_loss(outputs.region_scores, targets["region_targets"])
         if "teacher_features" in targets:
             teacher = targets["teacher_features"]
-            # All-zero vectors stand for missing features; a direction they do not have.
-            mask = teacher.abs().amax(-1) > 0
+            mask = find_taught(teacher)
             terms["loss_distillation"] = self.distillation_loss(outputs.teacher_prediction, teacher, mask)
         if "depth" in targets:
             depth = limit_depth(targets["depth"], self.depth_range)
@@ -207,7 +232,7 @@ class GeometryCriterion(nn.Module):
         if "region_targets" in targets:
             counts["loss_grounding"] = targets["region_targets"].any(-1).sum()
         if "teacher_features" in targets:
-            counts["loss_distillation"] = (targets["teacher_features"].abs().amax(-1) > 0).sum()
+            counts["loss_distillation"] = find_taught(targets["teacher_features"]).sum()
         if "depth" in targets:
             depth, pairs = limit_depth(targets["depth"], self.depth_range), targets.get("pairs")
             counts["loss_depth"] = enough = self._count_depth(depth).sum()

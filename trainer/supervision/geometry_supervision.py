@@ -19,6 +19,7 @@ from modeling_ide3d.auxiliary.outputs import HEADS
 from modeling_ide3d.auxiliary.targets import MeasuredGeometry, VideoGrid
 from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features, resize_geometry, to_tensor
+from trainer.field_rules import check_number
 from trainer.processes import count_launched
 from trainer.supervision.criterion import GeometryCriterion
 from trainer.supervision.recorder import ForwardPass, ForwardRecorder
@@ -373,8 +374,10 @@ def _choose_weights(heads: set[str], criterion: GeometryCriterion, changes: Mapp
     if set(changes) - set(known):
         raise ValueError(f"loss_weights must be of {sorted(known)}, the terms of the heads, got {sorted(changes)}.")
     weights = {**known, **changes}
-    if min(weights.values()) < 0 or not any(weights.values()):
-        raise ValueError(f"Weights must not be negative, and not all of them 0, got {weights}.")
+    for name, weight in weights.items():
+        check_number(name, weight)
+    if not any(weights.values()):
+        raise ValueError(f"Not all weights may be 0, got {weights}.")
     return weights
 
 

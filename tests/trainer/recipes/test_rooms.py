@@ -142,6 +142,10 @@ class TestTraining:
         assert (again / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
         assert is_export(again)
 
+        written = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+        run_train(recipe)  # a finished run: no step, no checkpoint, the same export
+        assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == written
+
         run_train(recipe, "--max_steps", 3)
         assert len(given) == 2  # resumed: no lesson is given again
         state = json.loads((tmp_path / "out" / "checkpoint-3" / "trainer_state.json").read_text())
@@ -219,11 +223,11 @@ class TestLessons:
 
     @pytest.mark.parametrize("lesson", ["view", "view=much"])
     def test_a_lesson_has_a_share(self, tiny_recipe, lesson):
-        with pytest.raises(ValueError, match="kind=share, such as view=2"):
+        with pytest.raises(ValueError, match="kind=share with a positive share, such as view=2"):
             train(*read_recipe(tiny_recipe(), ["--lessons", lesson]))
 
     def test_mentions_come_with_lessons(self, tiny_recipe):
-        with pytest.raises(ValueError, match="mention_weight needs samples that say what their words name"):
+        with pytest.raises(ValueError, match="mention_weight=0.5 needs lessons"):
             train(*read_recipe(tiny_recipe(), ["--mention_weight", "0.5"]))
 
     def test_lessons_have_their_own_rate_and_samples(self, tiny_recipe, monkeypatch):

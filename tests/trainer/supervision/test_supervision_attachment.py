@@ -231,8 +231,8 @@ class TestErrors:
         [
             ({"validator": None, "teacher_size": None}, "nothing to supervise"),
             ({"loss_weights": {"loss_grounding": 1.0}}, "must be of .*'loss_depth'.* got .'loss_grounding'."),
-            ({"loss_weights": {"loss_depth": -1.0}}, "must not be negative"),
-            ({"validator": None, "loss_weights": {"loss_distillation": 0.0}}, "not all of them 0"),
+            ({"loss_weights": {"loss_depth": -1.0}}, "loss_depth must be a finite number of at least 0"),
+            ({"validator": None, "loss_weights": {"loss_distillation": 0.0}}, "Not all weights may be 0"),
             ({"validator": "heavy"}, "got 'heavy'"),
             ({"layout": "internvl"}, "'internvl' was asked for, but the model is of type 'qwen2_5_vl'"),
             ({"validator": GeometricValidatorConfig(vision_hidden_size=16)}, "from_vision_config"),
