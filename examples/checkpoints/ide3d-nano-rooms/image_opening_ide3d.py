@@ -154,9 +154,11 @@ def list_pages(image: Any) -> Sequence[int]:
             Image as [`open_image`] yields it.
 
     Raises:
-        ValueError: for an APNG that announces more pictures than its bytes can hold.
+        ValueError: for an APNG that announces more pictures than its bytes can hold, or a GIF without its end.
     """
     place = image.tell()
+    if image.format == "GIF" and image.fp and _lacks_end_of_gif(image.fp):
+        raise ValueError("it is cut off behind a picture")
     if not getattr(image, "is_animated", False) or image.format in STILL_FORMATS:
         return range(place, place + 1)
     count = image.n_frames
@@ -176,6 +178,27 @@ def list_pages(image: Any) -> Sequence[int]:
             pages.append(page)
     image.seek(place)
     return pages or range(1)
+
+
+def _lacks_end_of_gif(file: Any) -> bool:
+    """Return whether the blocks of a GIF end with its file, without a trailer."""
+
+    def skip_table(flags: bytes) -> None:
+        file.seek(3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0, os.SEEK_CUR)
+
+    start = file.tell()
+    file.seek(0)
+    skip_table(file.read(13)[10:11])
+    while kind := file.read(1):
+        if kind == b",":
+            skip_table(file.read(9)[8:])
+        elif kind != b"!":  # the trailer, or what no reader knows
+            break
+        file.seek(1, os.SEEK_CUR)  # kind of the extension, or size of the codes
+        while size := file.read(1).strip(b"\0"):
+            file.seek(size[0], os.SEEK_CUR)
+    file.seek(start)
+    return not kind
 
 
 def describe(source: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 
 from processing.benchmarks.readers.files import read_infos, read_selected_frames
 from processing.benchmarks.readers.tasks import Layout
-from processing.frame_order_ide3d import find_uniform_indices, sort_frames
+from processing.frame_order_ide3d import check_count, find_uniform_indices, sort_frames
 from processing.geometry_rules import rescaled_intrinsics
 from processing.image_opening_ide3d import open_image
 from processing.posed_video import PosedVideo, list_frame_names
@@ -37,6 +37,7 @@ class FrameLists:
         coverage: Share of the scene's voxels in (0, 1] that is enough, with "coverage" only; None takes all frames.
 
     Raises:
+        TypeError: A number of frames that is no integer.
         ValueError: An unknown rule, no frames, a share outside (0, 1], or a share with another rule.
         FileNotFoundError: The file of the rule does not exist.
     """
@@ -44,8 +45,7 @@ class FrameLists:
     def __init__(self, layout: Layout, rule: str = "uniform", num_frames: int = 32, coverage: float | None = None):
         if rule not in FRAME_RULES:
             raise ValueError(f"`frames` must be one of {FRAME_RULES}, got {rule!r}.")
-        if num_frames < 1:
-            raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
+        check_count(num_frames)
         if coverage is not None and (rule != "coverage" or not 0 < coverage <= 1):
             raise ValueError(f'`coverage` is a share in (0, 1] for frames="coverage", got {coverage} with {rule!r}.')
         self.layout, self.rule, self.num_frames, self.coverage = layout, rule, num_frames, coverage
