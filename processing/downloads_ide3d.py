@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
-__all__ = ["copy_stream", "download", "find_local_path"]
+__all__ = ["check_not_special", "copy_stream", "download", "find_local_path"]
 
 PRIVATE_VARIABLE = "IDE3D_PRIVATE_URLS"  # 1 lets URLs reach this machine and its network
 TIMEOUT_SECONDS = 30  # without any answer
@@ -34,6 +34,12 @@ def find_local_path(address: str) -> str | None:
     if separator and scheme.lower() == "file":
         return urllib.request.url2pathname(urlsplit(address).path)
     return None if scheme.lower() in ("http", "https") and rest.startswith("//") else address
+
+
+def check_not_special(path: str) -> None:
+    """Raise ValueError for a path of a pipe, device or socket, without opening it."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise ValueError(f"{path} is a pipe, device or socket, which is not opened by its path. Give a file.")
 
 
 def download(url: str, file: BinaryIO, limit: int) -> None:

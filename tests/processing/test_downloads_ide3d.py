@@ -2,6 +2,7 @@
 
 import http.server
 import io
+import os
 import socket
 import threading
 
@@ -9,6 +10,7 @@ import pytest
 
 from processing import downloads_ide3d
 from processing.downloads_ide3d import PRIVATE_VARIABLE, download
+from processing.image_reading_ide3d import read_image
 from processing.video_reading_ide3d import read_video
 
 
@@ -120,3 +122,14 @@ def test_a_server_that_trickles_is_left(serve, monkeypatch, is_header):
             download(serve(trickle), io.BytesIO(), 1000)
     finally:
         is_over.set()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes with names")
+@pytest.mark.parametrize("name", ["video.mp4", "picture.png", "plain"])
+def test_pipes_and_devices_are_named_and_not_opened(tmp_path, name):
+    os.mkfifo(tmp_path / name)  # opening it would wait for a writer
+    for path in (str(tmp_path / name), "/dev/zero"):
+        with pytest.raises(ValueError, match=f"{path} is a pipe, device or socket"):
+            read_video(path, lambda metadata: [0])
+        with pytest.raises(ValueError, match=f"{path} is a pipe, device or socket"):
+            read_image(path)

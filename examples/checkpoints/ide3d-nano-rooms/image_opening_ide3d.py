@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from transformers.image_utils import is_pil_image
 
-from .downloads_ide3d import download, find_local_path
+from .downloads_ide3d import check_not_special, download, find_local_path
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif", ".avif",
@@ -18,6 +18,7 @@ IMAGE_SUFFIXES = (
 # Pillow opens more, among them formats that start other programs (EPS) or that any bytes may resemble (TGA).
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 STILL_FORMATS = ("MPO", "HEIF")  # A second picture in these is a preview, or another shot of a burst.
+MAX_PATH = 4096  # characters; longer text is no path
 MAX_DOWNLOAD = 2**28  # bytes of one picture, 256 MiB
 MIN_BYTES_PER_PICTURE = 38  # of APNG, which announces how many: each has its control chunk
 _SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 0b101  # TIFF: a page that is a thumbnail or a mask of another one
@@ -133,6 +134,8 @@ def find_stored(source: Any, name: str) -> Any:
         return content
     if os.path.isfile(path):
         return path
+    if len(path) < MAX_PATH and "\0" not in path:
+        check_not_special(path)
     content = _decode_base64(path)
     if content is None:
         raise FileNotFoundError(f"No image at {name}. Check the path; the current directory is {os.getcwd()}.")
