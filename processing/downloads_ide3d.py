@@ -1,13 +1,19 @@
 """Files from elsewhere: bounded in size and time, whole, or an error that says why."""
 
+import ipaddress
+import os
+import socket
 import time
 import urllib.request
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from threading import Timer
+from types import SimpleNamespace
 from typing import Any, BinaryIO
 from urllib.parse import quote, urlsplit
 
-__all__ = ["copy_stream", "download", "find_local_path"]
+__all__ = ["check_not_special", "copy_stream", "download", "find_local_path"]
 
+PRIVATE_VARIABLE = "IDE3D_PRIVATE_URLS"  # 1 lets URLs reach this machine and its network
 TIMEOUT_SECONDS = 30  # without any answer
 MAX_SECONDS = 600
 CHUNK_BYTES = 1024**2
@@ -18,6 +24,10 @@ class _TooLargeError(ValueError):
     """More bytes than are accepted."""
 
 
+class _RefusedAddressError(ValueError):
+    """An address that is not asked."""
+
+
 def find_local_path(address: str) -> str | None:
     """Return the local path of a path or `file:` URL; None for http and https."""
     scheme, separator, rest = address.partition(":")
@@ -26,8 +36,17 @@ def find_local_path(address: str) -> str | None:
     return None if scheme.lower() in ("http", "https") and rest.startswith("//") else address
 
 
+def check_not_special(path: str) -> None:
+    """Raise ValueError for a path of a pipe, device or socket, without opening it."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise ValueError(f"{path} is a pipe, device or socket, which is not opened by its path. Give a file.")
+
+
 def download(url: str, file: BinaryIO, limit: int) -> None:
     """Write the content of an http or https URL into a file.
+
+    Addresses of this machine and of private networks are refused, for each redirect and behind each name, unless the
+    environment variable `IDE3D_PRIVATE_URLS` is 1. Proxies of the environment are the user's choice, and are taken.
 
     Args:
         url (`str`):
@@ -40,20 +59,33 @@ def download(url: str, file: BinaryIO, limit: int) -> None:
     Raises:
         ConnectionError: if the server does not answer, has no such file, or ends early.
         TimeoutError: if the content takes more than ten minutes.
-        ValueError: for no bytes, or more than `limit`.
+        ValueError: for more than `limit` bytes, or an address that is refused.
     """
+    end, sockets = time.monotonic() + MAX_SECONDS, []
+    clock = Timer(MAX_SECONDS, lambda: [each.shutdown(socket.SHUT_RDWR) for each in sockets if each.fileno() >= 0])
+    clock.daemon = True
+    clock.start()
     try:
         # As browsers do, which take blanks and letters of all languages.
         request = urllib.request.Request(quote(url, safe=URL_CHARACTERS), headers={"User-Agent": "ide3d"})
-        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+        with _make_opener(sockets).open(request, timeout=TIMEOUT_SECONDS) as answer:
             length = answer.headers.get("Content-Length") or ""
             announced = int(length) if length.isdecimal() else 0
             _check_size(announced, limit, url)
-            received = copy_stream(answer, file, limit, url)
-    except (TimeoutError, _TooLargeError):
+            # One piece of the network at a time: a server that trickles must not hold the clock.
+            received = copy_stream(SimpleNamespace(read=answer.read1), file, limit, url)
+    except _RefusedAddressError as error:
+        raise ValueError(f"{url} is not downloaded. {error}") from error
+    except _TooLargeError:
         raise
     except (OSError, ValueError, HTTPException) as error:  # urllib's errors are among them
+        if isinstance(error, TimeoutError) or time.monotonic() > end:
+            raise _late(url) from error
         raise ConnectionError(f"{url} cannot be downloaded ({error}). Check the address and the network.") from error
+    finally:
+        clock.cancel()
+    if time.monotonic() > end:
+        raise _late(url)
     if received < announced:
         raise ConnectionError(f"{url} ended after {received} of {announced} bytes. Download it again.")
 
@@ -83,9 +115,75 @@ def copy_stream(source: Any, file: BinaryIO, limit: int, name: str) -> int:
         received += len(chunk)
         _check_size(received, limit, name)
         if time.monotonic() > end:
-            raise TimeoutError(f"{name} is still coming after {MAX_SECONDS} s. Download it first, and give the path.")
+            raise _late(name)
         file.write(chunk)
     return received
+
+
+def _late(name: str) -> TimeoutError:
+    return TimeoutError(f"{name} is still coming after {MAX_SECONDS} s. Download it first, and give the path.")
+
+
+def _make_opener(sockets: list[socket.socket]) -> urllib.request.OpenerDirector:
+    """Return an opener of http and https that notes its sockets and refuses private addresses."""
+    is_free = os.environ.get(PRIVATE_VARIABLE, "").lower() in ("1", "true", "yes")
+
+    def open_with(handler: Any, kind: type, request: Any, **options: Any) -> Any:
+        address = urlsplit(request.full_url)
+        is_proxied = request.has_proxy() or bool(request._tunnel_host)
+        if is_proxied and not is_free:  # The proxy looks the name up, so numbers alone are known here.
+            _check_address(address.hostname, [address.hostname])
+
+        def connect(place: tuple[str, int], timeout: Any = None, *rest: Any, **more: Any) -> socket.socket:
+            found = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)
+            if not is_free and not is_proxied:
+                _check_address(place[0], [entry[4][0] for entry in found])
+            sockets.append(socket.create_connection(found[0][4][:2], timeout, *rest, **more))
+            return sockets[-1]
+
+        def make(*args: Any, **kwargs: Any) -> HTTPConnection:
+            connection = kind(*args, **kwargs)
+            connection._create_connection = connect
+            return connection
+
+        return handler.do_open(make, request, **options)
+
+    class PlainHandler(urllib.request.HTTPHandler):
+        def http_open(self, request: Any) -> Any:
+            return open_with(self, HTTPConnection, request)
+
+    class SafeHandler(urllib.request.HTTPSHandler):
+        def https_open(self, request: Any) -> Any:
+            return open_with(self, HTTPSConnection, request, context=self._context)
+
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        PlainHandler(),
+        SafeHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPRedirectHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+def _check_address(host: str | None, found: list[Any]) -> None:
+    for text in found:
+        try:
+            address = ipaddress.ip_address(str(text).partition("%")[0])
+        except ValueError:  # a name
+            if str(text).rstrip(".").lower() != "localhost":
+                continue
+            address = ipaddress.ip_address("127.0.0.1")
+        address = getattr(address, "ipv4_mapped", None) or address
+        if not address.is_global or address.is_multicast:
+            raise _RefusedAddressError(
+                f"It leads to {host}, {address}: an address of this machine or of a private network, which URLs may "
+                f"not reach. Download the file and give its path, or set {PRIVATE_VARIABLE}=1 if the URL is your own."
+            )
 
 
 def _check_size(size: int, limit: int, name: str) -> None:

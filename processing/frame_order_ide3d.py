@@ -1,12 +1,13 @@
-"""The order of frames that are files, and which of the frames of a video are shown."""
+"""The order of frames that are files, and which frames of a video are taken: counts, indices, rules."""
 
 import os
 import re
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
-__all__ = ["find_uniform_indices", "natural_key", "sort_frames"]
+__all__ = ["check_count", "check_indices", "find_uniform_indices", "natural_key", "sort_frames"]
 
 
 def natural_key(path: str | os.PathLike) -> tuple[list[int | str], str]:
@@ -29,6 +30,54 @@ def sort_frames(names: Iterable[str]) -> list[str]:
     return sorted(names, key=natural_key)
 
 
+def check_count(count: Any, name: str = "num_frames") -> None:
+    """Check that a number of frames is a whole number of at least 1.
+
+    Args:
+        count (`Any`):
+            Number to check.
+        name (`str`, *optional*):
+            Name of the argument in messages.
+
+    Raises:
+        TypeError: if it is no integer.
+        ValueError: if it is less than 1.
+    """
+    if isinstance(count, (bool, np.bool_)) or not hasattr(count, "__index__"):
+        raise TypeError(f"{name} must be an integer of at least 1, got {count!r} of type {type(count).__name__}.")
+    if count < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {count!r}.")
+
+
+def check_indices(indices: Any, total: int, name: str = "frame indices") -> list[int]:
+    """Return the indices of frames as integers.
+
+    Args:
+        indices (`Iterable`):
+            Whole numbers in `[0, total)`, at least one, in any order; one may come repeatedly.
+        total (`int`):
+            Frames of the video.
+        name (`str`, *optional*):
+            Name of the argument in messages.
+
+    Raises:
+        TypeError: if they are no list of numbers; flags and parts of a frame are none.
+        ValueError: if there are none, or one lies outside of the video.
+    """
+    try:
+        numbers = np.asarray([*indices] if isinstance(indices, Iterable) else [indices])
+    except ValueError:  # lists of several lengths
+        numbers = np.asarray(["?"])
+    if numbers.size and (numbers.dtype.kind not in "iuf" or (numbers != np.floor(numbers)).any()):
+        raise TypeError(f"Expected {name} to be whole numbers of frames, such as [0, 8], got {indices!r}.")
+    chosen = [int(number) for number in numbers.ravel()]
+    if not chosen:
+        raise ValueError(f"Expected {name} to name the index of at least one frame, got none.")
+    if wrong := [index for index in chosen if not 0 <= index < total]:
+        raise ValueError(f"Expected {name} from 0 to {total - 1}, the last frame of the video, got {wrong}.")
+    return chosen
+
+
 def find_uniform_indices(num_frames: int, count: int, *, can_repeat: bool = False) -> np.ndarray:
     """Choose `count` of the frames of a video uniformly, first and last included.
 
@@ -44,7 +93,11 @@ def find_uniform_indices(num_frames: int, count: int, *, can_repeat: bool = Fals
 
     Returns:
         `np.ndarray` of shape `(count,)`, or `(num_frames,)` where that is less: indices that do not decrease.
+
+    Raises:
+        TypeError, ValueError: if `count` is no integer of at least 1.
     """
+    check_count(count)
     if count >= num_frames and not can_repeat:
         return np.arange(num_frames)
     return np.linspace(0, num_frames - 1, count).astype(int)

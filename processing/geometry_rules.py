@@ -16,6 +16,7 @@ __all__ = [
     "MAX_FOCAL_SHARE",
     "MAX_MEDIAN_BOX",
     "MAX_MEDIAN_DEPTH",
+    "MAX_MEDIAN_STEP",
     "MIN_FOCAL_SHARE",
     "MIN_MEDIAN_DEPTH",
     "PINHOLE_TOLERANCE",
@@ -47,6 +48,7 @@ MAX_FOCAL_SHARE = 10.0  # A field of view of 6 degrees. No room is seen through 
 MIN_MEDIAN_DEPTH = 0.05  # Metres. No room is seen from that near; metres that were taken for millimetres are.
 MAX_MEDIAN_DEPTH = 100.0  # Metres. No room is that deep; millimetres that were taken for metres are.
 
+MAX_MEDIAN_STEP = 50.0  # Metres between frames. No camera in a room moves so far; a step of 5 cm in millimetres is.
 MAX_MEDIAN_BOX = 30.0  # Metres, longest side. Few rooms are that long; furniture in centimetres or millimetres is.
 _SAME_VIEW = 0.02  # Relative difference of aspects. Frames of 1296 x 968 with depth of 640 x 480 are off by 0.004.
 
@@ -90,7 +92,7 @@ def check_poses(
         is_rigid: Whether to ask for a rigid motion beside finite numbers.
         name: Name of the array in messages.
     """
-    poses = as_float32(camera_to_world)
+    poses = as_float32(camera_to_world, name)
     _check_matrices(poses, num_frames, 4, name, "poses", "Have (V, 3, 4)? Add the row 0 0 0 1.")
     if len(broken := find_nonfinite(poses)):
         raise ValueError(
@@ -101,6 +103,12 @@ def check_poses(
             f"`{name}` of frames {bad.tolist()} is not a rigid motion: expected a rotation, a translation in metres "
             f"and a last row 0 0 0 1, got one that is off by {_rigid_error(poses[bad]).max():.2g}. Remove scaling "
             "and mirroring. Is it transposed?"
+        )
+    steps = np.linalg.norm(np.diff(poses[:, :3, 3].astype(np.float64), axis=0), axis=1)
+    if is_rigid and len(steps) and (step := float(np.median(steps))) > MAX_MEDIAN_STEP:
+        raise ValueError(
+            f"`{name}` must be in metres, but from frame to frame the camera moves by {step:.4g} (median). Are the "
+            "translations in millimetres? Divide them by 1000."
         )
 
 
@@ -136,7 +144,7 @@ def check_intrinsics(
         frame_size: Height and width of the frames in pixels; None does not compare them.
         name: Name of the array in messages.
     """
-    cameras = as_float32(intrinsics)
+    cameras = as_float32(intrinsics, name)
     _check_matrices(cameras, num_frames, 3, name, "cameras", f"Is it 4 x 4? Pass {name}[..., :3, :3].")
     for fault, is_bad, advice in _intrinsics_faults(cameras, frame_size):
         if is_bad.any():
@@ -191,7 +199,7 @@ def check_depth(depth: Any, num_frames: int | None = None, *, name: str = "depth
         num_frames: Number of frames that the maps belong to; None leaves it open.
         name: Name of the array in messages.
     """
-    maps = as_float32(depth)
+    maps = as_float32(depth, name)
     if maps.ndim != 3 or 0 in maps.shape[1:]:
         count = "V" if num_frames is None else num_frames
         raise ValueError(f"`{name}` must have shape ({count}, h, w), got {maps.shape}. Stack one map a frame.")
@@ -209,7 +217,9 @@ def check_depth(depth: Any, num_frames: int | None = None, *, name: str = "depth
         )
     if not is_in_metres(maps):
         median = np.median(maps[maps > 0])
-        advice = "This looks like millimetres, divide by 1000." if median > 1 else "Was it divided by 1000 twice?"
+        advice = "This looks like millimetres, divide by 1000."
+        if median < 1:
+            advice = "Was it divided by 1000 twice, or is the file in metres (`depth_unit=1.0` of the folder reader)?"
         raise ValueError(f"`{name}` must be in metres, but its median is {median:.4g}. {advice}")
 
 
@@ -265,7 +275,7 @@ def check_boxes(boxes: Any, *, is_metric: bool = True, name: str = "boxes") -> N
         is_metric: Whether to ask for sizes that are plausible in metres.
         name: Name of the array in messages.
     """
-    array = as_float32(boxes)
+    array = as_float32(boxes, name)
     if array.ndim != 2 or array.shape[1] != 6:
         raise ValueError(f"`{name}` must have shape (N, 6), (cx, cy, cz, dx, dy, dz), got {array.shape}.")
     if len(bad := find_bad_boxes(array)):
@@ -294,7 +304,7 @@ def check_boxes_2d(boxes: Any, frame_size: Sequence[int], *, name: str = "boxes"
     height, width = frame_size
     if not (height > 0 and width > 0):
         raise ValueError(f"`frame_size` must be height and width in pixels, got {tuple(frame_size)}.")
-    array = as_float32(boxes).reshape(-1, 4)
+    array = as_float32(boxes, name).reshape(-1, 4)
     left, top, right, bottom = array.T
     if ((right < left) | (bottom < top)).any():
         raise ValueError(
@@ -324,12 +334,29 @@ def check_boxes_2d(boxes: Any, frame_size: Sequence[int], *, name: str = "boxes"
         raise ValueError(f"{size}, got {first} outside of them. {cause}; or are they of pictures of another size?")
 
 
-def as_float32(values: Any) -> np.ndarray:
-    """Return an array, a tensor or nested lists as a NumPy array of float32."""
+def as_float32(values: Any, name: str = "values") -> np.ndarray:
+    """Return an array, a tensor or nested lists as a NumPy array of float32.
+
+    Args:
+        values: Numbers; text, flags and objects are none.
+        name: Name of the array in messages.
+
+    Raises:
+        TypeError: Anything but numbers in an array or in nested lists of equal lengths.
+    """
     if hasattr(values, "detach"):  # A tensor; NumPy knows no bfloat16 and reads no device memory.
-        values = values.detach().cpu().float().numpy()
+        values = values.detach().cpu()
+        values = (values.float() if values.is_floating_point() else values).numpy()
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise TypeError(f"`{name}` must be an array of numbers, got lists of different lengths ({error}).") from error
+    if array.dtype.kind not in "iuf":
+        raise TypeError(
+            f"`{name}` must hold numbers, got {array.dtype} such as {str(array.ravel()[:1].tolist())[:40]}."
+        )
     with np.errstate(over="ignore"):
-        return np.asarray(values, np.float32)
+        return array.astype(np.float32, copy=False)
 
 
 def _check_matrices(array: np.ndarray, num_frames: int | None, side: int, name: str, what: str, advice: str) -> None:

@@ -1,14 +1,16 @@
 """`PosedVideo`: the RGB frames of one scene with what is known of its geometry, and readers for it."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
-from processing.frame_order_ide3d import sort_frames
+from processing.frame_order_ide3d import check_indices, sort_frames
 from processing.geometry_rules import (
+    as_float32,
     check_boxes,
     check_depth,
     check_intrinsics,
@@ -21,6 +23,7 @@ from processing.image_opening_ide3d import open_image
 from processing.image_reading_ide3d import check_frame_names, is_turned, read_image
 from processing.pose_rules import convert_poses
 from processing.sample_rules import check_sample
+from processing.scene_names import check_name
 
 __all__ = ["PosedVideo", "list_frame_names", "read_folder_intrinsics", "read_matrix", "rescaled_intrinsics"]
 
@@ -46,7 +49,7 @@ class PosedVideo:
         boxes: (N, 6), metres; labels: N strings; frame_names: V strings.
 
     Raises:
-        TypeError: Frames are neither uint8 nor float.
+        TypeError: Frames are neither uint8 nor float, or another part holds no numbers or no strings.
         ValueError: No frames, empty frames, pixels that are not finite, or frame counts that differ. Depth, cameras,
             poses or boxes that `processing.geometry_rules` refuses, or that do not belong together. Any other shape.
     """
@@ -66,7 +69,7 @@ class PosedVideo:
         put = {"frames": frames}
         for name in ("depth", "intrinsics", "camera_to_world", "boxes"):
             if getattr(self, name) is not None:
-                put[name] = np.asarray(getattr(self, name), np.float32)
+                put[name] = as_float32(getattr(self, name), name)
         if self.depth is not None:
             check_depth(put["depth"], len(frames))
         if self.intrinsics is not None:
@@ -82,16 +85,18 @@ class PosedVideo:
         if self.has_geometry:
             check_sample(put["depth"], put["intrinsics"], put["camera_to_world"], size, put.get("boxes"))
         if self.labels is not None:
-            put["labels"] = tuple(self.labels)
+            put["labels"] = _check_texts(self.labels, "labels")
             count = 0 if self.boxes is None else len(put["boxes"])
             if len(put["labels"]) != count:
                 raise ValueError(f"`labels` must be one per box, got {len(put['labels'])} labels for {count} boxes.")
         if self.frame_names is not None:
-            put["frame_names"] = tuple(self.frame_names)
+            put["frame_names"] = _check_texts(self.frame_names, "frame_names")
             if len(put["frame_names"]) != len(frames):
                 raise ValueError(
                     f"Got {len(put['frame_names'])} frame_names for {len(frames)} frames. Give one name a frame."
                 )
+        if self.scene_id is not None and not isinstance(self.scene_id, str):
+            raise TypeError(f"`scene_id` must be a string, got {self.scene_id!r}.")
         for name, value in put.items():
             object.__setattr__(self, name, value)
 
@@ -124,13 +129,10 @@ class PosedVideo:
             indices: Numbers of frames, in [0, V); a frame may come twice.
 
         Raises:
+            TypeError: Indices that are no whole numbers.
             ValueError: No index, or one outside [0, V).
         """
-        index = np.asarray(indices, dtype=np.int64).reshape(-1)
-        if not len(index):
-            raise ValueError("`indices` must name at least one frame, got none.")
-        if index.min() < 0 or index.max() >= len(self):
-            raise ValueError(f"`indices` must lie in [0, {len(self)}), got {index.min()} to {index.max()}.")
+        index = np.array(check_indices(indices, len(self), "`indices`"))
 
         def take(values):
             return None if values is None else values[index]
@@ -194,14 +196,21 @@ class PosedVideo:
             depth_unit: Metres of one step of the depth files: 1 / 4000 for Matterport3D, 1 / 5000 for TUM.
 
         Raises:
+            TypeError: An argument of another kind.
             FileNotFoundError: No such folder, no frames, or a part that is missing for some frames.
             ValueError: An unknown part, convention or unit, a file that cannot be read, or contents that the checks of
                 this class refuse.
         """
+        if isinstance(parts, str):
+            raise TypeError(f'`parts` must be a list such as ["depth"], got {parts!r}.')
         if parts is not None and (unknown := set(parts) - {"depth", "camera_to_world"}):
             raise ValueError(f'`parts` must be of "depth" and "camera_to_world", got {sorted(unknown)}.')
+        if isinstance(depth_unit, bool) or not isinstance(depth_unit, Real):
+            raise TypeError(f"`depth_unit` must be a number, metres of one step, got {depth_unit!r}.")
         if not (np.isfinite(depth_unit) and depth_unit > 0):
             raise ValueError(f"`depth_unit` must be metres of one step, such as 1 / 5000, got {depth_unit}.")
+        if not isinstance(path, (str, Path)):
+            raise TypeError(f"`path` must be the folder of one scene, got {path!r}.")
         folder = Path(path)
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder. Give the folder of one scene, with NNNNN.jpg files.")
@@ -322,6 +331,9 @@ def _choose_names(folder: Path, indices: Sequence[int] | None, frame_names: Sequ
     if indices is not None and frame_names is not None:
         raise ValueError("Expected `indices` or `frame_names`, got both. Give one of them.")
     if frame_names is not None:
+        frame_names = _check_texts(frame_names, "frame_names")
+        for name in frame_names:
+            check_name(name, "name of a frame")
         absent = [name for name in frame_names if not (folder / f"{name}.jpg").is_file()]
         if absent or not len(frame_names):
             raise FileNotFoundError(
@@ -333,9 +345,16 @@ def _choose_names(folder: Path, indices: Sequence[int] | None, frame_names: Sequ
         raise FileNotFoundError(f"{folder} holds no frames. Expected files such as 00000.jpg.")
     if indices is None:
         return names
-    if any(not 0 <= i < len(names) for i in indices):
-        raise ValueError(f"`indices` must lie in [0, {len(names)}), got {list(indices)}.")
-    return [names[i] for i in indices]
+    return [names[i] for i in check_indices(indices, len(names), "`indices`")]
+
+
+def _check_texts(texts: Sequence[str], name: str) -> tuple[str, ...]:
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise TypeError(f"`{name}` must be a list of strings, got {texts!r}.")
+    texts = tuple(texts)
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise TypeError(f"`{name}` must be strings, got {wrong[0]!r}.")
+    return texts
 
 
 def _wants(folder: Path, names: list[str], parts: Collection[str] | None, part: str, suffix: str) -> bool:

@@ -2,6 +2,7 @@
 
 from copy import copy
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
+from .frame_order_ide3d import check_count
 from .frame_times_ide3d import find_highest_rate, find_indices_at_rate, find_indices_over_time
 from .image_reading_ide3d import FrameSampler, check_scale, frames_to_tensor
 from .video_reading_ide3d import is_stored, list_videos, read_video
+
+RATE_TOLERANCE = 1e-3  # Relative: 24000/1001 is typed as 23.98, and times in milliseconds are rounded.
 
 
 class IDE3DVideoProcessor(BaseVideoProcessor):
@@ -225,10 +229,12 @@ def _one_sampling_rule(kwargs: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"num_frames and fps exclude each other, got num_frames={num_frames} and fps={fps}. Give one."
         )
-    if num_frames is not None and (not isinstance(num_frames, (int, np.integer)) or num_frames < 1):
-        raise ValueError(f"num_frames must be an integer of at least 1, got {num_frames!r}.")
-    if fps is not None and not fps > 0:
-        raise ValueError(f"fps must be greater than 0, got {fps!r}.")
+    if num_frames is not None:
+        check_count(num_frames)
+    if fps is not None and (isinstance(fps, bool) or not isinstance(fps, Real)):
+        raise TypeError(f"fps must be a number greater than 0, got {fps!r} of type {type(fps).__name__}.")
+    if fps is not None and not 0 < fps < float("inf"):
+        raise ValueError(f"fps must be a finite number greater than 0, got {fps!r}.")
     if num_frames is not None:
         return {**kwargs, "fps": None}
     if fps is not None:
@@ -243,7 +249,7 @@ def _indices_at_rate(metadata: VideoMetadata, fps: float, is_demand: bool) -> np
             'folders of images. Pass video_metadata=[{"total_num_frames": ..., "fps": ...}], or use num_frames.'
         )
     highest = find_highest_rate(metadata)
-    if is_demand and fps > highest * (1 + 1e-6):  # Rates such as 30000/1001 are typed with few digits.
+    if is_demand and fps > highest * (1 + RATE_TOLERANCE):
         raise ValueError(f"fps={fps} was asked for, but the video has only {highest:g} frames per second.")
     return find_indices_at_rate(metadata, min(fps, highest))
 

@@ -8,6 +8,7 @@ import torch
 from transformers.image_utils import is_pil_image
 from transformers.video_utils import VideoMetadata
 
+from .frame_order_ide3d import check_indices
 from .image_opening_ide3d import is_animation, is_image, is_image_path
 from .image_reading_ide3d import FrameSampler, list_images, read_animation, read_images
 from .video_decoding_ide3d import decode_with_pyav
@@ -57,7 +58,7 @@ def list_videos(videos: Any) -> list[Any]:
         )
     if not videos:
         raise ValueError("A video has no frames: got an empty list. Give at least one frame, or leave the video out.")
-    is_list_of_paths = all(_is_stored_image(item) for item in videos) and not is_animation(videos[0])
+    is_list_of_paths = all(_is_stored_image(item) for item in videos) and not any(map(is_animation, videos))
     if is_list_of_paths or all(_is_frame(item) for item in videos):
         return [[os.fspath(item) if isinstance(item, os.PathLike) else item for item in videos]]
     return [video for item in videos for video in list_videos(item)]
@@ -97,6 +98,7 @@ def read_video(
     Raises:
         FileNotFoundError: when nothing is there.
         ConnectionError: when a download fails.
+        TypeError: when `sample_indices_fn` does not give whole numbers.
         ValueError: for a folder without images, a file that is truncated or no video, no index, or indices of frames
             that the video does not have.
         ImportError: when PyAV cannot be imported.
@@ -105,7 +107,7 @@ def read_video(
 
     def sample_increasing(metadata: VideoMetadata) -> list[int]:
         # Every decoder reads forwards and each frame once.
-        asked[:] = _check_indices(sample_indices_fn(metadata=metadata), metadata.total_num_frames)
+        asked[:] = check_indices(sample_indices_fn(metadata=metadata), metadata.total_num_frames)
         return sorted(set(asked))
 
     frames, metadata = _read_increasing(source, sample_increasing, _choose_backend(backend))
@@ -114,15 +116,6 @@ def read_video(
         frames = frames[[taken.index(index) for index in asked]]
     metadata.frames_indices = asked
     return frames, metadata
-
-
-def _check_indices(indices: Any, total: int) -> list[int]:
-    indices = [int(index) for index in indices]
-    if not indices:
-        raise ValueError("Expected the index of at least one frame, got none.")
-    if wrong := [index for index in indices if not 0 <= index < total]:
-        raise ValueError(f"Expected frame indices from 0 to {total - 1}, the last of the video, got {wrong}.")
-    return indices
 
 
 def _choose_backend(backend: str | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
-from .downloads_ide3d import copy_stream, download, find_local_path
+from .downloads_ide3d import check_not_special, copy_stream, download, find_local_path
 
 __all__ = ["is_source", "open_source", "to_local_path"]
 
@@ -52,6 +52,7 @@ def open_source(value: Any) -> Iterator[tuple[str | BinaryIO, str]]:
     """
     path, value = to_local_path(value), _unwrap(value)
     if path is not None:
+        check_not_special(path)
         if not os.path.isfile(path) and "://" in path:
             raise ValueError(f"A video is a file, or comes by file:, http: or https:, got {path}. Download it first.")
         if not os.path.isfile(path):

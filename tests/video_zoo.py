@@ -339,3 +339,11 @@ def _flip_bytes(path: Path) -> None:
         for at in range(position + size // 3, position + size - 2, max(1, size // 12)):
             data[at] ^= 0x5A
     path.write_bytes(data)
+
+
+def damage(path: Path, seed: int) -> bytes:
+    """Return the bytes of a file with 20 of them changed, at random places."""
+    noise, data = np.random.default_rng(seed), bytearray(path.read_bytes())
+    for place in noise.integers(0, len(data), 20):
+        data[place] ^= int(noise.integers(1, 256))
+    return bytes(data)

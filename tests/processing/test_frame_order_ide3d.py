@@ -2,15 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from transformers.video_utils import VideoMetadata
 
 from processing import IDE3DVideoProcessor, PosedVideo
 from processing.benchmarks.doctor.scene_checks import check_scene
 from processing.benchmarks.readers.scenes import FrameLists, folder_names, uniform_names
 from processing.benchmarks.readers.tasks import Layout
-from processing.frame_order_ide3d import find_uniform_indices, sort_frames
+from processing.frame_order_ide3d import check_count, check_indices, find_uniform_indices, sort_frames
 from processing.video_reading_ide3d import read_video
 
 SCENE = "scannet/scene0000_00"
@@ -86,3 +88,46 @@ def test_uniform_frames_are_spread_from_the_first_to_the_last(total, count):
     repeated = find_uniform_indices(total, count, can_repeat=True)
     assert len(repeated) == count and set(repeated) <= set(range(total))
     assert count > total or repeated.tolist() == indices.tolist()
+
+
+@pytest.mark.parametrize("indices", [[0.7], ["0"], [True], "01", 0.7, [[0], [1, 2]], [None], [float("nan")]])
+def test_indices_that_are_no_whole_numbers_are_a_type_error(indices):
+    with pytest.raises(TypeError, match="frame indices to be whole numbers of frames"):
+        check_indices(indices, 5)
+
+
+def test_whole_numbers_of_any_kind_are_indices():
+    for indices in ([0, 4, 4], (0.0, 4, 4), np.array([0, 4, 4], np.int8), torch.tensor([0, 4, 4]), iter([0, 4, 4])):
+        assert check_indices(indices, 5) == [0, 4, 4]
+    for indices, said in (([], "at least one frame"), ([5], "0 to 4"), ([-1], "0 to 4")):
+        with pytest.raises(ValueError, match=said):
+            check_indices(indices, 5)
+
+
+@pytest.mark.parametrize("count", ["8", 2.5, 8.0, True, [8]])
+def test_a_number_of_frames_is_an_integer_of_at_least_1(count):
+    with pytest.raises(TypeError, match=r"num_frames must be an integer of at least 1, got .* of type"):
+        find_uniform_indices(10, count)
+    with pytest.raises(TypeError, match="num_frames must be an integer"):
+        IDE3DVideoProcessor(num_frames=count)
+    for few in (0, -1):
+        with pytest.raises(ValueError, match=f"num_frames must be an integer of at least 1, got {few}"):
+            check_count(few)
+    assert find_uniform_indices(10, np.int64(2)).tolist() == [0, 9]
+
+
+@pytest.mark.parametrize("fps", ["2", True, [2]])
+def test_a_rate_is_a_number(fps):
+    with pytest.raises(TypeError, match="fps must be a number greater than 0"):
+        IDE3DVideoProcessor(fps=fps)
+    for other in (0, -1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="fps must be a finite number greater than 0"):
+            IDE3DVideoProcessor(fps=other)
+
+
+@pytest.mark.parametrize("fps, rate", [(23.98, 24000 / 1001), (10.0001, 10.0)])
+def test_rates_are_typed_with_few_digits(fps, rate):
+    metadata = VideoMetadata(total_num_frames=50, fps=rate)
+    assert IDE3DVideoProcessor().sample_frames(metadata, fps=fps).tolist() == list(range(50))
+    with pytest.raises(ValueError, match="was asked for"):
+        IDE3DVideoProcessor().sample_frames(metadata, fps=1.01 * fps)

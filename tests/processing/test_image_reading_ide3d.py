@@ -506,3 +506,24 @@ class TestAnimatedPictures:
         animate(tmp_path / "a.gif", "GIF")
         with pytest.raises(ValueError, match="frame indices from 0 to 5"):
             read_video(str(tmp_path / "a.gif"), lambda metadata: [6])
+
+
+def test_a_gif_that_is_cut_anywhere_is_an_error(tmp_path):
+    animate(tmp_path / "a.gif", "GIF")
+    data = (tmp_path / "a.gif").read_bytes()
+
+    def read(content):
+        return read_video(content, lambda metadata: range(metadata.total_num_frames))[0]
+
+    np.testing.assert_array_equal(read(data + b"\0\0"), read(data))
+    for end in range(6, len(data)):
+        with pytest.raises(ValueError, match="no readable image|cannot be decoded"):
+            read(data[:end])
+
+
+def test_stills_and_animations_in_a_list_are_a_video_each_in_any_order(tmp_path):
+    still, moving = str(tmp_path / "still.webp"), str(tmp_path / "moving.webp")
+    Image.new("RGB", (8, 6)).save(still)
+    animate(moving, "WEBP")
+    assert list_videos([still, moving]) == [still, moving] and list_videos([moving, still]) == [moving, still]
+    assert list_videos([still, still]) == [[still, still]]

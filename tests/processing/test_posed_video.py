@@ -204,3 +204,58 @@ def test_poses_and_depth_of_other_tools_are_read_on_request(tmp_path):
     for options in ({"convention": "blender"}, {"depth_unit": 0}, {"depth_unit": float("nan")}):
         with pytest.raises(ValueError, match="convention|depth_unit"):
             PosedVideo.from_folder(tmp_path, **options)
+
+
+@pytest.mark.parametrize("name", ["depth", "intrinsics", "camera_to_world", "boxes"])
+def test_parts_that_hold_no_numbers_are_type_errors_by_name(name):
+    number = np.asarray(parts()[name])
+    for value in (
+        number.astype(str),
+        number.astype(object),
+        number > 0,
+        number.astype(complex),
+        [[1.0], [1, 2]],
+        "2.0x",
+    ):
+        with pytest.raises(TypeError, match=f"`{name}` must (hold|be an array of) numbers"):
+            PosedVideo(**changed(name, value))
+
+
+@pytest.mark.parametrize("name", ["labels", "frame_names"])
+@pytest.mark.parametrize("value", ["abc", b"abc", [None] * 3, [1, 2, 3], 3])
+def test_names_are_strings_in_a_list(name, value):
+    given = {**parts(), "boxes": np.repeat(parts()["boxes"], 3, axis=0), "labels": list("abc")}
+    with pytest.raises(TypeError, match=f"`{name}` must be (a list of )?strings"):
+        PosedVideo(**{**given, name: value})
+
+
+def test_indices_are_whole_numbers():
+    video = PosedVideo(**parts())
+    for indices in ([0.7], [True, False, True], "01", [None]):
+        with pytest.raises(TypeError, match="whole numbers of frames"):
+            video.select_frames(indices)
+    assert len(video.select_frames(np.array([1.0, 2.0]))) == 2
+
+
+def test_poses_in_millimetres_are_told_without_depth():
+    given = {**parts(), "depth": None}
+    given["camera_to_world"][:, 0, 3] = np.arange(3) * 300 + 5e5  # 30 cm a frame, far from the origin
+    with pytest.raises(ValueError, match="`camera_to_world` must be in metres, .* moves by 300"):
+        PosedVideo(**given)
+    given["camera_to_world"][:, 0, 3] = np.arange(3) * 0.3 + 5e5
+    assert len(PosedVideo(**given)) == 3
+
+
+def test_names_and_arguments_of_the_folder_reader(folder):
+    outside = folder.parent / "secret.jpg"
+    outside.write_bytes((folder / "00000.jpg").read_bytes())
+    for name in ("../secret", str(outside.with_suffix("")), "..", "", "a\\b", "a\0b"):
+        with pytest.raises(ValueError, match="a name of a frame must stay inside its folder"):
+            PosedVideo.from_folder(folder, frame_names=[name], parts=())
+    for wrong in ({"frame_names": "00000"}, {"indices": [0.7]}, {"parts": "depth"}, {"depth_unit": "1"}):
+        with pytest.raises(TypeError, match=next(iter(wrong))):
+            PosedVideo.from_folder(folder, **wrong)
+    with pytest.raises(TypeError, match="`path` must be the folder"):
+        PosedVideo.from_folder(None)
+    with pytest.raises(ValueError, match="at least one frame"):
+        PosedVideo.from_folder(folder, indices=[])

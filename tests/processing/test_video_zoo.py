@@ -124,3 +124,105 @@ def test_without_torchcodec_the_error_says_what_to_install(zoo, monkeypatch):
 
 def _faulty(faults):
     return {(name, door): fault for name, doors in faults.items() for door, fault in doors.items() if fault}
+
+
+DAMAGED = ("h264.mp4", "h264_b_frames.mkv", "h264.flv", "hevc_ten_bit.mp4", "mpeg2_interlaced.ts", "mjpeg.mov",
+           "vp9.webm", "gif_variable_rate.gif")  # fmt: skip
+
+
+def read_damaged(zoo, folder, names, seeds):
+    """Return (file, seed) of the damaged files that were read, with other pictures or not; all others are named."""
+    taken = {}
+    for name in names:
+        frames, _ = video_table.read(zoo[name].path, "path", "pyav")
+        for seed in seeds:
+            path = folder / f"{seed}_{name}"
+            path.write_bytes(video_zoo.damage(zoo[name].path, seed))
+            try:
+                taken[name, seed] = np.array_equal(video_table.read(path, "path", "pyav")[0], frames)
+            except ValueError as error:
+                assert path.name in str(error)
+    return taken
+
+
+def test_damage_is_told_with_the_name_of_the_file_or_changes_nothing(zoo, tmp_path):
+    """Where a decoder marks frames, or the demuxer packets, no other pictures come back without a word."""
+    taken = read_damaged(zoo, tmp_path, DAMAGED, range(4))
+    assert [place for place, is_equal in taken.items() if not is_equal] == []
+
+
+@pytest.mark.slow
+def test_damage_of_any_file_is_an_error_of_ours(zoo, tmp_path):
+    taken = read_damaged(zoo, tmp_path, zoo, range(10))
+    assert len(taken) < len(zoo) * 10 / 5  # VP8, VP9, ProRes, MJPEG and HEVC decode some damage as if it were pictures
+
+
+@pytest.mark.parametrize("name", ["h264_b_frames.mkv", "vp9.webm"])
+def test_matroska_that_lacks_its_last_bytes_is_an_error(zoo, tmp_path, name):
+    data = zoo[name].path.read_bytes()
+    (tmp_path / name).write_bytes(data[:-1])
+    with pytest.raises(
+        ValueError, match=f"{name} cannot be decoded whole: .*its header or index names {len(data)} by"
+    ):
+        video_table.read(tmp_path / name, "path", "pyav")
+
+
+def test_matroska_that_was_streamed_has_no_size_and_is_whole(zoo, tmp_path):
+    data = bytearray(zoo["vp9.webm"].path.read_bytes())
+    size = data.index(bytes.fromhex("18538067")) + 4
+    data[size : size + 8] = b"\x01" + 7 * b"\xff"
+    (tmp_path / "streamed.webm").write_bytes(data)
+    assert len(video_table.read(tmp_path / "streamed.webm", "path", "pyav")[0]) == len(zoo["vp9.webm"].numbers)
+
+
+def test_tags_in_any_encoding_are_healthy(zoo, tmp_path):
+    data = zoo["h264.mp4"].path.read_bytes()
+    assert data.count(b"VideoHandler") == 1
+    (tmp_path / "latin.mp4").write_bytes(data.replace(b"VideoHandler", "Vid\xe9oHandler".encode("latin-1")))
+    frames, _ = video_table.read(tmp_path / "latin.mp4", "path", "pyav")
+    assert len(frames) == len(zoo["h264.mp4"].numbers)
+
+
+def test_losses_that_no_error_tells_are_warnings(zoo, tmp_path, caplog):
+    data = zoo["h264_b_frames.ts"].path.read_bytes()
+    (tmp_path / "cut.ts").write_bytes(data[:-100])
+    video_table.read(tmp_path / "cut.ts", "path", "pyav")
+    assert "cut.ts ends within a packet" in caplog.text
+    data = bytearray(zoo["hevc_ten_bit.mp4"].path.read_bytes())
+    with av.open(str(zoo["hevc_ten_bit.mp4"].path)) as container:
+        place = [packet.pos for packet in container.demux(video=0) if packet.size][-1]
+    data[place + 4 : place + 6] = b"\x7e\x01"  # a unit of a reserved kind instead of the picture
+    (tmp_path / "lost.mp4").write_bytes(data)
+    video_table.read(tmp_path / "lost.mp4", "path", "pyav")
+    assert "gave no picture for 1 of 12 packets" in caplog.text
+
+
+def test_healthy_files_are_read_without_a_warning(zoo, caplog):
+    for name, file in zoo.items():
+        if name != "h264_wide_pixels.mp4":
+            video_table.read(file.path, "path", "pyav")
+    assert caplog.text == ""
+
+
+def test_two_streams_of_one_size_are_named(zoo, tmp_path, caplog):
+    with av.open(str(tmp_path / "two.mkv"), "w") as out, av.open(str(zoo["h264.mp4"].path)) as given:
+        copies = [out.add_stream_from_template(given.streams.video[0]) for _ in range(2)]
+        for packet in given.demux(video=0):
+            if packet.dts is None:
+                continue
+            content, times = bytes(packet), (packet.pts, packet.dts, packet.time_base, packet.is_keyframe)
+            for copy in copies:
+                packet = av.Packet(content)
+                packet.pts, packet.dts, packet.time_base, packet.is_keyframe = times
+                packet.stream = copy
+                out.mux(packet)
+    video_table.read(tmp_path / "two.mkv", "path", "pyav")
+    assert "two.mkv has 2 video streams of 64 x 48 pixels: number 0 of the file is read" in caplog.text
+
+
+def test_a_header_of_huge_pictures_is_refused(zoo, tmp_path, monkeypatch):
+    from processing import video_packets_ide3d
+
+    monkeypatch.setattr(video_packets_ide3d, "MAX_FRAME_PIXELS", 64 * 48 - 1)
+    with pytest.raises(ValueError, match="h264.mp4 announces pictures of 64 x 48 pixels, more than MAX_FRAME_PIXELS"):
+        video_table.read(zoo["h264.mp4"].path, "path", "pyav")

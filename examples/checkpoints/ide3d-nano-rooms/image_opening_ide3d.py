@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from transformers.image_utils import is_pil_image
 
-from .downloads_ide3d import download, find_local_path
+from .downloads_ide3d import check_not_special, download, find_local_path
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif", ".avif",
@@ -18,6 +18,7 @@ IMAGE_SUFFIXES = (
 # Pillow opens more, among them formats that start other programs (EPS) or that any bytes may resemble (TGA).
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 STILL_FORMATS = ("MPO", "HEIF")  # A second picture in these is a preview, or another shot of a burst.
+MAX_PATH = 4096  # characters; longer text is no path
 MAX_DOWNLOAD = 2**28  # bytes of one picture, 256 MiB
 MIN_BYTES_PER_PICTURE = 38  # of APNG, which announces how many: each has its control chunk
 _SUBFILE_TYPE, _REDUCED_OR_MASK = 254, 0b101  # TIFF: a page that is a thumbnail or a mask of another one
@@ -133,6 +134,8 @@ def find_stored(source: Any, name: str) -> Any:
         return content
     if os.path.isfile(path):
         return path
+    if len(path) < MAX_PATH and "\0" not in path:
+        check_not_special(path)
     content = _decode_base64(path)
     if content is None:
         raise FileNotFoundError(f"No image at {name}. Check the path; the current directory is {os.getcwd()}.")
@@ -154,9 +157,11 @@ def list_pages(image: Any) -> Sequence[int]:
             Image as [`open_image`] yields it.
 
     Raises:
-        ValueError: for an APNG that announces more pictures than its bytes can hold.
+        ValueError: for an APNG that announces more pictures than its bytes can hold, or a GIF without its end.
     """
     place = image.tell()
+    if image.format == "GIF" and image.fp and _lacks_end_of_gif(image.fp):
+        raise ValueError("it is cut off behind a picture")
     if not getattr(image, "is_animated", False) or image.format in STILL_FORMATS:
         return range(place, place + 1)
     count = image.n_frames
@@ -176,6 +181,27 @@ def list_pages(image: Any) -> Sequence[int]:
             pages.append(page)
     image.seek(place)
     return pages or range(1)
+
+
+def _lacks_end_of_gif(file: Any) -> bool:
+    """Return whether the blocks of a GIF end with its file, without a trailer."""
+
+    def skip_table(flags: bytes) -> None:
+        file.seek(3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0, os.SEEK_CUR)
+
+    start = file.tell()
+    file.seek(0)
+    skip_table(file.read(13)[10:11])
+    while kind := file.read(1):
+        if kind == b",":
+            skip_table(file.read(9)[8:])
+        elif kind != b"!":  # the trailer, or what no reader knows
+            break
+        file.seek(1, os.SEEK_CUR)  # kind of the extension, or size of the codes
+        while size := file.read(1).strip(b"\0"):
+            file.seek(size[0], os.SEEK_CUR)
+    file.seek(start)
+    return not kind
 
 
 def describe(source: Any) -> str:

@@ -6,7 +6,8 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .frame_times_ide3d import TimedVideoMetadata
-from .video_decoding_ide3d import ShownFrames, decode_video, find_stream, find_wanted, open_container, to_picture
+from .video_decoding_ide3d import decode_video, find_wanted, to_picture
+from .video_packets_ide3d import ShownFrames, find_stream, open_container
 
 __all__ = ["decode_with_torchcodec"]
 

@@ -6,13 +6,12 @@ import os
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from processing.benchmarks.readers.files import read_infos, read_selected_frames
 from processing.benchmarks.readers.tasks import Layout
-from processing.frame_order_ide3d import find_uniform_indices, sort_frames
+from processing.frame_order_ide3d import check_count, find_uniform_indices, sort_frames
 from processing.geometry_rules import rescaled_intrinsics
 from processing.image_opening_ide3d import open_image
 from processing.posed_video import PosedVideo, list_frame_names
@@ -54,6 +53,7 @@ class FrameLists:
         coverage: Share of the scene's voxels in (0, 1] that is enough, with "coverage" only; None takes all frames.
 
     Raises:
+        TypeError: A number of frames that is no integer.
         ValueError: An unknown rule, no frames, a share outside (0, 1], or a share with another rule.
         FileNotFoundError: The file of the rule does not exist.
     """
@@ -61,7 +61,7 @@ class FrameLists:
     def __init__(self, layout: Layout, rule: str = "uniform", num_frames: int = 32, coverage: float | None = None):
         if rule not in FRAME_RULES:
             raise ValueError(f"`frames` must be one of {FRAME_RULES}, got {rule!r}.")
-        _check_count(num_frames)
+        check_count(num_frames)
         if coverage is not None and not isinstance(coverage, int | float):
             raise TypeError(f"`coverage` must be a share in (0, 1] or None, got {coverage!r}.")
         if coverage is not None and (rule != "coverage" or not 0 < coverage <= 1):
@@ -148,13 +148,6 @@ def check_same_camera(listed: np.ndarray, stored: np.ndarray, where: str) -> Non
         )
 
 
-def _check_count(num_frames: Any) -> None:
-    if not isinstance(num_frames, int | np.integer) or isinstance(num_frames, bool):
-        raise TypeError(f"`num_frames` must be a whole number of frames, got {num_frames!r}.")
-    if num_frames < 1:
-        raise ValueError(f"`num_frames` must be at least 1, got {num_frames}.")
-
-
 def scene_infos(layout: Layout) -> dict[str, dict]:
     """Read EmbodiedScan's facts of all scenes, of every split whose file exists.
 
@@ -212,7 +205,7 @@ def load_scene(
     unknown = parts if isinstance(parts, str) else sorted(set(parts) - set(SCENE_PARTS))
     if unknown:
         raise ValueError(f"`parts` must be a collection of {SCENE_PARTS}, got {unknown!r}.")
-    _check_count(num_frames)
+    check_count(num_frames)
     if isinstance(frame_names, str):
         raise TypeError(f"`frame_names` must be a sequence of names, got the text {frame_names!r}.")
     names = [] if frame_names is None else [check_name(name, "name of a frame") for name in frame_names]
