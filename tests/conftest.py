@@ -1,7 +1,6 @@
 """A tiny model and small batches for it, shared by the tests of every room."""
 
 import copy
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,8 +9,6 @@ import torch
 from torch import nn
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
-
-os.environ.setdefault("IDE3D_PRIVATE_URLS", "1")  # The servers of the tests are on this machine.
 
 TINY_VISION = {
     "model_type": "siglip_vision_model",

@@ -41,7 +41,6 @@ class _QuietHandler(SimpleHTTPRequestHandler):
 @contextmanager
 def serve(folder: Path) -> Iterator[str]:
     """Serve a folder over HTTP; give its address."""
-    os.environ["IDE3D_PRIVATE_URLS"] = "1"  # The server is on this machine.
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_QuietHandler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:

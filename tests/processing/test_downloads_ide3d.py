@@ -48,7 +48,7 @@ def send(handler, content=b"bytes", status=200, **headers):
 
 @pytest.fixture
 def closed(monkeypatch):
-    monkeypatch.delenv(PRIVATE_VARIABLE, raising=False)
+    monkeypatch.setenv(PRIVATE_VARIABLE, "0")
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -64,19 +64,26 @@ def test_private_addresses_are_not_asked(closed, monkeypatch, host):
         download(f"http://{host}:9/video.mp4", io.BytesIO(), 10)
 
 
+def test_a_url_may_say_the_own_machine_and_lead_nowhere_else_there(closed, serve, monkeypatch):
+    monkeypatch.delenv(PRIVATE_VARIABLE)
+    file = io.BytesIO()
+    download(serve(send).replace("127.0.0.1", "localhost"), file, 10)
+    assert file.getvalue() == b"bytes"
+    for target in ("http://10.1.1.1/a", "http://[::1]/a", "http://localhost/a", "http://169.254.169.254/a"):
+        address = serve(lambda handler, to=target: send(handler, status=302, Location=to))
+        with pytest.raises(ValueError, match="video.mp4 is not downloaded. It leads to"):
+            download(address, io.BytesIO(), 10)
+    with pytest.raises(ValueError, match="leads to 169.254.169.254"):
+        download("http://169.254.169.254/a", io.BytesIO(), 10)
+
+
 def test_a_name_or_a_redirect_hides_no_private_address(closed, serve, monkeypatch):
+    monkeypatch.delenv(PRIVATE_VARIABLE)
     address = serve(send)
     look_up = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, *args, **kwargs: look_up("127.0.0.1", *args, **kwargs))
     with pytest.raises(ValueError, match="leads to public.example, 127.0.0.1"):
         read_video(address.replace("127.0.0.1", "public.example"), lambda metadata: [0])
-    first = serve(lambda handler: send(handler, status=302, Location=address.replace("127.0.0.1", "10.1.1.1")))
-    port = int(first.split(":")[2].split("/")[0])
-    checked = downloads_ide3d._check_address
-    monkeypatch.setattr(downloads_ide3d, "_check_address",
-                        lambda host, found: host == "127.0.0.1" or checked(host, ["10.1.1.1"]))  # fmt: skip
-    with pytest.raises(ValueError, match="leads to 10.1.1.1"):
-        download(f"http://127.0.0.1:{port}/video.mp4", io.BytesIO(), 10)
 
 
 def test_a_proxy_is_the_user_s_and_leads_to_no_private_number(closed, serve, monkeypatch):

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 
 __all__ = ["check_not_special", "copy_stream", "download", "find_local_path"]
 
-PRIVATE_VARIABLE = "IDE3D_PRIVATE_URLS"  # 1 lets URLs reach this machine and its network
+PRIVATE_VARIABLE = "IDE3D_PRIVATE_URLS"  # 1 opens this machine and its network to URLs, 0 closes them wholly
 TIMEOUT_SECONDS = 30  # without any answer
 MAX_SECONDS = 600
 CHUNK_BYTES = 1024**2
@@ -45,8 +45,10 @@ def check_not_special(path: str) -> None:
 def download(url: str, file: BinaryIO, limit: int) -> None:
     """Write the content of an http or https URL into a file.
 
-    Addresses of this machine and of private networks are refused, for each redirect and behind each name, unless the
-    environment variable `IDE3D_PRIVATE_URLS` is 1. Proxies of the environment are the user's choice, and are taken.
+    Names and redirects that lead to this machine or a private network are refused. A URL may say such an address
+    itself, `localhost` or a number that is not link-local: the user's own choice. The environment variable
+    `IDE3D_PRIVATE_URLS` refuses that too with 0, for services that take URLs from strangers, and allows all with 1.
+    Proxies of the environment are the user's choice, and are taken.
 
     Args:
         url (`str`):
@@ -68,7 +70,7 @@ def download(url: str, file: BinaryIO, limit: int) -> None:
     try:
         # As browsers do, which take blanks and letters of all languages.
         request = urllib.request.Request(quote(url, safe=URL_CHARACTERS), headers={"User-Agent": "ide3d"})
-        with _make_opener(sockets).open(request, timeout=TIMEOUT_SECONDS) as answer:
+        with _make_opener(sockets, url).open(request, timeout=TIMEOUT_SECONDS) as answer:
             length = answer.headers.get("Content-Length") or ""
             announced = int(length) if length.isdecimal() else 0
             _check_size(announced, limit, url)
@@ -124,20 +126,21 @@ def _late(name: str) -> TimeoutError:
     return TimeoutError(f"{name} is still coming after {MAX_SECONDS} s. Download it first, and give the path.")
 
 
-def _make_opener(sockets: list[socket.socket]) -> urllib.request.OpenerDirector:
-    """Return an opener of http and https that notes its sockets and refuses private addresses."""
+def _make_opener(sockets: list[socket.socket], url: str) -> urllib.request.OpenerDirector:
+    """Return an opener of http and https that notes its sockets and refuses private addresses but that of the URL."""
     is_free = os.environ.get(PRIVATE_VARIABLE, "").lower() in ("1", "true", "yes")
+    own = urlsplit(url).hostname if os.environ.get(PRIVATE_VARIABLE, "") == "" else None
 
     def open_with(handler: Any, kind: type, request: Any, **options: Any) -> Any:
         address = urlsplit(request.full_url)
         is_proxied = request.has_proxy() or bool(request._tunnel_host)
         if is_proxied and not is_free:  # The proxy looks the name up, so numbers alone are known here.
-            _check_address(address.hostname, [address.hostname])
+            _check_address(address.hostname, [address.hostname], own)
 
         def connect(place: tuple[str, int], timeout: Any = None, *rest: Any, **more: Any) -> socket.socket:
             found = socket.getaddrinfo(*place, type=socket.SOCK_STREAM)
             if not is_free and not is_proxied:
-                _check_address(place[0], [entry[4][0] for entry in found])
+                _check_address(place[0], [entry[4][0] for entry in found], own)
             sockets.append(socket.create_connection(found[0][4][:2], timeout, *rest, **more))
             return sockets[-1]
 
@@ -170,20 +173,25 @@ def _make_opener(sockets: list[socket.socket]) -> urllib.request.OpenerDirector:
     return opener
 
 
-def _check_address(host: str | None, found: list[Any]) -> None:
-    for text in found:
-        try:
-            address = ipaddress.ip_address(str(text).partition("%")[0])
-        except ValueError:  # a name
-            if str(text).rstrip(".").lower() != "localhost":
-                continue
-            address = ipaddress.ip_address("127.0.0.1")
-        address = getattr(address, "ipv4_mapped", None) or address
-        if not address.is_global or address.is_multicast:
+def _check_address(host: str | None, found: list[Any], own: str | None) -> None:
+    is_own = host is not None and host == own and _read_address(host) is not None
+    for address in filter(None, map(_read_address, found)):
+        if (not address.is_global or address.is_multicast) and not (is_own and not address.is_link_local):
             raise _RefusedAddressError(
                 f"It leads to {host}, {address}: an address of this machine or of a private network, which URLs may "
                 f"not reach. Download the file and give its path, or set {PRIVATE_VARIABLE}=1 if the URL is your own."
             )
+
+
+def _read_address(text: Any) -> Any:
+    """Return the address that a text says; None for a name."""
+    if str(text).rstrip(".").lower() == "localhost":
+        return ipaddress.ip_address("127.0.0.1")
+    try:
+        address = ipaddress.ip_address(str(text).partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _check_size(size: int, limit: int, name: str) -> None:
