@@ -115,7 +115,8 @@ def append_text(path: str | os.PathLike, content: str) -> None:
 def hold_file(path: str | os.PathLike) -> Iterator[bool]:
     """Hold a file against other processes as long as the block runs.
 
-    It is made if it does not exist. A killed process holds nothing. Where the file system has no locks, everybody holds the file.
+    It is made if it does not exist. A killed process holds nothing. Where the file system has no locks, everybody
+    holds the file.
 
     Yields:
         Whether it is held; False if another process holds it.

@@ -80,6 +80,14 @@ def checkpoint(make_trainer, tmp_path):
     return tmp_path / "first" / "checkpoint-1"
 
 
+def forget_sizes(checkpoint):
+    """Make a checkpoint one of an earlier version, which does not name the sizes of its files."""
+    path = checkpoint / "trainer_state.json"
+    state = json.loads(path.read_text())
+    assert state["stateful_callbacks"].pop("CheckpointInProgress")["attributes"]["sizes"]["optimizer.pt"] > 0
+    path.write_text(json.dumps(state))
+
+
 class TestBrokenCheckpoints:
     def resume(self, make_trainer, checkpoint, **options):
         trainer = make_trainer([make_sample(2, teacher=True)], "second", **options)
@@ -87,12 +95,18 @@ class TestBrokenCheckpoints:
 
     def test_missing_heads(self, make_trainer, checkpoint):
         (checkpoint / GEOMETRY_WEIGHTS).unlink()
+        with pytest.raises(ValueError, match=f"no valid checkpoint: {GEOMETRY_WEIGHTS} is missing"):
+            self.resume(make_trainer, checkpoint)
+        forget_sizes(checkpoint)
         with pytest.raises(FileNotFoundError, match=f"{GEOMETRY_WEIGHTS} is missing"):
             self.resume(make_trainer, checkpoint)
 
     def test_truncated_heads(self, make_trainer, checkpoint):
         path = checkpoint / GEOMETRY_WEIGHTS
         path.write_bytes(path.read_bytes()[:-1000])
+        with pytest.raises(ValueError, match=f"no valid checkpoint: {GEOMETRY_WEIGHTS} is truncated"):
+            self.resume(make_trainer, checkpoint)
+        forget_sizes(checkpoint)
         with pytest.raises(OSError, match=f"{GEOMETRY_WEIGHTS} is truncated"):
             self.resume(make_trainer, checkpoint)
 
@@ -228,10 +242,7 @@ class TestInterrupted:
     def test_checkpoints_of_earlier_versions_and_restored_callbacks_go_on(self, make_trainer, tmp_path):
         options = {"save_strategy": "steps", "save_steps": 1}
         make_trainer([make_sample(2)], **options, max_steps=1).train()
-        path = tmp_path / "run" / "checkpoint-1" / "trainer_state.json"
-        state = json.loads(path.read_text())
-        assert state["stateful_callbacks"].pop("CheckpointInProgress")["attributes"]["sizes"]["optimizer.pt"] > 0
-        path.write_text(json.dumps(state))
+        forget_sizes(tmp_path / "run" / "checkpoint-1")
         make_trainer([make_sample(2)], **options).train(resume_from_checkpoint=True)
         options["restore_callback_states_from_checkpoint"] = True
         make_trainer([make_sample(2)], **options, max_steps=3).train(resume_from_checkpoint=True)

@@ -42,13 +42,30 @@ def is_whole(folder: str | Path) -> bool:
     `Trainer` writes `trainer_state.json` last, behind weights, heads, optimizer and random state. It has the sizes of
     the files before it: a checkpoint that was deleted or copied in part is not whole.
     """
+    return _find_damage(Path(folder)) is None
+
+
+def _find_damage(folder: Path) -> str | None:
+    """Return what a checkpoint lacks; None if it is whole."""
     try:
-        state = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+        state = json.loads((folder / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
         entry = state.get("stateful_callbacks", {}).get(CheckpointInProgress.__name__, {})
-        sizes = entry.get("attributes", {}).get("sizes", {})
-        return all((Path(folder) / name).stat().st_size == size for name, size in sizes.items())
-    except (AttributeError, OSError, ValueError):  # no file, or the beginning of one, or something else
-        return False
+        sizes = dict(entry.get("attributes", {}).get("sizes", {}))
+    except (
+        AttributeError,
+        OSError,
+        TypeError,
+        ValueError,
+        RecursionError,
+    ):  # no file, or the beginning of one, or something else
+        return f"`{TRAINER_STATE_NAME}`, which is written last, is missing or cut off"
+    for name, size in sizes.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} is truncated or another file: it has {path.stat().st_size} bytes, expected {size}"
+    return None
 
 
 def list_checkpoints(run: str | Path) -> list[Path]:
@@ -68,12 +85,12 @@ def get_last_checkpoint(run: str | Path) -> str | None:
 
 def check_whole(folder: str | Path) -> None:
     """Raise ValueError unless `folder` is a whole checkpoint."""
-    if not is_whole(folder):
+    damage = _find_damage(Path(folder))
+    if damage:
         last = get_last_checkpoint(Path(folder).parent)
         instead = "there is no whole checkpoint beside it" if last is None else f"the last whole one is {last}"
         raise ValueError(
-            f"{folder} is no valid checkpoint: `{TRAINER_STATE_NAME}`, which is written last, is missing or cut off. "
-            f"Expected a folder that Trainer wrote to its end; {instead}."
+            f"{folder} is no valid checkpoint: {damage}. Expected a folder that Trainer wrote to its end; {instead}."
         )
 
 
