@@ -80,6 +80,14 @@ def checkpoint(make_trainer, tmp_path):
     return tmp_path / "first" / "checkpoint-1"
 
 
+def forget_sizes(checkpoint):
+    """Make a checkpoint one of an earlier version, which does not name the sizes of its files."""
+    path = checkpoint / "trainer_state.json"
+    state = json.loads(path.read_text())
+    assert state["stateful_callbacks"].pop("CheckpointInProgress")["attributes"]["sizes"]["optimizer.pt"] > 0
+    path.write_text(json.dumps(state))
+
+
 class TestBrokenCheckpoints:
     def resume(self, make_trainer, checkpoint, **options):
         trainer = make_trainer([make_sample(2, teacher=True)], "second", **options)
@@ -226,10 +234,7 @@ class TestInterrupted:
     def test_checkpoints_of_earlier_versions_and_restored_callbacks_go_on(self, make_trainer, tmp_path):
         options = {"save_strategy": "steps", "save_steps": 1}
         make_trainer([make_sample(2)], **options, max_steps=1).train()
-        path = tmp_path / "run" / "checkpoint-1" / "trainer_state.json"
-        state = json.loads(path.read_text())
-        assert state["stateful_callbacks"].pop("CheckpointInProgress")["attributes"]["sizes"]["optimizer.pt"] > 0
-        path.write_text(json.dumps(state))
+        forget_sizes(tmp_path / "run" / "checkpoint-1")
         make_trainer([make_sample(2)], **options).train(resume_from_checkpoint=True)
         options["restore_callback_states_from_checkpoint"] = True
         make_trainer([make_sample(2)], **options, max_steps=3).train(resume_from_checkpoint=True)

@@ -27,6 +27,7 @@ __all__ = [
     "check_tied_weights",
     "check_whole",
     "clear_checkpoint",
+    "find_damage",
     "get_last_checkpoint",
     "is_whole",
     "list_checkpoints",
@@ -45,15 +46,25 @@ def is_whole(folder: str | Path) -> bool:
     `Trainer` writes `trainer_state.json` last, behind weights, heads, optimizer and random state. It has the sizes of
     the files before it: a checkpoint that was deleted or copied in part is not whole.
     """
+    return find_damage(folder) is None
+
+
+def find_damage(folder: str | Path) -> str | None:
+    """Say what a checkpoint lacks; None if it is whole."""
     state = _read_state(folder)
     if state is None:
-        return False
+        return f"`{TRAINER_STATE_NAME}`, which is written last, is missing or cut off"
     try:
         entry = state.get("stateful_callbacks", {}).get(CheckpointInProgress.__name__, {})
-        sizes = entry.get("attributes", {}).get("sizes", {})
-        return all((Path(folder) / name).stat().st_size == size for name, size in sizes.items())
-    except (AttributeError, OSError):
-        return False
+        sizes = dict(entry.get("attributes", {}).get("sizes", {}))
+    except (AttributeError, TypeError, ValueError):
+        return f"`{TRAINER_STATE_NAME}` has no state of callbacks that Trainer wrote"
+    for path, size in ((Path(folder) / name, size) for name, size in sizes.items()):
+        if not path.is_file():
+            return f"{path.name} is missing"
+        if path.stat().st_size != size:
+            return f"{path.name} has {path.stat().st_size} bytes, it was written with {size}"
+    return None
 
 
 def _read_state(folder: str | Path) -> dict[str, Any] | None:
@@ -86,8 +97,8 @@ def check_whole(folder: str | Path) -> None:
         last = get_last_checkpoint(Path(folder).parent)
         instead = "there is no whole checkpoint beside it" if last is None else f"the last whole one is {last}"
         raise ValueError(
-            f"{folder} is no valid checkpoint: `{TRAINER_STATE_NAME}`, which is written last, is missing or cut off. "
-            f"Expected a folder that Trainer wrote to its end; {instead}."
+            f"{folder} is no valid checkpoint: {find_damage(folder)}. Expected a folder that Trainer wrote to its end; "
+            f"{instead}."
         )
 
 

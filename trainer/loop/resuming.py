@@ -24,7 +24,14 @@ from transformers.trainer import (
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
 
 from trainer.field_rules import check_number
-from trainer.loop.checkpoints import check_tied_weights, check_whole, get_last_checkpoint, is_whole, list_checkpoints
+from trainer.loop.checkpoints import (
+    check_tied_weights,
+    check_whole,
+    find_damage,
+    get_last_checkpoint,
+    is_whole,
+    list_checkpoints,
+)
 from trainer.loop.model_parts import PARTS
 
 __all__ = ["check_optimizer", "check_resumable", "choose_checkpoint"]
@@ -53,7 +60,7 @@ def choose_checkpoint(resume: str | os.PathLike | bool | None, run: str) -> str 
         if last is None:
             raise ValueError(f"{run} holds no valid checkpoint; train without resuming first.")
         if (newest := list_checkpoints(run)[-1]) != Path(last):
-            logger.warning("%s is not whole, or was changed since; the training goes on from %s.", newest, last)
+            logger.warning("%s is not whole (%s); the training goes on from %s.", newest, find_damage(newest), last)
         return last
     if not isinstance(resume, (str, os.PathLike)) or not str(resume):
         raise TypeError(f"resume_from_checkpoint must be the folder of a checkpoint, or True, got {resume!r}.")
