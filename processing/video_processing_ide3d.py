@@ -13,7 +13,8 @@ from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
 from .frame_times_ide3d import find_highest_rate, find_indices_at_rate, find_indices_over_time
-from .image_reading_ide3d import FrameSampler, check_scale, frames_to_tensor
+from .image_reading_ide3d import FrameSampler, frames_to_tensor
+from .pixel_rules_ide3d import check_scale
 from .video_reading_ide3d import is_stored, list_videos, read_video
 
 
@@ -158,9 +159,13 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
 
         Raises:
             ValueError: for a video without frames or pixels, NaN pixels, wrong rank, a demand that cannot be met, a
-                damaged file.
+                damaged file, pixels of another scale than the processor expects.
+            TypeError: for an argument that the processor does not have, and for what is no video.
             FileNotFoundError: for a missing file.
         """
+        known = {*self.valid_kwargs.__annotations__, *VideosKwargs.__annotations__}
+        if unknown := sorted(set(kwargs) - known):
+            raise TypeError(f"The video processor has no arguments {unknown}. Expected some of {sorted(known)}.")
         return_tensors = kwargs.pop("return_tensors", None)
         return_metadata = kwargs.pop("return_metadata", None)
         sampling = {key: kwargs.pop(key, None) for key in ("do_sample_frames", "num_frames", "fps")}
@@ -168,10 +173,8 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
         frames, metadata = self._load_videos(
             list_videos(videos), metadata, kwargs.pop("input_data_format", None), **sampling
         )
-        rescales = kwargs.get("do_rescale") if kwargs.get("do_rescale") is not None else self.do_rescale
-        if rescales:
-            for index, video in enumerate(frames):
-                check_scale(video, f"video {index}")
+        for index, video in enumerate(frames):
+            check_scale(video, f"video {index}", self, kwargs)
         processed = super().preprocess(
             frames,
             video_metadata=metadata,
