@@ -28,7 +28,7 @@ from trainer.loop.checkpoints import (
     load_heads,
     save_heads,
 )
-from trainer.loop.checks import IdleHeads, check_processes, check_protocol, find_training_model
+from trainer.loop.checks import IdleHeads, check_processes, check_protocol, find_training_model, set_max_length
 from trainer.loop.mixture import MixtureDataset, MixtureSampler
 from trainer.loop.model_parts import compute_gradient_norms, freeze_parts, split_groups
 from trainer.loop.step_statistics import (
@@ -109,6 +109,7 @@ class IDE3DTrainer(Trainer):
         self._core.is_sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         check_processes(args, self.accelerator.distributed_type, self._core.is_sharded)
         check_protocol(args, self._core.geometric_validator, self.data_collator)
+        set_max_length(self._core.config, self.data_collator)
         self.add_callback(IdleHeads(lambda: self._core))
         self._in_progress = CheckpointInProgress()
         self.add_callback(self._in_progress)
