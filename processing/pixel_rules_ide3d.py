@@ -1,4 +1,4 @@
-"""What the pixels of frames and pictures are: where their channels stand, which numbers they hold, which scale."""
+"""Rules of pixels: where their channels stand, which numbers they hold and on which scale."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -107,7 +107,7 @@ def channels_first(video: torch.Tensor, name: str, input_data_format: str | Chan
 
 
 def check_values(video: torch.Tensor, name: str) -> torch.Tensor:
-    """Return frames as uint8 where they hold integers, as float32 where they hold floating point numbers.
+    """Return frames as uint8, or as float32 where they hold floating point numbers.
 
     Args:
         video (`torch.Tensor`):

@@ -38,8 +38,8 @@ class IDE3DDataCollator:
     their own.
 
     - `messages`: a chat (list of messages with `role` and `content`), or a list of chats about the same video. The
-      chats of a list are *packed*: they share one visual prefix, and none sees another. Each has an answer; without
-      one, only samples that train another term are taken, with a warning.
+      chats of a list are *packed*: they share one visual prefix, and none sees another. A chat without an
+      answer, which trains other terms alone, is named once in a warning.
     - `scene_id`: name of the sample in messages about it; the batch then has `sample_names`.
     - `frame_names`: (V,) str, names of the frames, by which a `TeacherStore` finds their features.
     - `frames`: (V, h, w, 3) uint8, or a list of PIL images; for the one `{"type": "video"}` part of the chat.
@@ -75,8 +75,8 @@ class IDE3DDataCollator:
 
     Raises:
         ValueError: If a key is misspelt, placeholders and frames do not match, frame counts differ, or masks have
-            another grid. Also if packed chats do not begin alike, a chat has no words to learn, or pixels, geometry
-            or teacher features are broken. It names the sample.
+            another grid. Also if packed chats do not begin alike, an answer has no words, or pixels, geometry or
+            teacher features are broken. It names the sample.
         TypeError: If a sample is no dict, or a key holds another type. It names the sample.
     """
 
@@ -159,12 +159,12 @@ class IDE3DDataCollator:
             raise kind(f"Sample {name!r}: {error}") from error
 
     def _prepare(self, sample: Mapping[str, Any], name: str | int) -> dict[str, Any]:
-        """Check a sample and lay all of it on the vision input, but the pixels of its video."""
+        """Check a sample and lay it on the vision input, all but its video."""
         keys = list_keys(sample)
         check_keys(keys, self.optional_keys)
         if foreign := find_foreign_keys(keys, self.optional_keys):
             self._tell(foreign, "Sample %r: the keys %s are not used.", name, list(foreign))
-        chats = list_chats(sample, self.teacher is not None, functools.partial(self._tell, "answer"), name)
+        chats = list_chats(sample, functools.partial(self._tell, "answer"), name)
         frames, images = self._read_frames(sample), _list_images(sample)
         text = self._text(sample, chats, None if frames is None else len(frames), len(images))
         self._check_length(text, name)

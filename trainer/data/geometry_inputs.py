@@ -251,7 +251,9 @@ def to_tensor(values: Any, name: str = "values") -> Tensor:
 
 
 def check_teacher_features(features: Any, num_frames: int, grid: TokenGrid) -> Tensor:
-    """Return the teacher features of a sample as floating point tensor, float32 for float64 and integers.
+    """Return the teacher features of a sample, checked, as floating point tensor.
+
+    Integers and float64 become float32.
 
     Args:
         features: Features on the token grid.

@@ -7,24 +7,23 @@ from processing.chat_rules_ide3d import check_chat, list_texts
 
 __all__ = ["list_chats"]
 
-OTHER_TARGETS = ("depth", "teacher_features", "region_targets", "mentions")
 WORDS_OF_CELLS = "cell_words"  # labels of another collator, which asks for no answer
 
 
 def list_chats(
-    sample: Mapping[str, Any], has_teacher: bool, tell: Callable[..., None], name: str | int
+    sample: Mapping[str, Any], tell: Callable[..., None], name: str | int
 ) -> list[Sequence[Mapping[str, Any]]]:
     """Return the chats of a sample, checked.
 
+    A chat without an answer is told: it serves samples that train another term, and prompts.
+
     Args:
         sample: Sample with its `messages`.
-        has_teacher: Whether a teacher gives the sample features to learn from.
         tell: Function that warns, of a message and its values.
         name: Name of the sample.
 
     Raises:
-        ValueError: If `messages` are no chat or list of chats, an answer has no words, or a chat has no answer and the
-            sample nothing else to learn.
+        ValueError: If `messages` are no chat or list of chats, or an answer has no words.
     """
     messages = sample.get("messages")
     if messages is None or (isinstance(messages, Sequence) and not len(messages)):
@@ -41,12 +40,7 @@ def list_chats(
             without.append(index)
     if without and sample.get(WORDS_OF_CELLS) is None:
         fault = f"chats {without} of messages have" if is_packed else "messages have"
-        if not has_teacher and all(sample.get(key) is None for key in OTHER_TARGETS):
-            raise ValueError(
-                f"{fault} no assistant message: there is nothing to learn. Add the answer as "
-                "{'role': 'assistant', 'content': ...}."
-            )
-        tell("Sample %r: %s no assistant message, so that no words are learned from them.", name, fault)
+        tell("Sample %r: %s no assistant message: no words are learned from them.", name, fault)
     return chats
 
 

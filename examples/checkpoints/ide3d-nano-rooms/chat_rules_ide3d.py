@@ -1,4 +1,4 @@
-"""What a chat and a prompt are, by one rule for every door, and the template that renders chats.
+"""One rule for chats and prompts at every door, and the template that renders them.
 
 `check_chats` judges the form: messages, roles, parts and their types. What a template knows of them, such as the names
 of roles, it refuses itself.
@@ -72,7 +72,7 @@ DEFAULT_CHAT_TEMPLATE = r"""
 
 
 def check_chats(conversation: Any) -> None:
-    """Check the form of a chat, or of a batch of chats, as `apply_chat_template` takes them.
+    """Check the form of a chat or of a batch of chats.
 
     Args:
         conversation (`Any`):

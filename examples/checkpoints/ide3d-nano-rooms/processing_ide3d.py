@@ -377,6 +377,10 @@ def _read_all(images: Any, input_data_format: Any, numbers: Iterator[int]) -> An
     if not isinstance(images, (np.ndarray, torch.Tensor)):
         pixels = read_image(images, None if isinstance(images, (str, os.PathLike)) else name)
         return torch.from_numpy(pixels).permute(2, 0, 1)
+    if images.ndim not in (3, 4):
+        raise ValueError(
+            f"Expected (height, width, 3), or a batch of such images, got {tuple(images.shape)} for {name}."
+        )
     batch = images if images.ndim == 4 else images[None]
     tensors = list(frames_to_tensor(batch, name, input_data_format))
     return tensors if images.ndim == 4 else tensors[0]

@@ -159,7 +159,7 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
 
         Raises:
             ValueError: for a video without frames or pixels, NaN pixels, wrong rank, a demand that cannot be met, a
-                damaged file, pixels of another scale than the processor expects.
+                damaged file. Also for pixels of another scale than the processor expects.
             TypeError: for an argument that the processor does not have, and for what is no video.
             FileNotFoundError: for a missing file.
         """
