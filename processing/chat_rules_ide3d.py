@@ -116,6 +116,12 @@ def check_chat(chat: Any, name: str = "the chat") -> None:
         _check_content(message, where)
 
 
+def list_parts(conversations: list[list[dict]]) -> list[dict]:
+    """Return the parts of all messages of chats that passed [`check_chats`]."""
+    contents = [message.get("content") for conversation in conversations for message in conversation]
+    return [part for content in contents if isinstance(content, (list, tuple)) for part in content]
+
+
 def list_texts(message: Mapping[str, Any]) -> list[str]:
     """Return the texts of a message that passed [`check_chat`]."""
     content = message.get("content")
@@ -207,6 +213,7 @@ __all__ = [
     "check_chats",
     "check_placeholders",
     "find_token",
+    "list_parts",
     "list_prompts",
     "list_texts",
 ]

@@ -6,7 +6,7 @@ refused, since they are depth. Several pictures in one file are a video, but the
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,7 +232,10 @@ def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDime
         shapes = sorted({tuple(array.shape) for array in arrays})
         if len(shapes) > 1:
             raise ValueError(f"All frames of a video must have one size, got {shapes} in {name}. Resize them first.")
-        video = torch.stack([_as_tensor(array) for array in arrays])
+        tensors = [_as_tensor(array) for array in arrays]
+        if len({tensor.is_floating_point() for tensor in tensors}) > 1:
+            raise ValueError(f"All frames of a video must have one type, got integers and floats in {name}.")
+        video = torch.stack(tensors)
     video = _as_tensor(video)
     if video.ndim != 4:
         raise ValueError(f"Expected rank 4 (frames, height, width, 3), got shape {tuple(video.shape)} for {name}.")
@@ -244,6 +247,38 @@ def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDime
     if video.is_floating_point():
         raise ValueError(f"Frames with transparency hold 8 bit integers, got {video.dtype} in {name}. Leave it out.")
     return _over_white(video)
+
+
+def read_pictures(images: Any, input_data_format: Any, numbers: Iterator[int]) -> Any:
+    """Read images in any nesting.
+
+    Args:
+        images (`Any`):
+            Image as [`read_image`] takes it, an array or tensor of rank 3, a batch of rank 4, or a nested list.
+        input_data_format (`str`, *optional*):
+            `"channels_first"` or `"channels_last"`; inferred from the shape when absent.
+        numbers (`Iterator[int]`):
+            Numbers by which errors call the images.
+
+    Returns:
+        `torch.Tensor` of shape `(channels, height, width)`, upright, or a list in the nesting of `images`.
+
+    Raises:
+        ValueError: as [`read_image`] and [`frames_to_tensor`] do.
+    """
+    if isinstance(images, (list, tuple)):
+        return [read_pictures(image, input_data_format, numbers) for image in images]
+    name = f"image {next(numbers)}"
+    if not isinstance(images, (np.ndarray, torch.Tensor)):
+        pixels = read_image(images, None if isinstance(images, (str, os.PathLike)) else name)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+    if images.ndim not in (3, 4):
+        raise ValueError(
+            f"Expected (height, width, 3), or a batch of such images, got {tuple(images.shape)} for {name}."
+        )
+    batch = images if images.ndim == 4 else images[None]
+    tensors = list(frames_to_tensor(batch, name, input_data_format))
+    return tensors if images.ndim == 4 else tensors[0]
 
 
 def _check_mode(image: Any, name: str) -> None:
@@ -303,6 +338,8 @@ def _frame_to_array(frame: Any, name: str) -> np.ndarray | torch.Tensor:
 def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
         return array
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
+        raise TypeError(f"Frames are arrays of numbers, got {getattr(array, 'dtype', type(array).__name__)}.")
     if not array.flags.writeable or min(array.strides, default=0) < 0:  # torch takes neither without a copy
         array = array.copy()
     return torch.from_numpy(array)

@@ -2,20 +2,25 @@
 
 import itertools
 import math
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_utils import ChannelDimension, make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.video_utils import VideoMetadata
 
-from .chat_rules_ide3d import DEFAULT_CHAT_TEMPLATE, check_chats, check_placeholders, find_token, list_prompts
-from .image_reading_ide3d import frames_to_tensor, read_image
+from .chat_rules_ide3d import (
+    DEFAULT_CHAT_TEMPLATE,
+    check_chats,
+    check_placeholders,
+    find_token,
+    list_parts,
+    list_prompts,
+)
+from .image_reading_ide3d import read_pictures
+from .option_rules_ide3d import check_scaling, check_sizes, naming_options
 from .pixel_rules_ide3d import check_scale
 from .video_reading_ide3d import list_videos
 
@@ -67,13 +72,15 @@ class IDE3DProcessor(ProcessorMixin):
         video_token: str = "<video>",
         ground_token: str = "<ground>",
     ):
-        _check_sizes(patch_size=patch_size, image_size=image_size, spatial_pool_stride=spatial_pool_stride)
+        check_sizes(patch_size=patch_size, image_size=image_size, spatial_pool_stride=spatial_pool_stride)
         check_placeholders(image_token=image_token, video_token=video_token, ground_token=ground_token)
         if not isinstance(chat_template, (str, Mapping, type(None))):
             raise TypeError(f"chat_template must be a Jinja text, got {chat_template!r}. Leave it out for Qwen's.")
         if chat_template is None:
             chat_template = DEFAULT_CHAT_TEMPLATE.replace("<video>", video_token).replace("<image>", image_token)
-        super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template)
+        parts = {"image_processor": image_processor, "tokenizer": tokenizer, "video_processor": video_processor}
+        with naming_options(**parts):
+            super().__init__(*parts.values(), chat_template=chat_template)
         self.patch_size = patch_size
         self.image_size = image_size
         self.spatial_pool_stride = spatial_pool_stride
@@ -130,6 +137,31 @@ class IDE3DProcessor(ProcessorMixin):
         """Keys of a tokenizer that the model does not take."""
         return ["token_type_ids"]
 
+    def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """Make the inputs of the model; see [`ProcessorMixin`] for the arguments.
+
+        Args:
+            images (`ImageInput`, *optional*):
+                Images for the `<image>` of the texts.
+            text (`str` or `list[str]`, *optional*):
+                Prompts with placeholders.
+            videos (`Any`, *optional*):
+                Videos for the `<video>` of the texts.
+            audio (`Any`, *optional*):
+                Not supported; raises.
+            **kwargs:
+                Arguments of tokenizer, image processor and video processor.
+
+        Returns:
+            [`BatchFeature`]: see the class.
+
+        Raises:
+            ValueError: for inputs that do not fit each other, or values that are not possible.
+            TypeError: for inputs of another type, or arguments that nothing takes.
+        """
+        with naming_options(text=text, images=images, videos=videos, **kwargs):
+            return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Bring inputs into one layout: a list of texts, and a flat list of videos.
 
@@ -158,7 +190,7 @@ class IDE3DProcessor(ProcessorMixin):
             text = list_prompts(text)
         if images is not None:
             given = {**kwargs, **(kwargs.get("images_kwargs") or {})}
-            images = _read_all(images, given.get("input_data_format"), itertools.count())
+            images = read_pictures(images, given.get("input_data_format"), itertools.count())
         images, text, videos, audio = super().prepare_inputs_layout(
             images=images, text=text, videos=videos, audio=audio, **kwargs
         )
@@ -211,7 +243,8 @@ class IDE3DProcessor(ProcessorMixin):
         """
         check_chats(conversation)
         try:
-            return super().apply_chat_template(conversation, *args, **kwargs)
+            with naming_options(conversation=conversation, **kwargs):
+                return super().apply_chat_template(conversation, *args, **kwargs)
         except Exception as error:
             # By its name: the files of an export import no jinja2, which Transformers loads on demand.
             if not type(error).__module__.startswith("jinja2."):
@@ -220,12 +253,12 @@ class IDE3DProcessor(ProcessorMixin):
 
     def _multimodal_inputs_from_conversations(self, conversations, *args, **kwargs):
         """Take the sampling from the video parts, as arguments of the call."""
+        if any(part["type"] == "audio" for part in list_parts(conversations)):
+            raise ValueError("A message part has the type video, image or text, got audio, which is not supported.")
         *inputs, options = super()._multimodal_inputs_from_conversations(conversations, *args, **kwargs)
-        contents = [message.get("content") for conversation in conversations for message in conversation]
-        parts = [part for content in contents if isinstance(content, (list, tuple)) for part in content]
         rules = [
             {name: part[name] for name in ("num_frames", "fps") if part.get(name) is not None}
-            for part in parts
+            for part in list_parts(conversations)
             if part["type"] == "video"
         ]
         if any(rule != rules[0] for rule in rules):
@@ -259,6 +292,7 @@ class IDE3DProcessor(ProcessorMixin):
         super().validate_inputs(images=images, text=text, videos=names, audio=audio, **kwargs)
 
     def _process_images(self, images: Any, **kwargs) -> tuple[BatchFeature, list[str]]:
+        check_scaling(self.image_processor, kwargs)
         for index, image in enumerate(make_flat_list_of_images(images)):
             check_scale(image, f"image {index}", self.image_processor, kwargs)
         return super()._process_images(images, **{**kwargs, "input_data_format": ChannelDimension.FIRST})
@@ -355,35 +389,8 @@ class IDE3DProcessor(ProcessorMixin):
         return len(self.video_processor.sample_frames(metadata=metadata, **rule))
 
 
-def _check_sizes(**sizes: int) -> None:
-    """Check the whole numbers that the token grid is made of."""
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, (int, np.integer)):
-            raise TypeError(f"{name} must be an int, got {size!r}.")
-    if min(sizes.values()) < 1 or sizes["image_size"] < sizes["patch_size"]:
-        given = ", ".join(f"{name}={size}" for name, size in sizes.items())
-        raise ValueError(f"{', '.join(sizes)} must be at least 1 and an image must hold a patch, got {given}.")
-
-
 def _is_empty_list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 0
-
-
-def _read_all(images: Any, input_data_format: Any, numbers: Iterator[int]) -> Any:
-    """Read images in any nesting: each becomes a tensor of shape `(channels, height, width)`, upright."""
-    if isinstance(images, (list, tuple)):
-        return [_read_all(image, input_data_format, numbers) for image in images]
-    name = f"image {next(numbers)}"
-    if not isinstance(images, (np.ndarray, torch.Tensor)):
-        pixels = read_image(images, None if isinstance(images, (str, os.PathLike)) else name)
-        return torch.from_numpy(pixels).permute(2, 0, 1)
-    if images.ndim not in (3, 4):
-        raise ValueError(
-            f"Expected (height, width, 3), or a batch of such images, got {tuple(images.shape)} for {name}."
-        )
-    batch = images if images.ndim == 4 else images[None]
-    tensors = list(frames_to_tensor(batch, name, input_data_format))
-    return tensors if images.ndim == 4 else tensors[0]
 
 
 __all__ = ["IDE3DProcessor"]
