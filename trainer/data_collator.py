@@ -99,6 +99,10 @@ class IDE3DDataCollator:
         label_grounding: bool | None = None,
         protocol: Protocol | None = None,
     ):
+        if label_grounding is not None and not isinstance(label_grounding, bool):
+            raise TypeError(f"label_grounding must be True, False or None, got {label_grounding!r}.")
+        if teacher is not None and not hasattr(teacher, "compute_features"):
+            raise TypeError(f"teacher must be a teacher of `trainer.teachers`, got {teacher!r}.")
         self.processor = processor
         self.teacher = teacher
         self.label_grounding = label_grounding
@@ -261,8 +265,10 @@ class IDE3DDataCollator:
         tensor = frames_to_tensor(frames, "frames")
         check_scale(tensor, "frames", self.processor.video_processor, {})
         names = sample.get("frame_names")
-        if names is not None and (isinstance(names, (str, bytes)) or len(names) != len(tensor)):
-            raise ValueError(f"frame_names must name each of {len(tensor)} frames, got {names!r}.")
+        if names is not None:
+            texts = [] if isinstance(names, (str, bytes)) else [name for name in names if isinstance(name, str)]
+            if not len(texts) == len(names) == len(tensor):
+                raise ValueError(f"frame_names must be the names of {len(tensor)} frames, str, got {names!r}.")
         return tensor
 
     def _prefix_length(self, chats: list[tuple[int, ...]]) -> int:
