@@ -40,7 +40,7 @@ def naming_options(**options: Any) -> Iterator[None]:
         fault = f"{type(error).__name__}: {text}" if isinstance(error, _BARE) else text
         given = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in options.items() if value is not None)
         kind = TypeError if isinstance(error, _OF_TYPES) else ValueError
-        raise kind(f"{fault.rstrip('.')}. Given: {given or 'nothing'}.") from error
+        raise kind(f"{fault.rstrip('.')}. Given: {' '.join(given.split()) or 'nothing'}.") from error
 
 
 def check_scaling(processor: Any, options: Mapping[str, Any]) -> None:

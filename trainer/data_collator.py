@@ -18,7 +18,7 @@ from processing.pixel_rules_ide3d import check_scale
 from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import check_teacher_features, pad_geometry, pad_teacher_features, prepare_geometry
 from trainer.data.region_inputs import pad_regions, prepare_regions
-from trainer.data.sample_chats import list_chats
+from trainer.data.sample_chats import check_answers, list_chats
 from trainer.data.sample_keys import check_keys, find_foreign_keys, list_keys
 from trainer.geometry.checks import Protocol, check_protocol
 from trainer.teachers import FrameSource, Teacher
@@ -168,9 +168,10 @@ class IDE3DDataCollator:
         check_keys(keys, self.optional_keys)
         if foreign := find_foreign_keys(keys, self.optional_keys):
             self._tell(foreign, "Sample %r: the keys %s are not used.", name, list(foreign))
-        chats = list_chats(sample, functools.partial(self._tell, "answer"), name)
+        chats = list_chats(sample)
         frames, images = self._read_frames(sample), _list_images(sample)
         text = self._text(sample, chats, None if frames is None else len(frames), len(images))
+        check_answers(sample, functools.partial(self._tell, "answer"), name)
         self._check_length(text, name)
         size = None if frames is None else tuple(frames.shape[-2:])
         geometry = prepare_geometry(sample, self.grid, self.protocol or "clean", size)

@@ -43,7 +43,7 @@ def targets(*values):
 BAD_SAMPLES = {
     "an empty answer": (answer(""), "Message 1 of messages is an answer without words"),
     "an answer of spaces": (answer([{"type": "text", "text": " \n"}]), "is an answer without words"),
-    "an answer of pixels": (answer([{"type": "video"}]), "is an answer without words"),
+    "an answer of pixels": (answer([{"type": "video"}]), "messages have 2 video parts"),
     "an empty answer among chats": ({"messages": [chat(), chat(answer="")]}, "Message 1 of chat 1 is an answer"),
     "teacher features with NaN": (spoiled(np.nan), r"hold 1 values that are NaN or Inf, in frames \[1\]"),
     "teacher features beyond float32": (spoiled(1e300), r"hold 1 values that are NaN or Inf, in frames \[1\]"),
