@@ -33,7 +33,9 @@ def list_chats(sample: Mapping[str, Any]) -> list[Sequence[Mapping[str, Any]]]:
 
 
 def check_answers(sample: Mapping[str, Any], tell: Callable[..., None], name: str | int) -> None:
-    """Check that the chats of a sample, which the template has taken, have words to learn.
+    """Check that the chats of a sample have words to learn.
+
+    The template has taken them before.
 
     A chat without an answer is told: it serves samples that train another term, and prompts.
 
