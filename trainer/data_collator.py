@@ -1,37 +1,45 @@
 """From samples (chats, frames, privileged geometry) to one padded batch."""
 
-import difflib
 import functools
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jinja2 import TemplateError
 from torch import Tensor
 
 from processing import IDE3DProcessor
-from processing.regions import check_region_masks
+from processing.image_reading_ide3d import frames_to_tensor
+from processing.pixel_rules_ide3d import check_scale
 from processing.token_grid import TokenGrid
-from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features, prepare_geometry, to_tensor
+from trainer.data.geometry_inputs import check_teacher_features, pad_geometry, pad_teacher_features, prepare_geometry
+from trainer.data.region_inputs import pad_regions, prepare_regions
+from trainer.data.sample_chats import check_answers, list_chats
+from trainer.data.sample_keys import check_keys, find_foreign_keys, list_keys
 from trainer.geometry.checks import Protocol, check_protocol
 from trainer.teachers import FrameSource, Teacher
 
+logger = logging.getLogger(__name__)
+
 IGNORED_LABEL = -100
-MISSPELT = 0.8  # share of equal letters (difflib) from which a name is taken for another one
-NO_MISSPELLINGS = frozenset({"scan_id", "extrinsics"})  # columns that are close to a key and mean something else
+_ERRORS = (TypeError, FileNotFoundError, ConnectionError, ValueError)
 
 
 class IDE3DDataCollator:
     """Collator of samples of any task, with or without geometry, for the training model.
 
-    A sample is a dict; all keys but `messages` are optional. Further keys, such as the columns `id` or `question` of a
-    data set, are ignored. A key that looks misspelt is refused: a name close to one of `optional_keys` that the sample
-    lacks, such as `Depth`. `scan_id`, `extrinsics` and longer names such as `depth_path` are names of their own.
+    A sample is a dict; all keys but `messages` are optional. Further keys are not used: those that our data sets do
+    not have are named once in a warning. A key that looks misspelt is refused: a name close to one of `optional_keys`
+    that the sample lacks, such as `Depth`. `scan_id`, `extrinsics` and longer names such as `depth_path` are names of
+    their own.
 
     - `messages`: a chat (list of messages with `role` and `content`), or a list of chats about the same video. The
-      chats of a list are *packed*: they share one visual prefix, and none sees another.
+      chats of a list are *packed*: they share one visual prefix, and none sees another. A chat without an
+      answer, which trains other terms alone, is named once in a warning.
     - `scene_id`: name of the sample in messages about it; the batch then has `sample_names`.
     - `frame_names`: (V,) str, names of the frames, by which a `TeacherStore` finds their features.
     - `frames`: (V, h, w, 3) uint8, or a list of PIL images; for the one `{"type": "video"}` part of the chat.
@@ -62,10 +70,14 @@ class IDE3DDataCollator:
 
     Attributes:
         optional_keys: Keys that nothing else asks for: without a check, a misspelt one would vanish in silence.
+        max_length: Number of positions of the model, given by `IDE3DTrainer`; longer samples are named once in a
+            warning. None: that of the tokenizer.
 
     Raises:
         ValueError: If a key is misspelt, placeholders and frames do not match, frame counts differ, or masks have
-            another grid. Also if packed chats do not begin alike, or geometry is broken. It names the sample.
+            another grid. Also if packed chats do not begin alike, an answer has no words, or pixels, geometry or
+            teacher features are broken. It names the sample.
+        TypeError: If a sample is no dict, or a key holds another type. It names the sample.
     """
 
     optional_keys: tuple[str, ...] = (
@@ -87,6 +99,10 @@ class IDE3DDataCollator:
         label_grounding: bool | None = None,
         protocol: Protocol | None = None,
     ):
+        if label_grounding is not None and not isinstance(label_grounding, bool):
+            raise TypeError(f"label_grounding must be True, False or None, got {label_grounding!r}.")
+        if teacher is not None and not hasattr(teacher, "compute_features"):
+            raise TypeError(f"teacher must be a teacher of `trainer.teachers`, got {teacher!r}.")
         self.processor = processor
         self.teacher = teacher
         self.label_grounding = label_grounding
@@ -94,6 +110,8 @@ class IDE3DDataCollator:
             check_protocol(protocol)
         self.protocol = protocol
         self.grid = TokenGrid.of(processor)
+        self.max_length: int | None = None
+        self._told: set[Any] = set()
         self._remember_chats()
 
     def _remember_chats(self) -> None:
@@ -110,44 +128,77 @@ class IDE3DDataCollator:
 
     def __call__(self, samples: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Collate."""
-        if not samples:
-            raise ValueError("Expected at least one sample, got none.")
-        prepared = []
-        for index, sample in enumerate(samples):
-            try:
-                prepared.append(self._prepare(sample))
-            except ValueError as error:
-                raise ValueError(f"Sample {self._name(sample, index)!r}: {error}") from error
+        if isinstance(samples, Mapping) or not samples:
+            given = "a single sample" if samples else "none"
+            raise ValueError(f"Expected a list of at least one sample, got {given}.")
+        prepared = [self._prepare_named(sample, index) for index, sample in enumerate(samples)]
         batch = self._pad_texts([sample["text"] for sample in prepared])
         if any("scene_id" in sample for sample in samples):
             batch["sample_names"] = encode_names([str(self._name(s, index)) for index, s in enumerate(samples)])
-        videos = [sample["frames"] for sample in samples if sample.get("frames") is not None]
+        videos = [sample["frames"] for sample in prepared if sample["frames"] is not None]
         if videos:
-            videos = [list(video) if isinstance(video, tuple) else video for video in videos]
-            batch.update(self.processor.video_processor(videos, do_sample_frames=False, return_tensors="pt"))
+            options = {"do_sample_frames": False, "input_data_format": "channels_first", "return_tensors": "pt"}
+            batch.update(self.processor.video_processor(videos, **options))
             if batch["video_frame_mask"].all():
                 del batch["video_frame_mask"]  # a full mask costs a copy of the frames, and a compiled graph its whole
-        images = [image for sample in samples for image in _images(sample)]
+        images = [sample["images"] for sample in prepared if sample["images"] is not None]
         if images:
-            batch["pixel_values"] = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
+            batch["pixel_values"] = torch.cat(images)
         num_frames = max((len(video) for video in videos), default=0)
         batch.update(pad_geometry([sample["geometry"] for sample in prepared], num_frames, self.grid))
         batch.update(pad_teacher_features([sample["teacher_features"] for sample in prepared], num_frames))
         if any(sample["has_regions"] for sample in prepared):
-            batch.update(self._pad_regions(prepared))
+            batch.update(pad_regions(prepared, self.grid))
         return batch
 
-    def _prepare(self, sample: Mapping[str, Any]) -> dict[str, Any]:
-        """Check a sample and lay all of it but its pixels on the vision input."""
-        check_keys(frozenset(str(key) for key in sample if sample[key] is not None), self.optional_keys)
-        text = self._text(sample)
-        geometry = prepare_geometry(sample, self.grid, self.protocol or "clean")
+    def _prepare_named(self, sample: Any, index: int) -> dict[str, Any]:
+        """Check and prepare a sample; errors name it."""
+        if not isinstance(sample, Mapping):
+            raise TypeError(f"Sample {index} must be a dict with `messages`, got {type(sample).__name__}.")
+        name = self._name(sample, index)
+        try:
+            return self._prepare(sample, name)
+        except _ERRORS as error:
+            kind = next(kind for kind in _ERRORS if isinstance(error, kind))
+            raise kind(f"Sample {name!r}: {error}") from error
+
+    def _prepare(self, sample: Mapping[str, Any], name: str | int) -> dict[str, Any]:
+        """Check a sample and lay it on the vision input, all but its video."""
+        keys = list_keys(sample)
+        check_keys(keys, self.optional_keys)
+        if foreign := find_foreign_keys(keys, self.optional_keys):
+            self._tell(foreign, "Sample %r: the keys %s are not used.", name, list(foreign))
+        chats = list_chats(sample)
+        frames, images = self._read_frames(sample), _list_images(sample)
+        text = self._text(sample, chats, None if frames is None else len(frames), len(images))
+        check_answers(sample, functools.partial(self._tell, "answer"), name)
+        self._check_length(text, name)
+        size = None if frames is None else tuple(frames.shape[-2:])
+        geometry = prepare_geometry(sample, self.grid, self.protocol or "clean", size)
+        num_frames = (0 if frames is None else len(frames)) + len(images)
+        num_ground_tokens = text["input_ids"].count(self.processor.ground_token_id)
         return {
             "text": text,
+            "frames": frames,
+            "images": self.processor(images=list(images), return_tensors="pt")["pixel_values"] if images else None,
             "geometry": geometry,
             "teacher_features": self._teacher_features(sample, geometry),
-            **self._sample_regions(sample, text["input_ids"].count(self.processor.ground_token_id)),
+            **prepare_regions(sample, self.grid, num_frames, num_ground_tokens),
         }
+
+    def _tell(self, kind: Any, message: str, *values: Any) -> None:
+        """Warn once of each kind."""
+        if kind not in self._told:
+            self._told.add(kind)
+            logger.warning(message + " This is said once.", *values)
+
+    def _check_length(self, text: Mapping[str, list[int]], name: str | int) -> None:
+        limit = self.max_length or self.processor.tokenizer.model_max_length
+        segments = text["segment_ids"]
+        longest = segments.count(0) + max((segments.count(k) for k in set(segments) - {0}), default=0)
+        if longest > limit:
+            message = "Sample %r has %d tokens, more than the %d positions that model and tokenizer are made for."
+            self._tell("length", message, name, longest, limit)
 
     @staticmethod
     def _name(sample: Mapping[str, Any], index: int) -> str | int:
@@ -166,19 +217,12 @@ class IDE3DDataCollator:
             raise ValueError(f"The chat template refuses the messages: {error}") from error
         return tuple(encoded["input_ids"]), tuple(encoded["assistant_masks"])
 
-    def _text(self, sample: Mapping[str, Any]) -> dict[str, list[int]]:
+    def _text(
+        self, sample: Mapping[str, Any], chats: list[Any], num_frames: int | None, num_images: int
+    ) -> dict[str, list[int]]:
         """Token ids, labels and segments of a sample, visual placeholders expanded."""
-        messages = sample.get("messages")
-        if not messages:
-            raise ValueError(
-                f"messages is {'missing' if messages is None else 'empty'}; expected a chat or a list of chats."
-            )
-        chats = [messages] if isinstance(messages[0], (Mapping, str)) else messages
-        for chat in chats:
-            _check_chat(chat)
         encoded = [self._tokenize(_to_json(chat)) for chat in chats]
-        frames, images = sample.get("frames"), _images(sample)
-        self._check_placeholders(encoded[0][0], frames, images)
+        self._check_placeholders(encoded[0][0], num_frames is not None, num_images)
         is_labelled = self.protocol != "paper" if self.label_grounding is None else self.label_grounding
         is_query_labelled = is_labelled or sample.get("region_targets") is None
         prefix = self._prefix_length([ids for ids, _ in encoded]) if len(chats) > 1 else 0
@@ -192,26 +236,41 @@ class IDE3DDataCollator:
             ]
             own = len(tokens) - prefix
             segments += ([0] * prefix if index == 0 else []) + [index + 1 if len(chats) > 1 else 0] * own
-        return self._expand(ids, labels, segments, 0 if frames is None else len(frames))
+        return self._expand(ids, labels, segments, num_frames or 0)
 
-    def _check_placeholders(self, ids: Sequence[int], frames: Any, images: Sequence) -> None:
+    def _check_placeholders(self, ids: Sequence[int], has_video: bool, num_images: int) -> None:
         num_videos = ids.count(self.processor.video_token_id)
-        if num_videos != (frames is not None):
+        if num_videos != has_video:
             raise ValueError(
-                f"messages have {num_videos} video parts and the sample {int(frames is not None)} videos: give "
+                f"messages have {num_videos} video parts and the sample {int(has_video)} videos: give "
                 '`frames` for the one {"type": "video"} part.'
             )
-        if frames is not None:
-            is_path = isinstance(frames, (str, Path))
-            if not is_path and len(frames) == 0:
-                raise ValueError("frames is empty; a video needs at least one frame.")
-            if is_path or isinstance(frames[0], (str, Path)):
-                raise ValueError(
-                    "frames must be an array (V, h, w, 3) or PIL images, got file names. Read them before."
-                )
-        num_images = ids.count(self.processor.image_token_id)
-        if num_images != len(images):
-            raise ValueError(f"messages have {num_images} image parts and the sample {len(images)} images.")
+        if (asked := ids.count(self.processor.image_token_id)) != num_images:
+            raise ValueError(
+                f"messages have {asked} image parts and the sample {num_images} images: give one of `images` for each "
+                '{"type": "image"} part.'
+            )
+
+    def _read_frames(self, sample: Mapping[str, Any]) -> Tensor | None:
+        """Frames (V, channels, h, w) of a sample, checked."""
+        frames = sample.get("frames")
+        if frames is None:
+            return None
+        is_path = isinstance(frames, (str, Path))
+        if not is_path and not isinstance(frames, (list, tuple, np.ndarray, Tensor)):
+            raise TypeError(f"frames must be an array (V, h, w, 3) or PIL images, got {type(frames).__name__}.")
+        if not is_path and len(frames) == 0:
+            raise ValueError("frames is empty; a video needs at least one frame.")
+        if is_path or isinstance(frames[0], (str, Path)):
+            raise ValueError("frames must be an array (V, h, w, 3) or PIL images, got file names. Read them before.")
+        tensor = frames_to_tensor(frames, "frames")
+        check_scale(tensor, "frames", self.processor.video_processor, {})
+        names = sample.get("frame_names")
+        if names is not None:
+            texts = [] if isinstance(names, (str, bytes)) else [name for name in names if isinstance(name, str)]
+            if not len(texts) == len(names) == len(tensor):
+                raise ValueError(f"frame_names must be the names of {len(tensor)} frames, str, got {names!r}.")
+        return tensor
 
     def _prefix_length(self, chats: list[tuple[int, ...]]) -> int:
         """Tokens up to the last visual placeholder, which packed chats must have in common."""
@@ -264,107 +323,7 @@ class IDE3DDataCollator:
             features = self.teacher.compute_features(frames, geometry, self.grid, FrameSource.of_sample(sample))
             if features is None:
                 return None
-        features = to_tensor(features)
-        expected = (0 if frames is None else len(frames), *self.grid.shape)
-        if tuple(features.shape[:-1]) != expected:
-            raise ValueError(f"teacher_features must have shape {(*expected, 'C')}, got {tuple(features.shape)}.")
-        return features
-
-    def _sample_regions(self, sample: Mapping[str, Any], num_ground_tokens: int) -> dict[str, Any]:
-        masks, targets = sample.get("region_masks"), sample.get("region_targets")
-        frames = sample.get("frames")
-        num_frames = (0 if frames is None else len(frames)) + len(_images(sample))
-        has_regions = masks is not None
-        if has_regions:
-            masks = to_tensor(masks)
-        else:
-            for key in ("region_references", "region_targets"):
-                if sample.get(key) is not None:
-                    raise ValueError(f"{key} need region_masks, which say where the regions are.")
-            masks = torch.zeros(0, num_frames, *self.grid.shape, dtype=torch.bool)
-        check_region_masks(masks, self.grid, num_frames)
-        if targets is not None:
-            targets = to_tensor(targets).bool()
-            if targets.ndim not in (1, 2) or targets.shape[-1] != len(masks) + 1 or not targets.any(-1).all():
-                raise ValueError(
-                    f"region_targets must be bool ({len(masks) + 1},), or such a row a query, with a true entry; "
-                    f"the last means no such object. Got {targets.tolist()}."
-                )
-        references = self._references(sample, len(masks))
-        if num_ground_tokens < len(references):
-            raise ValueError(
-                f"The chats have {num_ground_tokens} <ground> tokens for {len(references)} references: write one "
-                "<ground> per region that a question points at."
-            )
-        if targets is not None:
-            self._check_queries(targets, num_ground_tokens - sum(reference >= 0 for reference in references))
-        return {"has_regions": has_regions, "masks": masks, "references": references, "targets": targets}
-
-    @staticmethod
-    def _check_queries(targets: Tensor, num_queries: int) -> None:
-        if num_queries == 0:
-            raise ValueError("region_targets are given, but the chat has no <ground> token to answer with.")
-        if targets.ndim == 2 and len(targets) != num_queries:
-            raise ValueError(
-                f"region_targets have {len(targets)} rows for {num_queries} <ground> tokens that refer to no region: "
-                "give one row per query, in the order of the chats."
-            )
-
-    def _pad_regions(self, prepared: list[dict[str, Any]]) -> dict[str, Tensor]:
-        masks, references, targets = ([s[key] for s in prepared] for key in ("masks", "references", "targets"))
-        num_regions, num_frames = max(map(len, masks)), max(mask.shape[1] for mask in masks)
-        batch = {
-            "region_masks": torch.zeros(len(masks), num_regions, num_frames, *self.grid.shape, dtype=torch.bool),
-            "region_valid": torch.zeros(len(masks), num_regions, dtype=torch.bool),
-            "region_references": torch.full((len(masks), max(map(len, references))), -1),
-        }
-        for index, (mask, reference) in enumerate(zip(masks, references, strict=True)):
-            batch["region_masks"][index, : len(mask), : mask.shape[1]] = mask
-            batch["region_valid"][index, : len(mask)] = True
-            batch["region_references"][index, : len(reference)] = torch.tensor(reference, dtype=torch.long)
-        if any(target is not None for target in targets):
-            batch["region_targets"] = self._pad_targets(targets, num_regions)
-        return batch
-
-    @staticmethod
-    def _pad_targets(targets: list[Tensor | None], num_regions: int) -> Tensor:
-        """Targets (B, N + 1), or (B, Q, N + 1) if a sample packs several queries; rows without a query are False."""
-        rows = [target.reshape(-1, target.shape[-1]) if target is not None else None for target in targets]
-        num_queries = max(len(target) for target in rows if target is not None)
-        batch = torch.zeros(len(rows), num_queries, num_regions + 1, dtype=torch.bool)
-        for index, target in enumerate(rows):
-            if target is not None:
-                batch[index, : len(target), : target.shape[1] - 1] = target[:, :-1]
-                batch[index, : len(target), -1] = target[:, -1]
-        return batch.squeeze(1) if num_queries == 1 else batch
-
-    @staticmethod
-    def _references(sample: Mapping[str, Any], num_regions: int) -> list[int]:
-        references = sample.get("region_references")
-        if references is None:
-            # Of a grounding sample all regions are candidates.
-            return [] if sample.get("region_targets") is not None else list(range(num_regions))
-        references = [int(reference) for reference in references]
-        if any(not -1 <= reference < num_regions for reference in references):
-            raise ValueError(f"region_references must name one of {num_regions} regions, got {references}.")
-        return references
-
-
-@functools.cache
-def check_keys(given: frozenset[str], optional: tuple[str, ...]) -> None:
-    """Raise ValueError for a key that is close to an absent optional key."""
-    missing = {_simplify(key): key for key in optional if key not in given}
-    for key in sorted(given - set(optional) - NO_MISSPELLINGS):
-        name = _simplify(key)
-        close = [missing[other] for other in difflib.get_close_matches(name, missing, cutoff=MISSPELT)]
-        if close and not name.startswith(f"{close[0]}_"):  # `depth_path` is something else
-            raise ValueError(
-                f"Unknown key {key!r}: did you mean {' or '.join(map(repr, close))}? Rename it or leave it out."
-            )
-
-
-def _simplify(key: str) -> str:
-    return key.lower().replace("-", "_").replace(" ", "_")
+        return check_teacher_features(features, 0 if frames is None else len(frames), self.grid)
 
 
 def encode_names(names: Sequence[str]) -> Tensor:
@@ -378,16 +337,11 @@ def decode_names(sample_names: Tensor) -> list[str]:
     return [bytes(row).rstrip(b"\0").decode() for row in sample_names.tolist()]
 
 
-def _images(sample: Mapping[str, Any]) -> Sequence[Any]:
+def _list_images(sample: Mapping[str, Any]) -> Sequence[Any]:
     images = sample.get("images")
-    return () if images is None else images
-
-
-def _check_chat(chat: Any) -> None:
-    is_chat = isinstance(chat, Sequence) and not isinstance(chat, str)
-    for message in chat if is_chat else (None,):
-        if not isinstance(message, Mapping) or not {"role", "content"} <= set(message):
-            raise ValueError(f"A chat is a list of messages with role and content, got {message or chat!r}.")
+    if images is not None and not isinstance(images, (list, tuple, np.ndarray, Tensor)):
+        raise TypeError(f"images must be a list of pictures, got {type(images).__name__}.")
+    return () if images is None else list(images)
 
 
 def _to_json(chat: Sequence[Mapping[str, Any]]) -> str:

@@ -22,7 +22,7 @@ from trainer.loop.checkpoints import (
     save_heads,
     written_whole,
 )
-from trainer.loop.checks import IdleHeads, check_processes, check_protocol, prepare_model
+from trainer.loop.checks import IdleHeads, check_processes, check_protocol, prepare_model, set_max_length
 from trainer.loop.compiled import with_own_loss
 from trainer.loop.mixture import MixtureDataset, MixtureSampler
 from trainer.loop.model_parts import compute_gradient_norms, split_groups
@@ -88,6 +88,7 @@ class IDE3DTrainer(Trainer):
         check_processes(args, self.accelerator.distributed_type, self._core.is_sharded)
         check_protocol(args, self._core.geometric_validator, self.data_collator)
         check_supervision(args, self._core, self.data_collator)
+        set_max_length(self._core.config, self.data_collator)
         for callback in (IdleHeads(lambda: self._core), CheckpointInProgress(), BeginningOfTraining()):
             self.add_callback(callback)
         self._num_nonfinite = 0

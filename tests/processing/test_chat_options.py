@@ -55,7 +55,7 @@ def test_other_options_of_a_part_are_refused(processor, frames, kind, option):
     part = {**QUESTION, "type": kind, kind: {"video": frames(4), "image": frames(1)[0], "text": "Where?"}[kind]}
     part = {key: value for key, value in part.items() if key in ("type", kind)}
     assert "input_ids" in ask(processor, {**part, option: None})  # as tables of `datasets` fill their structs
-    with pytest.raises(jinja2.TemplateError, match=f"A {kind} part knows type, .*, got {option}"):
+    with pytest.raises(ValueError, match=f"A {kind} part knows type, .*, got {option}"):
         ask(processor, {**part, option: 2})
 
 
@@ -76,8 +76,8 @@ def test_what_the_template_would_drop_is_refused(processor, tmp_path, messages, 
     chat = [{"role": "user", "content": "Hello"}, *messages]
     processor.save_pretrained(tmp_path)
     tokenizer = type(processor.tokenizer).from_pretrained(tmp_path)
-    for door in (processor, tokenizer):
-        with pytest.raises(jinja2.TemplateError, match=message):
+    for door, error in ((processor, ValueError), (tokenizer, jinja2.TemplateError)):
+        with pytest.raises(error, match=message):
             door.apply_chat_template(chat, **options)
     assert "Hello" in processor.apply_chat_template(chat[:1], tools=[], documents=None)
 

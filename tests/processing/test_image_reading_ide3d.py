@@ -242,7 +242,7 @@ class TestOnePixelOneRule:
             right = processor(text="<image>", images=Image.fromarray(expected), return_tensors="pt")
             assert torch.equal(inputs["pixel_values"], right["pixel_values"])
         with pytest.raises(ValueError, match="transparency hold 8 bit"):
-            frames_to_tensor(np.zeros((1, 4, 5, 4), np.float32), "it")
+            frames_to_tensor(np.zeros((1, 6, 5, 4), np.float32), "it")
 
     def test_a_picture_of_three_rows_is_not_taken_for_three_channels(self, processor, tmp_path):
         picture = np.random.default_rng(0).integers(0, 256, (3, 9, 3), dtype=np.uint8)

@@ -1,27 +1,39 @@
 """Measured geometry of a sample on the pixels of the vision input, by the rule of a protocol."""
 
+import reprlib
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers.image_utils import ChannelDimension
 
 from processing import geometry_rules
 from processing.image_reading_ide3d import is_turned
+from processing.pixel_rules_ide3d import infer_layout
 from processing.sample_rules import check_sample
 from processing.token_grid import TokenGrid
 from trainer.geometry import check_camera_to_world, check_depth, check_intrinsics, scale_intrinsics
 from trainer.geometry.checks import Protocol
 
-__all__ = ["pad_geometry", "pad_teacher_features", "prepare_geometry", "resize_geometry", "to_tensor"]
+__all__ = [
+    "check_teacher_features",
+    "pad_geometry",
+    "pad_teacher_features",
+    "prepare_geometry",
+    "resize_geometry",
+    "to_tensor",
+]
 
-NUM_CHANNELS = (1, 3, 4)
 GEOMETRY_KEYS = ("depth", "intrinsics", "camera_to_world")
 
 
-def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Protocol) -> dict[str, Tensor] | None:
+def prepare_geometry(
+    sample: Mapping[str, Any], grid: TokenGrid, protocol: Protocol, frame_size: Sequence[int] | None = None
+) -> dict[str, Tensor] | None:
     """Check and resize the geometry of a sample; None for a sample without any.
 
     See `resize_geometry`.
@@ -30,6 +42,7 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
         sample: Sample with `frames` and its geometry.
         grid: Vision input and its tokens.
         protocol: "clean" or "paper".
+        frame_size: Height and width of the frames; None: read from them.
 
     Depth may come alone or with intrinsics: without poses the sample trains the depth term and no frame pairs.
 
@@ -41,6 +54,7 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
     Raises:
         ValueError: If a part is missing, shapes or frame counts differ, depth, cameras or poses are broken, or they do
             not belong together (`processing.sample_rules`).
+        TypeError: If a part holds no numbers.
     """
     given = [key for key in GEOMETRY_KEYS if sample.get(key) is not None]
     if not given:
@@ -58,8 +72,8 @@ def prepare_geometry(sample: Mapping[str, Any], grid: TokenGrid, protocol: Proto
             f"The EXIF orientation turns the frames {turned[:3]} ({len(turned)} in all), while {given} belong to the "
             "stored pixels. Remove the tag, or turn the geometry with `ImageOps.exif_transpose(frame)`."
         )
-    size = _frame_size(frames)
-    depth, intrinsics, poses = (to_tensor(sample[key]).float() if key in given else None for key in GEOMETRY_KEYS)
+    size = frame_size or _frame_size(frames)
+    depth, intrinsics, poses = (_numbers(sample[key], key) if key in given else None for key in GEOMETRY_KEYS)
     geometry_rules.check_depth(depth, len(frames))
     if intrinsics is not None:
         geometry_rules.check_intrinsics(intrinsics, len(frames), size)
@@ -199,7 +213,8 @@ def pad_teacher_features(per_sample: Sequence[Tensor | None], num_frames: int) -
     if not given:
         return {}
     first = next(iter(given.values()))
-    batch = first.new_zeros(len(per_sample), num_frames, *first.shape[1:])
+    dtype = reduce(torch.promote_types, (features.dtype for features in given.values()))
+    batch = first.new_zeros(len(per_sample), num_frames, *first.shape[1:], dtype=dtype)
     for index, features in given.items():
         if features.shape[-1] != first.shape[-1]:
             raise ValueError(
@@ -210,15 +225,63 @@ def pad_teacher_features(per_sample: Sequence[Tensor | None], num_frames: int) -
     return {"teacher_features": batch}
 
 
-def to_tensor(values: Any) -> Tensor:
-    """Return an array, tensor or list as tensor.
+def to_tensor(values: Any, name: str = "values") -> Tensor:
+    """Return an array, tensor or list of real numbers or booleans as tensor.
 
     Arrays that must not be written, as datasets give them, are copied.
+
+    Args:
+        values: Numbers of any shape.
+        name: Name of the values in messages.
+
+    Raises:
+        TypeError: If they are no numbers, or lists of different length.
     """
-    if isinstance(values, Tensor):
-        return values
-    array = np.asarray(values)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    if not isinstance(values, Tensor):
+        try:
+            array = np.asarray(values)
+            values = torch.from_numpy(array if array.flags.writeable else array.copy())
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"`{name}` must be an array of numbers, got {type(values).__name__} {reprlib.repr(values)}."
+            ) from error
+    if values.is_complex():
+        raise TypeError(f"`{name}` must be an array of real numbers, got {values.dtype}.")
+    return values
+
+
+def check_teacher_features(features: Any, num_frames: int, grid: TokenGrid) -> Tensor:
+    """Return the teacher features of a sample, checked, as floating point tensor.
+
+    Integers and float64 become float32.
+
+    Args:
+        features: Features on the token grid.
+        num_frames: Number of frames of the sample, V.
+        grid: Token grid.
+
+    Shape:
+        features: (V, rows, cols, C).
+
+    Raises:
+        ValueError: If the shape is another one, or a number is NaN or infinite, also as float32.
+        TypeError: If they are no numbers.
+    """
+    features = to_tensor(features, "teacher_features")
+    expected = (num_frames, *grid.shape)
+    if tuple(features.shape[:-1]) != expected or not features.shape[-1]:
+        raise ValueError(f"teacher_features must have shape {(*expected, 'C')}, got {tuple(features.shape)}.")
+    if features.dtype == torch.bool:
+        raise TypeError("`teacher_features` must be numbers, got bool.")
+    if features.dtype == torch.float64 or not features.is_floating_point():
+        features = features.float()
+    if not (finite := torch.isfinite(features)).all():
+        frames = torch.nonzero(~finite.flatten(1).all(1)).flatten().tolist()
+        raise ValueError(
+            f"teacher_features hold {int((~finite).sum())} values that are NaN or Inf, in frames {frames}. Compute "
+            "them again; a vector of zeros is no target."
+        )
+    return features
 
 
 def _scale_to(intrinsics: Tensor, old: Sequence[int], new: Sequence[int]) -> Tensor:
@@ -232,4 +295,12 @@ def _frame_size(frames: Any) -> tuple[int, int]:
         return first.height, first.width
     shape = np.shape(first)
     # The video processor takes channels first too.
-    return tuple(shape[:2] if shape[-1] in NUM_CHANNELS else shape[1:])
+    return tuple(shape[:2] if infer_layout(shape, "frames") == ChannelDimension.LAST else shape[1:])
+
+
+def _numbers(values: Any, name: str) -> Tensor:
+    """Return the values of a key as float32."""
+    tensor = to_tensor(values, name)
+    if tensor.dtype == torch.bool:
+        raise TypeError(f"`{name}` must be numbers, got bool.")
+    return tensor.float()

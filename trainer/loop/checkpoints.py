@@ -97,7 +97,7 @@ def check_whole(folder: str | Path) -> None:
         last = get_last_checkpoint(Path(folder).parent)
         instead = "there is no whole checkpoint beside it" if last is None else f"the last whole one is {last}"
         raise ValueError(
-            f"{folder} is no valid checkpoint: {find_damage(folder)}. Expected a folder that Trainer wrote to its end; "
+            f"{folder} is no valid checkpoint: {find_damage(folder)}. Expected a folder that was written to its end; "
             f"{instead}."
         )
 

@@ -9,6 +9,7 @@ from torch import nn
 from transformers import TrainerCallback
 from transformers.utils import is_peft_available
 
+from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import GeometricValidator, IDE3DForConditionalGenerationWithGeometry
 from trainer.data_collator import IDE3DDataCollator
 from trainer.loop.model_parts import freeze_parts
@@ -125,4 +126,17 @@ def check_protocol(args: IDE3DTrainingArguments, validator: GeometricValidator |
             )
 
 
-__all__ = ["IdleHeads", "check_processes", "check_protocol", "find_training_model", "prepare_model"]
+def set_max_length(config: IDE3DConfig, data_collator: Any) -> None:
+    """Give the collator the number of positions of the model, where it is open."""
+    if isinstance(data_collator, IDE3DDataCollator) and data_collator.max_length is None:
+        data_collator.max_length = getattr(config.get_text_config(), "max_position_embeddings", None)
+
+
+__all__ = [
+    "IdleHeads",
+    "check_processes",
+    "check_protocol",
+    "find_training_model",
+    "prepare_model",
+    "set_max_length",
+]

@@ -12,6 +12,7 @@ from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
 from processing import IDE3DProcessor, IDE3DVideoProcessor
 
+MAX_POSITIONS = 8192
 _SLOW = 1 / 300  # radians a token: frequencies that a video of some hundred tokens hardly turns
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -62,6 +63,7 @@ def build_nano_processor(
         eos_token=END,
         extra_special_tokens=[START, "<image>", "<video>", "<ground>"],
         padding_side="left",
+        model_max_length=MAX_POSITIONS,
     )
     size = {"height": image_size, "width": image_size}
     return IDE3DProcessor(
@@ -105,7 +107,7 @@ def build_nano_config(
             "num_hidden_layers": text_layers,
             "num_attention_heads": heads,
             "num_key_value_heads": heads,
-            "max_position_embeddings": 8192,
+            "max_position_embeddings": MAX_POSITIONS,
             # By default for sequences of hundreds of tokens, not of thousands: every frequency tells near from far.
             "rope_parameters": {"rope_type": "default", "rope_theta": rope_theta},
             "pad_token_id": tokenizer.pad_token_id,

@@ -6,7 +6,7 @@ refused, since they are depth. Several pictures in one file are a video, but the
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,8 +28,8 @@ from .image_opening_ide3d import (
     open_image,
     open_page,
 )
+from .pixel_rules_ide3d import channels_first, check_values
 
-COLOUR_CHANNELS = (1, 3, 4)  # grey, RGB, RGB with transparency
 DEPTH_LIKE_MODES = ("I", "F")  # Pillow's 16 bit, 32 bit and float modes all begin with one of these letters
 _ORIENTATION = 0x0112  # EXIF
 
@@ -232,13 +232,16 @@ def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDime
         shapes = sorted({tuple(array.shape) for array in arrays})
         if len(shapes) > 1:
             raise ValueError(f"All frames of a video must have one size, got {shapes} in {name}. Resize them first.")
-        video = torch.stack([_as_tensor(array) for array in arrays])
+        tensors = [_as_tensor(array) for array in arrays]
+        if len({tensor.is_floating_point() for tensor in tensors}) > 1:
+            raise ValueError(f"All frames of a video must have one type, got integers and floats in {name}.")
+        video = torch.stack(tensors)
     video = _as_tensor(video)
     if video.ndim != 4:
         raise ValueError(f"Expected rank 4 (frames, height, width, 3), got shape {tuple(video.shape)} for {name}.")
     if 0 in video.shape:
         raise ValueError(f"Expected at least one frame of at least one pixel, got {tuple(video.shape)} for {name}.")
-    video = _check_values(_channels_first(video, name, input_data_format), name)
+    video = check_values(channels_first(video, name, input_data_format), name)
     if video.shape[1] < 4:
         return video
     if video.is_floating_point():
@@ -246,25 +249,36 @@ def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDime
     return _over_white(video)
 
 
-def check_scale(pixels: torch.Tensor, name: str) -> None:
-    """Check that floating point pixels lie in 0 to 255, not in 0 to 1.
+def read_pictures(images: Any, input_data_format: Any, numbers: Iterator[int]) -> Any:
+    """Read images in any nesting.
+
+    Args:
+        images (`Any`):
+            Image as [`read_image`] takes it, an array or tensor of rank 3, a batch of rank 4, or a nested list.
+        input_data_format (`str`, *optional*):
+            `"channels_first"` or `"channels_last"`; inferred from the shape when absent.
+        numbers (`Iterator[int]`):
+            Numbers by which errors call the images.
+
+    Returns:
+        `torch.Tensor` of shape `(channels, height, width)`, upright, or a list in the nesting of `images`.
 
     Raises:
-        ValueError: for pixels in 0 to 1, which are scaled already, and for pixels outside 0 to 255.
+        ValueError: as [`read_image`] and [`frames_to_tensor`] do.
     """
-    if not pixels.is_floating_point() or not pixels.numel():
-        return
-    low, high = float(pixels.min()), float(pixels.max())
-    if 0 < high <= 1:
+    if isinstance(images, (list, tuple)):
+        return [read_pictures(image, input_data_format, numbers) for image in images]
+    name = f"image {next(numbers)}"
+    if not isinstance(images, (np.ndarray, torch.Tensor)):
+        pixels = read_image(images, None if isinstance(images, (str, os.PathLike)) else name)
+        return torch.from_numpy(pixels).permute(2, 0, 1)
+    if images.ndim not in (3, 4):
         raise ValueError(
-            f"The floating point pixels of {name} lie in 0 to 1, but dividing by 255 is on. Pass do_rescale=False for "
-            "frames that are scaled already, or give pixels from 0 to 255."
+            f"Expected (height, width, 3), or a batch of such images, got {tuple(images.shape)} for {name}."
         )
-    if low < 0 or high > torch.iinfo(torch.uint8).max:
-        raise ValueError(
-            f"Pixels lie between 0 and 255, got {low:g} to {high:g} in {name}. Is it depth, or a picture of 16 bits? "
-            "Pass do_rescale=False for frames that are normalised already."
-        )
+    batch = images if images.ndim == 4 else images[None]
+    tensors = list(frames_to_tensor(batch, name, input_data_format))
+    return tensors if images.ndim == 4 else tensors[0]
 
 
 def _check_mode(image: Any, name: str) -> None:
@@ -324,36 +338,8 @@ def _frame_to_array(frame: Any, name: str) -> np.ndarray | torch.Tensor:
 def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
         return array
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
+        raise TypeError(f"Frames are arrays of numbers, got {getattr(array, 'dtype', type(array).__name__)}.")
     if not array.flags.writeable or min(array.strides, default=0) < 0:  # torch takes neither without a copy
         array = array.copy()
     return torch.from_numpy(array)
-
-
-def _channels_first(video: torch.Tensor, name: str, input_data_format: str | ChannelDimension | None) -> torch.Tensor:
-    if input_data_format is None:
-        first = video.shape[1] in COLOUR_CHANNELS
-        input_data_format = ChannelDimension.FIRST if first else ChannelDimension.LAST
-    if ChannelDimension(input_data_format) == ChannelDimension.LAST:
-        video = video.permute(0, 3, 1, 2)
-    if video.shape[1] not in COLOUR_CHANNELS:
-        raise ValueError(
-            f"Expected frames with {COLOUR_CHANNELS} channels, first or last, got {video.shape[1]} channels of "
-            f"{video.shape[2]} x {video.shape[3]} pixels in {name}."
-        )
-    return video
-
-
-def _check_values(video: torch.Tensor, name: str) -> torch.Tensor:
-    if video.is_complex() or video.dtype == torch.bool:
-        raise TypeError(f"Frames hold 8 bit integers or floating point numbers, got {video.dtype} in {name}.")
-    if video.is_floating_point():
-        finite = torch.isfinite(video).flatten(1).all(dim=1)
-        if not finite.all():
-            bad = torch.nonzero(~finite).flatten().tolist()
-            raise ValueError(f"NaN or infinite pixels in frame(s) {bad} of {name}. Repair or leave out these frames.")
-        return video.float()
-    wide = video if video.dtype in (torch.uint8, torch.int8) else video.long()
-    low, high = int(wide.min()), int(wide.max())
-    if low < 0 or high > torch.iinfo(torch.uint8).max:
-        raise ValueError(f"Integer pixels lie between 0 and 255, got {low} to {high} in {name}. Is it depth?")
-    return video.to(torch.uint8)

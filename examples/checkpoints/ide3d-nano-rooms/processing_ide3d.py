@@ -2,79 +2,27 @@
 
 import itertools
 import math
-import os
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_utils import ChannelDimension, make_flat_list_of_images
 from transformers.processing_utils import MultiModalData, ProcessorMixin
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.video_utils import VideoMetadata
 
-from .image_reading_ide3d import check_scale, frames_to_tensor, read_image
+from .chat_rules_ide3d import (
+    DEFAULT_CHAT_TEMPLATE,
+    check_chats,
+    check_placeholders,
+    find_token,
+    list_parts,
+    list_prompts,
+)
+from .image_reading_ide3d import read_pictures
+from .option_rules_ide3d import check_scaling, check_sizes, naming_options
+from .pixel_rules_ide3d import check_scale
 from .video_reading_ide3d import list_videos
-
-# Qwen ChatML. A line break follows each video or image that is not the last part of its message, as in LLaVA-Video.
-# The generation block spans the answer and the token that ends it: these are the tokens a model learns to write.
-DEFAULT_CHAT_TEMPLATE = r"""
-{%- set parts = {
-    'text': ['type', 'text'],
-    'video': ['type', 'video', 'url', 'path', 'num_frames', 'fps'],
-    'image': ['type', 'image', 'url', 'path', 'base64'],
-} -%}
-{%- macro render(content) -%}
-    {%- if content is string -%}
-        {{- content -}}
-    {%- else -%}
-        {%- for part in content or [] -%}
-            {%- set known = parts[part['type']] or part -%}
-            {%- for key in part if key not in known and part[key] is not none -%}
-                {{- raise_exception("A " + part['type'] + " part knows " + known | join(', ') + ", got " + key) -}}
-            {%- endfor -%}
-            {%- if part['type'] == 'text' -%}
-                {{- part['text'] -}}
-            {%- elif part['type'] in ('video', 'image') -%}
-                {{- '<video>' if part['type'] == 'video' else '<image>' -}}
-                {{- '' if loop.last else '\n' -}}
-            {%- else -%}
-                {{- raise_exception("A message part has the type video, image or text, got " + part['type']) -}}
-            {%- endif -%}
-        {%- endfor -%}
-    {%- endif -%}
-{%- endmacro -%}
-{%- if tools or documents -%}
-    {{- raise_exception("This template has no place for " + ('tools' if tools else 'documents')
-        + ": write them into a message, or give a chat_template that has one") -}}
-{%- endif -%}
-{%- for message in messages -%}
-    {%- if message['role'] not in ['system', 'user', 'assistant'] -%}
-        {{- raise_exception("A message has the role system, user or assistant, got " + message['role']) -}}
-    {%- endif -%}
-    {%- for key in message if key not in ['role', 'content'] and message[key] -%}
-        {{- raise_exception("A message has a role and content, got " + key) -}}
-    {%- endfor -%}
-{%- endfor -%}
-{%- if not messages or messages[0]['role'] != 'system' -%}
-    {{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' -}}
-{%- endif -%}
-{%- for message in messages -%}
-    {{- '<|im_start|>' + message['role'] + '\n' -}}
-    {%- if message['role'] == 'assistant' -%}
-        {%- generation -%}
-            {{- render(message['content']) + '<|im_end|>' -}}
-        {%- endgeneration -%}
-    {%- else -%}
-        {{- render(message['content']) + '<|im_end|>' -}}
-    {%- endif -%}
-    {{- '\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-    {{- '<|im_start|>assistant\n' -}}
-{%- endif -%}
-"""
 
 
 class IDE3DProcessor(ProcessorMixin):
@@ -124,20 +72,21 @@ class IDE3DProcessor(ProcessorMixin):
         video_token: str = "<video>",
         ground_token: str = "<ground>",
     ):
-        if min(patch_size, image_size, spatial_pool_stride) < 1 or image_size < patch_size:
-            raise ValueError(
-                "patch_size, image_size and spatial_pool_stride must be at least 1 and an image must hold a patch, "
-                f"got patch_size={patch_size}, image_size={image_size}, spatial_pool_stride={spatial_pool_stride}."
-            )
+        check_sizes(patch_size=patch_size, image_size=image_size, spatial_pool_stride=spatial_pool_stride)
+        check_placeholders(image_token=image_token, video_token=video_token, ground_token=ground_token)
+        if not isinstance(chat_template, (str, Mapping, type(None))):
+            raise TypeError(f"chat_template must be a Jinja text, got {chat_template!r}. Leave it out for Qwen's.")
         if chat_template is None:
             chat_template = DEFAULT_CHAT_TEMPLATE.replace("<video>", video_token).replace("<image>", image_token)
-        super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template)
+        parts = {"image_processor": image_processor, "tokenizer": tokenizer, "video_processor": video_processor}
+        with naming_options(**parts):
+            super().__init__(*parts.values(), chat_template=chat_template)
         self.patch_size = patch_size
         self.image_size = image_size
         self.spatial_pool_stride = spatial_pool_stride
-        self.image_token, self.image_token_id = image_token, _token_id(tokenizer, image_token)
-        self.video_token, self.video_token_id = video_token, _token_id(tokenizer, video_token)
-        self.ground_token, self.ground_token_id = ground_token, _token_id(tokenizer, ground_token)
+        self.image_token, self.image_token_id = image_token, find_token(tokenizer, image_token)
+        self.video_token, self.video_token_id = video_token, find_token(tokenizer, video_token)
+        self.ground_token, self.ground_token_id = ground_token, find_token(tokenizer, ground_token)
 
     @staticmethod
     def add_special_tokens(
@@ -188,6 +137,31 @@ class IDE3DProcessor(ProcessorMixin):
         """Keys of a tokenizer that the model does not take."""
         return ["token_type_ids"]
 
+    def __call__(self, images=None, text=None, videos=None, audio=None, **kwargs):
+        """Make the inputs of the model; see [`ProcessorMixin`] for the arguments.
+
+        Args:
+            images (`ImageInput`, *optional*):
+                Images for the `<image>` of the texts.
+            text (`str` or `list[str]`, *optional*):
+                Prompts with placeholders.
+            videos (`Any`, *optional*):
+                Videos for the `<video>` of the texts.
+            audio (`Any`, *optional*):
+                Not supported; raises.
+            **kwargs:
+                Arguments of tokenizer, image processor and video processor.
+
+        Returns:
+            [`BatchFeature`]: see the class.
+
+        Raises:
+            ValueError: for inputs that do not fit each other, or values that are not possible.
+            TypeError: for inputs of another type, or arguments that nothing takes.
+        """
+        with naming_options(text=text, images=images, videos=videos, **kwargs):
+            return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Bring inputs into one layout: a list of texts, and a flat list of videos.
 
@@ -208,12 +182,15 @@ class IDE3DProcessor(ProcessorMixin):
 
         Raises:
             ValueError: for audio, a video without frames, images without pixels or with NaN.
+            TypeError: for texts, images or videos of another type.
         """
         if audio is not None:
             raise ValueError("3D-IDE takes videos, images and text; audio is not supported.")
+        if text is not None:
+            text = list_prompts(text)
         if images is not None:
             given = {**kwargs, **(kwargs.get("images_kwargs") or {})}
-            images = _read_all(images, given.get("input_data_format"), itertools.count())
+            images = read_pictures(images, given.get("input_data_format"), itertools.count())
         images, text, videos, audio = super().prepare_inputs_layout(
             images=images, text=text, videos=videos, audio=audio, **kwargs
         )
@@ -246,14 +223,42 @@ class IDE3DProcessor(ProcessorMixin):
                 raise ValueError(f"The model takes pixels channels_first, got data_format={layout!r}. Leave it out.")
         return merged
 
+    def apply_chat_template(self, conversation, *args, **kwargs):
+        """Render a chat, or several, and on request make the inputs of the model.
+
+        Args:
+            conversation (`list[dict]` or `list[list[dict]]`):
+                Chat, or batch of chats: messages with `role` and `content`, a text or a list of parts.
+            *args:
+                Further arguments of [`ProcessorMixin.apply_chat_template`].
+            **kwargs:
+                Further arguments of [`ProcessorMixin.apply_chat_template`], such as `tokenize=True`.
+
+        Returns:
+            `str`, `list[str]`, or with `tokenize=True` and `return_dict=True` a [`BatchFeature`].
+
+        Raises:
+            ValueError: for what is no chat, and for what the template refuses, such as an unknown role. It names the
+                message and the part.
+        """
+        check_chats(conversation)
+        try:
+            with naming_options(conversation=conversation, **kwargs):
+                return super().apply_chat_template(conversation, *args, **kwargs)
+        except Exception as error:
+            # By its name: the files of an export import no jinja2, which Transformers loads on demand.
+            if not type(error).__module__.startswith("jinja2."):
+                raise
+            raise ValueError(f"The chat template refuses the messages: {error}.") from error
+
     def _multimodal_inputs_from_conversations(self, conversations, *args, **kwargs):
         """Take the sampling from the video parts, as arguments of the call."""
+        if any(part["type"] == "audio" for part in list_parts(conversations)):
+            raise ValueError("A message part has the type video, image or text, got audio, which is not supported.")
         *inputs, options = super()._multimodal_inputs_from_conversations(conversations, *args, **kwargs)
-        contents = [message.get("content") for conversation in conversations for message in conversation]
-        parts = [part for content in contents if isinstance(content, list) for part in content]
         rules = [
             {name: part[name] for name in ("num_frames", "fps") if part.get(name) is not None}
-            for part in parts
+            for part in list_parts(conversations)
             if part["type"] == "video"
         ]
         if any(rule != rules[0] for rule in rules):
@@ -287,10 +292,9 @@ class IDE3DProcessor(ProcessorMixin):
         super().validate_inputs(images=images, text=text, videos=names, audio=audio, **kwargs)
 
     def _process_images(self, images: Any, **kwargs) -> tuple[BatchFeature, list[str]]:
-        rescales = kwargs.get("do_rescale")
-        if self.image_processor.do_rescale if rescales is None else rescales:
-            for index, image in enumerate(make_flat_list_of_images(images)):
-                check_scale(image, f"image {index}")
+        check_scaling(self.image_processor, kwargs)
+        for index, image in enumerate(make_flat_list_of_images(images)):
+            check_scale(image, f"image {index}", self.image_processor, kwargs)
         return super()._process_images(images, **{**kwargs, "input_data_format": ChannelDimension.FIRST})
 
     def _process_videos(self, videos: list[Any], **kwargs) -> tuple[BatchFeature, list[str]]:
@@ -385,34 +389,8 @@ class IDE3DProcessor(ProcessorMixin):
         return len(self.video_processor.sample_frames(metadata=metadata, **rule))
 
 
-def _token_id(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
-    """Return the id of a special token that the tokenizer must know whole."""
-    token_id = tokenizer.convert_tokens_to_ids(token)
-    is_unknown = token_id is None or token_id == tokenizer.unk_token_id
-    if is_unknown or list(tokenizer(token, add_special_tokens=False)["input_ids"]) != [token_id]:
-        raise ValueError(
-            f"The tokenizer has no special token {token!r}. Add the tokens first with "
-            "`IDE3DProcessor.add_special_tokens(tokenizer)`, and resize the model's embedding if it has fewer rows "
-            "than len(tokenizer)."
-        )
-    return token_id
-
-
 def _is_empty_list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and len(value) == 0
-
-
-def _read_all(images: Any, input_data_format: Any, numbers: Iterator[int]) -> Any:
-    """Read images in any nesting: each becomes a tensor of shape `(channels, height, width)`, upright."""
-    if isinstance(images, (list, tuple)):
-        return [_read_all(image, input_data_format, numbers) for image in images]
-    name = f"image {next(numbers)}"
-    if not isinstance(images, (np.ndarray, torch.Tensor)):
-        pixels = read_image(images, None if isinstance(images, (str, os.PathLike)) else name)
-        return torch.from_numpy(pixels).permute(2, 0, 1)
-    batch = images if images.ndim == 4 else images[None]
-    tensors = list(frames_to_tensor(batch, name, input_data_format))
-    return tensors if images.ndim == 4 else tensors[0]
 
 
 __all__ = ["IDE3DProcessor"]

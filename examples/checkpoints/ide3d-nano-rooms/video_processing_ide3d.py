@@ -1,5 +1,6 @@
 """Video processor of 3D-IDE: frame sampling, resize, normalisation, padding over frame counts."""
 
+import logging
 from copy import copy
 from functools import partial
 from numbers import Real
@@ -15,10 +16,16 @@ from transformers.video_utils import VideoMetadata
 
 from .frame_order_ide3d import check_count
 from .frame_times_ide3d import find_highest_rate, find_indices_at_rate, find_indices_over_time
-from .image_reading_ide3d import FrameSampler, check_scale, frames_to_tensor
+from .image_reading_ide3d import FrameSampler, frames_to_tensor
+from .option_rules_ide3d import check_scaling, naming_options
+from .pixel_rules_ide3d import check_scale
 from .video_reading_ide3d import is_stored, list_videos, read_video
 
+logger = logging.getLogger(__name__)
+
 RATE_TOLERANCE = 1e-3  # Relative: 24000/1001 is typed as 23.98, and times in milliseconds are rounded.
+# Keys that Transformers writes beside the settings.
+_OF_FILES = ("auto_map", "feature_extractor_type", "image_processor_type", "processor_class", "video_processor_type")
 
 
 class IDE3DVideoProcessor(BaseVideoProcessor):
@@ -75,7 +82,11 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
     model_input_names = ["pixel_values_videos", "video_frame_mask"]
 
     def __init__(self, **kwargs: Unpack[VideosKwargs]) -> None:
-        super().__init__(**_one_sampling_rule(kwargs))
+        with naming_options(**kwargs):
+            super().__init__(**_one_sampling_rule(kwargs))
+        known = {*self.valid_kwargs.__annotations__, *VideosKwargs.__annotations__, *_OF_FILES}
+        if unknown := sorted(key for key in kwargs if key not in known and not key.startswith("_")):
+            logger.warning("IDE3DVideoProcessor does not know the settings %s; they have no effect.", unknown)
 
     @classmethod
     def from_dict(cls, video_processor_dict: dict[str, Any], **kwargs: Any):
@@ -162,9 +173,18 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
 
         Raises:
             ValueError: for a video without frames or pixels, NaN pixels, wrong rank, a demand that cannot be met, a
-                damaged file.
+                damaged file. Also for pixels of another scale than the processor expects.
+            TypeError: for an argument that the processor does not have, and for what is no video.
             FileNotFoundError: for a missing file.
         """
+        known = {*self.valid_kwargs.__annotations__, *VideosKwargs.__annotations__}
+        if unknown := sorted(set(kwargs) - known):
+            raise TypeError(f"The video processor has no arguments {unknown}. Expected some of {sorted(known)}.")
+        check_scaling(self, kwargs)
+        with naming_options(videos=videos, size=self.size, **{key: kwargs[key] for key in kwargs if key != "size"}):
+            return self._process_named(videos, **kwargs)
+
+    def _process_named(self, videos: Any, **kwargs: Unpack[VideosKwargs]) -> BatchFeature:
         return_tensors = kwargs.pop("return_tensors", None)
         return_metadata = kwargs.pop("return_metadata", None)
         sampling = {key: kwargs.pop(key, None) for key in ("do_sample_frames", "num_frames", "fps")}
@@ -172,10 +192,8 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
         frames, metadata = self._load_videos(
             list_videos(videos), metadata, kwargs.pop("input_data_format", None), **sampling
         )
-        rescales = kwargs.get("do_rescale") if kwargs.get("do_rescale") is not None else self.do_rescale
-        if rescales:
-            for index, video in enumerate(frames):
-                check_scale(video, f"video {index}")
+        for index, video in enumerate(frames):
+            check_scale(video, f"video {index}", self, kwargs)
         processed = super().preprocess(
             frames,
             video_metadata=metadata,
