@@ -1,0 +1,516 @@
+"""Cases of the benchmark readers and of the doctor, on the same damage."""
+
+import copy
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bad_inputs import goods
+from bad_inputs.cases import Told, door
+from bad_inputs.damage import FILES, JSON_FILES, NUMBERS, PATHS, TEXTS, make_fifo
+
+SCENE = "scannet/room0001_00"
+TASKS = {  # stem of the file: task, split
+    "scanrefer_vg_val": ("scanrefer", "val"),
+    "multi3drefer_val": ("multi3drefer", "val"),
+    "scan2cap_val": ("scan2cap", "val"),
+    "scanqa_val": ("scanqa", "val"),
+    "sqa3d_test": ("sqa3d", "test"),
+    "multi3drefer_train": ("multi3drefer", "train"),
+}
+GONE = object()
+Use = Callable[[Path], Any]
+
+
+def _set(*path: Any, value: Any) -> Callable[[list], Any]:
+    """Set, or take away, a field of the second record."""
+
+    def change(records: list) -> list:
+        target = records[1]
+        for key in path[:-1]:
+            target = target[key]
+        if value is GONE:
+            del target[path[-1]]
+        else:
+            target[path[-1]] = value
+        return records
+
+    return change
+
+
+def _record_damages(stem: str) -> Iterator[tuple[str, Callable[[list], Any]]]:
+    task = TASKS[stem][0]
+    for field in ("id", "video", "conversations", "metadata"):
+        yield f"{field} missing", _set(field, value=GONE)
+        for what, value in {"null": None, "a number": 5, "a list": [1], "a mapping": {"a": 1}}.items():
+            if (field, what) not in (("id", "a number"),):
+                yield f"{field} {what}", _set(field, value=value)
+    videos = {
+        "of ../": "../../etc/room",
+        "absolute": "/etc/room",
+        "empty": "",
+        "of 5000 characters": "x" * 5000,
+        "of a NUL": "scannet/a\0b",
+        "unknown": "scannet/room9999_00",
+        "a part alone": "room0001_00",
+        "with ./": "scannet/./room0001_00",
+    }
+    for what, value in videos.items():
+        yield f"video {what}", _set("video", value=value)
+    yield "conversations empty", _set("conversations", value=[])
+    yield "conversations without an answer", lambda records: _set("conversations", value=records[1]["conversations"][:1])(records)
+    yield "a turn without from", _set("conversations", 0, "from", value=GONE)
+    yield "a turn without value", _set("conversations", 0, "value", value=GONE)
+    yield "a turn's value a number", _set("conversations", 0, "value", value=5)
+    yield "a turn's value empty", _set("conversations", 0, "value", value="")
+    yield "a turn of another role", _set("conversations", 0, "from", value="alien")
+    yield "a turn a string", _set("conversations", 0, value="x")
+    yield "a record a list", lambda records: [records[0], [1], *records[2:]]
+    yield "a record null", lambda records: [records[0], None, *records[2:]]
+    yield "an id twice", lambda records: [records[0], {**records[1], "id": records[0]["id"]}, *records[2:]]
+    yield "question type missing", _set("metadata", "question_type", value=GONE)
+    yield "question type unknown", _set("metadata", "question_type", value="nonsense")
+    yield "question type a list", _set("metadata", "question_type", value=[1])
+    boxes = {"scanrefer": ["box"], "multi3drefer": ["box"], "scan2cap": ["box_input", "gt_box"]}.get(task, [])
+    for name in boxes:
+        yield f"{name} missing", _set(name, value=GONE)
+        for what, value in {
+            "null": None,
+            "a number": 5,
+            "of strings": ["a"] * 6,
+            "short": [1.0, 2.0],
+            "NaN": [float("nan")] * 6,
+            "negative size": [0, 0, 0, -1, 1, 1],
+            "a string": "box",
+            "a mapping": {"x": 1},
+            "huge": [1e300] * 6,
+        }.items():
+            several = task == "multi3drefer" and isinstance(value, list)
+            yield f"{name} {what}", _set(name, value=[value] if several else value)
+    if boxes:
+        yield "object id missing", _set("metadata", "object_id", value=GONE)
+        for what, value in {
+            "a superscript digit": "²",
+            "a word": "chair",
+            "negative": -1,
+            "1.5": 1.5,
+            "null": None,
+            "huge": 10**30,
+            "bool": True,
+            "a mapping": {"a": 1},
+        }.items():
+            yield f"object id {what}", _set("metadata", "object_id", value=[value] if task == "multi3drefer" else value)
+    if task == "scanqa":
+        for what, value in {"numbers": [5], "a string": "one", "null": None, "empty": [], "with null": [None]}.items():
+            yield f"answers {what}", _set("metadata", "answers", value=value)
+
+
+def _renamed(stem: str, what: str) -> str:
+    known = {
+        ("multi3drefer_val", "object id a superscript digit"): "a record whose object id is a superscript digit",
+        ("multi3drefer_train", "box a number"): "train multi3drefer: box a number",
+        ("scanqa_val", "video of 5000 characters"): "video of 5000 characters",
+    }
+    return known.get((stem, what), f"{stem}: {what}")
+
+
+def _damage_annotations(data: Path, stem: str, change: Callable[[list], Any]) -> None:
+    path = data / "processed" / f"{stem}_llava_style.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+
+
+FILE_NAMES = {  # label: path, use
+    "a scene's jpg": f"scannet/posed_images/{SCENE[8:]}/00010.jpg",
+    "a scene's png": f"scannet/posed_images/{SCENE[8:]}/00010.png",
+    "a scene's txt": f"scannet/posed_images/{SCENE[8:]}/00010.txt",
+    "intrinsic.txt": f"scannet/posed_images/{SCENE[8:]}/intrinsic.txt",
+    "depth_intrinsic.txt": f"scannet/posed_images/{SCENE[8:]}/depth_intrinsic.txt",
+    "infos": "embodiedscan/embodiedscan_infos_val.pkl",
+    "gt boxes": "metadata/scannet_val_gt_box.json",
+    "pred boxes": "metadata/scannet_val_pred_box.json",
+    "selected frames": "metadata/scannet_select_frames.json",
+    "vggt_sliced.npy": f"scannet/posed_images_3d_feature_vggt/{SCENE[8:]}/vggt_sliced.npy",
+    "mask.npz": f"scannet/mask/{SCENE[8:]}.mask.npz",
+    "point cloud pth": f"scannet/pcd_with_object_aabbs/val/{SCENE[8:]}.pth",
+    "vsibench mp4": "vsibench/scannet/room0002_00.mp4",
+    "vsibench parquet": "vsibench/test-00000-of-00001.parquet",
+}
+
+
+def _use(label: str, data: Path) -> Any:
+    """Read a file by its public reader."""
+    from processing.benchmarks import load_scene, load_task
+    from processing.benchmarks.readers import files, load_teacher_features
+
+    path = data / FILE_NAMES[label]
+    if label in ("gt boxes", "pred boxes"):
+        return load_task("scanrefer", "val", data, boxes=label.split()[0])
+    if label == "selected frames":
+        return load_task("scanqa", "val", data, frames="coverage")
+    if label == "vsibench parquet":
+        return load_task("vsibench", "test", data)
+    if label == "vsibench mp4":
+        return load_scene(data, "vsibench/scannet/room0002_00", num_frames=4)
+    if label == "vggt_sliced.npy":
+        names = ["00000", "00010", "00020", "00030"]
+        return load_teacher_features(data, SCENE, names, goods.processor_grid())
+    if label == "mask.npz":
+        return files.read_masks(path)
+    if label == "point cloud pth":
+        return files.read_point_cloud(path)
+    parts = ("frames", "depth") if label == "depth_intrinsic.txt" else ("frames", "depth", "poses")
+    return load_scene(data, SCENE, parts=parts, num_frames=4)
+
+
+def _file_damages(label: str) -> Iterator[tuple[str, Callable[[Path], Any]]]:
+    def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
+        path.write_bytes(change(path.read_bytes()))
+
+    def to_folder(path: Path) -> None:
+        path.unlink()
+        path.mkdir()
+
+    for what, change in (JSON_FILES if label.endswith(("boxes", "frames")) else FILES).items():
+        yield what, partial(edit, change=change)
+    yield "missing", lambda path: path.unlink()
+    yield "folder", to_folder
+    yield "a pipe", make_fifo
+    if label not in ("a scene's png", "vsibench mp4", "mask.npz", "point cloud pth", "infos"):
+        yield "tail", partial(edit, change=lambda data: data + b"\x00tail")
+    if label.endswith(".txt") or label == "a scene's txt":
+        for what, text in {
+            "of words": "a b c d\n" * 4,
+            "of NaN": "nan nan nan nan\n" * 4,
+            "of zeros": "0 0 0 0\n" * 4,
+            "3 x 2": "1 0\n0 1\n1 1\n",
+            "ten times": "580 0 24 0\n0 580 24 0\n0 0 1 0\n0 0 0 1\n",
+        }.items():
+            if (label, what) != ("a scene's txt", "ten times") and label != "depth_intrinsic.txt":
+                yield what, lambda path, text=text: path.write_text(text)
+    if label == "vggt_sliced.npy":
+        for what, array in {
+            "of strings": np.full((1, 4, 256, 8), "x"),
+            "of NaN": np.full((1, 4, 256, 8), np.nan, np.float32),
+            "of another shape": np.zeros((4, 8), np.float32),
+            "of no channel": np.zeros((1, 4, 256, 0), np.float32),
+            "of other patches": np.zeros((1, 4, 255, 8), np.float32),
+            "of objects": np.array([{}], object),
+            "complex": np.zeros((1, 4, 256, 8), complex),
+            "with 1e300": np.full((1, 4, 256, 8), 1e300),
+        }.items():
+            yield what, lambda path, array=array: np.save(path, array, allow_pickle=True)
+    if label == "a scene's jpg":
+        yield "flip", lambda path: edit(path, _flip)
+        yield "of another size", lambda path: goods.write_picture(path, 20, 30)
+        yield "of one pixel", lambda path: goods.write_picture(path, 1, 1)
+        yield "a PNG of the name", lambda path: goods.write_picture(path, 20, 30, "PNG")
+    if label == "a scene's png":
+        yield "8 bit", lambda path: goods.write_picture(path, 48, 48, "PNG")
+        yield "all 0", lambda path: goods.write_depth(path, lambda a: a * 0)
+        yield "in metres", lambda path: goods.write_depth(path, lambda a: a // 1000)
+        yield "turned", lambda path: goods.write_depth(path, lambda a: np.ascontiguousarray(a[::-1]))
+    if label == "infos":
+        yield from _infos_damages()
+
+
+def _flip(data: bytes) -> bytes:
+    place = len(data) // 2
+    return data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
+
+
+def _infos_damages() -> Iterator[tuple[str, Callable[[Path], Any]]]:
+    def rewrite(path: Path, change: Callable[[dict], Any]) -> None:
+        import pickle
+
+        from processing.benchmarks.readers.files import load_pickle
+
+        content = load_pickle(path)
+        path.write_bytes(pickle.dumps(change(content)))
+
+    def each(change: Callable[[dict], None]) -> Callable[[dict], dict]:
+        def apply(content: dict) -> dict:
+            for item in content["data_list"]:
+                change(item)
+            return content
+
+        return apply
+
+    def put(key: str, value: Any) -> Callable[[dict], dict]:
+        return each(lambda item: item.pop(key) if value is GONE else item.__setitem__(key, value))
+
+    for key in ("sample_idx", "axis_align_matrix", "images", "depth_cam2img"):
+        for what, value in {"missing": GONE, "None": None, "a number": 5, "a word": "x", "empty": []}.items():
+            yield f"{key} {what}", partial(rewrite, change=put(key, value))
+    for what, value in {
+        "NaN": np.full((4, 4), np.nan),
+        "3 x 3": np.eye(3),
+        "mirrored": np.diag([-1.0, 1, 1, 1]),
+        "of zeros": np.zeros((4, 4)),
+        "scaled": np.diag([1000.0, 1000, 1000, 1]),
+        "complex": np.eye(4) * 1j,
+    }.items():
+        yield f"axis_align_matrix {what}", partial(rewrite, change=put("axis_align_matrix", value))
+    for what, factor in {"cam2img of 10 times the size": 10, "cam2img of a tenth": 0.1, "cam2img negative": -1}.items():
+        matrix = np.diag([factor * 40.0, factor * 40.0, 1, 1])
+        matrix[:2, 2] = 23.5
+        yield what, partial(rewrite, change=put("depth_cam2img", matrix))
+    yield "a list", partial(rewrite, change=lambda content: [content])
+    yield "no data_list", partial(rewrite, change=lambda content: {})
+    yield "data_list a number", partial(rewrite, change=lambda content: {**content, "data_list": 5})
+    yield "sample_idx of ../", partial(rewrite, change=put("sample_idx", "../../room0001_00"))
+
+
+@cache
+def _known_findings() -> frozenset:
+    from processing.benchmarks.doctor import examine
+
+    return frozenset((found.kind, found.detail) for found in examine(goods.rooms_folder()).findings)
+
+
+def examine_as_told(data: Path, **options: Any) -> None:
+    """Let the doctor look; what it finds beyond the right folder is told."""
+    from processing.benchmarks.doctor import examine
+
+    diagnosis = examine(data, **options)
+    diagnosis.as_text()
+    json.dumps(diagnosis.as_dict())
+    found = [x for x in diagnosis.findings if (x.kind, x.detail) not in _known_findings()]
+    if found:
+        raise Told("; ".join(f"{x.path}: {x.kind} {x.detail} {x.scene_id} {x.task}" for x in found))
+
+
+def _damaged_data(folder: Path, label: str, change: Callable[[Path], Any]) -> Path:
+    data = goods.copy_rooms(folder)
+    change(data / FILE_NAMES[label])
+    return data
+
+
+@door(
+    "benchmark readers",
+    "processing.benchmarks.load_task",
+    "processing.benchmarks.load_scene",
+    "processing.benchmarks.readers.load_teacher_features",
+)
+def readers(add: Callable[..., None]) -> None:
+    for stem, (task, split) in TASKS.items():
+
+        def load(folder: Path, stem: str = stem, task: str = task, split: str = split, change: Any = None) -> Any:
+            from processing.benchmarks import load_task
+
+            data = goods.copy_rooms(folder)
+            if change is not None:
+                change(data)
+            return load_task(task, split, data)
+
+        add(f"right: {stem}", load, expect="taken")
+        for what, change in JSON_FILES.items():
+
+            def damage(data: Path, stem: str = stem, change: Any = change) -> None:
+                path = data / "processed" / f"{stem}_llava_style.json"
+                path.write_bytes(change(path.read_bytes()))
+
+            add(f"{stem} {what}", partial(load, change=damage), stem)
+        for what, change in _record_damages(stem):
+            # A description may come without a box.
+            expect = "either" if (stem, what) in (("scan2cap_val", "box_input null"),) else "refused"
+            damage = partial(_damage_annotations, stem=stem, change=change)
+            add(f"{stem}: {what}", partial(load, change=damage), stem, "sample", "scene", "room9999", expect=expect)
+    for label, name in FILE_NAMES.items():
+        add(f"right: {label}", lambda folder, label=label: _use(label, goods.rooms_folder()), expect="taken")
+        for what, change in _file_damages(label):
+            expect = "taken" if (label, what) in (("a scene's jpg", "tail"), ("a scene's png", "all 0")) else "refused"
+            expect = "either" if what == "flip" or (label, what) == ("depth_intrinsic.txt", "missing") else expect
+            title = f"{label}: {what}" if label == "infos" else f"{label} {what}"
+            add(
+                title,
+                lambda folder, label=label, change=change: _use(label, _damaged_data(folder, label, change)),
+                name.rsplit("/", 1)[-1],
+                "00010",
+                *(["depth", "camera", "intrinsics", "pose", "axis_align_matrix", "EmbodiedScan"] if "posed_images" in name or label == "infos" else []),
+                expect=expect,
+            )
+
+
+@door("doctor on the same damage", "processing.benchmarks.doctor.examine")
+def doctor(add: Callable[..., None]) -> None:
+    add("right: the rooms", lambda folder: examine_as_told(goods.copy_rooms(folder)), expect="taken")
+    for stem, (task, split) in TASKS.items():
+        for what, change in JSON_FILES.items():
+
+            def run(folder: Path, stem: str = stem, change: Any = change, task: str = task, split: str = split) -> None:
+                data = goods.copy_rooms(folder)
+                path = data / "processed" / f"{stem}_llava_style.json"
+                path.write_bytes(change(path.read_bytes()))
+                examine_as_told(data, tasks=[task], splits=[split])
+
+            add(f"{stem} {what}", run, stem)
+        for what, change in _record_damages(stem):
+
+            def examine_records(folder: Path, stem: str = stem, change: Any = change) -> None:
+                data = goods.copy_rooms(folder)
+                _damage_annotations(data, stem, change)
+                examine_as_told(data, tasks=[TASKS[stem][0]], splits=[TASKS[stem][1]])
+
+            add(_renamed(stem, what), examine_records, stem, "room", "scene")
+    for label, name in FILE_NAMES.items():
+        for what, change in _file_damages(label):
+            # A picture may carry more behind its end.
+            expect = "taken" if (label, what) == ("a scene's jpg", "tail") else "refused"
+            title = f"{label}: {what}" if label == "infos" else f"{label} {what}"
+
+            def examine_file(folder: Path, label: str = label, change: Any = change) -> None:
+                task = "vsibench" if label.startswith("vsi") else "scanrefer"
+                examine_as_told(_damaged_data(folder, label, change), tasks=[task])
+
+            reason = "JPEG has no checksum" if what == "flip" else ""
+            add(title, examine_file, name.rsplit("/", 1)[-1], "room", "embodiedscan", expect=expect, reason=reason)
+    for what, make in PATHS.items():
+
+        def run_path(folder: Path, make: Any = make) -> None:
+            examine_as_told(make(folder))
+
+        words = {"missing": "missing-file", "a folder": "given", "a pipe": "pipe", "a loop of links": "loop"}
+        add(f"path {what}", run_path, words.get(what, "folder"), "data_dir", "path")
+    for name in ("tasks", "splits", "without"):
+        for what, value in {"unknown": ["nonsense"], "a string": "scanqa", "a number": 5, "numbers": [5]}.items():
+            add(
+                f"{name} {what}",
+                lambda folder, name=name, value=value: examine_as_told(goods.rooms_folder(), **{name: value}),
+                name.rstrip("s"),
+            )
+
+
+@door("readers: arguments", "processing.benchmarks.export.export_rooms", "processing.benchmarks.export.export_pickle_free",
+      "processing.benchmarks.build_chat", "processing.benchmarks.build_prompt", "processing.benchmarks.prompt_digest")  # fmt: skip
+def arguments(add: Callable[..., None]) -> None:
+    def task(folder: Path, **fields: Any) -> Any:
+        from processing.benchmarks import load_task
+
+        given = {"task": "scanrefer", "split": "val", "data_dir": goods.rooms_folder(), **fields}
+        return load_task(given.pop("task"), given.pop("split"), given.pop("data_dir"), **given)
+
+    def scene(folder: Path, **fields: Any) -> Any:
+        from processing.benchmarks import load_scene
+
+        given = {"data_dir": goods.rooms_folder(), "scene_id": SCENE, **fields}
+        return load_scene(given.pop("data_dir"), given.pop("scene_id"), **given)
+
+    choices = {"unknown": "nonsense", **TEXTS}
+    for name in ("task", "split", "boxes", "frames"):
+        for what, value in choices.items():
+            if name != "boxes" or value is not None:
+                add(f"{name} {what}", partial(_call, task, name, value), name, "split", "unhashable")
+    for name, run in (("num_frames", task), ("num_frames", scene)):
+        for what, value in NUMBERS.items():
+            title = "num_frames a string" if (run is task and what == "a string") else f"{run.__name__}: {name} {what}"
+            expect = "either" if what == "huge" else "refused"
+            add(title, partial(_call, run, name, value), name, expect=expect)
+    for what, value in {"0": 0, "2": 2, "-1": -1, "NaN": np.nan, "a string": "x", "without its rule": 0.5}.items():
+        options = {} if what == "without its rule" else {"frames": "coverage"}
+        add(f"coverage {what}", lambda f, v=value, o=options: task(f, coverage=v, **o), "coverage")
+    for what, value in {"unknown": ["nonsense"], "a string": SCENE, "a number": 5, "empty": [], "None in it": [None]}.items():
+        add(f"scenes {what}", partial(_call, task, "scenes", value), "scene")
+    ids = {
+        "absolute": "/etc",
+        "of ../": "../../etc/x",
+        "empty": "",
+        "unknown": "scannet/room9999_00",
+        "None": None,
+        "an int": 5,
+        "of a NUL": "scannet/a\0b",
+        "of 5000 characters": "x" * 5000,
+        "vsibench of ../": "vsibench/../x",
+        "of ./": "scannet/./room0001_00",
+        "with a backslash": "scannet\\room0001_00",
+        "a folder alone": "scannet/",
+        "..": "..",
+    }
+    for what, value in ids.items():
+        add(f"scene id {what}", partial(_call, scene, "scene_id", value), "scene", "room9999")
+    for what, value in {"unknown": ["colour"], "a string": "depth", "a number": 5, "None": None}.items():
+        add(f"parts {what}", partial(_call, scene, "parts", value), "parts")
+    for what, value in {"unknown": ["9"], "of ../": ["../room0000_00/00000"], "absolute": ["/etc/x"], "a string": "00000",
+                        "numbers": [0], "None in it": [None]}.items():  # fmt: skip
+        add(f"frame_names {what}", partial(_call, scene, "frame_names", value), "frame")
+    for what, make in PATHS.items():
+        words = ("folder", "data_dir", "missing-file", "pipe", "given", "/dev/full", "loop", "scanrefer")
+        add(f"task: data_dir {what}", lambda f, make=make: task(f, data_dir=make(f)), *words)
+        add(f"scene: data_dir {what}", lambda f, make=make: scene(f, data_dir=make(f)), *words, "room0001_00")
+    _exports(add)
+    _prompts(add)
+
+
+def _call(run: Callable[..., Any], name: str, value: Any, folder: Path) -> Any:
+    return run(folder, **{name: value})
+
+
+def _exports(add: Callable[..., None]) -> None:
+    def export(folder: Path, **fields: Any) -> Any:
+        from processing.benchmarks.export import export_rooms
+
+        given = {"target": folder / "out", "num_scenes": 1, "image_size": 16, "num_frames": 1, **fields}
+        return export_rooms(given.pop("target"), **given)
+
+    for name in ("num_scenes", "image_size", "num_frames", "seed"):
+        for what, value in NUMBERS.items():
+            if name != "seed" or what not in ("0", "huge", "-1"):
+                if what != "huge":
+                    add(f"export_rooms: {name} {what}", partial(_call, export, name, value), name)
+    for what, make in PATHS.items():
+        if what not in ("missing", "a folder", "a device"):
+            add(f"export_rooms: target {what}", lambda f, make=make: export(f, target=make(f)), "target", "pipe", "loop", "file", "folder")
+    add("export_rooms on a full disk", lambda f: export(f, target="/dev/full/out"), "/dev/full")
+
+    def pickle_free(folder: Path, change: Callable[[Path], Any]) -> Any:
+        from processing.benchmarks.export import export_pickle_free
+
+        data = goods.copy_rooms(folder)
+        change(data)
+        return export_pickle_free(data)
+
+    add("right: pickle-free", lambda f: pickle_free(f, lambda data: None), expect="taken")
+    for label in ("infos", "point cloud pth"):
+        for what, change in FILES.items():
+            name = FILE_NAMES[label]
+            add(
+                f"pickle-free: {label} {what}",
+                lambda f, name=name, change=change: pickle_free(
+                    f, lambda data: (data / name).write_bytes(change((data / name).read_bytes()))
+                ),
+                name.rsplit("/", 1)[-1],
+            )
+        add(f"pickle-free: {label} a pipe", lambda f, name=name: pickle_free(f, lambda d: make_fifo(d / name)), name.rsplit("/", 1)[-1])
+    add("pickle-free: nothing there", lambda f: pickle_free(f, lambda d: (shutil.rmtree(d), d.mkdir())), "data")
+
+
+def _prompts(add: Callable[..., None]) -> None:
+    right = {"question": "Where?", "options": [], "answers": ["here"], "question_type": "x", "input_box": [],
+             "scene_id": SCENE, "id": "1", "source_text": "Where?", "metadata": "{}", "object_ids": [], "gt_boxes": []}  # fmt: skip
+
+    def prompt(folder: Path, name: str = "build_chat", task: Any = "scanqa", sample: Any = right, **options: Any) -> Any:
+        from processing import benchmarks
+
+        if name == "prompt_digest":
+            return benchmarks.prompt_digest(task, **options)
+        return getattr(benchmarks, name)(task, copy.deepcopy(sample), **options)
+
+    for name in ("build_chat", "build_prompt", "prompt_digest"):
+        add(f"right: {name}", partial(prompt, name=name), expect="taken")
+        for argument in ("task", "protocol", "stage"):
+            for what, value in {"unknown": "nonsense", **TEXTS}.items():
+                add(
+                    f"{name}: {argument} {what}",
+                    lambda f, name=name, argument=argument, value=value: prompt(f, name, **{argument: value}),
+                    argument,
+                )
+        if name == "prompt_digest":
+            continue
+        for what, value in {"None": None, "a list": [1], "a string": "x", "empty": {}}.items():
+            add(f"{name}: sample {what}", lambda f, n=name, v=value: prompt(f, n, sample=v), "sample", "question")
+        for what, value in TEXTS.items():
+            add(f"{name}: question {what}", lambda f, n=name, v=value: prompt(f, n, sample={**right, "question": v}), "question")

@@ -1,0 +1,223 @@
+"""A case is one input of one door, and what is rightly expected of it; the outcome is found by code."""
+
+import logging
+import re
+import signal
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["DOORS", "Case", "Door", "Outcome", "Told", "door", "judge", "run_case"]
+
+PACKAGES = ("ide3d", "modeling_ide3d", "processing", "trainer")
+TESTS = Path(__file__).resolve().parents[1]
+SECONDS = 20  # After so long a case hangs.
+GOOD_OUTCOMES = ("clear", "warned", "taken", "inherited")
+
+Expectation = Literal["refused", "taken", "warned", "either"]
+
+
+class Told(ValueError):
+    """What a door says without raising: the findings of the doctor, the one line of a command."""
+
+
+class Hang(BaseException):
+    """A case took too long. No `Exception`, so that nothing catches it."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input.
+
+    Args:
+        door: Name of the door.
+        name: Name of the input.
+        run: Function that takes an empty folder, makes the input and hands it to the door.
+        expect: "refused" by a clear error (a warning is no silence), "warned", "taken", or "either" taken or refused
+            clearly.
+        words: Words of which the message holds one, whatever the case of letters: argument, file or id.
+        reason: Reason why an outcome that is not clear stays so.
+    """
+
+    door: str
+    name: str
+    run: Callable[[Path], Any]
+    expect: Expectation = "refused"
+    words: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass
+class Door:
+    """A door: its public names, and its cases as a function that adds them."""
+
+    name: str
+    covers: tuple[str, ...]
+    fill: Callable[[Callable[..., None]], None]
+    cases: list[Case] = field(default_factory=list)
+
+    def list_cases(self) -> list[Case]:
+        """Return the cases; their names are unique."""
+        if not self.cases:
+            self.fill(self._add)
+            names = [case.name for case in self.cases]
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise ValueError(f"{self.name}: names of cases come twice: {sorted(twice)}.")
+        return self.cases
+
+    def _add(
+        self, name: str, run: Callable[[Path], Any], *words: str, expect: Expectation = "refused", reason: str = ""
+    ) -> None:
+        self.cases.append(Case(self.name, name, run, expect, words, reason))
+
+
+DOORS: dict[str, Door] = {}
+
+
+def door(name: str, *covers: str) -> Callable[[Callable], Callable]:
+    """Return a decorator that makes a function, which adds cases, a door that covers these public names."""
+
+    def register(fill: Callable) -> Callable:
+        if name in DOORS:
+            raise ValueError(f"Two doors are called {name!r}.")
+        DOORS[name] = Door(name, covers, fill)
+        return fill
+
+    return register
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a case led to.
+
+    Args:
+        kind: "clear", "warned", "taken", "inherited", "unclear", "silent", "refused" (of a right input), "hang" or
+            "crash".
+        error: Type of the error; empty: none.
+        message: Message of the error, or the first warning.
+        told: Whether something was said though nothing was raised.
+    """
+
+    kind: str
+    error: str = ""
+    message: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether this is as it should be."""
+        return self.kind in GOOD_OUTCOMES
+
+
+def run_case(case: Case, folder: Path) -> Outcome:
+    """Run a case in an empty folder and return what it led to."""
+    said: list[str] = []
+    error: BaseException | None = None
+    with _heard(said), _time_limit(SECONDS):
+        try:
+            case.run(folder)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - whatever comes is the outcome
+            error = raised
+    return judge(case, error, said)
+
+
+def judge(case: Case, error: BaseException | None, said: list[str]) -> Outcome:
+    """Return the outcome of a case that raised `error` (None: nothing) and said `said`."""
+    heard = [text for text in said if _names(text, case.words)]
+    if error is None:
+        if case.expect in ("taken", "either"):
+            return Outcome("warned" if heard else "taken", "", heard[0] if heard else "")
+        return Outcome("warned", "", heard[0]) if heard else Outcome("silent", "", said[0] if said else "")
+    kind, text = type(error).__name__, re.sub(r"/[^\s'\",:)]*/tmp[^\s'\",:)]*/", "PATH/", str(error))
+    if isinstance(error, Hang):
+        return Outcome("hang", kind, text)
+    if case.expect == "taken":
+        return Outcome("refused", kind, text)
+    if isinstance(error, MemoryError) and not text:
+        return Outcome("crash", kind, text)
+    if not _names(text, case.words) or not (type(error).__module__ == "builtins" or isinstance(error, Told)):
+        return Outcome("unclear", kind, text)
+    origin = _origin(error)
+    # The system's own error names the file. The doctor tells and never raises.
+    if isinstance(error, OSError) and error.filename and not case.door.startswith("doctor"):
+        origin = "ours"
+    if origin == "ours":
+        return Outcome("clear", kind, text)
+    return Outcome("inherited" if origin == "inherited" else "unclear", kind, text)
+
+
+def _names(text: str, words: tuple[str, ...]) -> bool:
+    return not words or any(word.lower() in text.lower() for word in words)
+
+
+def _origin(error: BaseException) -> Literal["ours", "inherited", "foreign"]:
+    """Say who raised: our code (or Python at our signature), a library before our code, or one behind it."""
+    if isinstance(error, Told):
+        return "ours"
+    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    files = [file for file in files if TESTS not in file.parents]
+    if not files or _is_ours(files[-1]):
+        return "ours"
+    return "foreign" if any(map(_is_ours, files)) else "inherited"
+
+
+def _is_ours(file: Path) -> bool:
+    if file.name.endswith("_ide3d.py"):  # a copy in an export
+        return True
+    import processing
+
+    root = Path(processing.__file__).resolve().parents[1]
+    return root in file.resolve().parents and file.resolve().relative_to(root).parts[0] in PACKAGES
+
+
+class _Ear(logging.Handler):
+    """Collects what our packages log as a warning."""
+
+    def __init__(self, said: list[str]):
+        super().__init__(logging.WARNING)
+        self.said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.name.split(".")[0] in PACKAGES or record.name.startswith("transformers_modules"):
+            self.said.append(record.getMessage())
+
+
+@contextmanager
+def _heard(said: list[str]) -> Iterator[None]:
+    """Collect the warnings of our packages, also those that are said once."""
+    from transformers.utils import logging as transformers_logging
+
+    for name in ("warning_once", "info_once"):
+        if hasattr(once := getattr(transformers_logging, name, None), "cache_clear"):
+            once.cache_clear()
+    ear = _Ear(said)
+    loggers = [logging.getLogger(name) for name in (None, *PACKAGES)]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for logger in loggers:
+            logger.addHandler(ear)
+        try:
+            yield
+        finally:
+            for logger in loggers:
+                logger.removeHandler(ear)
+            said += [str(warning.message) for warning in caught if _is_ours(Path(warning.filename))]
+
+
+@contextmanager
+def _time_limit(seconds: int) -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        raise Hang(f"It took more than {seconds} s.")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
