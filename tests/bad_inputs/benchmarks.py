@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from bad_inputs import goods
-from bad_inputs.cases import Told, door
+from bad_inputs.cases import ToldError, door
 from bad_inputs.damage import FILES, JSON_FILES, NUMBERS, PATHS, TEXTS, make_fifo
 
 SCENE = "scannet/room0001_00"
@@ -63,7 +63,10 @@ def _record_damages(stem: str) -> Iterator[tuple[str, Callable[[list], Any]]]:
     for what, value in videos.items():
         yield f"video {what}", _set("video", value=value)
     yield "conversations empty", _set("conversations", value=[])
-    yield "conversations without an answer", lambda records: _set("conversations", value=records[1]["conversations"][:1])(records)
+    yield (
+        "conversations without an answer",
+        lambda records: _set("conversations", value=records[1]["conversations"][:1])(records),
+    )
     yield "a turn without from", _set("conversations", 0, "from", value=GONE)
     yield "a turn without value", _set("conversations", 0, "value", value=GONE)
     yield "a turn's value a number", _set("conversations", 0, "value", value=5)
@@ -104,7 +107,10 @@ def _record_damages(stem: str) -> Iterator[tuple[str, Callable[[list], Any]]]:
             "bool": True,
             "a mapping": {"a": 1},
         }.items():
-            yield f"object id {what}", _set("metadata", "object_id", value=[value] if task == "multi3drefer" else value)
+            yield (
+                f"object id {what}",
+                _set("metadata", "object_id", value=[value] if task == "multi3drefer" else value),
+            )
     if task == "scanqa":
         for what, value in {"numbers": [5], "a string": "one", "null": None, "empty": [], "with null": [None]}.items():
             yield f"answers {what}", _set("metadata", "answers", value=value)
@@ -255,7 +261,11 @@ def _infos_damages() -> Iterator[tuple[str, Callable[[Path], Any]]]:
         "complex": np.eye(4) * 1j,
     }.items():
         yield f"axis_align_matrix {what}", partial(rewrite, change=put("axis_align_matrix", value))
-    for what, factor in {"cam2img of 10 times the size": 10, "cam2img of a tenth": 0.1, "cam2img negative": -1}.items():
+    for what, factor in {
+        "cam2img of 10 times the size": 10,
+        "cam2img of a tenth": 0.1,
+        "cam2img negative": -1,
+    }.items():
         matrix = np.diag([factor * 40.0, factor * 40.0, 1, 1])
         matrix[:2, 2] = 23.5
         yield what, partial(rewrite, change=put("depth_cam2img", matrix))
@@ -281,7 +291,7 @@ def examine_as_told(data: Path, **options: Any) -> None:
     json.dumps(diagnosis.as_dict())
     found = [x for x in diagnosis.findings if (x.kind, x.detail) not in _known_findings()]
     if found:
-        raise Told("; ".join(f"{x.path}: {x.kind} {x.detail} {x.scene_id} {x.task}" for x in found))
+        raise ToldError("; ".join(f"{x.path}: {x.kind} {x.detail} {x.scene_id} {x.task}" for x in found))
 
 
 def _damaged_data(folder: Path, label: str, change: Callable[[Path], Any]) -> Path:
@@ -331,7 +341,11 @@ def readers(add: Callable[..., None]) -> None:
                 lambda folder, label=label, change=change: _use(label, _damaged_data(folder, label, change)),
                 name.rsplit("/", 1)[-1],
                 "00010",
-                *(["depth", "camera", "intrinsics", "pose", "axis_align_matrix", "EmbodiedScan"] if "posed_images" in name or label == "infos" else []),
+                *(
+                    ["depth", "camera", "intrinsics", "pose", "axis_align_matrix", "EmbodiedScan"]
+                    if "posed_images" in name or label == "infos"
+                    else []
+                ),
                 expect=expect,
             )
 
@@ -342,7 +356,9 @@ def doctor(add: Callable[..., None]) -> None:
     for stem, (task, split) in TASKS.items():
         for what, change in JSON_FILES.items():
 
-            def run(folder: Path, stem: str = stem, change: Any = change, task: str = task, split: str = split) -> None:
+            def run(
+                folder: Path, stem: str = stem, change: Any = change, task: str = task, split: str = split
+            ) -> None:
                 data = goods.copy_rooms(folder)
                 path = data / "processed" / f"{stem}_llava_style.json"
                 path.write_bytes(change(path.read_bytes()))
@@ -413,7 +429,13 @@ def arguments(add: Callable[..., None]) -> None:
     for what, value in {"0": 0, "2": 2, "-1": -1, "NaN": np.nan, "a string": "x", "without its rule": 0.5}.items():
         options = {} if what == "without its rule" else {"frames": "coverage"}
         add(f"coverage {what}", lambda f, v=value, o=options: task(f, coverage=v, **o), "coverage")
-    for what, value in {"unknown": ["nonsense"], "a string": SCENE, "a number": 5, "empty": [], "None in it": [None]}.items():
+    for what, value in {
+        "unknown": ["nonsense"],
+        "a string": SCENE,
+        "a number": 5,
+        "empty": [],
+        "None in it": [None],
+    }.items():
         add(f"scenes {what}", partial(_call, task, "scenes", value), "scene")
     ids = {
         "absolute": "/etc",
@@ -463,7 +485,15 @@ def _exports(add: Callable[..., None]) -> None:
                     add(f"export_rooms: {name} {what}", partial(_call, export, name, value), name)
     for what, make in PATHS.items():
         if what not in ("missing", "a folder", "a device"):
-            add(f"export_rooms: target {what}", lambda f, make=make: export(f, target=make(f)), "target", "pipe", "loop", "file", "folder")
+            add(
+                f"export_rooms: target {what}",
+                lambda f, make=make: export(f, target=make(f)),
+                "target",
+                "pipe",
+                "loop",
+                "file",
+                "folder",
+            )
     add("export_rooms on a full disk", lambda f: export(f, target="/dev/full/out"), "/dev/full")
 
     def pickle_free(folder: Path, change: Callable[[Path], Any]) -> Any:
@@ -484,7 +514,11 @@ def _exports(add: Callable[..., None]) -> None:
                 ),
                 name.rsplit("/", 1)[-1],
             )
-        add(f"pickle-free: {label} a pipe", lambda f, name=name: pickle_free(f, lambda d: make_fifo(d / name)), name.rsplit("/", 1)[-1])
+        add(
+            f"pickle-free: {label} a pipe",
+            lambda f, name=name: pickle_free(f, lambda d: make_fifo(d / name)),
+            name.rsplit("/", 1)[-1],
+        )
     add("pickle-free: nothing there", lambda f: pickle_free(f, lambda d: (shutil.rmtree(d), d.mkdir())), "data")
 
 
@@ -492,7 +526,9 @@ def _prompts(add: Callable[..., None]) -> None:
     right = {"question": "Where?", "options": [], "answers": ["here"], "question_type": "x", "input_box": [],
              "scene_id": SCENE, "id": "1", "source_text": "Where?", "metadata": "{}", "object_ids": [], "gt_boxes": []}  # fmt: skip
 
-    def prompt(folder: Path, name: str = "build_chat", task: Any = "scanqa", sample: Any = right, **options: Any) -> Any:
+    def prompt(
+        folder: Path, name: str = "build_chat", task: Any = "scanqa", sample: Any = right, **options: Any
+    ) -> Any:
         from processing import benchmarks
 
         if name == "prompt_digest":
@@ -513,4 +549,8 @@ def _prompts(add: Callable[..., None]) -> None:
         for what, value in {"None": None, "a list": [1], "a string": "x", "empty": {}}.items():
             add(f"{name}: sample {what}", lambda f, n=name, v=value: prompt(f, n, sample=v), "sample", "question")
         for what, value in TEXTS.items():
-            add(f"{name}: question {what}", lambda f, n=name, v=value: prompt(f, n, sample={**right, "question": v}), "question")
+            add(
+                f"{name}: question {what}",
+                lambda f, n=name, v=value: prompt(f, n, sample={**right, "question": v}),
+                "question",
+            )

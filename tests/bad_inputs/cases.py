@@ -1,6 +1,7 @@
 """A case is one input of one door, and what is rightly expected of it; the outcome is found by code."""
 
 import logging
+import os
 import re
 import signal
 import traceback
@@ -11,17 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["DOORS", "Case", "Door", "Outcome", "Told", "door", "judge", "run_case"]
+__all__ = ["DOORS", "Case", "Door", "Outcome", "ToldError", "door", "judge", "run_case"]
 
 PACKAGES = ("ide3d", "modeling_ide3d", "processing", "trainer")
 TESTS = Path(__file__).resolve().parents[1]
-SECONDS = 20  # After so long a case hangs.
+SECONDS = int(os.environ.get("IDE3D_BAD_SECONDS", 20))  # After so long a case hangs; more on a busy machine.
 GOOD_OUTCOMES = ("clear", "warned", "taken", "inherited")
 
 Expectation = Literal["refused", "taken", "warned", "either"]
 
 
-class Told(ValueError):
+class ToldError(ValueError):
     """What a door says without raising: the findings of the doctor, the one line of a command."""
 
 
@@ -140,7 +141,7 @@ def judge(case: Case, error: BaseException | None, said: list[str]) -> Outcome:
         return Outcome("refused", kind, text)
     if isinstance(error, MemoryError) and not text:
         return Outcome("crash", kind, text)
-    if not _names(text, case.words) or not (type(error).__module__ == "builtins" or isinstance(error, Told)):
+    if not _names(text, case.words) or not (type(error).__module__ == "builtins" or isinstance(error, ToldError)):
         return Outcome("unclear", kind, text)
     origin = _origin(error)
     # The system's own error names the file. The doctor tells and never raises.
@@ -157,7 +158,7 @@ def _names(text: str, words: tuple[str, ...]) -> bool:
 
 def _origin(error: BaseException) -> Literal["ours", "inherited", "foreign"]:
     """Say who raised: our code (or Python at our signature), a library before our code, or one behind it."""
-    if isinstance(error, Told):
+    if isinstance(error, ToldError):
         return "ours"
     files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     files = [file for file in files if TESTS not in file.parents]

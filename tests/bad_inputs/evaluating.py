@@ -48,8 +48,16 @@ def runner(add: Callable[..., None]) -> None:
         return evaluate(folder, **fields)
 
     for what, change in JSON_FILES.items():
-        add(f"run.json {what}", partial(again, name="run.json", change=lambda p, c=change: p.write_bytes(c(p.read_bytes()))), "run.json")
-    for what, change in {"missing": lambda p: p.unlink(), "a pipe": make_fifo, "a folder": lambda p: (p.unlink(), p.mkdir())}.items():
+        add(
+            f"run.json {what}",
+            partial(again, name="run.json", change=lambda p, c=change: p.write_bytes(c(p.read_bytes()))),
+            "run.json",
+        )
+    for what, change in {
+        "missing": lambda p: p.unlink(),
+        "a pipe": make_fifo,
+        "a folder": lambda p: (p.unlink(), p.mkdir()),
+    }.items():
         add(f"run.json {what}", partial(again, name="run.json", change=change), "run.json")
     lines: dict[str, Callable[[list[str]], list[str]]] = {
         "a line is a list": lambda rows: [*rows, "[1]"], "a line is a number": lambda rows: [*rows, "5"],
@@ -66,10 +74,20 @@ def runner(add: Callable[..., None]) -> None:
         def rewrite(path: Path, change: Any = change) -> None:
             path.write_text("".join(line + "\n" for line in change(path.read_text().splitlines())))
 
-        add(f"answers: {what}", partial(again, name="answers.00000.jsonl", change=rewrite), "answers.00000.jsonl", "nobody")
+        add(
+            f"answers: {what}",
+            partial(again, name="answers.00000.jsonl", change=rewrite),
+            "answers.00000.jsonl",
+            "nobody",
+        )
     for what, change in FILES.items():
         expect = "either" if what in ("empty", "one byte", "half") else "refused"
-        add(f"answers {what}", partial(again, name="answers.00000.jsonl", change=lambda p, c=change: p.write_bytes(c(p.read_bytes()))), "answers.00000.jsonl", expect=expect)
+        add(
+            f"answers {what}",
+            partial(again, name="answers.00000.jsonl", change=lambda p, c=change: p.write_bytes(c(p.read_bytes()))),
+            "answers.00000.jsonl",
+            expect=expect,
+        )
     add("answers a pipe", partial(again, name="answers.00000.jsonl", change=make_fifo), "answers.00000.jsonl")
 
     def no_candidates(folder: Path) -> Any:
@@ -93,10 +111,29 @@ def runner(add: Callable[..., None]) -> None:
         for what, value in values.items():
             task = "scanrefer" if name in ("boxes", "regions") else "scanqa"
             expect = "either" if (name, what) in (("max_memory", "1.5"), ("boxes", "an int")) else "refused"
-            add(f"settings: {name} {what}", lambda f, n=name, v=value, t=task: evaluate(f, **{"task": t, n: v}), name, "missing-folder", "memory", "nobody", "scene", expect=expect)
+            add(
+                f"settings: {name} {what}",
+                lambda f, n=name, v=value, t=task: evaluate(f, **{"task": t, n: v}),
+                name,
+                "missing-folder",
+                "memory",
+                "nobody",
+                "scene",
+                expect=expect,
+            )
     for what, make in PATHS.items():
         if what not in ("missing", "a folder"):
-            add(f"output {what}", lambda f, m=make: evaluate(f, output=m(f)), "output", "pipe", "loop", "inner", "/dev/full", "xxx", "file")
+            add(
+                f"output {what}",
+                lambda f, m=make: evaluate(f, output=m(f)),
+                "output",
+                "pipe",
+                "loop",
+                "inner",
+                "/dev/full",
+                "xxx",
+                "file",
+            )
 
 
 PAIRS: dict[str, tuple[dict, dict]] = {
@@ -109,14 +146,23 @@ PAIRS: dict[str, tuple[dict, dict]] = {
 }
 
 
-@door("evaluation metrics", "trainer.evaluation.load_metric", "trainer.evaluation.score_answers", "trainer.evaluation.metrics.Score")
+@door(
+    "evaluation metrics",
+    "trainer.evaluation.load_metric",
+    "trainer.evaluation.score_answers",
+    "trainer.evaluation.metrics.Score",
+)
 def metrics(add: Callable[..., None]) -> None:
     def fields(name: str) -> tuple[dict, dict]:
         """A right pair, made from the fields that the metric declares."""
         from trainer.evaluation.metrics import load_metric
 
         features = load_metric(name).features
-        fill = {"question_type": {"vsibench": "object_counting", "multi3drefer": "st_w_d", "scanrefer": "unique"}.get(name, "what")}
+        fill = {
+            "question_type": {"vsibench": "object_counting", "multi3drefer": "st_w_d", "scanrefer": "unique"}.get(
+                name, "what"
+            )
+        }
 
         def make(key: str, kind: Any) -> Any:
             if key in fill:
@@ -130,9 +176,17 @@ def metrics(add: Callable[..., None]) -> None:
             box = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
             return 1 if depth == 0 else box if depth == 1 else [box]
 
-        return tuple({key: make(key, kind) for key, kind in features[part].items()} for part in ("predictions", "references"))
+        return tuple(
+            {key: make(key, kind) for key, kind in features[part].items()} for part in ("predictions", "references")
+        )
 
-    def compute(folder: Path, name: str, change: Callable[[dict, dict], Any] = lambda p, r: None, count: int = 2, **options: Any) -> Any:
+    def compute(
+        folder: Path,
+        name: str,
+        change: Callable[[dict, dict], Any] = lambda p, r: None,
+        count: int = 2,
+        **options: Any,
+    ) -> Any:
         from trainer.evaluation.metrics import load_metric
 
         pairs = [fields(name) for _ in range(count)]
@@ -142,7 +196,9 @@ def metrics(add: Callable[..., None]) -> None:
             change(*pairs[-1])
         if name in ("scanqa", "scan2cap"):
             options.setdefault("meteor", False)
-        return load_metric(name).compute(predictions=[p for p, _ in pairs], references=[r for _, r in pairs], **options)
+        return load_metric(name).compute(
+            predictions=[p for p, _ in pairs], references=[r for _, r in pairs], **options
+        )
 
     reason = "`evaluate` checks its features before our code"
     for name in PAIRS:
@@ -151,9 +207,23 @@ def metrics(add: Callable[..., None]) -> None:
                               "bands a string": {"bands": "no"}}.items():  # fmt: skip
             expect = "either" if what.startswith("bands") else "refused"
             add(f"{name}: {what}", lambda f, n=name, o=options: compute(f, n, **o), *options, expect=expect)
-        add(f"{name}: nothing to score", partial(compute, name=name, count=0), "empty", "nothing", "predictions", reason=reason)
+        add(
+            f"{name}: nothing to score",
+            partial(compute, name=name, count=0),
+            "empty",
+            "nothing",
+            "predictions",
+            reason=reason,
+        )
         for part, index in (("predictions", 0), ("references", 1)):
-            for what, value in {"None": None, "a list": [1], "a number": 5, "a mapping": {"a": 1}, "NaN": float("nan"), "a string": "x"}.items():
+            for what, value in {
+                "None": None,
+                "a list": [1],
+                "a number": 5,
+                "a mapping": {"a": 1},
+                "NaN": float("nan"),
+                "a string": "x",
+            }.items():
 
                 def damage(*pair: dict, index: int = index, value: Any = value) -> None:
                     for key in pair[index]:
@@ -161,12 +231,31 @@ def metrics(add: Callable[..., None]) -> None:
                             pair[index][key] = value
 
                 expect = "either" if what in ("a string", "a number") else "refused"
-                add(f"{name}: {part} {what}", partial(compute, name=name, change=damage), part[:-1], "box", "text", "feature", "question_type", "sample", "column", expect=expect, reason=reason)
+                add(
+                    f"{name}: {part} {what}",
+                    partial(compute, name=name, change=damage),
+                    part[:-1],
+                    "box",
+                    "text",
+                    "feature",
+                    "question_type",
+                    "sample",
+                    "column",
+                    expect=expect,
+                    reason=reason,
+                )
 
             def clear(*pair: dict, index: int = index) -> None:
                 pair[index].clear()
 
-            add(f"{name}: {part} without fields", partial(compute, name=name, change=clear), part[:-1], "field", "feature", reason=reason)
+            add(
+                f"{name}: {part} without fields",
+                partial(compute, name=name, change=clear),
+                part[:-1],
+                "field",
+                "feature",
+                reason=reason,
+            )
 
         def lengths(folder: Path, name: str = name) -> Any:
             from trainer.evaluation.metrics import load_metric
@@ -177,7 +266,13 @@ def metrics(add: Callable[..., None]) -> None:
         add(f"{name}: lengths that differ", lengths, "predictions", "references", reason=reason)
     add("scanqa: an id twice", lambda f: compute(f, "scanqa", lambda p, r: r.__setitem__("id", "0")), "id")
     add("scanqa: variant unknown", lambda f: compute(f, "scanqa", variant="x"), "variant")
-    for what, value in {"negative size": [0, 0, 0, -1, 1, 1], "NaN": [np.nan] * 6, "of four": [1, 2, 3, 4], "Inf": [np.inf] * 6, "empty": []}.items():
+    for what, value in {
+        "negative size": [0, 0, 0, -1, 1, 1],
+        "NaN": [np.nan] * 6,
+        "of four": [1, 2, 3, 4],
+        "Inf": [np.inf] * 6,
+        "empty": [],
+    }.items():
         for part in (0, 1):
 
             def box(*pair: dict, part: int = part, value: Any = value) -> None:
@@ -202,7 +297,16 @@ def metrics(add: Callable[..., None]) -> None:
         "variant unknown": {"variant": "x"}, "answers of another sample": {"answers": [{"id": "2", "text": "a"}]},
         "scores for a text": {"answers": [{"id": "1", "scores": [1.0]}]},
     }.items():  # fmt: skip
-        add(f"score_answers: {what}", lambda f, g=given: score(f, **g), "task", "protocol", "answer", "sample", "text", "variant")
+        add(
+            f"score_answers: {what}",
+            lambda f, g=given: score(f, **g),
+            "task",
+            "protocol",
+            "answer",
+            "sample",
+            "text",
+            "variant",
+        )
     for what, value in {"unknown": "nonsense", **TEXTS}.items():
 
         def load(folder: Path, value: Any = value) -> Any:
@@ -211,7 +315,12 @@ def metrics(add: Callable[..., None]) -> None:
             return load_metric(value)
 
         add(f"load_metric: name {what}", load, "name", "metric")
-    for what, statistics in {"of strings": np.array([["x"]]), "of rank 3": np.zeros((1, 1, 1)), "NaN": np.full((2, 2), np.nan), "None": None}.items():
+    for what, statistics in {
+        "of strings": np.array([["x"]]),
+        "of rank 3": np.zeros((1, 1, 1)),
+        "NaN": np.full((2, 2), np.nan),
+        "None": None,
+    }.items():
 
         def make_score(folder: Path, statistics: Any = statistics) -> Any:
             from trainer.evaluation.metrics import Score
@@ -238,7 +347,9 @@ def stores(add: Callable[..., None]) -> None:
                  "image_size": (70, 70), "patch_size": 14, "pool_stride": 2}  # fmt: skip
         return StoreIdentity(**{**facts, **changes})
 
-    def save(folder: Path, features: Any = None, scene_id: str = scene, frame_names: Any = names, **changes: Any) -> Path:
+    def save(
+        folder: Path, features: Any = None, scene_id: str = scene, frame_names: Any = names, **changes: Any
+    ) -> Path:
         from trainer.teachers import FrameSource
         from trainer.teachers.store import save_scene
 
@@ -255,7 +366,11 @@ def stores(add: Callable[..., None]) -> None:
 
     add("right: a store", load, expect="taken")
     for what, change in FILES.items():
-        add(f"file {what}", lambda f, c=change: load(f, lambda p: p.write_bytes(c(p.read_bytes()))), "scene0000_00.safetensors")
+        add(
+            f"file {what}",
+            lambda f, c=change: load(f, lambda p: p.write_bytes(c(p.read_bytes()))),
+            "scene0000_00.safetensors",
+        )
     for what, change in {
         "bytes behind the end": lambda p: p.write_bytes(p.read_bytes() + b"x"), "a pipe": make_fifo, "a folder": lambda p: (p.unlink(), p.mkdir()),
         "a header of 10^15 bytes": lambda p: p.write_bytes((10**15).to_bytes(8, "little") + p.read_bytes()[8:]),
@@ -265,8 +380,23 @@ def stores(add: Callable[..., None]) -> None:
     }.items():  # fmt: skip
         add(f"file {what}", lambda f, c=change: load(f, c), "scene0000_00", "store")
     for name, values in {
-        "scene_id": {"../": "../scene", "absolute": "/etc/x", "unknown": "scannet/nobody", "None": None, "an int": 5, "empty": "", "of a NUL": "a\0b"},
-        "frame_names": {"unknown": ("9",), "empty": (), "a string": "00000", "None": None, "numbers": (0, 1), "an int": 5},
+        "scene_id": {
+            "../": "../scene",
+            "absolute": "/etc/x",
+            "unknown": "scannet/nobody",
+            "None": None,
+            "an int": 5,
+            "empty": "",
+            "of a NUL": "a\0b",
+        },
+        "frame_names": {
+            "unknown": ("9",),
+            "empty": (),
+            "a string": "00000",
+            "None": None,
+            "numbers": (0, 1),
+            "an int": 5,
+        },
         "grid": {"None": None, "a string": "x", "a tuple": (3, 3)},
     }.items():
         for what, value in values.items():
@@ -275,15 +405,38 @@ def stores(add: Callable[..., None]) -> None:
                         "another shape": torch.zeros(3, 4, 3, 5), "no channel": torch.zeros(3, 3, 3, 0), "other frames": torch.zeros(2, 3, 3, 5),
                         "complex": torch.zeros(3, 3, 3, 5, dtype=torch.complex64), "rank 3": torch.zeros(3, 3, 5), "numpy": np.zeros((3, 3, 3, 5)), "a string": "x",
                         "bool": torch.ones(3, 3, 3, 5, dtype=torch.bool)}.items():  # fmt: skip
-        add(f"save: features {what}", lambda f, v=value: save(f, v), "features", expect="either" if what in ("bool", "numpy") else "refused")
+        add(
+            f"save: features {what}",
+            lambda f, v=value: save(f, v),
+            "features",
+            expect="either" if what in ("bool", "numpy") else "refused",
+        )
     for what, value in {"of ../": "../outside", "absolute": "/tmp/absolute-scene", "of ./": "./x", "..": "..", "of a NUL": "a\0b", "empty": "", "None": None,
                         "of 5000 characters": "x" * 5000, "an int": 5}.items():  # fmt: skip
         add(f"save: scene id {what}", lambda f, v=value: save(f, scene_id=v), "scene", "xxx")
-    for what, value in {"of two equal": ("a", "a", "b"), "of numbers": (1, 2, 3), "a string": "abc", "of ../": ("../a", "b", "c")}.items():
+    for what, value in {
+        "of two equal": ("a", "a", "b"),
+        "of numbers": (1, 2, 3),
+        "a string": "abc",
+        "of ../": ("../a", "b", "c"),
+    }.items():
         add(f"save: frame_names {what}", lambda f, v=value: save(f, frame_names=v), "frame")
-    for name, values in {"image_size": ((0, 0), "x", None, (70,)), "patch_size": (0, -1, "x", 1.5), "pool_stride": (0, "x"), "protocol": ("x", 5), "teacher": (None, 5)}.items():
+    for name, values in {
+        "image_size": ((0, 0), "x", None, (70,)),
+        "patch_size": (0, -1, "x", 1.5),
+        "pool_stride": (0, "x"),
+        "protocol": ("x", 5),
+        "teacher": (None, 5),
+    }.items():
         for value in values:
-            add(f"save: {name} {value}", lambda f, n=name, v=value: save(f, **{n: v}), name, "patch", "image", "features")
+            add(
+                f"save: {name} {value}",
+                lambda f, n=name, v=value: save(f, **{n: v}),
+                name,
+                "patch",
+                "image",
+                "features",
+            )
     _extraction(add)
 
 
@@ -323,7 +476,12 @@ def _extraction(add: Callable[..., None]) -> None:
         (data / "scannet" / "posed_images" / "room0001_00").rename(data / "posed_images" / "out")
         return extract(folder, data, scene_ids=list_scenes(data, split="val"))
 
-    add("scene id ../ of an EmbodiedScan file writes outside the output folder", partial(embodied, name="../out"), "scene", "..")
+    add(
+        "scene id ../ of an EmbodiedScan file writes outside the output folder",
+        partial(embodied, name="../out"),
+        "scene",
+        "..",
+    )
     add("scene id absolute of an EmbodiedScan file", partial(embodied, name="/out"), "scene", "/out")
     for name, values in {
         "scene_ids": {"empty": [], "of ../": ["../x"], "absolute": ["/etc/x"], "unknown": ["scannet/nobody"], "a string": "scannet/room0001_00", "None": None,
@@ -333,9 +491,27 @@ def _extraction(add: Callable[..., None]) -> None:
     }.items():  # fmt: skip
         for what, value in values.items():
             expect = "either" if (name, what) == ("scene_ids", "twice") else "refused"
-            add(f"extract: {name} {what}", lambda f, n=name, v=value: extract(f, **{n: v}), name, "scene", expect=expect)
+            add(
+                f"extract: {name} {what}",
+                lambda f, n=name, v=value: extract(f, **{n: v}),
+                name,
+                "scene",
+                expect=expect,
+            )
     for what, make in PATHS.items():
-        words = ("data", "missing-file", "given", "pipe", "inner", "loop", "xxx", "/dev/full", "folder", "scene", "path")
+        words = (
+            "data",
+            "missing-file",
+            "given",
+            "pipe",
+            "inner",
+            "loop",
+            "xxx",
+            "/dev/full",
+            "folder",
+            "scene",
+            "path",
+        )
         add(f"extract: data_dir {what}", lambda f, m=make: extract(f, data_dir=m(f)), *words)
         if what not in ("missing", "a folder"):
             add(f"extract: output_dir {what}", lambda f, m=make: extract(f, output_dir=m(f)), *words, "output")

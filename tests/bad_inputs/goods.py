@@ -42,8 +42,10 @@ def shared_root() -> Iterator[Path]:
 def warm_up() -> None:
     """Import what the cases import, before memory is limited."""
     import PIL.Image  # noqa: F401
-    import torch  # noqa: F401
+    import torch
     import transformers  # noqa: F401
+
+    torch.set_num_threads(1)
 
     import modeling_ide3d.auxiliary
     import trainer.evaluation

@@ -26,7 +26,16 @@ def frames(add: Callable[..., None]) -> None:
     skip = ("one axis less", "last axis one less", "last axis one more", "one entry less", "one entry more")
     for what in damaged(np.ones((3, 24, 32, 3)), skip):
         expect = "either" if what == "one axis more" else "refused"
-        add(what, lambda f, w=what: call(f, videos=damaged(goods.pixels())[w]()), "video", "frame", "pixel", "path", "file", expect=expect)
+        add(
+            what,
+            lambda f, w=what: call(f, videos=damaged(goods.pixels())[w]()),
+            "video",
+            "frame",
+            "pixel",
+            "path",
+            "file",
+            expect=expect,
+        )
     right: dict[str, Callable[[np.ndarray], Any]] = {
         "channels first": lambda a: a.transpose(0, 3, 1, 2),
         "float 0..1 without rescaling": lambda a: a / 255,
@@ -67,7 +76,17 @@ def frames(add: Callable[..., None]) -> None:
     }
     for what, change in wrong.items():
         expect = "either" if what in ("bool", "int64", "height 3 is read as channels first") else "refused"
-        add(what, lambda f, c=change: call(f, videos=c(goods.pixels())), "video", "frame", "pixel", "float", "channel", "rescal", expect=expect)
+        add(
+            what,
+            lambda f, c=change: call(f, videos=c(goods.pixels())),
+            "video",
+            "frame",
+            "pixel",
+            "float",
+            "channel",
+            "rescal",
+            expect=expect,
+        )
     add("unknown argument of the call", lambda f: call(f, num_framess=2), "num_framess")
     for name, values in {
         "num_frames": {k: v for k, v in NUMBERS.items() if k != "None"} | {"more than there are": 9, "bool": True},
@@ -78,13 +97,28 @@ def frames(add: Callable[..., None]) -> None:
         "do_resize": {"a string": "no", "a number": 5},
         "rescale_factor": {"0": 0.0, "NaN": np.nan, "Inf": np.inf, "a string": "x", "-1": -1.0},
         "image_mean": {"a string": "x", "two": [0.5, 0.5], "NaN": [np.nan] * 3, "None in it": [None] * 3},
-        "image_std": {"zero": [0.0] * 3, "negative": [-0.5] * 3, "two": [0.5, 0.5], "NaN": [np.nan] * 3, "a string": "x"},
-        "size": {"another": {"height": 42, "width": 42}, "a string": "x", "no height": {"width": 70}, "0": {"height": 0, "width": 0}},
+        "image_std": {
+            "zero": [0.0] * 3,
+            "negative": [-0.5] * 3,
+            "two": [0.5, 0.5],
+            "NaN": [np.nan] * 3,
+            "a string": "x",
+        },
+        "size": {
+            "another": {"height": 42, "width": 42},
+            "a string": "x",
+            "no height": {"width": 70},
+            "0": {"height": 0, "width": 0},
+        },
         "resample": {"a string": "x", "99": 99, "-1": -1},
         "return_tensors": {"unknown": "xx", "a number": 5},
         "input_data_format": {"unknown": "sideways", "a number": 5, "the other": "channels_first"},
         "data_format": {"last": "channels_last", "unknown": "x"},
-        "video_metadata": {"a string": "x", "a number": 5, "of another length": [{"fps": 1, "total_num_frames": 3}] * 2},
+        "video_metadata": {
+            "a string": "x",
+            "a number": 5,
+            "of another length": [{"fps": 1, "total_num_frames": 3}] * 2,
+        },
         "crop_size": {"a string": "x"},
         "device": {"unknown": "nonsense"},
     }.items():
@@ -92,7 +126,14 @@ def frames(add: Callable[..., None]) -> None:
             if (name, what) == ("num_frames", "Inf"):
                 continue
             expect = "either" if name in ("crop_size", "do_normalize") else "refused"
-            add(f"{name} {what}", lambda f, n=name, v=value: call(f, **{n: v}), name, "frame", "pixels" if name in ("size", "do_resize") else name, expect=expect)
+            add(
+                f"{name} {what}",
+                lambda f, n=name, v=value: call(f, **{n: v}),
+                name,
+                "frame",
+                "pixels" if name in ("size", "do_resize") else name,
+                expect=expect,
+            )
     for name in ("num_frames", "fps"):
         for what, value in NUMBERS.items():
             if value is not None and not (name == "fps" and what in ("1.5", "huge")):
@@ -153,7 +194,20 @@ def pictures(add: Callable[..., None]) -> None:
             add(f"png {where}: {what}", header, "picture.png")
     for what, make in PATHS.items():
         for where, run in doors.items():
-            words = ("missing-file", "given", "pipe", "file", "loop", "image", "picture", "xxx", "/dev/full", "path", "frame", "video")
+            words = (
+                "missing-file",
+                "given",
+                "pipe",
+                "file",
+                "loop",
+                "image",
+                "picture",
+                "xxx",
+                "/dev/full",
+                "path",
+                "frame",
+                "video",
+            )
             expect = "either" if what == "a folder" and where == "frames" else "refused"
 
             def path(folder: Path, run: Any = run, make: Any = make) -> Any:
@@ -169,7 +223,15 @@ def pictures(add: Callable[..., None]) -> None:
         "bool": lambda a: a > 9, "negative": lambda a: -a.astype(np.int16), "-1..1": lambda a: a / 127.5 - 1,
     }.items():  # fmt: skip
         expect = "either" if what == "bool" else "refused"
-        add(f"image array {what}", lambda f, c=change: read(f, c(goods.pixels()[0])), "image", "pixel", "float", "frame", expect=expect)
+        add(
+            f"image array {what}",
+            lambda f, c=change: read(f, c(goods.pixels()[0])),
+            "image",
+            "pixel",
+            "float",
+            "frame",
+            expect=expect,
+        )
     for what, value in {
         "bad base64": "data:image/png;base64,!!!", "no scheme": "://x", "ftp": "ftp://example.org/x.png",
         "file URL": "file:///nonexistent-file.png", "javascript": "javascript:alert(1)",
@@ -227,7 +289,12 @@ def videos(add: Callable[..., None]) -> None:
             add(f"{suffix} with 20 bytes of damage, seed {seed}",
                 partial(_or_right_pixels, suffix=suffix, seed=seed), f"video.{suffix}", expect="either")  # fmt: skip
         for what, size in {"a hole of 1000 bytes": 1000, "a hole of 100 bytes": 100}.items():
-            add(f"{suffix} {what}", partial(read, suffix=suffix, change=partial(_hole, size=size)), f"video.{suffix}", expect="either")
+            add(
+                f"{suffix} {what}",
+                partial(read, suffix=suffix, change=partial(_hole, size=size)),
+                f"video.{suffix}",
+                expect="either",
+            )
     for what, make in PATHS.items():
 
         def path(folder: Path, make: Any = make) -> Any:
@@ -249,9 +316,18 @@ def videos(add: Callable[..., None]) -> None:
     for what, count in {"a video of one frame": 1, "a video of two frames": 2}.items():
         add(f"right: {what}", lambda f, c=count: call(f, videos=str(goods.video_file(f, "mp4", c))), expect="taken")
     add("a folder without pictures", lambda f: ((f / "frames").mkdir(), call(f, videos=str(f / "frames"))), "frames")
-    add("a folder with one broken picture", lambda f: call(f, videos=_frames(f, lambda p: p.write_bytes(b"x"))), "1.png")
+    add(
+        "a folder with one broken picture",
+        lambda f: call(f, videos=_frames(f, lambda p: p.write_bytes(b"x"))),
+        "1.png",
+    )
     add("a folder with a pipe", lambda f: call(f, videos=_frames(f, make_fifo)), "1.png")
-    add("a folder with two sizes", lambda f: call(f, videos=_frames(f, lambda p: goods.write_picture(p, 9, 9, "PNG"))), "1.png", "size")
+    add(
+        "a folder with two sizes",
+        lambda f: call(f, videos=_frames(f, lambda p: goods.write_picture(p, 9, 9, "PNG"))),
+        "1.png",
+        "size",
+    )
     add("right: a folder", lambda f: call(f, videos=_frames(f, lambda p: None)), expect="taken")
     _open_video(add)
 
@@ -274,7 +350,15 @@ def _open_video(add: Callable[..., None]) -> None:
     }.items():
         for what, value in values.items():
             expect = "either" if (name, what) in (("num_frames", "bool"), ("max_memory", "1.5")) else "refused"
-            add(f"open_video: {name} {what}", lambda f, n=name, v=value: run(f, **{n: v}), name, "missing-f", "memory", "frame", expect=expect)
+            add(
+                f"open_video: {name} {what}",
+                lambda f, n=name, v=value: run(f, **{n: v}),
+                name,
+                "missing-f",
+                "memory",
+                "frame",
+                expect=expect,
+            )
 
 
 def _frames(folder: Path, change: Callable[[Path], Any]) -> str:
@@ -313,10 +397,12 @@ def _or_right_pixels(folder: Path, suffix: str, seed: int) -> Any:
     path.write_bytes(scatter(path.read_bytes(), seed))
     found = call(folder, videos=str(path))["pixel_values_videos"]
     if found.shape != right.shape or float((found - right).abs().mean()) > 0.05:
-        raise SilentDamage(f"Frames differ by {float((found - right).abs().mean()) if found.shape == right.shape else found.shape}.")
+        raise SilentDamageError(
+            f"Frames differ by {float((found - right).abs().mean()) if found.shape == right.shape else found.shape}."
+        )
 
 
-class SilentDamage(AssertionError):
+class SilentDamageError(AssertionError):
     """Wrong pixels came without an error or a warning."""
 
 
@@ -337,11 +423,32 @@ def texts(add: Callable[..., None]) -> None:
     add("right: text content", lambda f: say(f, [{"role": "user", "content": "Where?"}]), expect="taken")
     add("right: a batch", lambda f: say(f, [chat(video, word), chat(video, word)], padding=True), expect="taken")
     add("right: an answer", lambda f: say(f, [*chat(video, word), *chat(word, role="assistant")]), expect="taken")
-    add("right: a path", lambda f: say(f, chat({"type": "video", "path": str(goods.video_file(f))}, word)), expect="taken")
-    for what, value in {**TEXTS, "text is an int": 5, "an empty list": [], "a list with None": ["<video>x", None]}.items():
+    add(
+        "right: a path",
+        lambda f: say(f, chat({"type": "video", "path": str(goods.video_file(f))}, word)),
+        expect="taken",
+    )
+    for what, value in {
+        **TEXTS,
+        "text is an int": 5,
+        "an empty list": [],
+        "a list with None": ["<video>x", None],
+    }.items():
         if what != "an int":
-            add(what if what.startswith("text is") else f"text {what}", lambda f, v=value: call(f, text=v), "text", "video")
-    for what, value in {"an int": 5, "a float": 0.5, "a mapping": {"a": 1}, "a set": {1}, "a function": len, "a list of ints": [1]}.items():
+            add(
+                what if what.startswith("text is") else f"text {what}",
+                lambda f, v=value: call(f, text=v),
+                "text",
+                "video",
+            )
+    for what, value in {
+        "an int": 5,
+        "a float": 0.5,
+        "a mapping": {"a": 1},
+        "a set": {1},
+        "a function": len,
+        "a list of ints": [1],
+    }.items():
         title = "image an int" if what == "an int" else f"image {what}"
         add(title, lambda f, v=value: call(f, text="<image>", videos=..., images=v), "image", "picture")
     for what, fields in {
@@ -360,9 +467,19 @@ def texts(add: Callable[..., None]) -> None:
         "text_pair": {"a text": "x"}, "return_tensors": {"unknown": "xx"},
     }.items():  # fmt: skip
         for what, value in values.items():
-            options = {"truncation": True} if name == "max_length" else {"text": ["<video>\nx", "<video>\nx y"], "videos": [goods.pixels()] * 2, "padding": True}
+            options = (
+                {"truncation": True}
+                if name == "max_length"
+                else {"text": ["<video>\nx", "<video>\nx y"], "videos": [goods.pixels()] * 2, "padding": True}
+            )
             options = {**options, name: value}
-            add(f"{name} {what}", lambda f, o=options: call(f, **o), name, "token count", reason="arguments of the tokenizer are Transformers' own")
+            add(
+                f"{name} {what}",
+                lambda f, o=options: call(f, **o),
+                name,
+                "token count",
+                reason="arguments of the tokenizer are Transformers' own",
+            )
     messages: dict[str, Any] = {
         "None": None, "content an int": chat() and [{"role": "user", "content": 5}],
         "content None": [{"role": "user", "content": None}], "content a mapping": [{"role": "user", "content": {"type": "text"}}],
@@ -388,15 +505,45 @@ def texts(add: Callable[..., None]) -> None:
         "system after the user": [*chat(word), {"role": "system", "content": "x"}],
     }  # fmt: skip
     for what, value in messages.items():
-        expect = "either" if what in ("content empty text", "a mapping", "system after the user", "part a string", "a string", "content empty") else "refused"
-        add(f"chat: {what}", lambda f, v=value: say(f, v), "chat", "message", "role", "content", "part", "type", "video", "image", "text", "conversation", expect=expect)
+        expect = (
+            "either"
+            if what
+            in (
+                "content empty text",
+                "a mapping",
+                "system after the user",
+                "part a string",
+                "a string",
+                "content empty",
+            )
+            else "refused"
+        )
+        add(
+            f"chat: {what}",
+            lambda f, v=value: say(f, v),
+            "chat",
+            "message",
+            "role",
+            "content",
+            "part",
+            "type",
+            "video",
+            "image",
+            "text",
+            "conversation",
+            expect=expect,
+        )
     for name, values in {"add_generation_prompt": {"a string": "no"}, "continue_final_message": {"of the user": True},
                          "chat_template": {"broken": "{% if %}", "a number": 5, "raises": "{{ raise_exception('x') }}"},
                          "tools": {"a list": [{"name": "x"}]}, "documents": {"a list": [{"title": "x"}]},
                          "unknown_option": {"x": 1}, "num_frames": {"-1": -1, "a string": "x"},
                          "return_dict": {"a string": "no"}, "tokenize": {"a string": "no"}}.items():  # fmt: skip
         for what, value in values.items():
-            expect = "either" if name in ("add_generation_prompt", "return_dict", "tokenize", "continue_final_message") else "refused"
+            expect = (
+                "either"
+                if name in ("add_generation_prompt", "return_dict", "tokenize", "continue_final_message")
+                else "refused"
+            )
             add(f"chat: {name} {what}", lambda f, n=name, v=value: say(f, chat(video, word), **{n: v}), name, "template", expect=expect,
                 reason="Transformers renders templates")  # fmt: skip
     for name in ("patch_size", "image_size", "spatial_pool_stride"):

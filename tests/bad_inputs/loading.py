@@ -22,7 +22,9 @@ def load_all(folder: Path | str, **options: Any) -> tuple[Any, Any]:
     return model, IDE3DProcessor.from_pretrained(folder)
 
 
-def _damaged(folder: Path, name: str, change: Callable[[Path], Any], then: Callable = lambda model, processor: None) -> Any:
+def _damaged(
+    folder: Path, name: str, change: Callable[[Path], Any], then: Callable = lambda model, processor: None
+) -> Any:
     path = goods.copy_model(folder)
     change(path / name)
     then(*load_all(path))
@@ -73,7 +75,12 @@ def from_pretrained(add: Callable[..., None]) -> None:
             then = _generate if name == "generation_config.json" else lambda model, processor: None
             title = f"{name} {what}" + (": what generate does" if name == "generation_config.json" else "")
             expect = "either" if is_text or (name, what) == ("tokenizer_config.json", "null") else "refused"
-            add(title, partial(_damaged, name=name, change=partial(_edit, change=change), then=then), name, expect=expect)
+            add(
+                title,
+                partial(_damaged, name=name, change=partial(_edit, change=change), then=then),
+                name,
+                expect=expect,
+            )
         title = f"{name} missing" + (": what generate does" if name == "generation_config.json" else "")
         if name != "chat_template.jinja":
             expect = "either" if name == "tokenizer_config.json" else "refused"
@@ -143,7 +150,11 @@ def from_pretrained(add: Callable[..., None]) -> None:
     }
     for keys, values in processing.items():
         for value in values:
-            expect = "either" if keys[0] == "processor_class" or keys == ("spatial_pool_stride",) and value == 9 else "refused"
+            expect = (
+                "either"
+                if keys[0] == "processor_class" or keys == ("spatial_pool_stride",) and value == 9
+                else "refused"
+            )
             add(f"processor_config.json: {'__'.join(keys)}={json.dumps(value).replace(' ', '')}",
                 partial(_damaged, name="processor_config.json",
                         change=partial(_edit_json, change=_put(*keys, value=value)), then=_agree),
@@ -162,7 +173,10 @@ def from_pretrained(add: Callable[..., None]) -> None:
 
             words = ("missing-file", "given", "pipe", "file", "loop", "path", "model", "folder", "config.json", "repo")
             add(f"{loader}: path {what}", run, *words, reason=INHERITED if loader != "session" else "")
-    for name, values in {"device": ("nonsense", None, 5, "cuda:99"), "dtype": ("nonsense", 5, "int8", "float99")}.items():
+    for name, values in {
+        "device": ("nonsense", None, 5, "cuda:99"),
+        "dtype": ("nonsense", 5, "int8", "float99"),
+    }.items():
         for value in values:
             add(f"session: {name} {value}", partial(_load_session, name, value), name)
 
@@ -194,18 +208,48 @@ def export(add: Callable[..., None]) -> None:
     add("right: fresh", run, expect="taken")
     add("right: bfloat16", lambda f: run(f, dtype=_dtype("bfloat16")), expect="taken")
     add("right: over an old one", lambda f: (run(f), run(f)), expect="taken")
-    add("float16 overflow of a weight of 1e6", lambda f: run(f, lambda m: first(m)[:1].fill_(1e6), dtype=_dtype("float16")), "float16", "finite")
-    add("float16 of a weight of 1e6: what is written", lambda f: run(f, lambda m: first(m)[:1].fill_(1e6), dtype=_dtype("float16")), "float16", "finite")
+    add(
+        "float16 overflow of a weight of 1e6",
+        lambda f: run(f, lambda m: first(m)[:1].fill_(1e6), dtype=_dtype("float16")),
+        "float16",
+        "finite",
+    )
+    add(
+        "float16 of a weight of 1e6: what is written",
+        lambda f: run(f, lambda m: first(m)[:1].fill_(1e6), dtype=_dtype("float16")),
+        "float16",
+        "finite",
+    )
     for what, value in {"NaN": float("nan"), "Inf": float("inf"), "a negative Inf": float("-inf")}.items():
-        add(f"a weight of {what}", lambda f, v=value: run(f, lambda m: first(m)[:1].fill_(v)), "finite", "weight", "nan")
+        add(
+            f"a weight of {what}",
+            lambda f, v=value: run(f, lambda m: first(m)[:1].fill_(v)),
+            "finite",
+            "weight",
+            "nan",
+        )
     add("weights on meta", lambda f: run(f, lambda m: m.to("meta")), "memory", "meta")
     add("weights of mixed types", lambda f: run(f, lambda m: m.lm_head.half()), "type", "dtype")
     for what, make in PATHS.items():
         if what not in ("missing", "a folder", "a device"):
             title = "empty name" if what == "empty name" else f"folder {what}"
-            add(title, lambda f, make=make: run(f, folder=make(f)), "folder", "pipe", "inner", "loop", "5000", "xxx", "path")
+            add(
+                title,
+                lambda f, make=make: run(f, folder=make(f)),
+                "folder",
+                "pipe",
+                "inner",
+                "loop",
+                "5000",
+                "xxx",
+                "path",
+            )
     add("to a file", lambda f: (_write(f / "export"), run(f)), "file")
-    add("to a folder of other files", lambda f: ((f / "export").mkdir(), _write(f / "export" / "mine"), run(f)), "export")
+    add(
+        "to a folder of other files",
+        lambda f: ((f / "export").mkdir(), _write(f / "export" / "mine"), run(f)),
+        "export",
+    )
     add("to a device", lambda f: run(f, folder="/dev/full"), "/dev/full")
     for name in ("model", "processor"):
         for what, value in TEXTS.items():
@@ -219,8 +263,18 @@ def export(add: Callable[..., None]) -> None:
         for what, value in values.items():
             value = _dtype("int32") if value == "int" and name == "dtype" else value
             add(f"{name} {what}", lambda f, n=name, v=value: run(f, **{n: v}), name)
-    for name, value in {"patch_size": 7, "image_size": 140, "spatial_pool_stride": 1, "video_token": "<image>"}.items():
-        add(f"a processor of another {name}", lambda f, n=name, v=value: run(f, processor=_changed(n, v)), name, "token")
+    for name, value in {
+        "patch_size": 7,
+        "image_size": 140,
+        "spatial_pool_stride": 1,
+        "video_token": "<image>",
+    }.items():
+        add(
+            f"a processor of another {name}",
+            lambda f, n=name, v=value: run(f, processor=_changed(n, v)),
+            name,
+            "token",
+        )
 
 
 def _changed(name: str, value: Any) -> Any:
@@ -289,7 +343,11 @@ def config(add: Callable[..., None]) -> None:
             "model_type": ("nonsense", 5), "pad_token_id": (-5, 999)}  # fmt: skip
     for name, values in text.items():
         for value in values:
-            title = "heads of text that do not divide the width" if (name, value) == ("num_attention_heads", 5) else f"text {name} {value}"
+            title = (
+                "heads of text that do not divide the width"
+                if (name, value) == ("num_attention_heads", 5)
+                else f"text {name} {value}"
+            )
             add(title, lambda f, n=name, v=value: _build(run(f, text={n: v})), name, "text_config", "head", "hidden")
 
 
@@ -311,7 +369,9 @@ def _build(config: Any) -> Any:
 @door("conversion", "modeling_ide3d.conversion.convert_checkpoint", "modeling_ide3d.conversion.restore_checkpoint",
       "modeling_ide3d.auxiliary.read_original_geometry", "modeling_ide3d.auxiliary.load_converted_for_training")  # fmt: skip
 def conversion(add: Callable[..., None]) -> None:
-    def convert(folder: Path, change: Callable[[Path], Any] = lambda source: None, source: Any = None, **fields: Any) -> Any:
+    def convert(
+        folder: Path, change: Callable[[Path], Any] = lambda source: None, source: Any = None, **fields: Any
+    ) -> Any:
         from original_checkpoints import build_model, original_weights, write_source
 
         from modeling_ide3d.conversion import convert_checkpoint
@@ -327,7 +387,9 @@ def conversion(add: Callable[..., None]) -> None:
 
         convert(folder)
         change(folder / "target")
-        return restore_checkpoint(fields.get("converted_dir", folder / "target"), fields.get("target_dir", folder / "back"))
+        return restore_checkpoint(
+            fields.get("converted_dir", folder / "target"), fields.get("target_dir", folder / "back")
+        )
 
     for what, kinds in {"config.json": JSON_FILES, "model.safetensors": FILES}.items():
         for damage, change in kinds.items():
@@ -351,12 +413,33 @@ def conversion(add: Callable[..., None]) -> None:
         "a foreign tensor": lambda w: {**w, "strange.weight": next(iter(w.values())).clone()},
         "all keys are renamed": lambda w: {f"x.{k}": v for k, v in w.items()},
         "NaN weights": lambda w: {k: v * float("nan") for k, v in w.items()},
-        "a tensor has another shape": lambda w: {k: v[:-1].clone() if k == "lm_head.weight" else v for k, v in w.items()},
+        "a tensor has another shape": lambda w: {
+            k: v[:-1].clone() if k == "lm_head.weight" else v for k, v in w.items()
+        },
     }
     for what, change in weights.items():
-        add(what, lambda f, c=change: convert(f, lambda s: _edit_weights(s / "model.safetensors", c)), "weight", "tensor", "lm_head", "strange", "nan")
+        add(
+            what,
+            lambda f, c=change: convert(f, lambda s: _edit_weights(s / "model.safetensors", c)),
+            "weight",
+            "tensor",
+            "lm_head",
+            "strange",
+            "nan",
+        )
     for what, make in PATHS.items():
-        words = ("missing-file", "given", "pipe", "file", "loop", "source", "config.json", "/dev/full", "path", "folder")
+        words = (
+            "missing-file",
+            "given",
+            "pipe",
+            "file",
+            "loop",
+            "source",
+            "config.json",
+            "/dev/full",
+            "path",
+            "folder",
+        )
         add(f"source {what}", lambda f, m=make: convert(f, source=m(f)), *words)
         add(f"restore: converted {what}", lambda f, m=make: restore(f, converted_dir=m(f)), *words, "converted")
         if what not in ("missing", "a folder"):

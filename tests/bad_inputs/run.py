@@ -12,59 +12,109 @@ import os
 import resource
 import select
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-from bad_inputs.cases import GOOD_OUTCOMES, SECONDS, Case, run_case
+from bad_inputs import goods
+from bad_inputs.cases import GOOD_OUTCOMES, SECONDS, Case, Door, run_case
 from bad_inputs.doors import DOORS
 
 KINDS = ("clear", "warned", "taken", "inherited", "silent", "unclear", "refused", "hang", "crash")
 MEMORY = 6 << 30  # Bytes that a case may take beside what is imported.
-GRACE = 3 * SECONDS  # Seconds without a word after which a process is ended.
 
 
-def run_door(name: str) -> list[dict]:
-    """Run the cases of a door in child processes and return their rows."""
-    cases = DOORS[name].list_cases()
-    rows: list[dict] = []
-    while len(rows) < len(cases):
-        read, write = os.pipe()
-        words = [sys.executable, "-m", "bad_inputs.run", "--child", name, str(len(rows)), str(write)]
-        child = subprocess.Popen(words, pass_fds=(write,), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        os.close(write)
-        done, is_late, tail = _listen(read, child)
-        rows += done
-        child.wait()
-        os.close(read)
-        if len(rows) < len(cases) and (is_late or child.returncode or not done):
-            case = cases[len(rows)]
-            rows.append(_row(case, "hang" if is_late else "crash", f"exit code {child.returncode}", tail[-300:]))
-    return rows
+@dataclass
+class Child:
+    """A process that runs the cases of a door, from one on.
+
+    Args:
+        door: Name of the door.
+        pid: Id of the process.
+        heard: Time at which it last said something.
+        held: Line that is not whole yet.
+    """
+
+    door: str
+    pid: int
+    heard: float
+    held: bytes = b""
 
 
-def _listen(read: int, child: subprocess.Popen) -> tuple[list[dict], bool, str]:
-    """Collect the rows that a child writes; says whether it had to be ended, and what it wrote last."""
-    rows, held, errors = [], b"", b""
-    pipes = [read, child.stderr.fileno()]
-    while pipes:
-        ready = select.select(pipes, [], [], GRACE + (60 if not rows else 0))[0]
-        if not ready:
-            child.kill()
-            return rows, True, errors.decode(errors="replace")
-        for pipe in ready:
+def run_doors(names: list[str], jobs: int, show: Callable[[list[dict]], None] = lambda rows: None) -> list[dict]:
+    """Run the cases of doors, each door in a process of its own, and return their rows.
+
+    Args:
+        names: Names of the doors.
+        jobs: Number of processes at a time.
+        show: Function that takes the rows of each door that is done.
+    """
+    rows: dict[str, list[dict]] = {name: [] for name in names}
+    waiting, children = list(names), {}
+    while waiting or children:
+        while waiting and len(children) < jobs:
+            name = waiting.pop(0)
+            pipe, child = _start(name, len(rows[name]))
+            children[pipe] = child
+        for pipe in select.select(list(children), [], [], 1.0)[0]:
+            child = children[pipe]
             data = os.read(pipe, 1 << 16)
+            child.heard = time.monotonic()
+            *lines, child.held = (child.held + data).split(b"\n")
+            rows[child.door] += map(json.loads, lines)
             if not data:
-                pipes.remove(pipe)
-            elif pipe == read:
-                *lines, held = (held + data).split(b"\n")
-                rows += map(json.loads, lines)
-            else:
-                errors = (errors + data)[-4000:]
-    return rows, False, errors.decode(errors="replace")
+                del children[pipe]
+                _end(pipe, child, rows[child.door], "crash", waiting, show)
+        for pipe, child in list(children.items()):
+            if time.monotonic() - child.heard > 3 * SECONDS:
+                os.kill(child.pid, signal.SIGKILL)
+                del children[pipe]
+                _end(pipe, child, rows[child.door], "hang", waiting, show)
+    return [row for name in names for row in rows[name]]
+
+
+def run_isolated(cases: list[Case], name: str = "isolated") -> list[dict]:
+    """Run cases that belong to no door in a process of their own, as `run_doors` does."""
+    DOORS[name] = Door(name, (), lambda add: None, list(cases))
+    try:
+        return run_doors([name], 1)
+    finally:
+        del DOORS[name]
+
+
+def _start(name: str, start: int) -> tuple[int, Child]:
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.close(read)
+        code = 1
+        try:
+            _be_child(name, start, write)
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(write)
+    return read, Child(name, pid, time.monotonic())
+
+
+def _end(
+    pipe: int, child: Child, rows: list[dict], kind: str, waiting: list[str], show: Callable[[list[dict]], None]
+) -> None:
+    """Account for the case in which a process ended; the rest of its door waits for another one."""
+    os.close(pipe)
+    status = os.waitpid(child.pid, 0)[1]
+    cases = DOORS[child.door].list_cases()
+    if len(rows) < len(cases):
+        rows.append(_row(cases[len(rows)], kind, f"exit status {os.waitstatus_to_exitcode(status)}"))
+    if len(rows) < len(cases):
+        waiting.insert(0, child.door)
+    else:
+        show(rows)
 
 
 def _row(case: Case, outcome: str, error: str = "", message: str = "") -> dict:
@@ -74,12 +124,9 @@ def _row(case: Case, outcome: str, error: str = "", message: str = "") -> dict:
 
 
 def _be_child(name: str, start: int, descriptor: int) -> None:
-    import torch
-
-    torch.set_num_threads(1)
-    from bad_inputs import goods
-
-    goods.warm_up()
+    silent = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(silent, stream)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -114,20 +161,22 @@ def main() -> int:
     parser.add_argument("--doors", nargs="*", default=list(DOORS), help="names of doors, or parts of them")
     parser.add_argument("--jobs", type=int, default=1, help="doors at a time")
     parser.add_argument("--output", type=Path, help="file of all cases, tab-separated")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        _be_child(options.child[0], int(options.child[1]), int(options.child[2]))
-        return 0
     names = [name for name in DOORS if any(word == name or word in name for word in options.doors)]
-    from bad_inputs import goods
-
-    with goods.shared_root(), ThreadPoolExecutor(options.jobs) as pool:
-        rows = [row for found in pool.map(run_door, names) for row in found]
+    columns = ("door", "input", "outcome", "error", "message", "expect", "reason")
     if options.output:
-        columns = ("door", "input", "outcome", "error", "message", "expect", "reason")
-        lines = ["\t".join(row[name].replace("\t", " ") for name in columns) for row in rows]
-        options.output.write_text("\n".join(["\t".join(columns), *lines]) + "\n")
+        options.output.write_text("\t".join(columns) + "\n")
+
+    def show(rows: list[dict]) -> None:
+        sys.stderr.write(f"{rows[0]['door']}: {len(rows)}\n")
+        if options.output:
+            lines = ["\t".join(row[name].replace("\t", " ") for name in columns) + "\n" for row in rows]
+            with options.output.open("a") as stream:
+                stream.writelines(lines)
+
+    with goods.shared_root():
+        goods.warm_up()
+        rows = run_doors(names, options.jobs, show)
     _say(table(rows))
     for row in rows:
         if row["outcome"] not in GOOD_OUTCOMES:

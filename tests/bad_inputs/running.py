@@ -54,7 +54,11 @@ def _damages(add: Callable[..., None], run: Callable[..., Any], with_regions: bo
                 given = run_inputs(with_regions)
                 return run(folder, **{name: _tensor(damaged(np.asarray(given[name]))[what]())})
 
-            words = {"input_ids": ("token", "text", "length"), "attention_mask": ("mask",), "pixel_values_videos": ("pixel", "frame", "video")}
+            words = {
+                "input_ids": ("token", "text", "length"),
+                "attention_mask": ("mask",),
+                "pixel_values_videos": ("pixel", "frame", "video"),
+            }
             add(f"{name} {what}", damage, name, *words.get(name, ("region", "frame_mask")), "shape", "batch")
 
 
@@ -76,9 +80,21 @@ def forward(add: Callable[..., None]) -> None:
 
     add("right: a video", run, expect="taken")
     add("right: regions", lambda f: run(f, region_valid=torch.ones(1, 2, dtype=torch.bool)), expect="taken")
-    add("right: text alone", lambda f: run(f, **batch("text"), pixel_values_videos=..., video_frame_mask=...), expect="taken")
-    add("right: an image", lambda f: run(f, **{"pixel_values_videos": ..., "video_frame_mask": ..., **batch("image", "text")}), expect="taken")
-    add("right: region masks as integers 0 and 1", lambda f: run(f, region_masks=torch.ones(1, 2, 2, 3, 3, dtype=torch.long)), expect="either")
+    add(
+        "right: text alone",
+        lambda f: run(f, **batch("text"), pixel_values_videos=..., video_frame_mask=...),
+        expect="taken",
+    )
+    add(
+        "right: an image",
+        lambda f: run(f, **{"pixel_values_videos": ..., "video_frame_mask": ..., **batch("image", "text")}),
+        expect="taken",
+    )
+    add(
+        "right: region masks as integers 0 and 1",
+        lambda f: run(f, region_masks=torch.ones(1, 2, 2, 3, 3, dtype=torch.long)),
+        expect="either",
+    )
     _damages(add, run, True)
     ones = torch.ones
     for what, fields in {
@@ -140,7 +156,18 @@ def forward(add: Callable[..., None]) -> None:
         "use_cache a string": lambda: {"use_cache": "no"},
     }.items():  # fmt: skip
         # Floats and integers of another width may be converted; -100 alone leaves out, and a cache is optional.
-        expect = "either" if what in ("float64 pixels", "use_cache a string", "frame mask of ints", "pixels 0..255", "region_valid of floats") else "refused"
+        expect = (
+            "either"
+            if what
+            in (
+                "float64 pixels",
+                "use_cache a string",
+                "frame mask of ints",
+                "pixels 0..255",
+                "region_valid of floats",
+            )
+            else "refused"
+        )
         expect = "refused" if what in ("region_valid of floats",) else expect
         words = what.split()[0].lower()
         add(what, lambda f, fields=fields: run(f, **fields()), words, "pixel", "frame", "mask", "region", "reference", "depht", "depth", "video", "label",
@@ -178,8 +205,23 @@ def generate(add: Callable[..., None]) -> None:
     }.items():  # fmt: skip
         for what, value in values.items():
             options = {"do_sample": True} if name in ("temperature", "top_p", "top_k") else {}
-            expect = "either" if (name, what) in (("eos_token_id", "outside the vocabulary"), ("eos_token_id", "-1"), ("max_new_tokens", "1.5")) else "refused"
-            add(f"{name} {what}", lambda f, n=name, v=value, o=options: run(f, **{**o, n: v}), name, "tokenizer", "max_new_tokens", "length", "attribute", expect=expect, reason=reason)
+            expect = (
+                "either"
+                if (name, what)
+                in (("eos_token_id", "outside the vocabulary"), ("eos_token_id", "-1"), ("max_new_tokens", "1.5"))
+                else "refused"
+            )
+            add(
+                f"{name} {what}",
+                lambda f, n=name, v=value, o=options: run(f, **{**o, n: v}),
+                name,
+                "tokenizer",
+                "max_new_tokens",
+                "length",
+                "attribute",
+                expect=expect,
+                reason=reason,
+            )
     for what, fields in {
         "NaN pixels": lambda: {"pixel_values_videos": torch.full((1, 2, 3, 70, 70), torch.nan)},
         "Inf pixels": lambda: {"pixel_values_videos": torch.full((1, 2, 3, 70, 70), torch.inf)},
@@ -194,7 +236,19 @@ def generate(add: Callable[..., None]) -> None:
         "depth given": lambda: {"depth": torch.ones(1, 2, 70, 70)},
         "misspelt region_mask": lambda: {"region_mask": torch.ones(1)},
     }.items():  # fmt: skip
-        add(what, lambda f, fields=fields: run(f, **fields()), "pixel", "frame", "region", "mask", "video", "input_ids", "depth", "text", "token")
+        add(
+            what,
+            lambda f, fields=fields: run(f, **fields()),
+            "pixel",
+            "frame",
+            "region",
+            "mask",
+            "video",
+            "input_ids",
+            "depth",
+            "text",
+            "token",
+        )
 
 
 @door("ground", "modeling_ide3d.IDE3DForConditionalGeneration")
@@ -209,7 +263,12 @@ def ground(add: Callable[..., None]) -> None:
         return goods.model().ground(**{key: value for key, value in given.items() if value is not ...})
 
     add("right: two regions", run, expect="taken")
-    for name, skip in {"region_masks": NUMERIC, "region_valid": NUMERIC, "pixel_values_videos": (), "input_ids": NUMERIC}.items():
+    for name, skip in {
+        "region_masks": NUMERIC,
+        "region_valid": NUMERIC,
+        "pixel_values_videos": (),
+        "input_ids": NUMERIC,
+    }.items():
         shape = {"input_ids": (1, 29)}.get(name, SHAPES[name])
         for what in damaged(np.ones(shape), skip):
 
@@ -241,8 +300,22 @@ def ground(add: Callable[..., None]) -> None:
         "region_masks None": lambda: {"region_masks": None},
     }.items():  # fmt: skip
         expect = "either" if what == "no region" else "refused"
-        add(what, lambda f, fields=fields: run(f, **fields()), "region", "mask", "pixel", "finite", "nan", "encoder", "ground", "video", "valid", "reference", "input_ids", expect=expect)
-
+        add(
+            what,
+            lambda f, fields=fields: run(f, **fields()),
+            "region",
+            "mask",
+            "pixel",
+            "finite",
+            "nan",
+            "encoder",
+            "ground",
+            "video",
+            "valid",
+            "reference",
+            "input_ids",
+            expect=expect,
+        )
 
     def nan_model(folder: Path) -> Any:
         model = goods.fresh_model()
@@ -287,12 +360,24 @@ def sessions(add: Callable[..., None]) -> None:
     }.items():  # fmt: skip
         title = f"question {what}"
         add(title, lambda f, v=value: session().ask(v, max_new_tokens=2), "question", "text", "memory", "video")
-        add(f"ground: description {what}", lambda f, v=value: session().ground(v, masks()), "description", "question", "text", "memory", "video")
+        add(
+            f"ground: description {what}",
+            lambda f, v=value: session().ground(v, masks()),
+            "description",
+            "question",
+            "text",
+            "memory",
+            "video",
+        )
     for what, options in {
         "max_new_tokens": {k: v for k, v in NUMBERS.items() if k != "huge"}, "batch_size": {k: v for k, v in NUMBERS.items() if k not in ("None", "huge")},
     }.items():  # fmt: skip
         for name, value in options.items():
-            add(f"{what} {name}", lambda f, w=what, v=value: session().ask(["Where?"], **{"max_new_tokens": 2, w: v}), what)
+            add(
+                f"{what} {name}",
+                lambda f, w=what, v=value: session().ask(["Where?"], **{"max_new_tokens": 2, w: v}),
+                what,
+            )
     for what, change in {
         "float": lambda m: m.float() * 0.3, "floats of 0 and 1": lambda m: m.float(), "of another grid": lambda m: torch.ones(2, 3, 5, 5, dtype=torch.bool),
         "of other frames": lambda m: torch.ones(2, 9, 3, 3, dtype=torch.bool), "of rank 3": lambda m: m[0], "of rank 5": lambda m: m[None],
@@ -301,19 +386,59 @@ def sessions(add: Callable[..., None]) -> None:
     }.items():  # fmt: skip
         expect = "either" if what in ("none", "lists", "floats of 0 and 1") else "refused"
         title = "describe: regions float" if what == "float" else f"describe: regions {what}"
-        add(title, lambda f, c=change: session().describe(c(masks()), max_new_tokens=2), "region", "mask", expect=expect)
-        add(f"ground: regions {what}", lambda f, c=change: session().ground(["x"], c(masks())), "region", "mask", expect=expect)
+        add(
+            title,
+            lambda f, c=change: session().describe(c(masks()), max_new_tokens=2),
+            "region",
+            "mask",
+            expect=expect,
+        )
+        add(
+            f"ground: regions {what}",
+            lambda f, c=change: session().ground(["x"], c(masks())),
+            "region",
+            "mask",
+            expect=expect,
+        )
         if what != "None":
-            add(f"ask: regions {what}", lambda f, c=change: session().ask([point], [c(masks(1))], max_new_tokens=2), "region", "mask", "ground", expect=expect)
+            add(
+                f"ask: regions {what}",
+                lambda f, c=change: session().ask([point], [c(masks(1))], max_new_tokens=2),
+                "region",
+                "mask",
+                "ground",
+                expect=expect,
+            )
     for what, template in {
         "without a place": "Find it.", "without a video": "{description}", "None": None, "an int": 5, "empty": "", "with a place alone": "{description}{description}",
         "with a ground": "<ground> {description}",
     }.items():  # fmt: skip
         expect = "either" if what in ("without a video", "with a place alone") else "refused"
-        add(f"ground: template {what}", lambda f, t=template: session().ground(["x"], masks(), template=t), "template", "ground", "description", expect=expect)
-    add("describe: question without a place", lambda f: session().describe(masks(), question="What?", max_new_tokens=2), "ground")
-    add("ask: fewer regions than places", lambda f: session().ask([point + point], [masks(1)], max_new_tokens=2), "ground", "region")
-    add("ask: more regions than places", lambda f: session().ask([point], [masks(3)], max_new_tokens=2), "ground", "region")
+        add(
+            f"ground: template {what}",
+            lambda f, t=template: session().ground(["x"], masks(), template=t),
+            "template",
+            "ground",
+            "description",
+            expect=expect,
+        )
+    add(
+        "describe: question without a place",
+        lambda f: session().describe(masks(), question="What?", max_new_tokens=2),
+        "ground",
+    )
+    add(
+        "ask: fewer regions than places",
+        lambda f: session().ask([point + point], [masks(1)], max_new_tokens=2),
+        "ground",
+        "region",
+    )
+    add(
+        "ask: more regions than places",
+        lambda f: session().ask([point], [masks(3)], max_new_tokens=2),
+        "ground",
+        "region",
+    )
     add("ask: a place without regions", lambda f: session().ask([point], max_new_tokens=2), "ground", "region")
     add("ask: regions of another number", lambda f: session().ask(["x"], [None, None], max_new_tokens=2), "regions")
     for name, values in {
@@ -324,7 +449,17 @@ def sessions(add: Callable[..., None]) -> None:
         "num_frames": {"0": 0, "99": 99, "a string": "x"}, "unknown_option": {"x": 1},
     }.items():  # fmt: skip
         for what, value in values.items():
-            add(f"session: {name} {what}", lambda f, n=name, v=value: make(f, **{n: v}), name, "memory", "video", "frame", "missing-file", "pixel", "float")
+            add(
+                f"session: {name} {what}",
+                lambda f, n=name, v=value: make(f, **{n: v}),
+                name,
+                "memory",
+                "video",
+                "frame",
+                "missing-file",
+                "pixel",
+                "float",
+            )
     add("session: a model in training", lambda f: make(f, model=goods.fresh_model().train()), "training")
 
     def nan_session(folder: Path, head: bool, run: Callable[[Any], Any]) -> Any:
@@ -333,5 +468,15 @@ def sessions(add: Callable[..., None]) -> None:
         next(part.parameters()).data.fill_(torch.nan)
         return run(make(folder, model=model))
 
-    add("ground: a head of NaN weights", partial(nan_session, head=True, run=lambda s: s.ground(["x"], masks())), "finite", "nan")
-    add("ask: logits of NaN", partial(nan_session, head=False, run=lambda s: s.ask(["x"], max_new_tokens=2)), "finite", "nan")
+    add(
+        "ground: a head of NaN weights",
+        partial(nan_session, head=True, run=lambda s: s.ground(["x"], masks())),
+        "finite",
+        "nan",
+    )
+    add(
+        "ask: logits of NaN",
+        partial(nan_session, head=False, run=lambda s: s.ask(["x"], max_new_tokens=2)),
+        "finite",
+        "nan",
+    )

@@ -57,7 +57,10 @@ def _geometry_cases() -> dict[str, tuple[str, Callable[[np.ndarray], Any]]]:
             lambda a: a * np.array([1 / 64, 1 / 48, 1]).reshape(1, 3, 1),
         ),
         "intrinsics ten times too large": ("intrinsics", lambda a: a * np.array([10, 10, 1]).reshape(1, 3, 1)),
-        "intrinsics of another picture (x 100)": ("intrinsics", lambda a: a * np.array([100, 100, 1]).reshape(1, 3, 1)),
+        "intrinsics of another picture (x 100)": (
+            "intrinsics",
+            lambda a: a * np.array([100, 100, 1]).reshape(1, 3, 1),
+        ),
         "intrinsics transposed": ("intrinsics", lambda a: a.swapaxes(1, 2)),
         "intrinsics negative focal length": ("intrinsics", lambda a: _set(a, (slice(None), 0, 0), -60)),
         "intrinsics focal length 0": ("intrinsics", lambda a: _set(a, (slice(None), 0, 0), 0)),
@@ -190,9 +193,7 @@ def _right_posed(add: Callable[..., None]) -> None:
         "frames alone": {key: (lambda p: None) for key in (*ROOM[1:], "labels", "frame_names", "scene_id")},
         "frame names of a list": {"frame_names": lambda p: list(p["frame_names"])},
         "scene id with a folder": {"scene_id": lambda p: "scannet/scene0000_00"},
-        "one frame": {
-            key: (lambda p, key=key: p[key][:1]) for key in (*ROOM[:4], "frame_names")
-        },
+        "one frame": {key: (lambda p, key=key: p[key][:1]) for key in (*ROOM[:4], "frame_names")},
     }.items():
 
         def run(folder: Path, fields: dict = fields) -> Any:
@@ -323,8 +324,16 @@ def _posed_folder(plain: Callable[..., None]) -> None:
     add("right: indices", lambda f: _from_folder(f, indices=[2, 0]), expect="taken")
     add("right: frame_names", lambda f: _from_folder(f, frame_names=["00002"]), expect="taken")
     add("right: frames alone", lambda f: _from_folder(f, parts=()), expect="taken")
-    add("right: without poses", lambda f: _from_folder(f, lambda p: [x.unlink() for x in p.glob("0*.txt")]), expect="taken")
-    add("right: other files beside", lambda f: _from_folder(f, lambda p: (p / "README.md").write_text("x")), expect="taken")
+    add(
+        "right: without poses",
+        lambda f: _from_folder(f, lambda p: [x.unlink() for x in p.glob("0*.txt")]),
+        expect="taken",
+    )
+    add(
+        "right: other files beside",
+        lambda f: _from_folder(f, lambda p: (p / "README.md").write_text("x")),
+        expect="taken",
+    )
 
 
 def _grid(**fields: Any) -> Any:
@@ -369,7 +378,9 @@ def regions(add: Callable[..., None]) -> None:
         "a number": 1,
     }.items():
         expect = "either" if what in ("region id twice", "no region id", "a number") else "refused"
-        add(f"ids: {what}", lambda folder, value=value: ids(region_ids=value), "region_ids", "region id", expect=expect)
+        add(
+            f"ids: {what}", lambda folder, value=value: ids(region_ids=value), "region_ids", "region id", expect=expect
+        )
     boxes2d = functions["boxes 2D"][1]
     for what, value in {
         "frame size swapped sign": (-48, -64),
@@ -382,7 +393,11 @@ def regions(add: Callable[..., None]) -> None:
     }.items():
         add(f"boxes 2D: {what}", lambda folder, value=value: boxes2d(frame_size=value), "frame_size")
     add("boxes 2D: right before left", lambda f: boxes2d(boxes=np.array([[[30, 10, 5, 20.0]] * 4])), expect="either")
-    add("boxes 2D: outside of the frame", lambda f: boxes2d(boxes=np.array([[[300, 100, 500, 200.0]] * 4])), expect="either")
+    add(
+        "boxes 2D: outside of the frame",
+        lambda f: boxes2d(boxes=np.array([[[300, 100, 500, 200.0]] * 4])),
+        expect="either",
+    )
     poses = functions["boxes and poses"][1]
     for what, change in {
         "mirrored pose": lambda a: a @ np.diag([-1.0, 1, 1, 1]),
@@ -484,7 +499,11 @@ def _region_files(add: Callable[..., None]) -> None:
 
     add("right: file of boxes", lambda folder: read(folder, right), expect="taken")
     for what, change in FILES.items():
-        add(f"file {what}", lambda folder, change=change: read(folder, change(json.dumps(right).encode())), "regions.json")
+        add(
+            f"file {what}",
+            lambda folder, change=change: read(folder, change(json.dumps(right).encode())),
+            "regions.json",
+        )
     for what, content in {
         "list": [1],
         "null": None if False else b"null",
