@@ -1,9 +1,9 @@
 """A case is one input of one door, and what is rightly expected of it; the outcome is found by code."""
 
 import logging
-import os
 import re
 import signal
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -16,7 +16,8 @@ __all__ = ["DOORS", "Case", "Door", "Outcome", "ToldError", "door", "judge", "ru
 
 PACKAGES = ("ide3d", "modeling_ide3d", "processing", "trainer")
 TESTS = Path(__file__).resolve().parents[1]
-SECONDS = int(os.environ.get("IDE3D_BAD_SECONDS", 20))  # After so long a case hangs; more on a busy machine.
+SECONDS = 20  # So long may a case compute.
+STEP, PATIENCE = 1.0, 6  # So many seconds it may wait for a file, looked at each second.
 GOOD_OUTCOMES = ("clear", "warned", "taken", "inherited")
 
 Expectation = Literal["refused", "taken", "warned", "either"]
@@ -212,13 +213,24 @@ def _heard(said: list[str]) -> Iterator[None]:
 
 @contextmanager
 def _time_limit(seconds: int) -> Iterator[None]:
-    def stop(*_: Any) -> None:
-        raise Hang(f"It took more than {seconds} s.")
+    """Raise `Hang` in what takes so many seconds of the processor, or waits without using it: a busy machine is none."""
+    start = time.process_time()
+    last, idle = start, 0
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    def look(*_: Any) -> None:
+        nonlocal last, idle
+        now = time.process_time()
+        idle = idle + 1 if now - last < 0.01 else 0
+        last = now
+        if now - start > seconds:
+            raise Hang(f"It computed for more than {seconds} s.")
+        if idle * STEP >= PATIENCE:
+            raise Hang(f"It waited for {PATIENCE} s.")
+
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, STEP, STEP)
     try:
         yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

@@ -4,12 +4,48 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from bad_inputs import benchmarks, commands, evaluating, inputs, loading, running, scenes, training
+from bad_inputs import (
+    benchmarks,
+    commands,
+    conversion,
+    evaluating,
+    inputs,
+    loading,
+    reader_arguments,
+    recipes,
+    regions,
+    running,
+    samples,
+    scenes,
+    sessions,
+    stores,
+    supervising,
+    training,
+    videos,
+)
 from bad_inputs.cases import DOORS
 
 __all__ = ["DOORS", "NO_DOOR", "list_commands", "list_public_names"]
 
-_ = (benchmarks, commands, evaluating, inputs, loading, running, scenes, training)
+_ = (
+    benchmarks,
+    commands,
+    conversion,
+    evaluating,
+    inputs,
+    loading,
+    reader_arguments,
+    recipes,
+    regions,
+    running,
+    samples,
+    scenes,
+    sessions,
+    stores,
+    supervising,
+    training,
+    videos,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("ide3d", "modeling_ide3d", "processing", "trainer")

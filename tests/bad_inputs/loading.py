@@ -30,16 +30,16 @@ def _damaged(
     then(*load_all(path))
 
 
-def _edit(path: Path, change: Callable[[bytes], bytes]) -> None:
+def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
     path.write_bytes(change(path.read_bytes()))
 
 
-def _edit_json(path: Path, change: Callable[[Any], Any]) -> None:
+def edit_json(path: Path, change: Callable[[Any], Any]) -> None:
     content = json.loads(path.read_text())
     path.write_text(json.dumps(change(content) or content))
 
 
-def _put(*keys: str, value: Any) -> Callable[[dict], None]:
+def put(*keys: str, value: Any) -> Callable[[dict], None]:
     def change(content: dict) -> None:
         for key in keys[:-1]:
             content = content[key]
@@ -55,7 +55,7 @@ def _generate(model: Any, processor: Any) -> Any:
     return model.generate(**inputs, max_new_tokens=2)
 
 
-def _edit_weights(path: Path, change: Callable[[dict], dict]) -> None:
+def edit_weights(path: Path, change: Callable[[dict], dict]) -> None:
     from safetensors.torch import load_file, save_file
 
     save_file(change(dict(load_file(path))), path, metadata={"format": "pt"})
@@ -77,7 +77,7 @@ def from_pretrained(add: Callable[..., None]) -> None:
             expect = "either" if is_text or (name, what) == ("tokenizer_config.json", "null") else "refused"
             add(
                 title,
-                partial(_damaged, name=name, change=partial(_edit, change=change), then=then),
+                partial(_damaged, name=name, change=partial(edit, change=change), then=then),
                 name,
                 expect=expect,
             )
@@ -101,14 +101,14 @@ def from_pretrained(add: Callable[..., None]) -> None:
         "integer weights": lambda w: {k: v.to(dtype=__import__("torch").int32) for k, v in w.items()},
     }
     for what, change in weights.items():
-        add(what, partial(_damaged, name="model.safetensors", change=partial(_edit_weights, change=change)),
+        add(what, partial(_damaged, name="model.safetensors", change=partial(edit_weights, change=change)),
             "weight", "tensor", "key", "missing", "safetensors")  # fmt: skip
     add("right: a tensor too many", partial(_damaged, name="model.safetensors", change=partial(
-        _edit_weights, change=lambda w: {**w, "extra.weight": next(iter(w.values())).clone()})), expect="either")  # fmt: skip
+        edit_weights, change=lambda w: {**w, "extra.weight": next(iter(w.values())).clone()})), expect="either")  # fmt: skip
     add("model.safetensors: bytes behind the end",
-        partial(_damaged, name="model.safetensors", change=partial(_edit, change=lambda d: d + b"xx")), "model.safetensors")  # fmt: skip
+        partial(_damaged, name="model.safetensors", change=partial(edit, change=lambda d: d + b"xx")), "model.safetensors")  # fmt: skip
     add("model.safetensors: a header of 10^15 bytes", partial(_damaged, name="model.safetensors", change=partial(
-        _edit, change=lambda d: (10**15).to_bytes(8, "little") + d[8:])), "model.safetensors")  # fmt: skip
+        edit, change=lambda d: (10**15).to_bytes(8, "little") + d[8:])), "model.safetensors")  # fmt: skip
     changes = {
         ("text_config", "vocab_size"): (10, 0, -1, "x", None, 1.5),
         ("text_config", "hidden_size"): (7, 0, -8, "x"),
@@ -133,7 +133,7 @@ def from_pretrained(add: Callable[..., None]) -> None:
             if (keys, value) == (("model_type",), 5):
                 continue
             add(f"config.json: {'__'.join(keys)}={json.dumps(value).replace(' ', '')}",
-                partial(_damaged, name="config.json", change=partial(_edit_json, change=_put(*keys, value=value))),
+                partial(_damaged, name="config.json", change=partial(edit_json, change=put(*keys, value=value))),
                 keys[-1], keys[0], "config.json", "checkpoint")  # fmt: skip
     processing = {
         ("video_processor", "image_std"): ([0.1, 0.1, 0.1], [0, 0, 0], "x", [1, 2]),
@@ -157,7 +157,7 @@ def from_pretrained(add: Callable[..., None]) -> None:
             )
             add(f"processor_config.json: {'__'.join(keys)}={json.dumps(value).replace(' ', '')}",
                 partial(_damaged, name="processor_config.json",
-                        change=partial(_edit_json, change=_put(*keys, value=value)), then=_agree),
+                        change=partial(edit_json, change=put(*keys, value=value)), then=_agree),
                 keys[-1], keys[0], "processor_config.json", expect=expect)  # fmt: skip
     for what, make in PATHS.items():
         for loader in ("model", "processor", "session"):
@@ -364,99 +364,3 @@ def _build(config: Any) -> Any:
 
     with torch.device("meta"):
         return IDE3DForConditionalGeneration(config)
-
-
-@door("conversion", "modeling_ide3d.conversion.convert_checkpoint", "modeling_ide3d.conversion.restore_checkpoint",
-      "modeling_ide3d.auxiliary.read_original_geometry", "modeling_ide3d.auxiliary.load_converted_for_training")  # fmt: skip
-def conversion(add: Callable[..., None]) -> None:
-    def convert(
-        folder: Path, change: Callable[[Path], Any] = lambda source: None, source: Any = None, **fields: Any
-    ) -> Any:
-        from original_checkpoints import build_model, original_weights, write_source
-
-        from modeling_ide3d.conversion import convert_checkpoint
-
-        if source is None:
-            source = write_source(folder / "source", original_weights(build_model()))
-            change(source)
-        target = fields.pop("target_dir", folder / "target")
-        return convert_checkpoint(source, target, **fields)
-
-    def restore(folder: Path, change: Callable[[Path], Any] = lambda path: None, **fields: Any) -> Any:
-        from modeling_ide3d.conversion import restore_checkpoint
-
-        convert(folder)
-        change(folder / "target")
-        return restore_checkpoint(
-            fields.get("converted_dir", folder / "target"), fields.get("target_dir", folder / "back")
-        )
-
-    for what, kinds in {"config.json": JSON_FILES, "model.safetensors": FILES}.items():
-        for damage, change in kinds.items():
-            add(f"{what} {damage}", lambda f, w=what, c=change: convert(f, lambda s: _edit(s / w, c)), what)
-            add(f"restore: {what} {damage}", lambda f, w=what, c=change: restore(f, lambda s: _edit(s / w, c)), what)
-        for damage, change in {"missing": lambda p: p.unlink(), "a pipe": make_fifo}.items():
-            add(f"{what} {damage}", lambda f, w=what, c=change: convert(f, lambda s: c(s / w)), what, "safetensors")
-    for key, values in {
-        "hidden_size": (0, "x", None, 7), "vocab_size": (0, 10, "x"), "num_hidden_layers": (0, 9, "x"),
-        "mm_spatial_pool_stride": (0, "x", None), "mm_projector_type": ("linear", 5, None),
-        "mm_newline_position": ("nowhere", 5), "oracle_vision_config": (5, [], {}), "ground_token_ids": ([], 5, ["x"], [9999]),
-        "ground_head_temperature": (0, "x"), "model_type": ("llama", 5), "ground_head_type": ("nonsense",),
-        "mm_spatial_pool_mode": ("average", 5), "rope_scaling": ("x", 5),
-    }.items():  # fmt: skip
-        for value in values:
-            change = _put(key, value=value)
-            add(f"config.json: {key}={json.dumps(value)}",
-                lambda f, c=change: convert(f, lambda s: _edit_json(s / "config.json", c)), key, "config.json", "token")  # fmt: skip
-    weights: dict[str, Callable[[dict], dict]] = {
-        "half of the tensors are missing": lambda w: dict(list(w.items())[::2]),
-        "a foreign tensor": lambda w: {**w, "strange.weight": next(iter(w.values())).clone()},
-        "all keys are renamed": lambda w: {f"x.{k}": v for k, v in w.items()},
-        "NaN weights": lambda w: {k: v * float("nan") for k, v in w.items()},
-        "a tensor has another shape": lambda w: {
-            k: v[:-1].clone() if k == "lm_head.weight" else v for k, v in w.items()
-        },
-    }
-    for what, change in weights.items():
-        add(
-            what,
-            lambda f, c=change: convert(f, lambda s: _edit_weights(s / "model.safetensors", c)),
-            "weight",
-            "tensor",
-            "lm_head",
-            "strange",
-            "nan",
-        )
-    for what, make in PATHS.items():
-        words = (
-            "missing-file",
-            "given",
-            "pipe",
-            "file",
-            "loop",
-            "source",
-            "config.json",
-            "/dev/full",
-            "path",
-            "folder",
-        )
-        add(f"source {what}", lambda f, m=make: convert(f, source=m(f)), *words)
-        add(f"restore: converted {what}", lambda f, m=make: restore(f, converted_dir=m(f)), *words, "converted")
-        if what not in ("missing", "a folder"):
-            add(f"target {what}", lambda f, m=make: convert(f, target_dir=m(f)), *words, "target")
-    for what, value in {"0": 0, "-1": -1, "a word": "many", "NaN": float("nan"), "a list": []}.items():
-        add(f"max_shard_size {what}", lambda f, v=value: convert(f, max_shard_size=v), "max_shard_size")
-    for what, change in FILES.items():
-
-        def heads(folder: Path, change: Any = change) -> Any:
-            from modeling_ide3d.auxiliary import read_original_geometry
-
-            path = folder / "geometry.safetensors"
-            _edit_copy(path, change)
-            return read_original_geometry(path)
-
-        add(f"geometry file {what}", heads, "geometry.safetensors")
-
-
-def _edit_copy(path: Path, change: Callable[[bytes], bytes]) -> None:
-    path.write_bytes(change((goods.model_folder() / "model.safetensors").read_bytes()))

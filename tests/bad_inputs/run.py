@@ -71,7 +71,7 @@ def run_doors(names: list[str], jobs: int, show: Callable[[list[dict]], None] = 
                 del children[pipe]
                 _end(pipe, child, rows[child.door], "crash", waiting, show)
         for pipe, child in list(children.items()):
-            if time.monotonic() - child.heard > 3 * SECONDS:
+            if time.monotonic() - child.heard > 30 * SECONDS:
                 os.kill(child.pid, signal.SIGKILL)
                 del children[pipe]
                 _end(pipe, child, rows[child.door], "hang", waiting, show)
