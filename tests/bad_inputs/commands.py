@@ -164,13 +164,15 @@ def commands(add: Callable[..., None]) -> None:
                 )
     add("rooms measure --style unknown", lambda f: run("rooms", "measure", "--style", "nonsense"), "style")
     for what, options in {
-        "no model and no grid": (),
-        "unknown kind": ("--teacher", "nonsense"),
-        "a grid of words": ("--grid", "x"),
+        "no teacher": (),
+        "no model and no grid": ("--teacher", "vggt_sliced"),
+        "unknown kind": ("--teacher", "nonsense", "--grid", 70, 14, 2),
+        "a grid of words": ("--teacher", "vggt_sliced", "--grid", "x", "y", "z"),
+        "a grid of zeros": ("--teacher", "vggt_sliced", "--grid", 0, 0, 0),
     }.items():
         add(
             f"teachers: {what}",
-            lambda f, o=options: run("teachers", "--data", goods.rooms_folder(), "--output", f / "out", *o),
+            lambda f, o=options: run("teachers", "--data-dir", goods.rooms_folder(), "--output-dir", f / "out", *o),
             "model",
             "grid",
             "teacher",
