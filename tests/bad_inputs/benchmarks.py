@@ -116,7 +116,7 @@ def _record_damages(stem: str) -> Iterator[tuple[str, Callable[[list], Any]]]:
 
 def _renamed(stem: str, what: str) -> str:
     known = {
-        ("multi3drefer_val", "object id a superscript digit"): "a record whose object id is a superscript digit",
+        ("scanrefer_vg_val", "object id a superscript digit"): "a record whose object id is a superscript digit",
         ("multi3drefer_train", "box a number"): "train multi3drefer: box a number",
         ("scanqa_val", "video of 5000 characters"): "video of 5000 characters",
     }
@@ -292,7 +292,7 @@ def examine_as_told(data: Path, **options: Any) -> None:
         raise ToldError("; ".join(f"{x.path}: {x.kind} {x.detail} {x.scene_id} {x.task}" for x in found))
 
 
-def _damaged_data(folder: Path, label: str, change: Callable[[Path], Any]) -> Path:
+def _damaged_data(folder: Path, /, label: str, change: Callable[[Path], Any]) -> Path:
     data = goods.copy_rooms(folder)
     change(data / FILE_NAMES[label])
     return data
@@ -307,7 +307,7 @@ def _damaged_data(folder: Path, label: str, change: Callable[[Path], Any]) -> Pa
 def readers(add: Callable[..., None]) -> None:
     for stem, (task, split) in TASKS.items():
 
-        def load(folder: Path, stem: str = stem, task: str = task, split: str = split, change: Any = None) -> Any:
+        def load(folder: Path, /, stem: str = stem, task: str = task, split: str = split, change: Any = None) -> Any:
             from processing.benchmarks import load_task
 
             data = goods.copy_rooms(folder)
@@ -355,7 +355,7 @@ def doctor(add: Callable[..., None]) -> None:
         for what, change in JSON_FILES.items():
 
             def run(
-                folder: Path, stem: str = stem, change: Any = change, task: str = task, split: str = split
+                folder: Path, /, stem: str = stem, change: Any = change, task: str = task, split: str = split
             ) -> None:
                 data = goods.copy_rooms(folder)
                 path = data / "processed" / f"{stem}_llava_style.json"
@@ -365,7 +365,7 @@ def doctor(add: Callable[..., None]) -> None:
             add(f"{stem} {what}", run, stem)
         for what, change in _record_damages(stem):
 
-            def examine_records(folder: Path, stem: str = stem, change: Any = change) -> None:
+            def examine_records(folder: Path, /, stem: str = stem, change: Any = change) -> None:
                 data = goods.copy_rooms(folder)
                 _damage_annotations(data, stem, change)
                 examine_as_told(data, tasks=[TASKS[stem][0]], splits=[TASKS[stem][1]])
@@ -374,10 +374,10 @@ def doctor(add: Callable[..., None]) -> None:
     for label, name in FILE_NAMES.items():
         for what, change in _file_damages(label):
             # A picture may carry more behind its end.
-            expect = "taken" if (label, what) == ("a scene's jpg", "tail") else "refused"
+            expect = "either" if (label, what) == ("a scene's jpg", "tail") else "refused"
             title = f"{label}: {what}" if label == "infos" else f"{label} {what}"
 
-            def examine_file(folder: Path, label: str = label, change: Any = change) -> None:
+            def examine_file(folder: Path, /, label: str = label, change: Any = change) -> None:
                 task = "vsibench" if label.startswith("vsi") else "scanrefer"
                 examine_as_told(_damaged_data(folder, label, change), tasks=[task])
 
@@ -385,7 +385,7 @@ def doctor(add: Callable[..., None]) -> None:
             add(title, examine_file, name.rsplit("/", 1)[-1], "room", "embodiedscan", expect=expect, reason=reason)
     for what, make in PATHS.items():
 
-        def run_path(folder: Path, make: Any = make) -> None:
+        def run_path(folder: Path, /, make: Any = make) -> None:
             examine_as_told(make(folder))
 
         words = {"missing": "missing-file", "a folder": "given", "a pipe": "pipe", "a loop of links": "loop"}

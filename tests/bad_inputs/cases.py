@@ -161,7 +161,9 @@ def _origin(error: BaseException) -> Literal["ours", "inherited", "foreign"]:
     """Say who raised: our code (or Python at our signature), a library before our code, or one behind it."""
     if isinstance(error, ToldError):
         return "ours"
-    files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    # `from_pretrained` of ours hands on to Transformers before it does anything of its own.
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name != "from_pretrained"]
+    files = [Path(frame.filename) for frame in frames]
     files = [file for file in files if TESTS not in file.parents]
     if not files or _is_ours(files[-1]):
         return "ours"

@@ -203,13 +203,13 @@ def commands(add: Callable[..., None]) -> None:
     "ide3d.load_rooms",
 )
 def rooms(add: Callable[..., None]) -> None:
-    def load(folder: Path, **fields: Any) -> Any:
+    def load(folder: Path, /, **fields: Any) -> Any:
         from processing.rooms import load_rooms
 
         given = {
             "split": "train",
             "num_scenes": 1,
-            "image_size": 16,
+            "image_size": 24,
             "num_frames": 1,
             "cache_dir": str(folder),
             **fields,
@@ -239,7 +239,6 @@ def rooms(add: Callable[..., None]) -> None:
                 "inner",
                 "xxx",
                 "/dev/full",
-                "file",
                 expect="either" if what == "empty name" else "refused",
             )
     held: dict[str, Any] = {}
@@ -249,7 +248,7 @@ def rooms(add: Callable[..., None]) -> None:
             held["row"] = load(folder, image_size=32, num_frames=2, cache_dir=str(goods.root() / "cache"))[0]
         return dict(held["row"])
 
-    def samples(folder: Path, change: Callable[[dict], Any] = lambda row: None, **fields: Any) -> Any:
+    def samples(folder: Path, /, change: Callable[[dict], Any] = lambda row: None, **fields: Any) -> Any:
         from processing.rooms import room_samples
 
         made = row(folder)
@@ -303,7 +302,7 @@ def rooms(add: Callable[..., None]) -> None:
                 "grid",
             )
 
-    def score(folder: Path, question: Any, text: Any) -> Any:
+    def score(folder: Path, /, question: Any, text: Any) -> Any:
         from processing.rooms import score_answer
 
         return score_answer(question, text)

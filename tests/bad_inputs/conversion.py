@@ -15,7 +15,7 @@ from bad_inputs.loading import edit, edit_json, edit_weights, put
       "modeling_ide3d.auxiliary.read_original_geometry", "modeling_ide3d.auxiliary.load_converted_for_training")  # fmt: skip
 def conversion(add: Callable[..., None]) -> None:
     def convert(
-        folder: Path, change: Callable[[Path], Any] = lambda source: None, source: Any = None, **fields: Any
+        folder: Path, /, change: Callable[[Path], Any] = lambda source: None, source: Any = None, **fields: Any
     ) -> Any:
         from original_checkpoints import build_model, original_weights, write_source
 
@@ -27,7 +27,7 @@ def conversion(add: Callable[..., None]) -> None:
         target = fields.pop("target_dir", folder / "target")
         return convert_checkpoint(source, target, **fields)
 
-    def restore(folder: Path, change: Callable[[Path], Any] = lambda path: None, **fields: Any) -> Any:
+    def restore(folder: Path, /, change: Callable[[Path], Any] = lambda path: None, **fields: Any) -> Any:
         from modeling_ide3d.conversion import restore_checkpoint
 
         convert(folder)
@@ -77,7 +77,6 @@ def conversion(add: Callable[..., None]) -> None:
             "missing-file",
             "given",
             "pipe",
-            "file",
             "loop",
             "source",
             "config.json",
@@ -93,7 +92,7 @@ def conversion(add: Callable[..., None]) -> None:
         add(f"max_shard_size {what}", lambda f, v=value: convert(f, max_shard_size=v), "max_shard_size")
     for what, change in FILES.items():
 
-        def heads(folder: Path, change: Any = change) -> Any:
+        def heads(folder: Path, /, change: Any = change) -> Any:
             from modeling_ide3d.auxiliary import read_original_geometry
 
             path = folder / "geometry.safetensors"

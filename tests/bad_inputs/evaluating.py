@@ -15,7 +15,7 @@ from bad_inputs.damage import FILES, JSON_FILES, NUMBERS, PATHS, TEXTS, make_fif
 from bad_inputs.loading import edit_weights
 
 
-def evaluate(folder: Path, **fields: Any) -> Any:
+def evaluate(folder: Path, /, **fields: Any) -> Any:
     """Run a short evaluation."""
     from trainer.evaluation import EvaluationSettings, run_evaluation
 
@@ -29,7 +29,7 @@ def runner(add: Callable[..., None]) -> None:
     add("right: a run", evaluate, expect="taken")
     add("right: a run twice", lambda f: (evaluate(f), evaluate(f)), expect="taken")
 
-    def with_weights(folder: Path, change: Any, task: str) -> Any:
+    def with_weights(folder: Path, /, change: Any, task: str) -> Any:
         model = goods.copy_model(folder)
         edit_weights(model / "model.safetensors", change)
         return evaluate(folder, model=str(model), task=task)
@@ -42,7 +42,7 @@ def runner(add: Callable[..., None]) -> None:
         title = "model of NaN weights" + (", grounding" if task == "scanrefer" else "")
         add(title, partial(with_weights, change=nan, task=task), "finite", "nan")
 
-    def again(folder: Path, name: str, change: Callable[[Path], Any], **fields: Any) -> Any:
+    def again(folder: Path, /, name: str, change: Callable[[Path], Any], **fields: Any) -> Any:
         evaluate(folder)
         change(folder / "out" / name)
         return evaluate(folder, **fields)
@@ -132,7 +132,6 @@ def runner(add: Callable[..., None]) -> None:
                 "inner",
                 "/dev/full",
                 "xxx",
-                "file",
             )
 
 
@@ -182,6 +181,7 @@ def metrics(add: Callable[..., None]) -> None:
 
     def compute(
         folder: Path,
+        /,
         name: str,
         change: Callable[[dict, dict], Any] = lambda p, r: None,
         count: int = 2,
@@ -257,7 +257,7 @@ def metrics(add: Callable[..., None]) -> None:
                 reason=reason,
             )
 
-        def lengths(folder: Path, name: str = name) -> Any:
+        def lengths(folder: Path, /, name: str = name) -> Any:
             from trainer.evaluation.metrics import load_metric
 
             prediction, reference = fields(name)
@@ -284,7 +284,7 @@ def metrics(add: Callable[..., None]) -> None:
                 add(f"{name}: box {what} in {('predictions', 'references')[part]}", partial(compute, name=name, change=box), "box",
                     expect="either" if what == "empty" else "refused")  # fmt: skip
 
-    def score(folder: Path, **given: Any) -> Any:
+    def score(folder: Path, /, **given: Any) -> Any:
         from trainer.evaluation import score_answers
 
         return score_answers(**{"task": "scanqa", "samples": [{"id": "1", "scene_id": "s", "answers": ["a"], "question": "?", "question_type": "x"}],
@@ -309,7 +309,7 @@ def metrics(add: Callable[..., None]) -> None:
         )
     for what, value in {"unknown": "nonsense", **TEXTS}.items():
 
-        def load(folder: Path, value: Any = value) -> Any:
+        def load(folder: Path, /, value: Any = value) -> Any:
             from trainer.evaluation import load_metric
 
             return load_metric(value)
@@ -322,7 +322,7 @@ def metrics(add: Callable[..., None]) -> None:
         "None": None,
     }.items():
 
-        def make_score(folder: Path, statistics: Any = statistics) -> Any:
+        def make_score(folder: Path, /, statistics: Any = statistics) -> Any:
             from trainer.evaluation.metrics import Score
 
             return Score(statistics)

@@ -11,7 +11,7 @@ from bad_inputs.cases import door
 from bad_inputs.damage import NUMBERS, TEXTS, damaged
 
 
-def call(folder: Path, **fields: Any) -> Any:
+def call(folder: Path, /, **fields: Any) -> Any:
     """Ask the processor about a video."""
     given = {"text": "<video>\nWhere?", "videos": goods.pixels(), "return_tensors": "pt", **fields}
     return goods.processor()(**{key: value for key, value in given.items() if value is not ...})
@@ -31,7 +31,6 @@ def frames(add: Callable[..., None]) -> None:
             "frame",
             "pixel",
             "path",
-            "file",
             expect=expect,
         )
     right: dict[str, Callable[[np.ndarray], Any]] = {
@@ -155,7 +154,7 @@ def chat(*content: Any, role: Any = "user") -> list[dict]:
 
 @door("processor: text, images, chats", "processing.IDE3DProcessor")
 def texts(add: Callable[..., None]) -> None:
-    def say(folder: Path, messages: Any, **options: Any) -> Any:
+    def say(folder: Path, /, messages: Any, **options: Any) -> Any:
         given = {"tokenize": True, "return_dict": True, "return_tensors": "pt", **options}
         return goods.processor().apply_chat_template(messages, **given)
 
@@ -267,11 +266,8 @@ def texts(add: Callable[..., None]) -> None:
             "message",
             "role",
             "content",
-            "part",
-            "type",
             "video",
             "image",
-            "text",
             "conversation",
             expect=expect,
         )

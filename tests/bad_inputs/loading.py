@@ -23,7 +23,7 @@ def load_all(folder: Path | str, **options: Any) -> tuple[Any, Any]:
 
 
 def _damaged(
-    folder: Path, name: str, change: Callable[[Path], Any], then: Callable = lambda model, processor: None
+    folder: Path, /, name: str, change: Callable[[Path], Any], then: Callable = lambda model, processor: None
 ) -> Any:
     path = goods.copy_model(folder)
     change(path / name)
@@ -162,7 +162,7 @@ def from_pretrained(add: Callable[..., None]) -> None:
     for what, make in PATHS.items():
         for loader in ("model", "processor", "session"):
 
-            def run(folder: Path, make: Any = make, loader: str = loader) -> Any:
+            def run(folder: Path, /, make: Any = make, loader: str = loader) -> Any:
                 from modeling_ide3d import IDE3DForConditionalGeneration
                 from processing import IDE3DProcessor
                 from trainer.session import load_inference_model
@@ -171,7 +171,7 @@ def from_pretrained(add: Callable[..., None]) -> None:
                         "processor": IDE3DProcessor.from_pretrained, "session": load_inference_model}  # fmt: skip
                 return load[loader](make(folder), **({} if loader != "session" else {"device": "cpu"}))
 
-            words = ("missing-file", "given", "pipe", "file", "loop", "path", "model", "folder", "config.json", "repo")
+            words = ("missing-file", "given", "pipe", "loop", "path", "model", "folder", "config.json", "repo")
             add(f"{loader}: path {what}", run, *words, reason=INHERITED if loader != "session" else "")
     for name, values in {
         "device": ("nonsense", None, 5, "cuda:99"),
@@ -194,7 +194,7 @@ def _load_session(name: str, value: Any, folder: Path) -> Any:
 
 @door("export", "trainer.export_inference_model")
 def export(add: Callable[..., None]) -> None:
-    def run(folder: Path, change: Callable[[Any], Any] = lambda model: None, **fields: Any) -> Any:
+    def run(folder: Path, /, change: Callable[[Any], Any] = lambda model: None, **fields: Any) -> Any:
         from trainer import export_inference_model
 
         model = goods.fresh_model()
@@ -299,7 +299,7 @@ def _write(path: Path) -> None:
 
 @door("IDE3DConfig", "modeling_ide3d.IDE3DConfig")
 def config(add: Callable[..., None]) -> None:
-    def run(folder: Path, vision: dict | None = None, text: dict | None = None, **fields: Any) -> Any:
+    def run(folder: Path, /, vision: dict | None = None, text: dict | None = None, **fields: Any) -> Any:
         from conftest import build_tiny_config
 
         return build_tiny_config(vision, text, **fields)

@@ -18,13 +18,13 @@ from bad_inputs.damage import FILES, NUMBERS, PATHS, TEXTS, make_fifo
 @door("readers: arguments", "processing.benchmarks.export.export_rooms", "processing.benchmarks.export.export_pickle_free",
       "processing.benchmarks.build_chat", "processing.benchmarks.build_prompt", "processing.benchmarks.prompt_digest")  # fmt: skip
 def arguments(add: Callable[..., None]) -> None:
-    def task(folder: Path, **fields: Any) -> Any:
+    def task(folder: Path, /, **fields: Any) -> Any:
         from processing.benchmarks import load_task
 
         given = {"task": "scanrefer", "split": "val", "data_dir": goods.rooms_folder(), **fields}
         return load_task(given.pop("task"), given.pop("split"), given.pop("data_dir"), **given)
 
-    def scene(folder: Path, **fields: Any) -> Any:
+    def scene(folder: Path, /, **fields: Any) -> Any:
         from processing.benchmarks import load_scene
 
         given = {"data_dir": goods.rooms_folder(), "scene_id": SCENE, **fields}
@@ -86,10 +86,10 @@ def _call(run: Callable[..., Any], name: str, value: Any, folder: Path) -> Any:
 
 
 def _exports(add: Callable[..., None]) -> None:
-    def export(folder: Path, **fields: Any) -> Any:
+    def export(folder: Path, /, **fields: Any) -> Any:
         from processing.benchmarks.export import export_rooms
 
-        given = {"target": folder / "out", "num_scenes": 1, "image_size": 16, "num_frames": 1, **fields}
+        given = {"target": folder / "out", "num_scenes": 1, "image_size": 24, "num_frames": 1, **fields}
         return export_rooms(given.pop("target"), **given)
 
     for name in ("num_scenes", "image_size", "num_frames", "seed"):
@@ -105,12 +105,11 @@ def _exports(add: Callable[..., None]) -> None:
                 "target",
                 "pipe",
                 "loop",
-                "file",
                 "folder",
             )
     add("export_rooms on a full disk", lambda f: export(f, target="/dev/full/out"), "/dev/full")
 
-    def pickle_free(folder: Path, change: Callable[[Path], Any]) -> Any:
+    def pickle_free(folder: Path, /, change: Callable[[Path], Any]) -> Any:
         from processing.benchmarks.export import export_pickle_free
 
         data = goods.copy_rooms(folder)
@@ -141,7 +140,7 @@ def _prompts(add: Callable[..., None]) -> None:
              "scene_id": SCENE, "id": "1", "source_text": "Where?", "metadata": "{}", "object_ids": [], "gt_boxes": []}  # fmt: skip
 
     def prompt(
-        folder: Path, name: str = "build_chat", task: Any = "scanqa", sample: Any = right, **options: Any
+        folder: Path, /, name: str = "build_chat", task: Any = "scanqa", sample: Any = right, **options: Any
     ) -> Any:
         from processing import benchmarks
 

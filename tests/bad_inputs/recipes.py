@@ -16,7 +16,7 @@ from bad_inputs.damage import FILES, PATHS
 def recipes(add: Callable[..., None]) -> None:
     from bad_inputs.goods import root
 
-    def write(folder: Path, text: Any = None, **changes: Any) -> Path:
+    def write(folder: Path, /, text: Any = None, **changes: Any) -> Path:
         from tiny_recipes import TINY_RECIPE
 
         path = folder / "tiny.yaml"
@@ -32,12 +32,12 @@ def recipes(add: Callable[..., None]) -> None:
         path.write_text(text if text is not None else yaml.safe_dump(content))
         return path
 
-    def read(folder: Path, text: Any = None, words: Any = (), **changes: Any) -> Any:
+    def read(folder: Path, /, text: Any = None, words: Any = (), **changes: Any) -> Any:
         from trainer.recipes import read_recipe
 
         return read_recipe(write(folder, text, **changes), words)
 
-    def run(folder: Path, **changes: Any) -> Any:
+    def run(folder: Path, /, **changes: Any) -> Any:
         import datasets
 
         from trainer.recipes import run_recipe
@@ -56,7 +56,7 @@ def recipes(add: Callable[..., None]) -> None:
         add(what, lambda f, t=text: read(f, t), "tiny.yaml", "max_steps", "argument")
     for what, change in FILES.items():
 
-        def damage(folder: Path, change: Any = change) -> Any:
+        def damage(folder: Path, /, change: Any = change) -> Any:
             from trainer.recipes import read_recipe
 
             path = write(folder)
@@ -66,7 +66,7 @@ def recipes(add: Callable[..., None]) -> None:
         add(f"file {what}", damage, "tiny.yaml", expect="either" if what == "half" else "refused")
     for what, make in PATHS.items():
 
-        def by_path(folder: Path, make: Any = make) -> Any:
+        def by_path(folder: Path, /, make: Any = make) -> Any:
             from trainer.recipes import read_recipe
 
             return read_recipe(make(folder))
@@ -83,7 +83,6 @@ def recipes(add: Callable[..., None]) -> None:
             "xxx",
             "path",
             "recipe",
-            "file",
         )
     for what, words in {"abbreviated key (argparse prefix)": ["--max_st", "3"], "unknown": ["--nonsense", "1"], "stray": ["stray"], "without a value": ["--max_steps"],
                         "a word for a number": ["--max_steps", "x"], "numbers": [5], "a string": "--max_steps 5", "None": None, "twice": ["--max_steps", "1", "--max_steps", "2"]}.items():  # fmt: skip
@@ -127,7 +126,7 @@ def recipes(add: Callable[..., None]) -> None:
         "a checkpoint that is not there": {"model_name_or_path": "./missing-folder"},
     }.items():  # fmt: skip
 
-        def on_benchmarks(folder: Path, fields: dict = fields) -> Any:
+        def on_benchmarks(folder: Path, /, fields: dict = fields) -> Any:
             given = {**benchmarks, "model_name_or_path": str(goods.model_folder()), "teacher": "none", **fields}
             given["data_dir"] = str(goods.rooms_folder()) if given["data_dir"] == "DATA" else given["data_dir"]
             return run(folder, **given)
@@ -143,7 +142,7 @@ def recipes(add: Callable[..., None]) -> None:
             "num_validation_samples",
         )
 
-    def dry(folder: Path, **changes: Any) -> Any:
+    def dry(folder: Path, /, **changes: Any) -> Any:
         from trainer.recipes import dry_run
 
         return dry_run(*read(folder, dry_run=True, **changes))

@@ -164,7 +164,7 @@ def _region_functions() -> dict[str, tuple[dict, Callable[..., Any]]]:
 def _region_files(add: Callable[..., None]) -> None:
     right = {"frame_size": [48, 64], "boxes": {"ball": [[5, 5, 30, 30]] * 4}}
 
-    def read(folder: Path, content: Any, name: str = "regions.json") -> Any:
+    def read(folder: Path, /, content: Any, name: str = "regions.json") -> Any:
         from processing.region_files import read_regions
 
         path = folder / name
@@ -207,7 +207,7 @@ def _region_files(add: Callable[..., None]) -> None:
         add(f"file: {what}", lambda folder, content=content: read(folder, content), "regions.json")
     for what, make in PATHS.items():
 
-        def run(folder: Path, make: Any = make) -> Any:
+        def run(folder: Path, /, make: Any = make) -> Any:
             from processing.region_files import read_regions
 
             return read_regions(make(folder), _grid(), [0, 1, 2, 3], 4)
@@ -220,14 +220,14 @@ def _region_files(add: Callable[..., None]) -> None:
     }  # fmt: skip
     for what, array in arrays["npy"].items():
 
-        def run_array(folder: Path, array: np.ndarray = array) -> Any:
+        def run_array(folder: Path, /, array: np.ndarray = array) -> Any:
             np.save(folder / "regions.npy", array, allow_pickle=True)
             return read(folder, None, "regions.npy")
 
         add(f"npy {what}", run_array, "regions.npy")
     for what, change in FILES.items():
 
-        def run_bytes(folder: Path, change: Any = change) -> Any:
+        def run_bytes(folder: Path, /, change: Any = change) -> Any:
             np.save(folder / "regions.npy", np.ones((4, 48, 64), int))
             write_damaged(folder / "regions.npy", change)
             return read(folder, None, "regions.npy")

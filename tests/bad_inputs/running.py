@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -15,9 +16,11 @@ FRAMES, GRID = 2, (3, 3)
 
 def batch(*parts: Any, **options: Any) -> dict[str, Any]:
     """A batch of one question for the tiny model."""
-    from conftest import build_tiny_inputs
+    import conftest
 
-    return build_tiny_inputs(goods.model().config, list(parts or (FRAMES, "text")), **options)
+    # The special tokens of the processor come first in its vocabulary.
+    with mock.patch.object(conftest, "FIRST_TEXT_ID", 20):
+        return conftest.build_tiny_inputs(goods.model().config, list(parts or (FRAMES, "text")), **options)
 
 
 def _tensor(value: Any) -> Any:
@@ -49,7 +52,7 @@ def _damages(add: Callable[..., None], run: Callable[..., Any], with_regions: bo
         skip = NUMERIC if name != "pixel_values_videos" else ()
         for what in damaged(np.ones(shape), skip):
 
-            def damage(folder: Path, name: str = name, what: str = what) -> Any:
+            def damage(folder: Path, /, name: str = name, what: str = what) -> Any:
                 given = run_inputs(with_regions)
                 return run(folder, **{name: _tensor(damaged(np.asarray(given[name]))[what]())})
 
@@ -72,7 +75,7 @@ def run_inputs(with_regions: bool) -> dict[str, Any]:
 def forward(add: Callable[..., None]) -> None:
     import torch
 
-    def run(folder: Path, **fields: Any) -> Any:
+    def run(folder: Path, /, **fields: Any) -> Any:
         given = {**run_inputs(any(key.startswith("region") for key in fields)), **fields}
         with torch.no_grad():
             return goods.model()(**{key: value for key, value in given.items() if value is not ...})
@@ -177,11 +180,11 @@ def forward(add: Callable[..., None]) -> None:
 def generate(add: Callable[..., None]) -> None:
     import torch
 
-    def run(folder: Path, **fields: Any) -> Any:
+    def run(folder: Path, /, **fields: Any) -> Any:
         given = {**batch(), "max_new_tokens": 2, "do_sample": False, **fields}
         return goods.model().generate(**{key: value for key, value in given.items() if value is not ...})
 
-    def padded(folder: Path, side: str) -> Any:
+    def padded(folder: Path, /, side: str) -> Any:
         from conftest import build_tiny_inputs
 
         inputs = build_tiny_inputs(goods.model().config, [2, "text"], [2, "text", "text", "text"], padding_side=side)
@@ -257,7 +260,7 @@ def ground(add: Callable[..., None]) -> None:
     def inputs() -> dict[str, Any]:
         return batch(FRAMES, "text", "ground", regions=2)
 
-    def run(folder: Path, **fields: Any) -> Any:
+    def run(folder: Path, /, **fields: Any) -> Any:
         given = {**inputs(), **fields}
         return goods.model().ground(**{key: value for key, value in given.items() if value is not ...})
 
@@ -271,7 +274,7 @@ def ground(add: Callable[..., None]) -> None:
         shape = {"input_ids": (1, 29)}.get(name, SHAPES[name])
         for what in damaged(np.ones(shape), skip):
 
-            def damage(folder: Path, name: str = name, what: str = what) -> Any:
+            def damage(folder: Path, /, name: str = name, what: str = what) -> Any:
                 return run(folder, **{name: _tensor(damaged(np.asarray(inputs()[name]))[what]())})
 
             # Fewer candidates are as right, if both say so.

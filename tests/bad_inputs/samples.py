@@ -16,7 +16,7 @@ from bad_inputs.training import GEOMETRY, make_sample_of, teacher_of
       "trainer.nano.CellNamingCollator", "trainer.nano.RegionReadingCollator")  # fmt: skip
 def samples(add: Callable[..., None]) -> None:
     def collate(
-        folder: Path, sample: Any = None, *, change: Callable[[dict], Any] | None = None, **fields: Any
+        folder: Path, /, sample: Any = None, *, change: Callable[[dict], Any] | None = None, **fields: Any
     ) -> Any:
         from training_samples import build_collator
 
@@ -25,7 +25,7 @@ def samples(add: Callable[..., None]) -> None:
             change(sample)
         return build_collator()([sample])
 
-    def grounding(folder: Path, **fields: Any) -> Any:
+    def grounding(folder: Path, /, **fields: Any) -> Any:
         from training_samples import build_collator, make_grounding_sample
 
         made = {**make_grounding_sample(2), "scene_id": "room7", **fields}
@@ -52,7 +52,7 @@ def samples(add: Callable[..., None]) -> None:
     for name, shape in shapes.items():
         for what in damaged(np.ones(shape), skip.get(name, ())):
 
-            def damage(folder: Path, name: str = name, what: str = what) -> Any:
+            def damage(folder: Path, /, name: str = name, what: str = what) -> Any:
                 right = teacher_of() if name == "teacher_features" else make_sample_of()[name]
                 return collate(folder, **{name: damaged(np.asarray(right))[what]()})
 
@@ -63,7 +63,7 @@ def samples(add: Callable[..., None]) -> None:
             if name == "region_targets" and what in ("last axis one less", "last axis one more", "last axis empty"):
                 continue
 
-            def damage_regions(folder: Path, name: str = name, what: str = what) -> Any:
+            def damage_regions(folder: Path, /, name: str = name, what: str = what) -> Any:
                 from training_samples import make_grounding_sample
 
                 return grounding(folder, **{name: damaged(np.asarray(make_grounding_sample(2)[name]))[what]()})
@@ -106,7 +106,7 @@ def samples(add: Callable[..., None]) -> None:
         )
     for what, sample in {"None": None, "a list": [1], "a string": "x", "an int": 5, "empty": {}}.items():
 
-        def raw(folder: Path, sample: Any = sample) -> Any:
+        def raw(folder: Path, /, sample: Any = sample) -> Any:
             from training_samples import build_collator
 
             return build_collator()([sample])
@@ -155,7 +155,7 @@ def samples(add: Callable[..., None]) -> None:
     for what, fields in {"protocol unknown": {"protocol": "x"}, "protocol a number": {"protocol": 5}, "label_grounding a string": {"label_grounding": "no"}, "teacher a string": {"teacher": "x"},
                          "processor None": {"processor": None}, "processor a string": {"processor": "x"}}.items():  # fmt: skip
 
-        def build(folder: Path, fields: dict = fields) -> Any:
+        def build(folder: Path, /, fields: dict = fields) -> Any:
             from training_samples import build_processor
 
             from trainer import IDE3DDataCollator

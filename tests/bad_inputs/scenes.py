@@ -112,13 +112,13 @@ def posed_video(add: Callable[..., None]) -> None:
     for name in fields:
         for what in damaged(np.ones(shapes.get(name, (3, 6))), SKIP[name]):
 
-            def run(folder: Path, name: str = name, what: str = what) -> Any:
+            def run(folder: Path, /, name: str = name, what: str = what) -> Any:
                 return _posed(**{name: damaged(np.asarray(goods.posed()[name]))[what]()})
 
             add(f"{name} {what}", run, *WORDS[name], *(["label"] if name == "boxes" else []))
         for what in damaged(np.ones(shapes.get(name, (3, 6))), SKIP[name]) if name != "frames" else ():
 
-            def alone(folder: Path, name: str = name, what: str = what) -> Any:
+            def alone(folder: Path, /, name: str = name, what: str = what) -> Any:
                 others = dict.fromkeys((*ROOM[1:], "labels"), ...)
                 return _posed(**{**others, name: damaged(np.asarray(goods.posed()[name]))[what]()})
 
@@ -126,7 +126,7 @@ def posed_video(add: Callable[..., None]) -> None:
                 add(f"{name} alone: {what}", alone, *WORDS[name])
     for what, (name, change) in _geometry_cases().items():
 
-        def geometry(folder: Path, name: str = name, change: Any = change) -> Any:
+        def geometry(folder: Path, /, name: str = name, change: Any = change) -> Any:
             return _posed(**{name: change(np.asarray(goods.posed()[name]))})
 
         expect = "either" if what in ("depth upside down", "depth of other frames") else "refused"
@@ -195,7 +195,7 @@ def _right_posed(add: Callable[..., None]) -> None:
         "one frame": {key: (lambda p, key=key: p[key][:1]) for key in (*ROOM[:4], "frame_names")},
     }.items():
 
-        def run(folder: Path, fields: dict = fields) -> Any:
+        def run(folder: Path, /, fields: dict = fields) -> Any:
             return _posed(**{key: change(goods.posed()) for key, change in fields.items()})
 
         add(f"right: {what}", run, expect="taken")
@@ -203,7 +203,7 @@ def _right_posed(add: Callable[..., None]) -> None:
         add(f"right: select {what}", lambda folder, value=value: _posed().select_frames(value), expect="either")
 
 
-def _from_folder(folder: Path, change: Callable[[Path], Any] = lambda path: None, **options: Any) -> Any:
+def _from_folder(folder: Path, /, change: Callable[[Path], Any] = lambda path: None, **options: Any) -> Any:
     from processing import PosedVideo
 
     path = goods.scene_folder(folder)
@@ -309,7 +309,7 @@ def _posed_folder(plain: Callable[..., None]) -> None:
             )
     for what, make in PATHS.items():
 
-        def run(folder: Path, make: Any = make) -> Any:
+        def run(folder: Path, /, make: Any = make) -> Any:
             from processing import PosedVideo
 
             return PosedVideo.from_folder(make(folder))

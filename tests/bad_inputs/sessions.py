@@ -26,7 +26,7 @@ def sessions(add: Callable[..., None]) -> None:
             cached["right"] = SceneSession(goods.model(), goods.processor(), goods.pixels(), do_sample_frames=False)
         return cached["right"]
 
-    def make(folder: Path, **fields: Any) -> Any:
+    def make(folder: Path, /, **fields: Any) -> Any:
         from trainer.session import SceneSession
 
         given = {"model": goods.model(), "processor": goods.processor(), "video": goods.pixels(), **fields}
@@ -149,7 +149,7 @@ def sessions(add: Callable[..., None]) -> None:
             )
     add("session: a model in training", lambda f: make(f, model=goods.fresh_model().train()), "training")
 
-    def nan_session(folder: Path, head: bool, run: Callable[[Any], Any]) -> Any:
+    def nan_session(folder: Path, /, head: bool, run: Callable[[Any], Any]) -> Any:
         model = goods.fresh_model()
         part = model.grounding_head if head else model.lm_head
         next(part.parameters()).data.fill_(torch.nan)

@@ -24,7 +24,7 @@ def supervision(add: Callable[..., None]) -> None:
             made[name] = HOSTS[name].build_model()
         return copy.deepcopy(made[name])
 
-    def attach(folder: Path, **options: Any) -> Any:
+    def attach(folder: Path, /, **options: Any) -> Any:
         from trainer import GeometrySupervision
 
         given = {"model": host(), "validator": "light", "teacher_size": 6, **options}
@@ -39,7 +39,7 @@ def supervision(add: Callable[..., None]) -> None:
     }.items():  # fmt: skip
         for what, value in values.items():
 
-            def run(folder: Path, name: str = name, value: Any = value) -> Any:
+            def run(folder: Path, /, name: str = name, value: Any = value) -> Any:
                 import torch
 
                 return attach(folder, **{name: torch.nn.Linear(2, 2) if value == "module" else value})
@@ -53,7 +53,7 @@ def supervision(add: Callable[..., None]) -> None:
         "teacher",
     )
 
-    def compute(folder: Path, **targets: Any) -> Any:
+    def compute(folder: Path, /, **targets: Any) -> Any:
         from supervised_hosts import frames, geometry
         from tiny_hosts import HOSTS
         from training_samples import make_sample
@@ -68,7 +68,7 @@ def supervision(add: Callable[..., None]) -> None:
 
     right_attach = attach
 
-    def attach(folder: Path, **options: Any) -> Any:  # noqa: F811 - remembers the model
+    def attach(folder: Path, /, **options: Any) -> Any:  # noqa: F811 - remembers the model
         made["last"] = options.setdefault("model", host())
         return right_attach(folder, **options)
 
@@ -80,7 +80,7 @@ def supervision(add: Callable[..., None]) -> None:
         skip = ("last axis one less", "last axis one more", "one axis more") if name == "depth" else ("one axis more",)
         for what in damaged(np.ones(shape), skip):
 
-            def damage(folder: Path, name: str = name, what: str = what) -> Any:
+            def damage(folder: Path, /, name: str = name, what: str = what) -> Any:
                 from training_samples import make_sample
 
                 value = damaged(np.asarray(make_sample(2)[name]))[what]()
@@ -118,7 +118,7 @@ def supervision(add: Callable[..., None]) -> None:
                          "depth_range": ((1.0,), (3.0, 1.0), "x", (float("nan"), 1.0), 5), "grounding_temperature": (0.0, -1.0, float("nan"), "x", None)}.items():  # fmt: skip
         for value in values:
 
-            def criterion(folder: Path, name: str = name, value: Any = value) -> Any:
+            def criterion(folder: Path, /, name: str = name, value: Any = value) -> Any:
                 from trainer.supervision import GeometryCriterion
 
                 return GeometryCriterion(**{name: value})
@@ -126,7 +126,7 @@ def supervision(add: Callable[..., None]) -> None:
             add(f"criterion: {name}={value!r}", criterion, name, "mode", "protocol", "range")
     for what, value in {"unknown": "nonsense", "an int": 5}.items():
 
-        def layout(folder: Path, value: Any = value) -> Any:
+        def layout(folder: Path, /, value: Any = value) -> Any:
             from trainer.supervision import find_layout
 
             return find_layout(host().config, value)

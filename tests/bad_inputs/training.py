@@ -25,6 +25,7 @@ def make_sample_of(**fields: Any) -> dict[str, Any]:
 
 def train(
     folder: Path,
+    /,
     samples: Any = None,
     model: Any = None,
     collator: Any = None,
@@ -162,7 +163,7 @@ def checkpoint() -> Path:
 
 
 def _resume(add: Callable[..., None]) -> None:
-    def resume(folder: Path, change: Callable[[Path], Any] = lambda path: None) -> Any:
+    def resume(folder: Path, /, change: Callable[[Path], Any] = lambda path: None) -> Any:
         path = folder / "run" / "checkpoint-1"
         shutil.copytree(checkpoint(), path)
         change(path)
@@ -211,7 +212,7 @@ def _resume(add: Callable[..., None]) -> None:
             )
     for what, make in PATHS.items():
 
-        def last(folder: Path, make: Any = make) -> Any:
+        def last(folder: Path, /, make: Any = make) -> Any:
             return train(folder, resume=make(folder))
 
         if what not in ("None", "empty name"):

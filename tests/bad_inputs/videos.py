@@ -16,21 +16,21 @@ from bad_inputs.inputs import call
 
 @door("pictures", "processing.IDE3DProcessor")
 def pictures(add: Callable[..., None]) -> None:
-    def write(folder: Path, form: str) -> Path:
+    def write(folder: Path, /, form: str) -> Path:
         from PIL import Image
 
         path = folder / f"picture.{form.lower()}"
         Image.fromarray(goods.pixels()[0]).save(path, form)
         return path
 
-    def read(folder: Path, image: Any) -> Any:
+    def read(folder: Path, /, image: Any) -> Any:
         return goods.processor()(text="<image>\nWhat?", images=image, return_tensors="pt")
 
-    def in_chat(folder: Path, image: Any) -> Any:
+    def in_chat(folder: Path, /, image: Any) -> Any:
         chat = [{"role": "user", "content": [{"type": "image", "image": image}, {"type": "text", "text": "What?"}]}]
         return goods.processor().apply_chat_template(chat, tokenize=True, return_dict=True, return_tensors="pt")
 
-    def as_frames(folder: Path, image: Any) -> Any:
+    def as_frames(folder: Path, /, image: Any) -> Any:
         return call(folder, videos=[image, image])
 
     doors = {"image": read, "chat": in_chat, "frames": as_frames}
@@ -42,7 +42,7 @@ def pictures(add: Callable[..., None]) -> None:
                 # Without its end a BMP or TIFF may be whole enough.
                 expect = "either" if what == "half" and form in ("GIF", "TIFF") else "refused"
 
-                def damage(folder: Path, run: Any = run, form: str = form, change: Any = change) -> Any:
+                def damage(folder: Path, /, run: Any = run, form: str = form, change: Any = change) -> Any:
                     path = write(folder, form)
                     path.write_bytes(change(path.read_bytes()))
                     return run(folder, str(path))
@@ -51,7 +51,7 @@ def pictures(add: Callable[..., None]) -> None:
     for what, data in _headers().items():
         for where, run in doors.items():
 
-            def header(folder: Path, run: Any = run, data: bytes = data) -> Any:
+            def header(folder: Path, /, run: Any = run, data: bytes = data) -> Any:
                 (folder / "picture.png").write_bytes(data)
                 return run(folder, str(folder / "picture.png"))
 
@@ -62,7 +62,6 @@ def pictures(add: Callable[..., None]) -> None:
                 "missing-file",
                 "given",
                 "pipe",
-                "file",
                 "loop",
                 "image",
                 "picture",
@@ -74,7 +73,7 @@ def pictures(add: Callable[..., None]) -> None:
             )
             expect = "either" if what == "a folder" and where == "frames" else "refused"
 
-            def path(folder: Path, run: Any = run, make: Any = make) -> Any:
+            def path(folder: Path, /, run: Any = run, make: Any = make) -> Any:
                 made = make(folder)
                 return run(folder, str(made) if isinstance(made, Path) else made)
 
@@ -133,7 +132,7 @@ def _headers() -> dict[str, bytes]:
 
 @door("video reader", "trainer.session.open_video")
 def videos(add: Callable[..., None]) -> None:
-    def read(folder: Path, suffix: str = "mp4", change: Callable[[bytes], bytes] = bytes, **options: Any) -> Any:
+    def read(folder: Path, /, suffix: str = "mp4", change: Callable[[bytes], bytes] = bytes, **options: Any) -> Any:
         path = goods.video_file(folder, suffix)
         path.write_bytes(change(path.read_bytes()))
         return call(folder, videos=str(path), **options)
@@ -161,11 +160,11 @@ def videos(add: Callable[..., None]) -> None:
             )
     for what, make in PATHS.items():
 
-        def path(folder: Path, make: Any = make) -> Any:
+        def path(folder: Path, /, make: Any = make) -> Any:
             made = make(folder)
             return call(folder, videos=str(made) if isinstance(made, Path) else made)
 
-        add(f"path {what}", path, "missing-file", "given", "pipe", "file", "loop", "video", "xxx", "/dev/full", "path")
+        add(f"path {what}", path, "missing-file", "given", "pipe", "loop", "video", "xxx", "/dev/full", "path")
     for what, value in {
         "bytes of nothing": b"", "bytes of garbage": b"\x01" * 500, "an address without a host": "http:///x.mp4",
         "an address nobody answers": "http://127.0.0.1:1/x.mp4", "ftp": "ftp://127.0.0.1/x.mp4", "rtsp": "rtsp://127.0.0.1:1/x",
@@ -197,7 +196,7 @@ def videos(add: Callable[..., None]) -> None:
 
 
 def _open_video(add: Callable[..., None]) -> None:
-    def run(folder: Path, **fields: Any) -> Any:
+    def run(folder: Path, /, **fields: Any) -> Any:
         from trainer.session import open_video
 
         given = {"model": goods.model_folder(), "video": goods.video_file(folder), "device": "cpu", **fields}
@@ -225,7 +224,7 @@ def _open_video(add: Callable[..., None]) -> None:
             )
 
 
-def _frames(folder: Path, change: Callable[[Path], Any]) -> str:
+def _frames(folder: Path, /, change: Callable[[Path], Any]) -> str:
     path = folder / "frames"
     path.mkdir()
     for index in range(3):
@@ -254,7 +253,7 @@ def scatter(data: bytes, seed: int, count: int = 20) -> bytes:
     return bytes(copy)
 
 
-def _or_right_pixels(folder: Path, suffix: str, seed: int) -> Any:
+def _or_right_pixels(folder: Path, /, suffix: str, seed: int) -> Any:
     """Read a damaged video; frames that differ from the right ones, without a word, are no right ones."""
     path = goods.video_file(folder, suffix)
     right = call(folder, videos=str(path))["pixel_values_videos"]
