@@ -13,6 +13,8 @@ from bad_inputs.cases import door
 from bad_inputs.damage import FILES, NUMBERS, PATHS, TEXTS, make_fifo
 from bad_inputs.inputs import call
 
+LONG = 60  # Frames of a video that has several clusters of Matroska, 12 s.
+
 
 @door("pictures", "processing.IDE3DProcessor")
 def pictures(add: Callable[..., None]) -> None:
@@ -133,7 +135,7 @@ def _headers() -> dict[str, bytes]:
 @door("video reader", "trainer.session.open_video")
 def videos(add: Callable[..., None]) -> None:
     def read(folder: Path, /, suffix: str = "mp4", change: Callable[[bytes], bytes] = bytes, **options: Any) -> Any:
-        path = goods.video_file(folder, suffix)
+        path = goods.video_file(folder, suffix, LONG)
         path.write_bytes(change(path.read_bytes()))
         return call(folder, videos=str(path), **options)
 
@@ -255,7 +257,7 @@ def scatter(data: bytes, seed: int, count: int = 20) -> bytes:
 
 def _or_right_pixels(folder: Path, /, suffix: str, seed: int) -> Any:
     """Read a damaged video; frames that differ from the right ones, without a word, are no right ones."""
-    path = goods.video_file(folder, suffix)
+    path = goods.video_file(folder, suffix, LONG)
     right = call(folder, videos=str(path))["pixel_values_videos"]
     path.write_bytes(scatter(path.read_bytes(), seed))
     found = call(folder, videos=str(path))["pixel_values_videos"]
