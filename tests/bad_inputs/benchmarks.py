@@ -146,6 +146,18 @@ FILE_NAMES = {  # label: path, use
 }
 
 
+# What a scene does without, or what no reader of one scene can tell.
+OPTIONAL = {
+    ("depth_intrinsic.txt", "missing"),
+    ("intrinsic.txt", "missing"),
+    ("mask.npz", "missing"),
+    ("point cloud pth", "missing"),
+    ("vggt_sliced.npy", "missing"),
+    ("a scene's png", "turned"),
+    ("infos", "images empty"),
+}
+
+
 def _use(label: str, data: Path) -> Any:
     """Read a file by its public reader."""
     from processing.benchmarks import load_scene, load_task
@@ -324,21 +336,35 @@ def readers(add: Callable[..., None]) -> None:
 
             add(f"{stem} {what}", partial(load, change=damage), stem)
         for what, change in _record_damages(stem):
-            # A description may come without a box.
-            expect = "either" if (stem, what) in (("scan2cap_val", "box_input null"),) else "refused"
+            # A description may come without a box, and grounding without an answer in words; `./` leads nowhere else.
+            expect = "either" if what in ("box_input null", "video with ./") else "refused"
+            if what == "conversations without an answer" and TASKS[stem][0] in ("scanrefer", "multi3drefer"):
+                expect = "either"
+            if what == "question type unknown" and TASKS[stem][0] in ("scan2cap", "scanqa", "sqa3d"):
+                expect = "either"  # nothing is scored by it
             damage = partial(_damage_annotations, stem=stem, change=change)
-            add(f"{stem}: {what}", partial(load, change=damage), stem, "sample", "scene", "room9999", expect=expect)
+            add(
+                f"{stem}: {what}",
+                partial(load, change=damage),
+                stem,
+                "sample",
+                "scene",
+                "frames",
+                "xxx",
+                expect=expect,
+            )
     for label, name in FILE_NAMES.items():
         add(f"right: {label}", lambda folder, label=label: _use(label, goods.rooms_folder()), expect="taken")
         for what, change in _file_damages(label):
             expect = "taken" if (label, what) in (("a scene's jpg", "tail"), ("a scene's png", "all 0")) else "refused"
-            expect = "either" if what == "flip" or (label, what) == ("depth_intrinsic.txt", "missing") else expect
+            expect = "either" if what == "flip" or (label, what) in OPTIONAL else expect
             title = f"{label}: {what}" if label == "infos" else f"{label} {what}"
             add(
                 title,
                 lambda folder, label=label, change=change: _use(label, _damaged_data(folder, label, change)),
                 name.rsplit("/", 1)[-1],
                 "00010",
+                "00030",
                 *(
                     ["depth", "camera", "intrinsics", "pose", "axis_align_matrix", "EmbodiedScan"]
                     if "posed_images" in name or label == "infos"
@@ -374,7 +400,7 @@ def doctor(add: Callable[..., None]) -> None:
     for label, name in FILE_NAMES.items():
         for what, change in _file_damages(label):
             # A picture may carry more behind its end.
-            expect = "either" if (label, what) == ("a scene's jpg", "tail") else "refused"
+            expect = "either" if (label, what) in {*OPTIONAL, ("a scene's jpg", "tail")} else "refused"
             title = f"{label}: {what}" if label == "infos" else f"{label} {what}"
 
             def examine_file(folder: Path, /, label: str = label, change: Any = change) -> None:
@@ -389,7 +415,7 @@ def doctor(add: Callable[..., None]) -> None:
             examine_as_told(make(folder))
 
         words = {"missing": "missing-file", "a folder": "given", "a pipe": "pipe", "a loop of links": "loop"}
-        add(f"path {what}", run_path, words.get(what, "folder"), "data_dir", "path")
+        add(f"path {what}", run_path, words.get(what, "folder"), "data_dir", "path", "annotations", "xxx")
     for name in ("tasks", "splits", "without"):
         for what, value in {"unknown": ["nonsense"], "a string": "scanqa", "a number": 5, "numbers": [5]}.items():
             add(
