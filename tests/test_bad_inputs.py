@@ -1,5 +1,6 @@
 """Every public name is covered by a door, and bad inputs lead to clear errors at every door."""
 
+import importlib
 import tempfile
 from pathlib import Path
 
@@ -34,6 +35,12 @@ ALL_CASES = [case for opened in DOORS.values() for case in opened.list_cases()]
 class TestDoors:
     def test_every_public_name_has_a_door_or_a_reason(self):
         assert uncovered_names() == []
+
+    def test_every_public_name_exists(self):
+        places = [name.rpartition(".") for name in list_public_names()]
+        assert [
+            f"{place}.{name}" for place, _, name in places if not hasattr(importlib.import_module(place), name)
+        ] == []
 
     def test_every_reason_is_about_a_public_name(self):
         assert sorted(set(NO_DOOR) - set(list_public_names())) == []

@@ -27,9 +27,8 @@ def run(*words: Any) -> None:
     if result.exit_code:
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
-        lines = [line for line in result.stderr.strip().splitlines() if line.startswith("ide3d")]
-        if not lines:
-            raise RuntimeError(result.stderr[-300:])
+        lines = [line[line.index("ide3d ") :] for line in result.stderr.strip().splitlines() if "ide3d " in line]
+        lines = lines or [result.stdout]  # a report of what is wrong
         raise ToldError(lines[-1])
 
 
@@ -221,10 +220,9 @@ def rooms(add: Callable[..., None]) -> None:
         for what, value in NUMBERS.items():
             if what != "huge" and not (name == "num_proc" and what == "None"):
                 add(f"{name} {what}", lambda f, n=name, v=value: load(f, **{n: v}), name)
-    for name in ("start",):
-        for what, value in NUMBERS.items():
-            if what not in ("0", "huge") and not (name == "seed" and what == "-1"):
-                add(f"{name} {what}", lambda f, n=name, v=value: load(f, **{n: v}), name)
+    for what, value in NUMBERS.items():
+        if what not in ("0", "huge"):
+            add(f"start {what}", lambda f, v=value: load(f, start=v), "start")
     for name in ("split", "style"):
         for what, value in {"unknown": "nonsense", "empty": "", **TEXTS}.items():
             add(f"{name} {what}", lambda f, n=name, v=value: load(f, **{n: v}), name)

@@ -39,7 +39,8 @@ def conversion(add: Callable[..., None]) -> None:
     for what, kinds in {"config.json": JSON_FILES, "model.safetensors": FILES}.items():
         for damage, change in kinds.items():
             add(f"{what} {damage}", lambda f, w=what, c=change: convert(f, lambda s: edit(s / w, c)), what)
-            add(f"restore: {what} {damage}", lambda f, w=what, c=change: restore(f, lambda s: edit(s / w, c)), what)
+            add(f"restore: {what} {damage}", lambda f, w=what, c=change: restore(f, lambda s: edit(s / w, c)), what,
+                expect="either" if what == "config.json" else "refused")  # fmt: skip
         for damage, change in {"missing": lambda p: p.unlink(), "a pipe": make_fifo}.items():
             add(f"{what} {damage}", lambda f, w=what, c=change: convert(f, lambda s: c(s / w)), what, "safetensors")
     for key, values in {
@@ -73,6 +74,8 @@ def conversion(add: Callable[..., None]) -> None:
             "nan",
         )
     for what, make in PATHS.items():
+        if what == "None":
+            continue
         words = (
             "missing-file",
             "given",

@@ -58,7 +58,6 @@ NO_DOOR = {
     "processing.benchmarks.doctor.Diagnosis": "what the doctor returns",
     "processing.benchmarks.doctor.Finding": "what the doctor returns",
     "processing.benchmarks.doctor.SplitState": "what the doctor returns",
-    "processing.benchmarks.doctor.main": "the command `ide3d doctor`",
     "processing.rooms.TYPES": "a table of question types",
     "processing.rooms.questions.Baselines": "takes rendered rooms; door `rooms`",
     "processing.rooms.questions.SceneFacts": "takes rendered rooms; door `rooms`",

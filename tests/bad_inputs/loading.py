@@ -329,7 +329,7 @@ def config(add: Callable[..., None]) -> None:
                 add(f"{name} {what}", lambda f, n=name, v=value: _config(**{n: v}), name)
             elif (name, what) not in (("image_token_id", "0"), ("video_token_id", "0"), ("ground_token_id", "0")):
                 title = "grounding_temperature=float('inf')" if what == "float('inf')" else f"{name} {what}"
-                add(title, lambda f, n=name, v=value: run(f, **{n: v}), name)
+                add(title, lambda f, n=name, v=value: _build(run(f, **{n: v})), name)
     add("another misspelt field", lambda f: run(f, spatial_pool_strides=2), "spatial_pool_strides")
     sizes = {"patch_size": (-14, 0, "x", None, 999, 1.5, [14, 7]), "image_size": (0, -70, "x", [70, 84]),
              "hidden_size": (0, -32, "x", 33), "num_hidden_layers": (-1, "x", 1.5), "num_attention_heads": (0, 5, -2),

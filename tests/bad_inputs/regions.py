@@ -140,7 +140,7 @@ def _region_functions() -> dict[str, tuple[dict, Callable[..., Any]]]:
     return {
         "masks": ({"masks": (masks, flags, ("mask",))}, from_masks),
         "ids": ({"ids": (ids, (*SIZES, *any_count), ("ids",))}, from_ids),
-        "boxes 2D": ({"boxes": (boxes2d, (*any_count, "a NaN", "all NaN"), ("box",))}, from_boxes_2d),
+        "boxes 2D": ({"boxes": (boxes2d, (*any_count, "one axis less", "a NaN", "all NaN", "an Inf", "a negative Inf"), ("box",))}, from_boxes_2d),
         "boxes 3D": (
             {
                 "boxes": (boxes3d, any_count, ("box",)),

@@ -157,20 +157,9 @@ def forward(add: Callable[..., None]) -> None:
         "both pixels and encoder outputs": lambda: {"mm_encoder_outputs": {"video": object()}},
         "use_cache a string": lambda: {"use_cache": "no"},
     }.items():  # fmt: skip
-        # Floats and integers of another width may be converted; -100 alone leaves out, and a cache is optional.
-        expect = (
-            "either"
-            if what
-            in (
-                "float64 pixels",
-                "use_cache a string",
-                "frame mask of ints",
-                "pixels 0..255",
-                "region_valid of floats",
-            )
-            else "refused"
-        )
-        expect = "refused" if what in ("region_valid of floats",) else expect
+        # Transformers keeps all of the logits where there are fewer; nothing tells bright pixels from normalised ones.
+        odd = ("use_cache a string", "frame mask of ints", "pixels 0..255", "logits_to_keep more than there are")
+        expect = "either" if what in odd else "refused"
         words = what.split()[0].lower()
         add(what, lambda f, fields=fields: run(f, **fields()), words, "pixel", "frame", "mask", "region", "reference", "depht", "depth", "video", "label",
             "logits_to_keep", "token", "length", "inputs_embeds", "position", "float64", expect=expect)  # fmt: skip
@@ -277,8 +266,10 @@ def ground(add: Callable[..., None]) -> None:
             def damage(folder: Path, /, name: str = name, what: str = what) -> Any:
                 return run(folder, **{name: _tensor(damaged(np.asarray(inputs()[name]))[what]())})
 
-            # Fewer candidates are as right, if both say so.
-            add(f"{name} {what}", damage, name, "region", "pixel", "frame", "token", "text", "shape", "batch")
+            # A second place, behind the first, points at a region.
+            expect = "either" if (name, what) == ("input_ids", "last axis one more") else "refused"
+            words = ("region", "pixel", "frame", "token", "text", "shape", "batch")
+            add(f"{name} {what}", damage, name, *words, expect=expect)
     bools = {"dtype": torch.bool}
     encoded = lambda: {"video": goods.model().get_video_features(inputs()["pixel_values_videos"], return_dict=True)}  # noqa: E731
     for what, fields in {
