@@ -18,6 +18,15 @@ PACKAGES = ("ide3d", "modeling_ide3d", "processing", "trainer")
 TESTS = Path(__file__).resolve().parents[1]
 SECONDS = 20  # So long may a case compute.
 STEP, PATIENCE = 1.0, 6  # So many seconds it may wait for a file, looked at each second.
+# Methods of ours that call those of Transformers with what they were given.
+HANDED_ON = (
+    "from_pretrained",
+    "generate",
+    "__call__",
+    "apply_chat_template",
+    "prepare_inputs_layout",
+    "validate_inputs",
+)
 # How Python and pathlib refuse what is no path; many a door hands it to them first.
 PATH_TYPES = ("expected str, bytes or os.PathLike object", "argument should be a str or an os.PathLike object")
 GOOD_OUTCOMES = ("clear", "warned", "taken", "inherited")
@@ -44,7 +53,8 @@ class Case:
         expect: "refused" by a clear error (a warning is no silence), "warned", "taken", or "either" taken or refused
             clearly.
         words: Words of which the message holds one, whatever the case of letters: argument, file or id.
-        reason: Reason why an outcome that is not clear stays so.
+        reason: Reason why an error of a library that names the argument is left as it is, such as its argument being
+            that library's own.
     """
 
     door: str
@@ -158,7 +168,7 @@ def judge(case: Case, error: BaseException | None, said: list[str]) -> Outcome:
         origin = "ours"
     if origin == "ours":
         return Outcome("clear", kind, text)
-    return Outcome("inherited" if origin == "inherited" else "unclear", kind, text)
+    return Outcome("inherited" if origin == "inherited" or case.reason else "unclear", kind, text)
 
 
 def _names(text: str, words: tuple[str, ...]) -> bool:
@@ -172,8 +182,7 @@ def _origin(error: BaseException) -> Literal["ours", "inherited", "foreign"]:
     frames = traceback.extract_tb(error.__traceback__)
     if frames and frames[-1].name == "torch_compilable_check":  # raises for the line that calls it
         frames = frames[:-1]
-    # Ours of these names hand on to Transformers' before they do anything of their own.
-    frames = [frame for frame in frames if frame.name not in ("from_pretrained", "generate")]
+    frames = [frame for frame in frames if frame.name not in HANDED_ON]
     files = [Path(frame.filename) for frame in frames]
     files = [file for file in files if TESTS not in file.parents]
     if not files or _is_ours(files[-1]):

@@ -227,6 +227,7 @@ def generate(add: Callable[..., None]) -> None:
         "depth given": lambda: {"depth": torch.ones(1, 2, 70, 70)},
         "misspelt region_mask": lambda: {"region_mask": torch.ones(1)},
     }.items():  # fmt: skip
+        expect = "either" if what == "attention mask all 0" else "refused"
         add(
             what,
             lambda f, fields=fields: run(f, **fields()),
@@ -239,6 +240,7 @@ def generate(add: Callable[..., None]) -> None:
             "depth",
             "text",
             "token",
+            expect=expect,
         )
 
 

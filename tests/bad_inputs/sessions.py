@@ -130,7 +130,7 @@ def sessions(add: Callable[..., None]) -> None:
     add("ask: regions of another number", lambda f: session().ask(["x"], [None, None], max_new_tokens=2), "regions")
     for name, values in {
         "model": TEXTS, "processor": TEXTS, "system": {k: v for k, v in TEXTS.items() if k != "None"},
-        "max_memory": {k: v for k, v in NUMBERS.items() if k not in ("huge", "1.5")},
+        "max_memory": {k: v for k, v in NUMBERS.items() if k not in ("huge", "1.5", "Inf")},
         "video": {"None": None, "an int": 5, "missing": "missing-file.mp4", "a list of numbers": [1], "an empty list": [], "an empty array": np.zeros((0, 9, 9, 3), np.uint8),
                   "NaN": np.full((2, 9, 9, 3), np.nan), "two videos": [goods.pixels(), goods.pixels()], "floats to 5000": np.full((2, 9, 9, 3), 5000.0)},
         "num_frames": {"0": 0, "99": 99, "a string": "x"}, "unknown_option": {"x": 1},

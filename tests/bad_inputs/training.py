@@ -105,7 +105,15 @@ def arguments(add: Callable[..., None]) -> None:
             expect = (
                 "either"
                 if (name, value)
-                in (("label_smoothing_factor", 0.1), ("seed", 1.5), ("save_steps", -1), ("logging_steps", -1))
+                in (
+                    ("num_train_epochs", -1.0),
+                    ("max_grad_norm", -1.0),
+                    ("bf16", "x"),
+                    ("label_smoothing_factor", 0.1),
+                    ("seed", 1.5),
+                    ("save_steps", -1),
+                    ("logging_steps", -1),
+                )
                 else "refused"
             )
             expect = "either" if value == ["vision", "vision"] or (name, value) == ("output_dir", "") else expect

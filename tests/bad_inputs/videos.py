@@ -128,7 +128,7 @@ def _headers() -> dict[str, bytes]:
         "header of 2^31 x 1": sized(2**31 - 1, 1),
         "header of 0 x 0": sized(0, 0),
         "header of more rows": sized(8, 20),
-        "header with a wrong sum": data[:20] + b"\x00" + data[21:],
+        "header with a wrong sum": data[:29] + bytes([data[29] ^ 0xFF]) + data[30:],
     }
 
 
@@ -214,7 +214,11 @@ def _open_video(add: Callable[..., None]) -> None:
         "model": {"missing": "./missing-folder", "a list": [], "an int": 5},
     }.items():
         for what, value in values.items():
-            expect = "either" if (name, what) in (("num_frames", "bool"), ("max_memory", "1.5")) else "refused"
+            expect = (
+                "either"
+                if (name, what) in (("num_frames", "bool"), ("max_memory", "1.5"), ("max_memory", "Inf"))
+                else "refused"
+            )
             add(
                 f"open_video: {name} {what}",
                 lambda f, n=name, v=value: run(f, **{n: v}),
