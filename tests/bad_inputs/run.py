@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bad_inputs import goods
-from bad_inputs.cases import GOOD_OUTCOMES, SECONDS, Case, Door, run_case
+from bad_inputs.cases import GOOD_OUTCOMES, Case, Door, run_case
 from bad_inputs.doors import DOORS
 
 KINDS = ("clear", "warned", "taken", "inherited", "silent", "unclear", "refused", "hang", "crash")
+STUCK = 60  # Seconds after which a process that does nothing is ended.
 MEMORY = 6 << 30  # Bytes that a case may take beside what is imported.
 
 
@@ -36,14 +37,24 @@ class Child:
     Args:
         door: Name of the door.
         pid: Id of the process.
-        heard: Time at which it last said something.
+        heard: Time at which it last said something, or used the processor.
         held: Line that is not whole yet.
+        used: Ticks of the processor that it had used then.
     """
 
     door: str
     pid: int
     heard: float
     held: bytes = b""
+    used: int = 0
+
+    def is_stuck(self) -> bool:
+        """Return whether it waits where no signal reaches it, as in the opening of a pipe by a library in C."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        used = int(fields[11]) + int(fields[12])
+        if used > self.used + 1:
+            self.heard, self.used = time.monotonic(), used
+        return time.monotonic() - self.heard > STUCK
 
 
 def run_doors(names: list[str], jobs: int, show: Callable[[list[dict]], None] = lambda rows: None) -> list[dict]:
@@ -71,7 +82,7 @@ def run_doors(names: list[str], jobs: int, show: Callable[[list[dict]], None] = 
                 del children[pipe]
                 _end(pipe, child, rows[child.door], "crash", waiting, show)
         for pipe, child in list(children.items()):
-            if time.monotonic() - child.heard > 30 * SECONDS:
+            if child.is_stuck():
                 os.kill(child.pid, signal.SIGKILL)
                 del children[pipe]
                 _end(pipe, child, rows[child.door], "hang", waiting, show)
