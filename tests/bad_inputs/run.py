@@ -129,7 +129,7 @@ def _end(
 
 
 def _row(case: Case, outcome: str, error: str = "", message: str = "") -> dict:
-    message = " ".join(message.split())
+    message = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
     row = {"door": case.door, "input": case.name, "outcome": outcome, "error": error, "message": message[:300]}
     return {**row, "expect": case.expect, "reason": case.reason}
 
