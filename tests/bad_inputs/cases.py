@@ -1,5 +1,6 @@
 """A case is one input of one door, and what is rightly expected of it; the outcome is found by code."""
 
+import itertools
 import logging
 import re
 import signal
@@ -180,8 +181,8 @@ def _origin(error: BaseException) -> Literal["ours", "inherited", "foreign"]:
     if isinstance(error, ToldError):
         return "ours"
     frames = traceback.extract_tb(error.__traceback__)
-    if frames and frames[-1].name == "torch_compilable_check":  # raises for the line that calls it
-        frames = frames[:-1]
+    # This function raises for the line that calls it.
+    frames = list(itertools.takewhile(lambda frame: frame.name != "torch_compilable_check", frames))
     frames = [frame for frame in frames if frame.name not in HANDED_ON]
     files = [Path(frame.filename) for frame in frames]
     files = [file for file in files if TESTS not in file.parents]
