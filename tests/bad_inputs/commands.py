@@ -1,0 +1,294 @@
+"""Cases of the command line and of the rooms behind it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bad_inputs import goods
+from bad_inputs.cases import ToldError, door
+from bad_inputs.damage import NUMBERS, PATHS, TEXTS
+
+COMMANDS = ("ask", "find", "describe", "evaluate", "doctor", "probe", "convert", "export", "push", "env", "train", "plan", "teachers",
+            "rooms measure", "rooms export", "rooms evaluate")  # fmt: skip
+
+
+def run(*words: Any) -> None:
+    """Run a command; what it tells in one line is told, anything else comes through."""
+    from commanding import _own_messages
+    from typer.testing import CliRunner
+
+    from ide3d.command import app
+
+    with _own_messages():
+        result = CliRunner().invoke(app, [str(word) for word in words], prog_name="ide3d")
+    if result.exit_code:
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        lines = [line[line.index("ide3d ") :] for line in result.stderr.strip().splitlines() if "ide3d " in line]
+        lines = lines or [result.stdout]  # a report of what is wrong
+        raise ToldError(lines[-1])
+
+
+@door("commands", *(f"ide3d {name}" for name in COMMANDS))
+def commands(add: Callable[..., None]) -> None:
+    for name in COMMANDS:
+        words = name.split()
+        add(f"{name}: unknown option", lambda f, w=words: run(*w, "--nonsense", 1), "nonsense", expect="refused")
+        if name not in ("env", "rooms measure", "rooms export", "train", "plan"):
+            add(
+                f"{name}: nothing given",
+                lambda f, w=words: run(*w),
+                *words,
+                expect="refused" if name not in ("doctor",) else "either",
+            )
+    paths = {what: make for what, make in PATHS.items() if what not in ("None", "an int", "a list", "NUL in the name")}
+    words = (
+        "missing-file",
+        "given",
+        "pipe",
+        "inner",
+        "loop",
+        "/dev/full",
+        "xxx",
+        "folder",
+        "path",
+        "video",
+        "config",
+        "recipe",
+        "data",
+    )
+    for what, make in paths.items():
+        takers: dict[str, Callable[[Path, Any], tuple]] = {
+            "ask": lambda f, p: ("ask", p, "Where?", "--model", goods.model_folder()),
+            "ask --model": lambda f, p: ("ask", goods.video_file(f), "Where?", "--model", p),
+            "find --regions": lambda f, p: (
+                "find",
+                goods.video_file(f),
+                "x",
+                "--regions",
+                p,
+                "--model",
+                goods.model_folder(),
+            ),
+            "describe --regions": lambda f, p: (
+                "describe",
+                goods.video_file(f),
+                "--regions",
+                p,
+                "--model",
+                goods.model_folder(),
+            ),
+            "doctor": lambda f, p: ("doctor", p),
+            "convert": lambda f, p: ("convert", p, f / "out"),
+            "export": lambda f, p: ("export", p, f / "out"),
+            "push": lambda f, p: ("push", p, "name/x", "--dry-run", f / "out"),
+            "train": lambda f, p: ("train", p),
+            "plan": lambda f, p: ("plan", p),
+            "rooms evaluate": lambda f, p: ("rooms", "evaluate", p, "--num-rooms", 1),
+        }
+        for taker, build in takers.items():
+            expect = "either" if taker == "doctor" and what == "empty name" else "refused"
+            add(
+                f"{taker}: path {what}",
+                lambda f, b=build, m=make: run(*b(f, m(f))),
+                *words,
+                taker.split()[0],
+                expect=expect,
+            )
+    for what, values in {
+        "ask --num-frames": ("0", "-1", "x", "1.5", "99"), "ask --device": ("nonsense", "cuda:99"), "ask --max-memory": ("0", "-1", "x", "nan"),
+    }.items():  # fmt: skip
+        for value in values:
+            option = what.split()[1]
+            add(f"{what} {value}", lambda f, o=option, v=value: run("ask", goods.video_file(f), "Where?", "--model", goods.model_folder(), o, v),
+                option, option[2:].replace("-", "_"), "memory", "frame")  # fmt: skip
+    add(
+        "ask: an empty question",
+        lambda f: run("ask", goods.video_file(f), "", "--model", goods.model_folder()),
+        "question",
+    )
+    add("right: env", lambda f: run("env"), expect="taken")
+    add("right: doctor", lambda f: run("doctor", goods.rooms_folder()), expect="taken")
+    add(
+        "doctor: unknown task", lambda f: run("doctor", goods.rooms_folder(), "--task", "nonsense"), "task", "nonsense"
+    )
+    add(
+        "evaluate: unknown task",
+        lambda f: run(
+            "evaluate", "--model", goods.model_folder(), "--task", "nonsense", "--data", goods.rooms_folder()
+        ),
+        "task",
+        "nonsense",
+    )
+    add(
+        "evaluate: no data",
+        lambda f: run("evaluate", "--model", goods.model_folder(), "--task", "scanqa", "--data", f / "missing-file"),
+        "missing-file",
+    )
+    add("probe: no model", lambda f: run("probe", "--model", f / "missing-file", "--num-rooms", 1), "missing-file")
+    for option, values in {
+        "--num-rooms": ("0", "-1", "x"),
+        "--num-frames": ("0", "x"),
+        "--split": ("nonsense",),
+        "--layer": ("nonsense",),
+    }.items():
+        for value in values:
+            add(
+                f"probe {option} {value}",
+                lambda f, o=option, v=value: run("probe", "--model", goods.model_folder(), "--num-rooms", 1, o, v),
+                option[2:],
+                option[2:].replace("-", "_"),
+            )
+    for option, values in {
+        "--num-scenes": ("0", "-1", "x"),
+        "--image-size": ("0", "-1", "x"),
+        "--num-frames": ("0", "-1", "x"),
+    }.items():
+        for value in values:
+            add(
+                f"rooms export {option} {value}",
+                lambda f, o=option, v=value: run("rooms", "export", f / "out", "--num-scenes", 1, o, v),
+                option[2:],
+                option[2:].replace("-", "_"),
+            )
+            if option != "--image-size":
+                add(
+                    f"rooms measure {option} {value}",
+                    lambda f, o=option, v=value: run("rooms", "measure", "--num-scenes", 1, o, v),
+                    option[2:],
+                    option[2:].replace("-", "_"),
+                )
+    add("rooms measure --style unknown", lambda f: run("rooms", "measure", "--style", "nonsense"), "style")
+    for what, options in {
+        "no teacher": (),
+        "no model and no grid": ("--teacher", "vggt_sliced"),
+        "unknown kind": ("--teacher", "nonsense", "--grid", 70, 14, 2),
+        "a grid of words": ("--teacher", "vggt_sliced", "--grid", "x", "y", "z"),
+        "a grid of zeros": ("--teacher", "vggt_sliced", "--grid", 0, 0, 0),
+    }.items():
+        add(
+            f"teachers: {what}",
+            lambda f, o=options: run("teachers", "--data-dir", goods.rooms_folder(), "--output-dir", f / "out", *o),
+            "model",
+            "grid",
+            "teacher",
+            "nonsense",
+        )
+    for what, value in {
+        "a name without an owner": "x",
+        "a name with blanks": "a b/c d",
+        "an empty name": "",
+        "three parts": "a/b/c",
+    }.items():
+        add(
+            f"push: {what}",
+            lambda f, v=value: run("push", goods.model_folder(), v, "--dry-run", f / "out"),
+            "name",
+            "repo",
+            "export",
+            "push",
+            value or "name",
+        )
+
+
+@door(
+    "rooms",
+    "processing.rooms.load_rooms",
+    "processing.rooms.room_samples",
+    "processing.rooms.score_answer",
+    "ide3d.load_rooms",
+)
+def rooms(add: Callable[..., None]) -> None:
+    def load(folder: Path, /, **fields: Any) -> Any:
+        from processing.rooms import load_rooms
+
+        given = {
+            "split": "train",
+            "num_scenes": 1,
+            "image_size": 24,
+            "num_frames": 1,
+            "cache_dir": str(folder),
+            **fields,
+        }
+        return load_rooms(given.pop("split"), given.pop("num_scenes"), **given)
+
+    add("right: a room", load, expect="taken")
+    for name in ("num_scenes", "image_size", "num_frames", "num_proc"):
+        for what, value in NUMBERS.items():
+            if what != "huge" and not (name == "num_proc" and what == "None"):
+                add(f"{name} {what}", lambda f, n=name, v=value: load(f, **{n: v}), name)
+    for what, value in NUMBERS.items():
+        if what not in ("0", "huge"):
+            add(f"start {what}", lambda f, v=value: load(f, start=v), "start")
+    for name in ("split", "style"):
+        for what, value in {"unknown": "nonsense", "empty": "", **TEXTS}.items():
+            add(f"{name} {what}", lambda f, n=name, v=value: load(f, **{n: v}), name)
+    for what, make in PATHS.items():
+        if what not in ("missing", "a folder", "None"):
+            add(
+                f"cache_dir {what}",
+                lambda f, m=make: load(f, cache_dir=m(f)),
+                "cache_dir",
+                "pipe",
+                "loop",
+                "inner",
+                "xxx",
+                "/dev/full",
+                expect="either" if what == "empty name" else "refused",
+            )
+    held: dict[str, Any] = {}
+
+    def row(folder: Path) -> dict:
+        if "row" not in held:
+            held["row"] = load(folder, image_size=32, num_frames=2, cache_dir=str(goods.root() / "cache"))[0]
+        return dict(held["row"])
+
+    def samples(folder: Path, /, change: Callable[[dict], Any] = lambda row: None, **fields: Any) -> Any:
+        from processing.rooms import room_samples
+
+        made = row(folder)
+        change(made)
+        given = {"row": made, "token_grid": goods.processor_grid(), **fields}
+        return room_samples(given.pop("row"), given.pop("token_grid"), **given)
+
+    add("right: samples", samples, expect="taken")
+    # Rows come from our renderer: one without a part is of another data set.
+    for key in ("frames", "depth", "intrinsics", "camera_to_world", "instance_ids", "objects", "questions"):
+        add(f"row without {key}", lambda f, k=key: samples(f, lambda r: r.pop(k)), key, "row")
+    for name, values in {
+        "row": {"None": None, "a list": [1], "a string": "x", "empty": {}}, "token_grid": {"None": None, "a tuple": (3, 3), "a string": "x"}, "reference": {"unknown": "nonsense", "an int": 5},
+        "types": {"unknown": ["nonsense"], "a string": "count", "an int": 5}, "max_questions": {k: v for k, v in NUMBERS.items() if k not in ("None", "huge")}, "rng": {"an int": 5, "a string": "x"},
+    }.items():  # fmt: skip
+        for what, value in values.items():
+            fields = {"max_questions": 1} if name == "rng" else {}
+            add(
+                f"{name} {what}",
+                lambda f, n=name, v=value, o=fields: samples(f, **{**o, n: v}),
+                name,
+                "row",
+                "room",
+                "grid",
+            )
+
+    def score(folder: Path, /, question: Any, text: Any) -> Any:
+        from processing.rooms import score_answer
+
+        return score_answer(question, text)
+
+    right = {"type": "count", "answer": "2", "question": "How many?"}
+    for what, value in {
+        "None": None,
+        "a list": [1],
+        "a string": "x",
+        "empty": {},
+        "without a type": {"answer": "2"},
+        "without an answer": {"type": "count"},
+        "of an unknown type": {**right, "type": "nonsense"},
+    }.items():
+        add(f"score: question {what}", lambda f, v=value: score(f, v, "2"), "question", "type", "answer")
+    for what, value in TEXTS.items():
+        add(f"score: text {what}", lambda f, v=value: score(f, right, v), "text", "answer")
+    _ = (json, np)

@@ -1,0 +1,161 @@
+"""Cases of recipes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bad_inputs import goods
+from bad_inputs.cases import door
+from bad_inputs.damage import FILES, PATHS
+
+
+@door("recipes", "trainer.recipes.read_recipe", "trainer.recipes.run_recipe", "trainer.recipes.train", "trainer.recipes.dry_run",
+      "trainer.recipes.DataArguments", "trainer.recipes.ModelArguments", "trainer.recipes.build_parser", "trainer.recipes.room_options")  # fmt: skip
+def recipes(add: Callable[..., None]) -> None:
+    from bad_inputs.goods import root
+
+    def write(folder: Path, /, text: Any = None, **changes: Any) -> Path:
+        from tiny_recipes import TINY_RECIPE
+
+        path = folder / "tiny.yaml"
+        content = {
+            **TINY_RECIPE,
+            "output_dir": str(folder / "out"),
+            "num_rooms": 1,
+            "max_steps": 1,
+            "naming_steps": 0,
+            "reading_steps": 0,
+            **changes,
+        }
+        path.write_text(text if text is not None else yaml.safe_dump(content))
+        return path
+
+    def read(folder: Path, /, text: Any = None, words: Any = (), **changes: Any) -> Any:
+        from trainer.recipes import read_recipe
+
+        return read_recipe(write(folder, text, **changes), words)
+
+    def run(folder: Path, /, **changes: Any) -> Any:
+        import datasets
+
+        from trainer.recipes import run_recipe
+
+        datasets.config.HF_DATASETS_CACHE = root() / "cache"
+        return run_recipe(*read(folder, **changes))
+
+    add("right: read", read, expect="taken")
+    for what, text in {
+        "broken YAML": "a: [1, 2", "empty": "", "a list": "- max_steps", "a word": "max_steps", "a number": "5", "binary": "\x00\x01", "tabs": "a:\n\t- b",
+        "a doubled key": "max_steps: 1\nmax_steps: 2\n", "an object": "a: !!python/object/apply:os.system ['true']\n", "a Python name": "a: !!python/name:os.system\n",
+        "an alias bomb": "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: [*c,*c,*c,*c,*c,*c,*c]\n",
+        "deep": "a: " + "[" * 3000, "two documents": "max_steps: 1\n---\nmax_steps: 2\n", "keys of numbers": "1: 2\n", "a null key": "~: 2\n",
+        "JSON": '{"max_steps": 1', "a date": "max_steps: 2020-01-01\n", "an unknown tag": "max_steps: !x 1\n",
+    }.items():  # fmt: skip
+        add(what, lambda f, t=text: read(f, t), "tiny.yaml", "max_steps", "argument")
+    for what, change in FILES.items():
+
+        def damage(folder: Path, /, change: Any = change) -> Any:
+            from trainer.recipes import read_recipe
+
+            path = write(folder)
+            path.write_bytes(change(path.read_bytes()))
+            return read_recipe(path)
+
+        add(f"file {what}", damage, "tiny.yaml", expect="either" if what == "half" else "refused")
+    for what, make in PATHS.items():
+
+        def by_path(folder: Path, /, make: Any = make) -> Any:
+            from trainer.recipes import read_recipe
+
+            return read_recipe(make(folder))
+
+        add(
+            f"path {what}",
+            by_path,
+            "missing-file",
+            "given",
+            "pipe",
+            "inner",
+            "loop",
+            "/dev/full",
+            "xxx",
+            "path",
+            "recipe",
+        )
+    for what, words in {"abbreviated key (argparse prefix)": ["--max_st", "3"], "unknown": ["--nonsense", "1"], "stray": ["stray"], "without a value": ["--max_steps"],
+                        "a word for a number": ["--max_steps", "x"], "numbers": [5], "a string": "--max_steps 5", "None": None, "twice": ["--max_steps", "1", "--max_steps", "2"]}.items():  # fmt: skip
+        add(
+            what if what.startswith("abb") else f"words {what}",
+            lambda f, w=words: read(f, words=w),
+            "max_st",
+            "nonsense",
+            "stray",
+            "words",
+            expect="either" if what == "twice" else "refused",
+        )
+    add("abbreviated key of the file", lambda f: read(f, max_st=3), "max_st")
+    changed: dict[str, tuple] = {
+        "num_rooms": (0, -1, "x", 1.5, None, [1]), "num_validation_rooms": (-1, "x"), "image_size": (0, -8, "x", 7), "num_frames": (0, -1, "x"), "patch_size": (0, "x", 99),
+        "hidden_size": (0, -1, "x", 7), "text_layers": (0, -1), "spatial_pool_stride": (0, "x"), "max_questions": (0, -1, "x"), "max_grounding": (-1, "x"),
+        "grounding_share": (7, -1, "x", float("nan")), "place_samples": (-1, "x"), "naming_steps": (-1, "x"), "reading_steps": (-1,), "mention_weight": (-1.0, "x"),
+        "lessons": (["nonsense=1"], ["view=x"], ["view=-1"], 5, ["view"], ["view=0"]), "room_style": ("nonsense", 5), "reference": ("nonsense",), "source": ("nonsense", 5),
+        "teacher": ("nonsense", 5), "validator": ("nonsense", 5), "validator_stride": (0, "x"), "lora_rank": (-1, "x"), "lora_dropout": (2.0, -1.0), "lora_alpha": (-1.0,),
+        "dtype": ("float99",), "attention": ("nonsense",), "rope_theta": (0.0, -1.0), "model_name_or_path": ("./missing-folder", 5), "learning_rate": ("x", -1.0),
+        "planned_processes": (0, -1), "planned_sharding": ("x",), "planned_teacher_size": (0,), "planned_text_tokens": (-1,), "validator_chunk": (0, -1),
+        "lesson_learning_rate": (-1.0, "x"), "data_seed_rooms": ("x", -1), "word_search": ("x",), "dry_run": ("x",), "tie_word_embeddings": ("x",), "output_dir": (5,), "num_romms": (1,),
+    }  # fmt: skip
+    for name, values in changed.items():
+        for value in values:
+            title = {("num_rooms", 0): "no rooms", ("grounding_share", 7): "grounding share 7"}.get(
+                (name, value) if not isinstance(value, list) else (), f"{name}: {value!r}"
+            )
+            expect = (
+                "either"
+                if (name, value) in (("data_seed_rooms", -1), ("output_dir", 5)) or name.startswith("planned")
+                else "refused"
+            )
+            run_it = run if not name.startswith("planned") else read
+            add(title, lambda f, r=run_it, n=name, v=value: r(f, **{n: v}), name, "missing-folder", expect=expect)
+    benchmarks = {"source": "benchmarks", "data_dir": "DATA", "tasks": ["scanqa"]}
+    for what, fields in {
+        "weights of other number": {"tasks": ["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"], "task_weights": [1.0]}, "negative weights": {"task_weights": [-1.0]},
+        "weights 0": {"task_weights": [0.0]}, "weights NaN": {"task_weights": [float("nan")]}, "no task": {"tasks": []}, "an unknown task": {"tasks": ["nonsense"]}, "tasks twice": {"tasks": ["scanqa", "scanqa"]},
+        "no data folder": {"data_dir": None}, "a missing data folder": {"data_dir": "./missing-folder"}, "no validation": {"num_validation_samples": -1},
+        "a checkpoint that is not there": {"model_name_or_path": "./missing-folder"},
+    }.items():  # fmt: skip
+
+        def on_benchmarks(folder: Path, /, fields: dict = fields) -> Any:
+            given = {**benchmarks, "model_name_or_path": str(goods.model_folder()), "teacher": "none", **fields}
+            given["data_dir"] = str(goods.rooms_folder()) if given["data_dir"] == "DATA" else given["data_dir"]
+            return run(folder, **given)
+
+        add(
+            f"benchmarks, {what}",
+            on_benchmarks,
+            "task_weights",
+            "weight",
+            "task",
+            "data_dir",
+            "missing-folder",
+            "num_validation_samples",
+        )
+
+    def dry(folder: Path, /, **changes: Any) -> Any:
+        from trainer.recipes import dry_run
+
+        return dry_run(*read(folder, dry_run=True, **changes))
+
+    add(
+        "dry run with a config that is not there",
+        lambda f: dry(f, planned_config="x", model_name_or_path="x"),
+        "planned_config",
+        "config",
+    )
+    add(
+        "dry run with a broken config",
+        lambda f: ((f / "c.json").write_text("{"), dry(f, planned_config=str(f / "c.json"), model_name_or_path="x")),
+        "planned_config",
+        "c.json",
+    )

@@ -1,0 +1,169 @@
+"""Cases of sessions about a scene."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bad_inputs import goods
+from bad_inputs.cases import door
+from bad_inputs.damage import NUMBERS, TEXTS
+
+
+@door("SceneSession", "trainer.session.SceneSession", "trainer.session.VideoScene", "trainer.session.answer_from_regions",
+      "trainer.session.pool_sample_regions", "trainer.session.MemoryPlan")  # fmt: skip
+def sessions(add: Callable[..., None]) -> None:
+    import torch
+
+    cached: dict[str, Any] = {}
+
+    def session() -> Any:
+        from trainer.session import SceneSession
+
+        if "right" not in cached:
+            cached["right"] = SceneSession(goods.model(), goods.processor(), goods.pixels(), do_sample_frames=False)
+        return cached["right"]
+
+    def make(folder: Path, /, **fields: Any) -> Any:
+        from trainer.session import SceneSession
+
+        given = {"model": goods.model(), "processor": goods.processor(), "video": goods.pixels(), **fields}
+        return SceneSession(given.pop("model"), given.pop("processor"), given.pop("video"), **given)
+
+    def masks(count: int = 2) -> Any:
+        return torch.ones(count, 3, 3, 3, dtype=torch.bool)
+
+    point = "What is <ground>?"
+    add("right: ask", lambda f: session().ask(["Where?"], max_new_tokens=2), expect="taken")
+    add("right: ground", lambda f: session().ground(["the lamp"], masks()), expect="taken")
+    add("right: describe", lambda f: session().describe(masks(), max_new_tokens=2), expect="taken")
+    for what, value in {
+        "empty": [""], "an int": [5], "None": [None], "a text, not a list": "text", "bytes": [b"x"], "a list": [["x"]],
+        "a mapping": [{"a": 1}], "an int alone": 5, "None alone": None, "with a video in it": ["<video> x"], "spaces": ["   "],
+        "of 200,000 words": ["word " * 200_000], "an image in it": ["<image>"], "a chat without a video": [[{"role": "user", "content": "x"}]],
+        "a function": [len],
+    }.items():  # fmt: skip
+        title = f"question {what}"
+        add(title, lambda f, v=value: session().ask(v, max_new_tokens=2), "question", "text", "memory", "video")
+        add(
+            f"ground: description {what}",
+            lambda f, v=value: session().ground(v, masks()),
+            "description",
+            "question",
+            "text",
+            "memory",
+            "video",
+        )
+    for what, options in {
+        "max_new_tokens": {k: v for k, v in NUMBERS.items() if k != "huge"}, "batch_size": {k: v for k, v in NUMBERS.items() if k not in ("None", "huge")},
+    }.items():  # fmt: skip
+        for name, value in options.items():
+            add(
+                f"{what} {name}",
+                lambda f, w=what, v=value: session().ask(["Where?"], **{"max_new_tokens": 2, w: v}),
+                what,
+            )
+    for what, change in {
+        "float": lambda m: m.float() * 0.3, "floats of 0 and 1": lambda m: m.float(), "of another grid": lambda m: torch.ones(2, 3, 5, 5, dtype=torch.bool),
+        "of other frames": lambda m: torch.ones(2, 9, 3, 3, dtype=torch.bool), "of rank 3": lambda m: m[0], "of rank 5": lambda m: m[None],
+        "None": lambda m: None, "a string": lambda m: "x", "a number": lambda m: 5, "NaN": lambda m: m * torch.nan, "none": lambda m: m[:0],
+        "of integers": lambda m: m.long() * 7, "lists": lambda m: m.tolist(),
+    }.items():  # fmt: skip
+        expect = "either" if what in ("none", "lists", "floats of 0 and 1") else "refused"
+        title = "describe: regions float" if what == "float" else f"describe: regions {what}"
+        add(
+            title,
+            lambda f, c=change: session().describe(c(masks()), max_new_tokens=2),
+            "region",
+            "mask",
+            expect=expect,
+        )
+        add(
+            f"ground: regions {what}",
+            lambda f, c=change: session().ground(["x"], c(masks())),
+            "region",
+            "mask",
+            expect=expect,
+        )
+        if what != "None":
+            add(
+                f"ask: regions {what}",
+                lambda f, c=change: session().ask([point], [c(masks(1))], max_new_tokens=2),
+                "region",
+                "mask",
+                "ground",
+                expect=expect,
+            )
+    for what, template in {
+        "without a place": "Find it.", "without a video": "{description}", "None": None, "an int": 5, "empty": "", "with a place alone": "{description}{description}",
+        "with a ground": "<ground> {description}",
+    }.items():  # fmt: skip
+        expect = "either" if what in ("without a video", "with a place alone") else "refused"
+        add(
+            f"ground: template {what}",
+            lambda f, t=template: session().ground(["x"], masks(), template=t),
+            "template",
+            "ground",
+            "description",
+            expect=expect,
+        )
+    add(
+        "describe: question without a place",
+        lambda f: session().describe(masks(), question="What?", max_new_tokens=2),
+        "ground",
+    )
+    add(
+        "ask: fewer regions than places",
+        lambda f: session().ask([point + point], [masks(1)], max_new_tokens=2),
+        "ground",
+        "region",
+    )
+    add(
+        "ask: more regions than places",
+        lambda f: session().ask([point], [masks(3)], max_new_tokens=2),
+        "ground",
+        "region",
+    )
+    add("ask: a place without regions", lambda f: session().ask([point], max_new_tokens=2), "ground", "region")
+    add("ask: regions of another number", lambda f: session().ask(["x"], [None, None], max_new_tokens=2), "regions")
+    for name, values in {
+        "model": TEXTS, "processor": TEXTS, "system": {k: v for k, v in TEXTS.items() if k != "None"},
+        "max_memory": {k: v for k, v in NUMBERS.items() if k not in ("huge", "1.5", "Inf")},
+        "video": {"None": None, "an int": 5, "missing": "missing-file.mp4", "a list of numbers": [1], "an empty list": [], "an empty array": np.zeros((0, 9, 9, 3), np.uint8),
+                  "NaN": np.full((2, 9, 9, 3), np.nan), "two videos": [goods.pixels(), goods.pixels()], "floats to 5000": np.full((2, 9, 9, 3), 5000.0)},
+        "num_frames": {"0": 0, "99": 99, "a string": "x"}, "unknown_option": {"x": 1},
+    }.items():  # fmt: skip
+        for what, value in values.items():
+            add(
+                f"session: {name} {what}",
+                lambda f, n=name, v=value: make(f, **{n: v}),
+                name,
+                "memory",
+                "video",
+                "frame",
+                "missing-file",
+                "pixel",
+                "float",
+            )
+    add("session: a model in training", lambda f: make(f, model=goods.fresh_model().train()), "training")
+
+    def nan_session(folder: Path, /, head: bool, run: Callable[[Any], Any]) -> Any:
+        model = goods.fresh_model()
+        part = model.grounding_head if head else model.lm_head
+        next(part.parameters()).data.fill_(torch.nan)
+        return run(make(folder, model=model))
+
+    add(
+        "ground: a head of NaN weights",
+        partial(nan_session, head=True, run=lambda s: s.ground(["x"], masks())),
+        "finite",
+        "nan",
+    )
+    add(
+        "ask: logits of NaN",
+        partial(nan_session, head=False, run=lambda s: s.ask(["x"], max_new_tokens=2)),
+        "finite",
+        "nan",
+    )
