@@ -1,9 +1,6 @@
 """3D-IDE: a video language model that answers about an indoor scene, and finds objects in it, from RGB alone."""
 
-import logging
 import math
-import os
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,7 +9,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.modeling_utils import PreTrainedModel, load_state_dict, slice_logits_to_keep
+from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
@@ -33,9 +30,8 @@ from .grounding_ide3d import (
     locate_references,
     select_region_references,
 )
+from .loading_ide3d import IDE3DLoadingMixin
 from .outputs_ide3d import IDE3DCausalLMOutputWithPast, IDE3DModelOutputWithPast
-
-logger = logging.getLogger(__name__)
 
 # Transformers judges a class by its name in these tables: Trainer compares smoothed labels with the next token for the
 # first alone, and `transformers serve` reads the second before the first, which it takes for text.
@@ -43,22 +39,7 @@ for names in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MULTIMODAL_LM_MAPPING
     names.setdefault(IDE3DConfig.model_type, "IDE3DForConditionalGeneration")
 
 
-def check_weight_files(folder: Path) -> None:
-    """Check the header and the size of each weight file, and name a damaged one.
-
-    Raises:
-        OSError: If a file is truncated or damaged, or is no safetensors file.
-    """
-    for file in sorted(folder.glob("model*.safetensors")):
-        try:
-            load_state_dict(file, map_location="meta")
-        except Exception as error:  # safetensors says what is wrong, but not with which file
-            raise OSError(
-                f"{file} is truncated or no safetensors file ({error}). Copy or download it again."
-            ) from error
-
-
-class IDE3DPreTrainedModel(PreTrainedModel):
+class IDE3DPreTrainedModel(IDE3DLoadingMixin, PreTrainedModel):
     """Loading, saving and initialisation of the 3D-IDE models."""
 
     config: IDE3DConfig
@@ -72,46 +53,6 @@ class IDE3DPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, *model_args, **kwargs):
-        """Load a model as [`PreTrainedModel.from_pretrained`] does; a truncated weight file is named."""
-        if pretrained_model_name_or_path is not None:
-            check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded).settle_tied_weights()
-        return loaded
-
-    def save_pretrained(self, *args, **kwargs):
-        """Save as [`PreTrainedModel.save_pretrained`] does; the config says whether head and embedding are one."""
-        if not self._hf_peft_config_loaded:
-            self.settle_tied_weights()
-        return super().save_pretrained(*args, **kwargs)
-
-    def settle_tied_weights(self):
-        """Let the config say whether head and embedding are one weight.
-
-        The config is believed when a model is loaded, and adapters may train one of the two without the other. Equal
-        weights that the config calls tied are tied.
-        """
-        text, head = self.config.get_text_config(), self.get_output_embeddings()
-        if head is None:
-            return
-        embedding = self.get_input_embeddings().weight
-        is_said = self.config.tie_word_embeddings or bool(getattr(text, "tie_word_embeddings", False))
-        is_tied = head.weight is embedding
-        if is_said and not is_tied:
-            if head.weight.is_meta or type(embedding) is not nn.Parameter or not embedding.numel():
-                return  # a part of it, or none, is here
-            is_tied = torch.equal(head.weight, embedding.to(head.weight))
-        if self.config.tie_word_embeddings != is_tied or is_said != is_tied:
-            self.config.tie_word_embeddings = text.tie_word_embeddings = is_tied
-        if is_tied:
-            head.weight = embedding
-        elif is_said:
-            logger.warning("The head differs from the embedding: `tie_word_embeddings` is now False in the config.")
-            self.all_tied_weights_keys.pop("lm_head.weight", None)
-            self._keys_to_ignore_on_save.discard("lm_head.weight")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

@@ -15,6 +15,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 from transformers.video_utils import VideoMetadata
 
 from .image_reading_ide3d import check_scale, frames_to_tensor, read_image
+from .processor_files_ide3d import naming_damaged_files
 from .video_reading_ide3d import list_videos
 
 # Qwen ChatML. A line break follows each video or image that is not the last part of its message, as in LLaVA-Video.
@@ -129,6 +130,13 @@ class IDE3DProcessor(ProcessorMixin):
                 "patch_size, image_size and spatial_pool_stride must be at least 1 and an image must hold a patch, "
                 f"got patch_size={patch_size}, image_size={image_size}, spatial_pool_stride={spatial_pool_stride}."
             )
+        for name in ("image_mean", "image_std"):
+            of_images, of_videos = (getattr(part, name, None) for part in (image_processor, video_processor))
+            if None not in (of_images, of_videos) and list(of_images) != list(of_videos):
+                raise ValueError(
+                    f"Images and videos go through one vision tower, but {name} is {of_images} in the image processor "
+                    f"and {of_videos} in the video processor. Give both the numbers of the tower."
+                )
         if chat_template is None:
             chat_template = DEFAULT_CHAT_TEMPLATE.replace("<video>", video_token).replace("<image>", image_token)
         super().__init__(image_processor, tokenizer, video_processor, chat_template=chat_template)
@@ -138,6 +146,28 @@ class IDE3DProcessor(ProcessorMixin):
         self.image_token, self.image_token_id = image_token, _token_id(tokenizer, image_token)
         self.video_token, self.video_token_id = video_token, _token_id(tokenizer, video_token)
         self.ground_token, self.ground_token_id = ground_token, _token_id(tokenizer, ground_token)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+        """Load a processor as [`ProcessorMixin.from_pretrained`] does; damaged files are named.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                Folder, or name on the Hub.
+            *args:
+                Passed on.
+            **kwargs:
+                Passed on.
+
+        Returns:
+            `IDE3DProcessor`: the processor.
+
+        Raises:
+            OSError: A file is missing or damaged.
+            ValueError: The files contradict each other, or the tokenizer lacks a special token.
+        """
+        with naming_damaged_files(os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or "")):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @staticmethod
     def add_special_tokens(
