@@ -30,6 +30,14 @@ from .grounding_ide3d import (
     locate_references,
     select_region_references,
 )
+from .inputs_ide3d import (
+    as_bool,
+    check_attention_mask,
+    check_pixels,
+    check_scores,
+    check_tokens,
+    known_keywords,
+)
 from .loading_ide3d import IDE3DLoadingMixin
 from .outputs_ide3d import IDE3DCausalLMOutputWithPast, IDE3DModelOutputWithPast
 
@@ -154,8 +162,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         Raises:
             ValueError: The images have another shape than the vision tower takes.
         """
-        if pixel_values.ndim != 4:
-            raise ValueError(f"pixel_values must have shape (num_images, 3, H, W), got {tuple(pixel_values.shape)}.")
+        check_pixels(pixel_values, 4, "pixel_values", "(num_images, 3, H, W)", self)
         return self._encode_frames(pixel_values, [1] * len(pixel_values), **kwargs)
 
     @can_return_tuple
@@ -182,11 +189,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         Raises:
             ValueError: The frames have another shape than the vision tower takes, or a video has no frame.
         """
-        if pixel_values_videos.ndim != 5:
-            raise ValueError(
-                f"pixel_values_videos must have shape (num_videos, num_frames, 3, H, W), got "
-                f"{tuple(pixel_values_videos.shape)}."
-            )
+        check_pixels(pixel_values_videos, 5, "pixel_values_videos", "(num_videos, num_frames, 3, H, W)", self)
         num_videos, num_frames = pixel_values_videos.shape[:2]
         if video_frame_mask is None:
             frames, frame_counts = pixel_values_videos.flatten(0, 1), [num_frames] * num_videos
@@ -196,11 +199,32 @@ class IDE3DModel(IDE3DPreTrainedModel):
                     f"video_frame_mask must have shape ({num_videos}, {num_frames}), as pixel_values_videos, got "
                     f"{tuple(video_frame_mask.shape)}."
                 )
-            mask = video_frame_mask.bool()
+            mask = as_bool(video_frame_mask, "video_frame_mask")
             frames, frame_counts = pixel_values_videos[mask], mask.sum(-1).tolist()
         if not frame_counts or 0 in frame_counts:
             raise ValueError(f"Every video needs at least one frame, got {frame_counts} frames.")
         return self._encode_frames(frames, frame_counts, **kwargs)
+
+    def encode_inputs(
+        self,
+        pixel_values: torch.Tensor | None,
+        pixel_values_videos: torch.Tensor | None,
+        video_frame_mask: torch.Tensor | None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None,
+    ) -> dict[str, BaseModelOutputWithPooling]:
+        """Encode the pixels of a batch, or return what was encoded before, by modality.
+
+        Raises:
+            ValueError: Both are given.
+        """
+        if mm_encoder_outputs and (pixel_values is not None or pixel_values_videos is not None):
+            raise ValueError("Pass either pixels or mm_encoder_outputs, which were computed from them, not both.")
+        encoded = dict(mm_encoder_outputs or {})
+        if pixel_values is not None:
+            encoded["image"] = self.get_image_features(pixel_values, return_dict=True)
+        if pixel_values_videos is not None:
+            encoded["video"] = self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
+        return encoded
 
     def get_placeholder_mask(
         self,
@@ -347,6 +371,10 @@ class IDE3DModel(IDE3DPreTrainedModel):
             (exists | (region < 0)).all(),
             f"region_references name padded regions, or regions beyond the {region_masks.shape[1]} of region_masks.",
         )
+        torch_compilable_check(
+            (region_references >= -1).all(),
+            "region_references must be indices of region_masks, or -1 for no region; got numbers below -1.",
+        )
         if region_masks.shape[1] == 0:
             return inputs_embeds
         index = region.clamp(min=0).unsqueeze(-1).expand(-1, -1, features.shape[-1])
@@ -376,21 +404,21 @@ class IDE3DModel(IDE3DPreTrainedModel):
         """Run the model; the arguments are those of [`IDE3DForConditionalGeneration.forward`]."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-        if mm_encoder_outputs and (pixel_values is not None or pixel_values_videos is not None):
-            raise ValueError("Pass either pixels or mm_encoder_outputs, which were computed from them, not both.")
+        kwargs = known_keywords(kwargs, cache, self.language_model, self.forward)
+        encoded = self.encode_inputs(pixel_values, pixel_values_videos, video_frame_mask, mm_encoder_outputs)
         if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
-
-        encoded = dict(mm_encoder_outputs or {})
-        if pixel_values is not None:
-            encoded["image"] = self.get_image_features(pixel_values, return_dict=True)
-        if pixel_values_videos is not None:
-            encoded["video"] = self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
+            embedding = self.get_input_embeddings()
+            vocab_size = max(self.config.text_config.vocab_size, getattr(embedding, "num_embeddings", 0))
+            check_tokens(input_ids, vocab_size)
+            inputs_embeds = embedding(input_ids)
 
         # The length of a static cache is a tensor: nothing below branches on it, so that one graph serves any fill.
         # A paged cache holds many texts at once and tells no length; `generate_batch` has looked at them.
         is_paged = cache is not None and not isinstance(cache, Cache)
-        is_empty = not is_paged and (cache is None or cache.get_seq_length() == 0)
+        num_cached = 0 if cache is None or is_paged else cache.get_seq_length()
+        is_empty = not is_paged and num_cached == 0
+        if not is_paged:
+            check_attention_mask(attention_mask, inputs_embeds, num_cached)
         # A single token is a step of decoding. Its placeholders are not counted: that would wait for the device.
         starts_text = is_empty if input_ids is not None and input_ids.shape[1] > 1 else False
         inputs_embeds, hidden_states = self._place_visual_tokens(inputs_embeds, input_ids, encoded, starts_text)
@@ -508,8 +536,12 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
 
         Raises:
             ValueError: Placeholders and frames do not match, region masks have another grid than the video, or there
-                are fewer `<ground>` tokens than regions.
+                are fewer `<ground>` tokens than regions. Also for soft masks.
+            TypeError: Pixels are no floats, or an argument is unknown.
         """
+        if isinstance(logits_to_keep, int) and logits_to_keep < 0:
+            raise ValueError(f"logits_to_keep must be at least 0, which keeps all, got {logits_to_keep}.")
+        language_model = self.model.language_model
         outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -525,7 +557,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
             return_dict=True,
-            **kwargs,
+            **known_keywords(kwargs, cache, language_model, self.forward, self.loss_function),
         )
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         loss = None
@@ -618,7 +650,8 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
             padded regions; the last column is "no such object".
 
         Raises:
-            ValueError: A sample has no `<ground>` to answer with, or the masks have another grid than the video.
+            ValueError: A sample has no `<ground>` to answer with, the masks have another grid than the video, or
+                scores are not finite.
         """
         is_ground = input_ids == self.config.ground_token_id
         region_valid = complete_region_valid(region_masks, region_valid).to(input_ids.device)
@@ -627,11 +660,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
         query_position = self.locate_query(input_ids, region_references)
         if missing := (query_position < 0).nonzero().flatten().tolist():
             raise ValueError(f"Samples {missing} have no <ground> to answer with: end each text with one.")
-        encoded = dict(mm_encoder_outputs or {})
-        if pixel_values is not None:
-            encoded["image"] = self.model.get_image_features(pixel_values, return_dict=True)
-        if pixel_values_videos is not None:
-            encoded["video"] = self.model.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
+        encoded = self.model.encode_inputs(pixel_values, pixel_values_videos, video_frame_mask, mm_encoder_outputs)
         kwargs["use_cache"] = False
         outputs = self.model(
             input_ids=input_ids,
@@ -642,9 +671,11 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
             return_dict=True,
             **kwargs,
         )
-        return self.score_regions(
+        scores = self.score_regions(
             outputs.last_hidden_state, query_position, input_ids, encoded, region_masks, region_valid
         )
+        check_scores(scores, region_valid.to(scores.device))
+        return scores
 
 
 __all__ = [
