@@ -65,7 +65,7 @@ class EvaluatedTask:
             boxes = [sample["input_box"] for sample in asked]
             regions = list(scene.masks(boxes).unsqueeze(1))
         chats = [build_chat(self.task.name, sample, protocol=protocol, stage="eval") for sample in asked]
-        names = [sample["id"] for sample in asked]
+        names = [f"sample {sample['id']}" for sample in asked]
         texts = iter(session.ask(chats, regions, max_new_tokens=max_new_tokens, names=names))
         # Without a box there is nothing to describe, in the original too: the prediction is empty.
         return [{"text": next(texts).strip() if is_asked else ""} for is_asked in described]
@@ -80,7 +80,7 @@ class EvaluatedTask:
         for indices in by_boxes.values():
             boxes = samples[indices[0]]["candidate_boxes"]
             chats = [build_chat(self.task.name, samples[i], protocol=scene.protocol, stage="eval") for i in indices]
-            names = [samples[i]["id"] for i in indices]
+            names = [f"sample {samples[i]['id']}" for i in indices]
             scores = session.ground(chats, scene.masks(boxes), names=names).float().tolist()
             results.update({i: {"scores": row} for i, row in zip(indices, scores, strict=True)})
         return [results[index] for index in range(len(samples))]

@@ -44,7 +44,7 @@ def list_questions(questions: Iterable[Question], name: str = "questions") -> li
 def check_count(value: Any, name: str) -> None:
     """Raise ValueError unless a value is an integer of at least 1."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` must be at least 1 and an integer, got {value!r}.")
+        raise ValueError(f"`{name}` must be at least 1, got {value!r}. Give a whole number.")
 
 
 def render_question(processor: Any, question: Question, system: str | None = None) -> str:

@@ -260,4 +260,4 @@ def _named(names: Sequence[str] | None, what: str, count: int) -> list[str]:
     """Return a name for each of `count` entries, as messages call it."""
     if names is not None and len(names) != count:
         raise ValueError(f"`names` must have one entry per {what}, {count}, got {len(names)}.")
-    return [f"{what.capitalize()} {index if names is None else repr(names[index])}" for index in range(count)]
+    return list(names) if names is not None else [f"{what.capitalize()} {index}" for index in range(count)]
