@@ -3,10 +3,11 @@
 import copy
 
 import torch
-from transformers import GenerationConfig, GenerationMixin
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .grounding_ide3d import complete_region_valid, find_open_references
+from .inputs_ide3d import FiniteScores
 
 # Options of `generate`: the value that is refused with pixels, or "any" with and without them, and why.
 UNSUPPORTED_OPTIONS = {
@@ -26,14 +27,25 @@ class IDE3DGenerationMixin(GenerationMixin):
         """Generate as [`GenerationMixin.generate`] does, from prompts whose questions have all their regions.
 
         Raises:
-            ValueError: A question, the last turn before the answer, has a `<ground>` without a region; or an option
-                would drop the pixels, or needs what this model does not have.
+            ValueError: A question, the last turn before the answer, has a `<ground>` without a region; an option
+                would drop the pixels, or needs what this model does not have; texts are padded on the right; or the
+                scores of a token are not finite.
         """
         _check_options(generation_config, kwargs)
         input_ids = kwargs.get("input_ids", inputs)
         if input_ids is not None:
             self._check_references(input_ids, generation_config, kwargs)
-        return super().generate(inputs, generation_config, *args, **kwargs)
+        _check_padding(kwargs.get("attention_mask"))
+        finite = FiniteScores()
+        given = args[0] if args else kwargs.pop("logits_processor", None)  # the third argument
+        processors = LogitsProcessorList([*(given or []), finite])
+        try:
+            generated = super().generate(inputs, generation_config, processors, *args[1:], **kwargs)
+        except RuntimeError:  # sampling from NaN
+            finite.check(input_ids)
+            raise
+        finite.check(input_ids)
+        return generated
 
     def generate_batch(
         self, inputs: list[list[int]], generation_config: GenerationConfig | None = None, *args, **kwargs
@@ -121,6 +133,16 @@ class IDE3DGenerationMixin(GenerationMixin):
         # Beams repeat the visual tokens inside these outputs, which belong to the caller and may serve more questions.
         copies = {key: copy.copy(value) for key, value in (mm_encoder_outputs or {}).items()}
         return super()._expand_inputs_for_generation(*args, mm_encoder_outputs=copies, **kwargs)
+
+
+def _check_padding(attention_mask: torch.Tensor | None) -> None:
+    """Raise ValueError for texts that end with padding: the next token would follow the padding."""
+    if isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2 and attention_mask.shape[1]:
+        if samples := (attention_mask[:, -1] == 0).nonzero().flatten().tolist():
+            raise ValueError(
+                f"The samples {samples} are padded on the right, and an answer would follow the padding. Pad on the "
+                'left: set processor.tokenizer.padding_side = "left", or pass padding_side="left".'
+            )
 
 
 def _check_options(generation_config: GenerationConfig | None, inputs: dict) -> None:

@@ -4,6 +4,8 @@ import torch
 from torch import nn
 from transformers.utils import torch_compilable_check
 
+from .inputs_ide3d import as_bool
+
 
 def split_frames(tokens: torch.Tensor, token_grid: tuple[int, int]) -> torch.Tensor:
     """Split the visual tokens of frames into rows and columns, without the newline column.
@@ -109,7 +111,7 @@ def encode_regions(
             f"regions, frames, rows and columns of the token grid; got {tuple(region_masks.shape)}."
         )
     exists = torch.arange(num_frames, device=frame_counts.device) < frame_counts.unsqueeze(-1)
-    masks = region_masks.to(frame_features.device).bool()
+    masks = as_bool(region_masks, "region_masks").to(frame_features.device)
     torch_compilable_check(
         ~(masks & ~exists.to(masks.device)[:, None, :, None, None]).any(),
         "region_masks mark cells of frames that their sample does not have.",
@@ -160,7 +162,7 @@ def complete_region_valid(region_masks: torch.Tensor, region_valid: torch.Tensor
             f"region_valid must have shape {tuple(expected)}, batch and regions of region_masks, got "
             f"{tuple(region_valid.shape)}."
         )
-    return region_valid.to(region_masks.device).bool()
+    return as_bool(region_valid, "region_valid").to(region_masks.device)
 
 
 def select_region_references(
@@ -208,6 +210,8 @@ def locate_references(is_ground: torch.Tensor, region_references: torch.Tensor) 
             f"region_references must have shape ({is_ground.shape[0]}, num_references), one row per sample, got "
             f"{tuple(region_references.shape)}."
         )
+    if region_references.is_floating_point():
+        raise ValueError(f"region_references must be integers, got {region_references.dtype}.")
     padded = nn.functional.pad(region_references, (0, 1), value=-1)  # every later `<ground>` refers to none
     ordinal = (is_ground.cumsum(-1) - 1).clamp(min=0, max=padded.shape[1] - 1)
     return padded.gather(1, ordinal).masked_fill(~is_ground, -1)

@@ -7,7 +7,8 @@ Every function takes arrays, tensors or nested lists with one entry a frame, and
 return the indices of the bad frames, `is_*` judge one value, `check_*` raise ValueError.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -301,10 +302,15 @@ def check_boxes_2d(boxes: Any, frame_size: Sequence[int], *, name: str = "boxes"
         frame_size: Height and width of the frames in pixels.
         name: Name of the array in messages.
     """
-    height, width = frame_size
-    if not (height > 0 and width > 0):
-        raise ValueError(f"`frame_size` must be height and width in pixels, got {tuple(frame_size)}.")
+    sides = list(frame_size) if isinstance(frame_size, Iterable) else []
+    if len(sides) != 2 or not all(isinstance(side, Real) and 0 < side < np.inf for side in sides):
+        raise ValueError(f"`frame_size` must be height and width in pixels, got {frame_size!r}.")
+    height, width = sides
     array = as_float32(boxes, name).reshape(-1, 4)
+    if len(broken := array[np.isinf(array).any(axis=1)]):
+        raise ValueError(
+            f"`{name}` must be pixels of the frame, or NaN where there is none, got {broken[0].tolist()}."
+        )
     left, top, right, bottom = array.T
     if ((right < left) | (bottom < top)).any():
         raise ValueError(

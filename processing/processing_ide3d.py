@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,7 @@ from .chat_rules_ide3d import (
 from .image_reading_ide3d import read_pictures
 from .option_rules_ide3d import check_scaling, check_sizes, naming_options
 from .pixel_rules_ide3d import check_scale
+from .processor_files_ide3d import naming_damaged_files
 from .video_reading_ide3d import list_videos
 
 
@@ -76,6 +78,13 @@ class IDE3DProcessor(ProcessorMixin):
         check_placeholders(image_token=image_token, video_token=video_token, ground_token=ground_token)
         if not isinstance(chat_template, (str, Mapping, type(None))):
             raise TypeError(f"chat_template must be a Jinja text, got {chat_template!r}. Leave it out for Qwen's.")
+        for name in ("image_mean", "image_std"):
+            of_images, of_videos = (getattr(part, name, None) for part in (image_processor, video_processor))
+            if None not in (of_images, of_videos) and list(of_images) != list(of_videos):
+                raise ValueError(
+                    f"Images and videos go through one vision tower, but {name} is {of_images} in the image processor "
+                    f"and {of_videos} in the video processor. Give both the numbers of the tower."
+                )
         if chat_template is None:
             chat_template = DEFAULT_CHAT_TEMPLATE.replace("<video>", video_token).replace("<image>", image_token)
         parts = {"image_processor": image_processor, "tokenizer": tokenizer, "video_processor": video_processor}
@@ -87,6 +96,28 @@ class IDE3DProcessor(ProcessorMixin):
         self.image_token, self.image_token_id = image_token, find_token(tokenizer, image_token)
         self.video_token, self.video_token_id = video_token, find_token(tokenizer, video_token)
         self.ground_token, self.ground_token_id = ground_token, find_token(tokenizer, ground_token)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
+        """Load a processor as [`ProcessorMixin.from_pretrained`] does; damaged files are named.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`):
+                Folder, or name on the Hub.
+            *args:
+                Passed on.
+            **kwargs:
+                Passed on.
+
+        Returns:
+            `IDE3DProcessor`: the processor.
+
+        Raises:
+            OSError: A file is missing or damaged.
+            ValueError: The files contradict each other, or the tokenizer lacks a special token.
+        """
+        with naming_damaged_files(os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or "")):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @staticmethod
     def add_special_tokens(

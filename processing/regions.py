@@ -5,6 +5,7 @@ or segmentation ids, or from 2D masks or boxes that a user draws. It can also co
 as the benchmarks do it, or with camera poses alone.
 """
 
+from numbers import Real
 from typing import Literal
 
 import numpy as np
@@ -28,6 +29,12 @@ __all__ = [
 ArrayLike = Tensor | np.ndarray
 MIN_SHARE = 0.125  # Official: a token belongs to an object if at least this share of its pixels does.
 RAYS_PER_SIDE = 6  # Rays per token and side for boxes without depth; 36 rays resolve the share of 12.5%.
+
+
+def check_min_share(min_share: float) -> None:
+    """Raise ValueError unless `min_share` lies in (0, 1]."""
+    if isinstance(min_share, bool) or not isinstance(min_share, Real) or not 0 < min_share <= 1:
+        raise ValueError(f"`min_share` must be a share of a token's area, above 0 and at most 1, got {min_share!r}.")
 
 
 def check_region_masks(region_masks: ArrayLike, grid: TokenGrid, num_views: int) -> None:
@@ -57,8 +64,9 @@ def regions_from_masks(masks: ArrayLike, grid: TokenGrid, *, min_share: float = 
         output: (N, V, rows, cols), bool.
 
     Raises:
-        ValueError: Other shapes or types, or frames coarser than the grid.
+        ValueError: Other shapes or types, frames coarser than the grid, or a share outside of (0, 1].
     """
+    check_min_share(min_share)
     masks = torch.as_tensor(masks)
     if masks.dim() == 3:
         masks = masks.unsqueeze(0)
@@ -88,6 +96,8 @@ def regions_from_ids(
         ValueError: Other shapes, ids that are not integer, or frames coarser than the grid.
     """
     ids, region_ids = torch.as_tensor(ids), torch.as_tensor(region_ids)
+    if (region_ids != region_ids.long()).any():
+        raise ValueError(f"`region_ids` must be whole numbers, as those of the pixels, got {region_ids.tolist()}.")
     if ids.dim() != 3 or ids.is_floating_point() or ids.dtype == torch.bool or region_ids.dim() != 1:
         raise ValueError(
             f"`ids` must be integer of shape (V, h, w) and `region_ids` of shape (N,), "
@@ -119,6 +129,7 @@ def regions_from_boxes_2d(
     Raises:
         ValueError: Another shape, a box of negative size, or boxes that are not in pixels of these frames.
     """
+    check_min_share(min_share)
     boxes = torch.as_tensor(boxes).double()
     if boxes.dim() == 2:
         boxes = boxes.unsqueeze(0)
@@ -163,6 +174,8 @@ def regions_from_boxes_3d(
     Raises:
         ValueError: Other shapes, boxes that are not finite or of negative size, frames coarser than the grid.
     """
+    if min_share != 0:  # a single point then counts
+        check_min_share(min_share)
     low, high = _box_limits(boxes)
     points = torch.as_tensor(world_points).float()
     if points.dim() != 4 or points.shape[-1] != 3:
@@ -213,6 +226,7 @@ def regions_from_boxes_and_poses(
     Raises:
         ValueError: Boxes, cameras or poses that `processing.geometry_rules` refuses.
     """
+    check_min_share(min_share)
     low, high = (limit.double() for limit in _box_limits(boxes))
     check_poses(camera_to_world)
     check_intrinsics(intrinsics, len(camera_to_world), grid.image_size)

@@ -1,6 +1,7 @@
 """`TokenGrid`: the one rule that says which pixel belongs to which visual token, and where a token stands."""
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ class TokenGrid:
         pool_stride: Patches per token and side; the last token may hold fewer.
 
     Raises:
-        ValueError: Numbers below 1, or a picture smaller than a patch.
+        ValueError: Numbers below 1 or not whole, or a picture smaller than a patch.
 
     Example:
         >>> grid = TokenGrid(384, 14, 2)
@@ -41,6 +42,14 @@ class TokenGrid:
         size = self.image_size if isinstance(self.image_size, (tuple, list)) else (self.image_size, self.image_size)
         if len(size) != 2:
             raise ValueError(f"`image_size` must be a number or (height, width), got {self.image_size!r}.")
+        for value in (*size, self.patch_size, self.pool_stride):
+            if not isinstance(value, Real) or isinstance(value, bool) or value != value // 1:
+                raise ValueError(
+                    "`image_size`, `patch_size` and `pool_stride` must be whole numbers of pixels and patches, got "
+                    f"{self.image_size!r}, {self.patch_size!r} and {self.pool_stride!r}."
+                )
+        for name in ("patch_size", "pool_stride"):
+            object.__setattr__(self, name, int(getattr(self, name)))
         object.__setattr__(self, "image_size", (int(size[0]), int(size[1])))
         if self.patch_size < 1 or self.pool_stride < 1 or min(self.image_size) < self.patch_size:
             raise ValueError(

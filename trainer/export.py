@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 END_OF_TURN = "<|im_end|>"  # ends an answer in the chat template
 MAX_NEW_TOKENS = 256  # without a limit of its own a model stops after 20 tokens
 CARD_FILE = "README.md"
+WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json"}
 ALWAYS_PRESENT = {"config.json", "generation_config.json", "processor_config.json", CARD_FILE}
 # What a tokenizer, a chat template, git or the record of a shipped model may add; nothing else belongs to an export.
@@ -58,7 +59,7 @@ def export_inference_model(
     auto_model: Literal["generate", "base"] = "generate",
     card: ModelCard | None = None,
     max_shard_size: int | str = "5GB",
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
 ) -> Path:
     """Write inference model, processor and code into a folder that needs nothing else of ours.
 
@@ -75,7 +76,7 @@ def export_inference_model(
             serving engines that build on the backbone. The other Auto classes always give the generating class.
         card: Model card. Default: one with the facts that config and processor hold.
         max_shard_size: Largest weight file.
-        dtype: Type of the saved weights. Default: that of the model.
+        dtype: Type of the saved weights, such as "bfloat16" or `torch.bfloat16`. Default: that of the model.
 
     Returns:
         The folder, as an absolute path.
@@ -83,11 +84,13 @@ def export_inference_model(
     Raises:
         TypeError: If `model` or `processor` is of another class.
         ValueError: If processor and model disagree, or weights are missing, foreign, not finite, not in memory or of
-            mixed types.
+            mixed types. Also if weights do not fit into `dtype`, or `folder` is empty.
         FileExistsError: If `folder` exists and is not an earlier export.
     """
     if auto_model not in ("generate", "base"):
         raise ValueError(f'auto_model must be "generate" or "base", got {auto_model!r}.')
+    _check_folder(folder)
+    dtype = _to_dtype(dtype)
     model = unwrap_model(model)
     _check_types(model, processor)
     check_agreement(model.config, processor)
@@ -113,7 +116,7 @@ def export_checkpoint(
     *,
     processor: str | os.PathLike | None = None,
     auto_model: Literal["generate", "base"] = "generate",
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
     max_shard_size: int | str = "5GB",
 ) -> Path:
     """Export the inference model of a trainer checkpoint; its heads are dropped, its adapters merged.
@@ -135,6 +138,8 @@ def export_checkpoint(
         ImportError: The checkpoint holds adapters, and PEFT is not installed.
         ValueError, FileExistsError: See `export_inference_model`.
     """
+    _check_folder(folder)
+    dtype = _to_dtype(dtype)
     checkpoint = Path(checkpoint)
     if not checkpoint.is_dir():
         raise FileNotFoundError(f"There is no folder {checkpoint}: name a checkpoint-N of a training.")
@@ -313,11 +318,33 @@ def _inference_model(
     _check_weights(weights, dtype)
     if dtype is not None:
         weights = {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
+        if beyond := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
+            largest = max(float(trained[key].abs().max()) for key in beyond)
+            raise ValueError(
+                f"{len(beyond)} weights do not fit into {dtype}, up to {largest:.3g}: {beyond[:4]}. Choose "
+                "dtype=torch.bfloat16, which has the range of float32, or leave dtype out."
+            )
     inference.load_state_dict(weights, strict=True, assign=True)
     inference.tie_weights()
     for part in (config, config.vision_config, config.text_config):
         part.dtype = inference.dtype
     return inference.eval()
+
+
+def _check_folder(folder: str | os.PathLike) -> None:
+    if not isinstance(folder, (str, os.PathLike)):
+        raise TypeError(f"folder must be the path of a folder, got {type(folder).__name__} {folder!r}.")
+    if not os.fspath(folder):
+        raise ValueError('folder must be the path of a folder, got "". Name one that does not exist yet.')
+
+
+def _to_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """Return a type of weights by its name, as Transformers does."""
+    by_name = {str(one).removeprefix("torch."): one for one in WEIGHT_DTYPES}
+    found = by_name.get(dtype.removeprefix("torch."), dtype) if isinstance(dtype, str) else dtype
+    if found is None or found in WEIGHT_DTYPES:
+        return found
+    raise ValueError(f"dtype must be one of {[str(one) for one in WEIGHT_DTYPES]} or None, got {dtype!r}.")
 
 
 def _check_weights(weights: dict[str, torch.Tensor], dtype: torch.dtype | None) -> None:

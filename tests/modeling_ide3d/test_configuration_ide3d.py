@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
@@ -128,11 +129,65 @@ def test_wrong_type_raises_on_assignment(tiny_config):
         ({"ground_token_id": 120}, r"ground_token_id must lie in \[0, 120\)"),
         ({"video_token_id": -1}, r"video_token_id must lie in \[0, 120\)"),
         ({"grounding_temperature": 0.0}, "grounding_temperature must be positive"),
+        ({"grounding_temperature": math.inf}, "grounding_temperature must be positive and finite, got inf"),
+        ({"grounding_temperature": math.nan}, "grounding_temperature must be positive and finite, got nan"),
+        ({"vision": {"patch_size": -14}}, "vision_config.patch_size must be at least 1, got -14"),
+        ({"vision": {"num_channels": 0}}, "vision_config.num_channels must be at least 1, got 0"),
+        ({"text": {"hidden_size": -48}}, "text_config.hidden_size must be at least 1, got -48"),
+        ({"text": {"num_attention_heads": 5}}, "heads must divide text_config.hidden_size, got 5 heads"),
+        ({"vision": {"num_attention_heads": 3}}, "heads must divide vision_config.hidden_size, got 3 heads"),
+        ({"text": {"num_key_value_heads": 3}}, "must divide text_config.num_attention_heads, got 3 for 4"),
     ],
 )
 def test_contradictions_raise_at_birth(tiny_config, fields, message):
     with pytest.raises(StrictDataclassClassValidationError, match=message):
         tiny_config(**fields)
+
+
+def test_heads_may_have_a_width_of_their_own(tiny_config):
+    assert tiny_config(
+        text={"model_type": "qwen3", "num_attention_heads": 5, "head_dim": 12, "num_key_value_heads": 5}
+    )
+
+
+@pytest.mark.parametrize("field", ["grounding_temprature", "spatial_pool_strides", "image_token", "vison_config"])
+def test_misspelt_fields_raise_with_the_right_name(tiny_config, field):
+    fields = tiny_config().to_dict()
+    del fields["image_token_id"], fields["vision_config"], fields["grounding_temperature"]
+    del fields["spatial_pool_stride"]
+    with pytest.raises(ValueError, match=f"IDE3DConfig has no field '{field}'. Did you mean '"):
+        IDE3DConfig(**fields, **{field: 1})
+
+
+def test_fields_of_a_newer_version_are_told_and_kept(tiny_config, tmp_path, caplog):
+    tiny_config().save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**content, "memory_tokens": 7}))
+    config = IDE3DConfig.from_pretrained(tmp_path)
+    assert config.memory_tokens == 7
+    assert "no field 'memory_tokens'" in caplog.text
+
+
+def test_misspelt_fields_of_a_part_are_told(tiny_config, caplog):
+    tiny_config(text={"atention_dropout": 0.5})
+    assert "no field 'text_config.atention_dropout'" in caplog.text
+    assert "'attention_dropout'" in caplog.text
+
+
+def test_keys_that_transformers_stores_are_not_told(tiny_config, tmp_path, caplog):
+    stored = {"use_cache": False, "torch_dtype": "float32", "transformers_version": "5.0.0", "auto_map": {}}
+    tiny_config(**stored, architectures=["IDE3DModel"], text={"use_cache": False}).save_pretrained(tmp_path)
+    IDE3DConfig.from_pretrained(tmp_path)
+    AutoConfig.from_pretrained(tmp_path)
+    assert "no field" not in caplog.text
+
+
+@pytest.mark.parametrize("content", [None, "[1, 2]", "3", "{}", '{"model_type"', "[" * 100_000])
+def test_no_config_is_named_and_gives_no_default(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(OSError, match=re.escape(str(tmp_path))):
+        IDE3DConfig.from_pretrained(tmp_path)
 
 
 def test_contradictions_raise_before_saving(tiny_config, tmp_path):

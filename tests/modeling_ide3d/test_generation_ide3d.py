@@ -447,3 +447,30 @@ def test_placeholders_on_a_static_cache_are_an_answer_only_behind_a_text(tiny_mo
     cache.reset()
     with pytest.raises(ValueError, match="4 video tokens, the videos give 0"):
         tiny_model(input_ids=answer, cache=cache)
+
+
+# What makes answers meaningless
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"num_beams": 2}, {"do_sample": True}, {"num_return_sequences": 2, "do_sample": True}]
+)
+def test_scores_that_are_not_finite_are_refused_by_sample(tiny_model, tiny_inputs, settings):
+    inputs = tiny_inputs([1, "text"], [1, "text"])
+    inputs["pixel_values_videos"][1, 0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"scores of the next token are NaN or Inf for the samples \[1\]"):
+        tiny_model.generate(**inputs, max_new_tokens=2, suppress_tokens=[100, 101], **settings)
+
+
+def test_scores_that_are_repaired_on_request_are_taken(tiny_model, tiny_inputs):
+    inputs = tiny_inputs([1, "text"])
+    inputs["pixel_values_videos"][0, 0, 0, 0, 0] = float("nan")
+    settings = {"max_new_tokens": 2, "remove_invalid_values": True, "suppress_tokens": [100, 101]}
+    assert tiny_model.generate(**inputs, **settings).shape[0] == 1
+
+
+def test_texts_padded_on_the_right_are_refused(tiny_model, tiny_inputs):
+    inputs = tiny_inputs(["text", "text", "text"], ["text", "text", "text"])
+    inputs["attention_mask"][1, -1] = 0
+    with pytest.raises(ValueError, match=r"samples \[1\] are padded on the right.*padding_side"):
+        tiny_model.generate(**inputs, max_new_tokens=1)

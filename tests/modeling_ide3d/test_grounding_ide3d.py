@@ -357,3 +357,31 @@ def test_cells_of_frames_that_do_not_exist_raise(tiny_model, tiny_inputs):
     inputs["region_masks"][1, 0, 2] = True
     with pytest.raises(ValueError, match="frames that their sample does not have"):
         tiny_model.ground(**inputs)
+
+
+# What makes scores meaningless
+
+
+def test_scores_that_are_not_finite_are_refused_by_sample(tiny_model, tiny_inputs):
+    inputs = tiny_inputs([1, "text", "ground"], [1, "text", "ground"], regions=2)
+    inputs["pixel_values_videos"][1, 0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"scores of regions are NaN or Inf for \[1\]"):
+        tiny_model.ground(**inputs)
+    tiny_model.grounding_head.key_proj[0].weight.data.fill_(float("inf"))
+    with pytest.raises(ValueError, match=r"NaN or Inf for \[0, 1\]"):
+        tiny_model.ground(**inputs)
+
+
+def test_padded_regions_are_no_scores(tiny_model, tiny_inputs):
+    inputs = tiny_inputs([1, "text", "ground"], regions=2)
+    scores = tiny_model.ground(**{**inputs, "region_valid": torch.tensor([[True, False]])})
+    assert scores[0, 1] == -torch.inf
+
+
+def test_soft_candidates_and_doubled_pixels_are_refused(tiny_model, tiny_inputs):
+    inputs = tiny_inputs([1, "text", "ground"], regions=1)
+    with pytest.raises(ValueError, match="region_masks must be bool"):
+        tiny_model.ground(**{**inputs, "region_masks": inputs["region_masks"].float() * 0.3})
+    encoded = {"video": tiny_model.get_video_features(inputs["pixel_values_videos"])}
+    with pytest.raises(ValueError, match="either pixels or mm_encoder_outputs"):
+        tiny_model.ground(**inputs, mm_encoder_outputs=encoded)

@@ -2,9 +2,11 @@
 
 import json
 import math
+import re
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import (
     AutoModel,
     AutoModelForImageTextToText,
@@ -14,6 +16,7 @@ from transformers import (
 )
 
 from modeling_ide3d import IDE3DForConditionalGeneration, IDE3DModel
+from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
 
 
 def weights_equal(left, right) -> bool:
@@ -58,6 +61,72 @@ def test_learned_vectors_have_the_width_of_a_unit_vector(make_tiny_model, tiny_c
         for vector in (model.model.image_newline, head.no_object, head.empty_region):
             assert abs(vector.std().item() * math.sqrt(hidden_size) - 1) < 0.15
             assert abs(vector.mean().item()) < 0.2 / math.sqrt(hidden_size) * 3
+
+
+# Missing weights
+
+
+DAMAGES = {
+    "half are missing": lambda state: dict(list(sorted(state.items()))[::2]),
+    "all are renamed": lambda state: {f"other.{key}": value for key, value in state.items()},
+    "one is missing": lambda state: {key: state[key] for key in state if key != "model.image_newline"},
+}
+
+
+def save_damaged(model, folder, damage) -> list[str]:
+    """Save a model whose weights are damaged; return the missing names."""
+    state = model.state_dict()
+    damaged = DAMAGES[damage](state)
+    model.save_pretrained(folder)
+    save_file({key: value.clone() for key, value in damaged.items()}, folder / "model.safetensors", {"format": "pt"})
+    return sorted(state.keys() - damaged.keys())
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("auto_class", [IDE3DForConditionalGeneration, AutoModel, AutoModelForImageTextToText])
+def test_missing_weights_are_refused_by_name(tiny_model, tmp_path, auto_class, damage):
+    missing = save_damaged(tiny_model, tmp_path, damage)
+    with pytest.raises(ValueError, match=rf"lacks {len(missing)} of the .*{re.escape(missing[0])}.*allow_missing"):
+        auto_class.from_pretrained(tmp_path)
+    loaded = auto_class.from_pretrained(tmp_path, allow_missing=True)
+    assert all(weight.isfinite().all() for weight in loaded.parameters())
+
+
+def test_a_report_that_is_asked_for_names_missing_weights(tiny_model, tmp_path):
+    missing = save_damaged(tiny_model, tmp_path, "half are missing")
+    _, report = IDE3DForConditionalGeneration.from_pretrained(tmp_path, output_loading_info=True)
+    assert sorted(report["missing_keys"]) == missing
+
+
+def test_missing_weights_of_the_base_model_are_refused(tiny_model, tmp_path):
+    save_damaged(tiny_model, tmp_path, "one is missing")
+    with pytest.raises(ValueError, match="image_newline"):
+        IDE3DModel.from_pretrained(tmp_path)
+
+
+def test_training_starts_without_its_heads_and_from_nothing_less(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path / "whole")
+    heads = {"validator_config": GeometricValidatorConfig.light(tiny_model.config.vision_config), "teacher_size": 8}
+    model = IDE3DForConditionalGenerationWithGeometry.from_pretrained(tmp_path / "whole", **heads)
+    assert all(weight.isfinite().all() for weight in model.parameters())
+    save_damaged(tiny_model, tmp_path / "damaged", "one is missing")
+    with pytest.raises(ValueError, match="image_newline"):
+        IDE3DForConditionalGenerationWithGeometry.from_pretrained(tmp_path / "damaged", **heads)
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
+def test_an_adapter_on_a_damaged_base_is_refused(tiny_model, tmp_path):
+    peft = pytest.importorskip("peft")
+    missing = save_damaged(tiny_model, tmp_path / "base", "half are missing")
+    tiny_model.config._name_or_path = tiny_model.name_or_path = str(tmp_path / "base")
+    adapter = peft.get_peft_model(tiny_model, peft.LoraConfig(target_modules=["q_proj"], r=2))
+    adapter.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ValueError, match=f"lacks {len(missing)} of"):
+        IDE3DForConditionalGeneration.from_pretrained(tmp_path / "adapter")
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(OSError, match=r"adapter_model\.safetensors is truncated"):
+        IDE3DForConditionalGeneration.from_pretrained(tmp_path / "adapter")
 
 
 def test_missing_grounding_head_is_initialised_and_reported(tiny_model, tmp_path, caplog):
@@ -140,8 +209,10 @@ def test_generation_settings_are_saved_beside_the_config(tiny_model, tmp_path):
 def test_wrong_size_of_a_saved_weight_raises(tiny_model, tiny_config, tmp_path):
     tiny_model.save_pretrained(tmp_path)
     config = tiny_config(text={"intermediate_size": 96})
-    with pytest.raises(RuntimeError, match="mismatched"):
+    name = r"language_model\.layers\.0\.mlp\.down_proj\.weight is \(48, 64\), expected \(48, 96\)"
+    with pytest.raises(RuntimeError, match=f"mismatched: .*{name}"):
         IDE3DForConditionalGeneration.from_pretrained(tmp_path, config=config)
+    IDE3DForConditionalGeneration.from_pretrained(tmp_path, config=config, ignore_mismatched_sizes=True)
 
 
 # Missing and broken weight files
@@ -174,6 +245,35 @@ def test_missing_weight_file_is_named(tiny_model, tmp_path, sharded):
     file.unlink()
     with pytest.raises(OSError, match=file.name):
         IDE3DForConditionalGeneration.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1, 2]", b"\xff\xfe\x00", b"[" * 100_000])
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "model.safetensors.index.json"])
+def test_damaged_json_file_is_named(tiny_model, tmp_path, name, content):
+    tiny_model.save_pretrained(tmp_path, max_shard_size="50KB")
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(OSError, match=rf"{name} (is damaged|must hold a JSON object).*Copy or download"):
+        IDE3DForConditionalGeneration.from_pretrained(tmp_path)
+
+
+def test_folder_without_config_gives_no_default_model(tiny_model, tiny_config, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+        IDE3DForConditionalGeneration.from_pretrained(tmp_path)
+    assert weights_equal(IDE3DForConditionalGeneration.from_pretrained(tmp_path, config=tiny_config()), tiny_model)
+
+
+def test_folder_without_generation_settings_is_told(tiny_model, tmp_path, caplog):
+    tiny_model.save_pretrained(tmp_path)
+    IDE3DForConditionalGeneration.from_pretrained(tmp_path)
+    assert not caplog.text
+    (tmp_path / "generation_config.json").unlink()
+    IDE3DForConditionalGeneration.from_pretrained(tmp_path)
+    assert "has no generation_config.json" in caplog.text
+    caplog.clear()
+    IDE3DModel.from_pretrained(tmp_path)
+    assert not caplog.text
 
 
 def test_missing_folder_raises(tmp_path):

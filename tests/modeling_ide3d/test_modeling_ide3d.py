@@ -425,3 +425,84 @@ def test_base_model_gives_the_same_states(tiny_model, tiny_inputs):
     assert isinstance(tiny_model.base_model, IDE3DModel)
     inputs = tiny_inputs([2, "text"])
     assert torch.equal(tiny_model.model(**inputs).last_hidden_state, tiny_model(**inputs).last_hidden_state)
+
+
+# Inputs that look right
+
+
+def test_soft_masks_are_refused(tiny_model, tiny_inputs):
+    inputs = tiny_inputs([2, "text", "ground", "text"], [1, "text", "ground"], regions=1)
+    for name in ("video_frame_mask", "region_masks", "attention_mask"):
+        with pytest.raises(ValueError, match=f"{name} must be bool, got torch.float32"):
+            tiny_model(**{**inputs, name: inputs[name].float() * 0.5})
+        with torch.no_grad():
+            hard, same = tiny_model(**inputs).logits, tiny_model(**{**inputs, name: inputs[name].float()}).logits
+        assert torch.equal(hard, same)
+    with pytest.raises(ValueError, match="region_valid must be bool"):
+        tiny_model(**{**inputs, "region_valid": torch.full(inputs["region_masks"].shape[:2], 0.3)})
+
+
+@pytest.mark.parametrize("change", [lambda mask: mask[:, 1:], lambda mask: mask[:, [0, *range(mask.shape[1])]]])
+def test_attention_mask_of_another_length_is_refused(tiny_model, tiny_inputs, change):
+    inputs = tiny_inputs([1, "text"])
+    inputs["attention_mask"] = change(inputs["attention_mask"])
+    with pytest.raises(ValueError, match=r"attention_mask must have shape \(1, \d+\), one number for each token"):
+        tiny_model(**inputs)
+
+
+@pytest.mark.parametrize("pixels", [torch.uint8, torch.int64])
+def test_pixels_that_are_not_normalised_are_refused(tiny_model, tiny_inputs, pixels):
+    inputs = tiny_inputs([1, "text"])
+    inputs["pixel_values_videos"] = (inputs["pixel_values_videos"] * 50).to(pixels)
+    with pytest.raises(TypeError, match=f"pixel_values_videos must be a tensor of normalised floats, got {pixels}"):
+        tiny_model(**inputs)
+
+
+def test_pixels_of_double_precision_are_cast_aloud(tiny_model, tiny_inputs):
+    inputs = tiny_inputs([1, "text"])
+    double = {**inputs, "pixel_values_videos": inputs["pixel_values_videos"].double()}
+    with torch.no_grad(), pytest.warns(UserWarning, match="float64 and are cast to torch.float32"):
+        assert torch.equal(tiny_model(**double).logits, tiny_model(**inputs).logits)
+    double["pixel_values_videos"][0, 0, 0, 0, 0] = 1e300
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="numbers beyond torch.float32"):
+        tiny_model(**double)
+
+
+@pytest.mark.parametrize("name", ["depth", "pixel_value_videos", "region_mask", "output_hidden_state"])
+def test_unknown_arguments_are_named(tiny_model, tiny_inputs, name):
+    inputs = tiny_inputs([1, "text", "ground"], regions=1)
+    for call in (tiny_model, tiny_model.ground, tiny_model.model):
+        with pytest.raises(TypeError, match=f"does not take the arguments .'{name}'."):
+            call(**inputs, **{name: torch.zeros(1)})
+
+
+def test_arguments_of_transformers_and_of_an_own_loss_are_taken(tiny_model, tiny_inputs):
+    inputs = tiny_inputs([1, "text"])
+    labels = inputs["input_ids"].clone()
+    known = {"num_items_in_batch": torch.tensor(5), "output_attentions": False, "cu_seq_lens_q": None, "other": None}
+    assert tiny_model(**inputs, labels=labels, **known).loss.isfinite()
+    tiny_model.loss_function = lambda logits, labels, vocab_size, scale=1.0, **kwargs: logits.sum() * 0 + scale
+    assert tiny_model(**inputs, labels=labels, scale=3.0).loss == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits_to_keep": -1}, "logits_to_keep must be at least 0"),
+        ({"region_references": torch.tensor([[-5]])}, "got numbers below -1"),
+        ({"region_references": torch.tensor([[0.0]])}, "region_references must be integers"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(tiny_model, tiny_inputs, change, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_model(**tiny_inputs([1, "text", "ground"], regions=1), **change)
+
+
+@pytest.mark.parametrize("token", [-1, 120, 10**9])
+def test_tokens_outside_of_the_vocabulary_are_refused(tiny_model, tiny_inputs, token):
+    inputs = tiny_inputs(["text"])
+    inputs["input_ids"][0, 0] = token
+    with pytest.raises(ValueError, match=r"input_ids must lie in \[0, 120\)"):
+        tiny_model(**inputs)
+    with pytest.raises(ValueError, match="input_ids must be integers"):
+        tiny_model(input_ids=torch.zeros(1, 3))

@@ -179,3 +179,60 @@ def test_paper_asks_only_the_points_that_are_left_after_its_resize():
     assert not regions_from_boxes_3d(box, points, grid, protocol="paper").any()
     with pytest.raises(ValueError, match="protocol"):
         regions_from_boxes_3d(box, points, grid, protocol="original")
+
+
+@pytest.mark.parametrize("min_share", [float("nan"), -1, 1.5, float("inf"), "0.5", True, None])
+def test_shares_outside_of_a_token_are_refused(min_share):
+    grid, masks = TokenGrid(70, 14, 2), torch.ones(1, 1, 70, 70, dtype=torch.bool)
+    cameras, poses = torch.tensor([[[60.0, 0, 35], [0, 60, 35], [0, 0, 1]]]), torch.eye(4)[None]
+    box, share = torch.tensor([[0.0, 0, 3, 1, 1, 1]]), {"min_share": min_share}
+    for call in (
+        lambda: regions_from_masks(masks, grid, **share),
+        lambda: regions_from_ids(masks[0].long(), [1], grid, **share),
+        lambda: regions_from_boxes_2d([[[1, 1, 30, 30]]], (70, 70), grid, **share),
+        lambda: regions_from_boxes_3d(box, torch.zeros(1, 70, 70, 3), grid, **share),
+        lambda: regions_from_boxes_and_poses(box, cameras, poses, grid, **share),
+    ):
+        with pytest.raises(ValueError, match="`min_share` must be a share of a token's area"):
+            call()
+
+
+@pytest.mark.parametrize("region_id", [1.7, float("nan")])
+def test_ids_that_are_not_whole_are_refused(region_id):
+    grid, ids = TokenGrid(70, 14, 2), torch.ones(1, 70, 70, dtype=torch.long)
+    with pytest.raises(ValueError, match="`region_ids` must be whole numbers"):
+        regions_from_ids(ids, [region_id], grid)
+    assert torch.equal(regions_from_ids(ids, [1.0], grid), regions_from_ids(ids, [1], grid))
+    assert regions_from_ids(ids, [], grid).shape == (0, 1, 3, 3)
+
+
+@pytest.mark.parametrize(
+    "size",
+    [
+        (-70, 70),
+        (70, -70),
+        (0, 70),
+        ("70", "70"),
+        (70,),
+        (70, 70, 3),
+        70,
+        None,
+        (float("inf"), 70),
+        (float("nan"), 70),
+    ],
+)
+def test_frames_without_a_size_are_refused(size):
+    with pytest.raises(ValueError, match="`frame_size` must be height and width in pixels"):
+        regions_from_boxes_2d([[[1, 1, 30, 30]]], size, TokenGrid(70, 14, 2))
+
+
+def test_boxes_without_an_end_are_refused():
+    with pytest.raises(ValueError, match="must be pixels of the frame, or NaN"):
+        regions_from_boxes_2d([[[1, 1, float("inf"), 30]]], (70, 70), TokenGrid(70, 14, 2))
+
+
+def test_mirrored_poses_are_refused():
+    mirrored = torch.diag(torch.tensor([-1.0, 1, 1, 1]))[None]
+    cameras = torch.tensor([[[60.0, 0, 35], [0, 60, 35], [0, 0, 1]]])
+    with pytest.raises(ValueError, match="is not a rigid motion"):
+        regions_from_boxes_and_poses([[0, 0, 3, 1, 1, 1]], cameras, mirrored, TokenGrid(70, 14, 2))

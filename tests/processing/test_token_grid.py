@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -123,3 +124,16 @@ def test_split_of_no_frame_is_empty_and_of_part_of_a_frame_an_error():
 
 def test_the_old_path_gives_the_same_class():
     assert regions.TokenGrid is TokenGrid is processing.TokenGrid
+
+
+@pytest.mark.parametrize(
+    "sizes", [(70, 1.5, 2), (70.5, 14, 2), (70, 14, 2.5), (70, 14, float("nan")), ("70", 14, 2), (70, None, 2)]
+)
+def test_parts_of_pixels_are_refused(sizes):
+    with pytest.raises(ValueError, match="must be whole numbers of pixels and patches"):
+        TokenGrid(*sizes)
+
+
+def test_whole_numbers_of_any_type_are_taken():
+    assert TokenGrid(np.int64(70), 14.0, np.float32(2)) == TokenGrid(70, 14, 2)
+    assert all(type(side) is int for side in TokenGrid(70.0, np.int64(14), 2).shape)

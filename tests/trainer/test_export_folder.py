@@ -74,6 +74,40 @@ def test_dtype_changes_the_saved_weights_only(processor, tmp_path):
     assert model.dtype == torch.float32 and model.config.dtype != torch.bfloat16
 
 
+def test_dtype_may_be_a_name_and_nothing_else_than_a_type_of_weights(processor, tmp_path):
+    model = build_model(processor)
+    folder = export_inference_model(model, processor, tmp_path / "out", dtype="bfloat16")
+    assert {value.dtype for value in load_file(folder / "model.safetensors").values()} == {torch.bfloat16}
+    for dtype in ("float17", "int8", torch.int8, torch.bool, "nn", 16):
+        with pytest.raises(ValueError, match=r"dtype must be one of .*torch\.bfloat16.* or None, got"):
+            export_inference_model(model, processor, tmp_path / "none", dtype=dtype)
+    assert names_in(tmp_path) == {"out"}
+
+
+@pytest.mark.parametrize("dtype", ["float16", torch.float16])
+def test_weights_beyond_the_type_are_named_and_nothing_is_written(processor, tmp_path, dtype):
+    model = build_model(processor)
+    model.lm_head.weight.data[0, 0] = -1e6
+    with pytest.raises(
+        ValueError, match=r"1 weights do not fit into torch.float16, up to 1e\+06: .*lm_head.*bfloat16"
+    ):
+        export_inference_model(model, processor, tmp_path / "out", dtype=dtype)
+    assert not (tmp_path / "out").exists()
+    export_inference_model(model, processor, tmp_path / "out", dtype=torch.bfloat16)
+
+
+def test_what_is_no_name_of_a_folder_is_refused(processor, tmp_path):
+    model, file = build_model(processor), tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(ValueError, match='folder must be the path of a folder, got ""'):
+        export_inference_model(model, processor, "")
+    with pytest.raises(TypeError, match="folder must be the path of a folder, got NoneType"):
+        export_inference_model(model, processor, None)
+    with pytest.raises(FileExistsError, match=f"{file} exists and is not a folder"):
+        export_inference_model(model, processor, file)
+    assert file.read_text() == "mine"
+
+
 def test_own_card_is_written(processor, tmp_path):
     card = ModelCard("---\nlicense: mit\n---\n\n# Mine\n")
     folder = export_inference_model(build_model(processor), processor, tmp_path / "out", card=card)

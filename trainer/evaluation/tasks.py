@@ -66,7 +66,8 @@ class EvaluatedTask:
             boxes = [sample["input_box"] for sample in asked]
             regions = list(scene.masks(boxes).unsqueeze(1))
         chats = [build_chat(self.task.name, sample, protocol=protocol, stage="eval") for sample in asked]
-        texts = iter(session.ask(chats, regions, max_new_tokens=max_new_tokens))
+        names = [f"sample {sample['id']}" for sample in asked]
+        texts = iter(session.ask(chats, regions, max_new_tokens=max_new_tokens, names=names))
         # Without a box there is nothing to describe, in the original too: the prediction is empty.
         return [{"text": next(texts).strip() if is_asked else ""} for is_asked in described]
 
@@ -80,14 +81,9 @@ class EvaluatedTask:
         for indices in by_boxes.values():
             boxes = samples[indices[0]]["candidate_boxes"]
             chats = [build_chat(self.task.name, samples[i], protocol=scene.protocol, stage="eval") for i in indices]
-            scores = session.ground(chats, scene.masks(boxes)).float()
-            broken = [samples[i]["id"] for i, row in zip(indices, scores, strict=True) if not row.isfinite().all()]
-            if broken:
-                raise ValueError(
-                    f"Sample {broken[0]!r}: the scores of the model are NaN or infinite. Look at its weights, and at "
-                    "dtype: float16 overflows where bfloat16 and float32 do not."
-                )
-            results.update({i: {"scores": row} for i, row in zip(indices, scores.tolist(), strict=True)})
+            names = [f"sample {samples[i]['id']}" for i in indices]
+            scores = session.ground(chats, scene.masks(boxes), names=names).float().tolist()
+            results.update({i: {"scores": row} for i, row in zip(indices, scores, strict=True)})
         return [results[index] for index in range(len(samples))]
 
     def find_fault(self, sample: Mapping[str, Any], answer: Mapping[str, Any]) -> str | None:

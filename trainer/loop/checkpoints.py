@@ -68,7 +68,7 @@ def find_damage(folder: str | Path) -> str | None:
 
 
 def _read_state(folder: str | Path) -> dict[str, Any] | None:
-    """Read what `Trainer` writes last; None without it, or for the beginning of it, or something else."""
+    """Read what `Trainer` writes last; None if it is missing or cut off."""
     try:
         state = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     except (OSError, RecursionError, ValueError):
@@ -92,7 +92,7 @@ def get_last_checkpoint(run: str | Path) -> str | None:
 
 
 def check_whole(folder: str | Path) -> None:
-    """Raise ValueError unless `folder` was written to its end; files that were changed since are told elsewhere."""
+    """Raise ValueError unless `folder` was written to its end, changed since or not."""
     if _read_state(folder) is None:
         last = get_last_checkpoint(Path(folder).parent)
         instead = "there is no whole checkpoint beside it" if last is None else f"the last whole one is {last}"

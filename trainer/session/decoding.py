@@ -1,12 +1,16 @@
 """Greedy decoding of many questions at once: the tokens of `model.generate(do_sample=False)`."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from modeling_ide3d.inputs_ide3d import DIVERGED
+from trainer.session.questions import check_count
 
 __all__ = ["GreedyDecoder", "QuestionReader", "SceneAnswer"]
 
@@ -76,7 +80,12 @@ class GreedyDecoder:
 
     @torch.no_grad()
     def decode(
-        self, reader: QuestionReader, suffixes: Sequence[Tensor], max_new_tokens: int, output_logits: bool = False
+        self,
+        reader: QuestionReader,
+        suffixes: Sequence[Tensor],
+        max_new_tokens: int,
+        output_logits: bool = False,
+        names: Sequence[str] | None = None,
     ) -> list[SceneAnswer]:
         """Answer questions together, each as if it were asked alone.
 
@@ -85,12 +94,13 @@ class GreedyDecoder:
             suffixes: Embeddings (L_i, hidden_size) of each question, what all of them share left out.
             max_new_tokens: Largest number of tokens of an answer, at least 1.
             output_logits: Whether to keep the logits.
+            names: Names of the questions in messages; default: their numbers.
 
         Raises:
-            ValueError: If `max_new_tokens` is below 1.
+            ValueError: If `max_new_tokens` is no integer of at least 1, or scores of a token are NaN or Inf.
         """
-        if max_new_tokens < 1:
-            raise ValueError(f"`max_new_tokens` must be at least 1, got {max_new_tokens}.")
+        check_count(max_new_tokens, "max_new_tokens")
+        names = names or [f"question {index}" for index in range(len(suffixes))]
         answers = [SceneAnswer("", [], []) for _ in suffixes]
         kept: list[list[Tensor]] = [[] for _ in suffixes]
         open_questions = list(range(len(suffixes)))
@@ -100,6 +110,9 @@ class GreedyDecoder:
             # Half precision has ties, among which `topk` takes any token and `generate` the first.
             chosen, best = logits.argmax(-1), logits.topk(2, dim=-1).values
             tokens, margins = chosen.tolist(), (best[:, 0] - best[:, 1]).tolist()
+            # NaN and Inf come first, so that they are in one of the two best.
+            if broken := [names[open_questions[row]] for row, gap in enumerate(margins) if not math.isfinite(gap)]:
+                raise ValueError(f"The scores of the next token are NaN or Inf for {broken}. {DIVERGED}")
             for row, question in enumerate(open_questions):
                 answers[question].tokens.append(tokens[row])
                 answers[question].margins.append(margins[row])

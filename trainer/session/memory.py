@@ -57,7 +57,7 @@ class MemoryPlan:
         features = prefix_length * self.text.hidden_size * self.size
         prefill = self.activations(prefix_length, prefix_length, masked=False)
         self.smallest = int(max(pixels + features + frame, self.scene + prefill))
-        if max_memory < self.smallest:
+        if not max_memory >= self.smallest:  # NaN is less than nothing
             raise ValueError(
                 f"The scene takes {self.smallest / 1e6:.1f} MB ({num_frames} frames, {prefix_length} tokens), "
                 f"`max_memory` is {max_memory / 1e6:.1f} MB: give more, or fewer frames."

@@ -7,11 +7,19 @@ import torch
 from torch import nn
 
 from modeling_ide3d.grounding_ide3d import fill_empty_regions, find_open_references
+from modeling_ide3d.inputs_ide3d import check_scores
 from processing.benchmarks import build_prompt
 from processing.token_grid import TokenGrid
 from trainer.session.decoding import GreedyDecoder, SceneAnswer
 from trainer.session.memory import MemoryPlan
-from trainer.session.questions import Question, render_question, split_at_video, tokenize_after_video
+from trainer.session.questions import (
+    Question,
+    check_count,
+    list_questions,
+    render_question,
+    split_at_video,
+    tokenize_after_video,
+)
 from trainer.session.shared_prefix import PACKABLE_ATTENTION, PackedQuestions, RepeatedPrefix
 
 __all__ = ["SceneAnswer", "SceneSession"]
@@ -134,6 +142,7 @@ class SceneSession:
         max_new_tokens: int = 64,
         batch_size: int | None = None,
         output_logits: bool = False,
+        names: Sequence[str] | None = None,
     ) -> list[SceneAnswer]:
         """Answer questions, with tokens and margins; see `ask`.
 
@@ -143,11 +152,17 @@ class SceneSession:
             max_new_tokens: Largest number of tokens of an answer.
             batch_size: Largest number of questions at a time; default: as many as `max_memory` holds.
             output_logits: Whether to keep the logits.
+            names: Names of the questions in messages; default: their numbers.
 
         Raises:
-            ValueError: If a question does not fit into `max_memory` or has another text before the video. Also if it
-                has fewer `<ground>` tokens than regions, or one without a region in its last turn.
+            TypeError: If `questions` is no list of texts and chats.
+            ValueError: If a question is empty, does not fit into `max_memory` or has another text before the video.
+                Also if it has fewer `<ground>` tokens than regions, or one without a region in its last turn, or if
+                scores are NaN or Inf.
         """
+        check_count(max_new_tokens, "max_new_tokens")
+        questions = list_questions(questions)
+        names = _named(names, "question", len(questions))
         regions = [None] * len(questions) if regions is None else list(regions)
         if len(regions) != len(questions):
             raise ValueError(f"`regions` must have one entry per question, {len(questions)}, got {len(regions)}.")
@@ -157,13 +172,14 @@ class SceneSession:
             count = torch.tensor([0 if own is None else len(own)])
             if find_open_references(row[None], ground, ends, count).any():
                 raise ValueError(
-                    f"Question {index} points at more regions than the {int(count)} given: give a mask for each "
+                    f"{names[index]} points at more regions than the {int(count)} given: give a mask for each "
                     f"{self.processor.ground_token}, in order."
                 )
         answers: dict[int, SceneAnswer] = {}
         for group in self._groups(tokens, max_new_tokens, batch_size):
             suffixes = [self._embed(tokens[index], regions[index]) for index in group]
-            decoded = self.decoder.decode(self.questions, suffixes, max_new_tokens, output_logits)
+            own_names = [names[index] for index in group]
+            decoded = self.decoder.decode(self.questions, suffixes, max_new_tokens, output_logits, own_names)
             answers.update(zip(group, decoded, strict=True))
         return [answers[index] for index in range(len(questions))]
 
@@ -174,9 +190,10 @@ class SceneSession:
         *,
         max_new_tokens: int = 64,
         batch_size: int | None = None,
+        names: Sequence[str] | None = None,
     ) -> list[str]:
         """Answer questions in words. The arguments and errors are those of `answer`."""
-        settings = {"max_new_tokens": max_new_tokens, "batch_size": batch_size}
+        settings = {"max_new_tokens": max_new_tokens, "batch_size": batch_size, "names": names}
         return [answer.text for answer in self.answer(questions, regions, **settings)]
 
     def describe(
@@ -194,6 +211,7 @@ class SceneSession:
         *,
         template: str = GROUND,
         batch_size: int | None = None,
+        names: Sequence[str] | None = None,
     ) -> torch.Tensor:
         """Compare candidate regions with each description.
 
@@ -202,14 +220,18 @@ class SceneSession:
             regions: Bool masks (N, V, rows, cols) of the candidates.
             template: Request with `{description}` in it, which each text takes the place of; other braces are text.
             batch_size: Largest number of descriptions at a time; default: as many as `max_memory` holds.
+            names: Names of the descriptions in messages; default: their numbers.
 
         Returns:
             Cosine similarities (len(descriptions), N + 1), float32; the last column is "no such object".
 
         Raises:
-            ValueError: If a description holds a `<ground>`, which only the answer may, or `template` has no
-                `{description}`.
+            TypeError: If `descriptions` is no list of texts and chats.
+            ValueError: If a description is empty or holds a `<ground>`, which only the answer may, or `template` has
+                no `{description}`. Also if scores are NaN or Inf.
         """
+        descriptions = list_questions(descriptions, "descriptions")
+        names = _named(names, "description", len(descriptions))
         ground = self.processor.ground_token
         if "{description}" not in template:
             raise ValueError(f"`template` must hold {{description}}, where the texts are put, got {template!r}.")
@@ -217,16 +239,25 @@ class SceneSession:
         tokens = [self._tokenize(request, answer=ground) for request in requests]
         for index, row in enumerate(tokens):
             if (row == self.model.config.ground_token_id).sum() != 1:
-                raise ValueError(f"Description {index} holds a {ground}: candidates are found, not pointed at.")
+                raise ValueError(f"{names[index]} holds a {ground}: candidates are found, not pointed at.")
         features, empty, _ = self._pool(regions)
         # Never one row alone: the last bit of a product with a vector depends on where in memory it lies.
         queries = features.new_zeros(max(len(tokens), 2), features.shape[-1])
         for group in self._groups(tokens, 0, batch_size):
             states = self.questions.start([self._embed(tokens[index], None) for index in group], 0)
             queries[group] = torch.stack([state[-1] for state in states]).to(queries)
-        return self.model.grounding_head(queries, features[None], empty[None])[: len(tokens)]
+        scores = self.model.grounding_head(queries, features[None], empty[None])[: len(tokens)]
+        check_scores(scores, names=names)
+        return scores
 
     def _groups(self, tokens: list[torch.Tensor], max_new_tokens: int, batch_size: int | None) -> list[list[int]]:
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {batch_size}.")
+        if batch_size is not None:
+            check_count(batch_size, "batch_size")
         return self.memory.group([len(row) for row in tokens], max_new_tokens, batch_size)
+
+
+def _named(names: Sequence[str] | None, what: str, count: int) -> list[str]:
+    """Return a name for each of `count` entries, as messages call it."""
+    if names is not None and len(names) != count:
+        raise ValueError(f"`names` must have one entry per {what}, {count}, got {len(names)}.")
+    return list(names) if names is not None else [f"{what.capitalize()} {index}" for index in range(count)]

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
+from modeling_ide3d.loading_ide3d import read_json_object
 from processing import IDE3DProcessor
 from processing.region_files import NamedRegions, read_regions
 from processing.video_sources_ide3d import to_local_path
@@ -104,7 +105,9 @@ def load_inference_model(
         dtype: Type of the weights; "auto" is that of the files.
 
     Raises:
-        ValueError: The folder holds no model, or one of another kind; there is no such name on the Hub.
+        ValueError: The folder holds no model, or one of another kind, or weights are missing; there is no such name
+            on the Hub.
+        OSError: A file of the folder is damaged.
     """
     name = str(model)
     _check_kind(name)
@@ -156,6 +159,8 @@ def _check_kind(name: str) -> None:
         return
     if folder.exists() and not (folder / "config.json").is_file():
         raise ValueError(f"{name} has no config.json. MODEL is the folder of an export, or a name on the Hub.")
+    if folder.exists():
+        read_json_object(folder / "config.json")
     try:
         config, _ = PreTrainedConfig.get_config_dict(name)
     except OSError as error:

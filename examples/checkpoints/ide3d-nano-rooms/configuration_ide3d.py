@@ -1,11 +1,29 @@
 """Configuration of the 3D-IDE inference model."""
 
+import dataclasses
+import difflib
+import logging
 import math
-from typing import Literal
+import os
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+logger = logging.getLogger(__name__)
+
+SIZES = (
+    "hidden_size", "intermediate_size", "vocab_size", "image_size", "patch_size", "num_channels", "num_hidden_layers",
+    "num_attention_heads", "num_key_value_heads",
+)  # fmt: skip
+NEAR = 0.85  # likeness from which a word is a slip of another; `initializer_factor` and `initializer_range` have 0.74
+# Keys of configs that Transformers and its like write or read beside the fields.
+KNOWN_KEYS = {
+    "auto_map", "attn_implementation", "experts_implementation", "name_or_path", "num_labels", "output_attentions",
+    "per_layer_config", "quantization_config", "tie_encoder_decoder", "torch_dtype", "transformers_version",
+    "transformers_weights", "use_cache",
+}  # fmt: skip
 
 
 @strict
@@ -36,6 +54,7 @@ class IDE3DConfig(PreTrainedConfig):
     Raises:
         StrictDataclassFieldValidationError: If a field has a wrong type.
         StrictDataclassClassValidationError: If sizes or token ids contradict each other.
+        ValueError: If a field is misspelt. Other unknown ones, as of a newer version, are kept with a warning.
     """
 
     model_type = "ide3d"
@@ -78,8 +97,28 @@ class IDE3DConfig(PreTrainedConfig):
     detach_region_references: bool = True
     tie_word_embeddings: bool = False
 
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> tuple[dict, dict]:
+        """Read a config file as [`PreTrainedConfig.get_config_dict`] does; one must be there.
+
+        Raises:
+            OSError: There is no config file, or it holds no JSON object.
+        """
+        try:
+            found, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        except (AttributeError, TypeError, RecursionError) as error:
+            raise OSError(_no_config(pretrained_model_name_or_path, str(error))) from error
+        if not isinstance(found, dict) or not found:
+            raise OSError(_no_config(pretrained_model_name_or_path, repr(found) if found else "no file or no field"))
+        return found, kwargs
+
     def __post_init__(self, **kwargs):
+        given = {name: getattr(self, name) for name in self.sub_configs_defaults}
         super().__post_init__(**kwargs)
+        _check_keys(type(self), kwargs, "")
+        for name, fields in given.items():
+            if isinstance(fields, dict):
+                _check_keys(type(getattr(self, name)), fields, f"{name}.")
         # Only the top-level flag ties the head; small Qwen2 checkpoints set the one of the language model.
         if not self.tie_word_embeddings and getattr(self.text_config, "tie_word_embeddings", False):
             self.tie_word_embeddings = True
@@ -116,6 +155,8 @@ class IDE3DConfig(PreTrainedConfig):
                     f"vision_config.{name} must be one number, as frames are squashed to a square, got "
                     f"{getattr(vision, name)}."
                 )
+        for name, part in (("vision_config", vision), ("text_config", text)):
+            _check_sizes(name, part)
         if vision.image_size < vision.patch_size:
             raise ValueError(
                 f"vision_config.image_size ({vision.image_size}) must be at least vision_config.patch_size "
@@ -140,8 +181,52 @@ class IDE3DConfig(PreTrainedConfig):
                     f"{name} must lie in [0, {text.vocab_size}), the vocabulary of text_config, got {value}. "
                     "Set it to the id that the tokenizer gives to the token, or enlarge text_config.vocab_size."
                 )
-        if self.grounding_temperature <= 0:
-            raise ValueError(f"grounding_temperature must be positive, got {self.grounding_temperature}.")
+        if not 0 < self.grounding_temperature < math.inf:
+            raise ValueError(f"grounding_temperature must be positive and finite, got {self.grounding_temperature}.")
+
+
+def _no_config(name: str | os.PathLike, found: str) -> str:
+    return (
+        f"{name} has no config.json of a model: expected a JSON object with the fields of IDE3DConfig, got {found}. "
+        "Name the folder of an export or a checkpoint, and copy or download a damaged one again."
+    )
+
+
+def _check_keys(config_class: type[PreTrainedConfig], keys: dict[str, Any], prefix: str) -> None:
+    """Raise ValueError for a misspelt field, and warn of other unknown ones."""
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    for key in keys:
+        if key in fields or key in KNOWN_KEYS or key.startswith("_") or hasattr(config_class, key):
+            continue
+        near = difflib.get_close_matches(key, fields - keys.keys(), 1, NEAR)
+        if near and not prefix:
+            raise ValueError(f"{config_class.__name__} has no field {key!r}. Did you mean {near[0]!r}?")
+        if near or not prefix:
+            logger.warning(
+                "%s has no field %r%s; it has no effect. Is it misspelt, or of a newer version?",
+                config_class.__name__, prefix + key, f", but {near[0]!r}" if near else "",
+            )  # fmt: skip
+
+
+def _check_sizes(name: str, part: PreTrainedConfig) -> None:
+    """Raise ValueError unless sizes are positive and the heads share the width evenly."""
+    sizes = {key: getattr(part, key, None) for key in SIZES}
+    for key, value in sizes.items():
+        least = 0 if key == "num_hidden_layers" else 1
+        if isinstance(value, int) and value < least:
+            raise ValueError(f"{name}.{key} must be at least {least}, got {value}.")
+    width, heads, groups = (sizes[key] for key in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
+    if not isinstance(width, int) or not isinstance(heads, int):
+        return
+    if width % heads and getattr(part, "head_dim", None) in (None, width // heads):
+        raise ValueError(
+            f"{name}.num_attention_heads must divide {name}.hidden_size, got {heads} heads for a width of {width}. "
+            "Set `head_dim` where the heads together have another width."
+        )
+    if isinstance(groups, int) and heads % groups:
+        raise ValueError(
+            f"{name}.num_key_value_heads must divide {name}.num_attention_heads, got {groups} for {heads}."
+        )
 
 
 __all__ = ["IDE3DConfig"]

@@ -1,9 +1,6 @@
 """3D-IDE: a video language model that answers about an indoor scene, and finds objects in it, from RGB alone."""
 
-import logging
 import math
-import os
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -12,7 +9,7 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.modeling_utils import PreTrainedModel, load_state_dict, slice_logits_to_keep
+from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
@@ -33,9 +30,16 @@ from .grounding_ide3d import (
     locate_references,
     select_region_references,
 )
+from .inputs_ide3d import (
+    as_bool,
+    check_attention_mask,
+    check_pixels,
+    check_scores,
+    check_tokens,
+    known_keywords,
+)
+from .loading_ide3d import IDE3DLoadingMixin
 from .outputs_ide3d import IDE3DCausalLMOutputWithPast, IDE3DModelOutputWithPast
-
-logger = logging.getLogger(__name__)
 
 # Transformers judges a class by its name in these tables: Trainer compares smoothed labels with the next token for the
 # first alone, and `transformers serve` reads the second before the first, which it takes for text.
@@ -43,22 +47,7 @@ for names in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MULTIMODAL_LM_MAPPING
     names.setdefault(IDE3DConfig.model_type, "IDE3DForConditionalGeneration")
 
 
-def check_weight_files(folder: Path) -> None:
-    """Check the header and the size of each weight file, and name a damaged one.
-
-    Raises:
-        OSError: If a file is truncated or damaged, or is no safetensors file.
-    """
-    for file in sorted(folder.glob("model*.safetensors")):
-        try:
-            load_state_dict(file, map_location="meta")
-        except Exception as error:  # safetensors says what is wrong, but not with which file
-            raise OSError(
-                f"{file} is truncated or no safetensors file ({error}). Copy or download it again."
-            ) from error
-
-
-class IDE3DPreTrainedModel(PreTrainedModel):
+class IDE3DPreTrainedModel(IDE3DLoadingMixin, PreTrainedModel):
     """Loading, saving and initialisation of the 3D-IDE models."""
 
     config: IDE3DConfig
@@ -72,46 +61,6 @@ class IDE3DPreTrainedModel(PreTrainedModel):
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-
-    @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike | None, *model_args, **kwargs):
-        """Load a model as [`PreTrainedModel.from_pretrained`] does; a truncated weight file is named."""
-        if pretrained_model_name_or_path is not None:
-            check_weight_files(Path(pretrained_model_name_or_path, kwargs.get("subfolder") or ""))
-        loaded = super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
-        (loaded[0] if isinstance(loaded, tuple) else loaded).settle_tied_weights()
-        return loaded
-
-    def save_pretrained(self, *args, **kwargs):
-        """Save as [`PreTrainedModel.save_pretrained`] does; the config says whether head and embedding are one."""
-        if not self._hf_peft_config_loaded:
-            self.settle_tied_weights()
-        return super().save_pretrained(*args, **kwargs)
-
-    def settle_tied_weights(self):
-        """Let the config say whether head and embedding are one weight.
-
-        The config is believed when a model is loaded, and adapters may train one of the two without the other. Equal
-        weights that the config calls tied are tied.
-        """
-        text, head = self.config.get_text_config(), self.get_output_embeddings()
-        if head is None:
-            return
-        embedding = self.get_input_embeddings().weight
-        is_said = self.config.tie_word_embeddings or bool(getattr(text, "tie_word_embeddings", False))
-        is_tied = head.weight is embedding
-        if is_said and not is_tied:
-            if head.weight.is_meta or type(embedding) is not nn.Parameter or not embedding.numel():
-                return  # a part of it, or none, is here
-            is_tied = torch.equal(head.weight, embedding.to(head.weight))
-        if self.config.tie_word_embeddings != is_tied or is_said != is_tied:
-            self.config.tie_word_embeddings = text.tie_word_embeddings = is_tied
-        if is_tied:
-            head.weight = embedding
-        elif is_said:
-            logger.warning("The head differs from the embedding: `tie_word_embeddings` is now False in the config.")
-            self.all_tied_weights_keys.pop("lm_head.weight", None)
-            self._keys_to_ignore_on_save.discard("lm_head.weight")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -213,8 +162,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         Raises:
             ValueError: The images have another shape than the vision tower takes.
         """
-        if pixel_values.ndim != 4:
-            raise ValueError(f"pixel_values must have shape (num_images, 3, H, W), got {tuple(pixel_values.shape)}.")
+        check_pixels(pixel_values, 4, "pixel_values", "(num_images, 3, H, W)", self)
         return self._encode_frames(pixel_values, [1] * len(pixel_values), **kwargs)
 
     @can_return_tuple
@@ -241,11 +189,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         Raises:
             ValueError: The frames have another shape than the vision tower takes, or a video has no frame.
         """
-        if pixel_values_videos.ndim != 5:
-            raise ValueError(
-                f"pixel_values_videos must have shape (num_videos, num_frames, 3, H, W), got "
-                f"{tuple(pixel_values_videos.shape)}."
-            )
+        check_pixels(pixel_values_videos, 5, "pixel_values_videos", "(num_videos, num_frames, 3, H, W)", self)
         num_videos, num_frames = pixel_values_videos.shape[:2]
         if video_frame_mask is None:
             frames, frame_counts = pixel_values_videos.flatten(0, 1), [num_frames] * num_videos
@@ -255,11 +199,32 @@ class IDE3DModel(IDE3DPreTrainedModel):
                     f"video_frame_mask must have shape ({num_videos}, {num_frames}), as pixel_values_videos, got "
                     f"{tuple(video_frame_mask.shape)}."
                 )
-            mask = video_frame_mask.bool()
+            mask = as_bool(video_frame_mask, "video_frame_mask")
             frames, frame_counts = pixel_values_videos[mask], mask.sum(-1).tolist()
         if not frame_counts or 0 in frame_counts:
             raise ValueError(f"Every video needs at least one frame, got {frame_counts} frames.")
         return self._encode_frames(frames, frame_counts, **kwargs)
+
+    def encode_inputs(
+        self,
+        pixel_values: torch.Tensor | None,
+        pixel_values_videos: torch.Tensor | None,
+        video_frame_mask: torch.Tensor | None,
+        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling] | None,
+    ) -> dict[str, BaseModelOutputWithPooling]:
+        """Encode the pixels of a batch, or return what was encoded before, by modality.
+
+        Raises:
+            ValueError: Both are given.
+        """
+        if mm_encoder_outputs and (pixel_values is not None or pixel_values_videos is not None):
+            raise ValueError("Pass either pixels or mm_encoder_outputs, which were computed from them, not both.")
+        encoded = dict(mm_encoder_outputs or {})
+        if pixel_values is not None:
+            encoded["image"] = self.get_image_features(pixel_values, return_dict=True)
+        if pixel_values_videos is not None:
+            encoded["video"] = self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
+        return encoded
 
     def get_placeholder_mask(
         self,
@@ -406,6 +371,10 @@ class IDE3DModel(IDE3DPreTrainedModel):
             (exists | (region < 0)).all(),
             f"region_references name padded regions, or regions beyond the {region_masks.shape[1]} of region_masks.",
         )
+        torch_compilable_check(
+            (region_references >= -1).all(),
+            "region_references must be indices of region_masks, or -1 for no region; got numbers below -1.",
+        )
         if region_masks.shape[1] == 0:
             return inputs_embeds
         index = region.clamp(min=0).unsqueeze(-1).expand(-1, -1, features.shape[-1])
@@ -435,21 +404,21 @@ class IDE3DModel(IDE3DPreTrainedModel):
         """Run the model; the arguments are those of [`IDE3DForConditionalGeneration.forward`]."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-        if mm_encoder_outputs and (pixel_values is not None or pixel_values_videos is not None):
-            raise ValueError("Pass either pixels or mm_encoder_outputs, which were computed from them, not both.")
+        kwargs = known_keywords(kwargs, cache, self.language_model, self.forward)
+        encoded = self.encode_inputs(pixel_values, pixel_values_videos, video_frame_mask, mm_encoder_outputs)
         if inputs_embeds is None:
-            inputs_embeds = self.get_input_embeddings()(input_ids)
-
-        encoded = dict(mm_encoder_outputs or {})
-        if pixel_values is not None:
-            encoded["image"] = self.get_image_features(pixel_values, return_dict=True)
-        if pixel_values_videos is not None:
-            encoded["video"] = self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
+            embedding = self.get_input_embeddings()
+            vocab_size = max(self.config.text_config.vocab_size, getattr(embedding, "num_embeddings", 0))
+            check_tokens(input_ids, vocab_size)
+            inputs_embeds = embedding(input_ids)
 
         # The length of a static cache is a tensor: nothing below branches on it, so that one graph serves any fill.
         # A paged cache holds many texts at once and tells no length; `generate_batch` has looked at them.
         is_paged = cache is not None and not isinstance(cache, Cache)
-        is_empty = not is_paged and (cache is None or cache.get_seq_length() == 0)
+        num_cached = 0 if cache is None or is_paged else cache.get_seq_length()
+        is_empty = not is_paged and num_cached == 0
+        if not is_paged:
+            check_attention_mask(attention_mask, inputs_embeds, num_cached)
         # A single token is a step of decoding. Its placeholders are not counted: that would wait for the device.
         starts_text = is_empty if input_ids is not None and input_ids.shape[1] > 1 else False
         inputs_embeds, hidden_states = self._place_visual_tokens(inputs_embeds, input_ids, encoded, starts_text)
@@ -567,8 +536,12 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
 
         Raises:
             ValueError: Placeholders and frames do not match, region masks have another grid than the video, or there
-                are fewer `<ground>` tokens than regions.
+                are fewer `<ground>` tokens than regions. Also for soft masks.
+            TypeError: Pixels are no floats, or an argument is unknown.
         """
+        if isinstance(logits_to_keep, int) and logits_to_keep < 0:
+            raise ValueError(f"logits_to_keep must be at least 0, which keeps all, got {logits_to_keep}.")
+        language_model = self.model.language_model
         outputs = self.model(
             input_ids=input_ids,
             pixel_values=pixel_values,
@@ -584,7 +557,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
             use_cache=use_cache,
             mm_encoder_outputs=mm_encoder_outputs,
             return_dict=True,
-            **kwargs,
+            **known_keywords(kwargs, cache, language_model, self.forward, self.loss_function),
         )
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         loss = None
@@ -677,7 +650,8 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
             padded regions; the last column is "no such object".
 
         Raises:
-            ValueError: A sample has no `<ground>` to answer with, or the masks have another grid than the video.
+            ValueError: A sample has no `<ground>` to answer with, the masks have another grid than the video, or
+                scores are not finite.
         """
         is_ground = input_ids == self.config.ground_token_id
         region_valid = complete_region_valid(region_masks, region_valid).to(input_ids.device)
@@ -686,11 +660,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
         query_position = self.locate_query(input_ids, region_references)
         if missing := (query_position < 0).nonzero().flatten().tolist():
             raise ValueError(f"Samples {missing} have no <ground> to answer with: end each text with one.")
-        encoded = dict(mm_encoder_outputs or {})
-        if pixel_values is not None:
-            encoded["image"] = self.model.get_image_features(pixel_values, return_dict=True)
-        if pixel_values_videos is not None:
-            encoded["video"] = self.model.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True)
+        encoded = self.model.encode_inputs(pixel_values, pixel_values_videos, video_frame_mask, mm_encoder_outputs)
         kwargs["use_cache"] = False
         outputs = self.model(
             input_ids=input_ids,
@@ -701,9 +671,11 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
             return_dict=True,
             **kwargs,
         )
-        return self.score_regions(
+        scores = self.score_regions(
             outputs.last_hidden_state, query_position, input_ids, encoded, region_masks, region_valid
         )
+        check_scores(scores, region_valid.to(scores.device))
+        return scores
 
 
 __all__ = [

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from commanding import run_command
 from PIL import Image
+from safetensors.torch import save_file
 from scene_models import build_scene_model, build_scene_processor
 from yaml import safe_load
 
@@ -398,3 +399,25 @@ def test_a_killed_process_goes_on(settings, tmp_path):
     output, _ = process.communicate(timeout=900)
     assert process.returncode == 0, output
     assert (Path(killed.output) / "answers.jsonl").read_text() == (Path(whole.output) / "answers.jsonl").read_text()
+
+
+@pytest.mark.parametrize(("task", "weight"), [("scanrefer", "grounding_head.no_object"), ("scanqa", "lm_head.weight")])
+def test_scores_that_are_not_finite_stop_the_run_with_the_sample(settings, model_folder, tmp_path, task, weight):
+    folder = tmp_path / "broken"
+    shutil.copytree(model_folder, folder)
+    model = IDE3DForConditionalGeneration.from_pretrained(folder)
+    model.get_parameter(weight).data[0] = float("nan")
+    model.save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"NaN or Inf for \['sample \S+'"):
+        run_evaluation(settings(task, model=str(folder), output=str(tmp_path / "out")))
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_a_model_without_half_of_its_weights_is_not_scored(settings, model_folder, tmp_path):
+    folder = tmp_path / "half"
+    shutil.copytree(model_folder, folder)
+    model = IDE3DForConditionalGeneration.from_pretrained(folder)
+    half = dict(sorted(model.state_dict().items())[::2])
+    save_file({key: value.clone() for key, value in half.items()}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="lacks .* weights of IDE3DForConditionalGeneration"):
+        run_evaluation(settings(model=str(folder)))

@@ -253,3 +253,55 @@ def test_settings_that_greedy_decoding_leaves_out_are_named(scene_model, process
     scene_model.generation_config.repetition_penalty = 1.2
     SceneSession(scene_model, processor, frames)
     assert "repetition_penalty" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("questions", "error", "message"),
+    [
+        ("What is this?", TypeError, "`{}` must be a list of texts or chats, got str 'What is this[?]'.*into a list"),
+        (7, TypeError, "`{}` must be a list of texts or chats, got int 7"),
+        (chat_of("What?")[0], TypeError, "`{}` must be a list of texts or chats, got dict"),
+        ([7], TypeError, "Entry 0 of `{}` must be a text or a chat, a list of messages, got int 7"),
+        (["What?", None], TypeError, "Entry 1 of `{}` must be a text or a chat.* got NoneType"),
+        (chat_of("What?"), TypeError, "Entry 0 of `{}` must be .* got dict.* Put a single chat into a list"),
+        (["What?", " \n"], ValueError, "Entry 1 of `{}` is empty"),
+        ([""], ValueError, "Entry 0 of `{}` is empty"),
+    ],
+)
+def test_what_is_no_list_of_questions_is_refused(scene_model, processor, frames, questions, error, message):
+    session = SceneSession(scene_model, processor, frames)
+    with pytest.raises(error, match=message.format("questions")):
+        session.ask(questions)
+    with pytest.raises(error, match=message.format("descriptions")):
+        session.ground(questions, make_regions(2))
+
+
+@pytest.mark.parametrize("count", [0, -1, 2.5, "3", float("nan"), True, None])
+def test_counts_are_whole_numbers(scene_model, processor, frames, count):
+    session = SceneSession(scene_model, processor, frames)
+    with pytest.raises(ValueError, match="`max_new_tokens` must be at least 1, got .* Give a whole number"):
+        session.ask(["What?"], max_new_tokens=count)
+    if count is not None:
+        with pytest.raises(ValueError, match="`batch_size` must be at least 1, got .* Give a whole number"):
+            session.ask(["What?"], batch_size=count)
+
+
+def test_soft_regions_are_refused(scene_model, processor, frames):
+    session, soft = SceneSession(scene_model, processor, frames), make_regions(2).float() * 0.3
+    for call in (session.describe, lambda regions: session.ground(["The chair."], regions)):
+        with pytest.raises(ValueError, match="region_masks must be bool"):
+            call(soft)
+
+
+def test_scores_that_are_not_finite_are_refused_by_name(scene_model, processor, frames):
+    session = SceneSession(scene_model, processor, frames)
+    scene_model.lm_head.weight.data[5] = float("nan")
+    with pytest.raises(ValueError, match=r"next token are NaN or Inf for \['Question 0', 'Question 1'\]"):
+        session.ask(["What?", "Where?"])
+    with pytest.raises(ValueError, match="next token are NaN or Inf for .*'b-2'"):
+        session.ask(["What?", "Where?"], names=["a-1", "b-2"])
+    scene_model.grounding_head.no_object.data[0] = float("inf")
+    with pytest.raises(ValueError, match="scores of regions are NaN or Inf for .*Description 0"):
+        session.ground(["The chair."], make_regions(2))
+    with pytest.raises(ValueError, match="one entry per description, 1, got 2"):
+        session.ground(["The chair."], make_regions(2), names=["a", "b"])

@@ -1,0 +1,214 @@
+"""Checks of what a model is given: pixels, masks, and the names of arguments."""
+
+import difflib
+import inspect
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.cache_utils import Cache
+from transformers.generation import LogitsProcessor
+from transformers.loss.loss_utils import ForCausalLMLoss
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import TransformersKwargs, torch_compilable_check
+
+# What every caller of Transformers may pass: flags of outputs, lengths of packed sequences, arguments of the loss.
+COMMON_KEYWORDS = {*TransformersKwargs.__annotations__, *inspect.signature(ForCausalLMLoss).parameters, "return_dict"}
+
+DIVERGED = "Are the weights damaged, or too large for the model's type? Load them again, or in float32."
+
+
+def as_bool(mask: torch.Tensor, name: str) -> torch.Tensor:
+    """Return a mask as bool; other types may hold 0 and 1 alone.
+
+    Args:
+        mask (`torch.Tensor`): Mask of any type and shape.
+        name (`str`): Name in messages.
+
+    Raises:
+        TypeError: It is no tensor.
+        ValueError: It holds other numbers, as shares or probabilities.
+    """
+    if not isinstance(mask, torch.Tensor):
+        raise TypeError(f"{name} must be a tensor of bool, got {type(mask).__name__}. Convert it by torch.as_tensor.")
+    if mask.dtype != torch.bool:
+        torch_compilable_check(
+            ((mask == 0) | (mask == 1)).all(),
+            f"{name} must be bool, got {mask.dtype} with other numbers than 0 and 1. Choose a threshold, as in "
+            f"`{name} > 0.5`.",
+        )
+    return mask.bool()
+
+
+def check_pixels(pixels: torch.Tensor, ndim: int, name: str, shape: str, model: nn.Module) -> None:
+    """Check the axes and the type of normalised pixels.
+
+    NaN stays NaN. Numbers that are finite in float64 and not in the model's type are refused.
+
+    Args:
+        pixels (`torch.Tensor`): Pixels.
+        ndim (`int`): Number of axes that they must have.
+        name (`str`): Name in messages.
+        shape (`str`): Shape in messages.
+        model (`nn.Module`): Model that takes them.
+
+    Raises:
+        TypeError: They are no tensor of floating point numbers.
+        ValueError: They have other axes, or do not fit into the model's type.
+    """
+    if not isinstance(pixels, torch.Tensor) or not pixels.is_floating_point():
+        found = pixels.dtype if isinstance(pixels, torch.Tensor) else type(pixels).__name__
+        raise TypeError(f"{name} must be a tensor of normalised floats, got {found}: use the processor.")
+    if pixels.ndim != ndim:
+        raise ValueError(f"{name} must have shape {shape}, got {tuple(pixels.shape)}.")
+    if pixels.dtype == torch.float64 and model.dtype != torch.float64:
+        warnings.warn(f"{name} are float64 and are cast to {model.dtype}. Pass {name}.float().", stacklevel=3)
+        torch_compilable_check(
+            (torch.isfinite(pixels.to(model.dtype)) | ~torch.isfinite(pixels)).all(),
+            f"{name} hold numbers beyond {model.dtype}. Look at how the frames are normalised.",
+        )
+
+
+def check_attention_mask(attention_mask: Any, inputs: torch.Tensor, num_cached: int | torch.Tensor) -> None:
+    """Check that a mask of padding has a number for each token, cached ones included.
+
+    Args:
+        attention_mask (`torch.Tensor`): Mask of any kind; only those of two axes are checked.
+        inputs (`torch.Tensor` of shape `(batch_size, sequence_length, ...)`): Tokens or embeddings.
+        num_cached (`int` or `torch.Tensor`): Tokens in the cache; a tensor is not read.
+
+    Raises:
+        ValueError: It has another shape, or holds shares.
+    """
+    is_padding = isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
+    if not is_padding or isinstance(num_cached, torch.Tensor):
+        return
+    expected = (inputs.shape[0], num_cached + inputs.shape[1])
+    if tuple(attention_mask.shape) != expected:
+        behind = f", {num_cached} of them cached" if num_cached else ""
+        raise ValueError(
+            f"attention_mask must have shape {expected}, one number for each token{behind}, got "
+            f"{tuple(attention_mask.shape)}. Pass the mask that the processor returns with these input_ids."
+        )
+    if attention_mask.is_floating_point():
+        as_bool(attention_mask, "attention_mask")
+
+
+def check_tokens(input_ids: torch.Tensor, vocab_size: int) -> None:
+    """Check the type of tokens.
+
+    On the CPU, where it costs nothing, the vocabulary must have them too.
+
+    Raises:
+        ValueError: They are no integers, or lie outside of the vocabulary.
+    """
+    if input_ids.ndim != 2 or input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+        raise ValueError(
+            f"input_ids must be integers of shape (batch_size, sequence_length), got {input_ids.dtype} "
+            f"{tuple(input_ids.shape)}."
+        )
+    if input_ids.device.type == "cpu":
+        torch_compilable_check(
+            ((input_ids >= 0) & (input_ids < vocab_size)).all(),
+            lambda: (
+                f"input_ids must lie in [0, {vocab_size}), got {int(input_ids.min())} to {int(input_ids.max())}. Use "
+                "the tokenizer of this model, or call model.resize_token_embeddings(len(tokenizer))."
+            ),
+        )
+
+
+def known_keywords(
+    kwargs: dict[str, Any],
+    cache: Any,
+    language_model: nn.Module,
+    forward: Callable,
+    loss_function: Callable | None = None,
+) -> dict[str, Any]:
+    """Return the further arguments of a forward pass that the language model takes.
+
+    Args:
+        kwargs (`dict`): Arguments that the forward pass does not name.
+        cache (`Cache`, *optional*): Cache; a paged one comes with arguments of its own.
+        language_model (`nn.Module`): Language model of Transformers.
+        forward (`Callable`): The forward pass, for the names that it has.
+        loss_function (`Callable`, *optional*): Loss, whose arguments are known too.
+
+    Raises:
+        TypeError: An argument is known to none of them, and is not None.
+    """
+    if kwargs.keys() <= COMMON_KEYWORDS or not isinstance(cache, Cache | None):
+        return kwargs
+    known = COMMON_KEYWORDS | set(inspect.signature(language_model.forward).parameters)
+    if attention := ALL_ATTENTION_FUNCTIONS.get(language_model.config._attn_implementation):
+        known |= set(inspect.signature(attention).parameters)
+    of_loss = set() if loss_function is None else set(inspect.signature(loss_function).parameters)
+    unknown = [name for name, value in kwargs.items() if value is not None and name not in known | of_loss]
+    if unknown:
+        names = {*inspect.signature(forward).parameters, *known} - {"self", "kwargs", "module"}
+        near = {name: difflib.get_close_matches(name, names, 1, 0.7) for name in unknown}
+        hints = "".join(f" Did you mean {match[0]!r} for {name!r}?" for name, match in near.items() if match)
+        raise TypeError(
+            f"The model does not take the arguments {unknown}.{hints} Targets of a training, such as depth, belong to "
+            "IDE3DForConditionalGenerationWithGeometry."
+        )
+    return {name: value for name, value in kwargs.items() if name in known}
+
+
+def check_scores(scores: torch.Tensor, region_valid: torch.Tensor | None = None, names: Any = None) -> None:
+    """Raise ValueError if a sample has scores of regions that are NaN or Inf.
+
+    Args:
+        scores (`torch.Tensor` of shape `(batch_size, num_regions + 1)`): Cosine similarities.
+        region_valid (`torch.Tensor` of shape `(batch_size, num_regions)`, bool, *optional*): Padding is not looked at.
+        names (`list[str]`, *optional*): Names of the samples in the message; default: their indices.
+    """
+    broken = ~torch.isfinite(scores)
+    if region_valid is not None:
+        broken = broken & nn.functional.pad(region_valid, (0, 1), value=True)
+    if samples := broken.any(-1).nonzero().flatten().tolist():
+        raise ValueError(
+            f"The scores of regions are NaN or Inf for {[names[index] if names else index for index in samples]}. "
+            f"{DIVERGED}"
+        )
+
+
+class FiniteScores(LogitsProcessor):
+    """Remembers the samples whose scores of tokens are NaN or +Inf.
+
+    It changes no score and does not wait for the device.
+    """
+
+    def __init__(self):
+        self.broken: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Look at scores of shape `(batch_size * num_beams, vocab_size)`."""
+        broken = (scores.isnan() | (scores == math.inf)).any(-1)
+        if self.broken is not None:  # the number of rows may change
+            broken = broken | (self.broken if len(self.broken) == len(broken) else self.broken.any())
+        self.broken = broken
+        return scores
+
+    def check(self, batch: torch.Tensor | None) -> None:
+        """Raise ValueError if a sample of a batch had scores that are not finite."""
+        if self.broken is not None and self.broken.any():
+            size = len(self.broken) if batch is None else len(batch)
+            rows = self.broken.nonzero().flatten() * size // len(self.broken)  # beams are rows of their own
+            raise ValueError(
+                f"The scores of the next token are NaN or Inf for the samples {sorted(set(rows.tolist()))}. {DIVERGED}"
+            )
+
+
+__all__ = [
+    "DIVERGED",
+    "FiniteScores",
+    "as_bool",
+    "check_attention_mask",
+    "check_pixels",
+    "check_scores",
+    "check_tokens",
+    "known_keywords",
+]
