@@ -127,7 +127,7 @@ def _late(name: str) -> TimeoutError:
 
 
 def _make_opener(sockets: list[socket.socket], url: str) -> urllib.request.OpenerDirector:
-    """Return an opener of http and https that notes its sockets and refuses private addresses but that of the URL."""
+    """Return an opener that notes its sockets and refuses private addresses but the URL's own."""
     is_free = os.environ.get(PRIVATE_VARIABLE, "").lower() in ("1", "true", "yes")
     own = urlsplit(url).hostname if os.environ.get(PRIVATE_VARIABLE, "") == "" else None
 
