@@ -167,7 +167,7 @@ class CheckpointInProgress(TrainerCallback, ExportableState):
 
 @contextmanager
 def written_whole(find: Callable[[], CheckpointInProgress], is_writer: bool) -> Iterator[None]:
-    """Remove what a training that fails in the block wrote of a checkpoint, and say which.
+    """Remove the checkpoint that a training was writing when it failed.
 
     Args:
         find: Gives the callback of the training; Trainer makes another one where it restores a checkpoint.
