@@ -156,7 +156,7 @@ class TestRefusals:
             train(*read_recipe(tiny_recipe(teacher="stored"), []))
 
     def test_a_rank_that_is_none(self, checkpoint):
-        with pytest.raises(ValueError, match="rank of adapters must be at least 1, got -1"):
+        with pytest.raises(ValueError, match="lora_rank must be a whole number of at least 0, got -1"):
             adapt(None, ModelArguments(lora_rank=-1, model_name_or_path=str(checkpoint)))
 
     def test_adapters_need_a_checkpoint(self):
