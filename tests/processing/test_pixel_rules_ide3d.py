@@ -110,7 +110,7 @@ def test_frames_are_numbers_of_one_type(processor, frames, error, message):
     ("name", "value"),
     [
         ("rescale_factor", float("nan")),
-        ("rescale_factor", -1.0),
+        ("rescale_factor", float("inf")),
         ("rescale_factor", 0.0),
         ("image_mean", [float("nan")] * 3),
         ("image_mean", [0.5, 0.5]),

@@ -53,8 +53,8 @@ def check_scaling(processor: Any, options: Mapping[str, Any]) -> None:
             Arguments of the call, which win over the processor's.
 
     Raises:
-        ValueError: for numbers that are not finite, factors and deviations that are not positive, and another number
-            of them than one or three.
+        ValueError: for numbers that are not finite, a factor of 0, deviations that are not positive, and another
+            number of them than one or three.
     """
     for name in ("rescale_factor", "image_mean", "image_std"):
         value = getattr(processor, name, None) if options.get(name) is None else options[name]
@@ -63,8 +63,9 @@ def check_scaling(processor: Any, options: Mapping[str, Any]) -> None:
         numbers = list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
         are_finite = all(isinstance(number, Real) and math.isfinite(number) for number in numbers)
         counts = (1,) if name == "rescale_factor" else (1, 3)
-        if not are_finite or len(numbers) not in counts or (name != "image_mean" and min(numbers) <= 0):
-            sign = "" if name == "image_mean" else " above 0"
+        is_bad = {"rescale_factor": 0 in numbers, "image_mean": False, "image_std": are_finite and min(numbers) <= 0}
+        if not are_finite or len(numbers) not in counts or is_bad[name]:
+            sign = {"rescale_factor": " and not 0", "image_mean": "", "image_std": " above 0"}[name]
             raise ValueError(f"{name} must be finite{sign}, {' or '.join(map(str, counts))} of them, got {value!r}.")
 
 
