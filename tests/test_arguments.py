@@ -13,7 +13,7 @@ from arguments_table import CHAT, GENERATION, LOADING, PROCESSING, TRAINING
 from conftest import build_tiny_inputs, build_tiny_model
 from exporting import build_processor
 from training_samples import build_collator, build_model, make_sample
-from transformers import GenerationConfig, GenerationMixin, ProcessorMixin, TrainingArguments
+from transformers import GenerationConfig, GenerationMixin, PreTrainedModel, ProcessorMixin, TrainingArguments
 from transformers.processing_utils import ImagesKwargs, TextKwargs, VideosKwargs
 
 from modeling_ide3d import IDE3DForConditionalGeneration
@@ -36,7 +36,7 @@ def known_arguments() -> dict[str, set[str]]:
     def arguments(function):
         return set(inspect.signature(function).parameters) - {"self"}
 
-    loading = IDE3DForConditionalGeneration.__mro__[2].from_pretrained
+    loading = PreTrainedModel.from_pretrained
     documented = set(re.findall(r"^ {12}(\w+) \(", loading.__doc__ or "", re.MULTILINE))
     return {
         "training": {field.name for field in dataclasses.fields(TrainingArguments)},

@@ -15,8 +15,12 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import TransformersKwargs, torch_compilable_check
 
-# What every caller of Transformers may pass: flags of outputs, lengths of packed sequences, arguments of the loss.
-COMMON_KEYWORDS = {*TransformersKwargs.__annotations__, *inspect.signature(ForCausalLMLoss).parameters, "return_dict"}
+# What every caller of Transformers may pass: flags of outputs, lengths of packed sequences, arguments of the loss, and
+# the tokenizers that `generate` takes for its own use and hands on.
+COMMON_KEYWORDS = {
+    *TransformersKwargs.__annotations__, *inspect.signature(ForCausalLMLoss).parameters, "return_dict", "tokenizer",
+    "assistant_tokenizer",
+}  # fmt: skip
 
 DIVERGED = "Are the weights damaged, or too large for the model's type? Load them again, or in float32."
 

@@ -150,6 +150,7 @@ def test_tower_may_be_named_by_a_local_folder():
         "mm_vision_tower": "data/models/siglip-so400m-patch14-384",
         "hidden_size": 64,
         "num_attention_heads": 4,
+        "num_key_value_heads": 4,
     }
     ids = {"image_token_id": 1, "video_token_id": 2, "ground_token_id": 3}
     assert build_config(original, ids, 10).vision_config.hidden_size == 1152
