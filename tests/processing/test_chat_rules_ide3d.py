@@ -139,6 +139,11 @@ def test_errors_of_libraries_name_what_was_given(processor, frames, options, err
         processor.video_processor(frames(2), **options)
 
 
+def test_a_number_that_the_tokenizer_cannot_hold_is_named(processor):
+    with pytest.raises(ValueError, match="OverflowError.* Given: .*max_length=-1"):
+        processor(text="Hi", padding="max_length", max_length=-1, truncation=True)
+
+
 def test_errors_of_the_memory_and_of_files_stay_what_they_are(processor, monkeypatch):
     def fail(*args, **kwargs):
         raise torch.OutOfMemoryError("no memory")

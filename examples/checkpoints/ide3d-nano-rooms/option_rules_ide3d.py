@@ -12,7 +12,7 @@ import numpy as np
 from huggingface_hub.errors import StrictDataclassError
 
 MAX_IMAGE_SIZE = 2**14  # pixels of a side; a single frame would take gigabytes
-_BARE = (KeyError, IndexError, AttributeError, ZeroDivisionError)  # their message alone says little
+_BARE = (KeyError, IndexError, AttributeError, ArithmeticError)  # their message alone says little
 _OF_TYPES = (TypeError, AttributeError, StrictDataclassError)
 
 
