@@ -35,6 +35,7 @@ from .inputs_ide3d import (
     check_attention_mask,
     check_pixels,
     check_scores,
+    check_tensors,
     check_tokens,
     known_keywords,
 )
@@ -404,6 +405,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         """Run the model; the arguments are those of [`IDE3DForConditionalGeneration.forward`]."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
+        check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds, region_masks=region_masks)
         kwargs = known_keywords(kwargs, cache, self.language_model, self.forward)
         encoded = self.encode_inputs(pixel_values, pixel_values_videos, video_frame_mask, mm_encoder_outputs)
         if inputs_embeds is None:
@@ -653,6 +655,8 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
             ValueError: A sample has no `<ground>` to answer with, the masks have another grid than the video, or
                 scores are not finite.
         """
+        check_tensors(input_ids=input_ids, region_masks=region_masks, region_valid=region_valid)
+        check_tokens(input_ids, self.get_input_embeddings().num_embeddings)
         is_ground = input_ids == self.config.ground_token_id
         region_valid = complete_region_valid(region_masks, region_valid).to(input_ids.device)
         if region_references is None:

@@ -349,7 +349,7 @@ def _choose_names(folder: Path, indices: Sequence[int] | None, frame_names: Sequ
 
 
 def _check_texts(texts: Sequence[str], name: str) -> tuple[str, ...]:
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable) or getattr(texts, "ndim", 1) != 1:
         raise TypeError(f"`{name}` must be a list of strings, got {texts!r}.")
     texts = tuple(texts)
     if wrong := [text for text in texts if not isinstance(text, str)]:

@@ -31,6 +31,17 @@ MIN_SHARE = 0.125  # Official: a token belongs to an object if at least this sha
 RAYS_PER_SIDE = 6  # Rays per token and side for boxes without depth; 36 rays resolve the share of 12.5%.
 
 
+def _as_tensor(values: ArrayLike, name: str) -> torch.Tensor:
+    """Return numbers as a tensor; TypeError for text, objects, complex and ragged ones, by name."""
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"`{name}` must be an array of numbers, got {str(values)[:60]!r} ({error}).") from error
+    if tensor.is_complex():
+        raise TypeError(f"`{name}` must be real numbers, got {tensor.dtype}.")
+    return tensor
+
+
 def check_min_share(min_share: float) -> None:
     """Raise ValueError unless `min_share` lies in (0, 1]."""
     if isinstance(min_share, bool) or not isinstance(min_share, Real) or not 0 < min_share <= 1:
@@ -39,7 +50,7 @@ def check_min_share(min_share: float) -> None:
 
 def check_region_masks(region_masks: ArrayLike, grid: TokenGrid, num_views: int) -> None:
     """Raise ValueError unless `region_masks` is bool (N, V, rows, cols) of this grid."""
-    masks = torch.as_tensor(region_masks)
+    masks = _as_tensor(region_masks, "region_masks")
     expected = (num_views, grid.rows, grid.cols)
     if masks.dtype != torch.bool or masks.dim() != 4 or tuple(masks.shape[1:]) != expected:
         raise ValueError(
@@ -67,7 +78,7 @@ def regions_from_masks(masks: ArrayLike, grid: TokenGrid, *, min_share: float = 
         ValueError: Other shapes or types, frames coarser than the grid, or a share outside of (0, 1].
     """
     check_min_share(min_share)
-    masks = torch.as_tensor(masks)
+    masks = _as_tensor(masks, "masks")
     if masks.dim() == 3:
         masks = masks.unsqueeze(0)
     if masks.dim() != 4 or masks.dtype != torch.bool:
@@ -95,7 +106,7 @@ def regions_from_ids(
     Raises:
         ValueError: Other shapes, ids that are not integer, or frames coarser than the grid.
     """
-    ids, region_ids = torch.as_tensor(ids), torch.as_tensor(region_ids)
+    ids, region_ids = _as_tensor(ids, "ids"), _as_tensor(region_ids, "region_ids")
     if (region_ids != region_ids.long()).any():
         raise ValueError(f"`region_ids` must be whole numbers, as those of the pixels, got {region_ids.tolist()}.")
     if ids.dim() != 3 or ids.is_floating_point() or ids.dtype == torch.bool or region_ids.dim() != 1:
@@ -130,7 +141,7 @@ def regions_from_boxes_2d(
         ValueError: Another shape, a box of negative size, or boxes that are not in pixels of these frames.
     """
     check_min_share(min_share)
-    boxes = torch.as_tensor(boxes).double()
+    boxes = _as_tensor(boxes, "boxes").double()
     if boxes.dim() == 2:
         boxes = boxes.unsqueeze(0)
     if boxes.dim() != 3 or boxes.shape[-1] != 4:
@@ -177,7 +188,7 @@ def regions_from_boxes_3d(
     if min_share != 0:  # a single point then counts
         check_min_share(min_share)
     low, high = _box_limits(boxes)
-    points = torch.as_tensor(world_points).float()
+    points = _as_tensor(world_points, "world_points").float()
     if points.dim() != 4 or points.shape[-1] != 3:
         raise ValueError(f"`world_points` must have shape (V, h, w, 3), got {tuple(points.shape)}.")
     if protocol not in ("clean", "paper"):
@@ -230,7 +241,10 @@ def regions_from_boxes_and_poses(
     low, high = (limit.double() for limit in _box_limits(boxes))
     check_poses(camera_to_world)
     check_intrinsics(intrinsics, len(camera_to_world), grid.image_size)
-    cameras, poses = torch.as_tensor(intrinsics).double(), torch.as_tensor(camera_to_world).double()
+    cameras, poses = (
+        _as_tensor(intrinsics, "intrinsics").double(),
+        _as_tensor(camera_to_world, "camera_to_world").double(),
+    )
     rays = RAYS_PER_SIDE
     v = (torch.arange(grid.rows * rays).double() + 0.5) * grid.covered_size[0] / (grid.rows * rays) - 0.5
     u = (torch.arange(grid.cols * rays).double() + 0.5) * grid.covered_size[1] / (grid.cols * rays) - 0.5
@@ -295,7 +309,7 @@ def covered_share(start: Tensor, end: Tensor, cells: int, length: float) -> Tens
 
 
 def _box_limits(boxes: ArrayLike) -> tuple[Tensor, Tensor]:
-    boxes = torch.as_tensor(boxes).float()
+    boxes = _as_tensor(boxes, "boxes").float()
     if boxes.dim() == 1:
         boxes = boxes.unsqueeze(0)
     check_boxes(boxes, is_metric=False)  # The points may have any unit.

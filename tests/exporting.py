@@ -32,6 +32,7 @@ CODE_FILES = {
     "processing_ide3d.py",
     "processor_files_ide3d.py",
     "video_decoding_ide3d.py",
+    "video_packets_ide3d.py",
     "video_processing_ide3d.py",
     "video_reading_ide3d.py",
     "video_sources_ide3d.py",

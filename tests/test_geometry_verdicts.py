@@ -162,7 +162,9 @@ def verdicts(sample: dict, root) -> dict[str, bool]:
     if np.isfinite(sample["depth"]).all() and 0 <= sample["depth"].min() and sample["depth"].max() < 65:
         layout = scene_folder(root, sample)
         folder = layout.frames("scannet/scene0000_00")
-        info = {"images": ["0.jpg"], "axis_align_matrix": np.eye(4), "depth_cam2img": np.diag([60.0, 60, 1, 1])}
+        focal = np.diagonal(np.asarray(sample["intrinsics"], np.float64)[0])[:2]
+        focal = focal if (np.isfinite(focal) & (focal > 0)).all() else [60.0, 60.0]
+        info = {"images": ["0.jpg"], "axis_align_matrix": np.eye(4), "depth_cam2img": np.diag([*focal, 1.0, 1.0])}
         info["depth_cam2img"][:2, 2] = [(WIDTH - 1) / 2, (HEIGHT - 1) / 2]
         found["doctor"] = not {
             finding.kind for finding in check_scene(layout, "scannet/scene0000_00", info, {"poses", "depth"})

@@ -8,14 +8,13 @@ from collections.abc import Iterator
 import datasets
 from datasets import Features, Image, List, Value
 
-from processing.rooms.generate import SPLITS, make_room, recipe_digest
+from processing.rooms.generate import MIN_IMAGE_SIZE, SPLITS, make_room, recipe_digest
 from processing.rooms.scene.styles import PLAIN, STYLES
 
 __all__ = ["FEATURES", "load_rooms"]
 
 logger = logging.getLogger(__name__)
 
-MIN_IMAGE_SIZE = 24  # pixels; in smaller frames hardly an object fills its least share
 
 _NUMBERS = List(Value("float32"))
 _IDS = List(Value("int32"))

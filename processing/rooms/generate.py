@@ -16,9 +16,10 @@ from processing.rooms.scene.palette import pick
 from processing.rooms.scene.primitives import PrimitiveTable
 from processing.rooms.scene.styles import PLAIN, STYLES
 
-__all__ = ["SPLITS", "make_room", "recipe_digest", "room_rng"]
+__all__ = ["MIN_IMAGE_SIZE", "SPLITS", "make_room", "recipe_digest", "room_rng"]
 
 SPLITS = ("train", "validation", "test")
+MIN_IMAGE_SIZE = 24  # pixels; in smaller frames hardly an object fills its least share
 _MAX_COVER = 0.5  # of a frame by one object
 _MIN_SHOWN = 4  # objects shown well in frame 0
 _MIN_OVERLAP = 0.5  # of a frame's points that fall into the next frame

@@ -176,6 +176,7 @@ def _extraction(add: Callable[..., None]) -> None:
                 lambda f, n=name, v=value: extract(f, **{n: v}),
                 name,
                 "scene",
+                "nobody",
                 expect=expect,
             )
     for what, make in PATHS.items():

@@ -238,7 +238,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         for place in places:
             value = values[place.sample]
             if value is not None:
-                value = to_tensor(value).to(device, torch.float32)
+                value = to_tensor(value, f"{name} of sample {place.sample}").to(device, torch.float32)
                 steps = longest if isinstance(values, Tensor) else place.steps
                 if -(-len(value) // merged) != steps:
                     raise ValueError(

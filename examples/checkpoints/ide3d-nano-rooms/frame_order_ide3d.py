@@ -65,7 +65,9 @@ def check_indices(indices: Any, total: int, name: str = "frame indices") -> list
         ValueError: if there are none, or one lies outside of the video.
     """
     try:
-        numbers = np.asarray([*indices] if isinstance(indices, Iterable) else [indices])
+        numbers = np.asarray(
+            [*indices] if isinstance(indices, Iterable) and getattr(indices, "ndim", 1) else [indices]
+        )
     except ValueError:  # lists of several lengths
         numbers = np.asarray(["?"])
     if numbers.size and (numbers.dtype.kind not in "iuf" or (numbers != np.floor(numbers)).any()):

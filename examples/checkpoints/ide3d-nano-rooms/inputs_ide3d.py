@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers.cache_utils import Cache
@@ -25,6 +26,13 @@ COMMON_KEYWORDS = {
 DIVERGED = "Are the weights damaged, or too large for the model's type? Load them again, or in float32."
 
 
+def check_tensors(**given: Any) -> None:
+    """Raise TypeError for arguments that are neither tensors nor None, by name."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, torch.Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(value).__name__}. Convert it by torch.as_tensor.")
+
+
 def as_bool(mask: torch.Tensor, name: str) -> torch.Tensor:
     """Return a mask as bool; other types may hold 0 and 1 alone.
 
@@ -36,8 +44,7 @@ def as_bool(mask: torch.Tensor, name: str) -> torch.Tensor:
         TypeError: It is no tensor.
         ValueError: It holds other numbers, as shares or probabilities.
     """
-    if not isinstance(mask, torch.Tensor):
-        raise TypeError(f"{name} must be a tensor of bool, got {type(mask).__name__}. Convert it by torch.as_tensor.")
+    check_tensors(**{name: mask})
     if mask.dtype != torch.bool:
         torch_compilable_check(
             ((mask == 0) | (mask == 1)).all(),
@@ -85,8 +92,11 @@ def check_attention_mask(attention_mask: Any, inputs: torch.Tensor, num_cached: 
         num_cached (`int` or `torch.Tensor`): Tokens in the cache; a tensor is not read.
 
     Raises:
+        TypeError: It is a list or an array of NumPy.
         ValueError: It has another shape, or holds shares.
     """
+    if isinstance(attention_mask, (str, bytes, list, tuple, np.ndarray)):
+        check_tensors(attention_mask=attention_mask)
     is_padding = isinstance(attention_mask, torch.Tensor) and attention_mask.ndim == 2
     if not is_padding or isinstance(num_cached, torch.Tensor):
         return
@@ -213,6 +223,7 @@ __all__ = [
     "check_attention_mask",
     "check_pixels",
     "check_scores",
+    "check_tensors",
     "check_tokens",
     "known_keywords",
 ]

@@ -41,6 +41,8 @@ def check_weight_files(folder: Path) -> None:
         OSError: If a file is truncated or damaged, or is no safetensors file.
     """
     for file in sorted([*folder.glob("model*.safetensors"), *folder.glob("adapter_model.safetensors")]):
+        if not file.is_file():
+            raise OSError(f"{file} is a pipe, device or folder, which is not opened. Copy or download the file again.")
         try:
             load_state_dict(file, map_location="meta")
         except Exception as error:  # safetensors says what is wrong, but not with which file

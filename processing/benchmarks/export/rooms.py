@@ -15,7 +15,8 @@ from processing.benchmarks.export.annotations import RoomScene, llava_records, r
 from processing.benchmarks.export.files import RoomWriter, write_infos, write_vsi_rows
 from processing.benchmarks.export.vsi import vsi_records
 from processing.benchmarks.readers.tasks import TASKS, Layout
-from processing.rooms.generate import make_room
+from processing.frame_order_ide3d import check_count
+from processing.rooms.generate import MIN_IMAGE_SIZE, make_room
 from processing.writing import whole_folder, write_json
 
 __all__ = ["export_rooms"]
@@ -40,10 +41,15 @@ def export_rooms(
 
     Raises:
         FileExistsError: The target exists and is not empty.
-        ValueError: A count below 1.
+        TypeError: A count or the seed is no integer.
+        ValueError: A count below 1, or images too small for a room.
     """
-    if min(num_scenes, num_frames) < 1:
-        raise ValueError(f"`num_scenes` and `num_frames` must be at least 1, got {num_scenes} and {num_frames}.")
+    for name, count in (("num_scenes", num_scenes), ("num_frames", num_frames), ("image_size", image_size)):
+        check_count(count, name)
+    if image_size < MIN_IMAGE_SIZE:
+        raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE} pixels, got {image_size}.")
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise TypeError(f"seed must be an integer, got {seed!r}.")
     with whole_folder(target) as unfinished:
         _write_rooms(Layout(unfinished), num_scenes, seed, image_size, num_frames)
     return Path(target)

@@ -145,7 +145,7 @@ class TestMixture:
 
     @pytest.mark.parametrize(
         "tasks, weights, message",
-        [([], None, "at least one"), (["scanqa"] * 2, None, "each once"), (["scanqa"], [1, 2], "a weight for each")],
+        [([], None, "at least one"), (["scanqa"] * 2, None, "each once"), (["scanqa"], [1, 2], "one number for each")],
     )
     def test_lists_that_do_not_fit(self, rooms, tasks, weights, message):
         with pytest.raises(ValueError, match=message):

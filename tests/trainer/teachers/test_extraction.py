@@ -290,7 +290,7 @@ class TestTraining:
             collate([self.sample(scenes, frame_names=("00005", *NAMES[1:]))])
         with pytest.raises(ValueError, match="needs `scene_id` and `frame_names`"):
             collate([self.sample(scenes, frame_names=None)])
-        with pytest.raises(ValueError, match="4 frames and 2 `frame_names`"):
+        with pytest.raises(ValueError, match="frame_names must be the names of 4 frames"):
             collate([self.sample(scenes, frame_names=NAMES[:2])])
 
     def test_one_protocol_for_the_teacher_and_the_training(self, scenes, stored, dinov2):
