@@ -19,7 +19,9 @@ def root() -> Path:
     """Folder of what is made once; of this process alone where nobody set it."""
     if not os.environ.get(ROOT):
         os.environ[ROOT] = tempfile.mkdtemp(prefix="bad-inputs-")
-    return Path(os.environ[ROOT])
+    folder = Path(os.environ[ROOT])
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 @contextmanager

@@ -73,6 +73,7 @@ def test_a_full_or_read_only_disk_is_told_and_changes_nothing(tmp_path, names):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_every_call_of_every_operation(tmp_path, name):
-    rows, problems = strike(tmp_path, (name,))
+def test_calls_of_every_operation(tmp_path, name):
+    """At points that lie evenly; `python -m crash.run` strikes every call, which takes an hour."""
+    rows, problems = strike(tmp_path, (name,), points=3)
     assert not problems and len(rows) == 4

@@ -120,8 +120,6 @@ class SceneSession:
         """Return region features (N, hidden_size), empty regions (N,) and the mean token (hidden_size,)."""
         if not isinstance(regions, torch.Tensor | np.ndarray):
             raise TypeError(f"Regions must be bool masks (N, V, rows, cols), got {regions!r}. See processing.regions.")
-                f"Regions must be bool masks (N, V, rows, cols), got {regions!r}: see `processing.regions`."
-            )
         regions = torch.as_tensor(regions, device=self.model.device)
         pooled = self.model.model.get_region_features(self.prefix_ids, self.encoded, regions.unsqueeze(0))
         return tuple(part[0] for part in pooled)
