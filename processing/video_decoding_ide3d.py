@@ -136,7 +136,8 @@ def _decode(file: str | BinaryIO, name: str, metadata: TimedVideoMetadata | None
     wanted, last = find_wanted(metadata)
     with open_container(file) as container:
         stream = find_stream(container, name)
-        stream.thread_type = "AUTO"
+        # What PyAV logs from a thread that decodes ahead waits for Python, which waits for the thread when it ends.
+        stream.thread_type = "AUTO" if import_av().logging.get_level() is None else "SLICE"
         if stream.codec_context.name == UNMARKED_CODEC:
             stream.codec_context.options = {**stream.codec_context.options, "err_detect": "explode"}
         shown, starts_inside = ShownFrames.of(stream, name), None

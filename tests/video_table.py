@@ -78,7 +78,6 @@ def find_fault(file: video_zoo.ZooFile, door: str, backend: str, address: str = 
 
 def find_faults(folder: Path, backend: str, doors: list[str]) -> dict[str, dict[str, str]]:
     """Return the fault, or "", of every file of a new zoo through every door."""
-    av.logging.set_level(av.logging.PANIC)
     files = video_zoo.make_zoo(folder)
     with serve(folder) as address:
         return {file.name: {door: find_fault(file, door, backend, address) for door in doors} for file in files}

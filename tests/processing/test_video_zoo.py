@@ -8,7 +8,7 @@ import pytest
 import video_table
 import video_zoo
 
-from processing import video_reading_ide3d
+from processing import video_decoding_ide3d, video_reading_ide3d
 
 OTHER_DOORS = [door for door in video_table.DOORS if door != "path"]
 SOME = ("h264_b_frames.ts", "h264_variable_rate.mp4", "h264_turned_and_mirrored.mp4", "vp8_alternate_references.webm",
@@ -149,6 +149,20 @@ def test_damage_is_told_with_the_name_of_the_file_or_changes_nothing(zoo, tmp_pa
     """Where a decoder marks frames, or the demuxer packets, no other pictures come back without a word."""
     taken = read_damaged(zoo, tmp_path, DAMAGED, range(4))
     assert [place for place, is_equal in taken.items() if not is_equal] == []
+
+
+@pytest.mark.parametrize("level", [None, av.logging.ERROR])
+def test_no_frame_is_decoded_ahead_where_pyav_logs(zoo, monkeypatch, level):
+    """A thread that logs while its decoder is freed waits for ever; it is rare, and needs a damaged file."""
+    streams, before = [], av.logging.get_level()
+    find = video_decoding_ide3d.find_stream
+    monkeypatch.setattr(video_decoding_ide3d, "find_stream", lambda *args: streams.append(find(*args)) or streams[-1])
+    try:
+        av.logging.set_level(level)
+        video_table.read(zoo["h264.mp4"].path, "path", "pyav")
+    finally:
+        av.logging.set_level(before)
+    assert {str(stream.thread_type.name) for stream in streams} == {"AUTO" if level is None else "SLICE"}
 
 
 @pytest.mark.slow
