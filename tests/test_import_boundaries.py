@@ -43,7 +43,7 @@ def may_import() -> dict[str, set[str]]:
     table = {
         CORE: set(),
         AUXILIARY: {CORE},
-        CONVERSION: {CORE, PROCESSING},  # for the one writer of files and folders
+        CONVERSION: {CORE, PROCESSING},  # for the one writer of files and folders, and the one chat template
         PROCESSING: set(),
         SCENE: {PROCESSING},
         RENDER: {PROCESSING, SCENE},

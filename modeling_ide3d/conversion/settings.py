@@ -16,6 +16,7 @@ from transformers.utils import (
 )
 
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
+from processing.chat_rules_ide3d import DEFAULT_CHAT_TEMPLATE
 
 __all__ = [
     "SETTINGS_FILES",
@@ -49,64 +50,6 @@ SETTINGS_FILES = (
     WEIGHTS_INDEX_NAME,
     *TOKENIZER_FILES,
 )
-
-# Qwen ChatML, as in the original's prompts. A copy of the processor's default, which this package may not import.
-CHAT_TEMPLATE = r"""
-{%- set parts = {
-    'text': ['type', 'text'],
-    'video': ['type', 'video', 'url', 'path', 'num_frames', 'fps'],
-    'image': ['type', 'image', 'url', 'path', 'base64'],
-} -%}
-{%- macro render(content) -%}
-    {%- if content is string -%}
-        {{- content -}}
-    {%- else -%}
-        {%- for part in content or [] -%}
-            {%- set known = parts[part['type']] or part -%}
-            {%- for key in part if key not in known and part[key] is not none -%}
-                {{- raise_exception("A " + part['type'] + " part knows " + known | join(', ') + ", got " + key) -}}
-            {%- endfor -%}
-            {%- if part['type'] == 'text' -%}
-                {{- part['text'] -}}
-            {%- elif part['type'] in ('video', 'image') -%}
-                {{- '<video>' if part['type'] == 'video' else '<image>' -}}
-                {{- '' if loop.last else '\n' -}}
-            {%- else -%}
-                {{- raise_exception("A message part has the type video, image or text, got " + part['type']) -}}
-            {%- endif -%}
-        {%- endfor -%}
-    {%- endif -%}
-{%- endmacro -%}
-{%- if tools or documents -%}
-    {{- raise_exception("This template has no place for " + ('tools' if tools else 'documents')
-        + ": write them into a message, or give a chat_template that has one") -}}
-{%- endif -%}
-{%- for message in messages -%}
-    {%- if message['role'] not in ['system', 'user', 'assistant'] -%}
-        {{- raise_exception("A message has the role system, user or assistant, got " + message['role']) -}}
-    {%- endif -%}
-    {%- for key in message if key not in ['role', 'content'] and message[key] -%}
-        {{- raise_exception("A message has a role and content, got " + key) -}}
-    {%- endfor -%}
-{%- endfor -%}
-{%- if not messages or messages[0]['role'] != 'system' -%}
-    {{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' -}}
-{%- endif -%}
-{%- for message in messages -%}
-    {{- '<|im_start|>' + message['role'] + '\n' -}}
-    {%- if message['role'] == 'assistant' -%}
-        {%- generation -%}
-            {{- render(message['content']) + '<|im_end|>' -}}
-        {%- endgeneration -%}
-    {%- else -%}
-        {{- render(message['content']) + '<|im_end|>' -}}
-    {%- endif -%}
-    {{- '\n' -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}
-    {{- '<|im_start|>assistant\n' -}}
-{%- endif -%}
-"""
 
 # Official: the sizes of the tower follow from its name on the Hub, or from a local folder of that name.
 VISION_TOWERS = {
@@ -334,4 +277,4 @@ def write_settings(source: Path, folder: Path, config: IDE3DConfig, tokenizer: P
         "video_processor": {"video_processor_type": "IDE3DVideoProcessor", "size": size, **normalization},
     }
     (folder / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n", encoding="utf-8")
-    (folder / CHAT_TEMPLATE_FILE).write_text(CHAT_TEMPLATE, encoding="utf-8")
+    (folder / CHAT_TEMPLATE_FILE).write_text(DEFAULT_CHAT_TEMPLATE, encoding="utf-8")
