@@ -1,6 +1,5 @@
 """Checkpoints of a run: which of them are whole, and the training-only heads beside the inference weights."""
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from transformers.utils import CONFIG_NAME
 
 from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from processing.limits import load_json
 from processing.writing import sync_folder
 
 __all__ = [
@@ -70,8 +70,8 @@ def find_damage(folder: str | Path) -> str | None:
 def _read_state(folder: str | Path) -> dict[str, Any] | None:
     """Read what `Trainer` writes last; None if it is missing or cut off."""
     try:
-        state = json.loads((Path(folder) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-    except (OSError, RecursionError, ValueError):
+        state = load_json(Path(folder) / TRAINER_STATE_NAME)
+    except (OSError, ValueError):
         return None
     return state if isinstance(state, dict) else None
 

@@ -1,6 +1,5 @@
 """Whether a checkpoint can be resumed: every file that Trainer will read is looked at before it is loaded."""
 
-import json
 import logging
 import os
 import pickle
@@ -23,6 +22,7 @@ from transformers.trainer import (
 )
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
 
+from processing.limits import load_json
 from trainer.field_rules import check_number
 from trainer.loop.checkpoints import (
     check_tied_weights,
@@ -150,8 +150,8 @@ def _read_json(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
     if not path.is_file():
         raise _damaged(path, "expected a file")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = load_json(path)
+    except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
     if not isinstance(content, dict) or not set(keys) <= set(content):
         raise _damaged(path, f"expected an object with {', '.join(keys) or 'keys'}, got {str(content)[:60]}")
