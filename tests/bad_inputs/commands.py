@@ -9,7 +9,7 @@ import numpy as np
 
 from bad_inputs import goods
 from bad_inputs.cases import ToldError, door
-from bad_inputs.damage import NUMBERS, PATHS, TEXTS
+from bad_inputs.damage import NUMBERS, PATH_WORDS, PATHS, TEXTS
 
 COMMANDS = ("ask", "find", "describe", "evaluate", "doctor", "probe", "convert", "export", "push", "env", "train", "plan", "teachers",
             "rooms measure", "rooms export", "rooms evaluate")  # fmt: skip
@@ -46,13 +46,7 @@ def commands(add: Callable[..., None]) -> None:
             )
     paths = {what: make for what, make in PATHS.items() if what not in ("None", "an int", "a list", "NUL in the name")}
     words = (
-        "missing-file",
-        "given",
-        "pipe",
-        "inner",
-        "loop",
-        "/dev/full",
-        "xxx",
+        *PATH_WORDS,
         "folder",
         "path",
         "video",

@@ -8,7 +8,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["ARRAYS", "FILES", "JSON_FILES", "NUMBERS", "PATHS", "TEXTS", "damaged", "make_fifo", "write_damaged"]
+__all__ = [
+    "ARRAYS",
+    "FILES",
+    "JSON_FILES",
+    "NUMBERS",
+    "PATHS",
+    "PATH_WORDS",
+    "TEXTS",
+    "damaged",
+    "make_fifo",
+    "write_damaged",
+]
 
 
 def _put(value: float) -> Callable[[np.ndarray], np.ndarray]:
@@ -104,6 +115,8 @@ def _folder(path: Path) -> Path:
 
 
 # Wrong for every file that is read.
+# Of which an error about one of `PATHS` has one.
+PATH_WORDS = ("missing-file", "given", "pipe", "inner", "loop", "/dev/full", "xxx")
 PATHS: dict[str, Callable[[Path], Any]] = {
     "missing": lambda folder: folder / "missing-file",
     "a folder": lambda folder: _folder(folder / "given"),

@@ -8,7 +8,7 @@ import yaml
 
 from bad_inputs import goods
 from bad_inputs.cases import door
-from bad_inputs.damage import FILES, PATHS
+from bad_inputs.damage import FILES, PATH_WORDS, PATHS
 
 
 @door("recipes", "trainer.recipes.read_recipe", "trainer.recipes.run_recipe", "trainer.recipes.train", "trainer.recipes.dry_run",
@@ -74,13 +74,7 @@ def recipes(add: Callable[..., None]) -> None:
         add(
             f"path {what}",
             by_path,
-            "missing-file",
-            "given",
-            "pipe",
-            "inner",
-            "loop",
-            "/dev/full",
-            "xxx",
+            *PATH_WORDS,
             "path",
             "recipe",
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from bad_inputs import goods
 from bad_inputs.cases import door
-from bad_inputs.damage import FILES, PATHS, make_fifo
+from bad_inputs.damage import FILES, PATH_WORDS, PATHS, make_fifo
 
 GEOMETRY = ("depth", "intrinsics", "camera_to_world")
 QUIET = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1, "max_steps": 1,
@@ -228,13 +228,7 @@ def _resume(add: Callable[..., None]) -> None:
                 f"resume: path {what}",
                 last,
                 "checkpoint",
-                "missing-file",
-                "given",
-                "pipe",
-                "inner",
-                "loop",
-                "/dev/full",
-                "xxx",
+                *PATH_WORDS,
                 "987654321",
             )
 

@@ -2,7 +2,6 @@
 
 import io
 import json
-import tracemalloc
 import zipfile
 
 import numpy as np
@@ -19,14 +18,7 @@ from processing.limits import BOUNDS, check_archive, check_file, find_bound, loa
 MEGABYTE = 2**20
 
 
-@pytest.fixture(autouse=True)
-def bounded():
-    """Whatever a test reads, it takes little memory."""
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 64 * MEGABYTE
+pytestmark = pytest.mark.usefixtures("bounded")
 
 
 def npy(array: np.ndarray, shape: tuple | None = None) -> bytes:

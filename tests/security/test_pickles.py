@@ -4,7 +4,6 @@ import codecs
 import io
 import pickle
 import struct
-import tracemalloc
 import zipfile
 
 import numpy as np
@@ -17,13 +16,7 @@ from processing.benchmarks.readers.pickles import load_pickle, load_torch
 HUGE = 2**31 - 1
 
 
-@pytest.fixture(autouse=True)
-def bounded():
-    tracemalloc.start()
-    yield
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**26
+pytestmark = pytest.mark.usefixtures("bounded")
 
 
 class Call:
