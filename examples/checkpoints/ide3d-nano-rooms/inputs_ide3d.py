@@ -111,10 +111,14 @@ def check_attention_mask(attention_mask: Any, inputs: torch.Tensor, num_cached: 
         as_bool(attention_mask, "attention_mask")
 
 
-def check_tokens(input_ids: torch.Tensor, vocab_size: int) -> None:
+def check_tokens(input_ids: torch.Tensor, model: nn.Module) -> None:
     """Check the type of tokens.
 
     On the CPU, where it costs nothing, the vocabulary must have them too.
+
+    Args:
+        input_ids (`torch.Tensor`): Tokens.
+        model (`nn.Module`): Model that takes them. Its embedding may lack a size, in the wrapper of an adapter.
 
     Raises:
         ValueError: They are no integers, or lie outside of the vocabulary.
@@ -125,6 +129,8 @@ def check_tokens(input_ids: torch.Tensor, vocab_size: int) -> None:
             f"{tuple(input_ids.shape)}."
         )
     if input_ids.device.type == "cpu":
+        text_config, embedding = model.config.get_text_config(), model.get_input_embeddings()
+        vocab_size = max(text_config.vocab_size, getattr(embedding, "num_embeddings", 0))
         torch_compilable_check(
             ((input_ids >= 0) & (input_ids < vocab_size)).all(),
             lambda: (

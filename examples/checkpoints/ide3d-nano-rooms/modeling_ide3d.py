@@ -409,10 +409,8 @@ class IDE3DModel(IDE3DPreTrainedModel):
         kwargs = known_keywords(kwargs, cache, self.language_model, self.forward)
         encoded = self.encode_inputs(pixel_values, pixel_values_videos, video_frame_mask, mm_encoder_outputs)
         if inputs_embeds is None:
-            embedding = self.get_input_embeddings()
-            vocab_size = max(self.config.text_config.vocab_size, getattr(embedding, "num_embeddings", 0))
-            check_tokens(input_ids, vocab_size)
-            inputs_embeds = embedding(input_ids)
+            check_tokens(input_ids, self)
+            inputs_embeds = self.get_input_embeddings()(input_ids)
 
         # The length of a static cache is a tensor: nothing below branches on it, so that one graph serves any fill.
         # A paged cache holds many texts at once and tells no length; `generate_batch` has looked at them.
@@ -656,7 +654,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
                 scores are not finite.
         """
         check_tensors(input_ids=input_ids, region_masks=region_masks, region_valid=region_valid)
-        check_tokens(input_ids, self.get_input_embeddings().num_embeddings)
+        check_tokens(input_ids, self)
         is_ground = input_ids == self.config.ground_token_id
         region_valid = complete_region_valid(region_masks, region_valid).to(input_ids.device)
         if region_references is None:
