@@ -18,7 +18,7 @@ def test_a_ramp_lands_on_the_same_tokens_by_every_path(image_size):
     assert (paper["depth"][0] > 2 and paper["depth"][1] >= 5) == (image_size == 384)
 
 
-@pytest.mark.parametrize("zoom", [1.0, 1.5])
+@pytest.mark.parametrize("zoom", [pytest.param(1.0, marks=pytest.mark.slow), 1.5])
 def test_masks_are_what_rays_say_in_twenty_rooms(scenes, zoom):
     views = scenes if zoom == 1.0 else room_views.make_scenes(20, zoom=zoom)
     found = clean_properties.measure_covisibility(views)

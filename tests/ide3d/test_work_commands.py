@@ -42,6 +42,7 @@ class TestTraining:
         (dtype,) = {str(value.dtype) for value in load_file(tmp_path / "again" / "model.safetensors").values()}
         assert dtype == "torch.bfloat16"
 
+    @pytest.mark.slow
     def test_a_plan_trains_nothing(self, tiny_recipe, tmp_path):
         told = run_command("plan", tiny_recipe(), "--per_device_train_batch_size", 1).stdout
         assert "memory of a process" in told and not (tmp_path / "out").exists()

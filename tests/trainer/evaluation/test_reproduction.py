@@ -84,6 +84,7 @@ def cells(markdown: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
 
+@pytest.mark.slow
 def test_the_whole_way_from_an_original_checkpoint_to_the_table(run, checkpoint, data, tmp_path, monkeypatch):
     output = tmp_path / "out"
     # Stopped in the second benchmark, the table holds the first; the same command goes on from there.
