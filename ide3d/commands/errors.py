@@ -57,6 +57,13 @@ class Command(TyperCommand):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         """Parse the words of this command."""
         if not ctx.ignore_unknown_options:
+            if "" in args:
+                names = " ".join(
+                    param.make_metavar(ctx) for param in self.params if param.param_type_name == "argument"
+                )
+                raise UsageError(
+                    f"Got an empty word. Give each option{f', and {names},' if names else ''} a value.", ctx
+                )
             has_arguments = any(param.param_type_name == "argument" for param in self.params)
             several = () if has_arguments else [param for param in self.params if getattr(param, "multiple", False)]
             args = _spread(args, {name for param in several for name in param.opts})

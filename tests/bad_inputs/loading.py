@@ -207,6 +207,7 @@ def export(add: Callable[..., None]) -> None:
 
     add("right: fresh", run, expect="taken")
     add("right: bfloat16", lambda f: run(f, dtype=_dtype("bfloat16")), expect="taken")
+    add("right: dtype by its name", lambda f: run(f, dtype="float16"), expect="taken")
     add("right: over an old one", lambda f: (run(f), run(f)), expect="taken")
     add(
         "float16 overflow of a weight of 1e6",
@@ -256,7 +257,7 @@ def export(add: Callable[..., None]) -> None:
             add(f"{name} {what}", lambda f, n=name, v=value: run(f, **{n: v}), name, "IDE3D")
     for name, values in {
         "auto_model": {"unknown": "x", **TEXTS},
-        "dtype": {"a string": "float16", "an int": 5, "a type that is no float": "int", "a list": []},
+        "dtype": {"a word": "many", "an int": 5, "a type that is no float": "int", "a list": []},
         "max_shard_size": {"0": 0, "-1": -1, "a word": "many", "NaN": float("nan"), "None": None, "a list": []},
         "card": {"a string": "x", "an int": 5},
     }.items():
