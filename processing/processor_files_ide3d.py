@@ -19,7 +19,7 @@ FURTHER_FILES = (
 
 
 def check_place(name: Any) -> None:
-    """Check that a model's name is a folder or a file, or can be a name on the Hub.
+    """Check that a name is a folder, a file, or possible on the Hub.
 
     Raises:
         TypeError: It is neither text nor path.

@@ -256,7 +256,7 @@ def _real_file(path: str | os.PathLike) -> Path:
 
 
 def _resolved(path: str | os.PathLike) -> Path:
-    """Return an absolute path; raise ValueError, which names it, for a circle of links and what is no name."""
+    """Return an absolute path; raise ValueError for what cannot be one."""
     try:
         place = Path(path).resolve()
         place.exists()  # raises for a name that is too long

@@ -19,9 +19,9 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.modeling_utils import unwrap_model
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration, IDE3DModel
-from modeling_ide3d.conversion.weights import parse_size
 from modeling_ide3d.loading_ide3d import read_json_object
 from processing import IDE3DProcessor, IDE3DVideoProcessor
+from processing.limits import parse_size
 from processing.writing import whole_folder
 from trainer.loop.adapters import load_and_merge_adapters
 from trainer.loop.checkpoints import get_last_checkpoint

@@ -48,10 +48,10 @@ from modeling_ide3d.conversion.weights import (
     describe_spec,
     inspect_folder,
     map_tensors,
-    parse_size,
     read_tensors,
 )
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
+from processing.limits import parse_size
 from processing.writing import whole_folder
 
 __all__ = ["ConversionReport", "convert_checkpoint"]

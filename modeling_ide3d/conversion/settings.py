@@ -113,7 +113,7 @@ def read_original_config(source: Path) -> dict[str, Any]:
 
 
 def _check_values(original: dict[str, Any], path: Path) -> None:
-    """Raise ValueError, which names file and key, for values of other types than the original writes."""
+    """Raise ValueError for values that the original does not write, by file and key."""
     stride = original.get("mm_spatial_pool_stride", DEFAULT_POOL_STRIDE)
     temperature = original.get("ground_head_temperature", DEFAULT_TEMPERATURE)
     ground, tower = original.get("ground_token_ids"), original.get("oracle_vision_config", VISION_TOWERS)

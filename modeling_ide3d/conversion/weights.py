@@ -4,10 +4,8 @@ import json
 import math
 import os
 import pickle
-import re
 import zipfile
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 
 import torch
@@ -26,7 +24,6 @@ __all__ = [
     "inspect_folder",
     "inspect_weight_files",
     "map_tensors",
-    "parse_size",
     "read_tensors",
 ]
 
@@ -43,23 +40,7 @@ DTYPES = {  # as safetensors spells them
     "BOOL": torch.bool,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
-UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 PIECE_BYTES = 2**22
-
-
-def parse_size(size: int | str) -> int:
-    """Return the bytes of a size such as 5000000, "500KB" or "5GB".
-
-    Raises:
-        ValueError: If `size` is not a positive number with a known unit.
-    """
-    if isinstance(size, Real) and not isinstance(size, bool) and 0 < size < math.inf:
-        return math.ceil(size)
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", size.strip().upper()) if isinstance(size, str) else None
-    if match is None or match.group(2) not in UNITS or float(match.group(1)) <= 0:
-        raise ValueError(f'max_shard_size must be a number of bytes or a text such as "500MB" or "5GB", got {size!r}.')
-    return math.ceil(float(match.group(1)) * UNITS[match.group(2)])
 
 
 @dataclass(frozen=True)

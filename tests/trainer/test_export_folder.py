@@ -99,7 +99,7 @@ def test_weights_beyond_the_type_are_named_and_nothing_is_written(processor, tmp
 def test_what_is_no_name_of_a_folder_is_refused(processor, tmp_path):
     model, file = build_model(processor), tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(ValueError, match='folder must be the path of a folder, got ""'):
+    with pytest.raises(ValueError, match="folder must be the path of a folder, got ''"):
         export_inference_model(model, processor, "")
     with pytest.raises(TypeError, match="folder must be the path of a folder, got NoneType"):
         export_inference_model(model, processor, None)

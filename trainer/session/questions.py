@@ -123,7 +123,7 @@ def name_all(names: Any, what: str, count: int) -> list[str]:
 
 
 def check_model(model: Any) -> None:
-    """Raise TypeError unless it is a 3D-IDE model with both heads, with or without adapters around it."""
+    """Raise TypeError unless it is a 3D-IDE model with both heads."""
     parts = ("config", "lm_head", "grounding_head", "get_video_features", "generation_config")
     base = model.get_base_model() if isinstance(model, nn.Module) and hasattr(model, "get_base_model") else model
     if not isinstance(base, nn.Module) or not all(hasattr(base, part) for part in parts):

@@ -242,7 +242,7 @@ def _check_keys(config_class: type[PreTrainedConfig], keys: dict[str, Any], pref
 
 
 def _check_model_type(name: str, fields: dict[str, Any]) -> None:
-    """Raise ValueError unless the fields of a part name a kind of model that Transformers has, or none."""
+    """Raise ValueError for a `model_type` that Transformers does not have."""
     kind = fields.get("model_type", "")
     if not isinstance(kind, str) or (kind and kind not in CONFIG_MAPPING):
         near = difflib.get_close_matches(str(kind), CONFIG_MAPPING.keys(), 1, 0.7)
@@ -254,7 +254,7 @@ def _check_model_type(name: str, fields: dict[str, Any]) -> None:
 
 
 def _check_dtype(prefix: str, fields: dict[str, Any]) -> None:
-    """Raise ValueError unless a type of weights is one of PyTorch's, or the name of one."""
+    """Raise ValueError unless a type of weights is one of PyTorch's, or its name."""
     for key in ("dtype", "torch_dtype"):
         name = fields.get(key)
         found = getattr(torch, name, None) if isinstance(name, str) else name

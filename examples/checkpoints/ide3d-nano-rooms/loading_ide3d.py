@@ -38,7 +38,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def check_place(name: Any) -> None:
-    """Check that a model's name is a folder or a file, or can be a name on the Hub.
+    """Check that a name is a folder, a file, or possible on the Hub.
 
     Raises:
         TypeError: It is neither text nor path.
@@ -250,7 +250,7 @@ class IDE3DLoadingMixin:
 
 
 def _tell_of_weights(model: PreTrainedModel, name: str | os.PathLike, foreign: list[str]) -> None:
-    """Warn of weights that are NaN or infinite, and of layers that the config leaves out."""
+    """Warn of weights that are not finite, and of layers left out."""
     layers = [key for key in foreign if ".layers." in key]
     if layers:
         logger.warning(
