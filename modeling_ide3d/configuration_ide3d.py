@@ -282,12 +282,14 @@ def _check_numbers(name: str, part: PreTrainedConfig) -> None:
             if kind not in ("default", "mrope", *ROPE_INIT_FUNCTIONS):
                 raise ValueError(f"{name}.rope_parameters have no rope_type {kind!r}, but {[*ROPE_INIT_FUNCTIONS]}.")
     for key, value in numbers.items():
+        if key.startswith("rope_parameters ") and not isinstance(value, (int, float)):
+            raise ValueError(f"{name}.{key} must be a number above 0, got {value!r}.")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
         least, largest = (0, 1) if "dropout" in key else (0, math.inf) if key.endswith(NOT_NEGATIVE) else (None, None)
         if math.isnan(value):
             raise ValueError(f"{name}.{key} must be a number, got NaN.")
-        is_base = key.startswith("rope_parameters") and value <= 0
+        is_base = key.startswith("rope_parameters ") and value <= 0
         if is_base or (least is not None and not (least <= value <= largest and math.isfinite(value))):
             wanted = "above 0" if is_base else "from 0 to 1" if largest == 1 else "finite and at least 0"
             raise ValueError(f"{name}.{key} must be {wanted}, got {value}.")

@@ -153,7 +153,7 @@ def sessions(add: Callable[..., None]) -> None:
     }.items():  # fmt: skip
         for what, value in values.items():
             call = partial(lambda f, n, v: session().ask([point], **{"regions": [masks(1)], n: v}), n=name, v=value)
-            add(f"ask: {name} {what}", call, name, "region")
+            add(f"ask: all {name} {what}", call, name, "region")
 
     def from_regions(folder: Path, /, call: str = "answer_from_regions", **fields: Any) -> Any:
         import trainer.session
@@ -162,9 +162,8 @@ def sessions(add: Callable[..., None]) -> None:
         change = fields.pop("change", {})
         samples = [{key: value for key, value in {**sample, **change}.items() if value is not ...}]
         given = {"model": goods.model(), "processor": goods.processor(), "samples": samples, **fields}
-        return getattr(trainer.session, call)(
-            *(given.pop(name) for name in ("model", "processor", "samples")), **given
-        )
+        run = getattr(trainer.session, call)
+        return run(given.pop("model"), given.pop("processor"), given.pop("samples"), **given)
 
     for call in ("answer_from_regions", "pool_sample_regions"):
         add(f"right: {call}", partial(from_regions, call=call), expect="taken")
