@@ -182,7 +182,10 @@ class IDE3DConfig(PreTrainedConfig):
         if text.num_hidden_layers < 1:
             raise ValueError(f"text_config.num_hidden_layers must be at least 1, got {text.num_hidden_layers}.")
         if getattr(vision, "num_channels", 3) != 3:
-            raise ValueError(f"vision_config.num_channels must be 3, as frames are RGB, got {vision.num_channels}.")
+            logger.warning(
+                "vision_config.num_channels is %d: the processor gives RGB frames, which such a tower does not take.",
+                vision.num_channels,
+            )
         _check_special_tokens(text)
         if vision.image_size < vision.patch_size:
             raise ValueError(
