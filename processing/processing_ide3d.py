@@ -1,6 +1,7 @@
 """Processor of 3D-IDE: chat template, placeholder expansion, images and videos."""
 
 import itertools
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ from .option_rules_ide3d import check_scaling, check_sizes, naming_options
 from .pixel_rules_ide3d import check_scale
 from .processor_files_ide3d import check_place, naming_damaged_files
 from .video_reading_ide3d import list_videos
+
+logger = logging.getLogger(__name__)
 
 
 class IDE3DProcessor(ProcessorMixin):
@@ -123,10 +126,11 @@ class IDE3DProcessor(ProcessorMixin):
         for name in ("image_processor", "video_processor"):
             size = getattr(getattr(processor, name), "size", None)
             if not kwargs and size is not None and dict(size) != square:
-                raise ValueError(
-                    f"processor_config.json of {pretrained_model_name_or_path} contradicts itself: size of its {name} "
-                    f"is {dict(size)}, its image_size {processor.image_size}. Give both the size of the vision tower."
-                )
+                logger.warning(
+                    "processor_config.json of %s contradicts itself: size of its %s is %s, its image_size %d. Give "
+                    "both the size of the vision tower.",
+                    pretrained_model_name_or_path, name, dict(size), processor.image_size,
+                )  # fmt: skip
         return processor
 
     @staticmethod
