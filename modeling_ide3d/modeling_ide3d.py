@@ -258,7 +258,8 @@ class IDE3DModel(IDE3DPreTrainedModel):
             is_right if starts_text is True else is_right | ~starts_text,
             f"The text has {num_tokens} {modality} tokens, the {modality}s give {num_features} "
             f"({self.config.tokens_per_frame} a frame). Pass the pixels of every {modality}, let the processor expand "
-            f"one <{modality}> per {modality}, and do not truncate its output.",
+            f"one <{modality}> per {modality}, and do not truncate its output. Its patch_size, image_size and "
+            "spatial_pool_stride must be the model's.",
         )
 
     def get_frame_features(

@@ -13,14 +13,16 @@ Only regular files are opened: a pipe, a device or a socket would block, or neve
 import json
 import math
 import os
+import re
 import stat
 import zipfile
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["check_archive", "check_bound", "check_file", "find_bound", "load_json", "parse_json"]
+__all__ = ["check_archive", "check_bound", "check_file", "find_bound", "load_json", "parse_json", "parse_size"]
 
 BOUNDS = {
     "IDE3D_MAX_FILE_BYTES": 2**32,
@@ -35,6 +37,8 @@ _KINDS = {
     stat.S_ISCHR: "a device",
     stat.S_ISBLK: "a device",
 }
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 _CHUNK = 2**22  # Bytes of JSON whose nesting is counted at a time.
 
 
@@ -148,6 +152,20 @@ def _nesting(content: bytes) -> int:
         depths = depth + np.cumsum(np.where(is_text, 0, steps), dtype=np.int64)
         depth, deepest, quotes = int(depths[-1]), max(deepest, int(depths.max())), int(is_text[-1])
     return deepest
+
+
+def parse_size(size: int | str) -> int:
+    """Return the bytes of a size such as 5000000, "500KB" or "5GB".
+
+    Raises:
+        ValueError: If `size` is not a positive number with a known unit.
+    """
+    if isinstance(size, Real) and not isinstance(size, bool) and 0 < size < math.inf:
+        return math.ceil(size)
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", size.strip().upper()) if isinstance(size, str) else None
+    if match is None or match.group(2) not in _UNITS or float(match.group(1)) <= 0:
+        raise ValueError(f'max_shard_size must be a number of bytes or a text such as "500MB" or "5GB", got {size!r}.')
+    return math.ceil(float(match.group(1)) * _UNITS[match.group(2)])
 
 
 def check_archive(path: str | os.PathLike, *, is_npz: bool = True) -> None:

@@ -1,6 +1,7 @@
 """Processor of 3D-IDE: chat template, placeholder expansion, images and videos."""
 
 import itertools
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -23,8 +24,10 @@ from .chat_rules_ide3d import (
 from .image_reading_ide3d import read_pictures
 from .option_rules_ide3d import check_scaling, check_sizes, naming_options
 from .pixel_rules_ide3d import check_scale
-from .processor_files_ide3d import naming_damaged_files
+from .processor_files_ide3d import check_place, naming_damaged_files
 from .video_reading_ide3d import list_videos
+
+logger = logging.getLogger(__name__)
 
 
 class IDE3DProcessor(ProcessorMixin):
@@ -93,9 +96,9 @@ class IDE3DProcessor(ProcessorMixin):
         self.patch_size = patch_size
         self.image_size = image_size
         self.spatial_pool_stride = spatial_pool_stride
-        self.image_token, self.image_token_id = image_token, find_token(tokenizer, image_token)
-        self.video_token, self.video_token_id = video_token, find_token(tokenizer, video_token)
-        self.ground_token, self.ground_token_id = ground_token, find_token(tokenizer, ground_token)
+        self.image_token, self.image_token_id = image_token, find_token(tokenizer, image_token, "image_token")
+        self.video_token, self.video_token_id = video_token, find_token(tokenizer, video_token, "video_token")
+        self.ground_token, self.ground_token_id = ground_token, find_token(tokenizer, ground_token, "ground_token")
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args, **kwargs):
@@ -116,8 +119,19 @@ class IDE3DProcessor(ProcessorMixin):
             OSError: A file is missing or damaged.
             ValueError: The files contradict each other, or the tokenizer lacks a special token.
         """
+        check_place(pretrained_model_name_or_path)
         with naming_damaged_files(os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or "")):
-            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+            processor = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        square = {"height": processor.image_size, "width": processor.image_size}
+        for name in ("image_processor", "video_processor"):
+            size = getattr(getattr(processor, name), "size", None)
+            if not kwargs and size is not None and dict(size) != square:
+                logger.warning(
+                    "processor_config.json of %s contradicts itself: size of its %s is %s, its image_size %d. Give "
+                    "both the size of the vision tower.",
+                    pretrained_model_name_or_path, name, dict(size), processor.image_size,
+                )  # fmt: skip
+        return processor
 
     @staticmethod
     def add_special_tokens(

@@ -154,8 +154,11 @@ def whole_folder(
     Raises:
         FileExistsError: If `folder` exists and may not be replaced. It is left as it is.
         OSError: If the folder cannot be written, say on a full or read-only disk; the message names it.
+        ValueError: If it is a circle of links, or no name of a folder.
     """
-    folder = Path(folder).resolve()
+    folder = _resolved(folder)
+    if blocking := next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None):
+        raise NotADirectoryError(f"{folder} cannot be made: {blocking} is a file, not a folder. Choose another place.")
     with _told(folder, is_own=True):
         _restore_retired(folder)
         _remove_leftovers(folder)
@@ -226,7 +229,7 @@ def _check_replaceable(folder: Path, may_replace: Callable[[Path], bool] | None,
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not folder.is_dir() or may_replace is None or not may_replace(folder):
-        reason = refusal if folder.is_dir() else "is not a folder"
+        reason = refusal if folder.is_dir() else "is not a folder but a file"
         raise FileExistsError(
             f"{folder} exists and {reason}. It was left as it is: choose another folder, or move it away."
         )
@@ -240,16 +243,36 @@ def _real_file(path: str | os.PathLike) -> Path:
     if not os.fspath(path):
         raise ValueError("Expected the path of a file to write, got an empty one.")
     path = Path(path)
-    place = path.parent.resolve() / path.name
+    place = _resolved(path.parent) / path.name
     if place.is_symlink() and place.resolve().parent != place.parent:
         raise FileExistsError(
             f"{place} is a link to {place.resolve()}, outside of its folder, and is not followed. Name that file "
             "itself, or remove the link."
         )
-    place = place.resolve()
+    place = _resolved(place)
     if place.is_dir():
         raise IsADirectoryError(f"{place} is a folder, where a file is to be written. Choose another name.")
     return place
+
+
+def _resolved(path: str | os.PathLike) -> Path:
+    """Return an absolute path; raise ValueError for what cannot be one."""
+    try:
+        place = Path(path).resolve()
+        place.exists()  # raises for a name that is too long
+        return place
+    except PermissionError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        shown = os.fsdecode(path)
+        shown = shown if len(shown) < 300 else f"{shown[:100]}..."
+        raise ValueError(
+            f"{shown!r} is no path that can be written ({_reason(error)}). Choose another one."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)[:300]
 
 
 def _make_folder(folder: Path) -> None:

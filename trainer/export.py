@@ -19,7 +19,9 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.modeling_utils import unwrap_model
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration, IDE3DModel
+from modeling_ide3d.loading_ide3d import read_json_object
 from processing import IDE3DProcessor, IDE3DVideoProcessor
+from processing.limits import parse_size
 from processing.writing import whole_folder
 from trainer.loop.adapters import load_and_merge_adapters
 from trainer.loop.checkpoints import get_last_checkpoint
@@ -82,15 +84,19 @@ def export_inference_model(
         The folder, as an absolute path.
 
     Raises:
-        TypeError: If `model` or `processor` is of another class.
+        TypeError: If `model`, `processor` or `card` is of another class.
         ValueError: If processor and model disagree, or weights are missing, foreign, not finite, not in memory or of
-            mixed types. Also if weights do not fit into `dtype`, or `folder` is empty.
+            mixed types. Also if weights do not fit into `dtype`, `max_shard_size` is no size, or `folder` no name.
         FileExistsError: If `folder` exists and is not an earlier export.
     """
     if auto_model not in ("generate", "base"):
         raise ValueError(f'auto_model must be "generate" or "base", got {auto_model!r}.')
     _check_folder(folder)
-    dtype = _to_dtype(dtype)
+    dtype, max_shard_size = _to_dtype(dtype), parse_size(max_shard_size)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be an IDE3DForConditionalGeneration, got {type(model).__name__} {model!r:.100}.")
+    if not isinstance(card, (ModelCard, type(None))):
+        raise TypeError(f"card must be a huggingface_hub.ModelCard or None, got {type(card).__name__} {card!r:.100}.")
     model = unwrap_model(model)
     _check_types(model, processor)
     check_agreement(model.config, processor)
@@ -139,13 +145,17 @@ def export_checkpoint(
         ValueError, FileExistsError: See `export_inference_model`.
     """
     _check_folder(folder)
-    dtype = _to_dtype(dtype)
+    dtype, max_shard_size = _to_dtype(dtype), parse_size(max_shard_size)
+    if not isinstance(checkpoint, (str, os.PathLike)):
+        raise TypeError(f"checkpoint must be the path of a folder, got {type(checkpoint).__name__} {checkpoint!r}.")
     checkpoint = Path(checkpoint)
     if not checkpoint.is_dir():
         raise FileNotFoundError(f"There is no folder {checkpoint}: name a checkpoint-N of a training.")
     checkpoint = Path(get_last_checkpoint(checkpoint) or checkpoint)
     adapter = checkpoint / "adapter_config.json"
-    base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"] if adapter.is_file() else None
+    base = read_json_object(adapter).get("base_model_name_or_path") if adapter.is_file() else None
+    if adapter.is_file() and not (isinstance(base, str) and base):
+        raise ValueError(f"{adapter} must name the model that its adapters are for, in base_model_name_or_path.")
     if base is None and not any(checkpoint.glob("*.safetensors*")):
         raise FileNotFoundError(
             f"{checkpoint} holds no .safetensors file. Of a training with split weights (FSDP, DeepSpeed) export the "
@@ -177,7 +187,7 @@ def _plain_card(
 ) -> ModelCard:
     """A card with the facts that model and processor hold."""
     return create_model_card(
-        model_name=folder.resolve().name,
+        model_name=Path(os.path.abspath(folder)).name,
         config=model.config,
         num_parameters=model.num_parameters(),
         num_frames=processor.video_processor.num_frames,
@@ -334,8 +344,8 @@ def _inference_model(
 def _check_folder(folder: str | os.PathLike) -> None:
     if not isinstance(folder, (str, os.PathLike)):
         raise TypeError(f"folder must be the path of a folder, got {type(folder).__name__} {folder!r}.")
-    if not os.fspath(folder):
-        raise ValueError('folder must be the path of a folder, got "". Name one that does not exist yet.')
+    if not os.fspath(folder) or "\0" in os.fsdecode(folder):
+        raise ValueError(f"folder must be the path of a folder, got {folder!r}. Name one that does not exist yet.")
 
 
 def _to_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

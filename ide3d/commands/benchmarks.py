@@ -160,11 +160,12 @@ def probe(
         list[str] | None, typer.Option(help="Scenes of the folder, such as scannet/scene0000_00. Default: all.")
     ] = None,
     skip_invalid_poses: SkipInvalidPoses = False,
-    num_rooms: Annotated[int, typer.Option(help="Number of rendered rooms, where no folder is given.")] = 200,
+    num_rooms: Annotated[int, typer.Option(min=1, help="Number of rendered rooms, where no folder is given.")] = 200,
     split: Annotated[RoomSplit, typer.Option(help="Split of the rooms.")] = "test",
     rooms_seed: Annotated[int, typer.Option(help="Family of rooms.")] = 0,
     room_size: Annotated[
-        int | None, typer.Option(help="Side of a room's frames in pixels. Default: that of the input, at most 126.")
+        int | None,
+        typer.Option(min=1, help="Side of a room's frames in pixels. Default: that of the input, at most 126."),
     ] = None,
     num_frames: Annotated[int, typer.Option(min=1, help="Frames of a scene, at most.")] = 4,
     layers: Annotated[
@@ -178,7 +179,7 @@ def probe(
         bool, typer.Option("--random-weights", help="Probe the same architecture without its training.")
     ] = False,
     image_size: Annotated[
-        int | None, typer.Option(help="Input of a vision tower in pixels. Default: its own.")
+        int | None, typer.Option(min=1, help="Input of a vision tower in pixels. Default: its own.")
     ] = None,
     tokens_per_scene: Annotated[int, typer.Option(min=1, help="Tokens of a scene that are kept, at most.")] = 512,
     dtype: Annotated[

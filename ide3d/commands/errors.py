@@ -57,6 +57,11 @@ class Command(TyperCommand):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
         """Parse the words of this command."""
         if not ctx.ignore_unknown_options:
+            if "" in args:
+                before = args[args.index("") - 1] if args[0] else ""
+                places = [param.metavar or param.name for param in self.params if param.param_type_name == "argument"]
+                place = before if before.startswith("--") else " or ".join(filter(None, places)) or "an option"
+                raise UsageError(f"Got an empty word for {place}. Give a value, or leave it out.", ctx)
             has_arguments = any(param.param_type_name == "argument" for param in self.params)
             several = () if has_arguments else [param for param in self.params if getattr(param, "multiple", False)]
             args = _spread(args, {name for param in several for name in param.opts})

@@ -12,8 +12,8 @@ __all__ = ["register"]
 
 Style = Annotated[Literal["plain", "loft"], typer.Option(help="Style of the rooms.")]
 Seed = Annotated[int, typer.Option(help="Family of rooms.")]
-ImageSize = Annotated[int, typer.Option(help="Side of a frame in pixels.")]
-NumFrames = Annotated[int, typer.Option(help="Frames of a room.")]
+ImageSize = Annotated[int, typer.Option(min=1, help="Side of a frame in pixels.")]
+NumFrames = Annotated[int, typer.Option(min=1, help="Frames of a room.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,12 +34,14 @@ def register(app: typer.Typer) -> None:
 
 def measure(
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Split of the scored rooms.")] = "test",
-    num_scenes: Annotated[int, typer.Option(help="Rooms to score; as many are fitted on.")] = 200,
+    num_scenes: Annotated[int, typer.Option(min=1, help="Rooms to score; as many are fitted on.")] = 200,
     style: Style = "plain",
     seed: Seed = 0,
     image_size: ImageSize = 126,
     num_frames: NumFrames = 8,
-    num_proc: Annotated[int | None, typer.Option(help="Processes that render. Default: one for each core.")] = None,
+    num_proc: Annotated[
+        int | None, typer.Option(min=1, help="Processes that render. Default: one for each core.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures to this file.")
     ] = None,
@@ -63,7 +65,7 @@ def measure(
 
 def export(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="Folder to make.", show_default=False)],
-    num_scenes: Annotated[int, typer.Option(help="Rooms of each split.")] = 4,
+    num_scenes: Annotated[int, typer.Option(min=1, help="Rooms of each split.")] = 4,
     seed: Seed = 0,
     image_size: ImageSize = 126,
     num_frames: NumFrames = 8,

@@ -43,7 +43,7 @@ def _open(video: str, model: str | None, num_frames: int | None, device: str, ma
     from trainer.session import open_video
 
     settings = {"num_frames": num_frames, "device": device, "max_memory": int(max_memory * GIBIBYTE)}
-    return open_video(model or nano_model(), video, **settings)
+    return open_video(nano_model() if model is None else model, video, **settings)
 
 
 def ask(

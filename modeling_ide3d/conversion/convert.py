@@ -43,13 +43,15 @@ from modeling_ide3d.conversion.weights import (
     DTYPE_NAMES,
     StoredTensor,
     append_mean_rows,
+    check_finite,
+    check_paths,
     describe_spec,
     inspect_folder,
     map_tensors,
-    parse_size,
     read_tensors,
 )
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
+from processing.limits import parse_size
 from processing.writing import whole_folder
 
 __all__ = ["ConversionReport", "convert_checkpoint"]
@@ -98,9 +100,10 @@ def convert_checkpoint(
         FileExistsError: If the target exists and is not empty.
         OSError: If the target cannot be written, say on a full disk; the message names it.
         FileNotFoundError: If the source, its config or one of its weight files is missing.
-        ValueError: If a weight file is damaged or holds more than tensors; if weights are unknown, missing or of
+        ValueError: If a weight file is damaged or holds more than tensors; if weights are unknown, missing, NaN or of
             another shape; if there is no vision tower; if the checkpoint uses settings that this model lacks.
     """
+    check_paths(source_dir=source_dir, target_dir=target_dir)
     source, target = Path(source_dir), Path(target_dir)
     shard_bytes = None if max_shard_size is None else parse_size(max_shard_size)
     with whole_folder(target) as staging:
@@ -256,7 +259,9 @@ def _read_shard(
     grown = {name: append_mean_rows(places[name], added_rows) for name in names if added_rows and name in EMBEDDINGS}
     initial = {name: new[name] for name in names if name in new}
     done = grown | initial
-    return done | read_tensors({name: places[name] for name in names if name not in done})
+    tensors = done | read_tensors({name: places[name] for name in names if name not in done})
+    check_finite(tensors)
+    return tensors
 
 
 def _write_aside(stored: dict[str, StoredTensor], folder: Path, report: ConversionReport) -> None:

@@ -7,6 +7,7 @@ several in random order. Other weight files get the same tensors and metadata; `
 
 import json
 import logging
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from modeling_ide3d.conversion.settings import SETTINGS_FILES
 from modeling_ide3d.conversion.weights import (
     DTYPES,
     StoredTensor,
+    check_paths,
     describe_spec,
     inspect_folder,
     inspect_weight_files,
@@ -89,6 +91,7 @@ def restore_checkpoint(converted_dir: str | Path, target_dir: str | Path) -> lis
         FileNotFoundError: If the converted folder lacks its weights, its report or its `original_layout`.
         ValueError: If a file is damaged; if a weight is missing, or has another type or shape than the original.
     """
+    check_paths(converted_dir=converted_dir, target_dir=target_dir)
     source, target = Path(converted_dir), Path(target_dir)
     with whole_folder(target) as staging:
         renamed, files = _read_original_files(source)
@@ -116,14 +119,14 @@ def _read_original_files(source: Path) -> tuple[dict[str, str], list[_OriginalFi
     contents = []
     for name in (REPORT_FILE, ORIGINAL_FILES):
         path = source / name
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise FileNotFoundError(
                 f"{path} does not exist. Expected a folder that `convert_checkpoint` wrote; after a training, copy "
                 f"{REPORT_FILE}, {ORIGINAL_FOLDER} and {Path(TRAINING_ONLY_FILE).parent} beside the new weights."
             )
         try:
             contents.append(json.loads(path.read_text(encoding="utf-8")))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not valid JSON ({error}). Convert the checkpoint again.") from error
     try:
         renamed = contents[0]["converted"]

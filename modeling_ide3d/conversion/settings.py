@@ -2,11 +2,15 @@
 
 import itertools
 import json
+import logging
+import math
+import os
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase, SiglipVisionConfig
 from transformers.utils import (
     CHAT_TEMPLATE_FILE,
@@ -27,6 +31,8 @@ __all__ = [
     "read_tower_config",
     "write_settings",
 ]
+
+logger = logging.getLogger(__name__)
 
 PLACEHOLDERS = {"image_token_id": "<image>", "video_token_id": "<video>", "ground_token_id": "<ground>"}
 
@@ -87,7 +93,7 @@ def read_original_config(source: Path) -> dict[str, Any]:
         ValueError: If it is not JSON, describes another model, or asks for what this model does not compute.
     """
     path = source / "config.json"
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(
             f"{path} does not exist. `source_dir` must be a folder with an original checkpoint; "
             "`huggingface_hub.snapshot_download` makes one from a name on the Hub."
@@ -102,13 +108,36 @@ def read_original_config(source: Path) -> dict[str, Any]:
             )
     if original.get("ground_head_type") not in (None, "infonce"):
         raise ValueError(f'`ground_head_type` must be "infonce" or absent, got {original["ground_head_type"]!r}.')
+    _check_values(original, path)
     return original
+
+
+def _check_values(original: dict[str, Any], path: Path) -> None:
+    """Raise ValueError for values that the original does not write, by file and key."""
+    stride = original.get("mm_spatial_pool_stride", DEFAULT_POOL_STRIDE)
+    temperature = original.get("ground_head_temperature", DEFAULT_TEMPERATURE)
+    ground, tower = original.get("ground_token_ids"), original.get("oracle_vision_config", VISION_TOWERS)
+    is_number = isinstance(temperature, (int, float)) and not isinstance(temperature, bool)
+    checks = {
+        "mm_spatial_pool_stride": (type(stride) is int and stride > 0, "a whole number of at least 1"),
+        "ground_head_temperature": (is_number and 0 < temperature < math.inf, "a number above 0"),
+        "ground_token_ids": (
+            ground is None
+            or (isinstance(ground, list) and all(type(token) is int and token >= 0 for token in ground)),
+            "a list with the id of <ground>",
+        ),
+        "oracle_vision_config": (isinstance(tower, dict) and bool(tower), "an object with the sizes of the tower"),
+        "rope_scaling": (isinstance(original.get("rope_scaling"), (dict, type(None))), "an object or null"),
+    }
+    for key, (is_right, wanted) in checks.items():
+        if not is_right:
+            raise ValueError(f"{path}: `{key}` must be {wanted}, got {original.get(key)!r}.")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}). Download it again.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}.")
@@ -173,6 +202,8 @@ def build_config(
     Raises:
         ValueError: If the sizes of the vision tower are unknown, or sizes contradict each other.
     """
+    if vision_config is not None and not isinstance(vision_config, dict):
+        raise TypeError(f"vision_config must be a dict with the sizes of the tower, got {vision_config!r}.")
     name = original.get("mm_vision_tower")
     known = VISION_TOWERS.get(Path(str(name)).name)
     vision = vision_config or original.get("oracle_vision_config") or known
@@ -181,11 +212,17 @@ def build_config(
             f"The sizes of the vision tower {name!r} are not known; known towers: {sorted(VISION_TOWERS)}. "
             "Pass `vision_tower`, a folder with that SigLIP checkpoint, or `vision_config`, its sizes."
         )
+    layers = vision.get("num_hidden_layers")
+    if type(layers) is not int or layers < 2:
+        raise ValueError(
+            "`num_hidden_layers` of the vision tower (`oracle_vision_config`, `vision_config`) must be a whole number "
+            f"of at least 2, the last one is not used, got {layers!r}."
+        )
     # Official: the last encoder layer is deleted and the pooling head is not built.
     vision = {
         **vision,
         "model_type": "siglip_vision_model",
-        "num_hidden_layers": vision["num_hidden_layers"] - 1,
+        "num_hidden_layers": layers - 1,
         "vision_use_head": False,
     }
     text = {key: original[key] for key in TEXT_KEYS if key in original}
@@ -193,14 +230,17 @@ def build_config(
     if scaling is not None and (scaling.get("rope_type") or scaling.get("type")) != "mrope":
         # Official: "mrope" rotates over three axes with equal positions, which is the ordinary rotation.
         text["rope_scaling"] = scaling
-    return IDE3DConfig(
-        vision_config=vision,
-        text_config={**text, "model_type": "qwen2", "vocab_size": vocab_size},
-        spatial_pool_stride=original.get("mm_spatial_pool_stride", DEFAULT_POOL_STRIDE),
-        grounding_temperature=original.get("ground_head_temperature", DEFAULT_TEMPERATURE),
-        tie_word_embeddings=bool(original.get("tie_word_embeddings", False)),
-        **token_ids,
-    )
+    try:
+        return IDE3DConfig(
+            vision_config=vision,
+            text_config={**text, "model_type": "qwen2", "vocab_size": vocab_size},
+            spatial_pool_stride=original.get("mm_spatial_pool_stride", DEFAULT_POOL_STRIDE),
+            grounding_temperature=float(original.get("ground_head_temperature", DEFAULT_TEMPERATURE)),
+            tie_word_embeddings=bool(original.get("tie_word_embeddings", False)),
+            **token_ids,
+        )
+    except (AttributeError, KeyError, TypeError, StrictDataclassError) as error:
+        raise ValueError(f"The sizes in `config.json` make no model: {' '.join(str(error).split())}.") from error
 
 
 def choose_token_ids(
@@ -223,6 +263,12 @@ def choose_token_ids(
     ground = original.get("ground_token_ids") or []
     if len(ground) > 1:
         raise ValueError(f"`ground_token_ids` must hold one id, got {ground}.")
+    if ground and ground[0] >= rows + len(PLACEHOLDERS):
+        raise ValueError(
+            f"`ground_token_ids` must lie in an embedding of {rows} rows, or just behind it, got {ground}."
+        )
+    if original.get("ground_head_type") and "ground_token_ids" in original and not ground:
+        logger.warning("`ground_token_ids` is empty, though there is a grounding head: <ground> gets a free row.")
     if tokenizer is not None:
         tokenizer.add_special_tokens(
             {"extra_special_tokens": list(PLACEHOLDERS.values())}, replace_extra_special_tokens=False

@@ -2,8 +2,8 @@
 
 import json
 import math
+import os
 import pickle
-import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,12 @@ __all__ = [
     "DTYPE_NAMES",
     "StoredTensor",
     "append_mean_rows",
+    "check_finite",
+    "check_paths",
     "describe_spec",
     "inspect_folder",
     "inspect_weight_files",
     "map_tensors",
-    "parse_size",
     "read_tensors",
 ]
 
@@ -39,20 +40,7 @@ DTYPES = {  # as safetensors spells them
     "BOOL": torch.bool,
 }
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 PIECE_BYTES = 2**22
-
-
-def parse_size(size: int | str) -> int:
-    """Return the bytes of a size such as 5000000, "500KB" or "5GB".
-
-    Raises:
-        ValueError: If `size` is not a positive number with a known unit.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Z]*)", str(size).strip().upper())
-    if match is None or match.group(2) not in UNITS or float(match.group(1)) <= 0:
-        raise ValueError(f'A shard size must be a number of bytes or a text such as "500MB" or "5GB", got {size!r}.')
-    return math.ceil(float(match.group(1)) * UNITS[match.group(2)])
 
 
 @dataclass(frozen=True)
@@ -138,7 +126,7 @@ def inspect_folder(folder: Path) -> dict[str, StoredTensor]:
         FileNotFoundError: If there are no weights, or a shard that the index names is missing.
         ValueError: If a file is damaged, or the index names a tensor that its file does not hold.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise FileNotFoundError(f"{folder} is no folder. Expected one with weights.")
     for name in (SAFE_WEIGHTS_NAME, WEIGHTS_NAME):
         index = folder / f"{name}.index.json"
@@ -184,6 +172,25 @@ def read_tensors(places: dict[str, StoredTensor]) -> dict[str, torch.Tensor]:
         addresses.add(tensor.data_ptr())
         tensors[name] = tensor
     return tensors
+
+
+def check_paths(**paths: object) -> None:
+    """Raise TypeError or ValueError for arguments that are no paths of folders, by name."""
+    for name, path in paths.items():
+        if not isinstance(path, (str, os.PathLike)):
+            raise TypeError(f"{name} must be the path of a folder, got {type(path).__name__} {path!r:.100}.")
+        if not os.fspath(path) or "\0" in os.fsdecode(path):
+            raise ValueError(f"{name} must be the path of a folder, got {path!r}.")
+
+
+def check_finite(tensors: dict[str, torch.Tensor]) -> None:
+    """Raise ValueError for weights that are NaN or infinite; no copy of them is made."""
+    found = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
+    if broken := [name for name, tensor in found.items() if not all(map(math.isfinite, tensor.aminmax()))]:
+        raise ValueError(
+            f"{len(broken)} weights are NaN or infinite, such as {broken[:4]}: the training has diverged, or the file "
+            "is damaged. Take another checkpoint, or download it again."
+        )
 
 
 def append_mean_rows(place: StoredTensor, count: int) -> torch.Tensor:

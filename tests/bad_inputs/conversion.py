@@ -46,8 +46,8 @@ def conversion(add: Callable[..., None]) -> None:
     for key, values in {
         "hidden_size": (0, "x", None, 7), "vocab_size": (0, 10, "x"), "num_hidden_layers": (0, 9, "x"),
         "mm_spatial_pool_stride": (0, "x", None), "mm_projector_type": ("linear", 5, None),
-        "mm_newline_position": ("nowhere", 5), "oracle_vision_config": (5, [], {}), "ground_token_ids": ([], 5, ["x"], [9999]),
-        "ground_head_temperature": (0, "x"), "model_type": ("llama", 5), "ground_head_type": ("nonsense",),
+        "mm_newline_position": ("nowhere", 5), "oracle_vision_config": (5, [], {}, {"num_hidden_layers": "x"}, {"num_hidden_layers": 1}), "rope_theta": ("x", 0), "ground_token_ids": ([], 5, ["x"], [9999], [-1], [1, 2]),
+        "ground_head_temperature": (0, "x", -1, True), "model_type": ("llama", 5), "ground_head_type": ("nonsense",),
         "mm_spatial_pool_mode": ("average", 5), "rope_scaling": ("x", 5),
     }.items():  # fmt: skip
         for value in values:
@@ -58,6 +58,7 @@ def conversion(add: Callable[..., None]) -> None:
         "half of the tensors are missing": lambda w: dict(list(w.items())[::2]),
         "a foreign tensor": lambda w: {**w, "strange.weight": next(iter(w.values())).clone()},
         "all keys are renamed": lambda w: {f"x.{k}": v for k, v in w.items()},
+        "Inf in one weight": lambda w: {**w, **{k: v + float("inf") for k, v in list(w.items())[:1]}},
         "NaN weights": lambda w: {k: v * float("nan") for k, v in w.items()},
         "a tensor has another shape": lambda w: {
             k: v[:-1].clone() if k == "lm_head.weight" else v for k, v in w.items()
@@ -86,6 +87,7 @@ def conversion(add: Callable[..., None]) -> None:
             "/dev/full",
             "path",
             "folder",
+            "xxx",
         )
         add(f"source {what}", lambda f, m=make: convert(f, source=m(f)), *words)
         add(f"restore: converted {what}", lambda f, m=make: restore(f, converted_dir=m(f)), *words, "converted")

@@ -207,6 +207,7 @@ def export(add: Callable[..., None]) -> None:
 
     add("right: fresh", run, expect="taken")
     add("right: bfloat16", lambda f: run(f, dtype=_dtype("bfloat16")), expect="taken")
+    add("right: dtype by its name", lambda f: run(f, dtype="float16"), expect="taken")
     add("right: over an old one", lambda f: (run(f), run(f)), expect="taken")
     add(
         "float16 overflow of a weight of 1e6",
@@ -256,7 +257,7 @@ def export(add: Callable[..., None]) -> None:
             add(f"{name} {what}", lambda f, n=name, v=value: run(f, **{n: v}), name, "IDE3D")
     for name, values in {
         "auto_model": {"unknown": "x", **TEXTS},
-        "dtype": {"a string": "float16", "an int": 5, "a type that is no float": "int", "a list": []},
+        "dtype": {"a word": "many", "an int": 5, "a type that is no float": "int", "a list": []},
         "max_shard_size": {"0": 0, "-1": -1, "a word": "many", "NaN": float("nan"), "None": None, "a list": []},
         "card": {"a string": "x", "an int": 5},
     }.items():
@@ -315,7 +316,7 @@ def config(add: Callable[..., None]) -> None:
         "ground_token_id": dict(NUMBERS),
         "projector_hidden_act": {"unknown": "nonsense", "None": None, "a number": 5},
         "spatial_pool_mode": {"unknown": "nearest", "None": None, "a number": 5},
-        "detach_region_references": {"a string": "no", "None": None, "a number": 5},
+        "dtype": {"unknown": "float99", "a number": 5}, "detach_region_references": {"a string": "no", "None": None, "a number": 5},
         "tie_word_embeddings": {"a string": "no", "a number": 5},
         "vision_config": {"a number": 5, "a string": "x", "a list": []},
         "text_config": {"a number": 5, "a string": "x", "a list": []},
@@ -333,14 +334,36 @@ def config(add: Callable[..., None]) -> None:
     add("another misspelt field", lambda f: run(f, spatial_pool_strides=2), "spatial_pool_strides")
     sizes = {"patch_size": (-14, 0, "x", None, 999, 1.5, [14, 7]), "image_size": (0, -70, "x", [70, 84]),
              "hidden_size": (0, -32, "x", 33), "num_hidden_layers": (-1, "x", 1.5), "num_attention_heads": (0, 5, -2),
-             "num_channels": (0, 1, -3), "intermediate_size": (0, -1)}  # fmt: skip
+             "num_channels": (0, 1, -3), "intermediate_size": (0, -1), "hidden_act": ("nonsense", 5),
+             "layer_norm_eps": (float("nan"), -1.0), "attention_dropout": (-0.5, 2.0), "model_type": ("nonsense", 5),
+             "dtype": ("float99", 5)}  # fmt: skip
     for name, values in sizes.items():
         for value in values:
             title = "patch negative" if (name, value) == ("patch_size", -14) else f"vision {name} {value}"
             add(title, lambda f, n=name, v=value: _build(run(f, vision={n: v})), name, "vision_config", "patch")
-    text = {"num_attention_heads": (5, 0, -4), "hidden_size": (0, 47, "x"), "vocab_size": (0, 10, -1),
-            "num_hidden_layers": (0, -1, "x"), "num_key_value_heads": (0, 3, -1), "intermediate_size": (0, -1),
-            "model_type": ("nonsense", 5), "pad_token_id": (-5, 999)}  # fmt: skip
+    text = {
+        "num_attention_heads": (5, 0, -4),
+        "hidden_size": (0, 47, "x"),
+        "vocab_size": (0, 10, -1),
+        "num_hidden_layers": (0, -1, "x"),
+        "num_key_value_heads": (0, 3, -1),
+        "intermediate_size": (0, -1),
+        "model_type": ("nonsense", 5),
+        "pad_token_id": (-5, 999),
+        "hidden_act": ("nonsense",),
+        "rms_norm_eps": (float("nan"), float("inf")),
+        "attention_dropout": (-0.5, 2.0),
+        "dtype": ("float99",),
+        "rope_parameters": (
+            "x",
+            {"rope_type": "nonsense", "rope_theta": 1.0},
+            {"rope_type": "default", "rope_theta": 0.0},
+        ),
+        "initializer_range": (-1.0, float("nan")),
+        "max_position_embeddings": (0, -5),
+        "eos_token_id": (999, "x"),
+    }
+    text["num_hidden_layers"] += (10**30,)  # fmt: skip
     for name, values in text.items():
         for value in values:
             title = (

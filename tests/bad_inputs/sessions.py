@@ -147,6 +147,49 @@ def sessions(add: Callable[..., None]) -> None:
                 "pixel",
                 "float",
             )
+    for name, values in {
+        "regions": {"a number": 5, "a string": "x", "a mapping": {}, "masks, not a list": masks(1)[0], "a list of numbers": [5]},
+        "names": {"a number": 5, "a string": "x", "two": ["a", "b"], "a list of numbers": [5]},
+    }.items():  # fmt: skip
+        for what, value in values.items():
+            call = partial(lambda f, n, v: session().ask([point], **{"regions": [masks(1)], n: v}), n=name, v=value)
+            add(f"ask: all {name} {what}", call, name, "region")
+
+    def from_regions(folder: Path, /, call: str = "answer_from_regions", **fields: Any) -> Any:
+        import trainer.session
+
+        sample = {"frames": goods.pixels(), "region_masks": masks(), "region_references": [0], "questions": [{"question": point}]}  # fmt: skip
+        change = fields.pop("change", {})
+        samples = [{key: value for key, value in {**sample, **change}.items() if value is not ...}]
+        given = {"model": goods.model(), "processor": goods.processor(), "samples": samples, **fields}
+        run = getattr(trainer.session, call)
+        return run(given.pop("model"), given.pop("processor"), given.pop("samples"), **given)
+
+    for call in ("answer_from_regions", "pool_sample_regions"):
+        add(f"right: {call}", partial(from_regions, call=call), expect="taken")
+        for name in ("model", "processor", "samples"):
+            for what, value in TEXTS.items():
+                add(f"{call}: {name} {what}", partial(from_regions, call=call, **{name: value}), name)
+        for what, value in {"0": 0, "a string": "x", "1.5": 1.5}.items():
+            add(
+                f"{call}: rooms_at_once {what}", partial(from_regions, call=call, rooms_at_once=value), "rooms_at_once"
+            )
+        for key in ("frames", "region_masks"):
+            add(f"{call}: without {key}", partial(from_regions, call=call, change={key: ...}), key)
+    for what, value in {"none": [], "beyond": [7], "negative": [-1]}.items():
+        add(f"references {what}", partial(from_regions, change={"region_references": value}), "region_references")
+
+    def plan(folder: Path, /, **fields: Any) -> Any:
+        from trainer.session import MemoryPlan
+
+        given = {"model": goods.model(), "max_memory": 10**9, "prefix_length": 9, "num_frames": 3, **fields}
+        return MemoryPlan(*given.values())
+
+    add("right: a plan", plan, expect="taken")
+    for name, values in {"model": TEXTS, "max_memory": {"None": None, "a string": "x", "0": 0}, "prefix_length": {"0": 0, "a string": "x"},
+                         "num_frames": {"0": 0, "None": None}}.items():  # fmt: skip
+        for what, value in values.items():
+            add(f"plan: {name} {what}", partial(plan, **{name: value}), name)
     add("session: a model in training", lambda f: make(f, model=goods.fresh_model().train()), "training")
 
     def nan_session(folder: Path, /, head: bool, run: Callable[[Any], Any]) -> Any:

@@ -74,7 +74,7 @@ class TestAsk:
             (("--model", "{tmp}"), "{tmp} has no config.json. MODEL is the folder of an export"),
             (("--num-frames", 99), "num_frames=99 was asked for, but the video has 4 frame(s)"),
             (("--max-memory", 0.001), "The scene takes "),
-            (("--device", "nonsense"), "RuntimeError: "),
+            (("--device", "nonsense"), "`device` must be"),
         ],
     )
     def test_what_is_wrong_is_told_in_one_line(self, room, tmp_path, words, told):

@@ -136,12 +136,41 @@ def test_wrong_type_raises_on_assignment(tiny_config):
         ({"text": {"hidden_size": -48}}, "text_config.hidden_size must be at least 1, got -48"),
         ({"text": {"num_attention_heads": 5}}, "heads must divide text_config.hidden_size, got 5 heads"),
         ({"vision": {"num_attention_heads": 3}}, "heads must divide vision_config.hidden_size, got 3 heads"),
+        ({"spatial_pool_stride": 99}, "spatial_pool_stride must be at most 5"),
+        ({"projector_hidden_act": "gelo"}, "projector_hidden_act must be an activation .* Did you mean 'gelu'"),
+        ({"text": {"hidden_act": "x"}}, "text_config.hidden_act must be an activation"),
+        ({"text": {"num_hidden_layers": 0}}, "text_config.num_hidden_layers must be at least 1"),
+        ({"text": {"pad_token_id": 999}}, "text_config.pad_token_id must be None or lie in"),
+        ({"text": {"attention_dropout": 2.0}}, "text_config.attention_dropout must be from 0 to 1, got 2.0"),
+        ({"vision": {"layer_norm_eps": math.nan}}, "vision_config.layer_norm_eps must be a number, got NaN"),
         ({"text": {"num_key_value_heads": 3}}, "must divide text_config.num_attention_heads, got 3 for 4"),
     ],
 )
 def test_contradictions_raise_at_birth(tiny_config, fields, message):
     with pytest.raises(StrictDataclassClassValidationError, match=message):
         tiny_config(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"text": {"model_type": "qwen22"}}, "text_config.model_type must be .* got 'qwen22'. Did you mean 'qwen2'"),
+        ({"vision": {"model_type": 5}}, "vision_config.model_type must be .* got 5"),
+        ({"text": {"num_hidden_layers": 10**30}}, "text_config.num_hidden_layers must be at most 10000"),
+        ({"dtype": "float99"}, "dtype must be a type of PyTorch, .* got 'float99'"),
+    ],
+)
+def test_what_no_part_can_be_made_of_is_named(tiny_config, fields, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**fields)
+
+
+def test_the_config_of_another_model_is_refused(tiny_config, tmp_path):
+    tiny_config().save_pretrained(tmp_path)
+    content = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**content, "model_type": "llama"}))
+    with pytest.raises(ValueError, match="no 3D-IDE model: model_type in its config.json is 'llama'"):
+        IDE3DConfig.from_pretrained(tmp_path)
 
 
 def test_heads_may_have_a_width_of_their_own(tiny_config):

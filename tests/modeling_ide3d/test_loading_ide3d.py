@@ -140,6 +140,40 @@ def test_missing_grounding_head_is_initialised_and_reported(tiny_model, tmp_path
     assert loaded.grounding_head.no_object.abs().sum() > 0
 
 
+def test_weights_that_are_not_finite_are_told(tiny_model, tmp_path, caplog):
+    tiny_model.model.image_newline.data[0] = math.nan
+    tiny_model.save_pretrained(tmp_path)
+    IDE3DForConditionalGeneration.from_pretrained(tmp_path)
+    assert "1 weights with NaN or infinite numbers, such as ['model.image_newline']" in caplog.text
+
+
+def test_layers_that_the_config_leaves_out_are_told(tiny_model, tmp_path, caplog):
+    tiny_model.save_pretrained(tmp_path)
+    IDE3DForConditionalGeneration.from_pretrained(tmp_path)
+    assert not [record for record in caplog.records if record.name.startswith("modeling_ide3d")]
+    content = json.loads((tmp_path / "config.json").read_text())
+    content["text_config"] |= {"num_hidden_layers": 1, "layer_types": ["full_attention"]}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    IDE3DForConditionalGeneration.from_pretrained(tmp_path)
+    assert "weights of layers that the model does not have" in caplog.text
+
+
+def test_whole_numbers_are_no_weights(tiny_model, tmp_path):
+    tiny_model.save_pretrained(tmp_path)
+    save_file({key: value.int() for key, value in tiny_model.state_dict().items()}, tmp_path / "model.safetensors")
+    with pytest.raises(OSError, match=r"model\.safetensors holds whole numbers for"):
+        IDE3DForConditionalGeneration.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [(None, TypeError, "got None"), (5, TypeError, "got 5"), ("a/b/c", OSError, "no folder 'a/b/c'")],
+)
+def test_what_is_no_place_of_a_model_is_refused(name, error, message):
+    with pytest.raises(error, match=message):
+        IDE3DForConditionalGeneration.from_pretrained(name)
+
+
 # Saving and loading
 
 

@@ -133,7 +133,7 @@ def test_what_may_not_be_replaced_is_left_as_it_is(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes").write_text("mine")
     for name, options, reason in (
-        ("file", {"may_replace": lambda path: True}, "is not a folder"),
+        ("file", {"may_replace": lambda path: True}, "is not a folder but a file"),
         ("folder", {}, "is not empty"),
         ("folder", {"may_replace": lambda path: False, "refusal": "is not mine"}, "is not mine"),
     ):

@@ -99,7 +99,7 @@ def test_weights_beyond_the_type_are_named_and_nothing_is_written(processor, tmp
 def test_what_is_no_name_of_a_folder_is_refused(processor, tmp_path):
     model, file = build_model(processor), tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(ValueError, match='folder must be the path of a folder, got ""'):
+    with pytest.raises(ValueError, match="folder must be the path of a folder, got ''"):
         export_inference_model(model, processor, "")
     with pytest.raises(TypeError, match="folder must be the path of a folder, got NoneType"):
         export_inference_model(model, processor, None)
@@ -147,6 +147,23 @@ def test_tokenizer_larger_than_the_embedding_raises(training_model):
     processor.tokenizer.add_tokens(["<extra>"])
     with pytest.raises(ValueError, match="resize_token_embeddings"):
         check_agreement(training_model.config, processor)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_shard_size": 0}, "max_shard_size must be a number of bytes"),
+        ({"max_shard_size": float("nan")}, "max_shard_size must be a number of bytes"),
+        ({"card": "x"}, "card must be a huggingface_hub.ModelCard or None, got str"),
+        ({"model": {}}, "model must be an IDE3DForConditionalGeneration, got dict"),
+        ({"folder": "a\0b"}, "folder must be the path of a folder"),
+    ],
+)
+def test_what_an_export_cannot_be_made_of_is_named(processor, tmp_path, fields, message):
+    given = {"model": build_model(processor), "processor": processor, "folder": tmp_path / "export", **fields}
+    with pytest.raises((TypeError, ValueError), match=message):
+        export_inference_model(**given)
+    assert not any(tmp_path.iterdir())
 
 
 def test_wrong_types_raise(processor, training_model, tmp_path):

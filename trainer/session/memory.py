@@ -1,8 +1,11 @@
 """Sizes of batches, of frames and of questions, that fit into a given memory."""
 
 from collections.abc import Sequence
+from numbers import Real
 
 from torch import nn
+
+from trainer.session.questions import check_count, check_model
 
 __all__ = ["MemoryPlan"]
 
@@ -28,6 +31,7 @@ class MemoryPlan:
         needs_equal_lengths: Whether the questions of a batch must be equally long.
 
     Raises:
+        TypeError: If `model` is of another kind, or `max_memory` no number.
         ValueError: If the scene alone takes more than `max_memory`.
     """
 
@@ -41,6 +45,11 @@ class MemoryPlan:
         is_packed: bool = True,
         needs_equal_lengths: bool = False,
     ):
+        check_model(model)
+        if isinstance(max_memory, bool) or not isinstance(max_memory, Real):
+            raise TypeError(f"`max_memory` must be a number of bytes, got {type(max_memory).__name__} {max_memory!r}.")
+        check_count(prefix_length, "prefix_length")
+        check_count(num_frames, "num_frames")
         self.text, vision = model.config.get_text_config(), model.config.vision_config
         self.size, self.max_memory, self.prefix_length = model.dtype.itemsize, max_memory, prefix_length
         self.is_packed, self.needs_equal_lengths = is_packed, needs_equal_lengths
@@ -62,7 +71,7 @@ class MemoryPlan:
                 f"The scene takes {self.smallest / 1e6:.1f} MB ({num_frames} frames, {prefix_length} tokens), "
                 f"`max_memory` is {max_memory / 1e6:.1f} MB: give more, or fewer frames."
             )
-        self.frames_at_once = min(num_frames, (max_memory - pixels - features) // frame)
+        self.frames_at_once = int(min(num_frames, (max_memory - pixels - features) // frame))
 
     def activations(self, queries: int, keys: int, masked: bool = True) -> int:
         """Return the bytes at the peak of a layer for one sequence.

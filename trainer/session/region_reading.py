@@ -1,6 +1,7 @@
 """Questions about single regions, answered from the regions alone: many rooms at once, without the video in sight."""
 
-from collections.abc import Sequence
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,14 @@ from tqdm import tqdm
 from modeling_ide3d.grounding_ide3d import encode_regions, fill_empty_regions
 from processing.token_grid import TokenGrid
 from trainer.session.decoding import GreedyDecoder
-from trainer.session.questions import render_question, split_at_video, tokenize_after_video
+from trainer.session.questions import (
+    check_count,
+    check_model,
+    check_processor,
+    render_question,
+    split_at_video,
+    tokenize_after_video,
+)
 from trainer.session.shared_prefix import RepeatedPrefix
 
 __all__ = ["answer_from_regions", "pool_sample_regions"]
@@ -48,7 +56,15 @@ def pool_sample_regions(
         samples: Samples with `frames` and `region_masks`. All videos of `rooms_at_once` samples in a row have the same
             number of frames.
         rooms_at_once: Number of videos encoded together.
+
+    Raises:
+        TypeError: If model or processor is of another kind, or the samples are no list of dicts.
+        ValueError: If a sample lacks a part.
     """
+    check_model(model)
+    check_processor(processor)
+    check_count(rooms_at_once, "rooms_at_once")
+    _check_samples(samples, ("frames", "region_masks"))
     grid = TokenGrid.of(model.config)
     features = []
     for start in tqdm(range(0, len(samples), rooms_at_once), desc="Regions", unit="batch", delay=5, disable=None):
@@ -94,8 +110,14 @@ def answer_from_regions(
         For each sample the answers in the order of its questions.
 
     Raises:
-        ValueError: If the model is in training mode, or a question points at nothing.
+        TypeError: If model or processor is of another kind, or the samples are no list of dicts.
+        ValueError: If the model is in training mode, a sample lacks a part, or a question points at nothing.
     """
+    check_model(model)
+    check_processor(processor)
+    for name, count in {"max_new_tokens": max_new_tokens, "questions_at_once": questions_at_once}.items():
+        check_count(count, name)
+    _check_samples(samples, ("frames", "region_masks", "questions", "region_references"))
     if model.training:
         raise ValueError("The model is in training mode: call model.eval() first.")
     regions = pool_sample_regions(model, processor, samples, rooms_at_once)
@@ -112,13 +134,24 @@ def answer_from_regions(
     return answers
 
 
+def _check_samples(samples: Any, keys: Sequence[str]) -> None:
+    """Raise TypeError or ValueError unless samples are a list of dicts with these keys."""
+    if isinstance(samples, (str, bytes, Mapping)) or not hasattr(samples, "__len__"):
+        raise TypeError(f"`samples` must be a list of samples, got {type(samples).__name__} {reprlib.repr(samples)}.")
+    for index, sample in enumerate(samples):
+        if not isinstance(sample, Mapping):
+            raise TypeError(f"Entry {index} of `samples` must be a dict with {', '.join(keys)}, got {sample!r}.")
+        if missing := [key for key in keys if sample.get(key) is None]:
+            raise ValueError(f"Entry {index} of `samples` lacks {missing}; it has {sorted(map(str, sample))}.")
+
+
 def pointing_questions(
     processor: Any, samples: Sequence[dict], regions: Sequence[Tensor], ground: int
 ) -> list[PointingQuestion]:
     """Return the questions of all samples with the features that each points at.
 
     Raises:
-        ValueError: If a question points at nothing.
+        ValueError: If a question points at nothing, or at a region that there is not.
     """
     known: dict[str, Tensor] = {}
     questions = []
@@ -133,6 +166,11 @@ def pointing_questions(
             if not count:
                 raise ValueError(f"{text!r} points at no region: nothing but the video would tell the answer.")
             own, references = references[:count], references[count:]
+            if len(own) < count or not all(0 <= reference < len(features) for reference in own):
+                raise ValueError(
+                    f"`region_references` of sample {index} must have the index of one of its {len(features)} regions "
+                    f"for each <ground> of {text!r}, got {list(sample['region_references'])}."
+                )
             questions.append(PointingQuestion(index, place, known[text], features[own]))
     return questions
 

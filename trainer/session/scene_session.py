@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -15,8 +14,13 @@ from trainer.session.decoding import GreedyDecoder, SceneAnswer
 from trainer.session.memory import MemoryPlan
 from trainer.session.questions import (
     Question,
+    as_regions,
     check_count,
+    check_model,
+    check_processor,
     list_questions,
+    list_regions,
+    name_all,
     render_question,
     split_at_video,
     tokenize_after_video,
@@ -46,6 +50,7 @@ class SceneSession:
         **video_kwargs: Arguments of the video processor, such as `do_sample_frames=False`.
 
     Raises:
+        TypeError: If model or processor is of another kind, `system` no text, or `max_memory` no number.
         ValueError: If the model is in training mode, or `max_memory` does not hold the scene.
     """
 
@@ -59,6 +64,10 @@ class SceneSession:
         max_memory: int = DEFAULT_MAX_MEMORY,
         **video_kwargs: Any,
     ):
+        check_model(model)
+        check_processor(processor)
+        if not isinstance(system, (str, type(None))):
+            raise TypeError(f"`system` must be a text or None, got {type(system).__name__} {system!r}.")
         if model.training:
             raise ValueError("The model is in training mode: call model.eval() first.")
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PeftModel
@@ -118,9 +127,7 @@ class SceneSession:
 
     def _pool(self, regions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return region features (N, hidden_size), empty regions (N,) and the mean token (hidden_size,)."""
-        if not isinstance(regions, torch.Tensor | np.ndarray):
-            raise TypeError(f"Regions must be bool masks (N, V, rows, cols), got {regions!r}. See processing.regions.")
-        regions = torch.as_tensor(regions, device=self.model.device)
+        regions = as_regions(regions).to(self.model.device)
         pooled = self.model.model.get_region_features(self.prefix_ids, self.encoded, regions.unsqueeze(0))
         return tuple(part[0] for part in pooled)
 
@@ -158,17 +165,15 @@ class SceneSession:
             names: Names of the questions in messages; default: their numbers.
 
         Raises:
-            TypeError: If `questions` is no list of texts and chats.
+            TypeError: If `questions` is no list of texts and chats, or regions are no arrays.
             ValueError: If a question is empty, does not fit into `max_memory` or has another text before the video.
                 Also if it has fewer `<ground>` tokens than regions, or one without a region in its last turn, or if
                 scores are NaN or Inf.
         """
         check_count(max_new_tokens, "max_new_tokens")
         questions = list_questions(questions)
-        names = _named(names, "question", len(questions))
-        regions = [None] * len(questions) if regions is None else list(regions)
-        if len(regions) != len(questions):
-            raise ValueError(f"`regions` must have one entry per question, {len(questions)}, got {len(regions)}.")
+        names = name_all(names, "question", len(questions))
+        regions = list_regions(regions, len(questions))
         tokens = [self._tokenize(question) for question in questions]
         ground, ends = self.model.config.ground_token_id, sorted(self.decoder.end_tokens)
         for index, (row, own) in enumerate(zip(tokens, regions, strict=True)):
@@ -203,6 +208,7 @@ class SceneSession:
         self, regions: torch.Tensor, *, question: Question = DESCRIBE, max_new_tokens: int = 128, **settings: Any
     ) -> list[str]:
         """Describe each region (N, V, rows, cols) in words; `question` has one `<ground>`."""
+        regions = as_regions(regions)
         each = [regions[index : index + 1] for index in range(len(regions))]
         return self.ask([question] * len(each), each, max_new_tokens=max_new_tokens, **settings)
 
@@ -229,13 +235,15 @@ class SceneSession:
             Cosine similarities (len(descriptions), N + 1), float32; the last column is "no such object".
 
         Raises:
-            TypeError: If `descriptions` is no list of texts and chats.
+            TypeError: If `descriptions` is no list of texts and chats, `template` no text, or regions no array.
             ValueError: If a description is empty or holds a `<ground>`, which only the answer may, or `template` has
                 no `{description}`. Also if scores are NaN or Inf.
         """
         descriptions = list_questions(descriptions, "descriptions")
-        names = _named(names, "description", len(descriptions))
+        names = name_all(names, "description", len(descriptions))
         ground = self.processor.ground_token
+        if not isinstance(template, str):
+            raise TypeError(f"`template` must be a text with {{description}} in it, got {template!r}.")
         if "{description}" not in template:
             raise ValueError(f"`template` must hold {{description}}, where the texts are put, got {template!r}.")
         requests = [template.replace("{description}", t) if isinstance(t, str) else t for t in descriptions]
@@ -257,10 +265,3 @@ class SceneSession:
         if batch_size is not None:
             check_count(batch_size, "batch_size")
         return self.memory.group([len(row) for row in tokens], max_new_tokens, batch_size)
-
-
-def _named(names: Sequence[str] | None, what: str, count: int) -> list[str]:
-    """Return a name for each of `count` entries, as messages call it."""
-    if names is not None and len(names) != count:
-        raise ValueError(f"`names` must have one entry per {what}, {count}, got {len(names)}.")
-    return list(names) if names is not None else [f"{what.capitalize()} {index}" for index in range(count)]

@@ -1,15 +1,18 @@
 """A model and a stored video, opened together by their names: ask, find, describe."""
 
+import os
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
-from modeling_ide3d.loading_ide3d import read_json_object
+from modeling_ide3d.loading_ide3d import check_dtype, read_json_object
 from processing import IDE3DProcessor
 from processing.region_files import NamedRegions, read_regions
 from processing.video_sources_ide3d import to_local_path
@@ -68,7 +71,14 @@ class VideoScene:
             descriptions: Objects in words, such as "the red chair".
             regions: Candidates, as `read_regions` gives them.
             template: Request with `{description}` in it; default: that of ScanRefer.
+
+        Raises:
+            TypeError: If `regions` are no `NamedRegions`.
+            ValueError: If there is no region. See `SceneSession.ground` for the rest.
         """
+        _check_named(regions)
+        if not len(regions):
+            raise ValueError("`regions` must hold at least one region to find something among, got none.")
         found = []
         scores_of_all = self.session.ground(descriptions, regions.masks, template=template).tolist()
         for description, cosines in zip(descriptions, scores_of_all, strict=True):
@@ -89,7 +99,12 @@ class VideoScene:
         return found
 
     def describe(self, regions: NamedRegions, max_new_tokens: int = 128) -> dict[str, str]:
-        """Describe each region in words, by its name."""
+        """Describe each region in words, by its name.
+
+        Raises:
+            TypeError: If `regions` are no `NamedRegions`.
+        """
+        _check_named(regions)
         texts = self.session.describe(regions.masks, max_new_tokens=max_new_tokens)
         return dict(zip(regions.names, texts, strict=True))
 
@@ -105,17 +120,18 @@ def load_inference_model(
         dtype: Type of the weights; "auto" is that of the files.
 
     Raises:
+        TypeError: An argument is of another type.
         ValueError: The folder holds no model, or one of another kind, or weights are missing; there is no such name
-            on the Hub.
+            on the Hub, no such device, or no such type.
         OSError: A file of the folder is damaged.
     """
-    name = str(model)
+    check_dtype(dtype)
+    place = _find_device(device)
+    name = _as_name(model, "model")
     _check_kind(name)
-    if device == "auto":
-        device = str(torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu")
     processor = IDE3DProcessor.from_pretrained(name)
     loaded = IDE3DForConditionalGeneration.from_pretrained(name, dtype=dtype)
-    return loaded.to(device).eval(), processor
+    return loaded.to(place).eval(), processor
 
 
 def open_video(
@@ -139,9 +155,10 @@ def open_video(
 
     Raises:
         FileNotFoundError: There is no such video.
+        TypeError: An argument is of another type.
         ValueError: The video cannot be read or has fewer frames, or the model is none of ours.
     """
-    video = str(video)
+    video = _as_name(video, "video")
     path = to_local_path(video)
     if path is not None and not Path(path).exists():
         raise FileNotFoundError(f"There is no video file or folder of images at {video}.")
@@ -150,6 +167,51 @@ def open_video(
     frames, metadata = reader.fetch_videos(video, partial(reader.sample_frames, num_frames=num_frames))
     session = SceneSession(loaded, processor, frames, max_memory=max_memory, do_sample_frames=False)
     return VideoScene(session, tuple(metadata.frames_indices), metadata.total_num_frames)
+
+
+def _check_named(regions: Any) -> None:
+    if not isinstance(regions, NamedRegions):
+        raise TypeError(f"`regions` must be NamedRegions, as `read_regions` gives them, got {type(regions).__name__}.")
+
+
+def _as_name(name: Any, argument: str) -> str:
+    """Return a path or a name as text.
+
+    Raises:
+        TypeError: It is neither.
+        ValueError: It is empty, or no name of a file can be so.
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"`{argument}` must be a path or a name, got {type(name).__name__} {reprlib.repr(name)}.")
+    text = os.fspath(name)
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise ValueError(f"`{argument}` must be a path or a name, got {text!r}.")
+    return text
+
+
+def _find_device(device: Any) -> torch.device:
+    """Return a device that is there.
+
+    Raises:
+        TypeError: `device` is neither a text nor a device.
+        ValueError: There is no such device.
+    """
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f'`device` must be a text such as "cpu" or "cuda:1", or "auto", got {device!r}.')
+    if device == "auto":
+        has_one = torch.accelerator.is_available()
+        return torch.device(torch.accelerator.current_accelerator() if has_one else "cpu")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(
+            f'`device` must be "auto" or a device that is there, got {str(device)!r}: {reason}.'
+        ) from error
+    if place.type == "meta":
+        raise ValueError("`device` must be a device that computes, got 'meta'.")
+    return place
 
 
 def _check_kind(name: str) -> None:

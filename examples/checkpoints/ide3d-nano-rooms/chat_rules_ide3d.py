@@ -165,7 +165,7 @@ def check_placeholders(**tokens: str) -> None:
         raise ValueError(f"{', '.join(tokens)} must differ, got {list(tokens.values())}.")
 
 
-def find_token(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
+def find_token(tokenizer: PreTrainedTokenizerBase, token: str, name: str = "token") -> int:
     """Return the id of a special token that the tokenizer must know whole.
 
     Raises:
@@ -175,7 +175,7 @@ def find_token(tokenizer: PreTrainedTokenizerBase, token: str) -> int:
     is_unknown = token_id is None or token_id == tokenizer.unk_token_id
     if is_unknown or list(tokenizer(token, add_special_tokens=False)["input_ids"]) != [token_id]:
         raise ValueError(
-            f"The tokenizer has no special token {token!r}. Add the tokens first with "
+            f"The tokenizer has no special token {token!r}, the {name} of the processor. Add the tokens first with "
             "`IDE3DProcessor.add_special_tokens(tokenizer)`, and resize the model's embedding if it has fewer rows "
             "than len(tokenizer)."
         )

@@ -7,16 +7,22 @@ import math
 import os
 from typing import Any, Literal
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig
+from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 logger = logging.getLogger(__name__)
 
 SIZES = (
     "hidden_size", "intermediate_size", "vocab_size", "image_size", "patch_size", "num_channels", "num_hidden_layers",
-    "num_attention_heads", "num_key_value_heads",
+    "num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings",
 )  # fmt: skip
+MAX_SIZE, MAX_LAYERS = 2**31 - 1, 10_000  # nothing larger can be built
+NOT_NEGATIVE = ("_eps", "initializer_range", "initializer_factor")
 NEAR = 0.85  # likeness from which a word is a slip of another; `initializer_factor` and `initializer_range` have 0.74
 # Keys of configs that Transformers and its like write or read beside the fields.
 KNOWN_KEYS = {
@@ -103,6 +109,7 @@ class IDE3DConfig(PreTrainedConfig):
 
         Raises:
             OSError: There is no config file, or it holds no JSON object.
+        ValueError: It is the config of another kind of model.
         """
         try:
             found, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
@@ -110,10 +117,22 @@ class IDE3DConfig(PreTrainedConfig):
             raise OSError(_no_config(pretrained_model_name_or_path, str(error))) from error
         if not isinstance(found, dict) or not found:
             raise OSError(_no_config(pretrained_model_name_or_path, repr(found) if found else "no file or no field"))
+        kind = found.get("model_type", cls.model_type)
+        if kind != cls.model_type:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} is no 3D-IDE model: model_type in its config.json is {kind!r}, "
+                f"expected {cls.model_type!r}. Load it by its own class, or convert an original checkpoint first."
+            )
         return found, kwargs
 
     def __post_init__(self, **kwargs):
         given = {name: getattr(self, name) for name in self.sub_configs_defaults}
+        _check_dtype("", {"dtype": self.dtype, **kwargs})
+        for name, fields in given.items():
+            if isinstance(fields, dict):
+                _check_model_type(name, fields)
+                _check_dtype(f"{name}.", fields)
+                _check_largest(name, fields)  # some make a list with an entry for each layer
         super().__post_init__(**kwargs)
         _check_keys(type(self), kwargs, "")
         for name, fields in given.items():
@@ -157,10 +176,27 @@ class IDE3DConfig(PreTrainedConfig):
                 )
         for name, part in (("vision_config", vision), ("text_config", text)):
             _check_sizes(name, part)
+            _check_numbers(name, part)
+            _check_activation(f"{name}.hidden_act", getattr(part, "hidden_act", None))
+        _check_activation("projector_hidden_act", self.projector_hidden_act)
+        if text.num_hidden_layers < 1:
+            raise ValueError(f"text_config.num_hidden_layers must be at least 1, got {text.num_hidden_layers}.")
+        if getattr(vision, "num_channels", 3) != 3:
+            logger.warning(
+                "vision_config.num_channels is %d: the processor gives RGB frames, which such a tower does not take.",
+                vision.num_channels,
+            )
+        _check_special_tokens(text)
         if vision.image_size < vision.patch_size:
             raise ValueError(
                 f"vision_config.image_size ({vision.image_size}) must be at least vision_config.patch_size "
                 f"({vision.patch_size}): a frame needs one patch."
+            )
+        patches = vision.image_size // vision.patch_size
+        if self.spatial_pool_stride > patches:
+            raise ValueError(
+                f"spatial_pool_stride must be at most {patches}, the patches of a side of the vision tower, got "
+                f"{self.spatial_pool_stride}."
             )
         states = vision.num_hidden_layers + 1
         if not -states <= self.vision_feature_layer < states:
@@ -208,6 +244,78 @@ def _check_keys(config_class: type[PreTrainedConfig], keys: dict[str, Any], pref
             )  # fmt: skip
 
 
+def _check_model_type(name: str, fields: dict[str, Any]) -> None:
+    """Raise ValueError for a `model_type` that Transformers does not have."""
+    kind = fields.get("model_type", "")
+    if not isinstance(kind, str) or (kind and kind not in CONFIG_MAPPING):
+        near = difflib.get_close_matches(str(kind), CONFIG_MAPPING.keys(), 1, 0.7)
+        raise ValueError(
+            f"{name}.model_type must be a kind of model that Transformers has, such as "
+            f"{'siglip_vision_model' if name == 'vision_config' else 'qwen2'!r}, got {kind!r}."
+            f"{f' Did you mean {near[0]!r}?' if near else ''}"
+        )
+
+
+def _check_dtype(prefix: str, fields: dict[str, Any]) -> None:
+    """Raise ValueError unless a type of weights is one of PyTorch's, or its name."""
+    for key in ("dtype", "torch_dtype"):
+        name = fields.get(key)
+        found = getattr(torch, name, None) if isinstance(name, str) else name
+        if name is not None and not isinstance(found, torch.dtype):
+            raise ValueError(f"{prefix}{key} must be a type of PyTorch, such as 'bfloat16', got {name!r}.")
+
+
+def _check_activation(name: str, activation: Any) -> None:
+    if isinstance(activation, str) and activation not in ACT2FN:
+        near = difflib.get_close_matches(activation, ACT2FN, 1, 0.6)
+        raise ValueError(
+            f"{name} must be an activation that Transformers has, such as 'gelu' or 'silu', got {activation!r}."
+            f"{f' Did you mean {near[0]!r}?' if near else ''}"
+        )
+
+
+def _check_numbers(name: str, part: PreTrainedConfig) -> None:
+    """Raise ValueError for rates, ranges and rotary bases that nothing can be computed with."""
+    numbers = {field.name: getattr(part, field.name, None) for field in dataclasses.fields(part)}
+    rope = numbers.get("rope_parameters")
+    for inner in (rope, *rope.values()) if isinstance(rope, dict) else ():
+        if isinstance(inner, dict):
+            numbers |= {f"rope_parameters {key}": inner[key] for key in ("rope_theta", "factor") if key in inner}
+            kind = inner.get("rope_type", inner.get("type", "default"))
+            if kind not in ("default", "mrope", *ROPE_INIT_FUNCTIONS):
+                raise ValueError(f"{name}.rope_parameters have no rope_type {kind!r}, but {[*ROPE_INIT_FUNCTIONS]}.")
+    for key, value in numbers.items():
+        if key.startswith("rope_parameters ") and not isinstance(value, (int, float)):
+            raise ValueError(f"{name}.{key} must be a number above 0, got {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        least, largest = (0, 1) if "dropout" in key else (0, math.inf) if key.endswith(NOT_NEGATIVE) else (None, None)
+        if math.isnan(value):
+            raise ValueError(f"{name}.{key} must be a number, got NaN.")
+        is_base = key.startswith("rope_parameters ") and value <= 0
+        if is_base or (least is not None and not (least <= value <= largest and math.isfinite(value))):
+            wanted = "above 0" if is_base else "from 0 to 1" if largest == 1 else "finite and at least 0"
+            raise ValueError(f"{name}.{key} must be {wanted}, got {value}.")
+
+
+def _check_special_tokens(text: PreTrainedConfig) -> None:
+    """Raise ValueError for a padding token outside of the vocabulary; tell of others there."""
+    pad, size = getattr(text, "pad_token_id", None), text.vocab_size
+    if isinstance(pad, int) and not -1 <= pad < size:  # some write -1 for none
+        raise ValueError(f"text_config.pad_token_id must be None or lie in [0, {size}), the vocabulary, got {pad}.")
+    for name in ("bos_token_id", "eos_token_id"):
+        value = getattr(text, name, None)
+        if beyond := [token for token in (value if isinstance(value, list) else [value]) if (token or 0) >= size]:
+            logger.warning("text_config.%s has %s, which a vocabulary of %d does not hold.", name, beyond, size)
+
+
+def _check_largest(name: str, sizes: dict[str, Any]) -> None:
+    for key in SIZES:
+        most = MAX_LAYERS if key == "num_hidden_layers" else MAX_SIZE
+        if isinstance(sizes.get(key), int) and sizes[key] > most:
+            raise ValueError(f"{name}.{key} must be at most {most}, got {sizes[key]}.")
+
+
 def _check_sizes(name: str, part: PreTrainedConfig) -> None:
     """Raise ValueError unless sizes are positive and the heads share the width evenly."""
     sizes = {key: getattr(part, key, None) for key in SIZES}
@@ -215,6 +323,7 @@ def _check_sizes(name: str, part: PreTrainedConfig) -> None:
         least = 0 if key == "num_hidden_layers" else 1
         if isinstance(value, int) and value < least:
             raise ValueError(f"{name}.{key} must be at least {least}, got {value}.")
+    _check_largest(name, sizes)
     width, heads, groups = (sizes[key] for key in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
     if not isinstance(width, int) or not isinstance(heads, int):
         return

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.utils import validate_repo_id
 from torch import nn
 from transformers.modeling_utils import PreTrainedModel, load_state_dict
 
@@ -14,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 ADAPTER_CONFIG, GENERATION_CONFIG = "adapter_config.json", "generation_config.json"
 SHOWN = 4  # names in a message
+PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
@@ -34,21 +37,81 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_weight_files(folder: Path) -> None:
-    """Check the header and the size of each weight file, and name a damaged one.
+def check_place(name: Any) -> None:
+    """Check that a name is a folder, a file, or possible on the Hub.
 
     Raises:
-        OSError: If a file is truncated or damaged, or is no safetensors file.
+        TypeError: It is neither text nor path.
+        OSError: It is a path at which there is nothing, or something else than a folder.
+    """
+    if not isinstance(name, (str, os.PathLike)):
+        raise TypeError(f"pretrained_model_name_or_path must be a folder or a name on the Hub, got {name!r:.100}.")
+    text = os.fspath(name)
+    shown = text if len(text) < 300 else f"{text[:100]}..."
+    if os.path.isdir(text) or os.path.isfile(text):
+        return
+    if os.path.lexists(text):
+        raise OSError(f"{shown!r} is no folder but a pipe, a device or a link to nothing. Give the folder of a model.")
+    try:
+        validate_repo_id(text)
+    except ValueError as error:
+        raise FileNotFoundError(f"There is no folder {shown!r}, and no model on the Hub can be called so.") from error
+
+
+def check_dtype(dtype: Any) -> None:
+    """Check a type of weights, as `from_pretrained` takes it.
+
+    Args:
+        dtype (`str`, `torch.dtype` or `dict`, *optional*):
+            Type, its name, "auto" for that of the files, or one for each part of the config.
+
+    Raises:
+        TypeError: It is none of these.
+        ValueError: There is no such type, or it holds no fractions.
+    """
+    for one in dtype.values() if isinstance(dtype, dict) else [dtype]:
+        if not isinstance(one, (str, torch.dtype, type(None))):
+            raise TypeError(f"dtype must be a type such as torch.bfloat16, its name, or 'auto', got {one!r}.")
+        found = getattr(torch, one, None) if isinstance(one, str) else one
+        if one in (None, "auto"):
+            continue
+        if not isinstance(found, torch.dtype) or not found.is_floating_point:
+            raise ValueError(
+                f"dtype must be a type of weights, such as 'float32', 'bfloat16' or 'float16', or 'auto', got {one!r}."
+            )
+
+
+def check_weight_files(folder: Path, *, is_quantized: bool = False) -> None:
+    """Check the header and the size of each weight file, and name a damaged one.
+
+    Args:
+        folder (`Path`): Folder of a model or an adapter.
+        is_quantized (`bool`): Whether weights may be whole numbers.
+
+    Raises:
+        OSError: If a file is truncated or damaged, is no safetensors file, or holds whole numbers for weights.
     """
     for file in sorted([*folder.glob("model*.safetensors"), *folder.glob("adapter_model.safetensors")]):
         if not file.is_file():
             raise OSError(f"{file} is a pipe, device or folder, which is not opened. Copy or download the file again.")
         try:
-            load_state_dict(file, map_location="meta")
+            stored = load_state_dict(file, map_location="meta")
         except Exception as error:  # safetensors says what is wrong, but not with which file
             raise OSError(
                 f"{file} is truncated or no safetensors file ({error}). Copy or download it again."
             ) from error
+        whole = [
+            key for key, value in stored.items() if key.endswith(("weight", "bias")) and not _is_fractional(value)
+        ]
+        if whole and not is_quantized:
+            raise OSError(
+                f"{file} holds whole numbers for {len(whole)} weights, such as {whole[:SHOWN]}, and config.json names "
+                "no quantization_config. Copy or download the file again, or save weights of floating point."
+            )
+
+
+def _is_fractional(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def check_model_files(folder: Path, *, needs_config: bool = True) -> None:
@@ -65,20 +128,27 @@ def check_model_files(folder: Path, *, needs_config: bool = True) -> None:
     """
     if not folder.is_dir():
         return
-    check_weight_files(folder)
+    config = folder / "config.json"
+    content = read_json_object(config) if config.is_file() else {}
+    check_weight_files(folder, is_quantized=bool(content.get("quantization_config")))
     if (folder / ADAPTER_CONFIG).is_file():
         base = read_json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
         if isinstance(base, str) and base and not Path(base, ADAPTER_CONFIG).is_file():
             check_model_files(Path(base))
         return
-    if needs_config and not (folder / "config.json").is_file():
+    if needs_config and not config.is_file():
         raise FileNotFoundError(
-            f"{folder / 'config.json'} is missing. Expected the folder of a model, as `save_pretrained` writes it; "
+            f"{config} is missing. Expected the folder of a model, as `save_pretrained` writes it; "
             "copy or download it again, or pass `config`."
         )
-    for name in ("config.json", GENERATION_CONFIG, "model.safetensors.index.json"):
+    for name in (GENERATION_CONFIG, "model.safetensors.index.json"):
         if (folder / name).is_file():
             read_json_object(folder / name)
+        elif os.path.lexists(folder / name):
+            raise OSError(
+                f"{folder / name} must be a regular file, it is a folder, a pipe, a device or a link to nothing. It "
+                "was not opened: copy or download the file again."
+            )
 
 
 class IDE3DLoadingMixin:
@@ -109,6 +179,11 @@ class IDE3DLoadingMixin:
             RuntimeError: Weights have other shapes than the config says.
             ValueError: Weights of the inference model are missing.
         """
+        check_dtype(kwargs.get("dtype", kwargs.get("torch_dtype")))
+        if pretrained_model_name_or_path is not None:
+            check_place(pretrained_model_name_or_path)
+        elif kwargs.get("config") is None:
+            raise TypeError("pretrained_model_name_or_path must be a folder or a name on the Hub, got None.")
         name, has_report = pretrained_model_name_or_path, kwargs.pop("output_loading_info", False)
         if name is not None:
             folder = Path(name, kwargs.get("subfolder") or "")
@@ -117,6 +192,8 @@ class IDE3DLoadingMixin:
         missing = sorted({*model._missing_on_load, *report["missing_keys"]})
         if missing and name is not None and not (allow_missing or has_report):
             raise ValueError(_describe_missing(model, name, missing, sorted(report["unexpected_keys"])))
+        if name is not None:
+            _tell_of_weights(model, name, sorted(report["unexpected_keys"]))
         if name is not None and model.can_generate() and folder.is_dir() and kwargs.get("generation_config") is None:
             if not any((folder / file).is_file() for file in (GENERATION_CONFIG, ADAPTER_CONFIG)):
                 logger.warning(
@@ -172,6 +249,28 @@ class IDE3DLoadingMixin:
             self._keys_to_ignore_on_save.discard("lm_head.weight")
 
 
+def _tell_of_weights(model: PreTrainedModel, name: str | os.PathLike, foreign: list[str]) -> None:
+    """Warn of weights that are not finite, and of layers left out."""
+    layers = [key for key in foreign if ".layers." in key]
+    if layers:
+        logger.warning(
+            "%s holds %d weights of layers that the model does not have, such as %s; they are left out. Is "
+            "num_hidden_layers right in text_config and vision_config of its config.json?",
+            name, len(layers), layers[:SHOWN],
+        )  # fmt: skip
+    plain = {
+        key: weight.detach()
+        for key, weight in model.named_parameters()
+        if type(weight) is nn.Parameter and weight.dtype in PLAIN_DTYPES and not weight.is_meta and weight.numel()
+    }
+    if broken := [key for key, weight in plain.items() if not all(map(math.isfinite, weight.aminmax()))]:
+        logger.warning(
+            "%s holds %d weights with NaN or infinite numbers, such as %s: its answers mean nothing. Has its training "
+            "diverged, or is dtype too narrow? Take another checkpoint, or load it in float32.",
+            name, len(broken), broken[:SHOWN],
+        )  # fmt: skip
+
+
 def _describe_missing(model: PreTrainedModel, name: str | os.PathLike, missing: list[str], foreign: list[str]) -> str:
     others = f"; it holds {len(foreign)} others, such as {foreign[:SHOWN]}" if foreign else ""
     return (
@@ -185,10 +284,17 @@ def _describe_mismatched(model: PreTrainedModel, load_config: Any, mismatched: A
     found = [f"{key} is {tuple(saved)}, expected {tuple(own)}" for key, saved, own in sorted(mismatched)]
     path = getattr(load_config, "pretrained_model_name_or_path", None)
     return (
-        f"The weights of {path or type(model).__name__} do not have the sizes in its config, {len(found)} are "
+        f"The weights of {path or type(model).__name__} do not have the sizes in its config.json, {len(found)} are "
         f"mismatched: {'; '.join(found[:SHOWN])}. Give the config that was saved with them, or pass "
         "ignore_mismatched_sizes=True to train these anew."
     )
 
 
-__all__ = ["IDE3DLoadingMixin", "check_model_files", "check_weight_files", "read_json_object"]
+__all__ = [
+    "IDE3DLoadingMixin",
+    "check_dtype",
+    "check_model_files",
+    "check_place",
+    "check_weight_files",
+    "read_json_object",
+]

@@ -1,6 +1,7 @@
 """Conversion of checkpoints in the original layout, built here from a tiny model of ours."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -28,8 +29,8 @@ from transformers import AutoProcessor
 from modeling_ide3d import IDE3DForConditionalGeneration
 from modeling_ide3d.conversion.convert import convert_checkpoint
 from modeling_ide3d.conversion.settings import build_config, choose_token_ids
-from modeling_ide3d.conversion.weights import parse_size
 from processing import IDE3DProcessor
+from processing.limits import parse_size
 from processing.processing_ide3d import DEFAULT_CHAT_TEMPLATE
 
 
@@ -376,7 +377,7 @@ def test_sizes(text, expected):
     assert parse_size(text) == expected
 
 
-@pytest.mark.parametrize("text", ["much", "5XB", "0", "-1GB"])
+@pytest.mark.parametrize("text", ["much", "5XB", "0", "-1GB", 0, math.nan, None, [], True])
 def test_wrong_sizes_are_refused(text):
-    with pytest.raises(ValueError, match="shard size"):
+    with pytest.raises(ValueError, match="max_shard_size"):
         parse_size(text)

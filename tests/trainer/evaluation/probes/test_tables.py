@@ -142,12 +142,16 @@ def test_command_of_a_tower_on_a_folder_in_the_public_layout(models, tmp_path):
         (["--layers", "vision.99"], "no layers"),
         (["--data", "nowhere"], "no scene in nowhere"),
         (["--image-size", "64"], "leave `image_size` out"),
-        (["--num-rooms", "0"], "num_scenes must be at least 1"),
     ],
 )
 def test_command_ends_with_what_is_wrong(models, tmp_path, words, message):
     words = ["--model", models / "ours", "--output", tmp_path / "probes.json", *words]
     assert message in run_command("probe", *words, code=1).stderr
+
+
+def test_no_room_at_all_is_wrong_usage(models):
+    words = ["--model", models / "ours", "--num-rooms", 0]
+    assert "Invalid value for '--num-rooms'" in run_command("probe", *words, code=2).stderr
 
 
 def test_an_option_alone_says_that_no_loss_reads_a_layer(monkeypatch):
