@@ -19,7 +19,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.modeling_utils import unwrap_model
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration, IDE3DModel
-from modeling_ide3d.loading_ide3d import read_json_object
+from modeling_ide3d.loading_ide3d import find_not_finite, read_json_object
 from processing import IDE3DProcessor, IDE3DVideoProcessor
 from processing.limits import parse_size
 from processing.writing import whole_folder
@@ -328,7 +328,7 @@ def _inference_model(
     _check_weights(weights, dtype)
     if dtype is not None:
         weights = {key: value.to(dtype) if value.is_floating_point() else value for key, value in weights.items()}
-        if beyond := [key for key, value in weights.items() if not torch.isfinite(value).all()]:
+        if beyond := find_not_finite(weights):
             largest = max(float(trained[key].abs().max()) for key in beyond)
             raise ValueError(
                 f"{len(beyond)} weights do not fit into {dtype}, up to {largest:.3g}: {beyond[:4]}. Choose "
@@ -361,8 +361,7 @@ def _check_weights(weights: dict[str, torch.Tensor], dtype: torch.dtype | None) 
     absent = [key for key, value in weights.items() if value.is_meta]
     if absent:
         raise ValueError(f"Weights are not in memory: {absent[:4]}. Load the model without offloading them.")
-    broken = [key for key, value in weights.items() if not torch.isfinite(value).all()]
-    if broken:
+    if broken := find_not_finite(weights):
         raise ValueError(f"NaN or infinite weights in {broken[:4]}: the training has diverged.")
     dtypes = sorted({str(value.dtype) for value in weights.values() if value.is_floating_point()})
     if dtype is None and len(dtypes) > 1:

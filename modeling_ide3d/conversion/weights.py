@@ -1,7 +1,6 @@
 """Map the weight files of a checkpoint."""
 
 import json
-import math
 import os
 import pickle
 import zipfile
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers.utils import SAFE_WEIGHTS_NAME, WEIGHTS_NAME
+
+from modeling_ide3d.loading_ide3d import find_not_finite
 
 __all__ = [
     "DTYPES",
@@ -184,9 +185,8 @@ def check_paths(**paths: object) -> None:
 
 
 def check_finite(tensors: dict[str, torch.Tensor]) -> None:
-    """Raise ValueError for weights that are NaN or infinite; no copy of them is made."""
-    found = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and tensor.numel()}
-    if broken := [name for name, tensor in found.items() if not all(map(math.isfinite, tensor.aminmax()))]:
+    """Raise ValueError for weights that are NaN or infinite."""
+    if broken := find_not_finite(tensors):
         raise ValueError(
             f"{len(broken)} weights are NaN or infinite, such as {broken[:4]}: the training has diverged, or the file "
             "is damaged. Take another checkpoint, or download it again."

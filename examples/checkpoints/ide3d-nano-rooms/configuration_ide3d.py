@@ -109,7 +109,7 @@ class IDE3DConfig(PreTrainedConfig):
 
         Raises:
             OSError: There is no config file, or it holds no JSON object.
-        ValueError: It is the config of another kind of model.
+            ValueError: It is the config of another kind of model.
         """
         try:
             found, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)

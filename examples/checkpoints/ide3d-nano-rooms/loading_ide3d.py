@@ -261,14 +261,20 @@ def _tell_of_weights(model: PreTrainedModel, name: str | os.PathLike, foreign: l
     plain = {
         key: weight.detach()
         for key, weight in model.named_parameters()
-        if type(weight) is nn.Parameter and weight.dtype in PLAIN_DTYPES and not weight.is_meta and weight.numel()
+        if type(weight) is nn.Parameter and weight.dtype in PLAIN_DTYPES and not weight.is_meta
     }
-    if broken := [key for key, weight in plain.items() if not all(map(math.isfinite, weight.aminmax()))]:
+    if broken := find_not_finite(plain):
         logger.warning(
             "%s holds %d weights with NaN or infinite numbers, such as %s: its answers mean nothing. Has its training "
             "diverged, or is dtype too narrow? Take another checkpoint, or load it in float32.",
             name, len(broken), broken[:SHOWN],
         )  # fmt: skip
+
+
+def find_not_finite(weights: dict[str, torch.Tensor]) -> list[str]:
+    """Return the names of weights with NaN or infinite numbers, without copying them."""
+    fractional = {name: weight for name, weight in weights.items() if weight.is_floating_point() and weight.numel()}
+    return [name for name, weight in fractional.items() if not all(map(math.isfinite, weight.aminmax()))]
 
 
 def _describe_missing(model: PreTrainedModel, name: str | os.PathLike, missing: list[str], foreign: list[str]) -> str:
@@ -296,5 +302,6 @@ __all__ = [
     "check_model_files",
     "check_place",
     "check_weight_files",
+    "find_not_finite",
     "read_json_object",
 ]
