@@ -38,8 +38,8 @@ UNFINISHED, RETIRED = ".unfinished", ".retired"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
 # Errors of a place that takes no more, which a block may also meet; a source that cannot be read is none of them.
 _STORAGE_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
-# The writers of zip files in C++ keep the reason to themselves.
-_SILENT_WRITERS = ("PytorchStreamWriter failed writing", "inline_container.cc", "iostream error")
+# The writers of zip files in C++, and of arrays in NumPy, keep the reason to themselves.
+_SILENT_WRITERS = ("PytorchStreamWriter failed writing", "inline_container.cc", "iostream error", " requested and ")
 
 
 @contextmanager

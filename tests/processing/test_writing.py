@@ -68,7 +68,14 @@ def test_a_full_disk_leaves_what_was_there_and_is_told(tmp_path, monkeypatch, ki
         assert not path.exists() and not path.parent.exists() or names_in(path.parent) == set()
 
 
-@pytest.mark.parametrize("words", ["I/O error: No space left on device", "PytorchStreamWriter failed writing file x"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "I/O error: No space left on device",
+        "PytorchStreamWriter failed writing file x",
+        "1024 requested and 0 written",
+    ],
+)
 def test_writers_in_other_languages_are_told_too(tmp_path, words):
     with pytest.raises(OSError, match=f"{tmp_path / 'out'} could not be written"), whole_folder(tmp_path / "out"):
         raise RuntimeError(words)

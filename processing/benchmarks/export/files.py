@@ -1,6 +1,5 @@
 """The files of one rendered room in the public layout, beside its annotations."""
 
-import io
 import pickle
 from fractions import Fraction
 from pathlib import Path
@@ -148,9 +147,7 @@ class RoomWriter:
         features = np.concatenate([points, 1 / local[:, 2:]], axis=1).transpose(0, 2, 1)
         path = self.layout.teacher(self.scene_id)
         path.parent.mkdir(parents=True)
-        content = io.BytesIO()  # On a full disk, NumPy's own writing raises an error without a number.
-        np.save(content, features[None].astype(np.float32))
-        path.write_bytes(content.getvalue())
+        np.save(path, features[None].astype(np.float32))
 
     def select_frames(self) -> dict:
         """Return the scene's entry of the maximum-coverage file, its frames in greedy order."""
