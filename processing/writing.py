@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from processing.scene_names import path_text
+
 try:
     import fcntl
 except ImportError:  # Windows: nobody can tell whether a writer still runs
@@ -240,9 +242,7 @@ def _real_file(path: str | os.PathLike) -> Path:
 
     Links of folders, and links inside the file's folder, are followed.
     """
-    if not os.fspath(path):
-        raise ValueError("Expected the path of a file to write, got an empty one.")
-    path = Path(path)
+    path = Path(path_text(path, "path"))
     place = _resolved(path.parent) / path.name
     if place.is_symlink() and place.resolve().parent != place.parent:
         raise FileExistsError(
@@ -252,11 +252,17 @@ def _real_file(path: str | os.PathLike) -> Path:
     place = _resolved(place)
     if place.is_dir():
         raise IsADirectoryError(f"{place} is a folder, where a file is to be written. Choose another name.")
+    if place.exists() and not place.is_file():
+        raise FileExistsError(
+            f"{place} is a pipe, a device or a socket, where a file is to be written. It was not opened. Choose "
+            "another name."
+        )
     return place
 
 
 def _resolved(path: str | os.PathLike) -> Path:
-    """Return an absolute path; raise ValueError for what cannot be one."""
+    """Return an absolute path; raise TypeError or ValueError for what cannot be one."""
+    path_text(path, "path")
     try:
         place = Path(path).resolve()
         place.exists()  # raises for a name that is too long

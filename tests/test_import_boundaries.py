@@ -57,12 +57,13 @@ def may_import() -> dict[str, set[str]]:
     for place, layer in enumerate(TRAINING_LAYERS):
         below = {room for lower in TRAINING_LAYERS[place + 1 :] for room in lower}
         table |= dict.fromkeys(layer, {CORE, AUXILIARY, *ALL_OF_PROCESSING, *below})
+    shared = {PROCESSES, FIELD_RULES}
     table |= {LOSSES: {GEOMETRY}, **dict.fromkeys((GEOMETRY, PROCESSES, FIELD_RULES), set())}
-    table["trainer.training_arguments"] = {PROCESSES, FIELD_RULES}
-    table |= {SESSION: {CORE, *ALL_OF_PROCESSING}, "trainer.teachers": {GEOMETRY, PROCESSES, *ALL_OF_PROCESSING}}
-    measured = {CORE, *ALL_OF_PROCESSING, SESSION, "trainer.data", GEOMETRY, PROCESSES}
+    table["trainer.training_arguments"] = shared
+    table |= {SESSION: {CORE, *ALL_OF_PROCESSING}, "trainer.teachers": {GEOMETRY, *shared, *ALL_OF_PROCESSING}}
+    measured = {CORE, *ALL_OF_PROCESSING, SESSION, "trainer.data", GEOMETRY, *shared}
     table |= {
-        METRICS: {PROCESSING},
+        METRICS: {PROCESSING, FIELD_RULES},
         EVALUATION: {CONVERSION, METRICS, *measured},
         f"{EVALUATION}.probes": {AUXILIARY, METRICS, *measured},
     }

@@ -2,11 +2,23 @@
 
 import difflib
 import math
+import reprlib
 from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any, Literal, get_args, get_origin
 
-__all__ = ["POSITIVE", "check_choice", "check_number", "find_choices", "find_near"]
+import numpy as np
+
+__all__ = [
+    "POSITIVE",
+    "as_flag",
+    "check_choice",
+    "check_number",
+    "check_text",
+    "find_choices",
+    "find_near",
+    "whole_number",
+]
 
 POSITIVE = math.ulp(0.0)  # the least value of what must be above 0
 
@@ -32,15 +44,37 @@ def check_number(
     if math.isfinite(largest):
         wanted = f"a {'whole ' if is_whole else ''}number from {least:g} to {largest:g}"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name} must be {wanted}, got {value!r} ({type(value).__name__}).")
+        raise TypeError(f"{name} must be {wanted}, got {reprlib.repr(value)} ({type(value).__name__}).")
     if not (math.isfinite(value) and least <= value <= largest) or (is_whole and value != int(value)):
         raise ValueError(f"{name} must be {wanted}, got {value}.")
 
 
+def whole_number(name: str, value: Any, least: float = 1, largest: float = math.inf) -> int:
+    """Return a field that counts something as an int; see `check_number`."""
+    check_number(name, value, least, largest, is_whole=True)
+    return int(value)
+
+
+def as_flag(name: str, value: Any) -> bool:
+    """Return a field that is true or false; raise TypeError for anything else."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {reprlib.repr(value)} ({type(value).__name__}).")
+    return bool(value)
+
+
+def check_text(name: str, value: Any) -> None:
+    """Raise TypeError unless a field is text, and ValueError if it is empty."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {reprlib.repr(value)} ({type(value).__name__}).")
+    if not value.strip():
+        raise ValueError(f"{name} must be text that is not empty, got {value!r}.")
+
+
 def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Raise ValueError unless a field holds one of its choices."""
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {list(choices)}, got {value!r}.{find_near(str(value), choices)}")
+    if not isinstance(value, (str, type(None))) or value not in choices:
+        near = find_near(value, filter(None, choices)) if isinstance(value, str) else ""
+        raise ValueError(f"{name} must be one of {list(choices)}, got {reprlib.repr(value)}.{near}")
 
 
 def find_choices(kind: Any) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def test_links_of_folders_and_inside_a_folder_go_on_to_lead_there(tmp_path):
 def test_what_is_no_name_of_a_file_is_told(tmp_path, monkeypatch, name):
     (tmp_path / "folder").mkdir()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises((ValueError, IsADirectoryError), match="Expected the path of a file|is a folder"):
+    with pytest.raises((ValueError, IsADirectoryError), match="`path` must be a path, not empty|is a folder"):
         write_text(name, "words")
 
 

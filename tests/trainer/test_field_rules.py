@@ -1,0 +1,47 @@
+"""Rules for the fields of argument classes."""
+
+import numpy as np
+import pytest
+
+from trainer.field_rules import as_flag, check_choice, check_text, whole_number
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), 3.0, np.float32(3)])
+def test_a_whole_number_of_any_type_is_an_int(value):
+    number = whole_number("count", value)
+    assert number == 3 and type(number) is int
+
+
+@pytest.mark.parametrize("value", [True, None, "3", [3], 0, -1, 1.5, float("nan"), float("inf")])
+def test_what_counts_nothing_is_told(value):
+    with pytest.raises((TypeError, ValueError), match="count must be a whole number"):
+        whole_number("count", value)
+
+
+@pytest.mark.parametrize("value", [True, np.bool_(True)])
+def test_a_flag_is_a_bool(value):
+    assert as_flag("flag", value) is True
+
+
+@pytest.mark.parametrize("value", [1, 0, "no", None])
+def test_what_is_no_flag_is_told(value):
+    with pytest.raises(TypeError, match="flag must be True or False"):
+        as_flag("flag", value)
+
+
+@pytest.mark.parametrize("value", [None, 5, ["red"], {"red": 1}, np.array(["red", "blue"]), "rad"])
+def test_an_unknown_choice_is_told(value):
+    with pytest.raises(ValueError, match="colour must be one of"):
+        check_choice("colour", value, ("red", "blue"))
+
+
+def test_none_may_be_a_choice():
+    check_choice("colour", None, ("red", None))
+    with pytest.raises(ValueError, match="Did you mean 'red'"):
+        check_choice("colour", "redd", ("red", None))
+
+
+@pytest.mark.parametrize("value", [None, 5, b"x", "", " "])
+def test_what_is_no_text_is_told(value):
+    with pytest.raises((TypeError, ValueError), match="licence must be text"):
+        check_text("licence", value)
