@@ -10,7 +10,9 @@ original's `<image>` + newline + text. VSI-Bench has no prompt in the original; 
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from processing.benchmarks.readers.tasks import TASKS, find_task
@@ -89,16 +91,18 @@ def build_prompt(task: str, sample: Mapping[str, Any], *, protocol: str = "clean
         stage: "train" or "eval"; they differ under "paper" only.
 
     Raises:
-        ValueError: Unknown task, protocol or stage, a task without a prompt, or, under "clean", a sample of Scan2Cap
-            without a box to describe.
+        TypeError: A sample, or a field of it, of another type.
+        ValueError: Unknown task, protocol or stage, or a task without a prompt. Also a field that is missing or cannot
+            be meant, and, under "clean", a sample of Scan2Cap without a box to describe.
     """
     spec = find_task(task)
     if not spec.has_prompt:
         raise ValueError(f"{task} has no prompt here. Its result files can be scored.")
-    if protocol not in PROTOCOLS:
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         raise ValueError(f"`protocol` must be one of {PROTOCOLS}, got {protocol!r}.")
-    if stage not in STAGES:
+    if not isinstance(stage, str) or stage not in STAGES:
         raise ValueError(f"`stage` must be one of {STAGES}, got {stage!r}.")
+    _check_sample(task, sample, protocol)
     if task == "vsibench":
         return _vsi_prompt(sample)
     if protocol == "clean":
@@ -108,6 +112,39 @@ def build_prompt(task: str, sample: Mapping[str, Any], *, protocol: str = "clean
     if task == "scan2cap":
         text = text.replace(_spelled(point), f"{_spelled(point)} {GROUND}")
     return SPATIAL_INSTRUCTION + text if stage == "train" else text
+
+
+def _check_sample(task: str, sample: Any, protocol: str) -> None:
+    """Raise TypeError or ValueError unless the fields that a prompt reads are of their kinds."""
+    if not isinstance(sample, Mapping):
+        raise TypeError(
+            f"`sample` must be a dict, a row of `load_task`, got {sample!r:.100} ({type(sample).__name__})."
+        )
+    is_caption, is_choice = task == "scan2cap", task == "vsibench"
+    needed = {
+        "question": not is_caption or protocol == "paper",
+        "options": is_choice,
+        "input_box": is_caption or (protocol == "paper" and not is_choice),
+    }
+    for field in (field for field, is_needed in needed.items() if is_needed):
+        if field not in sample:
+            raise ValueError(f"`sample` lacks the field {field!r}, it has {list(sample)[:12]}.")
+        value, where = sample[field], f"`sample`: `{field}`"
+        if field == "question":
+            if not isinstance(value, str):
+                raise TypeError(f"{where} must be text, got {value!r:.100} ({type(value).__name__}).")
+            if not (is_caption or value.strip()):
+                raise ValueError(f"{where} must ask something, got {value!r:.100}.")
+        elif isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__len__"):
+            raise TypeError(f"{where} must be a list, got {value!r:.100} ({type(value).__name__}).")
+        elif field == "options" and not all(isinstance(option, str) for option in value):
+            raise TypeError(f"{where} must be texts, got {value!r:.100}.")
+        elif field == "input_box" and (len(value) not in (0, 6) or not all(map(_is_finite, value))):
+            raise ValueError(f"{where} must be a box of six finite numbers, or empty, got {value!r:.100}.")
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _clean_prompt(task: str, sample: Mapping[str, Any]) -> str:
@@ -140,7 +177,15 @@ def build_chat(task: str, sample: Mapping[str, Any], *, protocol: str = "clean",
     user = {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": text}]}
     if stage == "eval":
         return [user]
-    answer = GROUND if TASKS[task].kind == "ground" else sample["answers"][0]
+    if TASKS[task].kind == "ground":
+        answer = GROUND
+    else:
+        answers = sample.get("answers")
+        if isinstance(answers, str) or not hasattr(answers, "__len__") or not len(answers):
+            raise ValueError(f"`sample`: `answers` must be a list of texts, at least one, got {answers!r:.100}.")
+        answer = answers[0]
+        if not isinstance(answer, str) or not answer.strip():
+            raise ValueError(f"`sample`: `answers` must be texts that are not empty, got {answer!r:.100}.")
     return [user, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
 

@@ -106,6 +106,7 @@ def _exports(add: Callable[..., None]) -> None:
                 "pipe",
                 "loop",
                 "folder",
+                "xxx",
             )
     add("export_rooms on a full disk", lambda f: export(f, target="/dev/full/out"), "/dev/full")
 

@@ -8,6 +8,7 @@ stay where they are, and no file runs code while it is read.
 
 import argparse
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from processing.benchmarks.readers.files import read_infos, read_point_cloud
 from processing.benchmarks.readers.tasks import Layout
+from processing.limits import check_file
 from processing.scene_names import path_inside
 from processing.writing import write_bytes, write_json
 
@@ -38,7 +40,8 @@ def export_pickle_free(data_dir: str | Path) -> list[Path]:
     written = []
     for split in ("train", "val", "test"):
         target, source = layout.infos(split)
-        if source.is_file():
+        if os.path.lexists(source):
+            check_file(source)
             items = [
                 {
                     "sample_idx": scene_id,

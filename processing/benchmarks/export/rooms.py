@@ -17,6 +17,7 @@ from processing.benchmarks.export.vsi import vsi_records
 from processing.benchmarks.readers.tasks import TASKS, Layout
 from processing.frame_order_ide3d import check_count
 from processing.rooms.generate import MIN_IMAGE_SIZE, make_room
+from processing.scene_names import path_text
 from processing.writing import whole_folder, write_json
 
 __all__ = ["export_rooms"]
@@ -41,9 +42,10 @@ def export_rooms(
 
     Raises:
         FileExistsError: The target exists and is not empty.
-        TypeError: A count or the seed is no integer.
+        TypeError: A count or the seed is no integer, or the target no path.
         ValueError: A count below 1, or images too small for a room.
     """
+    path_text(target, "target")
     for name, count in (("num_scenes", num_scenes), ("num_frames", num_frames), ("image_size", image_size)):
         check_count(count, name)
     if image_size < MIN_IMAGE_SIZE:

@@ -17,6 +17,7 @@ from processing.benchmarks.readers.records import NOTES, object_ids, sample_faul
 from processing.benchmarks.readers.scenes import FrameLists
 from processing.benchmarks.readers.tasks import BOX_SOURCES, Layout, Task, find_task
 from processing.limits import check_bound, check_file, load_json, parse_json
+from processing.scene_names import check_names
 
 __all__ = ["FEATURES", "load_task", "read_records"]
 
@@ -74,11 +75,15 @@ def load_task(
 
     Raises:
         FileNotFoundError: A file or folder that this task needs does not exist; the message names it.
+        TypeError: `data_dir` or `scenes` is of another type.
         ValueError: An unknown name, or a file whose contents are not as expected; the message names file and sample.
     """
     spec = find_task(task, split)
-    if boxes is not None and boxes not in BOX_SOURCES:
-        raise ValueError(f"`boxes` must be one of {BOX_SOURCES} or None, got {boxes!r}.")
+    if split is None:
+        raise ValueError(f"`split` must be one of {spec.splits}, got None.")
+    if boxes is not None and (not isinstance(boxes, str) or boxes not in BOX_SOURCES):
+        raise ValueError(f"`boxes` must be one of {BOX_SOURCES} or None, got {boxes!r:.100}.")
+    scenes = None if scenes is None else set(check_names(scenes, "scenes"))
     layout = Layout(data_dir)
     path, records = read_records(layout, spec, split)
     passed = NOTES if split != "train" else {*NOTES, "question-type-unknown"}  # Only scores are split by types.

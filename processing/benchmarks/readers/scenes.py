@@ -3,8 +3,9 @@
 import dataclasses
 import logging
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from processing.frame_order_ide3d import check_count, find_uniform_indices, sort
 from processing.geometry_rules import rescaled_intrinsics
 from processing.image_opening_ide3d import open_image
 from processing.posed_video import PosedVideo, list_frame_names
-from processing.scene_names import check_name
+from processing.scene_names import check_name, check_names
 from processing.video_reading_ide3d import read_video
 
 __all__ = [
@@ -59,11 +60,11 @@ class FrameLists:
     """
 
     def __init__(self, layout: Layout, rule: str = "uniform", num_frames: int = 32, coverage: float | None = None):
-        if rule not in FRAME_RULES:
-            raise ValueError(f"`frames` must be one of {FRAME_RULES}, got {rule!r}.")
+        if not isinstance(rule, str) or rule not in FRAME_RULES:
+            raise ValueError(f"`frames` must be one of {FRAME_RULES}, got {rule!r:.100}.")
         check_count(num_frames)
-        if coverage is not None and not isinstance(coverage, int | float):
-            raise TypeError(f"`coverage` must be a share in (0, 1] or None, got {coverage!r}.")
+        if coverage is not None and (isinstance(coverage, bool) or not isinstance(coverage, Real)):
+            raise TypeError(f"`coverage` must be a share in (0, 1] or None, got {coverage!r:.100}.")
         if coverage is not None and (rule != "coverage" or not 0 < coverage <= 1):
             raise ValueError(f'`coverage` is a share in (0, 1] for frames="coverage", got {coverage} with {rule!r}.')
         self.layout, self.rule, self.num_frames, self.coverage = layout, rule, num_frames, coverage
@@ -202,13 +203,12 @@ def load_scene(
         ValueError: An unknown part, a name that leads out of the folder, or contents that `PosedVideo` refuses, such
             as poses that are not finite.
     """
-    unknown = parts if isinstance(parts, str) else sorted(set(parts) - set(SCENE_PARTS))
-    if unknown:
-        raise ValueError(f"`parts` must be a collection of {SCENE_PARTS}, got {unknown!r}.")
+    is_many = isinstance(parts, Iterable) and not isinstance(parts, (str, bytes))
+    parts = tuple(parts) if is_many else (parts,)
+    if not is_many or any(not isinstance(part, str) or part not in SCENE_PARTS for part in parts):
+        raise ValueError(f"`parts` must be a collection of {SCENE_PARTS}, got {parts if is_many else parts[0]!r}.")
     check_count(num_frames)
-    if isinstance(frame_names, str):
-        raise TypeError(f"`frame_names` must be a sequence of names, got the text {frame_names!r}.")
-    names = [] if frame_names is None else [check_name(name, "name of a frame") for name in frame_names]
+    names = [] if frame_names is None else check_names(frame_names, "frame_names", "name of a frame")
     layout = Layout(data_dir)
     if check_name(scene_id).startswith("vsibench/"):
         if set(parts) - {"frames"}:

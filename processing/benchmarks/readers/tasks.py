@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from processing.scene_names import check_name
+from processing.scene_names import check_name, path_text
 
 __all__ = ["BOX_SOURCES", "PARTS", "TASKS", "Layout", "Task", "find_task"]
 
@@ -62,11 +62,11 @@ def find_task(name: str, split: str | None = None) -> Task:
     Raises:
         ValueError: No such task, or no such split of it.
     """
-    if name not in TASKS:
-        raise ValueError(f"`task` must be one of {sorted(TASKS)}, got {name!r}.")
+    if not isinstance(name, str) or name not in TASKS:
+        raise ValueError(f"`task` must be one of {sorted(TASKS)}, got {name!r:.100}.")
     task = TASKS[name]
     if split is not None and split not in task.splits:
-        raise ValueError(f"{name} has the splits {task.splits}, got {split!r}.")
+        raise ValueError(f"{name} has the splits {task.splits}, got {split!r:.100}.")
     return task
 
 
@@ -76,13 +76,13 @@ class Layout:
 
     Nothing is opened or checked here. `scene_id` is "scannet/scene0000_00", the folder of a data set and a scene in
     it. A video file of VSI-Bench is "vsibench/scannet/scene0000_00". An id that would lead out of the folder raises
-    ValueError by `check_name`.
+    ValueError by `check_name`, as does a root that is empty or holds NUL.
     """
 
     root: Path
 
     def __init__(self, root: str | Path):
-        object.__setattr__(self, "root", Path(root))
+        object.__setattr__(self, "root", Path(path_text(root, "data_dir")))
 
     def annotations(self, task: Task, split: str) -> list[Path]:
         """Return the files that may hold the samples; the first that exists counts."""
