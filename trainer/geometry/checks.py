@@ -31,8 +31,8 @@ MAX_MEDIAN_DEPTH = 100.0  # Metres.
 
 def check_protocol(protocol: str) -> None:
     """Raise ValueError unless `protocol` is "paper" or "clean"."""
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"`protocol` must be one of {PROTOCOLS}, got {protocol!r}.")
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        raise ValueError(f"`protocol` must be one of {PROTOCOLS}, got {protocol!r:.100}.")
 
 
 def check_same_shape(expected_name: str, expected: Tensor, **tensors: Tensor) -> None:

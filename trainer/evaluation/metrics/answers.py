@@ -78,9 +78,10 @@ def _spell(word: str) -> str:
     """Return a whole number below a hundred in words, and any other word unchanged."""
     if word == "none":
         return "zero"
-    if not word.isascii() or not word.isdigit() or int(word) >= 100:
+    digits = word.lstrip("0")
+    if not word.isascii() or not word.isdigit() or len(digits) > 2:
         return word
-    value = int(word)
+    value = int(digits or "0")
     if value <= 20:
         return NUMBERS[value]
     tens = TENS[value // 10 - 2]

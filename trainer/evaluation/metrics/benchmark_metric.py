@@ -1,17 +1,30 @@
 """Base class of the benchmarks' metrics: typed inputs, two protocols, and bands."""
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import datasets
 import evaluate
 
+from trainer.evaluation.metrics.columns import (
+    read_box,
+    read_boxes,
+    read_column,
+    read_id,
+    read_overlap,
+    read_text,
+    read_texts,
+)
+from trainer.evaluation.metrics.ngrams import has_java
 from trainer.evaluation.metrics.scores import Protocol, Score, check_protocol, summarise
+from trainer.field_rules import as_flag
 
 __all__ = ["BOX", "NUMBER", "TEXT", "BenchmarkMetric"]
 
 TEXT, NUMBER = datasets.Value("string"), datasets.Value("float64")
 BOX = datasets.Sequence(NUMBER)
+IDS = ("id", "scene_id")
 
 
 class BenchmarkMetric(evaluate.Metric, abc.ABC):
@@ -27,6 +40,7 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
     prediction_fields: dict[str, Any]
     reference_fields: dict[str, Any]
     citation: str
+    variants: tuple[str, ...] = ()
 
     def _info(self) -> evaluate.MetricInfo:
         references = {"scene_id": TEXT, **self.reference_fields}
@@ -36,6 +50,57 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
             inputs_description=BenchmarkMetric.__doc__,
             features=datasets.Features({"predictions": dict(self.prediction_fields), "references": references}),
         )
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **inputs: Any) -> None:
+        """Check samples, and add them to those that `compute` scores.
+
+        Raises:
+            TypeError: If a column is no sequence of mappings, or a field is of another type.
+            ValueError: If the columns differ in length, or a field is missing or cannot be meant; the message names
+                column, number and field.
+        """
+        found = read_column("predictions", predictions, _rules(self.prediction_fields))
+        meant = read_column("references", references, _rules({"scene_id": TEXT, **self.reference_fields}))
+        if len(found) != len(meant):
+            raise ValueError(
+                f"`predictions` and `references` must be of one length, got {len(found)} and {len(meant)}."
+            )
+        for number, reference in enumerate(meant):
+            if reference.get("box") == []:
+                raise ValueError(f"`references`[{number}]: `box` must be a box of six numbers, got an empty one.")
+        if found:
+            super().add_batch(predictions=found, references=meant, **inputs)
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **inputs: Any) -> None:
+        """Check a sample, and add it to those that `compute` scores; see `add_batch`."""
+        self.add_batch(predictions=[prediction], references=[reference], **inputs)
+
+    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
+        """Score samples, and those that were added before; see the class.
+
+        Raises:
+            TypeError: If an option or a sample is of another type.
+            ValueError: If an option or a sample cannot be meant, or there is nothing to score.
+        """
+        check_protocol(options.get("protocol", "clean"))
+        for name in ("bands", "meteor"):
+            if options.get(name) is not None or name == "bands" and name in options:
+                options[name] = as_flag(f"`{name}`", options[name])
+        self._check_variant(options.get("variant"), options.get("meteor"))
+        if predictions is not None or references is not None:
+            self.add_batch(predictions=predictions, references=references)
+        if self.writer is None:
+            raise ValueError("There is nothing to score: `predictions` and `references` are empty.")
+        return super().compute(**options)
+
+    def _check_variant(self, variant: Any, meteor: bool | None) -> None:
+        if variant is not None and (not isinstance(variant, str) or variant not in self.variants):
+            known = " and ".join(f'"{name}"' for name in self.variants)
+            has = f"the `variant` {known}" if known else "no `variant`"
+            raise ValueError(f"{type(self).__name__} has {has}, got {variant!r:.100}.")
+        if (meteor or variant == "ptb") and not has_java():
+            what = "`meteor`" if meteor else '`variant` "ptb"'
+            raise RuntimeError(f"{what} needs Java, and there is no `java` on the path: install a JRE (17).")
 
     def _compute(
         self,
@@ -66,3 +131,10 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
             protocol: "clean" or "paper".
             options: Options of this metric, such as `variant`.
         """
+
+
+def _rules(fields: dict[str, Any]) -> dict[str, Callable[[Any], Any]]:
+    """Return the rule of each field by its declared type."""
+    kinds = {str(TEXT): read_text, str(NUMBER): read_overlap, str(BOX): read_box}
+    kinds |= {str(datasets.Sequence(TEXT)): read_texts, str(datasets.Sequence(BOX)): read_boxes}
+    return {name: read_id if name in IDS else kinds[str(kind)] for name, kind in fields.items()}

@@ -16,6 +16,6 @@ def load_metric(name: str) -> evaluate.EvaluationModule:
     Raises:
         ValueError: If there is no such metric.
     """
-    if name not in METRICS:
-        raise ValueError(f"There is no metric {name!r}, only {', '.join(METRICS)}.")
+    if not isinstance(name, str) or name not in METRICS:
+        raise ValueError(f"There is no metric {name!r:.100}, only {', '.join(METRICS)}.")
     return evaluate.load(str(FOLDER / name))

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -34,11 +35,25 @@ class Score:
     needs: np.ndarray | None = None
 
     def __post_init__(self):
-        self.statistics = np.asarray(self.statistics, dtype=np.float64)
-        if self.statistics.ndim == 1:
-            self.statistics = self.statistics[:, None]
-        if self.members is None:
-            self.members = np.ones(len(self.statistics), bool)
+        self.statistics = _columns("statistics", self.statistics)
+        count = len(self.statistics)
+        self.members = np.ones(count, bool) if self.members is None else np.asarray(self.members)
+        if self.members.dtype != bool or self.members.shape != (count,):
+            raise ValueError(
+                f"`members` must be bool, ({count},), got {self.members.dtype} {self.members.shape}. It says which of "
+                "the samples count."
+            )
+        if self.needs is not None and len(_columns("needs", self.needs)) != count:
+            raise ValueError(f"`needs` must have a row for each of {count} samples, got {np.shape(self.needs)}.")
+        if self.finish is not None and not callable(self.finish):
+            raise TypeError(f"`finish` must be a function of sums and counts, got {self.finish!r:.100}.")
+        if self.bounds is not None:
+            self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        are_two = isinstance(self.bounds, (tuple, list)) and len(self.bounds) == 2
+        if not are_two or not all(isinstance(end, Real) for end in self.bounds) or not self.bounds[0] < self.bounds[1]:
+            raise ValueError(f"`bounds` must be (least, largest) possible score, got {self.bounds!r:.100}.")
 
     def of(self, sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Return scores (R,) from sums (R, k) and counts (R,); NaN where nothing was counted."""
@@ -47,9 +62,21 @@ class Score:
         return np.where(counts > 0, scores, np.nan)
 
 
+def _columns(name: str, values: Any) -> np.ndarray:
+    """Return numbers of samples (n, k) as float64."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # ragged lists
+        array = np.array(None)
+    if array.ndim not in (1, 2) or array.size and array.dtype.kind not in "biuf":
+        raise TypeError(f"`{name}` must be an array of numbers (n, k), got {array.dtype} {array.shape}.")
+    array = array.astype(np.float64)
+    return array if array.ndim == 2 else array[:, None]
+
+
 def check_protocol(protocol: str) -> None:
     """Raise `ValueError` for a protocol that does not exist."""
-    if protocol not in ("clean", "paper"):
+    if not isinstance(protocol, str) or protocol not in ("clean", "paper"):
         raise ValueError(f'`protocol` must be "clean" or "paper", got {protocol!r}.')
 
 

@@ -34,10 +34,9 @@ class Scan2Cap(BenchmarkMetric):
     prediction_fields = {"text": TEXT, "iou": NUMBER}
     reference_fields = {"texts": datasets.Sequence(TEXT)}
     citation = "Chen et al., Scan2Cap: Context-aware dense captioning in RGB-D scans, CVPR 2021."
+    variants = ("ptb",)
 
     def _scores(self, predictions, references, protocol, variant=None, meteor=None) -> dict[str, Score]:
-        if variant not in (None, "ptb"):
-            raise ValueError(f'Scan2Cap has the `variant` "ptb", got {variant!r}.')
         meteor = has_java() if meteor is None else meteor
         said = [prediction["text"] for prediction in predictions]
         accepted = [reference["texts"] for reference in references]

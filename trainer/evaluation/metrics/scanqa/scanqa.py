@@ -25,10 +25,9 @@ class ScanQA(BenchmarkMetric):
     prediction_fields = {"text": TEXT}
     reference_fields = {"id": TEXT, "texts": datasets.Sequence(TEXT)}
     citation = "Azuma et al., ScanQA: 3D question answering for spatial scene understanding, CVPR 2022."
+    variants = ("leo", "ptb")
 
     def _scores(self, predictions, references, protocol, variant=None, meteor=None) -> dict[str, Score]:
-        if variant not in (None, "leo", "ptb"):
-            raise ValueError(f'ScanQA has the `variant` "leo" and "ptb", got {variant!r}.')
         meteor = has_java() if meteor is None else meteor
         said = [prediction["text"] for prediction in predictions]
         accepted = [reference["texts"] for reference in references]

@@ -20,10 +20,9 @@ class SQA3D(BenchmarkMetric):
     prediction_fields = {"text": TEXT}
     reference_fields = {"texts": datasets.Sequence(TEXT), "question_type": TEXT}
     citation = "Ma et al., SQA3D: Situated question answering in 3D scenes, ICLR 2023."
+    variants = ("leo",)
 
     def _scores(self, predictions, references, protocol, variant=None) -> dict[str, Score]:
-        if variant not in (None, "leo"):
-            raise ValueError(f'SQA3D has the `variant` "leo", got {variant!r}.')
         shape, most = (clean_answer, 1) if protocol == "paper" else (normalise_answer, None)
         matches, refined = [], []
         for prediction, reference in zip(predictions, references, strict=True):
