@@ -12,10 +12,12 @@ from processing.benchmarks.readers.files import read_infos
 from processing.benchmarks.readers.scenes import FrameLists
 from processing.benchmarks.readers.tasks import Layout
 from processing.benchmarks.readers.teacher import PATCH_GRIDS
+from processing.frame_order_ide3d import check_count
+from processing.scene_names import check_name, check_names, path_text
 from processing.token_grid import TokenGrid
 from trainer.processes import join_processes
 from trainer.teachers.original import OriginalStoreTeacher
-from trainer.teachers.protocol import FrameSource, Teacher
+from trainer.teachers.protocol import FrameSource, Teacher, check_grid, check_teacher
 from trainer.teachers.store import StoreIdentity, read_scene, save_scene, scene_path
 
 __all__ = ["ExtractionReport", "extract_features", "list_scenes"]
@@ -66,13 +68,16 @@ def list_scenes(data_dir: str | Path, *, split: str | None = None, scene_ids: Se
         ValueError: If both a split and scenes are given, or a scene twice.
     """
     layout = Layout(data_dir)
+    scene_ids = check_names(scene_ids, "scene_ids")
+    if split is not None:
+        check_name(split, "split")
     if split and scene_ids:
         raise ValueError(f"Give a split or scenes, not both, got split {split!r} and {len(scene_ids)} scenes.")
     if scene_ids:
         twice = sorted({scene for scene in scene_ids if list(scene_ids).count(scene) > 1})
         if twice:
             raise ValueError(f"`scene_ids` name {twice} more than once. Name each scene once.")
-        return list(scene_ids)
+        return scene_ids
     if split:
         path = next((path for path in layout.infos(split) if path.is_file()), None)
         if path is None:
@@ -116,14 +121,20 @@ def extract_features(
 
     Raises:
         FileNotFoundError: If a scene or a frame does not exist.
+        TypeError: If an argument is of another type; the message names it.
         ValueError: If there is no scene, or the processes of a launcher do not know each other. Also if the folder
             holds features that do not belong together with the new ones: of another teacher, preprocessing, grid or
             protocol, of other frames, or a file that is not whole.
     """
+    check_teacher(teacher)
+    check_grid(grid)
+    output_dir = path_text(output_dir, "output_dir")
+    scene_ids = check_names(scene_ids, "scene_ids")
     if not scene_ids:
         raise ValueError("`scene_ids` name no scene: give at least one.")
-    state = join_processes()
     layout = Layout(data_dir)
+    check_count(num_frames)
+    state = join_processes()
     lists = FrameLists(layout, frames, num_frames)
     wanted = {scene: FrameSource(scene, tuple(lists.names(scene))) for scene in scene_ids}
     videos = [scene for scene, source in wanted.items() if not source.frame_names]
@@ -140,6 +151,12 @@ def extract_features(
         features = teacher.compute_features(video.frames, None, grid, wanted[scene])
         if features is None:
             raise ValueError(f"{teacher.name} gives no features of frames alone; compute them in training.")
+        channels = features.shape[-1] if getattr(features, "ndim", 0) else None
+        if channels not in (None, teacher.feature_size):
+            raise ValueError(
+                f"{scene}: {teacher.name} gives `features` of {channels} channels, its `feature_size` is "
+                f"{teacher.feature_size}. Set the one that is right."
+            )
         save_scene(output_dir, identity, wanted[scene], features)
     state.wait_for_everyone()
     return _report(teacher, layout, output_dir, list(wanted), len(todo))

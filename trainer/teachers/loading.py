@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 
-from trainer.geometry.checks import Protocol
+from processing.scene_names import path_text
+from trainer.field_rules import check_choice, check_text, whole_number
+from trainer.geometry.checks import PROTOCOLS, Protocol
 from trainer.teachers.depth_anything_3 import DepthAnything3Teacher
 from trainer.teachers.original import OriginalStoreTeacher
 from trainer.teachers.point_map import PointMapTeacher
@@ -50,8 +52,21 @@ def load_teacher(
     Raises:
         ImportError: If a package is not installed.
         OSError: If weights or files do not exist.
+        TypeError: If an argument is of another type; the message names it.
         ValueError: If this teacher does not have an option, or refuses its value.
     """
+    kind = path_text(kind, "kind")
+    check_choice("`protocol`", protocol, PROTOCOLS)
+    _check_network(batch_size, device, dtype)
+    for name, path in {"weights": weights, "data_dir": data_dir}.items():
+        if path is not None:
+            path_text(path, name)
+    if licence is not None:
+        check_text("`licence`", licence)
+    if layer is not None:
+        layer = whole_number("`layer`", layer, 0)
+    if image_size is not None:
+        image_size = _as_size(image_size)
     given: dict[str, Any] = {"weights": weights, "licence": licence, "image_size": image_size, "layer": layer}
     given = {name: value for name, value in given.items() if value is not None}
     network: dict[str, Any] = {"device": device, "protocol": protocol}
@@ -71,6 +86,32 @@ def load_teacher(
         return TeacherStore(kind, **_allowed("a folder of features", given))
     options = _allowed(kind, given, "licence", "image_size", "layer")
     return TransformersTeacher(kind, **options, batch_size=batch_size, dtype=dtype, **network)
+
+
+def _check_network(batch_size: Any, device: Any, dtype: Any) -> None:
+    """Check how a network runs.
+
+    Raises:
+        TypeError: If one is of another type.
+        ValueError: If there is no such device, or the type holds no fractions.
+    """
+    whole_number("`batch_size`", batch_size)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"`dtype` must be a type of fractions such as torch.float32, got {dtype!r:.100}.")
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f'`device` must be a text such as "cpu" or "cuda:0", got {device!r:.100}.')
+    try:
+        torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f'`device` must be a text such as "cpu" or "cuda:0", got {device!r:.100}.') from error
+
+
+def _as_size(image_size: Any) -> tuple[int, int]:
+    """Return height and width in pixels; raise TypeError or ValueError for anything else."""
+    if not isinstance(image_size, (tuple, list)) or len(image_size) != 2:
+        raise ValueError(f"`image_size` must be (height, width) in pixels, got {image_size!r:.100}.")
+    height, width = (whole_number("each of `image_size`", side) for side in image_size)
+    return height, width
 
 
 def _allowed(kind: str, given: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from processing.benchmarks.readers.teacher import load_teacher_features, open_teacher
+from processing.scene_names import path_text
 from processing.token_grid import TokenGrid
+from trainer.field_rules import check_text
 from trainer.geometry.checks import Protocol, check_protocol
 from trainer.teachers.protocol import FrameSource
 
@@ -39,7 +41,8 @@ class OriginalStoreTeacher:
 
     def __init__(self, data_dir: str | Path, *, licence: str = "cc-by-nc-4.0", protocol: Protocol = "clean"):
         check_protocol(protocol)
-        self.data_dir, self.licence, self.protocol = Path(data_dir), licence, protocol
+        check_text("`licence`", licence)
+        self.data_dir, self.licence, self.protocol = Path(path_text(data_dir, "data_dir")), licence, protocol
         first = next(iter(sorted(self.data_dir.glob(STORES))), None)
         if first is None:
             raise FileNotFoundError(f"{data_dir} holds no file {STORES}; give a folder in the public layout.")

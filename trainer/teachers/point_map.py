@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from processing.token_grid import TokenGrid
+from trainer.field_rules import POSITIVE, check_choice, check_number
 from trainer.geometry import relative_pose, transform_points, unproject_depth
 from trainer.teachers.protocol import FrameSource
 
@@ -29,7 +30,8 @@ class PointMapTeacher:
             the token's frame: such a student can know it.
 
     Raises:
-        ValueError: If there is no wavelength, one is not positive, or the camera is unknown.
+        TypeError: If a wavelength is no number.
+        ValueError: If there is no wavelength, one is not positive and finite, or the camera is unknown.
     """
 
     name = "point map (analytic)"
@@ -38,10 +40,12 @@ class PointMapTeacher:
     protocol = None
 
     def __init__(self, wavelengths: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0), camera: str = "first"):
-        if not wavelengths or min(wavelengths) <= 0:
-            raise ValueError(f"`wavelengths` must be positive lengths in metres, got {wavelengths}.")
-        if camera not in CAMERAS:
-            raise ValueError(f"`camera` must be one of {CAMERAS}, got {camera!r}.")
+        if not isinstance(wavelengths, (tuple, list)) or not wavelengths:
+            raise ValueError(f"`wavelengths` must be positive lengths in metres, such as (4.0,), got {wavelengths!r}.")
+        for length in wavelengths:
+            check_number("each of `wavelengths`, in metres,", length, POSITIVE)
+        check_choice("`camera`", camera, CAMERAS)
+        wavelengths = tuple(map(float, wavelengths))
         self.wavelengths, self.camera = torch.tensor(wavelengths), camera
         self.feature_size = 6 * len(wavelengths)
         self.version = f"1, wavelengths of {', '.join(f'{length:g}' for length in wavelengths)} m"

@@ -6,10 +6,13 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from processing.scene_names import check_name, check_names
 from processing.token_grid import TokenGrid
 from trainer.geometry.checks import Protocol as GeometryProtocol
 
-__all__ = ["FrameSource", "Teacher"]
+__all__ = ["FrameSource", "Teacher", "check_grid", "check_teacher"]
+
+FACTS = ("name", "version", "licence", "preprocessing", "protocol", "feature_size")
 
 
 @dataclass(frozen=True)
@@ -19,10 +22,19 @@ class FrameSource:
     Args:
         scene_id: Name of the scene, such as "scannet/scene0000_00".
         frame_names: One name a frame, such as "00010", in the order of the frames.
+
+    Raises:
+        TypeError: If `frame_names` are no sequence.
+        ValueError: If a name is no text, or would lead out of its folder.
     """
 
     scene_id: str
     frame_names: tuple[str, ...]
+
+    def __post_init__(self):
+        check_name(self.scene_id)
+        names = check_names(self.frame_names, "frame_names", "name of a frame")
+        object.__setattr__(self, "frame_names", tuple(names))
 
     @classmethod
     def of_sample(cls, sample: Mapping[str, Any]) -> "FrameSource | None":
@@ -73,3 +85,18 @@ class Teacher(Protocol):
             Tensor (V, rows, cols, feature_size), float32, detached; all zero where a token has none. None if the video
             has none at all.
         """
+
+
+def check_teacher(teacher: Any) -> None:
+    """Raise TypeError unless an object has what `Teacher` asks for."""
+    missing = [name for name in (*FACTS, "compute_features") if not hasattr(teacher, name)]
+    if missing or isinstance(teacher, type):
+        raise TypeError(
+            f"`teacher` must be a teacher, as `load_teacher` makes one, got {teacher!r:.100} without {missing}."
+        )
+
+
+def check_grid(grid: Any) -> None:
+    """Raise TypeError unless `grid` is a `TokenGrid`."""
+    if not isinstance(grid, TokenGrid):
+        raise TypeError(f"`grid` must be a TokenGrid, such as TokenGrid.of(processor), got {grid!r:.100}.")

@@ -2,22 +2,25 @@
 
 import json
 import reprlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from processing.limits import check_file, parse_json
-from processing.scene_names import check_name, path_inside
+from processing.scene_names import check_name, check_names, path_inside, path_text
 from processing.token_grid import TokenGrid
 from processing.writing import write_bytes
-from trainer.geometry.checks import Protocol
-from trainer.teachers.protocol import FrameSource, Teacher
+from trainer.field_rules import check_choice, check_text
+from trainer.geometry.checks import PROTOCOLS, Protocol
+from trainer.teachers.protocol import FrameSource, Teacher, check_grid, check_teacher
 
 __all__ = ["StoreIdentity", "StoredScene", "TeacherStore", "read_scene", "save_scene", "scene_path"]
 
@@ -42,6 +45,10 @@ class StoreIdentity:
         image_size: Height and width of the vision input that the token grid belongs to, in pixels.
         patch_size: Side of a patch of that grid in pixels.
         pool_stride: Patches per token and side of that grid.
+
+    Raises:
+        TypeError: If a fact is of another type.
+        ValueError: If a text is empty, there is no such protocol, or the numbers make no grid.
     """
 
     teacher: str
@@ -53,9 +60,25 @@ class StoreIdentity:
     patch_size: int
     pool_stride: int
 
+    def __post_init__(self):
+        for name in ("teacher", "version", "licence", "preprocessing"):
+            check_text(f"`{name}`", getattr(self, name))
+        check_choice("`protocol`", self.protocol, (*PROTOCOLS, None))
+        if not isinstance(self.image_size, (tuple, list)):
+            raise TypeError(f"`image_size` must be (height, width) in pixels, got {self.image_size!r:.100}.")
+        grid = TokenGrid(tuple(self.image_size), self.patch_size, self.pool_stride)
+        for name in ("image_size", "patch_size", "pool_stride"):
+            object.__setattr__(self, name, getattr(grid, name))
+
     @classmethod
     def of(cls, teacher: Teacher, grid: TokenGrid) -> "StoreIdentity":
-        """Return the identity of the features of `teacher` for `grid`."""
+        """Return the identity of the features of `teacher` for `grid`.
+
+        Raises:
+            TypeError: If either is something else.
+        """
+        check_teacher(teacher)
+        check_grid(grid)
         facts = (teacher.name, teacher.version, teacher.licence, teacher.preprocessing, teacher.protocol)
         return cls(*facts, grid.image_size, grid.patch_size, grid.pool_stride)
 
@@ -109,15 +132,23 @@ def save_scene(folder: str | Path, identity: StoreIdentity, source: FrameSource,
     The file appears when it is whole.
 
     Raises:
-        ValueError: If the shape is not that of frames and grid, or float16 does not hold a value. Also if the scene id
-            or a symlink leads out of the folder.
+        TypeError: If the features are no tensor of fractions.
+        ValueError: If the shape is not that of frames and grid, float16 does not hold a value, or a frame comes twice.
+            Also if the scene id or a symlink leads out of the folder.
     """
+    folder = path_text(folder, "folder")
+    _check_unique(source.frame_names, source.scene_id)
+    if isinstance(features, np.ndarray) and features.dtype.kind == "f":
+        features = torch.from_numpy(features.astype(features.dtype.newbyteorder("="), copy=False))
+    if not isinstance(features, Tensor) or not features.is_floating_point() or features.layout != torch.strided:
+        shown = features.dtype if isinstance(features, (Tensor, np.ndarray)) else reprlib.repr(features)
+        raise TypeError(f"{source.scene_id}: `features` must be a tensor of fractions such as float32, got {shown}.")
     expected = (len(source.frame_names), *identity.grid.shape)
-    if features.dim() != 4 or tuple(features.shape[:3]) != expected:
+    if features.dim() != 4 or tuple(features.shape[:3]) != expected or not features.shape[-1]:
         raise ValueError(
             f"{source.scene_id}: `features` must have shape {(*expected, 'C')}, got {tuple(features.shape)}."
         )
-    halves = features.to(torch.float16).contiguous()
+    halves = features.detach().to("cpu", torch.float16).contiguous()
     if not torch.isfinite(halves).all():
         largest = features[torch.isfinite(features)].abs().amax() if torch.isfinite(features).any() else torch.nan
         raise ValueError(
@@ -150,14 +181,16 @@ def read_scene(path: str | Path) -> StoredScene:
             kind = file.get_slice("features").get_dtype()
         header = parse_json(metadata[HEADER].encode("utf-8"), "its header")
         names = header["frame_names"]
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or kind not in KINDS:
+        if not isinstance(names, list) or kind not in KINDS:
             raise ValueError(f"features of type {kind} for the frames {reprlib.repr(names)}")
+        names = check_names(names, "frame_names", "name of a frame")
+        _check_unique(names, "its header")
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']}, expected {FORMAT}")
         identity = header["identity"]
         identity = StoreIdentity(**{**identity, "image_size": tuple(identity["image_size"])})
         scene = StoredScene(identity, check_name(header["scene_id"]), tuple(names), shape)
-        if len(shape) != 4 or shape[:3] != (len(scene.frame_names), *identity.grid.shape):
+        if len(shape) != 4 or not shape[-1] or shape[:3] != (len(scene.frame_names), *identity.grid.shape):
             raise ValueError(f"features {shape} for {len(scene.frame_names)} frames of {identity.grid.shape} tokens")
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ValueError(
@@ -178,11 +211,12 @@ class TeacherStore:
 
     Raises:
         FileNotFoundError: If the folder holds no features.
+        TypeError: If `folder` is no path.
         ValueError: If a file holds something else.
     """
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = Path(path_text(folder, "folder"))
         first = next(iter(sorted(self.folder.rglob("*.safetensors"))), None)
         if first is None:
             raise FileNotFoundError(f"{folder} holds no teacher features: make them by `python -m trainer.teachers`.")
@@ -209,6 +243,8 @@ class TeacherStore:
             raise ValueError(
                 "Stored features are found by scene and frame: the sample needs `scene_id` and `frame_names`."
             )
+        if not isinstance(source, FrameSource):
+            raise TypeError(f"`source` must be a FrameSource, got {source!r:.100}.")
         if frames is not None and len(frames) != len(source.frame_names):
             raise ValueError(f"The sample has {len(frames)} frames and {len(source.frame_names)} `frame_names`.")
         return self.load_features(source.scene_id, source.frame_names, grid)
@@ -226,9 +262,12 @@ class TeacherStore:
 
         Raises:
             FileNotFoundError: If there are no features of this scene.
+            TypeError: If `grid` is no `TokenGrid`, or `frame_names` are no sequence.
             ValueError: If the store has another grid or teacher, lacks a frame, or holds NaN or Inf; the message names
                 the file.
         """
+        check_grid(grid)
+        frame_names = check_names(frame_names, "frame_names", "name of a frame")
         if grid != self.identity.grid:
             raise ValueError(
                 f"{self.folder} holds features for {_describe(self.identity.grid)}, the model has {_describe(grid)}. "
@@ -236,7 +275,7 @@ class TeacherStore:
             )
         path = scene_path(self.folder, scene_id)
         if not path.is_file():
-            raise FileNotFoundError(f"{self.folder} holds no features of {scene_id}: expected {path}.")
+            raise FileNotFoundError(f"{self.folder} holds no features of the scene {scene_id}: expected {path}.")
         scene = read_scene(path)
         scene.identity.check_equal(self.identity, path)
         if scene.scene_id != scene_id:
@@ -265,6 +304,12 @@ class TeacherStore:
                 f"{path} holds NaN or Inf in the frames {_shorten(broken)}. Remove it and extract the features again."
             )
         return features
+
+
+def _check_unique(names: Sequence[str], where: str) -> None:
+    """Raise ValueError for two frames of one name: features are found by it."""
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ValueError(f"{where}: `frame_names` hold {_shorten(twice)} more than once. Give each frame one name.")
 
 
 def _describe(grid: TokenGrid) -> str:

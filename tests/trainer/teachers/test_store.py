@@ -158,7 +158,7 @@ class TestRefusal:
             TeacherStore(folder).load_features(SCENE, [], GRID)
 
     def test_scenes_that_are_not_there(self, folder):
-        with pytest.raises(FileNotFoundError, match="no features of scannet/scene0002_00: expected .*0002_00.safe"):
+        with pytest.raises(FileNotFoundError, match="no features of the scene .*0002_00: expected .*0002_00.safe"):
             TeacherStore(folder).load_features("scannet/scene0002_00", NAMES, GRID)
         with pytest.raises(FileNotFoundError, match="make them by `python -m trainer.teachers`"):
             TeacherStore(folder / "empty")
