@@ -1,14 +1,19 @@
 """Answers on disk, one line each, so that a killed run goes on where it stopped."""
 
 import json
+import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from processing.limits import check_file
 from processing.writing import append_text, hold_file, write_json
 
 __all__ = ["AnswerLog"]
+
+logger = logging.getLogger(__name__)
 
 
 class AnswerLog:
@@ -23,8 +28,8 @@ class AnswerLog:
         rank: Rank of this process.
 
     Raises:
-        ValueError: If the folder holds answers of another run (the differences are named), or its `run.json` is not
-            what a run writes.
+        ValueError: If the folder holds answers of another run (the differences are named). Also if its `run.json` is
+            not what a run writes, or a file of it is a pipe or a device.
         BlockingIOError: If another run is writing into the folder.
     """
 
@@ -48,11 +53,12 @@ class AnswerLog:
     def _check_identity(self, identity: dict[str, Any]) -> None:
         file = self.folder / "run.json"
         wanted = json.loads(json.dumps(identity))
-        if not file.exists():
+        if not os.path.lexists(file):
             if any(self.folder.glob("answers.*.jsonl")):
                 raise ValueError(f"{self.folder} holds answers, but no `run.json` of their run. Use another folder.")
             write_json(file, wanted, sort_keys=True)  # several processes write the same
             return
+        check_file(file, "IDE3D_MAX_JSON_BYTES")
         stored = _parse(file.read_bytes())
         if not isinstance(stored, dict):
             raise ValueError(
@@ -69,10 +75,24 @@ class AnswerLog:
             )
 
     def _drop_torn_line(self) -> None:
-        """Cut off an unfinished last line of a killed process; its sample is asked again."""
+        """Cut off an unfinished last line of a killed process; its sample is asked again.
+
+        Raises:
+            ValueError: If what follows the last line is no beginning of an answer; it is left as it is.
+        """
+        check_file(self.file, "IDE3D_MAX_JSON_BYTES")
         with self.file.open("rb+") as stream:
             content = stream.read()
-            stream.truncate(content.rfind(b"\n") + 1)
+            end = content.rfind(b"\n") + 1
+            if not (torn := content[end:]):
+                return
+            if not torn.startswith(b"{"):
+                raise ValueError(
+                    f"{self.file} ends in what no run writes: {_shorten(torn)}. It was left as it is: remove this end "
+                    "of it, or the file, and run again."
+                )
+            logger.warning("%s ends in half an answer, which is cut off: %s.", self.file, _shorten(torn))
+            stream.truncate(end)
 
     def read(self, find_fault: Callable[[dict[str, Any]], str | None] | None = None) -> dict[str, dict[str, Any]]:
         """Return the answers of all processes by sample id.
@@ -86,6 +106,7 @@ class AnswerLog:
         """
         answers: dict[str, dict[str, Any]] = {}
         for file in sorted(self.folder.glob("answers.*.jsonl")):
+            check_file(file, "IDE3D_MAX_JSON_BYTES")
             # Behind the last newline is nothing, or a line that another process is writing.
             for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], start=1):
                 row = _parse(line)
@@ -110,9 +131,16 @@ class AnswerLog:
 def _parse(text: bytes) -> Any:
     """Return what JSON says; None where it is none."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         return None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; raise ValueError if a key comes twice."""
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError("a key comes twice")
+    return found
 
 
 def _shorten(text: bytes) -> str:

@@ -1,10 +1,21 @@
 """Settings of an evaluation run."""
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
-from trainer.data.scene_regions import RegionSource
+import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from modeling_ide3d.loading_ide3d import check_dtype
+from processing.benchmarks.readers.scenes import FRAME_RULES
+from processing.benchmarks.readers.tasks import BOX_SOURCES
+from processing.scene_names import check_names, path_text
+from trainer.data.scene_regions import REGION_SOURCES, RegionSource
+from trainer.evaluation.metrics.ngrams import has_java
 from trainer.evaluation.metrics.scores import Protocol
 from trainer.evaluation.tasks import EVALUATED_TASKS
+from trainer.field_rules import POSITIVE, as_flag, check_choice, check_number, check_text, whole_number
 from trainer.session.scene_session import DEFAULT_MAX_MEMORY
 
 __all__ = ["EvaluationSettings"]
@@ -37,7 +48,9 @@ class EvaluationSettings:
         output: Folder of answers, results and report.
 
     Raises:
-        ValueError: If `task` is unknown or `batch_size` is below 1.
+        TypeError: If a setting is of another type; the message names it.
+        ValueError: If a setting has a value that no run can have. Nothing was loaded then.
+        RuntimeError: If METEOR or the variant "ptb" is asked for without Java.
     """
 
     model: str
@@ -61,7 +74,42 @@ class EvaluationSettings:
     output: str = "outputs/evaluation"
 
     def __post_init__(self):
-        if self.task not in EVALUATED_TASKS:
-            raise ValueError(f"`task` must be one of {sorted(EVALUATED_TASKS)}, got {self.task!r}.")
-        if self.batch_size < 1:
-            raise ValueError(f"`batch_size` must be at least 1, got {self.batch_size}.")
+        for name in ("model", "data", "output"):
+            self._set(name, path_text(getattr(self, name), name))
+        check_choice("`task`", self.task, sorted(EVALUATED_TASKS))
+        spec = EVALUATED_TASKS[self.task]
+        check_choice("`protocol`", self.protocol, ("clean", "paper"))
+        check_choice("`regions`", self.regions, list(REGION_SOURCES))
+        check_choice("`frames`", self.frames, FRAME_RULES)
+        optional = {"split": spec.task.splits, "boxes": BOX_SOURCES, "variant": spec.variants}
+        for name, choices in optional.items():
+            check_choice(f"`{name}` of {self.task}", getattr(self, name), (*choices, None))
+        for name in ("num_frames", "max_new_tokens", "batch_size"):
+            if getattr(self, name) is not None or name == "batch_size":
+                self._set(name, whole_number(f"`{name}`", getattr(self, name)))
+        if self.max_memory != math.inf:
+            check_number("`max_memory`", self.max_memory, POSITIVE)
+        self._set("skip_invalid_poses", as_flag("`skip_invalid_poses`", self.skip_invalid_poses))
+        if self.scenes is not None:
+            self._set("scenes", tuple(check_names(self.scenes, "scenes")))
+            if not self.scenes:
+                raise ValueError("`scenes` name no scene: name one, or leave them out to take all.")
+        check_dtype(self.dtype)
+        if isinstance(self.dtype, torch.dtype):
+            self._set("dtype", str(self.dtype).removeprefix("torch."))
+        if self.attention is not None:
+            check_text("`attention`", self.attention)
+            if "/" not in self.attention:  # a kernel of the Hub
+                check_choice(
+                    "`attention`",
+                    self.attention.removeprefix("paged|"),
+                    ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()],
+                )
+        if self.meteor is not None:
+            self._set("meteor", as_flag("`meteor`", self.meteor))
+        if (self.variant == "ptb" or (self.meteor and spec.has_meteor)) and not has_java():
+            what = '`variant` "ptb"' if self.variant == "ptb" else "`meteor`"
+            raise RuntimeError(f"{what} needs Java, and there is no `java` on the path: install a JRE (17).")
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)

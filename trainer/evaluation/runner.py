@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers.utils import PROCESSOR_NAME, has_file
 
 from modeling_ide3d import IDE3DForConditionalGeneration
+from modeling_ide3d.loading_ide3d import check_place
 from processing import IDE3DProcessor
 from processing.benchmarks import load_scene, load_task, prompt_digest
 from processing.benchmarks.readers.tasks import Layout
@@ -29,10 +30,11 @@ from trainer.evaluation.identity import (
     tokenizer_digest,
 )
 from trainer.evaluation.metrics import load_metric
-from trainer.evaluation.metrics.scores import Protocol
+from trainer.evaluation.metrics.scores import Protocol, check_protocol
 from trainer.evaluation.report import write_report
 from trainer.evaluation.results import EvaluationSettings
-from trainer.evaluation.tasks import EVALUATED_TASKS, EvaluatedTask
+from trainer.evaluation.tasks import EVALUATED_TASKS, EvaluatedTask, check_answers
+from trainer.field_rules import check_choice
 from trainer.processes import join_processes
 from trainer.session.scene_session import SceneSession
 
@@ -47,8 +49,9 @@ def load_processor(model: str) -> IDE3DProcessor:
     """Load a model's processor; for an adapter without one, which PEFT saves, its base's.
 
     Raises:
-        FileNotFoundError: If neither has one.
+        FileNotFoundError: If neither has one, or there is no such folder and no model can be called so.
     """
+    check_place(model)
     places = [place for place in (model, find_base(model)) if place]
     for place in places:
         if has_file(place, PROCESSOR_NAME):
@@ -237,11 +240,19 @@ def score_answers(
     """Return the scores of answers under a protocol; see `BenchmarkMetric`.
 
     `meteor` matters where a metric has it.
+
+    Raises:
+        TypeError: If samples or answers are no sequence of mappings.
+        ValueError: If task, protocol or variant is unknown, or an answer is missing, of another sample, or not what
+            the task needs; the message names the sample.
     """
+    check_choice("`task`", task, list(EVALUATED_TASKS))
+    check_protocol(protocol)
     spec = EVALUATED_TASKS[task]
+    samples, answers = check_answers(spec, samples, answers)
     pairs = [spec.metric_inputs(sample, answer, protocol) for sample, answer in zip(samples, answers, strict=True)]
     predictions, references = (list(column) for column in zip(*pairs, strict=True))
-    options = {**spec.options, **({"variant": variant} if variant else {})}
+    options = {**spec.options, **({} if variant is None else {"variant": variant})}
     if meteor is not None and spec.has_meteor:
         options["meteor"] = meteor
     return load_metric(task).compute(predictions=predictions, references=references, protocol=protocol, **options)
@@ -273,11 +284,14 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
         The results, in the main process; None in the others.
 
     Raises:
+        TypeError: If `settings` are no `EvaluationSettings`.
         ValueError: If the output folder holds answers of another run (the changes are named), or the processes of a
             launcher do not know each other.
         BlockingIOError: If another run is writing into the output folder.
         FileNotFoundError: If the data lack a file that the task needs.
     """
+    if not isinstance(settings, EvaluationSettings):
+        raise TypeError(f"`settings` must be EvaluationSettings, got {settings!r:.100} ({type(settings).__name__}).")
     processes = join_processes()
     evaluation = Evaluation(settings, processes)
     with closing(evaluation.log):

@@ -1,8 +1,9 @@
 """Task of a model in each benchmark, and the way from its answers to the inputs of the metric."""
 
 import math
+import reprlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +13,22 @@ from processing.benchmarks import TASKS, Task, build_chat
 from trainer.data.scene_regions import REGION_SOURCES, RegionSource, SceneRegions
 from trainer.evaluation.metrics.answers import normalise_answer, score_spatial_answer
 from trainer.evaluation.metrics.boxes import box_iou, choose_object, choose_objects, matched_f1
+from trainer.evaluation.metrics.columns import read_box, read_boxes, read_id, read_text, read_texts
 from trainer.evaluation.metrics.scores import Protocol
 from trainer.session.scene_session import SceneSession
 
-__all__ = ["EVALUATED_TASKS", "EvaluatedTask"]
+__all__ = ["EVALUATED_TASKS", "EvaluatedTask", "check_answers"]
+
+NAMES = ("id", "scene_id")
+# What a score reads of a sample, beside its names.
+SCORED_FIELDS = {
+    "scanrefer": ("question_type", "candidate_boxes", "gt_boxes"),
+    "multi3drefer": ("question_type", "candidate_boxes", "gt_boxes"),
+    "scan2cap": ("answers", "input_box", "gt_boxes"),
+    "scanqa": ("answers",),
+    "sqa3d": ("answers", "question_type"),
+    "vsibench": ("answers", "question_type"),
+}
 
 
 @dataclass(frozen=True)
@@ -27,12 +40,14 @@ class EvaluatedTask:
         max_new_tokens: Largest number of tokens of an answer; decoding is greedy.
         main_score: Score that papers report first, by protocol.
         options: Arguments of the metric.
+        variants: Variants that the metric has.
     """
 
     task: Task
     max_new_tokens: int
     main_score: Mapping[str, str]
     options: Mapping[str, Any]
+    variants: tuple[str, ...] = ()
 
     @property
     def needs_regions(self) -> bool:
@@ -159,16 +174,74 @@ def _word_overlap(text: str, other: str) -> float:
     return 2 * common / max(len(text.split()) + len(other.split()), 1)
 
 
-def _evaluated(name: str, max_new_tokens: int = 0, main: str | tuple[str, str] = "em", **options) -> EvaluatedTask:
+def check_answers(
+    spec: EvaluatedTask, samples: Any, answers: Any
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """Return samples and their answers as lists, each answer checked against its sample.
+
+    Raises:
+        TypeError: If either is no sequence of mappings.
+        ValueError: If they differ in number, a sample lacks what the score needs, or an answer is of another sample
+            or not what the task needs.
+    """
+    lists = []
+    for name, rows in {"samples": samples, "answers": answers}.items():
+        if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
+            raise TypeError(f"`{name}` must be a list of dicts, got {reprlib.repr(rows)} ({type(rows).__name__}).")
+        lists.append(list(rows))
+        for number, row in enumerate(lists[-1]):
+            if not isinstance(row, Mapping):
+                raise TypeError(f"`{name}`[{number}] must be a dict, got {reprlib.repr(row)} ({type(row).__name__}).")
+    if len(lists[0]) != len(lists[1]) or not lists[0]:
+        raise ValueError(
+            f"Expected an answer to each of the samples, at least one, got {len(lists[0])} `samples` and "
+            f"{len(lists[1])} `answers`."
+        )
+    needed = (*NAMES, *SCORED_FIELDS[spec.task.name])
+    for number, (sample, answer) in enumerate(zip(*lists, strict=True)):
+        if missing := [field for field in needed if sample.get(field) is None]:
+            raise ValueError(f"`samples`[{number}] lacks {missing}: take samples as `load_task` gives them.")
+        _check_sample(number, sample, spec.task)
+        if answer.get("id", sample["id"]) != sample["id"]:
+            raise ValueError(
+                f"`answers`[{number}] is of the sample {answer['id']!r:.100}, `samples`[{number}] is "
+                f"{sample['id']!r:.100}. Give both in one order."
+            )
+        if fault := spec.find_fault(sample, answer):
+            raise ValueError(f"`answers`[{number}]: {fault}.")
+    return lists[0], lists[1]
+
+
+def _check_sample(number: int, sample: Mapping[str, Any], task: Task) -> None:
+    """Raise TypeError or ValueError for fields of a sample that no score can read."""
+    rules = {
+        **dict.fromkeys(NAMES, read_id),
+        "answers": read_texts,
+        "input_box": read_box,
+        "gt_boxes": read_boxes,
+        "candidate_boxes": read_boxes,
+    }
+    for field in (*NAMES, *SCORED_FIELDS[task.name]):
+        try:
+            value = rules.get(field, read_text)(sample[field])
+            if field == "gt_boxes" and task.name == "scanrefer" and not value:
+                raise ValueError("must hold the box that is meant, got none.")
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"`samples`[{number}]: `{field}` {error}") from None
+
+
+def _evaluated(
+    name: str, max_new_tokens: int = 0, main: str | tuple[str, str] = "em", variants: tuple[str, ...] = (), **options
+) -> EvaluatedTask:
     clean, paper = (main, main) if isinstance(main, str) else main
-    return EvaluatedTask(TASKS[name], max_new_tokens, {"clean": clean, "paper": paper}, options)
+    return EvaluatedTask(TASKS[name], max_new_tokens, {"clean": clean, "paper": paper}, options, variants)
 
 
 EVALUATED_TASKS = {
     "scanrefer": _evaluated("scanrefer", main="acc@0.5"),
     "multi3drefer": _evaluated("multi3drefer", main="f1@0.5"),
-    "scan2cap": _evaluated("scan2cap", 128, main=("cider@0.5", "cider")),
-    "scanqa": _evaluated("scanqa", 64, variant="leo"),
-    "sqa3d": _evaluated("sqa3d", 32, variant="leo"),
+    "scan2cap": _evaluated("scan2cap", 128, main=("cider@0.5", "cider"), variants=("ptb",)),
+    "scanqa": _evaluated("scanqa", 64, variants=("leo", "ptb"), variant="leo"),
+    "sqa3d": _evaluated("sqa3d", 32, variants=("leo",), variant="leo"),
     "vsibench": _evaluated("vsibench", 32, main="macro"),
 }

@@ -286,7 +286,7 @@ def test_missing_data_and_wrong_settings_are_named(settings, tmp_path):
         run_evaluation(settings(data=str(tmp_path)))
     with pytest.raises(ValueError, match="`task` must be one of"):
         settings("nr3d")
-    with pytest.raises(ValueError, match="`batch_size` must be at least 1"):
+    with pytest.raises(ValueError, match="`batch_size` must be a whole number of at least 1"):
         settings(batch_size=0)
     with pytest.raises(ValueError, match="The scene takes .* MB"):
         run_evaluation(settings(max_memory=1000))

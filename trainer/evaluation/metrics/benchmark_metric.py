@@ -51,7 +51,7 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
             features=datasets.Features({"predictions": dict(self.prediction_fields), "references": references}),
         )
 
-    def add_batch(self, *, predictions: Any = None, references: Any = None, **inputs: Any) -> None:
+    def add_batch(self, *, predictions: Any = None, references: Any = None) -> None:
         """Check samples, and add them to those that `compute` scores.
 
         Raises:
@@ -69,11 +69,11 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
             if reference.get("box") == []:
                 raise ValueError(f"`references`[{number}]: `box` must be a box of six numbers, got an empty one.")
         if found:
-            super().add_batch(predictions=found, references=meant, **inputs)
+            super().add_batch(predictions=found, references=meant)
 
-    def add(self, *, prediction: Any = None, reference: Any = None, **inputs: Any) -> None:
+    def add(self, *, prediction: Any = None, reference: Any = None) -> None:
         """Check a sample, and add it to those that `compute` scores; see `add_batch`."""
-        self.add_batch(predictions=[prediction], references=[reference], **inputs)
+        self.add_batch(predictions=[prediction], references=[reference])
 
     def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
         """Score samples, and those that were added before; see the class.

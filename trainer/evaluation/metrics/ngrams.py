@@ -101,7 +101,10 @@ def ngram_scores(
     given = {index: [text] for index, text in enumerate(predictions)}
     accepted = {index: list(texts) for index, texts in enumerate(references)}
     scores = _bleu_scores(predictions, references)
-    scores["cider"] = Score(100 * Cider().compute_score(accepted, given)[1])  # up to 1000
+    has_words = any(text.split() for texts in accepted.values() for text in texts)
+    # Without any n-gram in the references CIDEr knows no frequencies; then no caption shares one.
+    cider = Cider().compute_score(accepted, given)[1] if has_words else np.zeros(len(given))
+    scores["cider"] = Score(100 * cider)  # up to 1000
     scores["rouge-l"] = mean_score(Rouge().compute_score(accepted, given)[1])
     if meteor:
         scores["meteor"] = _meteor(accepted, given)
