@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from transformers.image_utils import is_pil_image
 
 from .downloads_ide3d import check_not_special, download, find_local_path
+from .image_wholeness_ide3d import lacks_end_of_gif
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif", ".avif",
@@ -106,8 +107,10 @@ def open_image(source: Any, name: str | None = None) -> Iterator[Any]:
         with Image.open(stored, formats=[known for known in IMAGE_FORMATS if known in Image.OPEN]) as image:
             _check_size(image)
             yield image
-    except (MemoryError, RefusedImageError):
+    except MemoryError:
         raise
+    except RefusedImageError as error:  # a name that is ours alone: callers know ValueError
+        raise ValueError(str(error)) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, DecompressionBombError and more.
         raise ValueError(f"{name} is no readable image ({error}). Remove it or copy it again.") from error
 
@@ -160,7 +163,7 @@ def list_pages(image: Any) -> Sequence[int]:
         ValueError: for an APNG that announces more pictures than its bytes can hold, or a GIF without its end.
     """
     place = image.tell()
-    if image.format == "GIF" and image.fp and _lacks_end_of_gif(image.fp):
+    if image.format == "GIF" and image.fp and lacks_end_of_gif(image.fp):
         raise ValueError("it is cut off behind a picture")
     if not getattr(image, "is_animated", False) or image.format in STILL_FORMATS:
         return range(place, place + 1)
@@ -181,27 +184,6 @@ def list_pages(image: Any) -> Sequence[int]:
             pages.append(page)
     image.seek(place)
     return pages or range(1)
-
-
-def _lacks_end_of_gif(file: Any) -> bool:
-    """Return whether the blocks of a GIF end with its file, without a trailer."""
-
-    def skip_table(flags: bytes) -> None:
-        file.seek(3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0, os.SEEK_CUR)
-
-    start = file.tell()
-    file.seek(0)
-    skip_table(file.read(13)[10:11])
-    while kind := file.read(1):
-        if kind == b",":
-            skip_table(file.read(9)[8:])
-        elif kind != b"!":  # the trailer, or what no reader knows
-            break
-        file.seek(1, os.SEEK_CUR)  # kind of the extension, or size of the codes
-        while size := file.read(1).strip(b"\0"):
-            file.seek(size[0], os.SEEK_CUR)
-    file.seek(start)
-    return not kind
 
 
 def describe(source: Any) -> str:

@@ -28,6 +28,7 @@ from .image_opening_ide3d import (
     open_image,
     open_page,
 )
+from .image_wholeness_ide3d import check_whole
 from .pixel_rules_ide3d import channels_first, check_values
 
 DEPTH_LIKE_MODES = ("I", "F")  # Pillow's 16 bit, 32 bit and float modes all begin with one of these letters
@@ -103,6 +104,7 @@ def read_image(source: Any, name: str | None = None) -> np.ndarray:
                 f"{name} holds {len(pages)} pictures, where one is expected. Give the file as a video, or take one of "
                 "them: `image.seek(0); image.convert('RGB')`."
             )
+        check_whole(image)
         return _read_page(image, name, pages[0])
 
 
@@ -127,8 +129,8 @@ def read_images(
     """
     metadata = VideoMetadata(total_num_frames=len(sources), video_backend="images")
     metadata.frames_indices = [int(index) for index in sample_indices_fn(metadata=metadata)]
-    frames = [read_image(sources[index]) for index in metadata.frames_indices]
-    return _stack(frames, name, metadata), metadata
+    taken = [sources[index] for index in metadata.frames_indices]
+    return _stack([read_image(source) for source in taken], name, metadata, taken), metadata
 
 
 def read_animation(
@@ -158,6 +160,7 @@ def read_animation(
     stored = find_stored(source, name)
     with open_image(stored, name) as image:
         place, pages = image.tell(), list_pages(image)
+        check_whole(image)
         seconds = _list_durations(image, pages) if len(pages) > 1 else [0.0]
     metadata = VideoMetadata(total_num_frames=len(pages), video_backend="images")
     if all(seconds):
@@ -176,10 +179,13 @@ def list_images(folder: str) -> list[str]:
     Hidden files and other files are left out.
 
     Raises:
-        ValueError: for a folder without pictures, or two pictures of one frame, such as `1.png` and `0001.jpg`.
+        ValueError: for a folder without pictures, or two pictures of one frame, such as `1.png` and `0001.jpg`. Also
+            for a pipe, a device or a link to nothing that has the name of a picture.
     """
-    names = [entry.name for entry in os.scandir(folder) if is_image_path(entry.name) and entry.is_file()]
-    names = sort_frames(name for name in names if not name.startswith("."))
+    entries = [entry for entry in os.scandir(folder) if is_image_path(entry.name) and not entry.name.startswith(".")]
+    if others := sorted(entry.path for entry in entries if not entry.is_file() and not entry.is_dir()):
+        raise ValueError(f"{others[0]} is no regular file, as a frame must be. Take it out of the folder.")
+    names = sort_frames(entry.name for entry in entries if entry.is_file())
     if not names:
         raise ValueError(f"No frames: the folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
     check_frame_names(names, folder)
@@ -322,12 +328,21 @@ def _over_white(pixels: torch.Tensor) -> torch.Tensor:
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
 
 
-def _stack(frames: list[np.ndarray], name: str, metadata: VideoMetadata) -> np.ndarray:
+def _stack(
+    frames: list[np.ndarray], name: str, metadata: VideoMetadata, sources: Sequence[Any] | None = None
+) -> np.ndarray:
     """Stack frames, and write their size into the metadata."""
-    sizes = sorted({frame.shape[:2] for frame in frames})
-    if len(sizes) > 1:
-        raise RefusedImageError(f"All frames of a video must have one size, got (height, width) {sizes} in {name}.")
-    metadata.height, metadata.width = sizes[0]
+    size = frames[0].shape[:2]
+    if other := next((place for place, frame in enumerate(frames) if frame.shape[:2] != size), None):
+        first, second = (
+            f"frame {metadata.frames_indices[place]}" if sources is None else describe(sources[place])
+            for place in (0, other)
+        )
+        raise ValueError(
+            f"All frames of a video must have one size, got (height, width) {size} of {first} and "
+            f"{frames[other].shape[:2]} of {second} in {name}. Resize them first."
+        )
+    metadata.height, metadata.width = size
     return np.stack(frames)
 
 
