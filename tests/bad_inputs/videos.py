@@ -128,6 +128,9 @@ def _headers() -> dict[str, bytes]:
         "header of 2^31 x 1": sized(2**31 - 1, 1),
         "header of 0 x 0": sized(0, 0),
         "header of more rows": sized(8, 20),
+        "header of fewer rows": sized(8, 5),
+        "header of more columns": sized(9, 8),
+        "pixels with a wrong sum": data[:45] + bytes([data[45] ^ 1]) + data[46:],
         "header with a wrong sum": data[:29] + bytes([data[29] ^ 0xFF]) + data[30:],
     }
 
@@ -166,7 +169,8 @@ def videos(add: Callable[..., None]) -> None:
             made = make(folder)
             return call(folder, videos=str(made) if isinstance(made, Path) else made)
 
-        add(f"path {what}", path, "missing-file", "given", "pipe", "loop", "video", "xxx", "/dev/full", "path")
+        words = ("missing-file", "given", "pipe", "loop", "video", "xxx", "/dev/full", "path", "No frames: the folder")
+        add(f"path {what}", path, *words)
     for what, value in {
         "bytes of nothing": b"", "bytes of garbage": b"\x01" * 500, "an address without a host": "http:///x.mp4",
         "an address nobody answers": "http://127.0.0.1:1/x.mp4", "ftp": "ftp://127.0.0.1/x.mp4", "rtsp": "rtsp://127.0.0.1:1/x",
