@@ -1,5 +1,6 @@
 """Rules of the options of a call: numbers that make no pixels are refused, errors of libraries name the options."""
 
+import logging
 import math
 import reprlib
 import traceback
@@ -10,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from huggingface_hub.errors import StrictDataclassError
+
+logger = logging.getLogger(__name__)
 
 MAX_IMAGE_SIZE = 2**14  # pixels of a side; a single frame would take gigabytes
 _BARE = (KeyError, IndexError, AttributeError, ArithmeticError)  # their message alone says little
@@ -67,6 +70,8 @@ def check_scaling(processor: Any, options: Mapping[str, Any]) -> None:
         if not are_finite or len(numbers) not in counts or is_bad[name]:
             sign = {"rescale_factor": " and not 0", "image_mean": "", "image_std": " above 0"}[name]
             raise ValueError(f"{name} must be finite{sign}, {' or '.join(map(str, counts))} of them, got {value!r}.")
+        if name == "rescale_factor" and min(numbers) < 0:  # Transformers' own tests give -1
+            logger.warning("rescale_factor %s is negative: bright pixels become dark ones.", value)
 
 
 def check_sizes(**sizes: int) -> None:
