@@ -5,6 +5,7 @@ over white, as in Transformers; 16 bit colours keep their upper 8 bits. Grey pic
 refused, since they are depth. Several pictures in one file are a video, but the preview in a phone's MPO is left out.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,10 +29,12 @@ from .image_opening_ide3d import (
     open_image,
     open_page,
 )
-from .image_wholeness_ide3d import check_whole
-from .pixel_rules_ide3d import channels_first, check_values
+from .image_wholeness_ide3d import check_whole, warn_of_missing_jpeg
+from .pixel_rules_ide3d import channels_first, check_dense, check_values
 
 DEPTH_LIKE_MODES = ("I", "F")  # Pillow's 16 bit, 32 bit and float modes all begin with one of these letters
+MAX_FRAME_NUMBERS = 2**29  # of one frame in memory: 16,384 x 8,192 pixels of four channels
+LARGEST_FLOAT = 8  # bytes of a number that PyTorch takes
 _ORIENTATION = 0x0112  # EXIF
 
 FrameSampler = Callable[..., np.ndarray]
@@ -97,7 +100,8 @@ def read_image(source: Any, name: str | None = None) -> np.ndarray:
         TypeError: for what is no picture at all.
     """
     name = name or describe(source)
-    with open_image(source, name) as image:
+    stored = find_stored(source, name)
+    with open_image(stored, name) as image:
         pages = list_pages(image)
         if len(pages) > 1:
             raise RefusedImageError(
@@ -105,7 +109,9 @@ def read_image(source: Any, name: str | None = None) -> np.ndarray:
                 "them: `image.seek(0); image.convert('RGB')`."
             )
         check_whole(image)
-        return _read_page(image, name, pages[0])
+        pixels = _read_page(image, name, pages[0])
+        warn_of_missing_jpeg(image, stored, name)
+    return pixels
 
 
 def read_images(
@@ -238,10 +244,12 @@ def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDime
         shapes = sorted({tuple(array.shape) for array in arrays})
         if len(shapes) > 1:
             raise ValueError(f"All frames of a video must have one size, got {shapes} in {name}. Resize them first.")
+        _check_pixels(shapes[0], name)
         tensors = [_as_tensor(array) for array in arrays]
         if len({tensor.is_floating_point() for tensor in tensors}) > 1:
             raise ValueError(f"All frames of a video must have one type, got integers and floats in {name}.")
         video = torch.stack(tensors)
+    _check_pixels(getattr(video, "shape", ())[1:], name)
     video = _as_tensor(video)
     if video.ndim != 4:
         raise ValueError(f"Expected rank 4 (frames, height, width, 3), got shape {tuple(video.shape)} for {name}.")
@@ -285,6 +293,13 @@ def read_pictures(images: Any, input_data_format: Any, numbers: Iterator[int]) -
     batch = images if images.ndim == 4 else images[None]
     tensors = list(frames_to_tensor(batch, name, input_data_format))
     return tensors if images.ndim == 4 else tensors[0]
+
+
+def _check_pixels(shape: Sequence[int], name: str) -> None:
+    if math.prod(shape) > MAX_FRAME_NUMBERS:
+        raise ValueError(
+            f"A frame of shape {tuple(shape)} has more than {MAX_FRAME_NUMBERS} numbers in {name}. Resize it first."
+        )
 
 
 def _check_mode(image: Any, name: str) -> None:
@@ -352,9 +367,13 @@ def _frame_to_array(frame: Any, name: str) -> np.ndarray | torch.Tensor:
 
 def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
-        return array
+        return check_dense(array)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
         raise TypeError(f"Frames are arrays of numbers, got {getattr(array, 'dtype', type(array).__name__)}.")
+    if array.dtype.kind == "f" and (not array.dtype.isnative or array.dtype.itemsize > LARGEST_FLOAT):
+        array = array.astype(f"f{min(array.dtype.itemsize, LARGEST_FLOAT)}")
+    elif not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if not array.flags.writeable or min(array.strides, default=0) < 0:  # torch takes neither without a copy
         array = array.copy()
     return torch.from_numpy(array)

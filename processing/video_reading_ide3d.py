@@ -12,13 +12,14 @@ from transformers.video_utils import VideoMetadata
 from .frame_order_ide3d import check_indices
 from .image_opening_ide3d import is_animation, is_image, is_image_path
 from .image_reading_ide3d import FrameSampler, list_images, read_animation, read_images
-from .pixel_rules_ide3d import COLOUR_CHANNELS
+from .pixel_rules_ide3d import COLOUR_CHANNELS, check_dense
 from .video_decoding_ide3d import decode_with_pyav
 from .video_sources_ide3d import is_source, open_source, to_local_path
 from .video_torchcodec_ide3d import decode_with_torchcodec
 
 logger = logging.getLogger(__name__)
 
+BYTES = (bytes, bytearray, memoryview)
 DECODERS = {"pyav": decode_with_pyav, "torchcodec": decode_with_torchcodec}
 BACKEND_VARIABLE = "IDE3D_VIDEO_BACKEND"  # names one of them, where no argument does
 
@@ -49,6 +50,8 @@ def list_videos(videos: Any) -> list[Any]:
     if is_pil_image(videos):
         return [videos] if is_animation(videos) else [[videos]]
     if isinstance(videos, (np.ndarray, torch.Tensor)):
+        if isinstance(videos, torch.Tensor):
+            check_dense(videos)
         if videos.ndim not in (3, 4, 5):
             raise ValueError(
                 f"A video has the shape (frames, height, width, 3) or (frames, 3, height, width), got "
@@ -73,7 +76,7 @@ def list_videos(videos: Any) -> list[Any]:
 def is_stored(video: Any) -> bool:
     """Return whether an entry of [`list_videos`] has to be read from disk or network."""
     if isinstance(video, list):
-        return isinstance(video[0], (str, bytes, dict)) or hasattr(video[0], "read")
+        return isinstance(video[0], (str, *BYTES, dict)) or hasattr(video[0], "read")
     return not isinstance(video, (np.ndarray, torch.Tensor))
 
 
@@ -167,4 +170,4 @@ def _is_frame(item: Any) -> bool:
 
 
 def _is_stored_image(item: Any) -> bool:
-    return is_image_path(item) or ((isinstance(item, (bytes, dict)) or hasattr(item, "read")) and is_image(item))
+    return is_image_path(item) or ((isinstance(item, (*BYTES, dict)) or hasattr(item, "read")) and is_image(item))

@@ -58,6 +58,21 @@ def pictures(add: Callable[..., None]) -> None:
                 return run(folder, str(folder / "picture.png"))
 
             add(f"png {where}: {what}", header, "picture.png")
+    for where, run in doors.items():
+
+        def short(folder: Path, /, run: Any = run) -> Any:
+            path = write(folder, "JPEG")
+            data = path.read_bytes()
+            path.write_bytes(data[: len(data) * 2 // 3] + b"\xff\xd9")
+            return run(folder, str(path))
+
+        add(f"jpeg {where}: cut and ended", short, "picture.jpeg")
+        for kind in (bytearray, memoryview):
+            add(
+                f"right: {kind.__name__} {where}",
+                lambda f, r=run, k=kind: r(f, k(write(f, "PNG").read_bytes())),
+                expect="taken",
+            )
     for what, make in PATHS.items():
         for where, run in doors.items():
             words = (
@@ -197,6 +212,8 @@ def videos(add: Callable[..., None]) -> None:
         "1.png",
         "size",
     )
+    for what, value in {"bytes a number": {"bytes": 5}, "a path of a number": {"path": 5}}.items():
+        add(f"a row with {what}", lambda f, v=value: call(f, videos=v), "video", "path")
     add("right: a folder", lambda f: call(f, videos=_frames(f, lambda p: None)), expect="taken")
     _open_video(add)
 

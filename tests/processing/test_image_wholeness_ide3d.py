@@ -99,3 +99,12 @@ def test_a_tiff_without_its_last_strips_is_refused():
             struct.pack_into("<H", data, place + 8, 30)
     with pytest.raises(ValueError, match=r"announces 32 x 30 pixels, and its strips end at 32 x 24"):
         read_image(bytes(data))
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}])
+def test_a_jpeg_that_lacks_pixels_is_told(options, caplog):
+    data = encode(noise(64, 48), "JPEG", **options)
+    grey = encode(Image.new("RGB", (64, 48), (128,) * 3), "JPEG", **options)
+    assert read_image(data).shape == read_image(grey).shape == (48, 64, 3) and not caplog.records
+    read_image(data[: len(data) * 2 // 3] + b"\xff\xd9")
+    assert "may be damaged: its pixels end before" in caplog.text

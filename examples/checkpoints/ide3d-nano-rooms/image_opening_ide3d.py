@@ -19,6 +19,7 @@ IMAGE_SUFFIXES = (
 # Pillow opens more, among them formats that start other programs (EPS) or that any bytes may resemble (TGA).
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 STILL_FORMATS = ("MPO", "HEIF")  # A second picture in these is a preview, or another shot of a burst.
+DATA_URI = "data:image/"
 MAX_PATH = 4096  # characters; longer text is no path
 MAX_DOWNLOAD = 2**28  # bytes of one picture, 256 MiB
 MIN_BYTES_PER_PICTURE = 38  # of APNG, which announces how many: each has its control chunk
@@ -30,10 +31,12 @@ class RefusedImageError(ValueError):
 
 
 def is_image_path(item: Any) -> bool:
-    """Return whether an item is a path or URL with the ending of a picture."""
+    """Return whether an item is a path, URL or `data:` URI of a picture."""
     if not isinstance(item, (str, os.PathLike)):
         return False
     path = os.fspath(item)
+    if isinstance(path, str) and path.startswith(DATA_URI):
+        return True
     return (urlsplit(path).path if "://" in path else path).lower().endswith(IMAGE_SUFFIXES)
 
 
@@ -200,7 +203,7 @@ def describe(source: Any) -> str:
 
 def _decode_base64(text: str) -> bytes | None:
     """Return the picture in a `data:` URI or base64 text; None for other texts."""
-    is_uri = text.startswith("data:image/")
+    is_uri = text.startswith(DATA_URI)
     try:
         content = base64.b64decode("".join(text.partition(",")[2].split() if is_uri else text.split()), validate=True)
     except ValueError:

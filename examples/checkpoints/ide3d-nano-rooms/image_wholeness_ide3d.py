@@ -1,10 +1,14 @@
 """Check that stored pictures hold the pixels that their headers announce; Pillow leaves what is missing black."""
 
+import logging
 import os
 import struct
 import zlib
 from typing import Any, BinaryIO
 
+logger = logging.getLogger(__name__)
+
+_GREY = 128  # of blocks that libjpeg did not find
 # Numbers of a PNG pixel by its colour type: grey, RGB, palette, grey and RGB with transparency.
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 # Adam7: first column, first row, step of columns, step of rows of each pass.
@@ -42,6 +46,47 @@ def check_whole(image: Any) -> None:
             _check_png(file)
         finally:
             file.seek(place)
+
+
+def warn_of_missing_jpeg(image: Any, stored: Any, name: str) -> None:
+    """Warn of a JPEG that lacks pixels, which libjpeg makes grey or coarse.
+
+    Only where the picture ends in that grey, or is progressive, a second decoder is asked: PyAV's, where it is
+    installed, which stops at missing data.
+
+    Args:
+        image (`PIL.Image.Image`):
+            Picture whose pixels are loaded already.
+        stored (`Any`):
+            Path or seekable file that it was opened from; anything else is not looked at.
+        name (`str`):
+            How warnings call the picture.
+    """
+    if image.format != "JPEG":
+        return
+    corner = image.crop((max(image.width - 8, 0), image.height - 1, image.width, image.height))
+    if not image.info.get("progressive") and set(corner.getextrema()) - {(_GREY, _GREY), _GREY}:
+        return
+    try:
+        import av
+    except ImportError:
+        return
+    if isinstance(stored, (str, os.PathLike)):
+        with open(stored, "rb") as file:
+            data = file.read()
+    elif hasattr(stored, "read") and not getattr(stored, "closed", False):
+        stored.seek(0)
+        data = stored.read()
+    else:
+        return
+    decoder = av.CodecContext.create("mjpeg", "r")
+    decoder.options, decoder.thread_count = {"err_detect": "explode"}, 1
+    try:
+        found = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
+    except av.error.FFmpegError:
+        found = []
+    if not found:
+        logger.warning("%s may be damaged: its pixels end before its header says, or are broken.", name)
 
 
 def lacks_end_of_gif(file: BinaryIO) -> bool:
@@ -125,4 +170,4 @@ def _check_png(file: BinaryIO) -> None:
         pixels.check()
 
 
-__all__ = ["check_whole", "lacks_end_of_gif"]
+__all__ = ["check_whole", "lacks_end_of_gif", "warn_of_missing_jpeg"]
