@@ -138,8 +138,9 @@ def list_prompts(text: Any) -> list[str]:
         ValueError: for an empty list.
     """
     if isinstance(text, str):
+        _check_encodable(text)
         return [text]
-    is_iterable = isinstance(text, Iterable) and not isinstance(text, (bytes, Mapping))
+    is_iterable = isinstance(text, Iterable) and getattr(text, "ndim", 1) and not isinstance(text, (bytes, Mapping))
     texts = list(text) if is_iterable else [text]
     if wrong := [entry for entry in texts if not isinstance(entry, str)]:
         raise TypeError(
@@ -148,7 +149,19 @@ def list_prompts(text: Any) -> list[str]:
         )
     if not texts:
         raise ValueError("`text` must be a string or a list of strings, got an empty list. Give at least one.")
+    for entry in texts:
+        _check_encodable(entry)
     return texts
+
+
+def _check_encodable(text: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"`text` must be Unicode, got the lone surrogate {text[error.start]!a} at character {error.start}. Read "
+            "the file that it comes from with its right encoding."
+        ) from error
 
 
 def check_placeholders(**tokens: str) -> None:

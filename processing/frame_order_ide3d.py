@@ -1,13 +1,17 @@
 """The order of frames that are files, and which frames of a video are taken: counts, indices, rules."""
 
+import operator
 import os
 import re
+import reprlib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 __all__ = ["check_count", "check_indices", "find_uniform_indices", "natural_key", "sort_frames"]
+
+MAX_COUNT = 2**63 - 1  # sys.maxsize, by which some say "all"; NumPy counts no further
 
 
 def natural_key(path: str | os.PathLike) -> tuple[list[int | str], str]:
@@ -41,12 +45,17 @@ def check_count(count: Any, name: str = "num_frames") -> None:
 
     Raises:
         TypeError: if it is no integer.
-        ValueError: if it is less than 1.
+        ValueError: if it is less than 1, or more than computers count to.
     """
-    if isinstance(count, (bool, np.bool_)) or not hasattr(count, "__index__"):
-        raise TypeError(f"{name} must be an integer of at least 1, got {count!r} of type {type(count).__name__}.")
-    if count < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {count!r}.")
+    wanted = f"{name} must be an integer of at least 1"
+    try:
+        number = None if isinstance(count, (bool, np.bool_)) else operator.index(count)
+    except (TypeError, ValueError, RuntimeError):  # arrays and tensors of several numbers
+        number = None
+    if number is None:
+        raise TypeError(f"{wanted}, got {reprlib.repr(count)} of type {type(count).__name__}.")
+    if not 1 <= number <= MAX_COUNT:
+        raise ValueError(f"{wanted}{' and below 2^63' if number > 1 else ''}, got {reprlib.repr(count)}.")
 
 
 def check_indices(indices: Any, total: int, name: str = "frame indices") -> list[int]:

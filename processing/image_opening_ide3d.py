@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from transformers.image_utils import is_pil_image
 
 from .downloads_ide3d import check_not_special, download, find_local_path
+from .image_wholeness_ide3d import lacks_end_of_gif
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".jfif", ".png", ".apng", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".gif", ".avif",
@@ -18,6 +19,7 @@ IMAGE_SUFFIXES = (
 # Pillow opens more, among them formats that start other programs (EPS) or that any bytes may resemble (TGA).
 IMAGE_FORMATS = ("AVIF", "BMP", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 STILL_FORMATS = ("MPO", "HEIF")  # A second picture in these is a preview, or another shot of a burst.
+DATA_URI = "data:image/"
 MAX_PATH = 4096  # characters; longer text is no path
 MAX_DOWNLOAD = 2**28  # bytes of one picture, 256 MiB
 MIN_BYTES_PER_PICTURE = 38  # of APNG, which announces how many: each has its control chunk
@@ -29,10 +31,12 @@ class RefusedImageError(ValueError):
 
 
 def is_image_path(item: Any) -> bool:
-    """Return whether an item is a path or URL with the ending of a picture."""
+    """Return whether an item is a path, URL or `data:` URI of a picture."""
     if not isinstance(item, (str, os.PathLike)):
         return False
     path = os.fspath(item)
+    if isinstance(path, str) and path.startswith(DATA_URI):
+        return True
     return (urlsplit(path).path if "://" in path else path).lower().endswith(IMAGE_SUFFIXES)
 
 
@@ -106,8 +110,10 @@ def open_image(source: Any, name: str | None = None) -> Iterator[Any]:
         with Image.open(stored, formats=[known for known in IMAGE_FORMATS if known in Image.OPEN]) as image:
             _check_size(image)
             yield image
-    except (MemoryError, RefusedImageError):
+    except MemoryError:
         raise
+    except RefusedImageError as error:  # a name that is ours alone: callers know ValueError
+        raise ValueError(str(error)) from error
     except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error, DecompressionBombError and more.
         raise ValueError(f"{name} is no readable image ({error}). Remove it or copy it again.") from error
 
@@ -160,7 +166,7 @@ def list_pages(image: Any) -> Sequence[int]:
         ValueError: for an APNG that announces more pictures than its bytes can hold, or a GIF without its end.
     """
     place = image.tell()
-    if image.format == "GIF" and image.fp and _lacks_end_of_gif(image.fp):
+    if image.format == "GIF" and image.fp and lacks_end_of_gif(image.fp):
         raise ValueError("it is cut off behind a picture")
     if not getattr(image, "is_animated", False) or image.format in STILL_FORMATS:
         return range(place, place + 1)
@@ -183,27 +189,6 @@ def list_pages(image: Any) -> Sequence[int]:
     return pages or range(1)
 
 
-def _lacks_end_of_gif(file: Any) -> bool:
-    """Return whether the blocks of a GIF end with its file, without a trailer."""
-
-    def skip_table(flags: bytes) -> None:
-        file.seek(3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0, os.SEEK_CUR)
-
-    start = file.tell()
-    file.seek(0)
-    skip_table(file.read(13)[10:11])
-    while kind := file.read(1):
-        if kind == b",":
-            skip_table(file.read(9)[8:])
-        elif kind != b"!":  # the trailer, or what no reader knows
-            break
-        file.seek(1, os.SEEK_CUR)  # kind of the extension, or size of the codes
-        while size := file.read(1).strip(b"\0"):
-            file.seek(size[0], os.SEEK_CUR)
-    file.seek(start)
-    return not kind
-
-
 def describe(source: Any) -> str:
     """Return how an error calls a source: its path, or its kind."""
     if isinstance(source, dict):
@@ -218,7 +203,7 @@ def describe(source: Any) -> str:
 
 def _decode_base64(text: str) -> bytes | None:
     """Return the picture in a `data:` URI or base64 text; None for other texts."""
-    is_uri = text.startswith("data:image/")
+    is_uri = text.startswith(DATA_URI)
     try:
         content = base64.b64decode("".join(text.partition(",")[2].split() if is_uri else text.split()), validate=True)
     except ValueError:

@@ -5,6 +5,7 @@ over white, as in Transformers; 16 bit colours keep their upper 8 bits. Grey pic
 refused, since they are depth. Several pictures in one file are a video, but the preview in a phone's MPO is left out.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,9 +29,12 @@ from .image_opening_ide3d import (
     open_image,
     open_page,
 )
-from .pixel_rules_ide3d import channels_first, check_values
+from .image_wholeness_ide3d import check_whole, warn_of_missing_jpeg
+from .pixel_rules_ide3d import channels_first, check_dense, check_values
 
 DEPTH_LIKE_MODES = ("I", "F")  # Pillow's 16 bit, 32 bit and float modes all begin with one of these letters
+MAX_FRAME_NUMBERS = 2**29  # of one frame in memory: 16,384 x 8,192 pixels of four channels
+LARGEST_FLOAT = 8  # bytes of a number that PyTorch takes
 _ORIENTATION = 0x0112  # EXIF
 
 FrameSampler = Callable[..., np.ndarray]
@@ -96,14 +100,18 @@ def read_image(source: Any, name: str | None = None) -> np.ndarray:
         TypeError: for what is no picture at all.
     """
     name = name or describe(source)
-    with open_image(source, name) as image:
+    stored = find_stored(source, name)
+    with open_image(stored, name) as image:
         pages = list_pages(image)
         if len(pages) > 1:
             raise RefusedImageError(
                 f"{name} holds {len(pages)} pictures, where one is expected. Give the file as a video, or take one of "
                 "them: `image.seek(0); image.convert('RGB')`."
             )
-        return _read_page(image, name, pages[0])
+        check_whole(image)
+        pixels = _read_page(image, name, pages[0])
+        warn_of_missing_jpeg(image, stored, name)
+    return pixels
 
 
 def read_images(
@@ -127,8 +135,8 @@ def read_images(
     """
     metadata = VideoMetadata(total_num_frames=len(sources), video_backend="images")
     metadata.frames_indices = [int(index) for index in sample_indices_fn(metadata=metadata)]
-    frames = [read_image(sources[index]) for index in metadata.frames_indices]
-    return _stack(frames, name, metadata), metadata
+    taken = [sources[index] for index in metadata.frames_indices]
+    return _stack([read_image(source) for source in taken], name, metadata, taken), metadata
 
 
 def read_animation(
@@ -158,6 +166,7 @@ def read_animation(
     stored = find_stored(source, name)
     with open_image(stored, name) as image:
         place, pages = image.tell(), list_pages(image)
+        check_whole(image)
         seconds = _list_durations(image, pages) if len(pages) > 1 else [0.0]
     metadata = VideoMetadata(total_num_frames=len(pages), video_backend="images")
     if all(seconds):
@@ -176,10 +185,13 @@ def list_images(folder: str) -> list[str]:
     Hidden files and other files are left out.
 
     Raises:
-        ValueError: for a folder without pictures, or two pictures of one frame, such as `1.png` and `0001.jpg`.
+        ValueError: for a folder without pictures, or two pictures of one frame, such as `1.png` and `0001.jpg`. Also
+            for a pipe, a device or a link to nothing that has the name of a picture.
     """
-    names = [entry.name for entry in os.scandir(folder) if is_image_path(entry.name) and entry.is_file()]
-    names = sort_frames(name for name in names if not name.startswith("."))
+    entries = [entry for entry in os.scandir(folder) if is_image_path(entry.name) and not entry.name.startswith(".")]
+    if others := sorted(entry.path for entry in entries if not entry.is_file() and not entry.is_dir()):
+        raise ValueError(f"{others[0]} is no regular file, as a frame must be. Take it out of the folder.")
+    names = sort_frames(entry.name for entry in entries if entry.is_file())
     if not names:
         raise ValueError(f"No frames: the folder {folder} holds no images ({', '.join(IMAGE_SUFFIXES)}).")
     check_frame_names(names, folder)
@@ -232,10 +244,12 @@ def frames_to_tensor(video: Any, name: str, input_data_format: str | ChannelDime
         shapes = sorted({tuple(array.shape) for array in arrays})
         if len(shapes) > 1:
             raise ValueError(f"All frames of a video must have one size, got {shapes} in {name}. Resize them first.")
+        _check_pixels(shapes[0], name)
         tensors = [_as_tensor(array) for array in arrays]
         if len({tensor.is_floating_point() for tensor in tensors}) > 1:
             raise ValueError(f"All frames of a video must have one type, got integers and floats in {name}.")
         video = torch.stack(tensors)
+    _check_pixels(getattr(video, "shape", ())[1:], name)
     video = _as_tensor(video)
     if video.ndim != 4:
         raise ValueError(f"Expected rank 4 (frames, height, width, 3), got shape {tuple(video.shape)} for {name}.")
@@ -281,6 +295,13 @@ def read_pictures(images: Any, input_data_format: Any, numbers: Iterator[int]) -
     return tensors if images.ndim == 4 else tensors[0]
 
 
+def _check_pixels(shape: Sequence[int], name: str) -> None:
+    if math.prod(shape) > MAX_FRAME_NUMBERS:
+        raise ValueError(
+            f"A frame of shape {tuple(shape)} has more than {MAX_FRAME_NUMBERS} numbers in {name}. Resize it first."
+        )
+
+
 def _check_mode(image: Any, name: str) -> None:
     if image.mode.startswith(DEPTH_LIKE_MODES):
         raise RefusedImageError(
@@ -322,12 +343,21 @@ def _over_white(pixels: torch.Tensor) -> torch.Tensor:
     return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).to(torch.uint8)
 
 
-def _stack(frames: list[np.ndarray], name: str, metadata: VideoMetadata) -> np.ndarray:
+def _stack(
+    frames: list[np.ndarray], name: str, metadata: VideoMetadata, sources: Sequence[Any] | None = None
+) -> np.ndarray:
     """Stack frames, and write their size into the metadata."""
-    sizes = sorted({frame.shape[:2] for frame in frames})
-    if len(sizes) > 1:
-        raise RefusedImageError(f"All frames of a video must have one size, got (height, width) {sizes} in {name}.")
-    metadata.height, metadata.width = sizes[0]
+    size = frames[0].shape[:2]
+    if other := next((place for place, frame in enumerate(frames) if frame.shape[:2] != size), None):
+        first, second = (
+            f"frame {metadata.frames_indices[place]}" if sources is None else describe(sources[place])
+            for place in (0, other)
+        )
+        raise ValueError(
+            f"All frames of a video must have one size, got (height, width) {size} of {first} and "
+            f"{frames[other].shape[:2]} of {second} in {name}. Resize them first."
+        )
+    metadata.height, metadata.width = size
     return np.stack(frames)
 
 
@@ -337,9 +367,13 @@ def _frame_to_array(frame: Any, name: str) -> np.ndarray | torch.Tensor:
 
 def _as_tensor(array: np.ndarray | torch.Tensor) -> torch.Tensor:
     if isinstance(array, torch.Tensor):
-        return array
+        return check_dense(array)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
         raise TypeError(f"Frames are arrays of numbers, got {getattr(array, 'dtype', type(array).__name__)}.")
+    if array.dtype.kind == "f" and (not array.dtype.isnative or array.dtype.itemsize > LARGEST_FLOAT):
+        array = array.astype(f"f{min(array.dtype.itemsize, LARGEST_FLOAT)}")
+    elif not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if not array.flags.writeable or min(array.strides, default=0) < 0:  # torch takes neither without a copy
         array = array.copy()
     return torch.from_numpy(array)

@@ -21,6 +21,7 @@ from processing.geometry_rules import (
 )
 from processing.image_opening_ide3d import open_image
 from processing.image_reading_ide3d import check_frame_names, is_turned, read_image
+from processing.image_wholeness_ide3d import check_whole
 from processing.pose_rules import convert_poses
 from processing.sample_rules import check_sample
 from processing.scene_names import check_name
@@ -402,6 +403,7 @@ def _check_not_turned(folder: Path, names: list[str], *, has_depth: bool) -> Non
 
 def _read_depth(file: Path) -> np.ndarray:
     with open_image(file) as image:
+        check_whole(image)
         steps = np.asarray(image)
     if steps.ndim != 2 or steps.dtype not in (np.uint16, np.int32):
         raise ValueError(f"{file} must be a 16-bit grey PNG, got {steps.dtype} {steps.shape}. Save it as uint16.")

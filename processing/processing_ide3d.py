@@ -22,7 +22,7 @@ from .chat_rules_ide3d import (
     list_prompts,
 )
 from .image_reading_ide3d import read_pictures
-from .option_rules_ide3d import check_scaling, check_sizes, naming_options
+from .option_rules_ide3d import check_options, check_scaling, check_sizes, naming_options, to_plain
 from .pixel_rules_ide3d import check_scale
 from .processor_files_ide3d import check_place, naming_damaged_files
 from .video_reading_ide3d import list_videos
@@ -204,6 +204,8 @@ class IDE3DProcessor(ProcessorMixin):
             ValueError: for inputs that do not fit each other, or values that are not possible.
             TypeError: for inputs of another type, or arguments that nothing takes.
         """
+        kwargs = to_plain(kwargs)
+        check_options(kwargs)
         with naming_options(text=text, images=images, videos=videos, **kwargs):
             return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
 
@@ -286,6 +288,8 @@ class IDE3DProcessor(ProcessorMixin):
             ValueError: for what is no chat, and for what the template refuses, such as an unknown role. It names the
                 message and the part.
         """
+        kwargs = to_plain(kwargs)
+        check_options(kwargs)
         check_chats(conversation)
         try:
             with naming_options(conversation=conversation, **kwargs):

@@ -1,6 +1,8 @@
 """Video processor of 3D-IDE: frame sampling, resize, normalisation, padding over frame counts."""
 
 import logging
+import reprlib
+from collections.abc import Mapping
 from copy import copy
 from functools import partial
 from numbers import Real
@@ -14,15 +16,16 @@ from transformers.processing_utils import Unpack, VideosKwargs
 from transformers.video_processing_utils import BaseVideoProcessor
 from transformers.video_utils import VideoMetadata
 
-from .frame_order_ide3d import check_count
+from .frame_order_ide3d import MAX_COUNT, check_count, check_indices
 from .frame_times_ide3d import find_highest_rate, find_indices_at_rate, find_indices_over_time
 from .image_reading_ide3d import FrameSampler, frames_to_tensor
-from .option_rules_ide3d import check_scaling, naming_options
+from .option_rules_ide3d import check_options, check_scaling, naming_options, to_plain
 from .pixel_rules_ide3d import check_scale
 from .video_reading_ide3d import is_stored, list_videos, read_video
 
 logger = logging.getLogger(__name__)
 
+MAX_RATE = 1e300  # frames per second; a finite number with room to divide by
 RATE_TOLERANCE = 1e-3  # Relative: 24000/1001 is typed as 23.98, and times in milliseconds are rounded.
 # Keys that Transformers writes beside the settings.
 _OF_FILES = ("auto_map", "feature_extractor_type", "image_processor_type", "processor_class", "video_processor_type")
@@ -82,6 +85,8 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
     model_input_names = ["pixel_values_videos", "video_frame_mask"]
 
     def __init__(self, **kwargs: Unpack[VideosKwargs]) -> None:
+        kwargs = to_plain(kwargs)
+        check_options(kwargs)
         with naming_options(**kwargs):
             super().__init__(**_one_sampling_rule(kwargs))
         known = {*self.valid_kwargs.__annotations__, *VideosKwargs.__annotations__, *_OF_FILES}
@@ -180,6 +185,8 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
         known = {*self.valid_kwargs.__annotations__, *VideosKwargs.__annotations__}
         if unknown := sorted(set(kwargs) - known):
             raise TypeError(f"The video processor has no arguments {unknown}. Expected some of {sorted(known)}.")
+        kwargs = to_plain(kwargs)
+        check_options(kwargs)
         check_scaling(self, kwargs)
         with naming_options(videos=videos, size=self.size, **{key: kwargs[key] for key in kwargs if key != "size"}):
             return self._process_named(videos, **kwargs)
@@ -251,7 +258,7 @@ def _one_sampling_rule(kwargs: dict[str, Any]) -> dict[str, Any]:
         check_count(num_frames)
     if fps is not None and (isinstance(fps, bool) or not isinstance(fps, Real)):
         raise TypeError(f"fps must be a number greater than 0, got {fps!r} of type {type(fps).__name__}.")
-    if fps is not None and not 0 < fps < float("inf"):
+    if fps is not None and not 0 < fps <= MAX_RATE:
         raise ValueError(f"fps must be a finite number greater than 0, got {fps!r}.")
     if num_frames is not None:
         return {**kwargs, "fps": None}
@@ -296,9 +303,39 @@ def _list_metadata(video_metadata: Any, num_videos: int) -> list[VideoMetadata |
 
 
 def _copy_metadata(entry: Any) -> VideoMetadata | None:
-    if entry is None or isinstance(entry, VideoMetadata):  # true times come along
-        return copy(entry)
-    return VideoMetadata(**{"total_num_frames": None, **entry})
+    if entry is None:
+        return None
+    if not isinstance(entry, VideoMetadata):  # true times come along
+        if not isinstance(entry, Mapping) or any(key not in VideoMetadata.__annotations__ for key in entry):
+            known = ", ".join(VideoMetadata.__annotations__)
+            raise ValueError(f"video_metadata has the keys {known}, got {reprlib.repr(entry)}.")
+        entry = VideoMetadata(**{"total_num_frames": None, **entry})
+    _check_metadata(entry)
+    return copy(entry)
+
+
+def _check_metadata(given: VideoMetadata) -> None:
+    """Check the numbers of metadata that a caller gave.
+
+    Raises:
+        TypeError: for counts and frames that are no whole numbers.
+        ValueError: for counts below 1, a rate or duration that is no positive number, and frames beyond the count.
+    """
+    for name in ("total_num_frames", "width", "height"):
+        if getattr(given, name) is not None:
+            check_count(getattr(given, name), f"{name} of video_metadata")
+    for name in ("fps", "duration"):
+        value = getattr(given, name)
+        is_number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
+        if value is not None and not (is_number and 0 < value <= MAX_RATE):
+            raise ValueError(f"{name} of video_metadata must be a positive number, got {reprlib.repr(value)}.")
+    if given.frames_indices is not None:
+        if not hasattr(given.frames_indices, "__len__"):
+            raise TypeError(
+                f"frames_indices of video_metadata must be a list of frames, got {reprlib.repr(given.frames_indices)}."
+            )
+        total = MAX_COUNT if given.total_num_frames is None else given.total_num_frames
+        check_indices(given.frames_indices, total, "frames_indices of video_metadata")
 
 
 def _complete_metadata(given: VideoMetadata | None, frames: torch.Tensor, name: str) -> tuple[VideoMetadata, bool]:

@@ -1,5 +1,6 @@
 """Turn whatever a person calls a video into frames: arrays, lists of images, video files, folders of images."""
 
+import logging
 import os
 from typing import Any
 
@@ -11,10 +12,14 @@ from transformers.video_utils import VideoMetadata
 from .frame_order_ide3d import check_indices
 from .image_opening_ide3d import is_animation, is_image, is_image_path
 from .image_reading_ide3d import FrameSampler, list_images, read_animation, read_images
+from .pixel_rules_ide3d import COLOUR_CHANNELS, check_dense
 from .video_decoding_ide3d import decode_with_pyav
 from .video_sources_ide3d import is_source, open_source, to_local_path
 from .video_torchcodec_ide3d import decode_with_torchcodec
 
+logger = logging.getLogger(__name__)
+
+BYTES = (bytes, bytearray, memoryview)
 DECODERS = {"pyav": decode_with_pyav, "torchcodec": decode_with_torchcodec}
 BACKEND_VARIABLE = "IDE3D_VIDEO_BACKEND"  # names one of them, where no argument does
 
@@ -45,11 +50,15 @@ def list_videos(videos: Any) -> list[Any]:
     if is_pil_image(videos):
         return [videos] if is_animation(videos) else [[videos]]
     if isinstance(videos, (np.ndarray, torch.Tensor)):
+        if isinstance(videos, torch.Tensor):
+            check_dense(videos)
         if videos.ndim not in (3, 4, 5):
             raise ValueError(
                 f"A video has the shape (frames, height, width, 3) or (frames, 3, height, width), got "
                 f"{tuple(videos.shape)}. A single frame may leave out the first dimension."
             )
+        if videos.ndim == 3:
+            _warn_of_one_frame(videos)
         return list(videos) if videos.ndim == 5 else [videos] if videos.ndim == 4 else [videos[None]]
     if not isinstance(videos, (list, tuple)):
         raise TypeError(
@@ -67,7 +76,7 @@ def list_videos(videos: Any) -> list[Any]:
 def is_stored(video: Any) -> bool:
     """Return whether an entry of [`list_videos`] has to be read from disk or network."""
     if isinstance(video, list):
-        return isinstance(video[0], (str, bytes, dict)) or hasattr(video[0], "read")
+        return isinstance(video[0], (str, *BYTES, dict)) or hasattr(video[0], "read")
     return not isinstance(video, (np.ndarray, torch.Tensor))
 
 
@@ -143,6 +152,17 @@ def _read_increasing(source: Any, sample_indices_fn: FrameSampler, backend: str)
         return DECODERS[backend](file, name, sample_indices_fn)
 
 
+def _warn_of_one_frame(frame: np.ndarray | torch.Tensor) -> None:
+    """Warn where depth maps and a frame with its channels first look the same."""
+    is_float = frame.is_floating_point() if isinstance(frame, torch.Tensor) else frame.dtype.kind == "f"
+    if is_float and frame.shape[0] in COLOUR_CHANNELS and frame.shape[2] not in COLOUR_CHANNELS:
+        logger.warning(
+            "A video of shape %s is read as one frame with %d channels. If these are depth maps, they are no frames; "
+            "a single frame is (1, channels, height, width) without doubt.",
+            tuple(frame.shape), frame.shape[0],
+        )  # fmt: skip
+
+
 def _is_frame(item: Any) -> bool:
     if is_pil_image(item):
         return not is_animation(item)
@@ -150,4 +170,4 @@ def _is_frame(item: Any) -> bool:
 
 
 def _is_stored_image(item: Any) -> bool:
-    return is_image_path(item) or ((isinstance(item, (bytes, dict)) or hasattr(item, "read")) and is_image(item))
+    return is_image_path(item) or ((isinstance(item, (*BYTES, dict)) or hasattr(item, "read")) and is_image(item))

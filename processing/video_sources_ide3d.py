@@ -91,6 +91,8 @@ def _unwrap(value: Any) -> Any:
     content = value.get("bytes") if value.get("bytes") is not None else value.get("path")
     if content is None:
         raise ValueError("A video of `datasets` has a path or bytes, got neither. Is its row empty?")
+    if not is_source(content) or isinstance(content, dict):
+        raise TypeError(f"A video of `datasets` has a path or bytes, got {type(content).__name__}.")
     return content
 
 

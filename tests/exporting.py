@@ -25,6 +25,7 @@ CODE_FILES = {
     "pixel_rules_ide3d.py",
     "image_opening_ide3d.py",
     "image_reading_ide3d.py",
+    "image_wholeness_ide3d.py",
     "inputs_ide3d.py",
     "loading_ide3d.py",
     "modeling_ide3d.py",

@@ -41,6 +41,8 @@ def frames(add: Callable[..., None]) -> None:
         "not contiguous": lambda a: a[:, ::2],
         "read only": lambda a: np.frombuffer(a.tobytes(), np.uint8).reshape(a.shape),
         "fewer frames": lambda a: a[:2],
+        "another byte order": lambda a: a.astype(">f4"),
+        "long doubles": lambda a: a.astype(np.longdouble),
     }
     for what, change in right.items():
         options = {"do_rescale": False} if "without" in what else {}
@@ -70,6 +72,12 @@ def frames(add: Callable[..., None]) -> None:
         "height 3 is read as channels first": lambda a: a[:, :3, :, :],
         "two videos for one place": lambda a: [a, a],
         "a date": lambda a: np.datetime64("2020-01-01"),
+        "lists without end": _endless,
+        "a sparse tensor": lambda a: _tensor(a).float().to_sparse(),
+        "a quantized tensor": _quantized,
+        "a tensor on meta": lambda a: _tensor(a).to("meta"),
+        "a nested tensor": _nested,
+        "frames of a million pixels a side": lambda a: np.broadcast_to(np.uint8(1), (1, 10**6, 10**6, 3)),
     }
     for what, change in wrong.items():
         expect = "either" if what in ("bool", "int64", "height 3 is read as channels first") else "refused"
@@ -92,8 +100,23 @@ def frames(add: Callable[..., None]) -> None:
         "do_rescale": {"a string": "no", "a number": 5},
         "do_normalize": {"a string": "no"},
         "do_resize": {"a string": "no", "a number": 5},
-        "rescale_factor": {"0": 0.0, "NaN": np.nan, "Inf": np.inf, "a string": "x", "-1": -1.0},
-        "image_mean": {"a string": "x", "two": [0.5, 0.5], "NaN": [np.nan] * 3, "None in it": [None] * 3},
+        "rescale_factor": {
+            "0": 0.0,
+            "NaN": np.nan,
+            "Inf": np.inf,
+            "a string": "x",
+            "-1": -1.0,
+            "1e300": 1e300,
+            "1e-300": 1e-300,
+        },
+        "image_mean": {
+            "a string": "x",
+            "two": [0.5, 0.5],
+            "NaN": [np.nan] * 3,
+            "None in it": [None] * 3,
+            "1e300": 1e300,
+            "none": [],
+        },
         "image_std": {
             "zero": [0.0] * 3,
             "negative": [-0.5] * 3,
@@ -107,7 +130,7 @@ def frames(add: Callable[..., None]) -> None:
             "no height": {"width": 70},
             "0": {"height": 0, "width": 0},
         },
-        "resample": {"a string": "x", "99": 99, "-1": -1},
+        "resample": {"a string": "x", "99": 99, "-1": -1, "a bool": True},
         "return_tensors": {"unknown": "xx", "a number": 5},
         "input_data_format": {"unknown": "sideways", "a number": 5, "the other": "channels_first"},
         "data_format": {"last": "channels_last", "unknown": "x"},
@@ -115,9 +138,17 @@ def frames(add: Callable[..., None]) -> None:
             "a string": "x",
             "a number": 5,
             "of another length": [{"fps": 1, "total_num_frames": 3}] * 2,
+            "with a rate in words": [{"fps": "x", "total_num_frames": 3}],
+            "with an endless rate": [{"fps": np.inf, "total_num_frames": 3}],
+            "with frames beyond the end": [{"total_num_frames": 9, "frames_indices": [0, 3, 99]}],
+            "with negative frames": [{"total_num_frames": 9, "frames_indices": [0, -3, 6]}],
+            "with frames in words": [{"total_num_frames": 9, "frames_indices": "abc"}],
+            "with halves of frames": [{"total_num_frames": 9, "frames_indices": [0.5, 1.5, 2.5]}],
+            "with one number for frames": [{"total_num_frames": 9, "frames_indices": 5}],
+            "with a number for a key": {5: 5},
         },
         "crop_size": {"a string": "x"},
-        "device": {"unknown": "nonsense"},
+        "device": {"unknown": "nonsense", "a float": 0.5, "bytes": b"cpu", "a bool": True},
     }.items():
         for what, value in values.items():
             if (name, what) == ("num_frames", "Inf"):
@@ -131,14 +162,42 @@ def frames(add: Callable[..., None]) -> None:
                 "pixels" if name in ("size", "do_resize") else name,
                 expect=expect,
             )
+    for name, value in {
+        "num_frames": np.int64(2), "image_mean": np.full(3, 0.5), "image_std": np.float32(0.5),
+        "rescale_factor": np.float32(1 / 255), "do_sample_frames": np.bool_(True),
+    }.items():  # fmt: skip
+        add(f"right: {name} of NumPy", lambda f, n=name, v=value: call(f, **{n: v}), expect="taken")
     for name in ("num_frames", "fps"):
         for what, value in NUMBERS.items():
             if value is not None and not (name == "fps" and what in ("1.5", "huge")):
                 add(f"constructor: {name} {what}", lambda f, n=name, v=value: _video_processor(**{n: v}), name)
     for what, value in {"another form": {"a": 1}, "a string": "x", "negative": {"height": -1, "width": -1}}.items():
         add(f"constructor: size {what}", lambda f, v=value: _video_processor(size=v), "size", "height")
+    add("constructor: size three", lambda f: _video_processor(size=[70, 70, 70]), "size")
     add("constructor: num_frames and fps", lambda f: _video_processor(num_frames=2, fps=2), "fps")
     add("constructor: unknown argument", lambda f: _video_processor(num_framess=2), "num_framess")
+
+
+def _tensor(array: np.ndarray) -> Any:
+    return __import__("torch").from_numpy(array)
+
+
+def _endless(array: np.ndarray) -> list:
+    found: list = []
+    found.append(found)
+    return found
+
+
+def _quantized(array: np.ndarray) -> Any:
+    import torch
+
+    return torch.quantize_per_tensor(_tensor(array).float(), 1.0, 0, torch.quint8)
+
+
+def _nested(array: np.ndarray) -> Any:
+    import torch
+
+    return torch.nested.nested_tensor([torch.zeros(24, 32, 3), torch.zeros(20, 32, 3)])
 
 
 def _video_processor(**fields: Any) -> Any:
@@ -174,6 +233,8 @@ def texts(add: Callable[..., None]) -> None:
         "text is an int": 5,
         "an empty list": [],
         "a list with None": ["<video>x", None],
+        "half of a pair": "<video>\ud800",
+        "an array without axes": np.array("<video>x"),
     }.items():
         if what != "an int":
             add(
@@ -181,6 +242,7 @@ def texts(add: Callable[..., None]) -> None:
                 lambda f, v=value: call(f, text=v),
                 "text",
                 "video",
+                expect="taken" if what == "None" else "refused",  # Without a text the pixels come alone.
             )
     for what, value in {
         "an int": 5,
@@ -219,6 +281,8 @@ def texts(add: Callable[..., None]) -> None:
                 lambda f, o=options: call(f, **o),
                 name,
                 "token count",
+                # These texts are shorter than what the tokenizer would cut.
+                expect="taken" if (name, what) == ("truncation", "true") else "refused",
                 reason="arguments of the tokenizer are Transformers' own",
             )
     messages: dict[str, Any] = {
@@ -269,6 +333,7 @@ def texts(add: Callable[..., None]) -> None:
             "video",
             "image",
             "conversation",
+            "fps",
             expect=expect,
         )
     for name, values in {"add_generation_prompt": {"a string": "no"}, "continue_final_message": {"of the user": True},
@@ -284,6 +349,8 @@ def texts(add: Callable[..., None]) -> None:
             )
             add(f"chat: {name} {what}", lambda f, n=name, v=value: say(f, chat(video, word), **{n: v}), name, "template", expect=expect,
                 reason="Transformers renders templates")  # fmt: skip
+    for name in ("text_kwargs", "videos_kwargs", "images_kwargs"):
+        add(f"{name} a number", lambda f, n=name: call(f, **{n: 5}), name)
     for name in ("patch_size", "image_size", "spatial_pool_stride"):
         for what, value in NUMBERS.items():
             title = f"constructor: {name} {what}"

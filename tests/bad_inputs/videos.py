@@ -58,6 +58,21 @@ def pictures(add: Callable[..., None]) -> None:
                 return run(folder, str(folder / "picture.png"))
 
             add(f"png {where}: {what}", header, "picture.png")
+    for where, run in doors.items():
+
+        def short(folder: Path, /, run: Any = run) -> Any:
+            path = write(folder, "JPEG")
+            data = path.read_bytes()
+            path.write_bytes(data[: len(data) * 2 // 3] + b"\xff\xd9")
+            return run(folder, str(path))
+
+        add(f"jpeg {where}: cut and ended", short, "picture.jpeg")
+        for kind in (bytearray, memoryview):
+            add(
+                f"right: {kind.__name__} {where}",
+                lambda f, r=run, k=kind: r(f, k(write(f, "PNG").read_bytes())),
+                expect="taken",
+            )
     for what, make in PATHS.items():
         for where, run in doors.items():
             words = (
@@ -128,6 +143,9 @@ def _headers() -> dict[str, bytes]:
         "header of 2^31 x 1": sized(2**31 - 1, 1),
         "header of 0 x 0": sized(0, 0),
         "header of more rows": sized(8, 20),
+        "header of fewer rows": sized(8, 5),
+        "header of more columns": sized(9, 8),
+        "pixels with a wrong sum": data[:45] + bytes([data[45] ^ 1]) + data[46:],
         "header with a wrong sum": data[:29] + bytes([data[29] ^ 0xFF]) + data[30:],
     }
 
@@ -166,7 +184,8 @@ def videos(add: Callable[..., None]) -> None:
             made = make(folder)
             return call(folder, videos=str(made) if isinstance(made, Path) else made)
 
-        add(f"path {what}", path, "missing-file", "given", "pipe", "loop", "video", "xxx", "/dev/full", "path")
+        words = ("missing-file", "given", "pipe", "loop", "video", "xxx", "/dev/full", "path", "No frames: the folder")
+        add(f"path {what}", path, *words)
     for what, value in {
         "bytes of nothing": b"", "bytes of garbage": b"\x01" * 500, "an address without a host": "http:///x.mp4",
         "an address nobody answers": "http://127.0.0.1:1/x.mp4", "ftp": "ftp://127.0.0.1/x.mp4", "rtsp": "rtsp://127.0.0.1:1/x",
@@ -193,6 +212,8 @@ def videos(add: Callable[..., None]) -> None:
         "1.png",
         "size",
     )
+    for what, value in {"bytes a number": {"bytes": 5}, "a path of a number": {"path": 5}}.items():
+        add(f"a row with {what}", lambda f, v=value: call(f, videos=v), "video", "path")
     add("right: a folder", lambda f: call(f, videos=_frames(f, lambda p: None)), expect="taken")
     _open_video(add)
 

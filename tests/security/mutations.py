@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from bad_inputs import goods
 
-__all__ = ["FORMATS", "KINDS", "mutate", "write"]
+__all__ = ["FORMATS", "KINDS", "SUMMED", "mutate", "write"]
 
 
 def _flip(data: bytearray, rng: np.random.Generator) -> bytearray:
@@ -74,10 +74,10 @@ def _video(folder: Path, suffix: str) -> Path:
     return goods.video_file(folder, suffix, 12)
 
 
-def _picture(folder: Path) -> Path:
+def _picture(folder: Path, suffix: str = "png") -> Path:
     from PIL import Image
 
-    path = folder / "picture.png"
+    path = folder / f"picture.{suffix}"
     Image.fromarray(goods.pixels()[0]).save(path)
     return path
 
@@ -146,13 +146,18 @@ def _npz(folder: Path) -> Path:
     return folder / "regions.npz"
 
 
-# Name: a small right file, its reader, whether the format has checksums or a decoder that marks damage.
+# Formats with a sum over all contents: what is read without an error is what was written.
+SUMMED = ("png", "npz", "masks")
+# Name: a small right file, and its reader.
 FORMATS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
     **{
         suffix: (lambda folder, suffix=suffix: _video(folder, suffix), _look)
         for suffix in ("mp4", "mkv", "webm", "avi")
     },
-    "png": (_picture, _show),
+    **{
+        suffix: (lambda folder, suffix=suffix: _picture(folder, suffix), _show)
+        for suffix in ("png", "jpg", "gif", "webp", "tiff")
+    },
     "json": (_json, _regions),
     "npy": (_npy, _regions),
     "npz": (_npz, _regions),

@@ -3,13 +3,16 @@
 import os
 import tempfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from bad_inputs import goods
 from bad_inputs.cases import Case, run_case
 from bad_inputs.run import run_isolated
+from bad_inputs.videos import SilentDamageError
 
-from .mutations import FORMATS, KINDS, mutate, write
+from .mutations import FORMATS, KINDS, SUMMED, mutate, write
 
 FAST_SEEDS = len(KINDS)  # One of each kind.
 SLOW_SEEDS = 40 * len(KINDS)
@@ -18,8 +21,15 @@ SLOW_SEEDS = 40 * len(KINDS)
 def read_damaged(name: str, seed: int, folder: Path) -> None:
     """Damage the right file of a format, and read it."""
     path = write(name, folder)
+    right = FORMATS[name][1](path) if name in SUMMED else None
     path.write_bytes(mutate(path.read_bytes(), seed))
-    FORMATS[name][1](path)
+    found = FORMATS[name][1](path)
+    if name in SUMMED and not np.array_equal(_dense(found), _dense(right)):
+        raise SilentDamageError(f"{path} was read, and holds something else.")
+
+
+def _dense(value: Any) -> np.ndarray:
+    return np.asarray(value.toarray() if hasattr(value, "toarray") else value)
 
 
 def case(name: str, seed: int) -> Case:

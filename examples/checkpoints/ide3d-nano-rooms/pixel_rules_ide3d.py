@@ -106,6 +106,23 @@ def channels_first(video: torch.Tensor, name: str, input_data_format: str | Chan
     return video
 
 
+def check_dense(frames: torch.Tensor) -> torch.Tensor:
+    """Return a tensor of frames as it is.
+
+    Raises:
+        TypeError: for sparse, nested and quantized tensors, and those without numbers, on the device meta.
+    """
+    kinds = {
+        "nested": frames.is_nested,
+        "sparse": not frames.is_nested and frames.layout != torch.strided,
+        "quantized": frames.is_quantized,
+        "empty meta": frames.is_meta,
+    }
+    if found := [kind for kind, is_it in kinds.items() if is_it]:
+        raise TypeError(f"Frames are a dense tensor of numbers, got a {found[0]} one of {frames.dtype}.")
+    return frames
+
+
 def check_values(video: torch.Tensor, name: str) -> torch.Tensor:
     """Return frames as uint8, or as float32 where they hold floating point numbers.
 
@@ -135,4 +152,4 @@ def check_values(video: torch.Tensor, name: str) -> torch.Tensor:
     return video.to(torch.uint8)
 
 
-__all__ = ["channels_first", "check_scale", "check_values", "infer_layout"]
+__all__ = ["channels_first", "check_dense", "check_scale", "check_values", "infer_layout"]

@@ -37,6 +37,7 @@ OPTIONS = {"protocol_whitelist": "file"}
 INVISIBLE_CODEC = "vp8"  # its reference frames that are not shown have packets of their own
 TRANSPORT_PACKET = 188  # bytes of MPEG-TS
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # RFC 8794 and 9559
+UNKNOWN_RIFF_SIZES = (0, 2**32 - 1)  # of a recording whose header was never completed
 
 
 @dataclass
@@ -220,6 +221,11 @@ def scan_packets(file: str | BinaryIO, name: str) -> ShownFrames:
         indexed = max(indexed, _find_end_of_segment(head))
         if 0 < container.size < indexed:
             raise damaged(name, f"its header or index names {indexed} bytes, and there are {container.size}")
+        riff = _find_end_of_riff(head)
+        if 0 < container.size < riff:
+            logger.warning(
+                "%s may be damaged: its header names %d bytes, and there are %d.", name, riff, container.size
+            )
         if head[::TRANSPORT_PACKET] == b"GG" and container.size % TRANSPORT_PACKET:
             logger.warning("%s ends within a packet: it was cut off, and its last pictures may be missing.", name)
         for packet in read_packets(container):
@@ -279,6 +285,12 @@ def _find_end_of_segment(head: bytes) -> int:
     size, unknown = int.from_bytes(head[place : place + length], "big"), (1 << 7 * length) - 1
     size &= unknown
     return 0 if size == unknown or length > 8 else place + length + size
+
+
+def _find_end_of_riff(head: bytes) -> int:
+    """Return where an AVI file ends at the earliest, or 0 if unknown."""
+    size = int.from_bytes(head[4:8], "little")
+    return size + 8 if head.startswith(b"RIFF") and size not in UNKNOWN_RIFF_SIZES else 0
 
 
 def _warn_of_choice(container: Any, stream: Any, name: str) -> None:
