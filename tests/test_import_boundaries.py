@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CORE, PROCESSING, EVALUATION = "modeling_ide3d", "processing", "trainer.evaluation"
 AUXILIARY, CONVERSION = "modeling_ide3d.auxiliary", "modeling_ide3d.conversion"
 LOSSES, GEOMETRY, SESSION = "trainer.losses", "trainer.geometry", "trainer.session"
+DRAWING, LOOP = "trainer.drawing", "trainer.loop"
 PROCESSES, FIELD_RULES = "trainer.processes", "trainer.field_rules"
 READERS, METRICS = "processing.benchmarks.readers", f"{EVALUATION}.metrics"
 ROOMS, SCENE, RENDER, QUESTIONS = (
@@ -62,6 +63,7 @@ def may_import() -> dict[str, set[str]]:
     table |= {SESSION: {CORE, *ALL_OF_PROCESSING}, "trainer.teachers": {GEOMETRY, PROCESSES, *ALL_OF_PROCESSING}}
     measured = {CORE, *ALL_OF_PROCESSING, SESSION, "trainer.data", GEOMETRY, PROCESSES}
     table |= {
+        DRAWING: {AUXILIARY, GEOMETRY, LOOP, *ALL_OF_PROCESSING, SESSION},
         METRICS: {PROCESSING},
         EVALUATION: {CONVERSION, METRICS, *measured},
         f"{EVALUATION}.probes": {AUXILIARY, METRICS, *measured},
