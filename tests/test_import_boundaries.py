@@ -14,6 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 CORE, PROCESSING, EVALUATION = "modeling_ide3d", "processing", "trainer.evaluation"
 AUXILIARY, CONVERSION = "modeling_ide3d.auxiliary", "modeling_ide3d.conversion"
 LOSSES, GEOMETRY, SESSION = "trainer.losses", "trainer.geometry", "trainer.session"
+DRAWING, LOOP = "trainer.drawing", "trainer.loop"
 PROCESSES, FIELD_RULES = "trainer.processes", "trainer.field_rules"
 READERS, METRICS = "processing.benchmarks.readers", f"{EVALUATION}.metrics"
 ROOMS, SCENE, RENDER, QUESTIONS = (
@@ -63,6 +64,7 @@ def may_import() -> dict[str, set[str]]:
     table |= {SESSION: {CORE, *ALL_OF_PROCESSING}, "trainer.teachers": {GEOMETRY, *shared, *ALL_OF_PROCESSING}}
     measured = {CORE, *ALL_OF_PROCESSING, SESSION, "trainer.data", GEOMETRY, *shared}
     table |= {
+        DRAWING: {AUXILIARY, GEOMETRY, LOOP, *ALL_OF_PROCESSING, SESSION},
         METRICS: {PROCESSING, FIELD_RULES},
         EVALUATION: {CONVERSION, METRICS, *measured},
         f"{EVALUATION}.probes": {AUXILIARY, METRICS, *measured},

@@ -29,6 +29,7 @@ PUBLIC_NAMES = {
         "IDE3DTrainingArguments",
         "export_inference_model",
     ],
+    "trainer.drawing": ["Cameras", "Drawing", "ObjectMark", "PointCloud", "WorldBox", "draw_found", "save_drawing"],
     "trainer.evaluation": ["EvaluationSettings", "load_metric", "run_evaluation", "score_answers"],
     "trainer.geometry": [
         "FramePairs",

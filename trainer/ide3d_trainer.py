@@ -399,7 +399,9 @@ class IDE3DTrainer(Trainer):
         heads = self._core.geometry_state_dict(gathered)
         super()._save(output_dir, state_dict)
         if heads and self.args.should_save:
-            save_heads(heads, output_dir or self.args.output_dir)
+            validator = self._core.geometric_validator
+            config = None if validator is None else validator.config
+            save_heads(heads, output_dir or self.args.output_dir, config)
 
     def _load_best_model(self) -> None:
         # Callbacks at the end of the training, of users and of loggers, already expect the best model with its heads.

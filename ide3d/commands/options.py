@@ -12,13 +12,16 @@ __all__ = [
     "REGION_FORMATS",
     "AsJson",
     "Data",
+    "DepthFrom",
     "Device",
+    "FieldOfView",
     "Frames",
     "MaxMemory",
     "Model",
     "NumFrames",
     "Protocol",
     "RegionFile",
+    "Save",
     "SkipInvalidPoses",
     "Task",
     "Video",
@@ -56,6 +59,23 @@ SkipInvalidPoses = Annotated[
 RegionFile = Annotated[
     Path,
     typer.Option(help="File of regions: .json, .npy or .npz, see above.", show_default=False),
+]
+Save = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Draw the answer: .html (a page with a 3D view), .png, .ply, .glb (need trimesh) or .rrd (needs rerun).",
+    ),
+]
+DepthFrom = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="CHECKPOINT",
+        help="Draw the depth that the validator in this checkpoint of a training predicts, as points. Needs --save.",
+    ),
+]
+FieldOfView = Annotated[
+    float, typer.Option(min=15, max=150, help="Horizontal angle of the lens in degrees, for --depth-from; a guess.")
 ]
 REGION_FORMATS = """Files of regions. They describe all frames of the video, or those that are shown.
 

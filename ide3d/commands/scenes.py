@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,11 +12,14 @@ from ide3d.commands.options import (
     GIBIBYTE,
     REGION_FORMATS,
     AsJson,
+    DepthFrom,
     Device,
+    FieldOfView,
     MaxMemory,
     Model,
     NumFrames,
     RegionFile,
+    Save,
     Video,
     speak,
 )
@@ -85,26 +89,37 @@ def find(
     num_frames: NumFrames = None,
     max_memory: MaxMemory = 4.0,
     device: Device = "auto",
+    save: Save = None,
+    depth_from: DepthFrom = None,
+    field_of_view: FieldOfView = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Find described objects among regions of a video.
 
     Needs a file of candidate regions. Each line of stdout names a description, the region that fits it best, its score
     (a cosine) and the frames that show it. It says "no such object" where that fits better than every region.
+    With --save the regions found are drawn.
     """
+    _check_drawing(save, depth_from)
     if template is not None and "{description}" not in template:
         raise UsageError(f"--template must hold {{description}}, got {template!r}.")
     scene = _open(video, model, num_frames, device, max_memory)
     if template is None and model is None:
         template = NANO_REQUEST
     words = {} if template is None else {"template": template}
-    found = scene.find(descriptions, scene.read_regions(regions), **words)
+    candidates = scene.read_regions(regions)
+    found = scene.find(descriptions, candidates, **words)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(entry) for entry in found], indent=1))
-        return
-    for entry in found:
-        where = "" if entry.name is None else f", frames {', '.join(map(str, entry.frames))}"
-        typer.echo(f"{entry.description}: {entry.name or 'no such object'}, score {entry.score:.3f}{where}")
+    else:
+        for entry in found:
+            where = "" if entry.name is None else f", frames {', '.join(map(str, entry.frames))}"
+            typer.echo(f"{entry.description}: {entry.name or 'no such object'}, score {entry.score:.3f}{where}")
+    if save is not None:
+        from trainer.drawing import draw_found, save_drawing
+
+        known = _see_depth(scene, depth_from, field_of_view)
+        save_drawing(draw_found(scene, found, candidates, title=f"Found in {video}", **known), save)
 
 
 def describe(
@@ -115,17 +130,49 @@ def describe(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Length of a description in tokens, at most.")] = 128,
     max_memory: MaxMemory = 4.0,
     device: Device = "auto",
+    save: Save = None,
+    depth_from: DepthFrom = None,
+    field_of_view: FieldOfView = 60.0,
     as_json: AsJson = False,
 ) -> None:
     """Describe regions of a video in words.
 
     Needs a file of regions, and a model that was taught descriptions; the shipped nano model was not. Each line of
-    stdout names a region and describes it.
+    stdout names a region and describes it. With --save the regions are drawn.
     """
+    _check_drawing(save, depth_from)
     scene = _open(video, model, num_frames, device, max_memory)
-    described = scene.describe(scene.read_regions(regions), max_new_tokens=max_new_tokens)
+    marked = scene.read_regions(regions)
+    described = scene.describe(marked, max_new_tokens=max_new_tokens)
     if as_json:
         typer.echo(json.dumps(described, indent=1))
+    else:
+        for name, text in described.items():
+            typer.echo(f"{name}: {text}")
+    if save is not None:
+        from trainer.drawing import draw_described, save_drawing
+
+        known = _see_depth(scene, depth_from, field_of_view)
+        save_drawing(draw_described(scene, described, marked, title=f"Described in {video}", **known), save)
+
+
+def _check_drawing(save: Path | None, depth_from: Path | None) -> None:
+    """Refuse what cannot be drawn before a model is loaded."""
+    if save is None:
+        if depth_from is not None:
+            raise UsageError("--depth-from draws points: name the file by --save.")
         return
-    for name, text in described.items():
-        typer.echo(f"{name}: {text}")
+    from trainer.drawing.saving import check_target
+
+    check_target(save)
+
+
+def _see_depth(scene: "VideoScene", depth_from: Path | None, field_of_view: float) -> dict[str, Any]:
+    """Return cameras and points for a drawing, where a checkpoint with a validator is named."""
+    if depth_from is None:
+        return {}
+    from trainer.drawing import Cameras, predict_points
+    from trainer.drawing.depth import guess_intrinsics
+
+    intrinsics = guess_intrinsics(scene.frames.shape[1:3], field_of_view)
+    return {"cameras": Cameras(intrinsics), "points": predict_points(depth_from, scene.frames, intrinsics)}

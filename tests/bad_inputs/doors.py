@@ -8,6 +8,7 @@ from bad_inputs import (  # noqa: F401 (each adds its doors)
     benchmarks,
     commands,
     conversion,
+    drawings,
     evaluating,
     inputs,
     loading,

@@ -35,7 +35,7 @@ BLOCKS = {block.name: block for block in find_blocks("python")}
 # Blocks that continue each other, by the test that runs them.
 SCRIPTS = {
     "ask": ("ask", "find without a session"),
-    "session": ("session", "find"),
+    "session": ("session", "find", "draw"),
     "train": ("train",),
     "scans": ("one scan", "train on my scans"),
     "folder": ("scans as a benchmark folder",),
@@ -137,6 +137,7 @@ def test_session_answers_describes_and_finds(run, tmp_path):
     printed = run(code_of("session") + "print(len(answers), len(captions), *scores.shape)\n")
     assert printed[-1] == "1 2 2 3"
     assert all(re.fullmatch(r"region [01]|no such object", line) for line in printed[-3:-1])
+    assert "The chair beside the bed" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_training_as_a_library(run, tmp_path):

@@ -148,3 +148,35 @@ class TestDescribe:
         told = run_command("describe", room.video, *words).stdout
         assert told.splitlines() == [f"{name}: {text}" for name, text in expected.items()]
         assert json.loads(run_command("describe", room.video, *words, "--json").stdout) == expected
+
+
+class TestSave:
+    def test_what_is_found_is_drawn_and_the_answer_stays(self, room, tmp_path):
+        thing = next(entry for entry in room.objects if entry["id"] == 1)
+        wanted = f"the {thing['colour']} {thing['category']}"
+        words = ("find", room.video, wanted, "--regions", room.ids)
+        page = tmp_path / "page.html"
+        told = run_command(*words, "--save", page).stdout
+        assert told == run_command(*words).stdout
+        content = page.read_text(encoding="utf-8")
+        assert f"{wanted} (" in content or f"{wanted}: no such object" in content
+
+    def test_what_is_described_is_drawn(self, room, tmp_path):
+        sheet = tmp_path / "sheet.png"
+        words = ("--regions", room.ids, "--max-new-tokens", 3, "--json", "--save", sheet)
+        told = run_command("describe", room.video, *words)
+        assert json.loads(told.stdout) and sheet.read_bytes()[:4] == b"\x89PNG"
+
+    @pytest.mark.parametrize(
+        ("words", "code", "told"),
+        [
+            (("--save", "page.pdf"), 1, "must end with one of .html"),
+            (("--depth-from", "x"), 2, "name the file by --save"),
+            (("--save", "x.html", "--depth-from", "nowhere"), 1, "There is no geometry_modules.safetensors in"),
+            (("--save", "x.html", "--field-of-view", 500), 2, "field-of-view"),
+        ],
+    )
+    def test_what_cannot_be_drawn_is_told_in_one_line(self, room, tmp_path, monkeypatch, words, code, told):
+        monkeypatch.chdir(tmp_path)
+        stderr = run_command("find", room.video, "the bed", "--regions", room.ids, *words, code=code).stderr
+        assert told in stderr and stderr.count("\n") == 1 and not list(tmp_path.iterdir())

@@ -1,14 +1,18 @@
 """Checkpoints of a run: which of them are whole, and the training-only heads beside the inference weights."""
 
+import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
@@ -17,8 +21,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import CONFIG_NAME
 
 from modeling_ide3d import IDE3DConfig
-from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
-from processing.limits import load_json
+from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
+from processing.limits import load_json, parse_json
 from processing.writing import sync_folder
 
 __all__ = [
@@ -31,12 +35,14 @@ __all__ = [
     "get_last_checkpoint",
     "is_whole",
     "list_checkpoints",
+    "load_depth_model",
     "load_heads",
     "save_heads",
     "written_whole",
 ]
 
 GEOMETRY_WEIGHTS = "geometry_modules.safetensors"
+VALIDATOR_CONFIG, VALIDATOR_PREFIX = "geometric_validator", "geometric_validator."  # of the metadata, of the weights
 LAST_FILES = ("config.json", "optimizer.pt", "scheduler.pt")  # beside weights, what the first process writes
 
 
@@ -190,10 +196,21 @@ def written_whole(find: Callable[[], CheckpointInProgress], is_writer: bool) -> 
         ) from error
 
 
-def save_heads(heads: dict[str, torch.Tensor], folder: str | Path) -> None:
-    """Write the weights of the training-only heads into a checkpoint."""
+def save_heads(
+    heads: dict[str, torch.Tensor], folder: str | Path, validator_config: GeometricValidatorConfig | None = None
+) -> None:
+    """Write the weights of the training-only heads into a checkpoint.
+
+    Args:
+        heads: Weights by their names.
+        folder: Folder of the checkpoint.
+        validator_config: Sizes of the depth decoder among them, which are kept in the metadata of the file.
+    """
     heads = {key: value.detach().cpu().contiguous() for key, value in heads.items()}
-    save_file(heads, Path(folder) / GEOMETRY_WEIGHTS, metadata={"format": "pt"})
+    metadata = {"format": "pt"}
+    if validator_config is not None:
+        metadata[VALIDATOR_CONFIG] = json.dumps(asdict(validator_config))
+    save_file(heads, Path(folder) / GEOMETRY_WEIGHTS, metadata=metadata)
 
 
 def load_heads(model: IDE3DForConditionalGenerationWithGeometry, folder: str | Path) -> None:
@@ -217,3 +234,44 @@ def load_heads(model: IDE3DForConditionalGenerationWithGeometry, folder: str | P
     except SafetensorError as error:
         raise OSError(f"{path} is truncated or no safetensors file ({error}). Copy it again.") from error
     model.load_geometry_state_dict(heads)
+
+
+def load_depth_model(folder: str | Path) -> IDE3DForConditionalGenerationWithGeometry:
+    """Load the model of a checkpoint with its geometric validator, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: If the folder holds no heads, as an export does.
+        OSError: If their file is truncated.
+        TypeError: If `folder` is no path.
+        ValueError: If there is no validator among the heads, its sizes were not kept, or weights do not fit.
+    """
+    if not isinstance(folder, (str, Path)):
+        raise TypeError(f"`checkpoint` must be the path of a folder, got {type(folder).__name__}.")
+    path = Path(folder) / GEOMETRY_WEIGHTS
+    if not os.path.isfile(path):  # False for what is no name of a file, where `Path.is_file` raises
+        raise FileNotFoundError(
+            f"There is no {GEOMETRY_WEIGHTS} in the checkpoint {str(folder)[:300]!r}. Expected a folder "
+            "checkpoint-N of a training with a depth loss; exports hold no validator."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            names = [name for name in file.keys() if name.startswith(VALIDATOR_PREFIX)]  # noqa: SIM118 - no mapping
+            weights = {name.removeprefix(VALIDATOR_PREFIX): file.get_tensor(name) for name in names}
+    except SafetensorError as error:
+        raise OSError(f"{path} is truncated or no safetensors file ({error}). Copy it again.") from error
+    if not weights:
+        raise ValueError(f"{path} holds no geometric validator: the checkpoint was trained without a depth loss.")
+    if VALIDATOR_CONFIG not in metadata:
+        raise ValueError(
+            f"{path} does not say the sizes of its validator: it was written by an earlier version. Resume the "
+            "training for a step, which writes them."
+        )
+    entries = parse_json(metadata[VALIDATOR_CONFIG].encode("utf-8"), f"the metadata of {path}")
+    try:
+        config = GeometricValidatorConfig(**entries)
+        model = IDE3DForConditionalGenerationWithGeometry.from_pretrained(folder, validator_config=config)
+        model.geometric_validator.load_state_dict(weights)
+    except (RuntimeError, StrictDataclassError, TypeError) as error:
+        raise ValueError(f"The validator in {path} does not fit the sizes beside it: {error}") from error
+    return model.eval()

@@ -3,11 +3,12 @@
 import os
 import reprlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedConfig
 
@@ -50,11 +51,13 @@ class VideoScene:
         session: Session of the frames shown.
         frame_indices: Indices of these V frames in the video.
         total_frames: Frames of the video.
+        frames: Frames shown, as read, uint8 (V, h, w, 3); None if they were not kept.
     """
 
     session: SceneSession
     frame_indices: tuple[int, ...]
     total_frames: int
+    frames: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def read_regions(self, path: str | Path) -> NamedRegions:
         """Read regions of this video from a file; see `processing.region_files.read_regions`."""
@@ -166,7 +169,7 @@ def open_video(
     reader = processor.video_processor
     frames, metadata = reader.fetch_videos(video, partial(reader.sample_frames, num_frames=num_frames))
     session = SceneSession(loaded, processor, frames, max_memory=max_memory, do_sample_frames=False)
-    return VideoScene(session, tuple(metadata.frames_indices), metadata.total_num_frames)
+    return VideoScene(session, tuple(metadata.frames_indices), metadata.total_num_frames, frames)
 
 
 def _check_named(regions: Any) -> None:

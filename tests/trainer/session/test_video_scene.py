@@ -34,6 +34,7 @@ def test_frames_are_spread_over_the_video_and_counted_in_it(scene, export, tmp_p
     assert scene.frame_indices == (0, 2, 5, 8) and scene.total_frames == 9 and scene.session.num_frames == NUM_FRAMES
     fewer = open_video(export, write_video(tmp_path / "room.mp4"), num_frames=2, device="cpu")
     assert fewer.frame_indices == (0, 5) and fewer.session.num_frames == 2
+    assert fewer.frames.shape == (2, *scene.frames.shape[1:]) and np.array_equal(fewer.frames[0], scene.frames[0])
 
 
 @pytest.mark.parametrize(

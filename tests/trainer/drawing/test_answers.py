@@ -1,0 +1,54 @@
+"""What a session found or described is drawn with its region, its score and the frames' own numbers."""
+
+import numpy as np
+import pytest
+import torch
+from exporting import build_model, build_processor
+
+from processing.region_files import NamedRegions
+from trainer.drawing import draw_described, draw_found
+from trainer.session import FoundRegion, SceneSession, VideoScene
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def scene():
+    processor = build_processor()
+    session = SceneSession(build_model(processor).eval(), processor, FRAMES, do_sample_frames=False)
+    return VideoScene(session, (3, 7), 9, FRAMES)
+
+
+@pytest.fixture
+def regions(scene):
+    masks = torch.zeros(2, 2, *scene.session.token_grid.shape, dtype=torch.bool)
+    masks[0, 1, 0, 0] = masks[1, :, 1, 1] = True
+    return NamedRegions(("a", "b"), masks)
+
+
+def found(name, **fields):
+    given = {"description": "the lamp", "score": 0.4, "frames": (7,), "scores": {"a": 0.4}, "no_object": 0.1}
+    return FoundRegion(**{**given, "name": name, **fields})
+
+
+def test_found_regions_are_marks_and_the_rest_are_notes(scene, regions):
+    drawing = draw_found(scene, [found("a"), found(None, description="the cat", score=0.2)], regions)
+    (mark,) = drawing.marks
+    assert (mark.label, mark.score) == ("the lamp (a)", 0.4) and mark.masks[1, 0, 0] and mark.masks.sum() == 1
+    assert drawing.notes == ("the cat: no such object, score 0.200",)
+    assert drawing.frame_names == ("3", "7") and drawing.grid == scene.session.token_grid
+    assert np.array_equal(drawing.frames, FRAMES)
+
+
+def test_descriptions_stand_beside_their_regions(scene, regions):
+    drawing = draw_described(scene, {"b": "a red chair"}, regions)
+    assert drawing.marks[0].label == "b: a red chair" and drawing.marks[0].masks.sum() == 2
+
+
+def test_what_was_not_among_the_regions_is_told(scene, regions):
+    with pytest.raises(ValueError, match="names the region 'z', which is not among"):
+        draw_found(scene, [found("z")], regions)
+    with pytest.raises(ValueError, match="names the region 'z', which is not among"):
+        draw_described(scene, {"z": "x"}, regions)
+    with pytest.raises(ValueError, match="keeps no frames to draw"):
+        draw_found(VideoScene(scene.session, (3, 7), 9), [], regions)

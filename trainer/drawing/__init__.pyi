@@ -1,0 +1,9 @@
+from .answers import draw_described as draw_described
+from .answers import draw_found as draw_found
+from .depth import predict_points as predict_points
+from .drawing import Cameras as Cameras
+from .drawing import Drawing as Drawing
+from .drawing import ObjectMark as ObjectMark
+from .drawing import PointCloud as PointCloud
+from .drawing import WorldBox as WorldBox
+from .saving import save_drawing as save_drawing

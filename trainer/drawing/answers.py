@@ -1,0 +1,112 @@
+"""Drawings of what a session found or described in a stored video."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from processing.region_files import NamedRegions
+from trainer.drawing.drawing import Cameras, Drawing, ObjectMark, PointCloud
+from trainer.session import FoundRegion, VideoScene
+
+__all__ = ["draw_described", "draw_found"]
+
+
+def draw_found(
+    scene: VideoScene,
+    found: Sequence[FoundRegion],
+    regions: NamedRegions,
+    *,
+    title: str = "What was found",
+    cameras: Cameras | None = None,
+    points: PointCloud | None = None,
+) -> Drawing:
+    """Return a drawing of what `VideoScene.find` gave.
+
+    Args:
+        scene: Opened video.
+        found: Answers of `scene.find`; those without a region become notes.
+        regions: Candidates among which was found.
+        title: Title of the drawing.
+        cameras: Cameras of the frames shown, if known.
+        points: Points of the frames shown, as `predict_points` gives them.
+
+    Raises:
+        TypeError: If an argument is of another type.
+        ValueError: If a found region is not among the candidates, or parts do not belong to the same frames.
+    """
+    _check(scene, regions)
+    if isinstance(found, (str, bytes, Mapping)) or not isinstance(found, Sequence):
+        raise TypeError(f"`found` must be a list of FoundRegion, got {type(found).__name__}.")
+    if wrong := [entry for entry in found if not isinstance(entry, FoundRegion)]:
+        raise TypeError(f"`found` must be a list of FoundRegion, got {type(wrong[0]).__name__} among them.")
+    masks = dict(zip(regions.names, regions.masks, strict=True))
+    if missing := [entry.name for entry in found if entry.name is not None and entry.name not in masks]:
+        raise ValueError(f"`found` names the region {missing[0]!r}, which is not among `regions`: {list(masks)[:8]}.")
+    marks = [
+        ObjectMark(f"{entry.description} ({entry.name})", masks[entry.name], score=entry.score)
+        for entry in found
+        if entry.name is not None
+    ]
+    notes = [f"{entry.description}: no such object, score {entry.score:.3f}" for entry in found if entry.name is None]
+    return _draw(scene, marks, notes, title, cameras, points)
+
+
+def draw_described(
+    scene: VideoScene,
+    described: Mapping[str, str],
+    regions: NamedRegions,
+    *,
+    title: str = "What is described",
+    cameras: Cameras | None = None,
+    points: PointCloud | None = None,
+) -> Drawing:
+    """Return a drawing of what `VideoScene.describe` gave.
+
+    Args:
+        scene: Opened video.
+        described: Descriptions by the name of their region.
+        regions: Regions that were described.
+        title: Title of the drawing.
+        cameras: Cameras of the frames shown, if known.
+        points: Points of the frames shown, as `predict_points` gives them.
+
+    Raises:
+        TypeError: If an argument is of another type.
+        ValueError: If a name is not among the regions, or parts do not belong to the same frames.
+    """
+    _check(scene, regions)
+    if not isinstance(described, Mapping):
+        raise TypeError(f"`described` must map names of regions to texts, got {type(described).__name__}.")
+    masks = dict(zip(regions.names, regions.masks, strict=True))
+    if missing := [name for name in described if name not in masks]:
+        raise ValueError(f"`described` names the region {missing[0]!r}, which is not among `regions`.")
+    marks = [ObjectMark(f"{name}: {text}", masks[name]) for name, text in described.items()]
+    return _draw(scene, marks, [], title, cameras, points)
+
+
+def _draw(
+    scene: VideoScene,
+    marks: list[ObjectMark],
+    notes: list[str],
+    title: str,
+    cameras: Cameras | None,
+    points: PointCloud | None,
+) -> Drawing:
+    return Drawing(
+        frames=scene.frames,
+        marks=marks,
+        cameras=cameras,
+        points=points,
+        title=title,
+        notes=notes,
+        grid=scene.session.token_grid,
+        frame_names=[str(index) for index in scene.frame_indices],
+    )
+
+
+def _check(scene: Any, regions: Any) -> None:
+    if not isinstance(scene, VideoScene):
+        raise TypeError(f"`scene` must be a VideoScene, as `open_video` gives it, got {type(scene).__name__}.")
+    if not isinstance(regions, NamedRegions):
+        raise TypeError(f"`regions` must be NamedRegions, as `read_regions` gives them, got {type(regions).__name__}.")
+    if scene.frames is None:
+        raise ValueError("`scene` keeps no frames to draw: open it by `open_video`.")
