@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from processing.benchmarks.readers.files import read_infos, read_point_cloud
 from processing.benchmarks.readers.tasks import Layout
+from processing.scene_folders import is_there
 from processing.scene_names import path_inside
 from processing.writing import write_bytes, write_json
 
@@ -38,7 +39,7 @@ def export_pickle_free(data_dir: str | Path) -> list[Path]:
     written = []
     for split in ("train", "val", "test"):
         target, source = layout.infos(split)
-        if source.is_file():
+        if is_there(source):
             items = [
                 {
                     "sample_idx": scene_id,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from processing.argument_rules import as_path, check_choice, check_text
 from processing.scene_names import check_name
 
 __all__ = ["BOX_SOURCES", "PARTS", "TASKS", "Layout", "Task", "find_task"]
@@ -60,13 +61,14 @@ def find_task(name: str, split: str | None = None) -> Task:
         split: Name of a split; None checks none.
 
     Raises:
+        TypeError: A name that is no text.
         ValueError: No such task, or no such split of it.
     """
-    if name not in TASKS:
-        raise ValueError(f"`task` must be one of {sorted(TASKS)}, got {name!r}.")
+    check_choice(name, sorted(TASKS), "task")
+    split = None if split is None else check_text(split, "split")
     task = TASKS[name]
     if split is not None and split not in task.splits:
-        raise ValueError(f"{name} has the splits {task.splits}, got {split!r}.")
+        raise ValueError(f"{name} has the splits {', '.join(task.splits)}, got {split!r}.")
     return task
 
 
@@ -82,7 +84,7 @@ class Layout:
     root: Path
 
     def __init__(self, root: str | Path):
-        object.__setattr__(self, "root", Path(root))
+        object.__setattr__(self, "root", as_path(root, "data_dir"))
 
     def annotations(self, task: Task, split: str) -> list[Path]:
         """Return the files that may hold the samples; the first that exists counts."""
