@@ -7,7 +7,7 @@ Every function takes arrays, tensors or nested lists with one entry a frame, and
 return the indices of the bad frames, `is_*` judge one value, `check_*` raise ValueError.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "check_boxes",
     "check_boxes_2d",
     "check_depth",
+    "check_frame_size",
     "check_intrinsics",
     "check_poses",
     "check_same_view",
@@ -49,6 +50,7 @@ MAX_FOCAL_SHARE = 10.0  # A field of view of 6 degrees. No room is seen through 
 MIN_MEDIAN_DEPTH = 0.05  # Metres. No room is seen from that near; metres that were taken for millimetres are.
 MAX_MEDIAN_DEPTH = 100.0  # Metres. No room is that deep; millimetres that were taken for metres are.
 
+_MIN_MEASURED = 0.02  # Share of a map's pixels that is not noise.
 MAX_MEDIAN_STEP = 50.0  # Metres between frames. No camera in a room moves so far; a step of 5 cm in millimetres is.
 MAX_MEDIAN_BOX = 30.0  # Metres, longest side. Few rooms are that long; furniture in centimetres or millimetres is.
 _SAME_VIEW = 0.02  # Relative difference of aspects. Frames of 1296 x 968 with depth of 640 x 480 are off by 0.004.
@@ -205,7 +207,9 @@ def check_depth(depth: Any, num_frames: int | None = None, *, name: str = "depth
         count = "V" if num_frames is None else num_frames
         raise ValueError(f"`{name}` must have shape ({count}, h, w), got {maps.shape}. Stack one map a frame.")
     if num_frames is not None and len(maps) != num_frames:
-        raise ValueError(f"Got {num_frames} frames but {len(maps)} depth maps. Select the same frames of both.")
+        raise ValueError(
+            f"Got {num_frames} frames but {len(maps)} depth maps in `{name}`. Select the same frames of both."
+        )
     if broken := int((~np.isfinite(maps)).sum()):
         raise ValueError(
             f"`{name}` holds {broken} values that are NaN or Inf, in frames {find_nonfinite(maps).tolist()}. Write 0 "
@@ -222,6 +226,25 @@ def check_depth(depth: Any, num_frames: int | None = None, *, name: str = "depth
         if median < 1:
             advice = "Was it divided by 1000 twice, or is the file in metres (`depth_unit=1.0` of the folder reader)?"
         raise ValueError(f"`{name}` must be in metres, but its median is {median:.4g}. {advice}")
+    if strange := _find_strange_maps(maps):
+        raise ValueError(
+            f"`{name}` must be in metres in every frame, but frames {strange[:9]} measure nothing between "
+            f"{MIN_MEDIAN_DEPTH} and {MAX_MEDIAN_DEPTH:g}. Are these maps in another unit? Bring all maps to one."
+        )
+
+
+def _find_strange_maps(maps: np.ndarray) -> list[int]:
+    """Return the frames all of whose measurements are too near or far for a room."""
+    flat = maps.reshape(len(maps), -1)
+    farthest = flat.max(axis=1, initial=0)
+    suspects = np.flatnonzero((farthest > 0) & (farthest < MIN_MEDIAN_DEPTH) | (farthest > MAX_MEDIAN_DEPTH))
+    found = []
+    for frame in suspects:
+        measured = flat[frame][flat[frame] > 0]
+        is_far_away = measured.max() < MIN_MEDIAN_DEPTH or measured.min() > MAX_MEDIAN_DEPTH
+        if is_far_away and len(measured) >= _MIN_MEASURED * flat.shape[1]:
+            found.append(int(frame))
+    return found
 
 
 def check_same_view(
@@ -236,6 +259,11 @@ def check_same_view(
             were squashed, and nothing is wrong. None: not known.
         name: Name of the maps in messages.
     """
+    if min(depth_size) < 2 <= min(frame_size):
+        raise ValueError(
+            f"`{name}` must show what the frames show, got maps of {depth_size[0]} x {depth_size[1]} (height x width) "
+            f"for frames of {frame_size[0]} x {frame_size[1]}. Give maps of several rows and columns."
+        )
     if (frame_size[0] - frame_size[1]) * (depth_size[0] - depth_size[1]) < 0:
         raise ValueError(
             f"`{name}` must show what the frames show, got maps of {depth_size[0]} x {depth_size[1]} (height x width) "
@@ -291,6 +319,18 @@ def check_boxes(boxes: Any, *, is_metric: bool = True, name: str = "boxes") -> N
         )
 
 
+def check_frame_size(frame_size: Any) -> tuple[int, int]:
+    """Return height and width of frames in whole pixels; ValueError for anything else."""
+    sides = list(frame_size) if isinstance(frame_size, Sequence | np.ndarray) and np.ndim(frame_size) == 1 else []
+    is_whole = [
+        isinstance(side, Real) and not isinstance(side, bool) and 0 < side < np.inf and side == int(side)
+        for side in sides
+    ]
+    if is_whole != [True, True]:
+        raise ValueError(f"`frame_size` must be height and width in pixels, got {str(frame_size)[:80]!r}.")
+    return int(sides[0]), int(sides[1])
+
+
 def check_boxes_2d(boxes: Any, frame_size: Sequence[int], *, name: str = "boxes") -> None:
     """Raise ValueError unless boxes are (left, top, right, bottom) in pixels of the frames.
 
@@ -302,10 +342,7 @@ def check_boxes_2d(boxes: Any, frame_size: Sequence[int], *, name: str = "boxes"
         frame_size: Height and width of the frames in pixels.
         name: Name of the array in messages.
     """
-    sides = list(frame_size) if isinstance(frame_size, Iterable) else []
-    if len(sides) != 2 or not all(isinstance(side, Real) and 0 < side < np.inf for side in sides):
-        raise ValueError(f"`frame_size` must be height and width in pixels, got {frame_size!r}.")
-    height, width = sides
+    height, width = check_frame_size(frame_size)
     array = as_float32(boxes, name).reshape(-1, 4)
     if len(broken := array[np.isinf(array).any(axis=1)]):
         raise ValueError(
@@ -369,8 +406,12 @@ def _check_matrices(array: np.ndarray, num_frames: int | None, side: int, name: 
     if array.ndim != 3 or array.shape[1:] != (side, side):
         count = "V" if num_frames is None else num_frames
         raise ValueError(f"`{name}` must have shape ({count}, {side}, {side}), got {array.shape}. {advice}")
+    if not len(array):
+        raise ValueError(f"`{name}` must have shape (V, {side}, {side}) with at least one frame, got {array.shape}.")
     if num_frames is not None and len(array) != num_frames:
-        raise ValueError(f"Got {num_frames} frames but {len(array)} {what}. Select the same frames of both.")
+        raise ValueError(
+            f"Got {num_frames} frames but {len(array)} {what} in `{name}`. Select the same frames of both."
+        )
 
 
 def _rigid_error(poses: np.ndarray) -> np.ndarray:

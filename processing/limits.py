@@ -128,15 +128,26 @@ def parse_json(content: bytes, where: str) -> Any:
         where: File that it stands in, in messages.
 
     Raises:
-        ValueError: If it is no JSON, nested too deeply, or holds half a surrogate pair, which is no text.
+        ValueError: If it is no JSON, nested too deeply, names one key of an object twice, or holds half a surrogate
+            pair, which is no text.
     """
     check_bound(_nesting(content), "IDE3D_MAX_NESTING", f"{where}, its nesting,")
     try:
-        value = json.loads(content.decode("utf-8"))
+        value = json.loads(content.decode("utf-8"), object_pairs_hook=_as_dict)
         if b"\\ud" in content or b"\\uD" in content:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where} is not complete JSON in UTF-8, download or make it again: {error}.") from error
+    return value
+
+
+def _as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; raise ValueError where it names a key twice."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))
+        raise ValueError(f"an object names {twice[:100]!r} twice, leave one of them")
     return value
 
 

@@ -1,14 +1,17 @@
 """`PosedVideo`: the RGB frames of one scene with what is known of its geometry, and readers for it."""
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
+import reprlib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from processing.frame_order_ide3d import check_indices, sort_frames
+from processing.argument_rules import as_path, check_choice, check_flag, check_keys, check_texts
+from processing.frame_order_ide3d import check_indices
 from processing.geometry_rules import (
     as_float32,
     check_boxes,
@@ -16,21 +19,31 @@ from processing.geometry_rules import (
     check_intrinsics,
     check_poses,
     check_same_view,
-    find_nonfinite,
     rescaled_intrinsics,
 )
-from processing.image_opening_ide3d import open_image
-from processing.image_reading_ide3d import check_frame_names, is_turned, read_image
-from processing.image_wholeness_ide3d import check_whole
-from processing.pose_rules import convert_poses
+from processing.image_reading_ide3d import read_image
+from processing.pose_rules import POSE_CONVENTIONS, convert_poses
 from processing.sample_rules import check_sample
+from processing.scene_folders import (
+    check_not_turned,
+    check_steps,
+    choose_names,
+    drop_nonfinite,
+    has_part,
+    list_frame_names,
+    read_depth,
+    read_folder_intrinsics,
+    read_matrix,
+    stack_images,
+)
 from processing.scene_names import check_name
 
 __all__ = ["PosedVideo", "list_frame_names", "read_folder_intrinsics", "read_matrix", "rescaled_intrinsics"]
 
 logger = logging.getLogger(__name__)
 
-_FIELD_OF_VIEW_TOLERANCE = 0.05  # Relative difference of focal lengths of the colour and depth cameras.
+_MAX_DEPTH_UNIT = 10.0  # Metres. No depth file counts in larger steps.
+_ROOM_KEYS = ("frames", "depth", "intrinsics", "camera_to_world", "objects", "scene_id")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,23 +94,23 @@ class PosedVideo:
             check_poses(put["camera_to_world"], len(frames))
         if self.boxes is not None:
             check_boxes(put["boxes"])
+            if points := int((put["boxes"][:, 3:] == 0).all(axis=1).sum()):
+                logger.warning("%d of the `boxes` have no size: they are points. Is padding left in?", points)
         if self.depth is not None:
             check_same_view(put["depth"].shape[1:], size, put.get("intrinsics"))
         if self.has_geometry:
             check_sample(put["depth"], put["intrinsics"], put["camera_to_world"], size, put.get("boxes"))
         if self.labels is not None:
-            put["labels"] = _check_texts(self.labels, "labels")
+            put["labels"] = check_texts(self.labels, "labels", is_ordered=True)
             count = 0 if self.boxes is None else len(put["boxes"])
             if len(put["labels"]) != count:
                 raise ValueError(f"`labels` must be one per box, got {len(put['labels'])} labels for {count} boxes.")
         if self.frame_names is not None:
-            put["frame_names"] = _check_texts(self.frame_names, "frame_names")
-            if len(put["frame_names"]) != len(frames):
-                raise ValueError(
-                    f"Got {len(put['frame_names'])} frame_names for {len(frames)} frames. Give one name a frame."
-                )
-        if self.scene_id is not None and not isinstance(self.scene_id, str):
-            raise TypeError(f"`scene_id` must be a string, got {self.scene_id!r}.")
+            put["frame_names"] = _check_frame_names(self.frame_names, frames)
+        if self.scene_id is not None:
+            if not isinstance(self.scene_id, str):
+                raise TypeError(f"`scene_id` must be a string, got {self.scene_id!r}.")
+            check_name(self.scene_id, where="`scene_id`")
         for name, value in put.items():
             object.__setattr__(self, name, value)
 
@@ -150,12 +163,17 @@ class PosedVideo:
         )
 
     @classmethod
-    def from_room(cls, row: dict) -> "PosedVideo":
+    def from_room(cls, row: Mapping[str, Any]) -> "PosedVideo":
         """Return the video of a rendered room, with box and category of every object.
 
         Args:
             row: Row of `processing.rooms.load_rooms`.
+
+        Raises:
+            TypeError: It is no mapping.
+            ValueError: It lacks a part, or the checks of this class refuse one.
         """
+        check_keys(row, _ROOM_KEYS, "row")
         return cls(
             frames=np.stack([read_image(image) for image in row["frames"]]),
             depth=np.stack([np.asarray(image, dtype=np.float32) for image in row["depth"]]),
@@ -202,30 +220,32 @@ class PosedVideo:
             ValueError: An unknown part, convention or unit, a file that cannot be read, or contents that the checks of
                 this class refuse.
         """
-        if isinstance(parts, str):
-            raise TypeError(f'`parts` must be a list such as ["depth"], got {parts!r}.')
-        if parts is not None and (unknown := set(parts) - {"depth", "camera_to_world"}):
-            raise ValueError(f'`parts` must be of "depth" and "camera_to_world", got {sorted(unknown)}.')
+        if parts is not None:
+            parts = check_texts(parts, "parts", ("depth", "camera_to_world"))
+        check_choice(convention, POSE_CONVENTIONS, "convention")
+        skip_invalid_poses = check_flag(skip_invalid_poses, "skip_invalid_poses")
         if isinstance(depth_unit, bool) or not isinstance(depth_unit, Real):
             raise TypeError(f"`depth_unit` must be a number, metres of one step, got {depth_unit!r}.")
-        if not (np.isfinite(depth_unit) and depth_unit > 0):
-            raise ValueError(f"`depth_unit` must be metres of one step, such as 1 / 5000, got {depth_unit}.")
-        if not isinstance(path, (str, Path)):
-            raise TypeError(f"`path` must be the folder of one scene, got {path!r}.")
-        folder = Path(path)
+        if not 0 < depth_unit <= _MAX_DEPTH_UNIT:
+            raise ValueError(
+                f"`depth_unit` must be metres of one step, above 0 and at most {_MAX_DEPTH_UNIT}, such as 1 / 5000, "
+                f"got {reprlib.repr(depth_unit)}."
+            )
+        folder = as_path(path, "path")
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder. Give the folder of one scene, with NNNNN.jpg files.")
-        names = _choose_names(folder, indices, frame_names)
+        names = choose_names(folder, indices, frame_names)
         poses = None
-        if _wants(folder, names, parts, "camera_to_world", ".txt"):
+        if has_part(folder, names, parts, "camera_to_world", ".txt"):
             poses = np.stack([read_matrix(folder / f"{name}.txt", (4,)) for name in names])
             if skip_invalid_poses:
-                names, poses = _drop_nonfinite(folder, names, poses)
+                names, poses = drop_nonfinite(folder, names, poses)
             poses = convert_poses(poses, convention)
-        frames = _stack([read_image(folder / f"{name}.jpg") for name in names], names)
+        frames = stack_images([read_image(folder / f"{name}.jpg") for name in names], names)
         depth = None
-        if _wants(folder, names, parts, "depth", ".png"):
-            steps = _stack([_read_depth(folder / f"{name}.png") for name in names], names)
+        if has_part(folder, names, parts, "depth", ".png"):
+            steps = stack_images([read_depth(folder / f"{name}.png") for name in names], names)
+            check_steps(steps, folder)
             # A division gives the nearest float32 of millimetres.
             depth = (steps / (1 / depth_unit)).astype(np.float32)
         intrinsics = None
@@ -233,81 +253,18 @@ class PosedVideo:
             depth_size = None if depth is None else depth.shape[1:3]
             intrinsics = read_folder_intrinsics(folder, frames.shape[1:3], depth_size)
         if any(part is not None for part in (depth, intrinsics, poses)):
-            _check_not_turned(folder, names, has_depth=depth is not None)
-        return cls(frames, depth, intrinsics, poses, frame_names=tuple(names), scene_id=folder.name)
-
-
-def list_frame_names(folder: Path) -> list[str]:
-    """Return the names of a scene's frames, without `.jpg`, in natural order.
-
-    Raises:
-        ValueError: Two files are one frame, such as `1.jpg` and `00001.jpg`, or a frame has another ending.
-    """
-    numbered = [file.name for file in folder.glob("*.*") if file.stem.isdigit() and file.is_file()]
-    if foreign := [name for name in numbered if name.lower().endswith((".jpg", ".jpeg")) and name[-4:] != ".jpg"]:
-        raise ValueError(f"{folder} holds {sort_frames(foreign)[0]}, where frames end with .jpg. Rename it.")
-    files = sort_frames(name for name in numbered if name.endswith(".jpg"))
-    check_frame_names(files, folder)
-    return [name[: -len(".jpg")] for name in files]
-
-
-def read_matrix(file: Path, sides: tuple[int, ...]) -> np.ndarray:
-    """Read a square matrix of a text file, one row a line, as float64.
-
-    Args:
-        file: Path of the file.
-        sides: Numbers of rows that the matrix may have.
-
-    Raises:
-        ValueError: The file holds anything else.
-    """
-    try:
-        matrix = np.array([[float(x) for x in line.split()] for line in file.read_text().splitlines() if line.strip()])
-    except ValueError as error:
-        raise ValueError(f"{file} must hold a matrix of numbers, one row a line: {error}.") from error
-    if matrix.shape not in [(side, side) for side in sides]:
-        wanted = " or ".join(f"{side} x {side}" for side in sides)
-        raise ValueError(f"{file} must hold a {wanted} matrix, got shape {matrix.shape}. Write it again.")
-    return matrix
-
-
-def read_folder_intrinsics(
-    folder: Path, frame_size: Sequence[int], depth_size: Sequence[int] | None
-) -> np.ndarray | None:
-    """Read the intrinsics (3, 3) of the frames' pixels, preferably of the colour camera.
-
-    Args:
-        folder: Folder of one scene, with `intrinsic.txt` or `depth_intrinsic.txt`.
-        frame_size: Height and width of the frames.
-        depth_size: Height and width of the depth maps; None does without the depth camera.
-
-    Returns:
-        Float64 matrix, not checked; None where there is no file.
-
-    Raises:
-        ValueError: A file holds no 3 x 3 or 4 x 4 matrix, or frames have another aspect than the maps whose camera is
-            taken.
-    """
-    colour, scaled = folder / "intrinsic.txt", None
-    if depth_size is not None and (folder / "depth_intrinsic.txt").is_file():
-        stored = read_matrix(folder / "depth_intrinsic.txt", (3, 4))[:3, :3]
-        scaled = rescaled_intrinsics(stored, depth_size, frame_size)
-    if not colour.is_file():
-        if scaled is not None:
-            check_same_view(depth_size, frame_size)  # A camera of the maps says nothing of squashed frames.
-        return scaled
-    intrinsics = read_matrix(colour, (3, 4))[:3, :3]
-    if scaled is not None:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = intrinsics[[0, 1], [0, 1]] / scaled[[0, 1], [0, 1]]
-        if not np.abs(ratio - 1).max() <= _FIELD_OF_VIEW_TOLERANCE:
-            logger.warning("%s: fields of view of colour and depth differ (focal length ratios %s)", folder, ratio)
-    return intrinsics
+            check_not_turned(folder, names, has_depth=depth is not None)
+        return cls(frames, depth, intrinsics, poses, frame_names=tuple(names), scene_id=folder.resolve().name or None)
 
 
 def _check_frames(frames) -> np.ndarray:
     """Return frames (V, h, w, 3) as uint8."""
-    frames = np.asarray(frames)
+    if hasattr(frames, "detach"):  # A tensor, wherever it is.
+        frames = frames.detach().cpu()
+    try:
+        frames = np.asarray(frames)
+    except (ValueError, TypeError) as error:
+        raise TypeError(f"`frames` must be an array (V, h, w, 3), got {type(frames).__name__} ({error}).") from error
     if frames.ndim != 4 or frames.shape[-1] != 3:
         raise ValueError(
             f"`frames` must have shape (V, h, w, 3), got {frames.shape}. Stack RGB frames, channels last."
@@ -328,93 +285,18 @@ def _check_frames(frames) -> np.ndarray:
     return (frames * 255).round().astype(np.uint8)
 
 
-def _choose_names(folder: Path, indices: Sequence[int] | None, frame_names: Sequence[str] | None) -> list[str]:
-    if indices is not None and frame_names is not None:
-        raise ValueError("Expected `indices` or `frame_names`, got both. Give one of them.")
-    if frame_names is not None:
-        frame_names = _check_texts(frame_names, "frame_names")
-        for name in frame_names:
-            check_name(name, "name of a frame")
-        absent = [name for name in frame_names if not (folder / f"{name}.jpg").is_file()]
-        if absent or not len(frame_names):
-            raise FileNotFoundError(
-                f"{folder} lacks the frames {absent}." if absent else "`frame_names` names no frame."
-            )
-        return list(frame_names)
-    names = list_frame_names(folder)
-    if not names:
-        raise FileNotFoundError(f"{folder} holds no frames. Expected files such as 00000.jpg.")
-    if indices is None:
-        return names
-    return [names[i] for i in check_indices(indices, len(names), "`indices`")]
-
-
-def _check_texts(texts: Sequence[str], name: str) -> tuple[str, ...]:
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable) or getattr(texts, "ndim", 1) != 1:
-        raise TypeError(f"`{name}` must be a list of strings, got {texts!r}.")
-    texts = tuple(texts)
-    if wrong := [text for text in texts if not isinstance(text, str)]:
-        raise TypeError(f"`{name}` must be strings, got {wrong[0]!r}.")
-    return texts
-
-
-def _wants(folder: Path, names: list[str], parts: Collection[str] | None, part: str, suffix: str) -> bool:
-    """Return whether to read a part.
-
-    A part that is named must be there for all frames, another one for all or for none.
-    """
-    if parts is not None and part not in parts:
-        return False
-    missing = [name for name in names if not (folder / f"{name}{suffix}").is_file()]
-    if missing and (parts is not None or len(missing) < len(names)):
-        what = {"depth": "depth", "camera_to_world": "pose"}[part]
-        raise FileNotFoundError(
-            f"{folder} lacks {what} files for frames {missing}. Remove these frames or add their {suffix}."
-        )
-    numbers = {int(name): name for name in missing if name.isdigit()}
-    for file in sorted(folder.glob(f"*{suffix}")) if numbers else ():
-        if file.stem.isdigit() and int(file.stem) in numbers:
+def _check_frame_names(names: Sequence[str], frames: np.ndarray) -> tuple[str, ...]:
+    """Return checked names of frames; only equal frames may share one."""
+    names = check_texts(names, "frame_names", is_ordered=True)
+    if len(names) != len(frames):
+        raise ValueError(f"Got {len(names)} frame_names for {len(frames)} frames. Give one name a frame.")
+    first: dict[str, int] = {}
+    for place, name in enumerate(names):
+        check_name(name, "name of a frame", "`frame_names`")
+        earlier = first.setdefault(name, place)
+        if earlier != place and not np.array_equal(frames[earlier], frames[place]):
             raise ValueError(
-                f"{file} is of no frame: parts are matched by name. Rename it to {numbers[int(file.stem)]}{suffix}."
+                f"`frame_names` must name each frame by a name of its own, but frames {earlier} and {place} differ "
+                f"and are both called {name!r}. Rename one."
             )
-    return not missing
-
-
-def _drop_nonfinite(folder: Path, names: list[str], poses: np.ndarray) -> tuple[list[str], np.ndarray]:
-    dropped = find_nonfinite(poses)
-    if len(dropped):
-        told = [names[index] for index in dropped]
-        logger.warning("%s: left out %d frames without a valid pose: %s", folder, len(dropped), told)
-    if len(dropped) == len(names):
-        raise ValueError(f"{folder}: no frame has a valid pose, all hold inf or nan. Read it without poses.")
-    return [name for index, name in enumerate(names) if index not in dropped], np.delete(poses, dropped, axis=0)
-
-
-def _check_not_turned(folder: Path, names: list[str], *, has_depth: bool) -> None:
-    """Check that frames are stored upright: depth, cameras and poses belong to the stored pixels."""
-    files = [folder / f"{name}{suffix}" for suffix in (".jpg", ".png")[: 1 + has_depth] for name in names]
-    if turned := [file.name for file in files if is_turned(file)]:
-        raise ValueError(
-            f"{folder}: the EXIF orientation of {turned[0]} ({len(turned)} files) turns the picture, while depth, "
-            "intrinsics and poses belong to the stored pixels. If the geometry fits the stored pixels, remove the tag "
-            "(`exiftool -Orientation= FILE`); if not, turn the geometry. `parts=()` reads the upright frames alone."
-        )
-
-
-def _read_depth(file: Path) -> np.ndarray:
-    with open_image(file) as image:
-        check_whole(image)
-        steps = np.asarray(image)
-    if steps.ndim != 2 or steps.dtype not in (np.uint16, np.int32):
-        raise ValueError(f"{file} must be a 16-bit grey PNG, got {steps.dtype} {steps.shape}. Save it as uint16.")
-    return steps
-
-
-def _stack(images: list[np.ndarray], names: list[str]) -> np.ndarray:
-    sizes = {image.shape for image in images}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"Images of one scene must have one size, got {sorted(sizes)} in frames {names[0]} to {names[-1]}. "
-            "Resize them, or leave some out."
-        )
-    return np.stack(images)
+    return names

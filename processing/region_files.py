@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from processing.argument_rules import as_path, check_whole
+from processing.frame_order_ide3d import check_indices
 from processing.limits import check_archive, check_file, load_json
-from processing.regions import regions_from_boxes_2d, regions_from_ids, regions_from_masks
+from processing.regions import check_grid, regions_from_boxes_2d, regions_from_ids, regions_from_masks
 from processing.token_grid import TokenGrid
 
 __all__ = ["NamedRegions", "read_regions"]
@@ -66,20 +68,28 @@ def read_regions(path: str | Path, grid: TokenGrid, frame_indices: Sequence[int]
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is of another kind, of other frames, or none of its objects is seen.
+        TypeError: An argument of another kind.
+        ValueError: Indices outside of the video, a file of another kind or of other frames, or none of its objects is
+            seen.
     """
-    path = Path(path)
+    path = as_path(path, "path")
+    check_grid(grid)
+    total_frames = check_whole(total_frames, "total_frames", 1)
+    indices = check_indices(frame_indices, total_frames, "`frame_indices`")
     try:
         check_file(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"There is no file of regions at {path}. {FORMATS}") from error
-    shown = _Frames(path, tuple(int(index) for index in frame_indices), total_frames)
-    if path.suffix == ".json":
-        names, masks = _from_boxes(shown, grid)
-    elif path.suffix in (".npy", ".npz"):
-        names, masks = _from_arrays(shown, grid)
-    else:
+    shown = _Frames(path, tuple(indices), total_frames)
+    read = {".json": _from_boxes, ".npy": _from_arrays, ".npz": _from_arrays}.get(path.suffix)
+    if read is None:
         raise ValueError(f"{path} is no file of regions. {FORMATS}")
+    try:
+        names, masks = read(shown, grid)
+    except (TypeError, ValueError) as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{path}: {error}") from error
     is_seen = masks.flatten(1).any(1)
     if not is_seen.any():
         raise ValueError(f"No region of {path} is in the frames shown, {shown.listed}. Mark objects in these frames.")
@@ -123,6 +133,8 @@ def _from_boxes(shown: _Frames, grid: TokenGrid) -> tuple[list[str], Tensor]:
     if not isinstance(boxes, dict) or not boxes:
         given = reprlib.repr(boxes)
         raise ValueError(f"`boxes` in {shown.path} must map the name of each object to its boxes, got {given}.")
+    if not all(name.strip() for name in boxes):
+        raise ValueError(f"`boxes` in {shown.path} must name each object, got an empty name. Write what it is.")
     rows = [_boxes_of(name, entries, shown) for name, entries in boxes.items()]
     return list(boxes), regions_from_boxes_2d(torch.tensor(rows), (size[0], size[1]), grid)
 

@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from processing.argument_rules import check_choice
 from processing.geometry_rules import check_boxes, check_boxes_2d, check_intrinsics, check_poses
 from processing.token_grid import TokenGrid
 
 __all__ = [
     "TokenGrid",
+    "check_grid",
     "check_region_masks",
     "covered_share",
     "regions_from_boxes_2d",
@@ -31,15 +33,46 @@ MIN_SHARE = 0.125  # Official: a token belongs to an object if at least this sha
 RAYS_PER_SIDE = 6  # Rays per token and side for boxes without depth; 36 rays resolve the share of 12.5%.
 
 
-def _as_tensor(values: ArrayLike, name: str) -> torch.Tensor:
-    """Return numbers as a tensor; TypeError for text, objects, complex and ragged ones, by name."""
+def _as_tensor(values: ArrayLike, name: str, *, is_mask: bool = False) -> torch.Tensor:
+    """Return numbers as a tensor; TypeError for text, objects, complex and ragged ones, by name.
+
+    Args:
+        values: Array, tensor or nested lists.
+        name: Name of the argument, in messages.
+        is_mask: Whether it holds flags, which are no numbers.
+    """
     try:
         tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"`{name}` must be an array of numbers, got {str(values)[:60]!r} ({error}).") from error
     if tensor.is_complex():
         raise TypeError(f"`{name}` must be real numbers, got {tensor.dtype}.")
+    if not is_mask and tensor.dtype == torch.bool:
+        raise TypeError(f"`{name}` must be numbers, got {tensor.dtype}. Flags are masks: `regions_from_masks`.")
     return tensor
+
+
+def check_grid(grid: TokenGrid, name: str = "grid") -> None:
+    """Raise TypeError unless an argument is a token grid."""
+    if not isinstance(grid, TokenGrid):
+        raise TypeError(f"`{name}` must be a TokenGrid, such as TokenGrid.of(processor), got {type(grid).__name__}.")
+
+
+def _check_views(num_views: int, name: str) -> None:
+    if not num_views:
+        raise ValueError(f"`{name}` must show at least one frame, it shows none.")
+
+
+def _as_ids(values: ArrayLike, name: str) -> torch.Tensor:
+    """Return whole numbers as a tensor of int64."""
+    numbers = _as_tensor(values, name)
+    whole = numbers.long()
+    is_changed = numbers.is_floating_point() and (numbers != whole).any()
+    if is_changed or (numbers.dtype == torch.uint64 and (whole < 0).any()):
+        raise ValueError(
+            f"`{name}` must be whole numbers, as those of the pixels, got {numbers.flatten()[:9].tolist()}."
+        )
+    return whole
 
 
 def check_min_share(min_share: float) -> None:
@@ -50,7 +83,8 @@ def check_min_share(min_share: float) -> None:
 
 def check_region_masks(region_masks: ArrayLike, grid: TokenGrid, num_views: int) -> None:
     """Raise ValueError unless `region_masks` is bool (N, V, rows, cols) of this grid."""
-    masks = _as_tensor(region_masks, "region_masks")
+    check_grid(grid)
+    masks = _as_tensor(region_masks, "region_masks", is_mask=True)
     expected = (num_views, grid.rows, grid.cols)
     if masks.dtype != torch.bool or masks.dim() != 4 or tuple(masks.shape[1:]) != expected:
         raise ValueError(
@@ -78,12 +112,19 @@ def regions_from_masks(masks: ArrayLike, grid: TokenGrid, *, min_share: float = 
         ValueError: Other shapes or types, frames coarser than the grid, or a share outside of (0, 1].
     """
     check_min_share(min_share)
-    masks = _as_tensor(masks, "masks")
+    check_grid(grid)
+    masks = _as_tensor(masks, "masks", is_mask=True)
     if masks.dim() == 3:
         masks = masks.unsqueeze(0)
     if masks.dim() != 4 or masks.dtype != torch.bool:
         raise ValueError(f"`masks` must be bool of shape (N, V, h, w), got {masks.dtype} {tuple(masks.shape)}.")
-    counts, size = _count_pixels(masks, grid)
+    return _share_masks(masks, grid, min_share, "masks")
+
+
+def _share_masks(masks: Tensor, grid: TokenGrid, min_share: float, name: str) -> Tensor:
+    """Return region masks from pixel masks (N, V, h, w), bool; `name` is the argument that they come from."""
+    _check_views(masks.shape[1], name)
+    counts, size = _count_pixels(masks, grid, name)
     return _keep_best(counts / size, min_share)
 
 
@@ -106,16 +147,17 @@ def regions_from_ids(
     Raises:
         ValueError: Other shapes, ids that are not integer, or frames coarser than the grid.
     """
-    ids, region_ids = _as_tensor(ids, "ids"), _as_tensor(region_ids, "region_ids")
-    if (region_ids != region_ids.long()).any():
-        raise ValueError(f"`region_ids` must be whole numbers, as those of the pixels, got {region_ids.tolist()}.")
+    ids, region_ids = _as_tensor(ids, "ids", is_mask=True), _as_ids(region_ids, "region_ids")
     if ids.dim() != 3 or ids.is_floating_point() or ids.dtype == torch.bool or region_ids.dim() != 1:
         raise ValueError(
             f"`ids` must be integer of shape (V, h, w) and `region_ids` of shape (N,), "
             f"got {ids.dtype} {tuple(ids.shape)} and {tuple(region_ids.shape)}."
         )
-    ids, region_ids = ids.long(), region_ids.to(ids.device).long()
-    return regions_from_masks(ids == region_ids[:, None, None, None], grid, min_share=min_share)
+    check_min_share(min_share)
+    check_grid(grid)
+    ids = _as_ids(ids, "ids")
+    region_ids = region_ids.to(ids.device)
+    return _share_masks(ids == region_ids[:, None, None, None], grid, min_share, "ids")
 
 
 def regions_from_boxes_2d(
@@ -141,12 +183,14 @@ def regions_from_boxes_2d(
         ValueError: Another shape, a box of negative size, or boxes that are not in pixels of these frames.
     """
     check_min_share(min_share)
+    check_grid(grid)
     boxes = _as_tensor(boxes, "boxes").double()
     if boxes.dim() == 2:
         boxes = boxes.unsqueeze(0)
     if boxes.dim() != 3 or boxes.shape[-1] != 4:
         raise ValueError(f"`boxes` must have shape (N, V, 4), got {tuple(boxes.shape)}.")
     check_boxes_2d(boxes, frame_size)
+    _check_views(boxes.shape[1], "boxes")
     left, top, right, bottom = boxes.unbind(-1)
     scale_v, scale_u = grid.image_size[0] / frame_size[0], grid.image_size[1] / frame_size[1]
     share_v = covered_share(top * scale_v, bottom * scale_v, grid.rows, grid.covered_size[0])
@@ -185,21 +229,22 @@ def regions_from_boxes_3d(
     Raises:
         ValueError: Other shapes, boxes that are not finite or of negative size, frames coarser than the grid.
     """
-    if min_share != 0:  # a single point then counts
+    if isinstance(min_share, bool) or not isinstance(min_share, Real) or min_share != 0:  # a single point then counts
         check_min_share(min_share)
+    check_choice(protocol, ("clean", "paper"), "protocol")
+    check_grid(grid)
     low, high = _box_limits(boxes)
     points = _as_tensor(world_points, "world_points").float()
     if points.dim() != 4 or points.shape[-1] != 3:
         raise ValueError(f"`world_points` must have shape (V, h, w, 3), got {tuple(points.shape)}.")
-    if protocol not in ("clean", "paper"):
-        raise ValueError(f'`protocol` must be "clean" or "paper", got {protocol!r}.')
+    _check_views(len(points), "world_points")
     if protocol == "paper":
         points = torch.nn.functional.interpolate(points.permute(0, 3, 1, 2), grid.image_size, mode="nearest")
         points = points.permute(0, 2, 3, 1)
     masks = []
     for index in range(len(low)):  # One box at a time: N times all pixels would not fit for big scenes.
         inside = ((points >= low[index]) & (points <= high[index])).all(-1)
-        count, size = _count_pixels(inside.unsqueeze(0), grid)
+        count, size = _count_pixels(inside.unsqueeze(0), grid, "world_points")
         masks.append(count >= (size.double() * min_share).floor().clamp(min=1))
     if not masks:
         return torch.zeros(0, len(points), grid.rows, grid.cols, dtype=torch.bool)
@@ -238,6 +283,7 @@ def regions_from_boxes_and_poses(
         ValueError: Boxes, cameras or poses that `processing.geometry_rules` refuses.
     """
     check_min_share(min_share)
+    check_grid(grid)
     low, high = (limit.double() for limit in _box_limits(boxes))
     check_poses(camera_to_world)
     check_intrinsics(intrinsics, len(camera_to_world), grid.image_size)
@@ -261,13 +307,13 @@ def regions_from_boxes_and_poses(
     return _keep_best(shares, min_share)
 
 
-def _count_pixels(masks: Tensor, grid: TokenGrid) -> tuple[Tensor, Tensor]:
+def _count_pixels(masks: Tensor, grid: TokenGrid, name: str) -> tuple[Tensor, Tensor]:
     """Count the pixels of each token inside masks (N, V, h, w): (N, V, rows, cols), and all of them (rows, cols)."""
     height, width = masks.shape[-2:]
     if height < grid.rows or width < grid.cols:
         raise ValueError(
-            f"Expected frames of at least a pixel per token, got {height} x {width} px, coarser than the token grid "
-            f"{grid.shape}. Give the masks in the resolution of the pictures."
+            f"`{name}` must be of frames of at least a pixel per token, got {height} x {width} px, coarser than the "
+            f"token grid {grid.shape}. Give them in the resolution of the pictures."
         )
     index = grid.token_index((height, width)).flatten().to(masks.device)
     num_tokens = grid.rows * grid.cols

@@ -1,13 +1,13 @@
-"""Rules for names: those of scenes and frames stay inside the folder that they are looked up in; a path is text."""
+"""Rules for names of scenes and frames: they stay inside the folder that they are looked up in."""
 
 import os
 import re
-import reprlib
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["check_name", "check_names", "path_inside", "path_text"]
+from processing.argument_rules import check_texts
+
+__all__ = ["check_name", "check_names", "path_inside"]
 
 MAX_PART = 240  # Bytes of one part of a name. File systems take 255, of which suffixes need some.
 MAX_NAME = 1000  # Bytes of the whole name.
@@ -41,47 +41,20 @@ def check_name(name: Any, what: str = "scene id", where: str = "") -> str:
     return name
 
 
-def check_names(names: Any, argument: str, what: str = "scene id") -> list[str]:
+def check_names(names: Any, argument: str, what: str = "scene id", *, is_ordered: bool = False) -> list[str]:
     """Return several names of scenes or frames as a list.
 
     Args:
         names: Names, in any collection but a text; each as in `check_name`.
         argument: Name of the argument, in messages.
         what: Kind of the names, in messages.
+        is_ordered: Whether their order counts, which a set does not have.
 
     Raises:
         TypeError: If it is no collection of names.
         ValueError: As in `check_name`.
     """
-    if isinstance(names, (str, bytes, Mapping)) or not isinstance(names, Iterable):
-        raise TypeError(
-            f"`{argument}` must be a sequence of names, each a {what}, got {type(names).__name__} "
-            f"{reprlib.repr(names)}. Write one name as [name]."
-        )
-    return [check_name(name, what, f"`{argument}`") for name in names]
-
-
-def path_text(path: Any, argument: str) -> str:
-    """Return a path as text, such as a file can have.
-
-    Args:
-        path: Text or `os.PathLike`.
-        argument: Name of the argument, in messages.
-
-    Raises:
-        TypeError: If it is neither.
-        ValueError: If it is empty, or no file can be called so.
-    """
-    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
-    if not isinstance(text, str):
-        raise TypeError(f"`{argument}` must be a path, got {type(path).__name__} {reprlib.repr(path)}.")
-    try:
-        is_possible = bool(text) and "\0" not in text and bool(os.fsencode(text))
-    except UnicodeEncodeError:  # half a surrogate pair
-        is_possible = False
-    if not is_possible:
-        raise ValueError(f"`{argument}` must be a path, not empty and without NUL, got {reprlib.repr(text)}.")
-    return text
+    return [check_name(name, what, f"`{argument}`") for name in check_texts(names, argument, is_ordered=is_ordered)]
 
 
 def path_inside(folder: str | os.PathLike, name: str, what: str = "scene id") -> Path:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 __all__ = ["TokenGrid"]
 
+_MAX_SIDE = 2**20  # Pixels; no picture is that wide, and the tokens of a larger one would fill the memory.
+
 
 @dataclass(frozen=True)
 class TokenGrid:
@@ -43,9 +45,10 @@ class TokenGrid:
         if len(size) != 2:
             raise ValueError(f"`image_size` must be a number or (height, width), got {self.image_size!r}.")
         for value in (*size, self.patch_size, self.pool_stride):
-            if not isinstance(value, Real) or isinstance(value, bool) or value != value // 1:
+            if not isinstance(value, Real) or isinstance(value, bool) or value != value // 1 or value > _MAX_SIDE:
                 raise ValueError(
-                    "`image_size`, `patch_size` and `pool_stride` must be whole numbers of pixels and patches, got "
+                    "`image_size`, `patch_size` and `pool_stride` must be whole numbers of pixels and patches, at "
+                    f"most {_MAX_SIDE}, got "
                     f"{self.image_size!r}, {self.patch_size!r} and {self.pool_stride!r}."
                 )
         for name in ("patch_size", "pool_stride"):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from processing.scene_names import path_text
+from processing.argument_rules import path_text
 
 try:
     import fcntl

@@ -10,12 +10,14 @@ original's `<image>` + newline + text. VSI-Bench has no prompt in the original; 
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
+import numpy as np
+
+from processing.argument_rules import check_choice, check_keys, check_text, check_texts
 from processing.benchmarks.readers.tasks import TASKS, find_task
+from processing.geometry_rules import check_boxes
 
 __all__ = ["PROTOCOLS", "STAGES", "build_chat", "build_prompt", "format_source_text", "prompt_digest", "question_of"]
 
@@ -91,76 +93,66 @@ def build_prompt(task: str, sample: Mapping[str, Any], *, protocol: str = "clean
         stage: "train" or "eval"; they differ under "paper" only.
 
     Raises:
-        TypeError: A sample, or a field of it, of another type.
-        ValueError: Unknown task, protocol or stage, or a task without a prompt. Also a field that is missing or cannot
-            be meant, and, under "clean", a sample of Scan2Cap without a box to describe.
+        TypeError: An argument, or a field of the sample, of another kind.
+        ValueError: Unknown task, protocol or stage, or a task without a prompt. A sample without a question, or,
+            under "clean", one of Scan2Cap without a box to describe.
     """
     spec = find_task(task)
     if not spec.has_prompt:
         raise ValueError(f"{task} has no prompt here. Its result files can be scored.")
-    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
-        raise ValueError(f"`protocol` must be one of {PROTOCOLS}, got {protocol!r}.")
-    if not isinstance(stage, str) or stage not in STAGES:
-        raise ValueError(f"`stage` must be one of {STAGES}, got {stage!r}.")
-    _check_sample(task, sample, protocol)
+    check_choice(protocol, PROTOCOLS, "protocol")
+    check_choice(stage, STAGES, "stage")
+    check_keys(sample, ("input_box",) if task == "scan2cap" else ("question",), "sample")
     if task == "vsibench":
         return _vsi_prompt(sample)
+    point = _point_of(sample) if task == "scan2cap" else None
     if protocol == "clean":
-        return _clean_prompt(task, sample)
-    point = list(sample["input_box"])[:3] or None
-    text = format_source_text(task, question=sample["question"], point=point).replace("<image>", "")
+        return _clean_prompt(task, sample, point)
+    question = "" if task == "scan2cap" else _text_of(sample, "question")
+    text = format_source_text(task, question=question, point=point).replace("<image>", "")
     if task == "scan2cap":
         text = text.replace(_spelled(point), f"{_spelled(point)} {GROUND}")
     return SPATIAL_INSTRUCTION + text if stage == "train" else text
 
 
-def _check_sample(task: str, sample: Any, protocol: str) -> None:
-    """Raise TypeError or ValueError unless the fields that a prompt reads are of their kinds."""
-    if not isinstance(sample, Mapping):
-        raise TypeError(
-            f"`sample` must be a dict, a row of `load_task`, got {sample!r:.100} ({type(sample).__name__})."
-        )
-    is_caption, is_choice = task == "scan2cap", task == "vsibench"
-    needed = {
-        "question": not is_caption or protocol == "paper",
-        "options": is_choice,
-        "input_box": is_caption or (protocol == "paper" and not is_choice),
-    }
-    for field in (field for field, is_needed in needed.items() if is_needed):
-        if field not in sample:
-            raise ValueError(f"`sample` lacks the field {field!r}, it has {list(sample)[:12]}.")
-        value, where = sample[field], f"`sample`: `{field}`"
-        if field == "question":
-            if not isinstance(value, str):
-                raise TypeError(f"{where} must be text, got {value!r:.100} ({type(value).__name__}).")
-            if not (is_caption or value.strip()):
-                raise ValueError(f"{where} must ask something, got {value!r:.100}.")
-        elif isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__len__"):
-            raise TypeError(f"{where} must be a list, got {value!r:.100} ({type(value).__name__}).")
-        elif field == "options" and not all(isinstance(option, str) for option in value):
-            raise TypeError(f"{where} must be texts, got {value!r:.100}.")
-        elif field == "input_box" and (len(value) not in (0, 6) or not all(map(_is_finite, value))):
-            raise ValueError(f"{where} must be a box of six finite numbers, or empty, got {value!r:.100}.")
+def _text_of(sample: Mapping[str, Any], name: str) -> str:
+    """Return a field of a sample that must be text with words in it."""
+    text = check_text(sample[name], f"sample: {name}")
+    if not text.strip():
+        raise ValueError(f"`sample: {name}` must hold words, got {text!r}.")
+    return text
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+def _texts_of(sample: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return a list of texts of a sample; none where it is missing."""
+    values = sample.get(name)
+    return () if values is None else check_texts(values, f"sample: {name}", is_ordered=True)
 
 
-def _clean_prompt(task: str, sample: Mapping[str, Any]) -> str:
+def _point_of(sample: Mapping[str, Any]) -> list[float] | None:
+    """Return the centre of the box to describe, metres; None where there is no box."""
+    box = sample["input_box"]
+    if box is None or (isinstance(box, list | tuple | np.ndarray) and len(box) == 0):
+        return None
+    check_boxes([box], is_metric=False, name="sample: input_box")
+    return [float(x) for x in box[:3]]
+
+
+def _clean_prompt(task: str, sample: Mapping[str, Any], point: list[float] | None) -> str:
     if task != "scan2cap":
-        return SOURCE_TEMPLATES[task].replace("<image>", "").strip().replace("{question}", sample["question"].strip())
-    if not len(sample["input_box"]):
-        raise ValueError(
-            f"Sample {sample['id']} has no box to describe. Leave it out; its score is that of no caption."
-        )
+        question = _text_of(sample, "question").strip()
+        return SOURCE_TEMPLATES[task].replace("<image>", "").strip().replace("{question}", question)
+    if point is None:
+        name = str(sample.get("id", ""))[:200]
+        raise ValueError(f"Sample {name} has no box to describe. Leave it out; its score is that of no caption.")
     return _CLEAN_SCAN2CAP
 
 
 def _vsi_prompt(sample: Mapping[str, Any]) -> str:
-    if not len(sample["options"]):
-        return f"{_VSI_START}{sample['question']}\n{_VSI_NUMBER}"
-    return "\n".join([_VSI_START + sample["question"], "Options:", *sample["options"], _VSI_CHOICE])
+    question, options = _text_of(sample, "question"), _texts_of(sample, "options")
+    if not options:
+        return f"{_VSI_START}{question}\n{_VSI_NUMBER}"
+    return "\n".join([_VSI_START + question, "Options:", *options, _VSI_CHOICE])
 
 
 def _spelled(point: list[float] | None) -> str:
@@ -180,12 +172,10 @@ def build_chat(task: str, sample: Mapping[str, Any], *, protocol: str = "clean",
     if TASKS[task].kind == "ground":
         answer = GROUND
     else:
-        answers = sample.get("answers")
-        if isinstance(answers, str) or not hasattr(answers, "__len__") or not len(answers):
-            raise ValueError(f"`sample`: `answers` must be a list of texts, at least one, got {answers!r:.100}.")
+        answers = _texts_of(sample, "answers")
+        if not answers or not answers[0].strip():
+            raise ValueError(f"`sample: answers` must hold an answer in words to train on, got {list(answers)[:3]}.")
         answer = answers[0]
-        if not isinstance(answer, str) or not answer.strip():
-            raise ValueError(f"`sample`: `answers` must be texts that are not empty, got {answer!r:.100}.")
     return [user, {"role": "assistant", "content": [{"type": "text", "text": answer}]}]
 
 

@@ -4,12 +4,15 @@ import hashlib
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import datasets
 from datasets import Features, Image, List, Value
 
-from processing.rooms.generate import MIN_IMAGE_SIZE, SPLITS, make_room, recipe_digest
+from processing.argument_rules import as_path, check_choice, check_whole
+from processing.rooms.generate import SPLITS, make_room, recipe_digest
 from processing.rooms.scene.styles import PLAIN, STYLES
+from processing.rooms.sizes import MAX_SCENES, check_room_sizes
 
 __all__ = ["FEATURES", "load_rooms"]
 
@@ -61,12 +64,13 @@ def _rows(indices: list[int], split: str, seed: int, image_size: int, num_frames
         yield make_room(split, seed, index, image_size, num_frames, style)[1]
 
 
-def _check_least(least: int, **numbers: int) -> None:
-    for name, value in numbers.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+def _check_cache(cache_dir: str | Path) -> Path:
+    """Return the folder of the cache, which may not exist yet."""
+    folder = as_path(cache_dir, "cache_dir")
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(f"`cache_dir` must be a folder, got {folder}: {there} is none. Choose another one.")
+    return folder
 
 
 def load_rooms(
@@ -79,7 +83,7 @@ def load_rooms(
     image_size: int = 126,
     num_frames: int = 8,
     num_proc: int | None = None,
-    cache_dir: str | None = None,
+    cache_dir: str | Path | None = None,
 ) -> datasets.Dataset:
     """Load furnished rooms with posed RGB-D video and questions, from the cache if rendered before.
 
@@ -117,17 +121,18 @@ def load_rooms(
 
     Raises:
         ValueError: If split or style is unknown, a count is below 1, `start` is negative, or frames are below 24 px.
-        TypeError: If a count or `start` is no int.
+            Also if a number is too large, or `cache_dir` cannot be a folder.
+        TypeError: If a number is no integer, or another argument of another kind.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {SPLITS}, got {split!r}")
-    if style not in STYLES:
-        raise ValueError(f"style must be one of {tuple(STYLES)}, got {style!r}")
-    _check_least(0, start=start)
-    _check_least(1, num_scenes=num_scenes, num_frames=num_frames)
-    _check_least(MIN_IMAGE_SIZE, image_size=image_size)
+    check_choice(split, SPLITS, "split")
+    check_choice(style, STYLES, "style")
+    num_scenes, seed, image_size, num_frames = check_room_sizes(num_scenes, seed, image_size, num_frames)
+    start = check_whole(start, "start", 0, MAX_SCENES)
     if num_proc is None:
         num_proc = min(os.cpu_count() or 1, (num_scenes + 7) // 8)
+    num_proc = min(check_whole(num_proc, "num_proc", 1), num_scenes)
+    if cache_dir is not None:
+        cache_dir = str(_check_cache(cache_dir))
     arguments = {"split": split, "seed": seed, "image_size": image_size, "num_frames": num_frames, "style": style}
     rooms = (start, num_scenes) if start else num_scenes  # rooms from 0 on keep the key of their cached files
     key = hashlib.sha256(repr((recipe_digest(), rooms, sorted(arguments.items()))).encode()).hexdigest()[:16]

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from processing.regions import regions_from_ids
-from processing.rooms.questions.wording import plural
+from processing.argument_rules import check_choice, check_flag, check_keys, check_texts, check_whole
+from processing.regions import check_grid, regions_from_ids
+from processing.rooms.questions.wording import TYPES, plural
 from processing.token_grid import TokenGrid
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "video_arrays",
 ]
 
+_ROOM_KEYS = ("frames", "depth", "intrinsics", "camera_to_world", "instance_ids", "objects", "questions")
 _HEIGHTS = (0.3, 0.5, 0.8, 1.1, 1.6)  # metres, between the words of a first lesson
 _POINTED_SHARE = 0.5  # a pointed region holds at least half of one of its cells, if the object fills any so far
 
@@ -173,10 +175,19 @@ def room_samples(
         of the chats, `object_ids` (N,) the objects behind region_masks.
 
     Raises:
-        ValueError: If `reference` is unknown.
+        TypeError: If an argument is of another kind.
+        ValueError: If `reference` or a type is unknown, the row lacks a part, or `max_questions` is below 1.
     """
-    if reference not in (None, "region", "word"):
-        raise ValueError(f'`reference` must be "region", "word" or None, got {reference!r}.')
+    check_keys(row, _ROOM_KEYS, "row")
+    check_grid(token_grid, "token_grid")
+    packed, first_frame_only = check_flag(packed, "packed"), check_flag(first_frame_only, "first_frame_only")
+    if reference is not None:
+        check_choice(reference, ("region", "word"), "reference")
+    types = None if types is None else check_texts(types, "types", TYPES)
+    if max_questions is not None:
+        max_questions = check_whole(max_questions, "max_questions", 1)
+    if not isinstance(rng, np.random.Generator | None):
+        raise TypeError(f"`rng` must be a NumPy generator or None, got {type(rng).__name__}.")
     chosen = [
         q for q in row["questions"] if reference in (None, q["reference"]) and (types is None or q["type"] in types)
     ]

@@ -234,6 +234,10 @@ def _file_damages(label: str) -> Iterator[tuple[str, Callable[[Path], Any]]]:
         yield from _infos_damages()
 
 
+def _append(path: Path, tail: bytes) -> None:
+    path.write_bytes(path.read_bytes() + tail)
+
+
 def _flip(data: bytes) -> bytes:
     place = len(data) // 2
     return data[:place] + bytes([data[place] ^ 0xFF]) + data[place + 1 :]
@@ -310,6 +314,21 @@ def _damaged_data(folder: Path, /, label: str, change: Callable[[Path], Any]) ->
     return data
 
 
+def _expected(stem: str, what: str) -> str:
+    """What is rightly done with a damaged record."""
+    task = TASKS[stem][0]
+    # A description may come without a box, and grounding without an answer in words; `./` leads nowhere else.
+    if what in ("box_input null", "video with ./"):
+        return "either"
+    if what == "conversations without an answer" and task in ("scanrefer", "multi3drefer"):
+        return "either"
+    if what == "question type unknown" and task in ("scan2cap", "scanqa", "sqa3d"):
+        return "either"  # nothing is scored by it
+    if what == "object id missing" and task == "scan2cap":
+        return "either"  # a description is of its box; nothing reads the id
+    return "refused"
+
+
 @door(
     "benchmark readers",
     "processing.benchmarks.load_task",
@@ -336,12 +355,7 @@ def readers(add: Callable[..., None]) -> None:
 
             add(f"{stem} {what}", partial(load, change=damage), stem)
         for what, change in _record_damages(stem):
-            # A description may come without a box, and grounding without an answer in words; `./` leads nowhere else.
-            expect = "either" if what in ("box_input null", "video with ./") else "refused"
-            if what == "conversations without an answer" and TASKS[stem][0] in ("scanrefer", "multi3drefer"):
-                expect = "either"
-            if what == "question type unknown" and TASKS[stem][0] in ("scan2cap", "scanqa", "sqa3d"):
-                expect = "either"  # nothing is scored by it
+            expect = _expected(stem, what)
             damage = partial(_damage_annotations, stem=stem, change=change)
             add(
                 f"{stem}: {what}",
@@ -376,6 +390,23 @@ def readers(add: Callable[..., None]) -> None:
 
 @door("doctor on the same damage", "processing.benchmarks.doctor.examine")
 def doctor(add: Callable[..., None]) -> None:
+    for what, options in {
+        "a set": {"tasks": {"scanqa"}},
+        "a generator": {"tasks": (name for name in ["scanqa"])},
+    }.items():
+        add(f"right: tasks {what}", lambda f, o=options: examine_as_told(goods.rooms_folder(), **o), expect="taken")
+    for what, tail in {"text": b"tail", "a marker": b"\xff\xda\x00\x02", "zeros": bytes(500)}.items():
+        add(
+            f"right: a JPEG with {what} behind its end",
+            lambda f, tail=tail: examine_as_told(_damaged_data(f, "a scene's jpg", lambda p: _append(p, tail))),
+            expect="taken",
+        )
+    for name, text in {"scene_id": "null", "boxes": '{"scannet/a": [], "scannet/a": []}'}.items():
+        add(
+            f"gt boxes: {name} twice or null",
+            lambda f, text=text: examine_as_told(_damaged_data(f, "gt boxes", lambda p: p.write_text(text))),
+            "gt_box",
+        )
     add("right: the rooms", lambda folder: examine_as_told(goods.copy_rooms(folder)), expect="taken")
     for stem, (task, split) in TASKS.items():
         for what, change in JSON_FILES.items():
@@ -396,7 +427,7 @@ def doctor(add: Callable[..., None]) -> None:
                 _damage_annotations(data, stem, change)
                 examine_as_told(data, tasks=[TASKS[stem][0]], splits=[TASKS[stem][1]])
 
-            add(_renamed(stem, what), examine_records, stem, "room", "scene")
+            add(_renamed(stem, what), examine_records, stem, "room", "scene", expect=_expected(stem, what))
     for label, name in FILE_NAMES.items():
         for what, change in _file_damages(label):
             # A picture may carry more behind its end.
@@ -417,7 +448,9 @@ def doctor(add: Callable[..., None]) -> None:
         words = {"missing": "missing-file", "a folder": "given", "a pipe": "pipe", "a loop of links": "loop"}
         add(f"path {what}", run_path, words.get(what, "folder"), "data_dir", "path", "annotations", "xxx")
     for name in ("tasks", "splits", "without"):
-        for what, value in {"unknown": ["nonsense"], "a string": "scanqa", "a number": 5, "numbers": [5]}.items():
+        values = {"unknown": ["nonsense"], "a string": "scanqa", "a number": 5, "numbers": [5], "bytes": [b"scanqa"]}
+        values |= {"a mapping": {"scanqa": 1}, "None in it": [None]} | ({} if name == "without" else {"none": []})
+        for what, value in values.items():
             add(
                 f"{name} {what}",
                 lambda folder, name=name, value=value: examine_as_told(goods.rooms_folder(), **{name: value}),

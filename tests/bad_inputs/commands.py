@@ -212,10 +212,10 @@ def rooms(add: Callable[..., None]) -> None:
     add("right: a room", load, expect="taken")
     for name in ("num_scenes", "image_size", "num_frames", "num_proc"):
         for what, value in NUMBERS.items():
-            if what != "huge" and not (name == "num_proc" and what == "None"):
+            if not (name == "num_proc" and what in ("None", "huge")):
                 add(f"{name} {what}", lambda f, n=name, v=value: load(f, **{n: v}), name)
     for what, value in NUMBERS.items():
-        if what not in ("0", "huge"):
+        if what != "0":
             add(f"start {what}", lambda f, v=value: load(f, start=v), "start")
     for name in ("split", "style"):
         for what, value in {"unknown": "nonsense", "empty": "", **TEXTS}.items():
@@ -233,6 +233,15 @@ def rooms(add: Callable[..., None]) -> None:
                 "/dev/full",
                 expect="either" if what == "empty name" else "refused",
             )
+    for what, value in {**NUMBERS, "bool": True, "an array": np.array([1, 2]), "a whole float": 3.0}.items():
+        expect = "either" if what in ("0", "-1", "huge") else "refused"
+        add(f"seed {what}", lambda f, v=value: load(f, seed=v), "seed", expect=expect)
+    for name in ("num_scenes", "image_size", "num_frames", "num_proc", "start"):
+        for what, value in {"bool": True, "an array": np.array([32, 32]), "a complex": 32j, "bytes": b"32"}.items():
+            add(f"{name} {what}", lambda f, n=name, v=value: load(f, **{n: v}), name)
+    whole = {"num_scenes": np.int64(1), "image_size": np.int32(24), "num_frames": np.uint8(1), "seed": np.int64(0)}
+    add("right: numbers of NumPy", lambda f: load(f, **whole), expect="taken")
+    add("right: cache_dir a Path", lambda f: load(f, cache_dir=f / "new" / "cache"), expect="taken")
     held: dict[str, Any] = {}
 
     def row(folder: Path) -> dict:
@@ -249,12 +258,17 @@ def rooms(add: Callable[..., None]) -> None:
         return room_samples(given.pop("row"), given.pop("token_grid"), **given)
 
     add("right: samples", samples, expect="taken")
+    add("right: types a set", lambda f: samples(f, types={"colour", "grounding"}), expect="taken")
+    add("right: max_questions of NumPy", lambda f: samples(f, max_questions=np.int64(2)), expect="taken")
+    for name in ("packed", "first_frame_only"):
+        for what, value in {"None": None, "a string": "no", "an int": 1}.items():
+            add(f"{name} {what}", lambda f, n=name, v=value: samples(f, **{n: v}), name)
     # Rows come from our renderer: one without a part is of another data set.
     for key in ("frames", "depth", "intrinsics", "camera_to_world", "instance_ids", "objects", "questions"):
         add(f"row without {key}", lambda f, k=key: samples(f, lambda r: r.pop(k)), key, "row")
     for name, values in {
         "row": {"None": None, "a list": [1], "a string": "x", "empty": {}}, "token_grid": {"None": None, "a tuple": (3, 3), "a string": "x"}, "reference": {"unknown": "nonsense", "an int": 5},
-        "types": {"unknown": ["nonsense"], "a string": "count", "an int": 5}, "max_questions": {k: v for k, v in NUMBERS.items() if k not in ("None", "huge")}, "rng": {"an int": 5, "a string": "x"},
+        "types": {"unknown": ["nonsense"], "a string": "colour", "an int": 5, "numbers": [5], "bytes": b"colour"}, "max_questions": {k: v for k, v in NUMBERS.items() if k not in ("None", "huge")}, "rng": {"an int": 5, "a string": "x"},
     }.items():  # fmt: skip
         for what, value in values.items():
             fields = {"max_questions": 1} if name == "rng" else {}
@@ -272,14 +286,26 @@ def rooms(add: Callable[..., None]) -> None:
 
         return score_answer(question, text)
 
-    right = {"type": "count", "answer": "2", "question": "How many?"}
+    right = {"type": "counting", "answer": "2", "question": "How many?", "value": [2.0]}
+    add("right: score", lambda f: score(f, right, "2"), expect="taken")
+    add(
+        "right: score without numbers", lambda f: score(f, {"type": "colour", "answer": "red"}, "Red."), expect="taken"
+    )
+    add("right: score of many blanks", lambda f: score(f, {**right, "type": "size"}, " " * 100_000), expect="taken")
+    add("right: score of many digits", lambda f: score(f, {**right, "type": "size"}, "9" * 9000), expect="taken")
+    for what, value in {"a word": "two", "of words": ["two"], "NaN": [np.nan], "a number": 2.0}.items():
+        add(f"score: value {what}", lambda f, v=value: score(f, {**right, "value": v}, "2"), "value")
+    position = {"type": "position", "answer": "1, 2, 3", "value": [1.0, 2.0]}
+    add("score: position of two", lambda f: score(f, position, "1, 2, 3"), "value")
     for what, value in {
         "None": None,
         "a list": [1],
         "a string": "x",
         "empty": {},
         "without a type": {"answer": "2"},
-        "without an answer": {"type": "count"},
+        "without an answer": {"type": "counting"},
+        "with a number as its answer": {**right, "answer": 2},
+        "with a list as its type": {**right, "type": ["counting"]},
         "of an unknown type": {**right, "type": "nonsense"},
     }.items():
         add(f"score: question {what}", lambda f, v=value: score(f, v, "2"), "question", "type", "answer")

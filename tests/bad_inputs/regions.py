@@ -9,7 +9,7 @@ import numpy as np
 
 from bad_inputs import goods
 from bad_inputs.cases import door
-from bad_inputs.damage import FILES, NUMBERS, PATHS, damaged, write_damaged
+from bad_inputs.damage import FILES, NUMBERS, PATH_WORDS, PATHS, damaged, write_damaged
 from bad_inputs.scenes import SIZES
 
 
@@ -45,6 +45,11 @@ def regions(add: Callable[..., None]) -> None:
                 )
         for what, value in {"NaN": np.nan, "-1": -1.0, "7": 7.0, "a string": "x", "None": None, "Inf": np.inf}.items():
             add(f"{name}: min_share {what}", lambda folder, run=run, value=value: run(min_share=value), "min_share")
+        if name == "boxes 3D":
+            add(f"{name}: min_share bool", lambda folder, run=run: run(min_share=False), "min_share")
+        for what, value in {"None": None, "a tuple": (3, 3), "a string": "x", "an int": 5}.items():
+            add(f"{name}: grid {what}", lambda folder, run=run, value=value: run(grid=value), "grid")
+    _right_regions(add, functions)
     ids = functions["ids"][1]
     for what, value in {
         "region id 1.7 is cut to 1": [1.7],
@@ -53,6 +58,10 @@ def regions(add: Callable[..., None]) -> None:
         "region id None": [None],
         "no region id": [],
         "a number": 1,
+        "region id bool": [True],
+        "region id huge": [1e30],
+        "region id NaN": [np.nan],
+        "region id beyond int64": np.array([2**64 - 1], np.uint64),
     }.items():
         expect = "either" if what in ("region id twice", "no region id", "a number") else "refused"
         add(
@@ -67,6 +76,11 @@ def regions(add: Callable[..., None]) -> None:
         "frame size NaN": (np.nan, 64),
         "frame size None": None,
         "frame size of three": (3, 48, 64),
+        "frame size of parts": (48.5, 64),
+        "frame size Inf": (np.inf, 64),
+        "frame size bool": (True, True),
+        "frame size text": "48",
+        "frame size a set": {48, 64},
     }.items():
         add(f"boxes 2D: {what}", lambda folder, value=value: boxes2d(frame_size=value), "frame_size")
     add("boxes 2D: right before left", lambda f: boxes2d(boxes=np.array([[[30, 10, 5, 20.0]] * 4])), expect="either")
@@ -88,10 +102,37 @@ def regions(add: Callable[..., None]) -> None:
             "camera_to_world",
             "pose",
         )
-    for what, protocol in {"unknown": "x", "None": None, "a number": 5}.items():
+    for what, protocol in {"unknown": "x", "None": None, "a number": 5, "a list": ["clean"]}.items():
         for name in ("boxes 3D",):
             add(f"{name}: protocol {what}", lambda f, p=protocol: functions["boxes 3D"][1](protocol=p), "protocol")
     _region_files(add)
+
+
+def _right_regions(add: Callable[..., None], functions: dict[str, tuple[dict, Callable[..., Any]]]) -> None:
+    import torch
+
+    masks, ids, boxes2d, boxes3d, poses = (
+        functions[name][1] for name in ("masks", "ids", "boxes 2D", "boxes 3D", "boxes and poses")
+    )
+    add("masks: no view", lambda f: masks(masks=np.zeros((2, 0, 48, 64), bool)), "masks")
+    add("ids: no view", lambda f: ids(ids=np.zeros((0, 48, 64), int)), "ids")
+    add("boxes 2D: no view", lambda f: boxes2d(boxes=np.zeros((2, 0, 4))), "boxes")
+    add("boxes 3D: no view", lambda f: boxes3d(world_points=np.zeros((0, 48, 64, 3))), "world_points")
+    for kind in (np.uint8, np.uint16, np.int32, np.uint64):
+        add(
+            f"right: ids of {np.dtype(kind)}",
+            lambda f, k=kind: ids(ids=np.ones((4, 48, 64), k), region_ids=np.array([1], k)),
+            expect="taken",
+        )
+    add("right: masks of a tensor", lambda f: masks(masks=torch.ones(1, 4, 48, 64, dtype=torch.bool)), expect="taken")
+    add("right: frame size of NumPy", lambda f: boxes2d(frame_size=np.array([48, 64])), expect="taken")
+    add("right: frame size of floats", lambda f: boxes2d(frame_size=[48.0, 64.0]), expect="taken")
+    add("right: min_share of NumPy", lambda f: boxes2d(min_share=np.float32(0.5)), expect="taken")
+    add("right: min_share 0 of points", lambda f: boxes3d(min_share=0), expect="taken")
+    add("right: boxes a list", lambda f: poses(boxes=[[0, 0, 3, 2, 2, 0.5]]), expect="taken")
+    add("right: no box", lambda f: boxes3d(boxes=np.zeros((0, 6))), expect="taken")
+    for name, change in {"masks": masks, "boxes": boxes2d}.items():
+        add(f"{name} flags or numbers mixed up", lambda f, n=name, c=change: c(**{n: np.ones((2, 4, 4), "?" if n == "boxes" else int)}), name)  # fmt: skip
 
 
 def _region_functions() -> dict[str, tuple[dict, Callable[..., Any]]]:
@@ -143,7 +184,8 @@ def _region_functions() -> dict[str, tuple[dict, Callable[..., Any]]]:
         "boxes 2D": ({"boxes": (boxes2d, (*any_count, "one axis less", "a NaN", "all NaN", "an Inf", "a negative Inf"), ("box",))}, from_boxes_2d),
         "boxes 3D": (
             {
-                "boxes": (boxes3d, any_count, ("box",)),
+                # One box (6,) is one region.
+                "boxes": (boxes3d, (*any_count, "one axis less"), ("box",)),
                 # Where depth is unknown, points are NaN; several frames are as right as four.
                 "world_points": (np.ones((4, 48, 64, 3)), ("a NaN", "all NaN", "an Inf", "a negative Inf",
                                  "float64 beyond float32", *any_count), ("point",)),
@@ -152,7 +194,7 @@ def _region_functions() -> dict[str, tuple[dict, Callable[..., Any]]]:
         ),
         "boxes and poses": (
             {
-                "boxes": (boxes3d, any_count, ("box",)),
+                "boxes": (boxes3d, (*any_count, "one axis less"), ("box",)),
                 "intrinsics": (np.tile(np.diag([60.0, 60, 1]), (4, 1, 1)), ("one axis less",), ("intrinsics",)),
                 "camera_to_world": (np.tile(np.eye(4), (4, 1, 1)), (), ("pose", "camera")),
             },
@@ -201,6 +243,9 @@ def _region_files(add: Callable[..., None]) -> None:
         "frame_size 0": {**right, "frame_size": [0, 0]},
         "frame_size missing": {"boxes": right["boxes"]},
         "another key": {**right, "colour": 1},
+        "an empty name": {**right, "boxes": {"": [[5, 5, 30, 30]] * 4}},
+        "a name twice": b'{"frame_size": [48, 64], "boxes": {"ball": [[5, 5, 30, 30]], "ball": [[1, 1, 9, 9]]}}',
+        "frame_size bool": {**right, "frame_size": [True, True]},
         "frame of no video": {**right, "boxes": {"ball": {"99": [5, 5, 30, 30]}}},
         "frame a word": {**right, "boxes": {"ball": {"x": [5, 5, 30, 30]}}},
     }.items():
@@ -212,7 +257,29 @@ def _region_files(add: Callable[..., None]) -> None:
 
             return read_regions(make(folder), _grid(), [0, 1, 2, 3], 4)
 
-        add(f"file path {what}", run, "regions", "path", "xxx")
+        add(f"file path {what}", run, "path", *PATH_WORDS)
+    for name, values in {
+        "frame_indices": {
+            "None": None,
+            "a number": 5.5,
+            "negative": [-1],
+            "too large": [9],
+            "words": ["a"],
+            "none": [],
+        },
+        "total_frames": {"None": None, "0": 0, "a string": "4", "1.5": 1.5, "bool": True, "negative": -4},
+        "grid": {"None": None, "a tuple": (3, 3)},
+    }.items():
+        for what, value in values.items():
+
+            def call(folder: Path, /, name: str = name, value: Any = value) -> Any:
+                from processing.region_files import read_regions
+
+                (folder / "regions.json").write_text(json.dumps(right))
+                given = {"grid": _grid(), "frame_indices": [0, 1, 2, 3], "total_frames": 4, name: value}
+                return read_regions(folder / "regions.json", **given)
+
+            add(f"read: {name} {what}", call, name)
     arrays = {
         "npy": {"strings": np.array(["a"]), "objects": np.array([{}], object), "one number": np.array(5),
                 "floats": np.ones((4, 48, 64)), "other frames": np.ones((9, 48, 64), int), "complex": np.ones(3, complex),

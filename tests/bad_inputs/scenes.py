@@ -139,6 +139,9 @@ def posed_video(add: Callable[..., None]) -> None:
         "labels a mapping": {"a": 1, "b": 2, "c": 3},
         "labels a number": 3,
         "labels bytes": (b"a", b"b", b"c"),
+        "labels a set": {"a", "b", "c"},
+        "labels an array of numbers": np.zeros(3),
+        "labels two axes": np.array([["a", "b", "c"]]),
     }.items():
         add(what, lambda folder, value=value: _posed(labels=value), "label")
     for what, value in {
@@ -150,9 +153,24 @@ def posed_video(add: Callable[..., None]) -> None:
         "frame_names with None": ("a", None, "b", "c"),
         "frame_names absolute": ("/a", "b", "c", "d"),
         "frame_names of ../": ("../a", "b", "c", "d"),
+        "frame_names with a NUL": ("a\0", "b", "c", "d"),
+        "frame_names with an empty name": ("", "b", "c", "d"),
+        "frame_names with a drive": ("C:/a", "b", "c", "d"),
+        "frame_names of ./": ("./a", "b", "c", "d"),
+        "frame_names a set": {"a", "b", "c", "d"},
+        "frame_names of 5000 characters": ("a" * 5000, "b", "c", "d"),
     }.items():
         add(what, lambda folder, value=value: _posed(frame_names=value), "frame_name", "frame name")
-    for what, value in {"an int": 5, "bytes": b"x", "a list": ["x"], "../": "../x", "absolute": "/x"}.items():
+    ids = {"an int": 5, "bytes": b"x", "a list": ["x"], "../": "../x", "absolute": "/x", "empty": "", "a NUL": "a\0b"}
+    ids |= {
+        "a drive": "C:/x",
+        "a backslash": "a\\b",
+        "..": "..",
+        ".": ".",
+        "a slash behind": "a/",
+        "5000 characters": "x" * 5000,
+    }
+    for what, value in ids.items():
         add(f"scene_id {what}", lambda folder, value=value: _posed(scene_id=value), "scene_id", "scene id")
     for what, value in {
         "0.7 is cut to 0": [0.7],
@@ -191,6 +209,11 @@ def _right_posed(add: Callable[..., None]) -> None:
         "no poses": {"camera_to_world": lambda p: None},
         "frames alone": {key: (lambda p: None) for key in (*ROOM[1:], "labels", "frame_names", "scene_id")},
         "frame names of a list": {"frame_names": lambda p: list(p["frame_names"])},
+        "labels an array": {"labels": lambda p: np.array(p["labels"])},
+        "a frame twice": {key: (lambda p, key=key: [p[key][0]] * 2) for key in (*ROOM[:4], "frame_names")},
+        "names in folders": {"frame_names": lambda p: [f"left/{name}" for name in p["frame_names"]]},
+        "scene id of blanks and letters": {"scene_id": lambda p: "Küche 2 (hell)"},
+        "a measured hand": {"depth": lambda p: np.where(np.arange(4)[:, None, None] < 1, p["depth"] / 10, p["depth"])},
         "scene id with a folder": {"scene_id": lambda p: "scannet/scene0000_00"},
         "one frame": {key: (lambda p, key=key: p[key][:1]) for key in (*ROOM[:4], "frame_names")},
     }.items():
@@ -201,6 +224,51 @@ def _right_posed(add: Callable[..., None]) -> None:
         add(f"right: {what}", run, expect="taken")
     for what, value in {"numpy": np.array([1, 2]), "a tuple": (0, 0), "whole floats": [1.0]}.items():
         add(f"right: select {what}", lambda folder, value=value: _posed().select_frames(value), expect="either")
+
+
+def _link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.parent / "nowhere")
+
+
+def _copy(path: Path, name: str) -> None:
+    for suffix in (".jpg", ".png", ".txt"):
+        (path / f"{name}{suffix}").write_bytes((path / f"00001{suffix}").read_bytes())
+
+
+def _one_in_metres(path: Path) -> None:
+    goods.write_depth(path / "00001.png", lambda a: np.maximum(a // 1000, 1))
+
+
+def _from_text(folder: Path) -> Any:
+    from processing import PosedVideo
+
+    return PosedVideo.from_folder(str(goods.scene_folder(folder)))
+
+
+def _from_here(folder: Path) -> Any:
+    import os
+
+    from processing import PosedVideo
+
+    os.chdir(goods.scene_folder(folder))
+    scene = PosedVideo.from_folder(".")
+    if scene.scene_id != "scene":
+        raise AssertionError(scene.scene_id)
+    return scene
+
+
+def _posed_room(add: Callable[..., None]) -> None:
+    from processing import PosedVideo
+
+    for what, row in {
+        "None": None,
+        "a list": [1],
+        "a string": "x",
+        "empty": {},
+        "of another data set": {"frames": []},
+    }.items():
+        add(f"from_room: row {what}", lambda folder, row=row: PosedVideo.from_room(row), "row")
 
 
 def _from_folder(folder: Path, /, change: Callable[[Path], Any] = lambda path: None, **options: Any) -> Any:
@@ -316,6 +384,28 @@ def _posed_folder(plain: Callable[..., None]) -> None:
 
         words = {"missing": "missing-file", "a pipe": "pipe", "a device": "/dev/full", "a loop of links": "loop"}
         add(f"path {what}", run, words.get(what, "folder"), "path", "frames", "xxx")
+    _posed_room(plain)
+    add("right: path as text", lambda f: _from_text(f), expect="taken")
+    add("right: parts a set", lambda f: _from_folder(f, parts={"depth"}), expect="taken")
+    add("right: parts a generator", lambda f: _from_folder(f, parts=(p for p in ("depth",))), expect="taken")
+    add("right: indices of NumPy", lambda f: _from_folder(f, indices=np.array([0, 2])), expect="taken")
+    add("right: depth_unit of NumPy", lambda f: _from_folder(f, depth_unit=np.float32(0.001)), expect="taken")
+    add("right: the folder that one is in", _from_here, expect="taken")
+    add("convention unknown, without poses", lambda f: _from_folder(f, parts=(), convention="colmap"), "convention")
+    for kind in ("00001.txt", "intrinsic.txt"):
+        for what, text in {
+            "of other digits": "١ 0 0 0\n",
+            "with underlines": "1_0 0 0 0\n",
+            "huge": "1 " * 200_000,
+        }.items():
+            add(
+                f"{kind} {what}",
+                lambda folder, kind=kind, text=text: _from_folder(folder, lambda p: (p / kind).write_text(text * 4)),
+                kind,
+            )
+        add(f"{kind} a link to nothing", lambda f, k=kind: _from_folder(f, lambda p: _link(p / k)), kind, "00001")
+    add("depth of one frame in metres", lambda f: _from_folder(f, _one_in_metres), "depth")
+    add("a picture of another number's script", lambda f: _from_folder(f, lambda p: _copy(p, "²")), expect="either")
     add("indices and frame_names both", lambda f: _from_folder(f, indices=[0], frame_names=["00000"]), "frame_names")
     add("no frames", lambda f: _from_folder(f, lambda p: [x.unlink() for x in p.glob("*.jpg")]), "scene", "frame")
     add("a frame under two names", lambda f: _from_folder(f, lambda p: (p / "1.jpg").write_bytes(b"")), "1.jpg")

@@ -255,7 +255,7 @@ def test_names_and_arguments_of_the_folder_reader(folder):
     for wrong in ({"frame_names": "00000"}, {"indices": [0.7]}, {"parts": "depth"}, {"depth_unit": "1"}):
         with pytest.raises(TypeError, match=next(iter(wrong))):
             PosedVideo.from_folder(folder, **wrong)
-    with pytest.raises(TypeError, match="`path` must be the folder"):
+    with pytest.raises(TypeError, match="`path` must be a path"):
         PosedVideo.from_folder(None)
     with pytest.raises(ValueError, match="at least one frame"):
         PosedVideo.from_folder(folder, indices=[])

@@ -8,9 +8,10 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from modeling_ide3d.loading_ide3d import check_dtype
+from processing.argument_rules import path_text
 from processing.benchmarks.readers.scenes import FRAME_RULES
 from processing.benchmarks.readers.tasks import BOX_SOURCES
-from processing.scene_names import check_names, path_text
+from processing.scene_names import check_names
 from trainer.data.scene_regions import REGION_SOURCES, RegionSource
 from trainer.evaluation.metrics.ngrams import has_java
 from trainer.evaluation.metrics.scores import Protocol

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from processing.argument_rules import path_text
 from processing.benchmarks import load_scene
 from processing.benchmarks.readers.files import read_infos
 from processing.benchmarks.readers.scenes import FrameLists
 from processing.benchmarks.readers.tasks import Layout
 from processing.benchmarks.readers.teacher import PATCH_GRIDS
 from processing.frame_order_ide3d import check_count
-from processing.scene_names import check_name, check_names, path_text
+from processing.scene_names import check_name, check_names
 from processing.token_grid import TokenGrid
 from trainer.processes import join_processes
 from trainer.teachers.original import OriginalStoreTeacher

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from processing.scene_names import path_text
+from processing.argument_rules import path_text
 from trainer.field_rules import check_choice, check_text, whole_number
 from trainer.geometry.checks import PROTOCOLS, Protocol
 from trainer.teachers.depth_anything_3 import DepthAnything3Teacher

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from processing.argument_rules import path_text
 from processing.benchmarks.readers.teacher import load_teacher_features, open_teacher
-from processing.scene_names import path_text
 from processing.token_grid import TokenGrid
 from trainer.field_rules import check_text
 from trainer.geometry.checks import Protocol, check_protocol

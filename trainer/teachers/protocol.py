@@ -33,7 +33,7 @@ class FrameSource:
 
     def __post_init__(self):
         check_name(self.scene_id)
-        names = check_names(self.frame_names, "frame_names", "name of a frame")
+        names = check_names(self.frame_names, "frame_names", "name of a frame", is_ordered=True)
         object.__setattr__(self, "frame_names", tuple(names))
 
     @classmethod

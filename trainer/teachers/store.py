@@ -14,8 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from processing.argument_rules import path_text
 from processing.limits import check_file, parse_json
-from processing.scene_names import check_name, check_names, path_inside, path_text
+from processing.scene_names import check_name, check_names, path_inside
 from processing.token_grid import TokenGrid
 from processing.writing import write_bytes
 from trainer.field_rules import check_choice, check_text
@@ -183,7 +184,7 @@ def read_scene(path: str | Path) -> StoredScene:
         names = header["frame_names"]
         if not isinstance(names, list) or kind not in KINDS:
             raise ValueError(f"features of type {kind} for the frames {reprlib.repr(names)}")
-        names = check_names(names, "frame_names", "name of a frame")
+        names = check_names(names, "frame_names", "name of a frame", is_ordered=True)
         _check_unique(names, "its header")
         if header["format"] != FORMAT:
             raise ValueError(f"format {header['format']}, expected {FORMAT}")
@@ -267,7 +268,7 @@ class TeacherStore:
                 the file.
         """
         check_grid(grid)
-        frame_names = check_names(frame_names, "frame_names", "name of a frame")
+        frame_names = check_names(frame_names, "frame_names", "name of a frame", is_ordered=True)
         if grid != self.identity.grid:
             raise ValueError(
                 f"{self.folder} holds features for {_describe(self.identity.grid)}, the model has {_describe(grid)}. "

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from processing.argument_rules import check_texts
 from processing.benchmarks.doctor.findings import KINDS, Finding
 from processing.benchmarks.doctor.scene_checks import check_folder, check_scene, tried
 from processing.benchmarks.doctor.task_checks import check_boxes, check_samples
@@ -25,10 +26,11 @@ from processing.benchmarks.readers.files import read_boxes, read_infos, read_sel
 from processing.benchmarks.readers.scenes import uniform_names
 from processing.benchmarks.readers.tasks import PARTS, TASKS, Layout, Task, find_task
 from processing.geometry_rules import is_pose
-from processing.posed_video import list_frame_names
+from processing.scene_folders import list_frame_names
 
 __all__ = ["Diagnosis", "SplitState", "examine"]
 
+_SPLITS = ("train", "val", "test")
 _EXAMPLES = 3  # Places that the text names per kind.
 _MAX_MAPS = 64  # Depth maps of a single scene that are read whole.
 
@@ -80,11 +82,16 @@ class Diagnosis:
         Args:
             task: Key of `TASKS`; None asks for every split that exists.
             split: Name of the split; None asks for the one that papers report.
+
+        Raises:
+            ValueError: No such task, or no such split of it.
         """
         if task is None:
             there = [state for state in self.splits if state.is_there]
             return bool(there) and all(state.can_run for state in there)
-        split = split or TASKS[task].eval_split
+        if task not in {state.task for state in self.splits}:
+            find_task(task, split)
+        split = split or (TASKS[task].eval_split if task in TASKS else "all")
         return any(state.can_run for state in self.splits if (state.task, state.split) == (task, split))
 
     def as_dict(self) -> dict:
@@ -141,22 +148,28 @@ def examine(
         without: Parts to do without, such as "depth" if region masks come from boxes and poses.
 
     Raises:
-        ValueError: An unknown task or part.
+        TypeError: An argument of another kind.
+        ValueError: An unknown task, split or part, or a list of tasks or splits that is empty.
     """
-    unknown = sorted(set(without) - set(PARTS))
-    if unknown:
-        raise ValueError(f"`without` must be of {PARTS}, got {unknown}.")
-    if not tasks and os.path.isdir(data_dir):
+    without = check_texts(without, "without", PARTS)
+    tasks = None if tasks is None else _check_some(tasks, "tasks", sorted(TASKS))
+    splits = None if splits is None else _check_some(splits, "splits", _SPLITS)
+    try:
+        layout = Layout(data_dir)
+    except ValueError as error:
+        finding = Finding("folder-missing", str(data_dir)[:200], str(error))
+        return Diagnosis(str(data_dir)[:200], [], [finding], {})
+    if tasks is None and os.path.isdir(data_dir):
         try:
             names = list_frame_names(Path(data_dir))
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             finding = Finding("frame-names-bad", str(data_dir), str(error))
             state = SplitState("scene", "all", ("frames",), is_there=True, stopped_by={finding.kind: 1})
             return Diagnosis(str(data_dir), [state], [finding], {})
         if names:
             return _examine_frames(Path(data_dir), names, without)
     chosen = [find_task(name) for name in (tasks or [name for name, task in TASKS.items() if task.has_prompt])]
-    layout, findings = Layout(data_dir), []
+    findings: list[Finding] = []
     states: list[SplitState] = []
     findings += _check_root(layout)
     for task in chosen:
@@ -176,7 +189,7 @@ def examine(
     infos: dict[str, dict] = {}
     with _reported(findings, layout.infos("val")[1].parent):
         infos = _look_at_infos(layout, states, findings)
-    boxes = _true_boxes(layout)
+    boxes = _true_boxes(layout, findings)
     for scene_id, parts in tqdm(needed.items(), desc="scenes", disable=len(needed) < 50):
         with _reported(findings, scene_id, scene_id=scene_id):
             findings += check_scene(layout, scene_id, infos.get(scene_id), parts, boxes.get(scene_id, ()))
@@ -219,13 +232,26 @@ def _examine_frames(folder: Path, names: list[str], without: Collection[str]) ->
     return Diagnosis(str(folder), [state], findings, {})
 
 
-def _true_boxes(layout: Layout) -> dict[str, list[list[float]]]:
-    """Return the true boxes of all scenes; files that cannot be read are passed over."""
+def _true_boxes(layout: Layout, findings: list[Finding]) -> dict[str, list[list[float]]]:
+    """Return the true boxes of all scenes; note files that cannot be read."""
     boxes: dict[str, list[list[float]]] = {}
-    for split in ("train", "val", "test"):
-        with contextlib.suppress(Exception):
-            boxes.update(read_boxes(layout.boxes(split, "gt")))
+    told = {finding.path for finding in findings}
+    for split in _SPLITS:
+        path = layout.boxes(split, "gt")
+        if os.path.lexists(path) and str(path) not in told:
+
+            def broken(text: str, path: Path = path) -> Finding:
+                return Finding("true-boxes-broken", str(path), text)
+
+            boxes.update(tried(broken, findings, read_boxes, path) or {})
     return boxes
+
+
+def _check_some(names: Collection[str], name: str, choices: Collection[str]) -> tuple[str, ...]:
+    chosen = check_texts(names, name, choices)
+    if not chosen:
+        raise ValueError(f"`{name}` must name at least one of {', '.join(choices)}, or be None for all of them.")
+    return chosen
 
 
 def _has_cloud(layout: Layout, scene_id: str) -> bool:

@@ -63,6 +63,7 @@ KINDS = {
     ),
     "prompt-foreign": Kind("annotations", True, "the file was made for another model; regenerate it for this one"),
     "id-twice": Kind("annotations", True, "remove the second sample, or give it an id of its own"),
+    "train-id-twice": Kind("annotations", False, "training takes both; remove one if they are the same sample"),
     "question-empty": Kind("annotations", True, "remove the sample, or take its text from the benchmark's own file"),
     "answer-missing": Kind("annotations", True, "take the answers from the benchmark's own file"),
     "box-null": Kind("annotations", True, "only box_input of Scan2Cap may be null; take the box from the scan"),
@@ -89,6 +90,7 @@ KINDS = {
     # candidate boxes
     "boxes-missing": Kind("boxes", True, "put the file there; proposals come from Mask3D, gt boxes from the scans"),
     "boxes-broken": Kind("boxes", True, f"{_AGAIN}; it maps scene ids to lists of six numbers"),
+    "true-boxes-broken": Kind("extra", False, f"needed for boxes='gt' and to compare boxes with the scans: {_AGAIN}"),
     "boxes-scene-missing": Kind("boxes", True, "make the boxes of this scene too, or take its samples out"),
     "boxes-none": Kind("boxes", True, "a scene without candidates cannot be grounded in; make its proposals again"),
     "boxes-strange": Kind("boxes", True, "boxes and poses must be of one scene, in one world frame, in metres"),

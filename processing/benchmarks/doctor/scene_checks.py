@@ -10,8 +10,9 @@ import av
 import numpy as np
 
 from processing.benchmarks.doctor.findings import KINDS, Finding
+from processing.benchmarks.doctor.jpeg_ends import holds_jpeg_end
 from processing.benchmarks.readers.files import read_masks, read_point_cloud
-from processing.benchmarks.readers.scenes import check_same_camera, lost_pictures, uniform_names
+from processing.benchmarks.readers.scenes import check_same_camera, uniform_names
 from processing.benchmarks.readers.tasks import Layout
 from processing.benchmarks.readers.teacher import open_teacher, stored_names
 from processing.frame_order_ide3d import sort_frames
@@ -28,12 +29,19 @@ from processing.image_reading_ide3d import inspect_image, is_turned
 from processing.image_wholeness_ide3d import check_whole
 from processing.limits import check_file
 from processing.pose_rules import find_disagreement
-from processing.posed_video import list_frame_names, read_folder_intrinsics, read_matrix
 from processing.sample_rules import find_strange_boxes
+from processing.scene_folders import (
+    check_steps,
+    list_frame_names,
+    lost_pictures,
+    read_folder_intrinsics,
+    read_matrix,
+)
 
 __all__ = ["check_folder", "check_scene", "tried"]
 
 NUM_FRAMES = 32
+_JPEG = ("JPEG", "MPO")
 # Runs of neighbouring frames, and their length, whose depth maps are read whole; of the others the headers are read.
 _RUNS, _RUN_LENGTH = 3, 3
 _MIN_MEASURED = 0.02  # Share of the pixels of a scene. Sparse depth of lasers measures 5 %.
@@ -78,7 +86,7 @@ def check_scene(
         return [Finding("scene-missing", str(folder), found, scene_id)]
     try:
         names = list_frame_names(folder)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         return [Finding("frame-names-bad", str(folder), str(error), scene_id)]
     if lost := lost_pictures(folder, names):
         detail = f"{len(lost)} frames such as {lost[0]} have a pose or depth but no picture"
@@ -206,11 +214,9 @@ def _check_frames(folder: Path, names: list[str], scene_id: str, findings: list[
             facts = inspect_image(path)
             if facts.num_pictures > 1:
                 raise OSError(f"it holds {facts.num_pictures} pictures")
-            with open(path, "rb") as file:
-                file.seek(-2, 2)
-                if file.read() != b"\xff\xd9":  # The end marker of JPEG, which a file that was cut off lacks.
-                    raise OSError("it does not end as a JPEG file does")
             with open_image(path) as image:
+                if image.format in _JPEG and not holds_jpeg_end(path.read_bytes()):
+                    raise OSError("it is cut off: the end marker of JPEG is missing")
                 image.draft("L", (1, 1))  # A decoder that only needs an eighth of the sides halves the time.
                 image.load()
         except (OSError, ValueError) as error:
@@ -236,12 +242,12 @@ def _check_poses(folder: Path, names: list[str], scene_id: str, info: dict | Non
     align = np.eye(4) if info is None else info["axis_align_matrix"]
     for name in names:
         path = folder / f"{name}.txt"
-        if not path.is_file():
+        if not os.path.lexists(path):
             yield Finding("pose-missing", str(path), "it does not exist", scene_id)
             continue
         try:
             pose = read_matrix(path, (4,))
-        except ValueError as error:
+        except (OSError, ValueError) as error:
             yield Finding("pose-broken", str(path), str(error), scene_id)
             continue
         if len(find_nonfinite(pose[None])):
@@ -261,7 +267,7 @@ def _check_camera(
 ) -> Iterator[Finding]:
     """Yield findings on the cameras that `load_scene` reads: those of the folder, and EmbodiedScan's."""
     depth_file, depth_size = folder / f"{name}.png", None
-    if not (folder / "intrinsic.txt").is_file() and not depth_file.is_file():
+    if not os.path.lexists(folder / "intrinsic.txt") and not depth_file.is_file():
         yield Finding("camera-missing", str(folder), "neither intrinsic.txt nor depth images", scene_id)
     if frame_size is None:
         return
@@ -274,7 +280,7 @@ def _check_camera(
         if camera is not None:
             check_intrinsics(camera[None], frame_size=frame_size)
             is_good = True
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         yield Finding("camera-broken", str(folder), str(error), scene_id)
     if info is not None and depth_size is not None:
         try:
@@ -299,10 +305,11 @@ def _check_depth(
     sizes: dict[tuple[int, int], str] = {}
     for name in names:
         path = folder / f"{name}.png"
-        if not path.is_file():
+        if not os.path.lexists(path):
             yield Finding("depth-missing", str(path), "it does not exist", scene_id)
             continue
         try:
+            check_file(path)
             with open_image(path) as image:
                 sizes.setdefault((image.height, image.width), name)
                 if not image.mode.startswith("I"):
@@ -337,13 +344,14 @@ def _check_maps(
             yield Finding("depth-empty", str(folder / f"{name}.png"), "all pixels are 0", scene_id)
     if maps:
         try:
+            check_steps(np.stack(list(maps.values())), folder)
             check_depth(np.stack(list(maps.values())).astype(np.float32) / 1000)
         except ValueError as error:
             yield Finding("depth-unit-wrong", str(folder), str(error), scene_id)
     try:
         if frame_size:  # The colour camera alone knows of squashed frames.
             check_same_view(size, frame_size, read_folder_intrinsics(folder, frame_size, None))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         yield Finding("depth-size-wrong", str(folder), str(error), scene_id)
     if info is not None:
         off = np.abs(info["depth_cam2img"][[1, 0], 2] / size - 0.5).max()

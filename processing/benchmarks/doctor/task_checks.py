@@ -41,9 +41,9 @@ def check_samples(layout: Layout, task: Task, split: str) -> tuple[list[Finding]
         findings += [finding(kind, path, f"sample {sample_name(record, number)}: {text}") for kind, text in faults]
         if not any(kind in _UNUSABLE for kind, _ in faults):
             good.append(record)
-    if split != "train":
-        twice = [name for name, count in Counter(str(record["id"]) for record in good).items() if count > 1]
-        findings += [finding("id-twice", path, f"id {name}") for name in twice]
+    twice = [name for name, count in Counter(str(record["id"]) for record in good).items() if count > 1]
+    kind = "train-id-twice" if split == "train" else "id-twice"
+    findings += [finding(kind, path, f"id {name[:200]}") for name in twice]
     if task.name == "scan2cap" and good and all(record["box_input"] is None for record in good):
         findings.append(finding("input-boxes-null", path, f"box_input is null in all {len(good)} samples"))
     return findings, good

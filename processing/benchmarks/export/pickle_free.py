@@ -8,7 +8,6 @@ stay where they are, and no file runs code while it is read.
 
 import argparse
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from processing.benchmarks.readers.files import read_infos, read_point_cloud
 from processing.benchmarks.readers.tasks import Layout
-from processing.limits import check_file
+from processing.scene_folders import is_there
 from processing.scene_names import path_inside
 from processing.writing import write_bytes, write_json
 
@@ -40,8 +39,7 @@ def export_pickle_free(data_dir: str | Path) -> list[Path]:
     written = []
     for split in ("train", "val", "test"):
         target, source = layout.infos(split)
-        if os.path.lexists(source):
-            check_file(source)
+        if is_there(source):
             items = [
                 {
                     "sample_idx": scene_id,

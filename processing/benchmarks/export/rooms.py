@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from processing.argument_rules import as_path
 from processing.benchmarks.export.annotations import RoomScene, llava_records, rounded_box
 from processing.benchmarks.export.files import RoomWriter, write_infos, write_vsi_rows
 from processing.benchmarks.export.vsi import vsi_records
 from processing.benchmarks.readers.tasks import TASKS, Layout
-from processing.frame_order_ide3d import check_count
-from processing.rooms.generate import MIN_IMAGE_SIZE, make_room
-from processing.scene_names import path_text
+from processing.rooms.generate import make_room
+from processing.rooms.sizes import check_room_sizes
 from processing.writing import whole_folder, write_json
 
 __all__ = ["export_rooms"]
@@ -43,18 +43,13 @@ def export_rooms(
     Raises:
         FileExistsError: The target exists and is not empty.
         TypeError: A count or the seed is no integer, or the target no path.
-        ValueError: A count below 1, or images too small for a room.
+        ValueError: A count below 1, images too small for a room, or any of them too large.
     """
-    path_text(target, "target")
-    for name, count in (("num_scenes", num_scenes), ("num_frames", num_frames), ("image_size", image_size)):
-        check_count(count, name)
-    if image_size < MIN_IMAGE_SIZE:
-        raise ValueError(f"image_size must be at least {MIN_IMAGE_SIZE} pixels, got {image_size}.")
-    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
-        raise TypeError(f"seed must be an integer, got {seed!r}.")
+    num_scenes, seed, image_size, num_frames = check_room_sizes(num_scenes, seed, image_size, num_frames)
+    target = as_path(target, "target")
     with whole_folder(target) as unfinished:
         _write_rooms(Layout(unfinished), num_scenes, seed, image_size, num_frames)
-    return Path(target)
+    return target
 
 
 def _write_rooms(layout: Layout, num_scenes: int, seed: int, image_size: int, num_frames: int) -> None:

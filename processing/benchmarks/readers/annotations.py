@@ -1,6 +1,7 @@
 """`load_task`: samples of a benchmark as a `datasets.Dataset`."""
 
 import json
+import logging
 import os
 from collections import Counter
 from collections.abc import Collection
@@ -11,17 +12,21 @@ import datasets
 import pyarrow.parquet
 from datasets import Features, List, Value
 
+from processing.argument_rules import check_choice, check_text, check_texts
 from processing.benchmarks.prompts import SOURCE_TEMPLATES, question_of
 from processing.benchmarks.readers.files import checked_box, read_boxes
 from processing.benchmarks.readers.records import NOTES, object_ids, sample_faults, sample_name
 from processing.benchmarks.readers.scenes import FrameLists
 from processing.benchmarks.readers.tasks import BOX_SOURCES, Layout, Task, find_task
 from processing.limits import check_bound, check_file, load_json, parse_json
-from processing.scene_names import check_names
 
 __all__ = ["FEATURES", "load_task", "read_records"]
 
+logger = logging.getLogger(__name__)
+
+_PARQUET = b"PAR1"  # first bytes; the library reads from the end
 _ROWS = 256  # of a parquet file that are read at a time
+_TYPE_UNKNOWN = "question-type-unknown"
 _BOX = List(Value("float64"))
 
 FEATURES = Features(
@@ -75,35 +80,34 @@ def load_task(
 
     Raises:
         FileNotFoundError: A file or folder that this task needs does not exist; the message names it.
-        TypeError: `data_dir` or `scenes` is of another type.
+        TypeError: An argument of another kind.
         ValueError: An unknown name, or a file whose contents are not as expected; the message names file and sample.
     """
-    spec = find_task(task, split)
-    if split is None:
-        raise ValueError(f"`split` must be one of {spec.splits}, got None.")
-    if boxes is not None and (not isinstance(boxes, str) or boxes not in BOX_SOURCES):
-        raise ValueError(f"`boxes` must be one of {BOX_SOURCES} or None, got {boxes!r:.100}.")
-    scenes = None if scenes is None else set(check_names(scenes, "scenes"))
+    spec = find_task(task, check_text(split, "split"))
+    if boxes is not None:
+        check_choice(boxes, BOX_SOURCES, "boxes")
+    wanted = None if scenes is None else check_texts(scenes, "scenes")
     layout = Layout(data_dir)
+    lists = FrameLists(layout, frames, num_frames, coverage)
     path, records = read_records(layout, spec, split)
-    passed = NOTES if split != "train" else {*NOTES, "question-type-unknown"}  # Only scores are split by types.
+    passed = NOTES if split != "train" else {*NOTES, _TYPE_UNKNOWN}  # Only scores are split by types.
     rows = [_row(spec, record, passed, path, number) for number, record in enumerate(records)]
     if task == "vsibench":
         _put_scenes(rows, layout)
-    if scenes is not None:
-        rows = [row for row in rows if row["scene_id"] in scenes]
+    if wanted is not None:
+        rows = _of_scenes(rows, wanted, path)
     if not rows:
-        of_scenes = "" if scenes is None else f" of the scenes {sorted(scenes)[:5]}"
-        raise ValueError(f"Expected at least one sample{of_scenes}, {path} has none.")
-    if split != "train":
-        twice = [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]
-        if twice:
-            raise ValueError(
-                f"{path} has {len(twice)} ids twice, such as {twice[:3]}. Scores would be wrong: remove them."
-            )
+        raise ValueError(f"Expected at least one sample, {path} has none.")
+    if split == "train":
+        _tell_unknown_types(spec, records, path)
+    if twice := [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]:
+        told = f"{path} has {len(twice)} ids twice, such as {twice[:3]}"
+        if split != "train":
+            raise ValueError(f"{told}. Scores would be wrong: remove these samples.")
+        logger.warning("%s. Training takes both: remove one if they are the same sample.", told)
     if spec.kind == "ground":
         _put_candidates(rows, layout, split, boxes or ("gt" if split == "train" else "pred"))
-    _put_frames(rows, FrameLists(layout, frames, num_frames, coverage))
+    _put_frames(rows, lists)
     return datasets.Dataset.from_list(rows, features=FEATURES, split=datasets.NamedSplit(split))
 
 
@@ -135,6 +139,10 @@ def _read_parquet(path: Path) -> list[dict]:
     """Return the rows of a parquet file, whose declared and real sizes are bounded."""
     check_file(path)
     records: list[dict] = []
+    with path.open("rb") as stream:
+        start = stream.read(len(_PARQUET))
+    if start != _PARQUET:
+        raise ValueError(f"{path} is not a complete parquet file, copy it again: it begins with {start!r}.")
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             facts = file.metadata
@@ -207,6 +215,24 @@ def _llava_row(task: Task, record: dict) -> dict[str, Any]:
     else:
         row["answers"] = metadata.get("answers", [turns["gpt"]])
     return row
+
+
+def _tell_unknown_types(task: Task, records: list[dict], path: Path) -> None:
+    """Warn of question types that training does not look at."""
+    found = [kind for record in records for kind, _ in sample_faults(task, record)].count(_TYPE_UNKNOWN)
+    if found:
+        logger.warning("%s: the question types of %d samples are unknown. Training does not need them.", path, found)
+
+
+def _of_scenes(rows: list[dict], wanted: tuple[str, ...], path: Path) -> list[dict]:
+    """Return the rows about the scenes that are wanted."""
+    rows = [row for row in rows if row["scene_id"] in wanted]
+    absent = sorted(set(wanted) - {row["scene_id"] for row in rows})
+    if not rows:
+        raise ValueError(f"Expected at least one sample of the scenes in `scenes`, {absent[:5]}, {path} has none.")
+    if absent:
+        logger.warning("%s has no sample of %d of the `scenes`, such as %s.", path, len(absent), absent[:3])
+    return rows
 
 
 def _no_boxes() -> dict[str, list]:

@@ -1,21 +1,22 @@
 """Names of the frames that are shown of a scene, and the scene as a `PosedVideo` of the parts that are asked for."""
 
 import dataclasses
-import logging
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
+from processing.argument_rules import check_choice, check_flag, check_texts, check_whole
 from processing.benchmarks.readers.files import read_infos, read_selected_frames
 from processing.benchmarks.readers.tasks import Layout
-from processing.frame_order_ide3d import check_count, find_uniform_indices, sort_frames
+from processing.frame_order_ide3d import find_uniform_indices, sort_frames
 from processing.geometry_rules import rescaled_intrinsics
 from processing.image_opening_ide3d import open_image
-from processing.posed_video import PosedVideo, list_frame_names
+from processing.posed_video import PosedVideo
+from processing.scene_folders import list_frame_names, warn_of_lost_pictures
 from processing.scene_names import check_name, check_names
 from processing.video_reading_ide3d import read_video
 
@@ -25,12 +26,9 @@ __all__ = [
     "check_same_camera",
     "folder_names",
     "load_scene",
-    "lost_pictures",
     "scene_infos",
     "uniform_names",
 ]
-
-logger = logging.getLogger(__name__)
 
 FRAME_RULES = ("uniform", "listed", "coverage")
 SCENE_PARTS = ("frames", "poses", "depth")
@@ -60,11 +58,10 @@ class FrameLists:
     """
 
     def __init__(self, layout: Layout, rule: str = "uniform", num_frames: int = 32, coverage: float | None = None):
-        if not isinstance(rule, str) or rule not in FRAME_RULES:
-            raise ValueError(f"`frames` must be one of {FRAME_RULES}, got {rule!r:.100}.")
-        check_count(num_frames)
+        check_choice(rule, FRAME_RULES, "frames")
+        num_frames = check_whole(num_frames, "num_frames", 1)
         if coverage is not None and (isinstance(coverage, bool) or not isinstance(coverage, Real)):
-            raise TypeError(f"`coverage` must be a share in (0, 1] or None, got {coverage!r:.100}.")
+            raise TypeError(f"`coverage` must be a share in (0, 1] or None, got {coverage!r}.")
         if coverage is not None and (rule != "coverage" or not 0 < coverage <= 1):
             raise ValueError(f'`coverage` is a share in (0, 1] for frames="coverage", got {coverage} with {rule!r}.')
         self.layout, self.rule, self.num_frames, self.coverage = layout, rule, num_frames, coverage
@@ -116,21 +113,8 @@ def folder_names(layout: Layout, scene_id: str) -> list[str]:
     names = list_frame_names(folder)
     if not names:
         raise FileNotFoundError(f"{scene_id} has no frames: expected {folder / '00000.jpg'} and so on.")
-    if lost := lost_pictures(folder, names):
-        logger.warning(
-            "%s: %d frames such as %s have a pose or depth but no picture, and are left out. Copy the pictures again, "
-            "or remove the other files.",
-            folder,
-            len(lost),
-            lost[0],
-        )
+    warn_of_lost_pictures(folder, names)
     return names
-
-
-def lost_pictures(folder: Path, names: Collection[str]) -> list[str]:
-    """Return the names of frames with a pose or depth that are not among `names`."""
-    others = {file.stem for suffix in (".txt", ".png") for file in folder.glob(f"*{suffix}") if file.stem.isdigit()}
-    return sort_frames(others.difference(names))
 
 
 def check_same_camera(listed: np.ndarray, stored: np.ndarray, where: str) -> None:
@@ -199,18 +183,16 @@ def load_scene(
 
     Raises:
         FileNotFoundError: The scene, a frame or a part of it does not exist.
-        TypeError: `num_frames` or `frame_names` is of another type.
+        TypeError: An argument of another type.
         ValueError: An unknown part, a name that leads out of the folder, or contents that `PosedVideo` refuses, such
             as poses that are not finite.
     """
-    is_many = isinstance(parts, Iterable) and not isinstance(parts, (str, bytes))
-    parts = tuple(parts) if is_many else (parts,)
-    if not is_many or any(not isinstance(part, str) or part not in SCENE_PARTS for part in parts):
-        raise ValueError(f"`parts` must be a collection of {SCENE_PARTS}, got {parts if is_many else parts[0]!r}.")
-    check_count(num_frames)
-    names = [] if frame_names is None else check_names(frame_names, "frame_names", "name of a frame")
+    parts = check_texts(parts, "parts", SCENE_PARTS)
+    num_frames = check_whole(num_frames, "num_frames", 1)
+    skip_invalid_poses = check_flag(skip_invalid_poses, "skip_invalid_poses")
+    names = [] if frame_names is None else check_names(frame_names, "frame_names", "name of a frame", is_ordered=True)
     layout = Layout(data_dir)
-    if check_name(scene_id).startswith("vsibench/"):
+    if check_name(scene_id, where="`scene_id`").startswith("vsibench/"):
         if set(parts) - {"frames"}:
             raise FileNotFoundError(f"{scene_id} is a video without poses or depth. Ask for parts=('frames',).")
         return _read_video_file(layout.video(scene_id), scene_id, num_frames)

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from processing.scene_names import check_name, path_text
+from processing.argument_rules import as_path, check_choice, check_text
+from processing.scene_names import check_name
 
 __all__ = ["BOX_SOURCES", "PARTS", "TASKS", "Layout", "Task", "find_task"]
 
@@ -60,13 +61,14 @@ def find_task(name: str, split: str | None = None) -> Task:
         split: Name of a split; None checks none.
 
     Raises:
+        TypeError: A name that is no text.
         ValueError: No such task, or no such split of it.
     """
-    if not isinstance(name, str) or name not in TASKS:
-        raise ValueError(f"`task` must be one of {sorted(TASKS)}, got {name!r:.100}.")
+    check_choice(name, sorted(TASKS), "task")
+    split = None if split is None else check_text(split, "split")
     task = TASKS[name]
     if split is not None and split not in task.splits:
-        raise ValueError(f"{name} has the splits {task.splits}, got {split!r:.100}.")
+        raise ValueError(f"{name} has the splits {', '.join(task.splits)}, got {split!r}.")
     return task
 
 
@@ -76,13 +78,13 @@ class Layout:
 
     Nothing is opened or checked here. `scene_id` is "scannet/scene0000_00", the folder of a data set and a scene in
     it. A video file of VSI-Bench is "vsibench/scannet/scene0000_00". An id that would lead out of the folder raises
-    ValueError by `check_name`, as does a root that is empty or holds NUL.
+    ValueError by `check_name`.
     """
 
     root: Path
 
     def __init__(self, root: str | Path):
-        object.__setattr__(self, "root", Path(path_text(root, "data_dir")))
+        object.__setattr__(self, "root", as_path(root, "data_dir"))
 
     def annotations(self, task: Task, split: str) -> list[Path]:
         """Return the files that may hold the samples; the first that exists counts."""

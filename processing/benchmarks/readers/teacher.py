@@ -7,15 +7,18 @@ from typing import Literal
 import numpy as np
 import torch
 
+from processing.argument_rules import check_choice, check_texts
 from processing.benchmarks.readers.files import open_array
 from processing.benchmarks.readers.scenes import folder_names
 from processing.benchmarks.readers.tasks import Layout
 from processing.frame_order_ide3d import find_uniform_indices
+from processing.regions import check_grid
 from processing.token_grid import TokenGrid
 from processing.token_pooling import pool_teacher_features
 
 __all__ = ["PATCH_GRIDS", "load_teacher_features", "open_teacher", "stored_names"]
 
+PROTOCOLS = ("clean", "paper")
 # Number of patches of a frame: their grid, rows first, of 392 x 518, 336 x 448 and 224 x 224 pixels.
 PATCH_GRIDS = {1036: (28, 37), 768: (24, 32), 256: (16, 16)}
 
@@ -38,7 +41,7 @@ def open_teacher(path: str | Path) -> np.ndarray:
         ValueError: The file holds no array (1, V, patches, C) with a known number of patches, or is cut off.
     """
     store = open_array(path)
-    if store.ndim != 4 or len(store) != 1 or store.shape[2] not in PATCH_GRIDS:
+    if store.ndim != 4 or len(store) != 1 or store.shape[2] not in PATCH_GRIDS or 0 in store.shape:
         raise ValueError(
             f"{path} must have shape (1, V, patches, C) with {sorted(PATCH_GRIDS)} patches, got {store.shape}. "
             "Extract the features again."
@@ -70,8 +73,15 @@ def load_teacher_features(
 
     Raises:
         FileNotFoundError: No store, or no frames, of this scene.
-        ValueError: The store cannot be read, holds values that are not finite, or lacks one of the frames.
+        TypeError: An argument of another kind.
+        ValueError: No frame or an unknown protocol, or the store cannot be read, holds values that are not finite, or
+            lacks one of the frames.
     """
+    frame_names = check_texts(frame_names, "frame_names", is_ordered=True)
+    if not frame_names:
+        raise ValueError("`frame_names` must name at least one frame, got none.")
+    check_choice(protocol, PROTOCOLS, "protocol")
+    check_grid(grid)
     layout = Layout(data_dir)
     path = layout.teacher(scene_id)
     store = open_teacher(path)

@@ -83,7 +83,7 @@ def test_rooms_from_a_start_on_are_rows_of_a_longer_load(four, tmp_path, monkeyp
     assert load_rooms("validation", 2, start=2, cache_dir=str(tmp_path), **SMALL)["scene_id"] == four["scene_id"][2:]
 
 
-@pytest.mark.parametrize("start, error, message", [(-1, ValueError, "must be at least 0"), (1.0, TypeError, "an int")])
+@pytest.mark.parametrize("start, error, message", [(-1, ValueError, "of at least 0"), (1.0, TypeError, "an int")])
 def test_an_impossible_start(start, error, message):
     with pytest.raises(error, match=f"start .*{message}"):
         load_rooms("train", 2, start=start)
@@ -122,8 +122,8 @@ def test_an_interrupted_generation_leaves_nothing_that_looks_complete(tmp_path, 
     ("arguments", "error", "message"),
     [
         (("dev", 2), ValueError, "train"),
-        (("train", 0), ValueError, "num_scenes must be at least 1"),
-        (("train", -3), ValueError, "num_scenes must be at least 1"),
+        (("train", 0), ValueError, "num_scenes must be an integer of at least 1"),
+        (("train", -3), ValueError, "num_scenes must be an integer of at least 1"),
         (("train", 2.5), TypeError, "num_scenes must be an int"),
     ],
 )
