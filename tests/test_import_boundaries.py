@@ -66,7 +66,7 @@ def may_import() -> dict[str, set[str]]:
     table |= {
         DRAWING: {AUXILIARY, GEOMETRY, LOOP, *ALL_OF_PROCESSING, SESSION},
         METRICS: {PROCESSING, FIELD_RULES},
-        EVALUATION: {CONVERSION, METRICS, *measured},
+        EVALUATION: {CONVERSION, DRAWING, METRICS, *measured},
         f"{EVALUATION}.probes": {AUXILIARY, METRICS, *measured},
     }
     table["trainer"] = set(table)  # its lazy names

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commanding import run_command
+from drawn_scenes import write_checkpoint
 from exporting import build_model, build_processor
 
 from ide3d import nano_model
@@ -160,6 +161,14 @@ class TestSave:
         assert told == run_command(*words).stdout
         content = page.read_text(encoding="utf-8")
         assert f"{wanted} (" in content or f"{wanted}: no such object" in content
+
+    def test_the_depth_of_a_checkpoint_is_drawn_as_points(self, room, tmp_path):
+        write_checkpoint(tmp_path / "checkpoint-1")
+        page = tmp_path / "page.html"
+        words = ("--save", page, "--depth-from", tmp_path / "checkpoint-1", "--field-of-view", 70)
+        run_command("find", room.video, "the bed", "--regions", room.ids, *words)
+        content = page.read_text(encoding="utf-8")
+        assert "Camera of frame 0" in content and "100,000 of" not in content and "points." in content
 
     def test_what_is_described_is_drawn(self, room, tmp_path):
         sheet = tmp_path / "sheet.png"

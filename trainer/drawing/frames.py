@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from processing.frame_order_ide3d import find_uniform_indices
 from trainer.drawing.boxes import box_edges, project_lines
 from trainer.drawing.drawing import Drawing
-from trainer.drawing.spaces import mark_colour
+from trainer.drawing.spaces import DARK, mark_colour, text_colour
 
 __all__ = ["choose_frames", "describe_frame", "draw_frame", "draw_sheet", "shorten", "tint_cells"]
 
@@ -19,7 +19,6 @@ SHEET_WIDTH = 420  # pixels of a frame on a sheet
 TINT = 70  # of 255
 MARGIN, LINE_HEIGHT = 12, 20
 INK, PAPER, QUIET = (29, 36, 51), (255, 255, 255), (90, 98, 115)
-SHADOW = (20, 20, 20)
 # Pillow's own font knows Latin letters alone; of these the first that the system has draws others.
 FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial.ttf")
 
@@ -128,7 +127,7 @@ def draw_sheet(drawing: Drawing) -> Image.Image:
     for index, (words, colour) in enumerate(lines):
         y = MARGIN + 30 + LINE_HEIGHT * index
         if colour is not None:
-            draw.rectangle([MARGIN, y + 2, MARGIN + 13, y + 15], fill=colour, outline=SHADOW)
+            draw.rectangle([MARGIN, y + 2, MARGIN + 13, y + 15], fill=colour, outline=DARK)
         draw.text((MARGIN + (22 if colour else 0), y), words, INK, font=_font(14, not words.isascii()))
     for index, (frame, picture) in enumerate(zip(chosen, pictures, strict=True)):
         x, y = MARGIN + index % columns * cell[0], top + index // columns * cell[1]
@@ -198,7 +197,7 @@ def _outline(cells: np.ndarray, seen: tuple[float, float]) -> np.ndarray:
 
 def _draw_lines(draw: ImageDraw.ImageDraw, lines: np.ndarray, colour: tuple[int, int, int], thickness: int) -> None:
     """Draw lines (N, 2, 2) over a darker edge, so that they are seen on any ground."""
-    for fill, width in ((SHADOW, thickness + 2), (colour, thickness)):
+    for fill, width in ((DARK, thickness + 2), (colour, thickness)):
         for start, end in lines.tolist():
             draw.line([*start, *end], fill=fill, width=width)
 
@@ -211,8 +210,8 @@ def _draw_number(picture: Image.Image, number: int, place: tuple[float, float]) 
     width, height = right - left + 8, bottom - top + 8
     x = min(max(0, place[0]), max(0, picture.width - width))
     y = min(max(0, place[1] - height), max(0, picture.height - height))
-    draw.rectangle([x, y, x + width, y + height], fill=mark_colour(number), outline=SHADOW)
-    draw.text((x + 4 - left, y + 4 - top), words, SHADOW, font=font)
+    draw.rectangle([x, y, x + width, y + height], fill=mark_colour(number), outline=DARK)
+    draw.text((x + 4 - left, y + 4 - top), words, text_colour(number), font=font)
 
 
 def _name_place(row: float, col: float) -> str:

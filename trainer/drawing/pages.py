@@ -15,7 +15,7 @@ from markupsafe import Markup
 from trainer.drawing.boxes import box_size
 from trainer.drawing.drawing import Drawing
 from trainer.drawing.frames import choose_frames, describe_frame, draw_frame
-from trainer.drawing.spaces import PALETTE, Space, list_spaces, mark_colour
+from trainer.drawing.spaces import PALETTE, Space, list_spaces, mark_colour, text_colour
 
 __all__ = ["render_page"]
 
@@ -151,7 +151,10 @@ def _hash(text: str) -> str:
 
 
 def _colour_rules() -> str:
-    return "".join(f".c{index} {{ background: rgb{colour}; }}\n" for index, colour in enumerate(PALETTE))
+    return "".join(
+        f".c{index} {{ background: rgb{colour}; color: rgb{text_colour(index)}; }}\n"
+        for index, colour in enumerate(PALETTE)
+    )
 
 
 def _template(name: str) -> str:

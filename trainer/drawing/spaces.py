@@ -7,10 +7,11 @@ import numpy as np
 from trainer.drawing.boxes import box_edges
 from trainer.drawing.drawing import Drawing
 
-__all__ = ["PALETTE", "Space", "SpaceBox", "SpaceCamera", "list_spaces", "mark_colour"]
+__all__ = ["PALETTE", "Space", "SpaceBox", "SpaceCamera", "list_spaces", "mark_colour", "text_colour"]
 
 # Colours that people with any colour vision tell apart (Okabe and Ito 2008, without black), as 0 to 255.
 PALETTE = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
+DARK, LIGHT = (20, 20, 20), (255, 255, 255)
 _CAMERA_DEPTH = 0.2  # Metres from a camera's centre to the frame that is drawn in front of it.
 _HALF_FRAME = 0.58  # Half a frame over its distance where intrinsics are unknown: a field of view of 60 degrees.
 _SNAP = np.cos(np.radians(25))  # A mean direction of "up" that is nearer to an axis than this is that axis.
@@ -82,6 +83,13 @@ class Space:
 def mark_colour(number: int) -> tuple[int, int, int]:
     """Return the colour, 0 to 255, of the mark or box with this number."""
     return PALETTE[number % len(PALETTE)]
+
+
+def text_colour(number: int) -> tuple[int, int, int]:
+    """Return the colour of words on `mark_colour(number)` that are easier to read."""
+    red, green, blue = (((value / 255 + 0.055) / 1.055) ** 2.4 for value in mark_colour(number))
+    # Where light and dark words have the same contrast (WCAG).
+    return LIGHT if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.18 else DARK
 
 
 def list_spaces(drawing: Drawing) -> list[Space]:

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
 from processing import PosedVideo
 from processing.frame_order_ide3d import find_uniform_indices
 from processing.token_grid import TokenGrid
+from trainer.drawing.frames import tint_cells
 from trainer.geometry import project_points
 
 __all__ = ["draw_example"]
@@ -74,14 +75,15 @@ def draw_example(
     pixels = _pixels(scene, [box for _, box in drawn]) if drawn else None
     chosen = _choose_frames(scene, pixels)
     height, width = scene.frames.shape[1:3]
-    scale = WIDTH / width
+    scale, covered, whole = WIDTH / width, grid.covered_size, grid.image_size
     size = (WIDTH, max(1, round(height * scale)))
     sheet = Image.new("RGB", (size[0] * len(chosen), size[1]))
     for place, view in enumerate(chosen):
         frame = Image.fromarray(scene.frames[view]).resize(size)
         for name in STYLES:
             if name in masks:
-                _tint(frame, masks[name][:, view].any(0), grid, STYLES[name][0])
+                seen = (size[0] * covered[1] / whole[1], size[1] * covered[0] / whole[0])
+                tint_cells(frame, masks[name][:, view].any(0), seen, ImageColor.getrgb(STYLES[name][0]), TINT)
         if pixels is not None:
             draw = ImageDraw.Draw(frame)
             for edges, (name, _) in zip(pixels[view], drawn, strict=True):
@@ -91,16 +93,6 @@ def draw_example(
     shown = [f"{name}: {NAMES[name]}" for name in STYLES if any(name == other for other, _ in drawn)]
     where = f" Boxes and their tokens {', '.join(shown)}." if shown else ""
     return sheet, f"Frames {', '.join(names[view] for view in chosen)}.{where}"
-
-
-def _tint(frame: Image.Image, cells: np.ndarray, grid: TokenGrid, colour: str) -> None:
-    """Lay a colour over the tokens (rows, cols) of a frame, in place."""
-    covered = [
-        max(1, round(side * seen / whole))
-        for side, seen, whole in zip(frame.size[::-1], grid.covered_size, grid.image_size, strict=True)
-    ]
-    mask = Image.fromarray(np.where(cells, TINT, 0).astype(np.uint8)).resize(covered[::-1], Image.Resampling.NEAREST)
-    frame.paste(Image.new("RGB", mask.size, colour), (0, 0), mask)
 
 
 def _draw_edges(draw: ImageDraw.ImageDraw, edges: np.ndarray, colour: str, thickness: int) -> None:

@@ -5,49 +5,40 @@ import json
 import numpy as np
 import pytest
 import torch
-from exporting import build_model, build_processor
+from drawn_scenes import write_checkpoint
+from exporting import build_processor
 from safetensors.torch import load_file, save_file
 
-from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
 from trainer.drawing import predict_points
 from trainer.drawing.depth import guess_intrinsics
-from trainer.loop.checkpoints import GEOMETRY_WEIGHTS, load_depth_model, save_heads
+from trainer.loop.checkpoints import GEOMETRY_WEIGHTS, load_depth_model
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
-def trained():
-    """A model with a validator, and its processor."""
-    torch.manual_seed(0)
-    processor = build_processor()
-    config = build_model(processor).config
-    validator = GeometricValidatorConfig.light(config.vision_config, output_stride=2)
-    return IDE3DForConditionalGenerationWithGeometry(config, validator).eval(), processor
+def checkpoint(tmp_path_factory):
+    return tmp_path_factory.mktemp("run") / "checkpoint-1"
 
 
 @pytest.fixture(scope="module")
-def checkpoint(trained, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run") / "checkpoint-1"
-    model, processor = trained
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    save_heads(model.geometry_state_dict(), folder, model.geometric_validator.config)
-    return folder
+def trained(checkpoint):
+    return write_checkpoint(checkpoint)
 
 
 def test_a_checkpoint_gives_its_model_with_the_validator(trained, checkpoint):
     loaded = load_depth_model(checkpoint)
-    assert loaded.geometric_validator.config == trained[0].geometric_validator.config
-    own, other = trained[0].state_dict(), loaded.state_dict()
+    assert loaded.geometric_validator.config == trained.geometric_validator.config
+    own, other = trained.state_dict(), loaded.state_dict()
     assert all(torch.equal(own[name], other[name]) for name in own) and not loaded.training
 
 
 @torch.no_grad()
 def test_points_project_to_their_pixels_at_the_depth_that_is_predicted(trained, checkpoint):
-    model, processor = trained
-    pixels = processor.video_processor([FRAMES], do_sample_frames=False, return_tensors="pt")["pixel_values_videos"]
-    depth = model.predict_depth(pixels).depth[0].numpy()
+    pixels = build_processor().video_processor([FRAMES], do_sample_frames=False, return_tensors="pt")[
+        "pixel_values_videos"
+    ]
+    depth = trained.predict_depth(pixels).depth[0].numpy()
     camera = guess_intrinsics((48, 64), 60)
     points = predict_points(checkpoint, FRAMES, camera, max_points=10**6)
     assert len(points) == (depth < 10).sum()
@@ -59,7 +50,7 @@ def test_points_project_to_their_pixels_at_the_depth_that_is_predicted(trained, 
     assert u.max() <= 63.5 and (points.colours[0] == FRAMES[0, 0, 0]).all()
 
 
-def test_points_are_thinned(checkpoint):
+def test_points_are_thinned(checkpoint, trained):
     points = predict_points(checkpoint, FRAMES, guess_intrinsics((48, 64), 60), max_points=50)
     assert len(points) == 50 and set(points.frame_of) == {0, 1}
 
@@ -79,7 +70,7 @@ def test_a_guessed_camera_has_its_angle():
         (lambda path: save_file({"teacher_projector.x": torch.zeros(1)}, path), ValueError, "holds no geometric"),
     ],
 )
-def test_a_folder_without_a_right_validator_is_told(checkpoint, tmp_path, change, error, told):
+def test_a_folder_without_a_right_validator_is_told(checkpoint, trained, tmp_path, change, error, told):
     for file in checkpoint.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     change(tmp_path / GEOMETRY_WEIGHTS)

@@ -7,7 +7,7 @@ from drawn_scenes import INTRINSICS, cuboid
 from processing import TokenGrid
 from trainer.drawing import Cameras, ObjectMark, WorldBox
 from trainer.drawing.frames import choose_frames, describe_frame, draw_frame, draw_sheet, shorten
-from trainer.drawing.spaces import mark_colour
+from trainer.drawing.spaces import PALETTE, mark_colour, text_colour
 
 
 def changed(drawing, frame, width=None):
@@ -76,3 +76,14 @@ def test_a_sheet_has_frames_legend_and_the_colours_of_the_marks(make):
 
 def test_long_labels_are_cut_in_pictures():
     assert shorten("a\n b " * 60).endswith("…") and len(shorten("x" * 500)) == 48 and shorten("a\n b") == "a b"
+
+
+def test_numbers_are_read_on_every_colour():
+    """The contrast of words and ground is at least that of WCAG's level AA."""
+
+    def luminance(colour):
+        return np.dot([((value / 255 + 0.055) / 1.055) ** 2.4 for value in colour], [0.2126, 0.7152, 0.0722])
+
+    for number in range(len(PALETTE)):
+        pair = sorted([luminance(mark_colour(number)), luminance(text_colour(number))])
+        assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5
