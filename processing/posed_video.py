@@ -1,6 +1,7 @@
 """`PosedVideo`: the RGB frames of one scene with what is known of its geometry, and readers for it."""
 
 import logging
+import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -21,6 +22,7 @@ from processing.geometry_rules import (
 )
 from processing.image_opening_ide3d import open_image
 from processing.image_reading_ide3d import check_frame_names, is_turned, read_image
+from processing.limits import check_file
 from processing.pose_rules import convert_poses
 from processing.sample_rules import check_sample
 from processing.scene_names import check_name
@@ -258,8 +260,10 @@ def read_matrix(file: Path, sides: tuple[int, ...]) -> np.ndarray:
         sides: Numbers of rows that the matrix may have.
 
     Raises:
-        ValueError: The file holds anything else.
+        FileNotFoundError: There is no such file.
+        ValueError: The file holds anything else, or is no regular file.
     """
+    check_file(file)
     try:
         matrix = np.array([[float(x) for x in line.split()] for line in file.read_text().splitlines() if line.strip()])
     except ValueError as error:
@@ -288,10 +292,10 @@ def read_folder_intrinsics(
             taken.
     """
     colour, scaled = folder / "intrinsic.txt", None
-    if depth_size is not None and (folder / "depth_intrinsic.txt").is_file():
+    if depth_size is not None and os.path.lexists(folder / "depth_intrinsic.txt"):
         stored = read_matrix(folder / "depth_intrinsic.txt", (3, 4))[:3, :3]
         scaled = rescaled_intrinsics(stored, depth_size, frame_size)
-    if not colour.is_file():
+    if not os.path.lexists(colour):
         if scaled is not None:
             check_same_view(depth_size, frame_size)  # A camera of the maps says nothing of squashed frames.
         return scaled
