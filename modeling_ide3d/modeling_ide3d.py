@@ -216,8 +216,14 @@ class IDE3DModel(IDE3DPreTrainedModel):
         """Encode the pixels of a batch, or return what was encoded before, by modality.
 
         Raises:
+            TypeError: What was encoded before is no dict.
             ValueError: Both are given.
         """
+        if not isinstance(mm_encoder_outputs, dict | None):
+            raise TypeError(
+                "mm_encoder_outputs must be a dict of the outputs of get_video_features and get_image_features under "
+                f"'video' and 'image', got {type(mm_encoder_outputs).__name__}."
+            )
         if mm_encoder_outputs and (pixel_values is not None or pixel_values_videos is not None):
             raise ValueError("Pass either pixels or mm_encoder_outputs, which were computed from them, not both.")
         encoded = dict(mm_encoder_outputs or {})
@@ -655,6 +661,8 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
                 scores are not finite.
         """
         check_tensors(input_ids=input_ids, region_masks=region_masks, region_valid=region_valid)
+        if input_ids is None or region_masks is None or not input_ids.numel():
+            raise ValueError("ground needs input_ids with a prompt, and region_masks of the candidates.")
         check_tokens(input_ids, self)
         is_ground = input_ids == self.config.ground_token_id
         region_valid = complete_region_valid(region_masks, region_valid).to(input_ids.device)

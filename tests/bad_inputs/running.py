@@ -283,7 +283,7 @@ def ground(add: Callable[..., None]) -> None:
         "NaN pixels": lambda: {"pixel_values_videos": torch.full((1, 2, 3, 70, 70), torch.nan)},
         "Inf pixels": lambda: {"pixel_values_videos": torch.full((1, 2, 3, 70, 70), torch.inf)},
         "both pixels and encoder outputs": lambda: {"mm_encoder_outputs": encoded()},
-        "no ground token": lambda: {"input_ids": torch.where(inputs()["input_ids"] == goods.model().config.ground_token_id, 5, inputs()["input_ids"])},
+        "no ground token": lambda: {"input_ids": torch.where(inputs()["input_ids"] == goods.model().config.ground_token_id, 6, inputs()["input_ids"])},
         "no video": lambda: {"pixel_values_videos": ..., "video_frame_mask": ...},
         "valid of floats": lambda: {"region_valid": torch.full((1, 2), 0.3)},
         "valid of another number": lambda: {"region_valid": torch.ones(1, 5, **bools)},

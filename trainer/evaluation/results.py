@@ -95,6 +95,10 @@ class EvaluationSettings:
             self._set("scenes", tuple(check_names(self.scenes, "scenes")))
             if not self.scenes:
                 raise ValueError("`scenes` name no scene: name one, or leave them out to take all.")
+        if isinstance(self.dtype, dict):
+            raise TypeError(
+                f"dtype must be one type for all weights, such as 'bfloat16' or 'auto', got {self.dtype!r}."
+            )
         check_dtype(self.dtype)
         if isinstance(self.dtype, torch.dtype):
             self._set("dtype", str(self.dtype).removeprefix("torch."))

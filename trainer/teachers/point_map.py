@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -40,6 +41,8 @@ class PointMapTeacher:
     protocol = None
 
     def __init__(self, wavelengths: tuple[float, ...] = (16.0, 8.0, 4.0, 2.0), camera: str = "first"):
+        if isinstance(wavelengths, np.ndarray):
+            wavelengths = wavelengths.tolist()
         if not isinstance(wavelengths, (tuple, list)) or not wavelengths:
             raise ValueError(f"`wavelengths` must be positive lengths in metres, such as (4.0,), got {wavelengths!r}.")
         for length in wavelengths:

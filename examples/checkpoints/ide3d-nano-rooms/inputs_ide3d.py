@@ -123,7 +123,8 @@ def check_tokens(input_ids: torch.Tensor, model: nn.Module) -> None:
     Raises:
         ValueError: They are no integers, or lie outside of the vocabulary.
     """
-    if input_ids.ndim != 2 or input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+    is_fraction = input_ids.is_floating_point() or input_ids.is_complex()
+    if input_ids.ndim != 2 or is_fraction or input_ids.dtype == torch.bool:
         raise ValueError(
             f"input_ids must be integers of shape (batch_size, sequence_length), got {input_ids.dtype} "
             f"{tuple(input_ids.shape)}."
