@@ -427,7 +427,7 @@ BROKEN = [
     ("camera-unread", write("scannet/posed_images/room0004_00/intrinsic.txt", b"one two three\n"), set()),
     ("frame-broken", flip(f"{FRAMES}/00010.jpg"), POSED | {"scanqa"}),
     ("frame-missing", remove(f"{FRAMES}/00010.jpg"), set()),
-    ("frame-missing", put_pipe(f"{FRAMES}/00010.jpg"), set()),
+    ("frame-names-bad", put_pipe(f"{FRAMES}/00010.jpg"), POSED | {"scanqa"}),
     ("depth-broken", declare_size(f"{FRAMES}/00010.png", 60000), POSED),
     ("video-replaced", remove_all_videos, set()),
     ("selection-broken", put_folder("metadata/scannet_select_frames.json"), set()),
