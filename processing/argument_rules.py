@@ -142,7 +142,7 @@ def check_whole(value: Any, name: str, least: int | None = 0, largest: int | Non
     if number is None:
         raise TypeError(f"{name} must be {wanted}, got {_shown(value)}.")
     if (least is not None and number < least) or (largest is not None and number > largest):
-        raise ValueError(f"{name} must be {wanted}, got {reprlib.repr(number)}.")
+        raise ValueError(f"{name} must be {wanted}, got {_shown(number)}.")
     return number
 
 
@@ -151,4 +151,8 @@ def _listed(choices: Iterable[str]) -> str:
 
 
 def _shown(value: Any) -> str:
-    return f"{reprlib.repr(value)} ({type(value).__name__})"
+    try:
+        text = reprlib.repr(value)
+    except Exception:  # Python spells no number of more than 4300 digits, and objects of others may fail.
+        text = "a value that cannot be shown"
+    return f"{text} ({type(value).__name__})"

@@ -1,30 +1,74 @@
-"""A path is text that a file can have."""
+"""Tests of the rules for arguments."""
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from processing.argument_rules import as_path, path_text
+from processing.argument_rules import (
+    as_path,
+    check_choice,
+    check_flag,
+    check_keys,
+    check_texts,
+    check_whole,
+    path_text,
+)
 
 
-def test_a_path_is_text():
-    assert path_text("a/b", "folder") == path_text(Path("a/b"), "folder") == "a/b"
+def test_paths(tmp_path):
+    assert as_path("data", "data_dir") == as_path(Path("data"), "data_dir") == Path("data")
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for wrong in (None, 5, b"data", ["data"]):
+        with pytest.raises(TypeError, match="`data_dir` must be a path"):
+            as_path(wrong, "data_dir")
+    for wrong in ("", "a\0b", "x" * 5000, "\ud800", loop):
+        with pytest.raises(ValueError, match="`data_dir` must be a path"):
+            as_path(wrong, "data_dir")
 
 
-@pytest.mark.parametrize("path", [None, 5, b"a", ["a"]])
-def test_what_is_no_path_is_told(path):
-    with pytest.raises(TypeError, match="`folder` must be a path, as text or `pathlib.Path`, got"):
-        path_text(path, "folder")
+def test_a_path_to_write_is_judged_where_it_is_opened(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert path_text(tmp_path / "loop", "path") == str(tmp_path / "loop")
+    with pytest.raises(ValueError, match="`path` must be a path, not empty and without NUL"):
+        path_text("\ud800", "path")
 
 
-@pytest.mark.parametrize("path", ["", "a\0b", "a\ud800"])
-def test_a_path_that_no_file_can_have_is_told(path):
-    with pytest.raises(ValueError, match="`folder` must be a path, not empty"):
-        path_text(path, "folder")
+def test_texts_are_listed_whatever_holds_them():
+    for right in (["a", "b"], ("a", "b"), np.array(["a", "b"]), (letter for letter in "ab"), {"a": 1, "b": 2}.keys()):
+        assert sorted(check_texts(right, "parts", ("a", "b"))) == ["a", "b"]
+    for wrong in ("a", b"a", None, 5, {"a": 1}, [None], [1], np.array([["a"]])):
+        with pytest.raises(TypeError, match="`parts` must be a list of names among 'a', 'b'"):
+            check_texts(wrong, "parts", ("a", "b"))
+    with pytest.raises(ValueError, match="it holds 'c'"):
+        check_texts(["a", "c"], "parts", ("a", "b"))
+    with pytest.raises(TypeError, match="`labels` must be a list of strings"):
+        check_texts({"a", "b"}, "labels", is_ordered=True)
 
 
-def test_a_path_need_not_lead_anywhere_but_can_be_followed(tmp_path):
-    assert as_path(str(tmp_path / "absent" / "folder"), "folder") == tmp_path / "absent" / "folder"
-    (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    with pytest.raises(ValueError, match="`folder` must be a path that can be followed, got .*circle"):
-        as_path(tmp_path / "circle", "folder")
+def test_whole_numbers():
+    for right in (3, np.int64(3), np.uint8(3)):
+        assert check_whole(right, "num_frames", 1) == 3 and type(check_whole(right, "num_frames")) is int
+    assert check_whole(-3, "seed", None) == -3
+    for wrong in (True, np.True_, 3.0, "3", None, [3], np.array([1, 2]), float("nan")):
+        with pytest.raises(TypeError, match="num_frames must be an integer of at least 1, got"):
+            check_whole(wrong, "num_frames", 1)
+    for wrong in (0, -1, 10**5000):
+        with pytest.raises(ValueError, match="num_frames must be an integer of at least 1 and at most 9, got"):
+            check_whole(wrong, "num_frames", 1, 9)
+
+
+def test_flags_choices_and_keys():
+    assert check_flag(np.True_, "packed") is True
+    with pytest.raises(TypeError, match=re.escape("`packed` must be True or False, got 1 (int).")):
+        check_flag(1, "packed")
+    check_choice("a", ("a", "b"), "rule")
+    for wrong, error in (("c", ValueError), (["a"], TypeError), (None, TypeError)):
+        with pytest.raises(error, match="`rule` must be one of 'a', 'b', got"):
+            check_choice(wrong, ("a", "b"), "rule")
+    with pytest.raises(ValueError, match="`row` must be a mapping with 'a', 'b', it lacks 'b'"):
+        check_keys({"a": 1}, ("a", "b"), "row")
+    with pytest.raises(TypeError, match="`row` must be a mapping"):
+        check_keys([1], ("a",), "row")
