@@ -52,7 +52,7 @@ def check(path: Path, read: Callable[[Path], Any], data: bytes) -> None:
             warnings.simplefilter("ignore")
             read(path)
     except Exception as error:  # noqa: BLE001 - whatever comes is judged
-        case = Case("fuzzing", path.name, lambda folder: None, "either", (path.stem,))
+        case = Case("fuzzing", path.name, lambda folder: None, "either", (path.stem, path.parent.name))
         if not judge(case, error, []).is_good:
             raise
 
