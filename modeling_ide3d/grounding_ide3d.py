@@ -203,18 +203,50 @@ def locate_references(is_ground: torch.Tensor, region_references: torch.Tensor) 
         `torch.Tensor` of shape `(batch_size, sequence_length)`, long.
 
     Raises:
-        ValueError: `region_references` has another shape.
+        ValueError: `region_references` has another shape or type, names what cannot be a region, or has more regions
+            than there are tokens.
     """
     if region_references.ndim != 2 or region_references.shape[0] != is_ground.shape[0]:
         raise ValueError(
             f"region_references must have shape ({is_ground.shape[0]}, num_references), one row per sample, got "
             f"{tuple(region_references.shape)}."
         )
-    if region_references.is_floating_point():
+    if (
+        region_references.is_floating_point()
+        or region_references.is_complex()
+        or region_references.dtype == torch.bool
+    ):
         raise ValueError(f"region_references must be integers, got {region_references.dtype}.")
+    _check_references(region_references, is_ground)
     padded = nn.functional.pad(region_references, (0, 1), value=-1)  # every later `<ground>` refers to none
     ordinal = (is_ground.cumsum(-1) - 1).clamp(min=0, max=padded.shape[1] - 1)
     return padded.gather(1, ordinal).masked_fill(~is_ground, -1)
+
+
+def _check_references(region_references: torch.Tensor, is_ground: torch.Tensor) -> None:
+    """Check that each reference has its `<ground>`, and is an index or -1.
+
+    Args:
+        region_references (`torch.Tensor` of shape `(batch_size, num_references)`, long):
+            Region of the k-th `<ground>`; the padding of a row is -1.
+        is_ground (`torch.Tensor` of shape `(batch_size, sequence_length)`, bool): Places of the `<ground>` tokens.
+
+    Raises:
+        ValueError: A number is below -1, or a row has more references than `<ground>` tokens.
+    """
+    num_tokens = is_ground.sum(-1, keepdim=True)
+    place = torch.arange(region_references.shape[1], device=region_references.device)
+    torch_compilable_check(
+        ((place < num_tokens) | (region_references < 0)).all(),
+        lambda: (
+            f"region_references name regions behind the {num_tokens.flatten().tolist()} <ground> tokens of the texts. "
+            "Give one for each <ground>, and -1 behind them."
+        ),
+    )
+    torch_compilable_check(
+        (region_references >= -1).all(),
+        "region_references must be indices of region_masks, or -1 for no region; got numbers below -1.",
+    )
 
 
 def find_open_references(

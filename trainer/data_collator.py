@@ -3,6 +3,7 @@
 import functools
 import json
 import logging
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor
 from processing import IDE3DProcessor
 from processing.image_reading_ide3d import frames_to_tensor
 from processing.pixel_rules_ide3d import check_scale
+from processing.scene_names import check_name
 from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import check_teacher_features, pad_geometry, pad_teacher_features, prepare_geometry
 from trainer.data.region_inputs import pad_regions, prepare_regions
@@ -269,7 +271,11 @@ class IDE3DDataCollator:
         if names is not None:
             texts = [] if isinstance(names, (str, bytes)) else [name for name in names if isinstance(name, str)]
             if not len(texts) == len(names) == len(tensor):
-                raise ValueError(f"frame_names must be the names of {len(tensor)} frames, str, got {names!r}.")
+                raise ValueError(
+                    f"frame_names must be the names of {len(tensor)} frames, str, got {reprlib.repr(names)}."
+                )
+            for frame_name in names:
+                check_name(frame_name, "frame name", "frame_names")
         return tensor
 
     def _prefix_length(self, chats: list[tuple[int, ...]]) -> int:

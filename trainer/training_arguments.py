@@ -1,12 +1,17 @@
 """Training arguments: those of Trainer, the weight of every loss term, and a learning rate per part."""
 
+import json
 import math
-from dataclasses import dataclass, field
+import reprlib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from transformers import TrainingArguments
+from transformers.trainer_pt_utils import AcceleratorConfig
 
-from trainer.field_rules import check_choice, check_number, find_choices
+from trainer.field_rules import MANY, check_choice, check_kind, check_number, check_range, find_kinds
 from trainer.processes import check_connected
 
 DEPTH_WEIGHT, PAIR_WEIGHT = 0.8, 0.08  # Official: the terms of pairs are 0.1 of the depth terms' 0.8.
@@ -23,20 +28,36 @@ FIXED_ARGUMENTS = {
 }
 UPDATES_IN_BACKWARD = ("lomo", "adalomo")
 
-# Numbers by name, with their least value; those that may be None are not looked at then.
+# What Transformers takes beside its annotation.
+FURTHER_KINDS = {
+    "fsdp": bool | str | list[str] | None,
+    "resume_from_checkpoint": bool | str | None,
+    "max_grad_norm": float | None,
+    "local_rank": int | None,
+    "accelerator_config": dict | str | AcceleratorConfig | None,
+}
+# Fields of options by name; a text is JSON. That of the others may be the name of a file too.
+OPTIONS = ("activation_checkpointing_kwargs", "gradient_checkpointing_kwargs", "lr_scheduler_kwargs")
+FILES_OF_OPTIONS = ("accelerator_config", "deepspeed", "fsdp_config")
+# Numbers by name, with their range; those that may be None are not looked at then.
 MEASURES = {
-    **dict.fromkeys(("depth_weight", "cross_view_weight", "overlap_weight", "consistency_weight"), 0),
-    **dict.fromkeys(("distillation_weight", "grounding_weight", "learning_rate", "weight_decay"), 0),
-    **dict.fromkeys((f"{part}_learning_rate" for part in ("vision", "projector", "language")), 0),
-    **dict.fromkeys((f"{part}_learning_rate" for part in ("grounding", "geometry")), 0),
-    "num_train_epochs": 0,
+    **dict.fromkeys(("depth_weight", "cross_view_weight", "overlap_weight", "consistency_weight"), (0, math.inf)),
+    **dict.fromkeys(("distillation_weight", "grounding_weight", "learning_rate", "weight_decay"), (0, math.inf)),
+    **dict.fromkeys((f"{part}_learning_rate" for part in ("vision", "projector", "language")), (0, math.inf)),
+    **dict.fromkeys((f"{part}_learning_rate" for part in ("grounding", "geometry")), (0, math.inf)),
+    **dict.fromkeys(("num_train_epochs", "max_grad_norm", "warmup_steps", "eval_delay"), (0, math.inf)),
+    **dict.fromkeys(("adam_epsilon", "neftune_noise_alpha"), (0, math.inf)),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "label_smoothing_factor"), (0, 1)),
 }
 COUNTS = {
     **dict.fromkeys(("geometry_start_step", "geometry_warmup_steps", "geometry_decay_steps", "max_nonfinite"), 0),
     **dict.fromkeys(("neighbor_range", "pairs_per_frame", "gradient_accumulation_steps"), 1),
-    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size"), 1),
+    **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "eval_accumulation_steps"), 1),
+    **dict.fromkeys(("dataloader_num_workers", "save_total_limit", "seed", "data_seed"), 0),
+    **dict.fromkeys(("dataloader_prefetch_factor", "torch_empty_cache_steps", "ddp_timeout", "ddp_bucket_cap_mb"), 1),
     "max_steps": -1,
 }
+MOST = {"seed": 2**32 - 1, "data_seed": 2**32 - 1}  # of NumPy
 
 
 def default_loss_weights(protocol: Literal["clean", "paper"]) -> dict[str, float]:
@@ -155,28 +176,29 @@ class IDE3DTrainingArguments(TrainingArguments):
 
     def _check_fields(self) -> None:
         """Raise TypeError or ValueError for a field of another type, or out of its range."""
-        for name, least in {**MEASURES, **COUNTS}.items():
-            if (value := getattr(self, name)) is not None:
-                check_number(name, value, least, is_whole=name in COUNTS)
-        check_number("label_smoothing_factor", self.label_smoothing_factor, 0, 1)
+        ranges = MEASURES | {name: (least, MOST.get(name, MANY)) for name, least in COUNTS.items()}
+        kinds = find_kinds(type(self)) | FURTHER_KINDS
+        for item in fields(self):
+            value, name = getattr(self, item.name), item.name
+            if name in ranges and value is not None:
+                check_number(name, value, *ranges[name], is_whole=name in COUNTS)
+            else:
+                check_kind(name, value, kinds[name])
+            if "choices" in item.metadata and value is not None:
+                check_choice(name, getattr(value, "value", value), list(item.metadata["choices"]))
+            if name in (*OPTIONS, *FILES_OF_OPTIONS) and isinstance(value, str):
+                _check_options(name, value)
         if self.max_steps == 0:
             raise ValueError("max_steps must be at least 1, or -1 to train num_train_epochs, got 0.")
         for event in ("logging", "save", "eval"):
             steps = getattr(self, f"{event}_steps")
             if getattr(self, f"{event}_strategy") == "steps" and steps is not None:
                 check_number(f"{event}_steps", steps)
-        for name, kind in IDE3DTrainingArguments.__annotations__.items():
-            if choices := find_choices(kind):
-                check_choice(name, getattr(self, name), choices)
-        if not isinstance(self.frozen_parts, (list, tuple)):
-            raise TypeError(f"frozen_parts must be a list of names, got {self.frozen_parts!r}.")
+        tracked = self.include_num_input_tokens_seen
+        if not isinstance(tracked, (bool, np.bool_)):
+            check_choice("include_num_input_tokens_seen", tracked, ("all", "non_padding", "no"))
         if self.depth_range is not None:
-            if not isinstance(self.depth_range, (list, tuple)) or len(self.depth_range) != 2:
-                raise ValueError(f"depth_range must be (least, largest) in metres, got {self.depth_range!r}.")
-            for value in self.depth_range:
-                check_number("depth_range", value)
-            if not self.depth_range[0] < self.depth_range[1]:
-                raise ValueError(f"depth_range must be (least, largest) in metres, got {self.depth_range!r}.")
+            check_range("depth_range", self.depth_range)
 
     @property
     def learning_rates(self) -> dict[str, float]:
@@ -228,6 +250,21 @@ class IDE3DTrainingArguments(TrainingArguments):
         return {
             name: weight if name == "loss_grounding" else scale * weight for name, weight in self.loss_weights.items()
         }
+
+
+def _check_options(name: str, text: str) -> None:
+    """Raise an error unless a text is options, or names their file."""
+    is_json = text.lstrip().startswith("{")
+    if not is_json and name in FILES_OF_OPTIONS:
+        if not Path(text).is_file():
+            raise FileNotFoundError(f"{name} is neither JSON nor a file: {text!r}. Give a mapping or a JSON file.")
+        return
+    try:
+        options = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{name} must be a mapping, or one as JSON text, got {reprlib.repr(text)}.") from error
+    if not isinstance(options, dict):
+        raise ValueError(f"{name} must be a mapping, or one as JSON text, got {reprlib.repr(text)}.")
 
 
 __all__ = ["IDE3DTrainingArguments", "default_loss_weights"]

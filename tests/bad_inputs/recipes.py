@@ -112,6 +112,7 @@ def recipes(add: Callable[..., None]) -> None:
             )
             run_it = run if not name.startswith("planned") else read
             add(title, lambda f, r=run_it, n=name, v=value: r(f, **{n: v}), name, "missing-folder", expect=expect)
+    _odd_values(add, write, read)
     benchmarks = {"source": "benchmarks", "data_dir": "DATA", "tasks": ["scanqa"]}
     for what, fields in {
         "weights of other number": {"tasks": ["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"], "task_weights": [1.0]}, "negative weights": {"task_weights": [-1.0]},
@@ -153,3 +154,50 @@ def recipes(add: Callable[..., None]) -> None:
         "planned_config",
         "c.json",
     )
+
+
+def _odd_values(add: Callable[..., None], write: Callable[..., Path], read: Callable[..., Any]) -> None:
+    """Add what YAML may hold where every argument of ours stands, and contradictions that only the start can see."""
+    from dataclasses import fields
+
+    from trainer.field_rules import find_kinds
+    from trainer.recipes import DataArguments, ModelArguments
+    from trainer.recipes.idle import warn_of_idle
+
+    values = {"a list of it": lambda v: [v], "a mapping": lambda v: {"a": 1}, "a list of lists": lambda v: [[1]], "a date": lambda v: "2020-01-01", "-.inf": lambda v: float("-inf"),
+              "beyond float64": lambda v: 10**400, "empty": lambda v: ""}  # fmt: skip
+    for group in (ModelArguments, DataArguments):
+        for item in fields(group):
+            kind = find_kinds(group)[item.name]
+            is_list, is_text = kind in (list[str], list[float]), kind in (str, str | None)
+            for what, make in values.items():
+                if (is_list and what == "a list of it") or (is_text and what in ("a date", "empty")):
+                    continue
+                value = make(1 if is_list or item.default is None else item.default)
+                add(f"{item.name}: {what}", lambda f, n=item.name, v=value: read(f, **{n: v}), item.name)
+            if type(None) not in getattr(kind, "__args__", ()):
+                add(f"{item.name}: null", lambda f, n=item.name: read(f, **{n: None}), item.name)
+            if is_text:
+                add(f"{item.name}: a number, odd", lambda f, n=item.name: read(f, **{n: 3.5}), item.name)
+                add(f"{item.name}: true", lambda f, n=item.name: read(f, **{n: True}), item.name)
+    for name, fields_of in {
+        "attention": {"attention": "eager"}, "lora_alpha": {"lora_alpha": 4.0}, "validator_chunk": {"validator": "none", "validator_chunk": 2}, "data_dir": {"data_dir": "x"},
+        "task_weights": {"tasks": ["scanqa"], "task_weights": [2.0]}, "planned_config": {"planned_config": "x"}, "lesson_learning_rate": {"lesson_learning_rate": 1e-3},
+        "reading_lessons": {"reading_lessons": ["view=1"]}, "hidden_size": {"model_name_or_path": "x", "hidden_size": 64}, "num_rooms": {"source": "benchmarks", "model_name_or_path": "x", "num_rooms": 3},
+    }.items():  # fmt: skip
+        add(f"{name} without an effect", lambda f, c=fields_of: warn_of_idle(*read(f, **c)[:2]), name)
+    for what, words in {"a set": {"--max_steps"}, "a generator": (word for word in ("--max_steps", "5")), "a mapping": {"--max_steps": 5}, "bytes": [b"--max_steps"], "None in it": ["--max_steps", None],
+                        "one dash": ["-max_steps", "5"], "no dash": ["max_steps=5"], "NUL": ["--output_dir", "a\x00b"], "a doubled dash alone": ["--"], "a list for a number": ["--max_steps", "1", "2"],
+                        "digits of another script": ["--learning_rate", "x\u0663"], "Inf": ["--learning_rate", "inf"], "empty": ["--max_steps", ""], "another file": ["@other.txt"]}.items():  # fmt: skip
+        expect = "either" if what == "NUL" else "refused"
+        add(f"words: {what}", lambda f, w=words: read(f, words=w), "words", "max_steps", "--", "learning_rate", "other.txt", "output_dir", expect=expect)  # fmt: skip
+    for what, text in {"a merge key": "<<: {max_steps: 2}\n", "an anchor of a text": "output_dir: &a x\nrun_name: *a\n", "a doubled key by dashes": "max-steps: 1\nmax_steps: 2\n", "a set": "max_steps: !!set {1}\n",
+                       "binary": "max_steps: !!binary aGk=\n", "a control character": "max_steps: \"\x01\"\n", "a huge number": "max_steps: 1e999\n", "an octal": "max_steps: 0o17\n", "a sexagesimal": "max_steps: 1:30\n",
+                       "a key of lists": "? [a]\n: 1\n", "a key of the trainer misspelt": "learning_rat: 1\n", "another case": "Max_Steps: 1\n", "only a comment": "# nothing\n", "a key without a colon": "max_steps 5\n"}.items():  # fmt: skip
+        expect = "either" if what in ("an anchor of a text", "a sexagesimal") else "refused"
+        add(f"YAML: {what}", lambda f, t=text: read(f, t), "tiny.yaml", expect=expect)
+    add("right: a null for what may be None", lambda f: read(f, lora_alpha=None, model_name_or_path=None), expect="taken")  # fmt: skip
+    add("right: one name for a list", lambda f: read(f, tasks="scanqa"), expect="taken")
+    add("right: a list of one reporter", lambda f: read(f, report_to=["none"]), expect="taken")
+    add("right: words as a tuple", lambda f: read(f, words=("--max_steps", "2")), expect="taken")
+    add("right: a path as text", lambda f: __import__("trainer.recipes").recipes.read_recipe(str(write(f))), expect="taken")  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 from bad_inputs import goods
 from bad_inputs.cases import door
 from bad_inputs.damage import damaged
+from bad_inputs.training import ODD
 
 FRAMES, GRID = 2, (3, 3)
 
@@ -158,11 +159,37 @@ def forward(add: Callable[..., None]) -> None:
         "use_cache a string": lambda: {"use_cache": "no"},
     }.items():  # fmt: skip
         # Transformers keeps all of the logits where there are fewer; nothing tells bright pixels from normalised ones.
-        odd = ("use_cache a string", "frame mask of ints", "pixels 0..255", "logits_to_keep more than there are")
+        # The last <ground> may be a query, which refers to no region.
+        odd = ("use_cache a string", "frame mask of ints", "pixels 0..255", "logits_to_keep more than there are",
+               "region masks too few", "region_references too few")  # fmt: skip
         expect = "either" if what in odd else "refused"
         words = what.split()[0].lower()
         add(what, lambda f, fields=fields: run(f, **fields()), words, "pixel", "frame", "mask", "region", "reference", "depht", "depth", "video", "label",
             "logits_to_keep", "token", "length", "inputs_embeds", "position", "float64", expect=expect)  # fmt: skip
+    _odd_inputs(add, run)
+
+
+def _odd_inputs(add: Callable[..., None], run: Callable[..., Any]) -> None:
+    """Add other types, and other kinds of tensors, at every argument of the forward pass."""
+    import torch
+
+    kinds: dict[str, Any] = {**ODD, "None in a list": [None], "True": True, "a text": "x", "a number": 5, "a float": 0.5, "a scalar": torch.tensor(1), "a sparse tensor": torch.eye(28).to_sparse(),
+                             "complex": torch.ones(1, 28, dtype=torch.complex64), "four axes": torch.ones(1, 1, 1, 1), "five axes": torch.ones(1, 1, 1, 1, 1), "an empty tensor": torch.ones(0), "on another device": torch.ones(1, 28, device="meta")}  # fmt: skip
+    for name in ("input_ids", "attention_mask", "pixel_values_videos", "pixel_values", "video_frame_mask", "region_masks", "region_valid", "region_references", "labels", "position_ids",
+                 "cache", "inputs_embeds", "mm_encoder_outputs", "logits_to_keep"):  # fmt: skip
+        for what, value in kinds.items():
+            fields = {"input_ids": None} if name == "inputs_embeds" else {}
+            expect = "either" if (name, what) in (("attention_mask", "four axes"), ("logits_to_keep", "a number"), ("logits_to_keep", "an empty tensor")) else "refused"  # fmt: skip
+            add(f"{name}: {what}", lambda f, n=name, v=value, o=fields: run(f, **o, **{n: v}), name, name[:-1], "pixel", "frames", "meta", "cache", "region", expect=expect)  # fmt: skip
+    for what, labels in {"of another batch": torch.ones(3, 28, dtype=torch.long), "of int32": torch.ones(1, 28, dtype=torch.int32), "of bools": torch.ones(1, 28, dtype=torch.bool), "-101": torch.full((1, 28), -101)}.items():  # fmt: skip
+        add(f"labels {what}, odd", lambda f, v=labels: run(f, labels=v), "labels")
+    add("labels of a part of the logits", lambda f: run(f, labels=torch.ones(1, 28, dtype=torch.long), logits_to_keep=3), "labels")  # fmt: skip
+    add("right: labels", lambda f: run(f, labels=torch.tensor([[-100] * 20 + [5] * 8])), expect="taken")
+    add("right: positions", lambda f: run(f, position_ids=torch.arange(28)[None]), expect="taken")
+    add("right: logits_to_keep of NumPy", lambda f: run(f, logits_to_keep=np.int64(2)), expect="taken")
+    add("right: indices to keep", lambda f: run(f, logits_to_keep=torch.tensor([1, 2])), expect="taken")
+    add("right: a boolean mask", lambda f: run(f, attention_mask=torch.ones(1, 28, dtype=torch.bool)), expect="taken")
+    add("right: no attention mask", lambda f: run(f, attention_mask=None), expect="taken")
 
 
 @door("generate", "modeling_ide3d.IDE3DForConditionalGeneration")
@@ -242,6 +269,16 @@ def generate(add: Callable[..., None]) -> None:
             "token",
             expect=expect,
         )
+    for name in ("max_new_tokens", "max_length", "num_beams", "num_return_sequences", "temperature", "top_p", "top_k", "repetition_penalty", "eos_token_id", "pad_token_id",
+                 "length_penalty", "no_repeat_ngram_size", "min_new_tokens", "attention_mask", "input_ids", "cache"):  # fmt: skip
+        for what, value in {**ODD, "True": True, "beyond float64": 10**400 if name != "max_length" else -5}.items():
+            expect = "either" if (name, what) in (("max_new_tokens", "beyond float64"),) else "refused"
+            if (name, what) in (("attention_mask", "beyond float64"), ("input_ids", "beyond float64"), ("cache", "beyond float64")):  # fmt: skip
+                continue
+            add(f"{name}: {what}", lambda f, n=name, v=value: run(f, **{"do_sample": n in ("temperature", "top_p", "top_k"), n: v}), name, expect=expect, reason=reason)  # fmt: skip
+    add("right: temperature 0 without sampling", lambda f: run(f, temperature=0.0), expect="taken")
+    add("right: numbers of NumPy", lambda f: run(f, max_new_tokens=np.int64(2), num_beams=np.int64(1)), expect="taken")
+    add("right: tokens that end", lambda f: run(f, eos_token_id=[3, 4], pad_token_id=3), expect="taken")
 
 
 @door("ground", "modeling_ide3d.IDE3DForConditionalGeneration")

@@ -47,7 +47,7 @@ def samples(add: Callable[..., None]) -> None:
         "depth": ("last axis one less", "last axis one more"),
         "intrinsics": ("one axis less",),
         "teacher_features": ("last axis one less", "last axis one more"),
-        "frames": (),
+        "frames": ("last axis one more",),  # a fourth channel is transparency, which all doors of frames take
     }
     for name, shape in shapes.items():
         for what in damaged(np.ones(shape), skip.get(name, ())):
@@ -131,7 +131,8 @@ def samples(add: Callable[..., None]) -> None:
         "frames channels first": lambda: frames.transpose(0, 3, 1, 2), "frames of uint16": lambda: frames.astype(np.uint16) * 257, "a path": lambda: "missing-file.mp4", "frames None": lambda: None,
         "frames of an empty list": lambda: [], "frames of one": lambda: frames[:1], "frames of strings": lambda: ["missing-file.png"] * 2,
     }.items():  # fmt: skip
-        expect = "either" if what in ("frames channels first",) else "refused"
+        # Floats up to 255 are the same pixels as integers.
+        expect = "either" if what in ("frames channels first", "frames of float 0..255") else "refused"
         add(what, lambda f, v=value: collate(f, frames=v()), "room7", expect=expect)
     for what, fields in {
         "depth of another aspect": {"depth": np.ones((2, 48, 48), np.float32)}, "depth in millimetres": {"depth": _depth() * 1000}, "depth negative": {"depth": -_depth()},
@@ -170,6 +171,52 @@ def samples(add: Callable[..., None]) -> None:
         return build_collator()([])
 
     add("no sample", empty, "sample")
+    _odd_samples(add, collate, grounding, user, says)
+
+
+def _odd_samples(
+    add: Callable[..., None], collate: Callable[..., Any], grounding: Callable[..., Any], user: dict, says: dict
+) -> None:
+    """Add other types at every key of a sample, and batches whose samples do not go together."""
+    import torch
+
+    from bad_inputs.training import ODD
+
+    kinds = {**ODD, "a text": "x", "a number": 5, "True": True, "a scalar tensor": torch.tensor(1.0), "a list of None": [None], "a sparse tensor": torch.eye(3).to_sparse(), "an empty text": ""}  # fmt: skip
+    for name in ("messages", "frames", "images", "frame_names", "scene_id", *GEOMETRY, "teacher_features", "region_masks", "region_references", "region_targets"):  # fmt: skip
+        for what, value in kinds.items():
+            if name == "scene_id" and what in ("a text", "digits of another script"):
+                continue
+            run = grounding if name.startswith("region") else collate
+            # Ids and names are looked at where they are used.
+            add(f"{name}: {what}, odd", lambda f, r=run, n=name, v=value: r(f, **{n: v}), name, "room7", "scene")
+    for what, content in {
+        "NUL in an answer": [user, {"role": "assistant", "content": "a\x00b"}], "half a surrogate": [user, {"role": "assistant", "content": "\ud800"}], "role in capitals": [user, {**says, "role": "Assistant"}],
+        "role of spaces": [user, {**says, "role": " assistant"}], "a key of a message misspelt": [user, {**says, "contnt": "x"}], "part type in capitals": [{"role": "user", "content": [{"type": "Video"}]}, says],
+        "text under another key": [user, {"role": "assistant", "content": [{"type": "text", "txt": "x"}]}], "a chat in a chat": [[[user, says]]], "a tuple of a chat": ((user, says),), "numbers for roles": [{**user, "role": 0}, says],
+        "a generator": (message for message in [user, says]), "only zero-width spaces": [user, {"role": "assistant", "content": "\u200b"}], "only a new line": [user, {"role": "assistant", "content": "\n"}],
+        "a placeholder typed": [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "<video>"}]}, says],
+    }.items():  # fmt: skip
+        expect = "either" if what in ("NUL in an answer", "a tuple of a chat", "only zero-width spaces") else "refused"
+        add(f"messages, {what}", lambda f, m=content: collate(f, messages=m), "room7", "messages", expect=expect)
+    for what, names in {"absolute": ["/a", "b"], "empty": ["", "b"], "NUL": ["a\x00", "b"], "a drive": ["C:a", "b"], "twice": ["a", "a"], "bytes": [b"a", b"b"], "None": [None, "b"]}.items():  # fmt: skip
+        add(f"frame_names {what}", lambda f, n=names: collate(f, frame_names=n), "frame_names", expect="either" if what == "twice" else "refused")  # fmt: skip
+
+    def several(folder: Path, /, *changes: dict) -> Any:
+        from training_samples import build_collator
+
+        return build_collator()(
+            [make_sample_of(scene_id=f"room{index}", **fields) for index, fields in enumerate(changes)]
+        )
+
+    for what, changes in {"teachers of two widths": ({"teacher_features": teacher_of()}, {"teacher_features": np.ones((2, 3, 3, 5), np.float32)}), "the second broken": ({}, {"depth": _depth() * np.nan}),
+                          "the second without messages": ({}, {"messages": ...}), "the second of floats": ({}, {"frames": np.full((2, 48, 64, 3), 1e6)})}.items():  # fmt: skip
+        add(f"batch: {what}", lambda f, c=changes: several(f, *c), "room1", "sample")
+    add("right: depth and none", lambda f: several(f, {}, dict.fromkeys(GEOMETRY, ...)), expect="taken")
+    add("right: integers for depth", lambda f: collate(f, depth=np.full((2, 48, 64), 2, np.int64)), expect="either")
+    add("right: lists", lambda f: collate(f, camera_to_world=_poses(1.0).tolist()), expect="taken")
+    add("right: tensors", lambda f: collate(f, depth=torch.from_numpy(_depth())), expect="either")
+    add("right: names as a tuple", lambda f: collate(f, frame_names=("a/1.jpg", "b")), expect="taken")
 
 
 def _frames_of() -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bad_inputs.cases import door
 from bad_inputs.damage import NUMBERS, damaged, make_fifo
+from bad_inputs.training import ODD
 
 
 @door("GeometrySupervision", "trainer.GeometrySupervision", "trainer.supervision.SupervisedTrainer", "trainer.supervision.GeometryCriterion",
@@ -53,13 +54,13 @@ def supervision(add: Callable[..., None]) -> None:
         "teacher",
     )
 
-    def compute(folder: Path, /, **targets: Any) -> Any:
+    def compute(folder: Path, /, *, teacher_size: int | None = None, **targets: Any) -> Any:
         from supervised_hosts import frames, geometry
         from tiny_hosts import HOSTS
         from training_samples import make_sample
 
         sample = make_sample(2)
-        supervised = attach(folder, teacher_size=None)
+        supervised = attach(folder, teacher_size=teacher_size)
         supervised_model = made["last"]
         inputs = HOSTS["qwen2_5_vl"].build_inputs(frames(sample))
         supervised_model.train()(**inputs)
@@ -132,4 +133,84 @@ def supervision(add: Callable[..., None]) -> None:
             return find_layout(host().config, value)
 
         add(f"find_layout: {what}", layout, "layout", "nonsense", "name")
+    _odd_arguments(add, attach, compute, host)
     _ = (partial, make_fifo)
+
+
+def _odd_arguments(
+    add: Callable[..., None], attach: Callable[..., Any], compute: Callable[..., Any], host: Callable[..., Any]
+) -> None:
+    """Add what a stranger may give: other types at every argument, other shapes and types at every target."""
+    import torch
+
+    for name in ("model", "layout", "validator", "teacher_size", "criterion", "loss_weights"):
+        for what, value in ODD.items():
+            if (name, what) == ("loss_weights", "a mapping"):
+                value = {5: 1.0}
+            add(f"attach: {name} {what}, odd", lambda f, n=name, v=value: attach(f, **{n: v}), name, "PreTrainedModel")
+    for what, value in {"a list": [1.0], "a bool": True, "complex": 1j, "bytes": b"1", "a tensor of two": torch.ones(2), "a mapping": {}}.items():  # fmt: skip
+        add(f"attach: weight {what}", lambda f, v=value: attach(f, loss_weights={"loss_depth": v}), "loss_depth")
+    for what, value in {"a bool": True, "True as text": "True", "a float": 5.5, "a tensor": torch.ones(2), "beyond float64": 10**400}.items():  # fmt: skip
+        add(f"attach: teacher_size {what}, odd", lambda f, v=value: attach(f, teacher_size=v), "teacher_size")
+    add("attach: the class", lambda f: attach(f, model=type(host())), "PreTrainedModel")
+    add("attach: a layout class", lambda f: attach(f, layout=_layout_class()), "layout")
+    add("attach: a validator class", lambda f: attach(f, validator=_validator_class()), "validator")
+    add("attach: a validator of another tower", lambda f: attach(f, validator=_other_validator()), "validator")
+    add("attach: supervised twice", lambda f: _attach_twice(attach, host()), "supervised", "already")
+    add("right: teacher_size of NumPy", lambda f: attach(f, teacher_size=np.int64(6)), expect="taken")
+    add("right: weights of NumPy", lambda f: attach(f, loss_weights={"loss_depth": np.float32(1)}), expect="taken")
+    for name in ("depth", "intrinsics", "camera_to_world", "has_geometry", "teacher_features"):
+        for what, value in {**ODD, "a text": "x", "a number": 5, "True": True, "a scalar tensor": torch.tensor(1.0), "no entry": [], "two entries": [None, None],
+                            "a list of a number": [5], "a list of a text": ["x"], "a list of a mapping": [{}], "a list of True": [True], "a list of a scalar": [torch.tensor(1.0)],
+                            "a list of booleans": [torch.ones(2, 3, 3, dtype=torch.bool)], "a list of another shape": [torch.ones(2, 7)], "a list of an empty tensor": [torch.ones(0)],
+                            "half a number": torch.full((1,), 0.5), "a list of complex": [torch.ones(2, 3, 3, dtype=torch.complex64)], "sparse": [torch.ones(2, 3, 3).to_sparse()]}.items():  # fmt: skip
+
+            def run(folder: Path, /, name: str = name, value: Any = value) -> Any:
+                return compute(folder, teacher_size=6 if name == "teacher_features" else None, **{name: value})
+
+            expect = (
+                "either" if name == "has_geometry" and what in ("a list of True", "a list of a scalar") else "refused"
+            )
+            add(f"targets: {name} {what}", run, name, "sample", expect=expect)
+    for what, value in {
+        "all NaN": lambda: [torch.full((2, 3, 3, 6), torch.nan)], "an Inf": lambda: [torch.full((2, 3, 3, 6), torch.inf)], "of another width": lambda: [torch.ones(2, 3, 3, 5)],
+        "of no width": lambda: [torch.ones(2, 3, 3, 0)], "of another grid": lambda: [torch.ones(2, 4, 4, 6)], "of 7 frames": lambda: [torch.ones(7, 3, 3, 6)],
+        "beyond float32": lambda: [torch.full((2, 3, 3, 6), 1e300, dtype=torch.float64)],
+    }.items():  # fmt: skip
+        add(
+            f"teacher_features {what}",
+            lambda f, v=value: compute(f, teacher_size=6, teacher_features=v()),
+            "teacher",
+        )
+    for name in ("protocol", "pair_mode", "neighbor_range", "pairs_per_frame", "depth_range", "grounding_temperature"):
+        for what, value in ODD.items():
+
+            def criterion(folder: Path, /, name: str = name, value: Any = value) -> Any:
+                from trainer.supervision import GeometryCriterion
+
+                return GeometryCriterion(**{name: value})
+
+            add(f"criterion: {name} {what}", criterion, name)
+
+
+def _attach_twice(attach: Callable[..., Any], model: Any) -> None:
+    attach(Path(), model=model)
+    attach(Path(), model=model)
+
+
+def _layout_class() -> type:
+    from trainer.supervision import VisionLayout
+
+    return VisionLayout
+
+
+def _validator_class() -> type:
+    from modeling_ide3d.auxiliary import GeometricValidatorConfig
+
+    return GeometricValidatorConfig
+
+
+def _other_validator() -> Any:
+    from modeling_ide3d.auxiliary import GeometricValidatorConfig
+
+    return GeometricValidatorConfig(vision_hidden_size=1152, patch_size=14)

@@ -12,6 +12,11 @@ from bad_inputs.cases import door
 from bad_inputs.damage import FILES, PATH_WORDS, PATHS, make_fifo
 
 GEOMETRY = ("depth", "intrinsics", "camera_to_world")
+# Wrong for every argument that is a number, a choice, a name, a flag or a list of names.
+ODD: dict[str, Any] = {
+    "bytes": b"x", "a function": len, "a type": int, "an object": object(), "a set": {1}, "a mapping": {"a": 1}, "a generator": (n for n in (1, 2)),
+    "nested lists": [[[1]]], "an array": np.ones(3), "a time": np.datetime64("2020-01-01"), "complex": 1j, "digits of another script": "\u0663", "a long text": "x" * 10_000,
+}  # fmt: skip
 QUIET = {"use_cpu": True, "report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1, "max_steps": 1,
          "learning_rate": 1e-3, "lr_scheduler_type": "constant", "per_device_train_batch_size": 1}  # fmt: skip
 
@@ -146,8 +151,48 @@ def arguments(add: Callable[..., None]) -> None:
         if after.state.global_step != before.state.global_step:
             raise AssertionError("A finished run trained on.")
 
+    _odd_arguments(add)
     add("a finished run is started again", finished, "finished", "max_steps", "checkpoint", expect="either")
     _resume(add)
+
+
+def _odd_arguments(add: Callable[..., None]) -> None:
+    """Add other types at every argument, Trainer's own among them; nothing is trained."""
+    from trainer import IDE3DTrainingArguments
+    from trainer.field_rules import find_kinds
+
+    def build(folder: Path, /, **fields: Any) -> Any:
+        return IDE3DTrainingArguments(**{"output_dir": str(folder / "run"), **QUIET, **fields})
+
+    nan = float("nan")
+    for name, kind in find_kinds(IDE3DTrainingArguments).items():
+        if name.startswith("_") or name in ("framework", "parallelism_config", "debug"):
+            continue
+        kinds = (kind, *getattr(kind, "__args__", ()))
+        wrong = {"an object": object(), "a function": len, "bytes": b"x", "a set": {1}, "complex": 1j}
+        if str not in kinds and list[str] not in kinds:
+            wrong |= {"a text": "x", "digits of another script": "\u0663"}
+        if float in kinds or int in kinds:
+            wrong |= {"true": True, "NaN, odd": nan, "-Inf": -float("inf"), "beyond float64": 10**400}
+        if bool in kinds and name not in ("fsdp",):
+            wrong |= {"a number": 5, "0.5": 0.5}
+        for what, value in wrong.items():
+            add(f"argument {name}: {what}", lambda f, n=name, v=value: build(f, **{n: v}), name)
+    for name, values in {
+        "adam_beta1": (1.5, nan), "adam_beta2": (-0.1,), "adam_epsilon": (-1e-8,), "max_grad_norm": (-2.0,), "warmup_steps": (-0.5,), "eval_delay": (-1,), "neftune_noise_alpha": (-1.0,), "seed": (-1, 2**32),
+        "data_seed": (-1,), "dataloader_num_workers": (-3, 10**12), "dataloader_prefetch_factor": (0,), "save_total_limit": (-1,), "eval_accumulation_steps": (0, 1.5), "per_device_eval_batch_size": (0, 10**30),
+        "log_level": ("loud",), "train_sampling_strategy": ("odd",), "include_num_input_tokens_seen": ("some",), "lr_scheduler_kwargs": ("x", "[1]", "{"), "gradient_checkpointing_kwargs": ("x",), "accelerator_config": ("missing-file", 5),
+        "fsdp_config": ("missing-file",), "deepspeed": ("missing-file",), "label_names": ("labels",), "include_for_metrics": ("x", [5]), "hub_strategy": ("odd",), "logging_strategy": ("odd", None), "eval_strategy": (5,),
+        "depth_range": ((1, 2, 3), "ab", {}, (True, 2.0), ("0", "1"), (0.1, float("inf")), np.array([2.0, 1.0]), [[0, 1]]), "frozen_parts": ([5], {"vision"}, [None], [b"vision"]), "max_steps": (10**30, -2), "geometry_start_step": (10**30,),
+    }.items():  # fmt: skip
+        for value in values:
+            add(f"argument {name}: {value!r}", lambda f, n=name, v=value: build(f, **{n: v}), name)
+    for what, fields in {
+        "a path": {"output_dir": Path("run")}, "numbers of NumPy": {"max_steps": np.int64(3), "learning_rate": np.float32(1e-3), "bf16": np.bool_(False)}, "a whole float": {"max_steps": 3.0}, "an int for a float": {"learning_rate": 1},
+        "a tuple for a list": {"frozen_parts": ("vision",)}, "a range of NumPy": {"depth_range": np.array([0.1, 8.0])}, "a tuple for a range": {"depth_range": (0, 8)}, "options as a mapping": {"lr_scheduler_kwargs": {"num_cycles": 2}},
+        "options as JSON": {"lr_scheduler_kwargs": '{"num_cycles": 2}'}, "no clipping": {"max_grad_norm": 0}, "a share of the steps": {"warmup_steps": 0.1, "logging_steps": 0.5}, "no limit": {"save_total_limit": None},
+    }.items():  # fmt: skip
+        add(f"right: {what}", lambda f, o=fields: build(f, **o), expect="taken")
 
 
 class _Empty(list):

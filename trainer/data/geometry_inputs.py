@@ -245,8 +245,9 @@ def to_tensor(values: Any, name: str = "values") -> Tensor:
             raise TypeError(
                 f"`{name}` must be an array of numbers, got {type(values).__name__} {reprlib.repr(values)}."
             ) from error
-    if values.is_complex():
-        raise TypeError(f"`{name}` must be an array of real numbers, got {values.dtype}.")
+    if values.is_complex() or values.layout != torch.strided:
+        found = values.dtype if values.is_complex() else values.layout
+        raise TypeError(f"`{name}` must be a dense array of real numbers, got {found}.")
     return values
 
 

@@ -1,15 +1,17 @@
 """Arguments of a training by recipe, as dataclasses, and how a YAML file and a command line set them."""
 
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from transformers import HfArgumentParser
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from trainer.field_rules import POSITIVE, check_choice, check_number, find_choices, find_near
-from trainer.recipes.yaml_reading import read_words
+from trainer.field_rules import POSITIVE, check_choice, check_kind, check_number, find_choices, find_kinds, find_near
+from trainer.recipes.yaml_reading import Place, read_words
 from trainer.training_arguments import IDE3DTrainingArguments
 
 __all__ = [
@@ -85,6 +87,10 @@ class ModelArguments:
     def __post_init__(self):
         shares = {"lora_dropout": (0, 1), "lora_alpha": (0, math.inf)}
         _check_fields(self, {"lora_rank": 0, "planned_text_tokens": 0}, shares)
+        # A kernel of the Hub is named by its repository.
+        if self.attention is not None and "/" not in self.attention:
+            known = sorted({"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()})
+            check_choice("attention", self.attention, known)
 
 
 @dataclass
@@ -162,6 +168,8 @@ class DataArguments:
         steps = ("naming_steps", "reading_steps")
         shares = {"grounding_share": (0, 1), "mention_weight": (0, math.inf), "lesson_learning_rate": (0, math.inf)}
         _check_fields(self, dict.fromkeys((*counts, *steps), 0), shares)
+        if not isinstance(self.task_weights, (list, tuple)):
+            raise TypeError(f"task_weights must be a list of numbers, got {reprlib.repr(self.task_weights)}.")
         if self.task_weights and len(self.task_weights) != len(self.tasks):
             raise ValueError(
                 f"task_weights must have one number for each of tasks, {self.tasks}, got {self.task_weights}."
@@ -191,10 +199,10 @@ def _check_fields(arguments: Any, least: dict[str, int], measures: dict[str, tup
             check_number(item.name, value, *measures[item.name])
         elif kind in (int, int | None) and value is not None:
             check_number(item.name, value, least.get(item.name, 1), is_whole=True)
-        elif kind == list[str] and not isinstance(value, (list, tuple)):
-            raise TypeError(f"{item.name} must be a list of names, got {value!r}.")
-        elif kind is float and item.name not in measures:
+        elif kind is float:
             check_number(item.name, value, POSITIVE)
+        else:
+            check_kind(item.name, value, kind)
 
 
 def read_shares(lessons: Sequence[str], argument: str = "lessons") -> dict[str, float]:
@@ -239,24 +247,49 @@ def build_parser(**options: str) -> HfArgumentParser:
     return _RecipeParser((ModelArguments, DataArguments, IDE3DTrainingArguments), allow_abbrev=False, **options)
 
 
+def _list_places(parser: HfArgumentParser) -> dict[str, Place]:
+    """Return what the line of each argument may hold."""
+    kinds = find_kinds(ModelArguments) | find_kinds(DataArguments)
+    ours = set(kinds)
+    kinds |= find_kinds(IDE3DTrainingArguments)
+    places = {}
+    for action in parser._actions:
+        if action.dest == "help":
+            continue
+        # An alias of the parser, such as `no_...`, has no field of its own.
+        kind = kinds.get(action.dest, Any)
+        options = (kind,) if get_origin(kind) in (list, Literal) else get_args(kind) or (kind,)
+        places[action.dest] = Place(
+            is_list=action.nargs == "+",
+            takes_list=any(option is list or get_origin(option) is list for option in options),
+            takes_mapping=any(option is dict or get_origin(option) is dict for option in options),
+            takes_null=action.dest not in ours or type(None) in options,
+            is_text=action.dest in ours and str in options,
+        )
+    return places
+
+
 def read_recipe(
     path: str | Path, words: Sequence[str] = ()
 ) -> tuple[ModelArguments, DataArguments, IDE3DTrainingArguments]:
     """Read a YAML recipe, changed by command-line words.
 
     Args:
-        path: File of lines `argument: value`. A null leaves the argument at its default.
+        path: File of lines `argument: value`. A null leaves an argument that may be None at its default.
         words: Command-line words such as `["--max_steps", "50"]`; they win over the file.
 
     Raises:
         FileNotFoundError: There is no such file.
+        TypeError: The words are no list of texts.
         ValueError: The file holds no YAML, no keys with values, or a key that is no argument or is there twice. A
             value has another type than its argument, is out of its range or none of its choices, or arguments
             contradict each other.
     """
+    if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
+        raise TypeError(f'words must be a list of texts such as ["--max_steps", "50"], got {reprlib.repr(words)}.')
     parser = build_parser()
-    lists = {action.dest: action.nargs == "+" for action in parser._actions if action.dest != "help"}
-    flat = read_words(path, lists)
+    places = _list_places(parser)
+    flat = read_words(path, places)
     if any(word.startswith(("--dry-run", "--dry_run")) for word in words):
         words = [*words, "--use_cpu", "True"]  # where bfloat16 is not refused for want of a GPU
     # Not `parse_dict`: it takes the text "1e-3" of YAML for a learning rate, and any word for one of the choices.
@@ -267,7 +300,7 @@ def read_recipe(
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     if rest:
-        near = find_near(rest[0].lstrip("-").partition("=")[0].replace("-", "_"), lists)
+        near = find_near(rest[0].lstrip("-").partition("=")[0].replace("-", "_"), places)
         raise ValueError(f"{path}: {rest[0]} is no argument.{near} `ide3d train --list-arguments` lists all.")
     return tuple(parsed)
 

@@ -8,6 +8,7 @@ from trainer.data_collator import IDE3DDataCollator
 from trainer.planning.step_estimate import Placement, StepEstimate, estimate_step, make_batch
 from trainer.recipes.arguments import DataArguments, ModelArguments, check_source
 from trainer.recipes.data import build_samples, list_texts, load_decoded
+from trainer.recipes.idle import warn_of_idle
 from trainer.recipes.models import (
     adapt,
     build_teacher,
@@ -35,6 +36,7 @@ def dry_run(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTra
         FileNotFoundError: Neither the checkpoint's config nor `planned_config` is there.
     """
     check_source(model_arguments, data)
+    warn_of_idle(model_arguments, data)
     if model_arguments.model_name_or_path is not None:
         read_config(model_arguments)  # before anything else of a checkpoint that may not be there
     teacher = build_teacher(model_arguments, args)

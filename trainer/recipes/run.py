@@ -25,6 +25,7 @@ from trainer.recipes.arguments import (
     read_recipe,
 )
 from trainer.recipes.data import build_benchmarks, build_samples, list_texts, load_decoded
+from trainer.recipes.idle import warn_of_idle
 from trainer.recipes.lessons import choose_trainer, take_lessons
 from trainer.recipes.models import adapt, build_teacher, find_grid, load_model
 from trainer.recipes.plan import dry_run
@@ -46,6 +47,7 @@ def train(
     set_seed(args.seed)
     check_weights(model_arguments, args)
     check_source(model_arguments, data)
+    warn_of_idle(model_arguments, data)
     if data.source == "benchmarks":
         return _train_on_benchmarks(model_arguments, data, args)
     teacher = build_teacher(model_arguments, args)

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,29 @@ import yaml
 
 from trainer.field_rules import find_near
 
-__all__ = ["read_words"]
+__all__ = ["Place", "read_words"]
 
 MAX_BYTES = 1 << 20  # a recipe is a page of text
 MAX_DEPTH = 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Contents that the line of an argument may have.
+
+    Args:
+        is_list: Whether it is a list.
+        takes_list: Whether a list of one value stands for that value.
+        takes_null: Whether it may be left empty, which is its default.
+        is_text: Whether it is a name or a path, of which a number would be a slip.
+        takes_mapping: Whether it is a mapping of options.
+    """
+
+    is_list: bool = False
+    takes_list: bool = False
+    takes_null: bool = True
+    is_text: bool = False
+    takes_mapping: bool = False
 
 
 class _Loader(yaml.SafeLoader):
@@ -46,13 +66,13 @@ class _Loader(yaml.SafeLoader):
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
 
 
-def read_words(path: str | Path, lists: Mapping[str, bool]) -> list[str]:
+def read_words(path: str | Path, places: Mapping[str, Place]) -> list[str]:
     """Read a recipe as words of a command line.
 
     Args:
-        path: File of lines `argument: value`. A null leaves the argument at its default; a mapping is JSON text, as
-            `TrainingArguments` reads it.
-        lists: Whether each argument, by name, is a list.
+        path: File of lines `argument: value`. A null leaves an argument that may be None at its default; a mapping
+            is JSON text, as `TrainingArguments` reads it.
+        places: Contents that each argument may have, by name.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -69,12 +89,12 @@ def read_words(path: str | Path, lists: Mapping[str, bool]) -> list[str]:
         words: list[str] = []
         for key, value in node.value:
             place = f"{path}, line {key.start_mark.line + 1}"
-            name = _check_key(key, lists, place)
+            name = _check_key(key, places, place)
             try:
                 content = loader.construct_object(value, deep=True)
             except (ArithmeticError, AttributeError, TypeError, ValueError) as error:  # a thirteenth month, say
                 raise ValueError(f"{place}: the value of {name} cannot be read ({error}).") from error
-            words += _as_words(name, content, lists[name], place)
+            words += _as_words(name, content, places[name], place)
         return words
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -87,8 +107,12 @@ def read_words(path: str | Path, lists: Mapping[str, bool]) -> list[str]:
 
 
 def _read_text(path: Path) -> str:
-    if not path.is_file():
-        if path.exists():
+    try:
+        is_file, exists = path.is_file(), path.exists()
+    except (OSError, ValueError) as error:  # a name that cannot be one
+        raise ValueError(f"{str(path)[:100]!r} is no path of a recipe: {error}.") from error
+    if not is_file:
+        if exists:
             raise ValueError(f"{path} is no regular file. A recipe is a YAML file of lines `argument: value`.")
         raise FileNotFoundError(f"There is no recipe {path}. It is a YAML file of lines `argument: value`.")
     with path.open("rb") as file:
@@ -112,27 +136,35 @@ def _check_key(key: yaml.Node, known: Collection[str], place: str) -> str:
     return name
 
 
-def _as_words(name: str, value: Any, is_list: bool, place: str) -> list[str]:
+def _as_words(name: str, value: Any, kind: Place, place: str) -> list[str]:
     """Return the command-line words of an argument; none for a null."""
     if value is None:
+        if not kind.takes_null:
+            raise ValueError(f"{place}: {name} has no value. Give one, or leave the line out for the default.")
         return []
     if isinstance(value, dict):
+        if not kind.takes_mapping:
+            raise ValueError(f"{place}: {name} takes no mapping, got {value!r}.")
         try:
             return [f"--{name}={json.dumps(value)}"]
         except (TypeError, ValueError) as error:
             raise ValueError(f"{place}: the value of {name} is no JSON ({error}).") from error
     entries = value if isinstance(value, list) else [value]
     for entry in entries:
+        if kind.is_text and not isinstance(entry, str):
+            raise ValueError(
+                f"{place}: {name} must be a text, got {entry!r}. Quote it if it is meant: {name}: '{entry}'."
+            )
         if not isinstance(entry, (str, int, float, bool)) and not hasattr(entry, "isoformat"):
             raise ValueError(f"{place}: {name} holds {entry!r}; expected a number, a text or a list of them.")
         if isinstance(entry, str) and isinstance(value, list) and entry.startswith("--"):
             raise ValueError(f"{place}: {name} holds {entry!r}, which looks like another argument.")
         if isinstance(entry, float) and not math.isfinite(entry):
             raise ValueError(f"{place}: {name} must be finite, got {entry}.")
-    if isinstance(value, list) and not is_list and len(value) != 1:
+    if isinstance(value, list) and not kind.is_list and not (kind.takes_list and len(value) == 1):
         raise ValueError(f"{place}: {name} takes one value, got {value}.")
-    if is_list and not entries:
+    if kind.is_list and not entries:
         raise ValueError(f"{place}: {name} is an empty list. Leave it out for its default.")
-    if is_list:
+    if kind.is_list:
         return [f"--{name}", *(str(entry) for entry in entries)]
     return [f"--{name}={entries[0]}"]

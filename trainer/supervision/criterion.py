@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.field_rules import check_choice, check_number
+from trainer.field_rules import POSITIVE, check_choice, check_number, check_range
 from trainer.geometry import (
     FramePairs,
     compute_covisible_share,
@@ -94,11 +94,13 @@ class GeometryCriterion(nn.Module):
         grounding_temperature: float = 0.07,
     ):
         super().__init__()
-        if depth_range is not None and not (len(depth_range) == 2 and 0 <= depth_range[0] < depth_range[1]):
-            raise ValueError(f"depth_range must be (least, largest) in metres, got {depth_range}.")
+        if depth_range is not None:
+            check_range("depth_range", depth_range)
+        check_choice("protocol", protocol, get_args(Protocol))
         check_choice("pair_mode", pair_mode, get_args(PairMode))
         for name, value in (("neighbor_range", neighbor_range), ("pairs_per_frame", pairs_per_frame)):
             check_number(name, value, 1, is_whole=True)
+        check_number("grounding_temperature", grounding_temperature, POSITIVE)
         self.protocol = protocol
         self.pair_mode = pair_mode
         self.neighbor_range = neighbor_range

@@ -1,6 +1,7 @@
 """Geometry supervision of any video language model: heads beside it, hooks in it, nothing of it changed."""
 
 import logging
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,22 +15,24 @@ from modeling_ide3d.auxiliary import (
     TeacherProjector,
     TeacherProjectorConfig,
 )
-from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, check_validator_config, pad_frames
-from modeling_ide3d.auxiliary.outputs import HEADS
+from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, pad_frames
 from modeling_ide3d.auxiliary.targets import MeasuredGeometry, VideoGrid
 from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features, resize_geometry, to_tensor
 from trainer.field_rules import check_number
 from trainer.processes import count_launched
 from trainer.supervision.criterion import GeometryCriterion
+from trainer.supervision.given_targets import (
+    PerSample,
+    build_validator_config,
+    check_frame_counts,
+    choose_weights,
+    read_samples,
+)
 from trainer.supervision.recorder import ForwardPass, ForwardRecorder
 from trainer.supervision.vision_layouts import VideoPlace, VisionLayout, find_layout
-from trainer.training_arguments import default_loss_weights
 
 logger = logging.getLogger(__name__)
-
-PerSample = Tensor | Sequence[Tensor | None]
-VALIDATORS = {"light": GeometricValidatorConfig.light, "paper": GeometricValidatorConfig.from_vision_config}
 
 
 class GeometrySupervision(nn.Module, GeometryHeads):
@@ -96,7 +99,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
                 `IDE3DTrainingArguments`.
 
         Raises:
-            TypeError: If it is no model of Transformers.
+            TypeError: If it is no model of Transformers, or an argument is of another type.
             ValueError: If the model is supervised already or not built as the layout says, sizes or protocols do not
                 fit together, or nothing has a weight.
         """
@@ -107,14 +110,18 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             )
         if not isinstance(layout, VisionLayout):
             layout = find_layout(model.config, layout)
+        if criterion is not None and not isinstance(criterion, GeometryCriterion):
+            raise TypeError(f"criterion must be a GeometryCriterion or None, got {reprlib.repr(criterion)}.")
         criterion = GeometryCriterion() if criterion is None else criterion
-        config = _build_validator_config(model, layout, validator, criterion)
+        if teacher_size is not None:
+            check_number("teacher_size", teacher_size, 1, is_whole=True)
+        config = build_validator_config(model, layout, validator, criterion)
         projector_config = None
         if teacher_size is not None:
             width = model.config.get_text_config().hidden_size
-            projector_config = TeacherProjectorConfig(hidden_size=width, teacher_size=teacher_size)
+            projector_config = TeacherProjectorConfig(hidden_size=width, teacher_size=int(teacher_size))
         heads = {"geometric_validator": config, "teacher_projector": projector_config}
-        weights = _choose_weights({head for head in heads if heads[head] is not None}, criterion, loss_weights or {})
+        weights = choose_weights({head for head in heads if heads[head] is not None}, criterion, loss_weights)
         base_model = getattr(model, model.base_model_prefix, model)
         recorder = ForwardRecorder(base_model, layout, () if config is None else config.layer_indices)
         tower = layout.find_module(base_model, "tower")
@@ -171,9 +178,16 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             ValueError: If targets lack their head, belong to other samples or frames than the model saw, have wrong
                 shapes or are broken. Also if a sample has several videos, or the layout does not explain its tokens.
         """
+        given = {
+            "depth": depth,
+            "intrinsics": intrinsics,
+            "camera_to_world": camera_to_world,
+            "teacher_features": teacher_features,
+        }
+        geometry = {name: read_samples(name, values) for name, values in given.items()}
+        teacher_features = geometry.pop("teacher_features")
         recorded = self._take_pass()
         self.criterion.terms = frozenset(name for name, weight in self.loss_weights.items() if weight)
-        geometry = {"depth": depth, "intrinsics": intrinsics, "camera_to_world": camera_to_world}
         self._check_given(geometry, teacher_features)
         terms = self.absent_terms()
         has_depth = depth is not None and self.wants_head("geometric_validator")
@@ -220,9 +234,14 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             raise ValueError("teacher_features are given, but there is no projector: attach with their teacher_size.")
 
     def _split(
-        self, name: str, values: PerSample | None, input_ids: Tensor, places: list[VideoPlace]
+        self,
+        name: str,
+        values: PerSample | None,
+        input_ids: Tensor,
+        places: list[VideoPlace],
+        usable: Sequence[bool] | None = None,
     ) -> list[Tensor | None]:
-        """Take the values of the first frame of each time step, by video."""
+        """Take the values of the first frame of each time step, None: not usable."""
         if values is None:
             return [None] * len(places)
         if len(values) != len(input_ids):
@@ -235,15 +254,24 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         merged, longest = self.layout.frames_per_step, max((place.steps for place in places), default=0)
         device = next(self.parameters()).device
         videos: list[Tensor | None] = []
-        for place in places:
-            value = values[place.sample]
+        for index, place in enumerate(places):
+            value = values[place.sample] if usable is None or usable[index] else None
             if value is not None:
-                value = to_tensor(value, f"{name} of sample {place.sample}").to(device, torch.float32)
+                value = to_tensor(value, f"{name} of sample {place.sample}").to(device)
+                if value.dtype == torch.bool or value.dim() == 0:
+                    found = "True and False" if value.dim() else "a single number"
+                    raise TypeError(f"{name} of sample {place.sample} must be numbers of each frame, got {found}.")
+                value = value.float()
                 steps = longest if isinstance(values, Tensor) else place.steps
                 if -(-len(value) // merged) != steps:
                     raise ValueError(
                         f"{name} of sample {place.sample} has {len(value)} frames, but the model saw {steps} time "
                         f"steps of {merged} frames. Sample the frames before the processor and give the same ones."
+                    )
+                if not torch.isfinite(value[: merged * place.steps]).all():
+                    raise ValueError(
+                        f"{name} of sample {place.sample} holds NaN or Inf. Look at how it is measured; 0 stands for "
+                        "no measurement of depth, and a vector of zeros for no teacher."
                     )
                 value = value[::merged][: place.steps]
             videos.append(value)
@@ -257,10 +285,15 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         places: list[VideoPlace],
     ) -> list[dict[str, Tensor] | None]:
         """Geometry of each video, None where none counts."""
-        if has_geometry is not None and has_geometry.shape != (len(input_ids),):
-            raise ValueError(f"has_geometry must have shape ({len(input_ids)},), got {tuple(has_geometry.shape)}.")
+        if has_geometry is not None:
+            has_geometry = to_tensor(has_geometry, "has_geometry")
+            if has_geometry.shape != (len(input_ids),):
+                raise ValueError(f"has_geometry must have shape ({len(input_ids)},), got {tuple(has_geometry.shape)}.")
+            if not ((has_geometry == 0) | (has_geometry == 1)).all():
+                raise ValueError(f"has_geometry must be True or False for each sample, got {has_geometry.tolist()}.")
         usable = [has_geometry is None or bool(has_geometry[place.sample]) for place in places]
-        split = {name: self._split(name, value, input_ids, places) for name, value in geometry.items()}
+        check_frame_counts(geometry, [place.sample for place, is_used in zip(places, usable, strict=True) if is_used])
+        split = {name: self._split(name, value, input_ids, places, usable) for name, value in geometry.items()}
         return [
             self._measure(place, {name: split[name][index] for name in split}) if usable[index] else None
             for index, place in enumerate(places)
@@ -344,41 +377,6 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         padded = tuple(pad_frames(torch.cat(level), frame_mask) for level in levels)
         predictions = self.predict_geometry(targets, padded, grid.patches, torch.cat(tokens))
         return self.criterion(predictions, targets), self.criterion.count(targets)
-
-
-def _build_validator_config(
-    model: PreTrainedModel,
-    layout: VisionLayout,
-    validator: GeometricValidatorConfig | str | None,
-    criterion: GeometryCriterion,
-) -> GeometricValidatorConfig | None:
-    if validator is None:
-        return None
-    vision = model.config.vision_config
-    if isinstance(validator, str):
-        if validator not in VALIDATORS:
-            raise ValueError(f"validator must be a config, None, or of {sorted(VALIDATORS)}, got {validator!r}.")
-        validator = VALIDATORS[validator](vision, patch_size=layout.patch_size, protocol=criterion.protocol)
-    check_validator_config(validator, vision.hidden_size, layout.patch_size, vision.num_hidden_layers)
-    if criterion.protocol == "paper" and validator.protocol != "paper":
-        raise ValueError('The criterion has protocol "paper", the validator "clean": build both with one protocol.')
-    return validator
-
-
-def _choose_weights(heads: set[str], criterion: GeometryCriterion, changes: Mapping[str, float]) -> dict[str, float]:
-    """Weight of each term of these heads."""
-    defaults = default_loss_weights(criterion.protocol)
-    known = {name: weight for name, weight in defaults.items() if HEADS[name] in heads}
-    if not known:
-        raise ValueError("There is nothing to supervise: give a validator, a teacher_size, or both.")
-    if set(changes) - set(known):
-        raise ValueError(f"loss_weights must be of {sorted(known)}, the terms of the heads, got {sorted(changes)}.")
-    weights = {**known, **changes}
-    for name, weight in weights.items():
-        check_number(name, weight)
-    if not any(weights.values()):
-        raise ValueError(f"Not all weights may be 0, got {weights}.")
-    return weights
 
 
 def _merge_terms(parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]]) -> dict[str, Tensor]:

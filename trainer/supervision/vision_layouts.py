@@ -273,7 +273,7 @@ def find_layout(config: PreTrainedConfig, name: str | None = None) -> VisionLayo
         ValueError: No such family, or the configuration is of another one.
     """
     name = config.model_type if name is None else name
-    if name not in LAYOUTS:
+    if not isinstance(name, str) or name not in LAYOUTS:
         raise ValueError(f"There are layouts of {sorted(LAYOUTS)}, got {name!r}. Give a VisionLayout of your own.")
     if config.model_type != name:
         raise ValueError(

@@ -1,13 +1,16 @@
 """Generation of 3D-IDE beside what Transformers does: references to regions, and options that are refused."""
 
 import copy
+import math
+import reprlib
+from numbers import Integral, Real
 
 import torch
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .grounding_ide3d import complete_region_valid, find_open_references
-from .inputs_ide3d import FiniteScores
+from .inputs_ide3d import FiniteScores, check_attention_mask, check_cache, check_tensors
 
 # Options of `generate`: the value that is refused with pixels, or "any" with and without them, and why.
 UNSUPPORTED_OPTIONS = {
@@ -15,6 +18,18 @@ UNSUPPORTED_OPTIONS = {
     "cache_implementation": ("paged", "hands the tokens to `generate_batch`, which drops images and videos"),
     "assistant_early_exit": ("any", "looks for the layers of a model without a vision tower"),
 }
+ABOVE_ZERO = math.ulp(0.0)
+MANY = 2**31 - 1  # tokens, beams and ids are fewer
+# Numbers among the options: whether they are whole, and their range.
+NUMBERS = {
+    **dict.fromkeys(("max_new_tokens", "max_length", "num_beams", "num_return_sequences"), (True, 1, math.inf)),
+    **dict.fromkeys(("min_new_tokens", "min_length", "top_k", "no_repeat_ngram_size"), (True, 0, math.inf)),
+    **dict.fromkeys(("repetition_penalty", "max_time"), (False, ABOVE_ZERO, math.inf)),
+    **dict.fromkeys(("top_p", "typical_p", "min_p", "epsilon_cutoff", "eta_cutoff"), (False, 0, 1)),
+    "temperature": (False, 0, math.inf),
+    "length_penalty": (False, -math.inf, math.inf),
+}
+TOKEN_OPTIONS = ("eos_token_id", "pad_token_id", "bos_token_id", "suppress_tokens")
 
 
 class IDE3DGenerationMixin(GenerationMixin):
@@ -27,13 +42,18 @@ class IDE3DGenerationMixin(GenerationMixin):
         """Generate as [`GenerationMixin.generate`] does, from prompts whose questions have all their regions.
 
         Raises:
-            ValueError: A question, the last turn before the answer, has a `<ground>` without a region; an option
+            TypeError: An option is of another type, or tokens are no tensor.
+            ValueError: An option is out of its range, or the mask has another length than the text. A question, the
+                last turn before the answer, has a `<ground>` without a region; an option
                 would drop the pixels, or needs what this model does not have; texts are padded on the right; or the
                 scores of a token are not finite.
         """
         _check_options(generation_config, kwargs)
+        check_cache(kwargs.get("cache"))
         input_ids = kwargs.get("input_ids", inputs)
+        check_tensors(input_ids=input_ids, inputs_embeds=kwargs.get("inputs_embeds"))
         if input_ids is not None:
+            _check_length(input_ids, kwargs)
             self._check_references(input_ids, generation_config, kwargs)
         _check_padding(kwargs.get("attention_mask"))
         finite = FiniteScores()
@@ -145,8 +165,46 @@ def _check_padding(attention_mask: torch.Tensor | None) -> None:
             )
 
 
+def _check_length(input_ids: torch.Tensor, inputs: dict) -> None:
+    """Raise ValueError for a mask of another length, or a `max_length` that leaves nothing."""
+    if inputs.get("inputs_embeds") is None and inputs.get("cache") is None:
+        check_attention_mask(inputs.get("attention_mask"), input_ids, 0)
+        limit = inputs.get("max_length")
+        if limit is not None and limit <= input_ids.shape[1]:
+            raise ValueError(
+                f"max_length={limit} counts the prompt, which has {input_ids.shape[1]} tokens: none is left to "
+                "generate. Pass max_new_tokens instead."
+            )
+
+
+def _check_numbers(generation_config: GenerationConfig | None, inputs: dict) -> None:
+    """Raise TypeError or ValueError for options that are no number of their range."""
+    for name, (is_whole, least, largest) in NUMBERS.items():
+        value = inputs.get(name, getattr(generation_config, name, None))
+        if value is None or isinstance(value, torch.Tensor):
+            continue
+        range_words = f"from {least:g} to {largest:g}" if largest < math.inf else f"of at least {least:g}"
+        range_words = "above 0" if least == ABOVE_ZERO and largest == math.inf else range_words
+        wanted = f"{name} must be a {'whole' if is_whole else 'finite'} number {range_words}"
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{wanted}, got {reprlib.repr(value)} ({type(value).__name__}).")
+        # A whole number beyond float64 is compared as it is.
+        is_right = (isinstance(value, int) or math.isfinite(value)) and least <= value <= min(largest, MANY)
+        if not is_right or (is_whole and value != int(value)):
+            raise ValueError(f"{wanted}, got {reprlib.repr(value)}.")
+    for name in TOKEN_OPTIONS:
+        value = inputs.get(name, getattr(generation_config, name, None))
+        entries = value if isinstance(value, (list, tuple)) else [value]
+        if value is not None and not isinstance(value, torch.Tensor):
+            if not all(isinstance(entry, Integral) and not isinstance(entry, bool) for entry in entries):
+                raise TypeError(f"{name} must be the id of a token or a list of them, got {reprlib.repr(value)}.")
+            if not all(-1 <= entry <= MANY for entry in entries):
+                raise ValueError(f"{name} must be the id of a token, or -1 for none, got {reprlib.repr(value)}.")
+
+
 def _check_options(generation_config: GenerationConfig | None, inputs: dict) -> None:
-    """Raise ValueError for what `generate` of Transformers takes, and this model cannot do."""
+    """Raise an error for wrong numbers and for what this model cannot do."""
+    _check_numbers(generation_config, inputs)
     has_pixels = any(inputs.get(name) is not None for name in ("pixel_values", "pixel_values_videos"))
     for name, (refused, reason) in UNSUPPORTED_OPTIONS.items():
         value = inputs.get(name, getattr(generation_config, name, None))

@@ -33,11 +33,18 @@ from .grounding_ide3d import (
 from .inputs_ide3d import (
     as_bool,
     check_attention_mask,
+    check_cache,
+    check_embeddings,
+    check_encoded,
+    check_kept_logits,
+    check_labels,
     check_pixels,
+    check_positions,
     check_scores,
     check_tensors,
     check_tokens,
     known_keywords,
+    warn_of_broken_pixels,
 )
 from .loading_ide3d import IDE3DLoadingMixin
 from .outputs_ide3d import IDE3DCausalLMOutputWithPast, IDE3DModelOutputWithPast
@@ -117,6 +124,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
                 f"Frames must have shape (..., {self.config.vision_config.num_channels}, {size}, {size}), the input "
                 f"of the vision tower, got {tuple(frames.shape)}. Let the processor resize them."
             )
+        warn_of_broken_pixels(frames)
         layer = self.config.vision_feature_layer
         if not output_hidden_states:
             output_hidden_states = [layer]  # the other states are not kept
@@ -195,6 +203,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         if video_frame_mask is None:
             frames, frame_counts = pixel_values_videos.flatten(0, 1), [num_frames] * num_videos
         else:
+            check_tensors(video_frame_mask=video_frame_mask)
             if video_frame_mask.shape != (num_videos, num_frames):
                 raise ValueError(
                     f"video_frame_mask must have shape ({num_videos}, {num_frames}), as pixel_values_videos, got "
@@ -219,13 +228,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
             TypeError: What was encoded before is no dict.
             ValueError: Both are given.
         """
-        if not isinstance(mm_encoder_outputs, dict | None):
-            raise TypeError(
-                "mm_encoder_outputs must be a dict of the outputs of get_video_features and get_image_features under "
-                f"'video' and 'image', got {type(mm_encoder_outputs).__name__}."
-            )
-        if mm_encoder_outputs and (pixel_values is not None or pixel_values_videos is not None):
-            raise ValueError("Pass either pixels or mm_encoder_outputs, which were computed from them, not both.")
+        check_encoded(mm_encoder_outputs, pixel_values, pixel_values_videos)
         encoded = dict(mm_encoder_outputs or {})
         if pixel_values is not None:
             encoded["image"] = self.get_image_features(pixel_values, return_dict=True)
@@ -379,10 +382,6 @@ class IDE3DModel(IDE3DPreTrainedModel):
             (exists | (region < 0)).all(),
             f"region_references name padded regions, or regions beyond the {region_masks.shape[1]} of region_masks.",
         )
-        torch_compilable_check(
-            (region_references >= -1).all(),
-            "region_references must be indices of region_masks, or -1 for no region; got numbers below -1.",
-        )
         if region_masks.shape[1] == 0:
             return inputs_embeds
         index = region.clamp(min=0).unsqueeze(-1).expand(-1, -1, features.shape[-1])
@@ -412,12 +411,16 @@ class IDE3DModel(IDE3DPreTrainedModel):
         """Run the model; the arguments are those of [`IDE3DForConditionalGeneration.forward`]."""
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("Pass exactly one of input_ids and inputs_embeds.")
-        check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds, region_masks=region_masks)
+        regions = {"region_masks": region_masks, "region_valid": region_valid, "region_references": region_references}
+        check_tensors(input_ids=input_ids, inputs_embeds=inputs_embeds, **regions)
+        check_cache(cache)
         kwargs = known_keywords(kwargs, cache, self.language_model, self.forward)
         encoded = self.encode_inputs(pixel_values, pixel_values_videos, video_frame_mask, mm_encoder_outputs)
         if inputs_embeds is None:
             check_tokens(input_ids, self)
             inputs_embeds = self.get_input_embeddings()(input_ids)
+        else:
+            check_embeddings(inputs_embeds, self)
 
         # The length of a static cache is a tensor: nothing below branches on it, so that one graph serves any fill.
         # A paged cache holds many texts at once and tells no length; `generate_batch` has looked at them.
@@ -426,6 +429,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         is_empty = not is_paged and num_cached == 0
         if not is_paged:
             check_attention_mask(attention_mask, inputs_embeds, num_cached)
+            check_positions(position_ids, attention_mask, inputs_embeds)
         # A single token is a step of decoding. Its placeholders are not counted: that would wait for the device.
         starts_text = is_empty if input_ids is not None and input_ids.shape[1] > 1 else False
         inputs_embeds, hidden_states = self._place_visual_tokens(inputs_embeds, input_ids, encoded, starts_text)
@@ -546,8 +550,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
                 are fewer `<ground>` tokens than regions. Also for soft masks.
             TypeError: Pixels are no floats, or an argument is unknown.
         """
-        if isinstance(logits_to_keep, int) and logits_to_keep < 0:
-            raise ValueError(f"logits_to_keep must be at least 0, which keeps all, got {logits_to_keep}.")
+        check_kept_logits(logits_to_keep)
         language_model = self.model.language_model
         outputs = self.model(
             input_ids=input_ids,
@@ -569,6 +572,7 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
         logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         loss = None
         if labels is not None:
+            check_labels(labels, logits, **kwargs)
             loss = self.loss_function(
                 logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
             )
@@ -660,7 +664,8 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
             ValueError: A sample has no `<ground>` to answer with, the masks have another grid than the video, or
                 scores are not finite.
         """
-        check_tensors(input_ids=input_ids, region_masks=region_masks, region_valid=region_valid)
+        regions = {"region_masks": region_masks, "region_valid": region_valid, "region_references": region_references}
+        check_tensors(input_ids=input_ids, **regions)
         if input_ids is None or region_masks is None or not input_ids.numel():
             raise ValueError("ground needs input_ids with a prompt, and region_masks of the candidates.")
         check_tokens(input_ids, self)

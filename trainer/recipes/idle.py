@@ -1,0 +1,55 @@
+"""Arguments of a recipe that act on nothing: each is named once, before anything is built."""
+
+import logging
+from dataclasses import MISSING, fields
+from typing import Any
+
+from trainer.recipes.arguments import DataArguments, ModelArguments
+
+__all__ = ["list_idle", "warn_of_idle"]
+
+logger = logging.getLogger(__name__)
+
+OF_NANO = ("hidden_size", "text_layers", "rope_theta", "tie_word_embeddings", "patch_size", "spatial_pool_stride")
+OF_ROOMS = ("num_rooms", "num_validation_rooms", "data_seed_rooms", "room_style", "reference", "max_questions",
+            "max_grounding", "grounding_share", "lessons", "place_samples", "naming_steps", "reading_steps",
+            "reading_lessons", "lesson_learning_rate", "word_search", "mention_weight")  # fmt: skip
+OF_BENCHMARKS = ("data_dir", "tasks", "task_weights", "frames", "regions", "skip_invalid_poses",
+                 "num_validation_samples")  # fmt: skip
+OF_DRY_RUN = ("planned_config", "planned_processes", "planned_sharding", "planned_teacher_size", "planned_text_tokens")
+
+
+def list_idle(arguments: ModelArguments, data: DataArguments) -> dict[str, str]:
+    """Return the arguments that were changed and have no effect, with the reason."""
+    has_checkpoint, has_rooms = arguments.model_name_or_path is not None, data.source == "rooms"
+    reasons: dict[str, tuple[bool, tuple[str, ...]]] = {
+        "model_name_or_path names a checkpoint, which has its sizes": (has_checkpoint, OF_NANO),
+        "a nano model is built, no checkpoint is loaded": (not has_checkpoint, ("attention",)),
+        "lora_rank is 0": (not arguments.lora_rank, ("lora_alpha", "lora_dropout")),
+        "validator is none": (arguments.validator == "none", ("validator_stride", "validator_chunk")),
+        "source is benchmarks": (not has_rooms, OF_ROOMS),
+        "source is rooms": (has_rooms, OF_BENCHMARKS),
+        "dry_run is not set": (not arguments.dry_run, OF_DRY_RUN),
+        "naming_steps and reading_steps are 0": (
+            has_rooms and not (data.naming_steps or data.reading_steps),
+            ("lesson_learning_rate",),
+        ),
+        "reading_steps is 0": (has_rooms and not data.reading_steps, ("reading_lessons",)),
+    }
+    changed = {**_list_changed(arguments), **_list_changed(data)}
+    return {name: reason for reason, (is_so, names) in reasons.items() if is_so for name in names if name in changed}
+
+
+def warn_of_idle(arguments: ModelArguments, data: DataArguments) -> None:
+    """Say which arguments have no effect."""
+    for name, reason in list_idle(arguments, data).items():
+        logger.warning("%s has no effect: %s.", name, reason)
+
+
+def _list_changed(arguments: Any) -> dict[str, Any]:
+    changed = {}
+    for item in fields(arguments):
+        default = item.default if item.default_factory is MISSING else item.default_factory()
+        if getattr(arguments, item.name) != default:
+            changed[item.name] = getattr(arguments, item.name)
+    return changed
