@@ -15,7 +15,9 @@ import math
 import os
 import re
 import stat
+import struct
 import zipfile
+import zlib
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,11 @@ _KINDS = {
 }
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+# Beside its own error, zipfile raises those of the parts that it parses: names, numbers, packed bytes.
+_BROKEN_ARCHIVE = (
+    zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, UnicodeError, struct.error, zlib.error,
+    OverflowError, KeyError,
+)  # fmt: skip
 _CHUNK = 2**22  # Bytes of JSON whose nesting is counted at a time.
 
 
@@ -197,7 +204,7 @@ def check_archive(path: str | os.PathLike, *, is_npz: bool = True) -> None:
             check_bound(sum(member.file_size for member in members), "IDE3D_MAX_UNPACKED_BYTES", f"{path}, unpacked,")
             for member in members if is_npz else ():
                 _check_member(archive, member)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as error:
+    except _BROKEN_ARCHIVE as error:
         raise ValueError(f"{path} is no whole zip archive, copy it again: {error}.") from error
 
 

@@ -169,3 +169,10 @@ def test_columns_of_parquet_are_bounded_as_they_unpack(tmp_path, monkeypatch):
     monkeypatch.setenv("IDE3D_MAX_UNPACKED_BYTES", str(2 * MEGABYTE))
     with pytest.raises(ValueError, match=r"parquet, unpacked, has \d+ bytes, more than the 2097152"):
         read_records(Layout(tmp_path), TASKS["vsibench"], "test")
+
+
+def test_an_archive_whose_names_are_no_text_is_named(tmp_path):
+    path = archive(tmp_path / "masks.npz", {"\u00e9": npy(np.ones(3))})
+    path.write_bytes(path.read_bytes().replace("\u00e9".encode(), b"\xc0\xaf"))
+    with pytest.raises(ValueError, match=r"masks\.npz is no whole zip archive"):
+        check_archive(path)
