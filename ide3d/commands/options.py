@@ -17,6 +17,7 @@ __all__ = [
     "MaxMemory",
     "Model",
     "NumFrames",
+    "OptionalRegionFile",
     "Protocol",
     "RegionFile",
     "SkipInvalidPoses",
@@ -56,6 +57,10 @@ SkipInvalidPoses = Annotated[
 RegionFile = Annotated[
     Path,
     typer.Option(help="File of regions: .json, .npy or .npz, see above.", show_default=False),
+]
+OptionalRegionFile = Annotated[
+    Path | None,
+    typer.Option(help="File of regions: .json, .npy or .npz, see above. Default: the model proposes them."),
 ]
 REGION_FORMATS = """Files of regions. They describe all frames of the video, or those that are shown.
 

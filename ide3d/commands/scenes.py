@@ -15,6 +15,7 @@ from ide3d.commands.options import (
     MaxMemory,
     Model,
     NumFrames,
+    OptionalRegionFile,
     RegionFile,
     Video,
     speak,
@@ -32,7 +33,7 @@ NANO_REQUEST = "Find {description}."
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
     command(app, "ask", 'ide3d ask room.mp4 "Is there a red chair?" "How many chairs are in the room?"')(ask)
-    example = 'ide3d find room.mp4 "the red chair" --regions boxes.json'
+    example = 'ide3d find room.mp4 "the chair beside the bed"'
     command(app, "find", example, notes=REGION_FORMATS)(find)
     command(app, "describe", "ide3d describe room.mp4 --regions boxes.json", notes=REGION_FORMATS)(describe)
 
@@ -76,7 +77,7 @@ def find(
         list[str],
         typer.Argument(metavar="DESCRIPTION", help='What to find, such as "the red chair".', show_default=False),
     ],
-    regions: RegionFile,
+    regions: OptionalRegionFile = None,
     model: Model = None,
     template: Annotated[
         str | None,
@@ -87,10 +88,11 @@ def find(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Find described objects among regions of a video.
+    """Find described objects in a video.
 
-    Needs a file of candidate regions. Each line of stdout names a description, the region that fits it best, its score
-    (a cosine) and the frames that show it. It says "no such object" where that fits better than every region.
+    Needs plain RGB video: the model proposes regions itself, unless a file names the candidates. Each line of stdout
+    names a description, the region that fits it best, its score and the frames that show it; then other regions that
+    fit. It says "no such object" where that fits better than every region.
     """
     if template is not None and "{description}" not in template:
         raise UsageError(f"--template must hold {{description}}, got {template!r}.")
@@ -98,13 +100,14 @@ def find(
     if template is None and model is None:
         template = NANO_REQUEST
     words = {} if template is None else {"template": template}
-    found = scene.find(descriptions, scene.read_regions(regions), **words)
+    found = scene.find(descriptions, None if regions is None else scene.read_regions(regions), **words)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(entry) for entry in found], indent=1))
         return
     for entry in found:
         where = "" if entry.name is None else f", frames {', '.join(map(str, entry.frames))}"
-        typer.echo(f"{entry.description}: {entry.name or 'no such object'}, score {entry.score:.3f}{where}")
+        others = f"; also {', '.join(entry.others)}" if entry.others else ""
+        typer.echo(f"{entry.description}: {entry.name or 'no such object'}, score {entry.score:.3f}{where}{others}")
 
 
 def describe(

@@ -80,7 +80,8 @@ def judge(scene: Scene, proposals: RegionProposals) -> list[dict]:
     overlaps = iou(proposals.masks, scene.true)
     judged = []
     for cosines, true_cosines, meant in scene.requests:
-        chosen, _, _ = finding.choose_proposals(cosines, proposals)
+        names = finding.choose_proposals("", cosines, proposals).names
+        chosen = [proposals.names.index(name) for name in names]
         hits = [int(overlaps[n].argmax()) if overlaps[n].max() >= LEAST_IOU else -1 for n in chosen]
         right = {n for n in hits if n >= 0 and meant[n]}
         f1 = 2 * len(right) / (len(chosen) + meant.sum()) if len(chosen) + meant.sum() else 1.0

@@ -29,6 +29,7 @@ class FoundObjects:
         names: Names of the K regions found, best first; none if "no such object" fits better than every proposal.
         masks: Cells of each, bool (K, V, rows, cols).
         scores: Cosine of each plus the weighted score of the proposal (K,).
+        totals: The same of all N proposals.
         no_object: Cosine of "no such object" plus its margin: what a region has to exceed.
         source: Name of the proposer.
         licence: Licence of the weights that proposed them.
@@ -38,6 +39,7 @@ class FoundObjects:
     names: tuple[str, ...]
     masks: Tensor
     scores: tuple[float, ...]
+    totals: tuple[float, ...]
     no_object: float
     source: str
     licence: str
@@ -63,18 +65,16 @@ class FollowedObject:
     frames: tuple[int, ...]
 
 
-def choose_proposals(cosines: Tensor, proposals: RegionProposals) -> tuple[list[int], list[float], float]:
+def choose_proposals(description: str, cosines: Tensor, proposals: RegionProposals) -> FoundObjects:
     """Choose the proposals that a description means.
 
     The best has to exceed "no such object". Others join it that lie less than `SEVERAL_MARGIN` below it, exceed "no
     such object", and share little with those chosen before.
 
     Args:
+        description: Words that were looked for.
         cosines: Cosine of each proposal and of "no such object", (N + 1,), as `SceneSession.ground` gives them.
         proposals: The N proposals.
-
-    Returns:
-        Indices of the chosen, best first, the totals of all N, and that of "no such object".
     """
     weighted = OBJECTNESS_WEIGHT * np.array(proposals.scores)
     totals = cosines[:-1].cpu().double().numpy() + weighted
@@ -89,11 +89,23 @@ def choose_proposals(cosines: Tensor, proposals: RegionProposals) -> tuple[list[
         shared = (flat[chosen] & flat[index]).sum(1)
         if (shared <= MAX_SHARED * np.minimum(sizes[chosen], sizes[index])).all():
             chosen.append(int(index))
-    return chosen, totals.tolist(), no_object
+    return FoundObjects(
+        description=description,
+        names=tuple(proposals.names[index] for index in chosen),
+        masks=proposals.masks[chosen],
+        scores=tuple(totals[chosen].tolist()),
+        totals=tuple(totals.tolist()),
+        no_object=no_object,
+        source=proposals.source,
+        licence=proposals.licence,
+    )
 
 
 def to_pictures(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """Return pictures, uint8 (V, H, W, 3), of normalised pixels (V, 3, H, W)."""
-    scale, shift = (torch.as_tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (std, mean))
-    pictures = (pixels.float().cpu() * scale + shift) * 255
-    return pictures.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    scale, shift = (torch.as_tensor(values, dtype=torch.float32).view(3, 1, 1) for values in (std, mean))
+    pictures = np.empty((len(pixels), *pixels.shape[2:], 3), np.uint8)
+    for picture, own in zip(pictures, pixels, strict=True):  # one at a time: floats of all would be a second video
+        levels = ((own.float().cpu() * scale + shift) * 255).round().clamp(0, 255)
+        picture[:] = levels.permute(1, 2, 0).numpy()
+    return pictures

@@ -333,18 +333,15 @@ class SceneSession:
         """
         if not isinstance(description, str):
             raise TypeError(f"`description` must be a text such as 'the red chair', got {description!r}.")
+        return self.find_each([description], proposals, template=template)[0]
+
+    def find_each(
+        self, descriptions: Sequence[str], proposals: RegionProposals | None = None, *, template: str = GROUND
+    ) -> list[FoundObjects]:
+        """Find several descriptions, which are read together; see `find`."""
         proposals = self._check_proposals(proposals)
-        cosines = self.ground([description], proposals.masks, template=template)[0]
-        chosen, totals, no_object = choose_proposals(cosines, proposals)
-        return FoundObjects(
-            description=description,
-            names=tuple(proposals.names[index] for index in chosen),
-            masks=proposals.masks[chosen],
-            scores=tuple(totals[index] for index in chosen),
-            no_object=no_object,
-            source=proposals.source,
-            licence=proposals.licence,
-        )
+        cosines = self.ground(descriptions, proposals.masks, template=template)
+        return [choose_proposals(text, row, proposals) for text, row in zip(descriptions, cosines, strict=True)]
 
     def describe_all(
         self, proposals: RegionProposals | None = None, *, max_regions: int = 16, max_new_tokens: int = 128

@@ -33,22 +33,24 @@ def proposals(*cells, scores=None):
     ],
 )
 def test_one_several_or_none_are_found(cosines, scores, chosen):
-    assert choose_proposals(torch.tensor(cosines), proposals([0, 1], [5, 6], [10], scores=scores))[0] == chosen
+    found = choose_proposals("x", torch.tensor(cosines), proposals([0, 1], [5, 6], [10], scores=scores))
+    assert found.names == tuple(f"region {index}" for index in chosen)
 
 
 def test_two_readings_of_one_object_are_found_once():
-    assert choose_proposals(torch.tensor([0.8, 0.79, 0.78, 0.0]), proposals([0, 1, 2], [0, 1], [9]))[0] == [0, 2]
+    found = choose_proposals("x", torch.tensor([0.8, 0.79, 0.78, 0.0]), proposals([0, 1, 2], [0, 1], [9]))
+    assert found.names == ("region 0", "region 2") and len(found.totals) == 3
 
 
 def test_forty_objects_of_a_kind_are_all_found():
     masks = torch.eye(64, dtype=torch.bool)[:40].view(40, 1, 8, 8)
     many = RegionProposals(tuple(map(str, range(40))), masks, (0.5,) * 40, "test", "none", "x")
-    chosen, _, _ = choose_proposals(torch.tensor([0.7] * 40 + [0.0]), many)
-    assert sorted(chosen) == list(range(40))
+    found = choose_proposals("chairs", torch.tensor([0.7] * 40 + [0.0]), many)
+    assert len(found) == 40 and found.masks.shape == masks.shape
 
 
 def test_no_proposal_finds_nothing():
-    assert choose_proposals(torch.tensor([0.1]), proposals())[0] == []
+    assert len(choose_proposals("x", torch.tensor([0.1]), proposals())) == 0
 
 
 def test_proposals_are_made_once_a_scene(session):
