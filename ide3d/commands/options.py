@@ -19,6 +19,7 @@ __all__ = [
     "MaxMemory",
     "Model",
     "NumFrames",
+    "OptionalRegionFile",
     "Protocol",
     "RegionFile",
     "Save",
@@ -76,6 +77,10 @@ DepthFrom = Annotated[
 ]
 FieldOfView = Annotated[
     float, typer.Option(min=15, max=150, help="Horizontal angle of the lens in degrees, for --depth-from; a guess.")
+]
+OptionalRegionFile = Annotated[
+    Path | None,
+    typer.Option(help="File of regions: .json, .npy or .npz, see above. Default: the model proposes them."),
 ]
 REGION_FORMATS = """Files of regions. They describe all frames of the video, or those that are shown.
 

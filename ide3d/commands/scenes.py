@@ -18,6 +18,7 @@ from ide3d.commands.options import (
     MaxMemory,
     Model,
     NumFrames,
+    OptionalRegionFile,
     RegionFile,
     Save,
     Video,
@@ -36,7 +37,7 @@ NANO_REQUEST = "Find {description}."
 def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
     command(app, "ask", 'ide3d ask room.mp4 "Is there a red chair?" "How many chairs are in the room?"')(ask)
-    example = 'ide3d find room.mp4 "the red chair" --regions boxes.json'
+    example = 'ide3d find room.mp4 "the chair beside the bed"'
     command(app, "find", example, notes=REGION_FORMATS)(find)
     command(app, "describe", "ide3d describe room.mp4 --regions boxes.json", notes=REGION_FORMATS)(describe)
 
@@ -80,7 +81,7 @@ def find(
         list[str],
         typer.Argument(metavar="DESCRIPTION", help='What to find, such as "the red chair".', show_default=False),
     ],
-    regions: RegionFile,
+    regions: OptionalRegionFile = None,
     model: Model = None,
     template: Annotated[
         str | None,
@@ -94,10 +95,11 @@ def find(
     field_of_view: FieldOfView = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Find described objects among regions of a video.
+    """Find described objects in a video.
 
-    Needs a file of candidate regions. Each line of stdout names a description, the region that fits it best, its score
-    (a cosine) and the frames that show it. It says "no such object" where that fits better than every region.
+    Needs plain RGB video: the model proposes regions itself, unless a file names the candidates. Each line of stdout
+    names a description, the region that fits it best, its score and the frames that show it; then other regions that
+    fit. It says "no such object" where that fits better than every region.
     With --save the regions found are drawn.
     """
     _check_drawing(save, depth_from)
@@ -107,14 +109,17 @@ def find(
     if template is None and model is None:
         template = NANO_REQUEST
     words = {} if template is None else {"template": template}
-    candidates = scene.read_regions(regions)
+    candidates = None if regions is None else scene.read_regions(regions)
     found = scene.find(descriptions, candidates, **words)
     if as_json:
         typer.echo(json.dumps([dataclasses.asdict(entry) for entry in found], indent=1))
     else:
         for entry in found:
             where = "" if entry.name is None else f", frames {', '.join(map(str, entry.frames))}"
-            typer.echo(f"{entry.description}: {entry.name or 'no such object'}, score {entry.score:.3f}{where}")
+            others = f"; also {', '.join(entry.others)}" if entry.others else ""
+            typer.echo(
+                f"{entry.description}: {entry.name or 'no such object'}, score {entry.score:.3f}{where}{others}"
+            )
     if save is not None:
         from trainer.drawing import draw_found, save_drawing
 

@@ -35,7 +35,7 @@ BLOCKS = {block.name: block for block in find_blocks("python")}
 # Blocks that continue each other, by the test that runs them.
 SCRIPTS = {
     "ask": ("ask", "find without a session"),
-    "session": ("session", "find", "draw"),
+    "session": ("session", "find", "find in pictures", "draw"),
     "train": ("train",),
     "scans": ("one scan", "train on my scans"),
     "folder": ("scans as a benchmark folder",),
@@ -136,7 +136,9 @@ def test_session_answers_describes_and_finds(run, tmp_path):
     write_video(tmp_path / "room.mp4")
     printed = run(code_of("session") + "print(len(answers), len(captions), *scores.shape)\n")
     assert printed[-1] == "1 2 2 3"
-    assert all(re.fullmatch(r"region [01]|no such object", line) for line in printed[-3:-1])
+    *found, _, _, _ = printed[-6:-1]
+    assert all(re.fullmatch(r"region [01]|no such object", line) for line in found)
+    assert "own tokens" in printed[-4] and printed[-3].startswith("torch.Size([")
     assert "The chair beside the bed" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 

@@ -92,7 +92,7 @@ class TestErrors:
             (("ask", "room.mp4"), "ide3d ask: Missing argument 'QUESTION'. See `ide3d ask --help`."),
             (("ask", "v", "q", "--depth", "d"), "ide3d ask: No such option: --depth. See `ide3d ask --help`."),
             (("ask", "v", "q", "--num-frames", "0"), "ide3d ask: Invalid value for '--num-frames': "),
-            (("find", "v", "d"), "ide3d find: Missing option '--regions'. See `ide3d find --help`."),
+            (("describe", "v"), "ide3d describe: Missing option '--regions'. See `ide3d describe --help`."),
             (("evaluate", "--task", "chess"), "ide3d evaluate: Invalid value for '--task': "),
             (("train",), "ide3d train: Missing argument 'RECIPE'. See `ide3d train --help`."),
             (("convert", "a", "b", "--back", "--vision-tower", "c"), "ide3d convert: --vision-tower and "),

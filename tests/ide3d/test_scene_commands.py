@@ -101,6 +101,16 @@ class TestFind:
         assert told[0] == f"{wanted}: {where}"
         assert len(told) == 2 and told[1].startswith("the red elephant: ")
 
+    def test_regions_are_proposed_where_no_file_names_them(self, room, scene):
+        thing = next(entry for entry in room.objects if entry["id"] == 1)
+        wanted = f"the {thing['colour']} {thing['category']}"
+        (found,) = scene.find([wanted], template=NANO_REQUEST)
+        told = run_command("find", room.video, wanted).stdout
+        assert told.startswith(f"{wanted}: {found.name or 'no such object'}, score {found.score:.3f}")
+        (row,) = json.loads(run_command("find", room.video, wanted, "--json").stdout)
+        assert row["source"] == "own tokens" and row["licence"] and tuple(row["others"]) == found.others
+        assert len(row["scores"]) == len(scene.session.propose())
+
     def test_nothing_fits(self, room, monkeypatch):
         import torch
 

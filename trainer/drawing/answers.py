@@ -13,7 +13,7 @@ __all__ = ["draw_described", "draw_found"]
 def draw_found(
     scene: VideoScene,
     found: Sequence[FoundRegion],
-    regions: NamedRegions,
+    regions: NamedRegions | None = None,
     *,
     title: str = "What was found",
     cameras: Cameras | None = None,
@@ -24,7 +24,7 @@ def draw_found(
     Args:
         scene: Opened video.
         found: Answers of `scene.find`; those without a region become notes.
-        regions: Candidates among which was found.
+        regions: Candidates among which was found; default: those that the session proposes.
         title: Title of the drawing.
         cameras: Cameras of the frames shown, if known.
         points: Points of the frames shown, as `predict_points` gives them.
@@ -33,18 +33,19 @@ def draw_found(
         TypeError: If an argument is of another type.
         ValueError: If a found region is not among the candidates, or parts do not belong to the same frames.
     """
+    if regions is None and isinstance(scene, VideoScene):
+        regions = scene.session.propose()
     _check(scene, regions)
     if isinstance(found, (str, bytes, Mapping)) or not isinstance(found, Sequence):
         raise TypeError(f"`found` must be a list of FoundRegion, got {type(found).__name__}.")
     if wrong := [entry for entry in found if not isinstance(entry, FoundRegion)]:
         raise TypeError(f"`found` must be a list of FoundRegion, got {type(wrong[0]).__name__} among them.")
     masks = dict(zip(regions.names, regions.masks, strict=True))
-    if missing := [entry.name for entry in found if entry.name is not None and entry.name not in masks]:
+    named = [(entry, name) for entry in found if entry.name is not None for name in (entry.name, *entry.others)]
+    if missing := [name for _, name in named if name not in masks]:
         raise ValueError(f"`found` names the region {missing[0]!r}, which is not among `regions`: {list(masks)[:8]}.")
     marks = [
-        ObjectMark(f"{entry.description} ({entry.name})", masks[entry.name], score=entry.score)
-        for entry in found
-        if entry.name is not None
+        ObjectMark(f"{entry.description} ({name})", masks[name], score=entry.scores[name]) for entry, name in named
     ]
     notes = [f"{entry.description}: no such object, score {entry.score:.3f}" for entry in found if entry.name is None]
     return _draw(scene, marks, notes, title, cameras, points)

@@ -1,4 +1,6 @@
 from .decoding import SceneAnswer as SceneAnswer
+from .finding import FollowedObject as FollowedObject
+from .finding import FoundObjects as FoundObjects
 from .memory import MemoryPlan as MemoryPlan
 from .region_reading import answer_from_regions as answer_from_regions
 from .region_reading import pool_sample_regions as pool_sample_regions

@@ -1,6 +1,7 @@
 """One scene, many questions: its frames are encoded once, and its visual tokens are read once."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,8 +10,18 @@ from torch import nn
 from modeling_ide3d.grounding_ide3d import fill_empty_regions, find_open_references
 from modeling_ide3d.inputs_ide3d import check_scores
 from processing.benchmarks import build_prompt
+from processing.proposals.clusters import ClusterProposer, TokenClusters
+from processing.proposals.marks import Mark
+from processing.proposals.protocol import ProposalVideo, RegionProposals, RegionProposer
 from processing.token_grid import TokenGrid
 from trainer.session.decoding import GreedyDecoder, SceneAnswer
+from trainer.session.finding import (
+    MIN_OBJECT_SCORE,
+    FollowedObject,
+    FoundObjects,
+    choose_proposals,
+    to_pictures,
+)
 from trainer.session.memory import MemoryPlan
 from trainer.session.questions import (
     Question,
@@ -77,7 +88,10 @@ class SceneSession:
         self.decoder = GreedyDecoder(self.model, processor)
         inputs = processor(text=[self.head], videos=[video], return_tensors="pt", **video_kwargs)
         self.prefix_ids = inputs["input_ids"].to(self.model.device)
-        pixels = inputs["pixel_values_videos"].to(self.model.device, self.model.dtype)
+        pixels = inputs["pixel_values_videos"]
+        reader = processor.video_processor
+        self._pictures = to_pictures(pixels[0], reader.image_mean, reader.image_std)
+        pixels = pixels.to(self.model.device, self.model.dtype)
         self.num_frames = pixels.shape[1]
         text_config = self.model.config.get_text_config()
         kinds = set(getattr(text_config, "layer_types", None) or ["full_attention"])
@@ -260,6 +274,115 @@ class SceneSession:
         scores = self.model.grounding_head(queries, features[None], empty[None])[: len(tokens)]
         check_scores(scores, names=names)
         return scores
+
+    @cached_property
+    def video(self) -> ProposalVideo:
+        """Frames as the model sees them, and their visual tokens: what proposers of regions take."""
+        tokens = self.token_grid.split(self.encoded["video"].pooler_output[0])
+        return ProposalVideo(self._pictures, tokens.float().cpu().numpy(), self.token_grid)
+
+    @cached_property
+    def _clusters(self) -> TokenClusters:
+        return TokenClusters(self.video.tokens)
+
+    @cached_property
+    def _own_proposals(self) -> RegionProposals:
+        return ClusterProposer().from_clusters(self._clusters, self.video.fingerprint)
+
+    def propose(self, proposer: RegionProposer | None = None, words: Sequence[str] = ()) -> RegionProposals:
+        """Propose regions of the scene.
+
+        Args:
+            proposer: Maker of proposals, see `processing.proposals`. Default: clusters of the model's own tokens,
+                which are made once a scene.
+            words: Descriptions of what to look for, for proposers that take words.
+
+        Raises:
+            TypeError: If `proposer` has no `propose`.
+        """
+        if proposer is None:
+            return self._own_proposals
+        if isinstance(proposer, type) or not callable(getattr(proposer, "propose", None)):
+            raise TypeError(f"`proposer` must be a RegionProposer of `processing.proposals`, got {proposer!r}.")
+        return proposer.propose(self.video, words)
+
+    def _check_proposals(self, proposals: RegionProposals | None) -> RegionProposals:
+        if proposals is None:
+            return self._own_proposals
+        if not isinstance(proposals, RegionProposals):
+            raise TypeError(
+                f"`proposals` must be RegionProposals, as `propose` gives them, got {type(proposals).__name__}. "
+                "`ground` compares masks."
+            )
+        proposals.check_video(self.video.fingerprint)
+        return proposals
+
+    def find(
+        self, description: str, proposals: RegionProposals | None = None, *, template: str = GROUND
+    ) -> FoundObjects:
+        """Find a described object by the pictures alone: one, several or none.
+
+        Args:
+            description: Object in words, such as "the red chair".
+            proposals: Candidates, as `propose` gives them; default: its default.
+            template: Request with `{description}` in it.
+
+        Raises:
+            TypeError: If the description is no text, or `proposals` are none.
+            ValueError: If the description is empty, or the proposals are of another video. See `ground` for the rest.
+        """
+        if not isinstance(description, str):
+            raise TypeError(f"`description` must be a text such as 'the red chair', got {description!r}.")
+        return self.find_each([description], proposals, template=template)[0]
+
+    def find_each(
+        self, descriptions: Sequence[str], proposals: RegionProposals | None = None, *, template: str = GROUND
+    ) -> list[FoundObjects]:
+        """Find several descriptions, which are read together; see `find`."""
+        proposals = self._check_proposals(proposals)
+        cosines = self.ground(descriptions, proposals.masks, template=template)
+        return [choose_proposals(text, row, proposals) for text, row in zip(descriptions, cosines, strict=True)]
+
+    def describe_all(
+        self, proposals: RegionProposals | None = None, *, max_regions: int = 16, max_new_tokens: int = 128
+    ) -> dict[str, str]:
+        """Describe the first `max_regions` proposals in words, by name.
+
+        Args:
+            proposals: Regions, as `propose` gives them; default: its default, best first.
+            max_regions: Largest number of regions described.
+            max_new_tokens: Largest number of tokens of a description.
+
+        Raises:
+            TypeError: If `proposals` are none.
+            ValueError: If the proposals are of another video, or a number is below 1.
+        """
+        check_count(max_regions, "max_regions")
+        proposals = self._check_proposals(proposals)
+        texts = self.describe(proposals.masks[:max_regions], max_new_tokens=max_new_tokens)
+        return dict(zip(proposals.names, texts, strict=False))
+
+    def follow(self, mark: Mark) -> FollowedObject:
+        """Carry a mark in one frame to all frames, by the model's own tokens.
+
+        Args:
+            mark: A click, a box or a mask in one frame.
+
+        Returns:
+            The object; `is_object` is False for a mark on a wall or the floor.
+
+        Raises:
+            TypeError: If it is no `Mark`.
+            ValueError: If the mark lies in no frame shown, or where the vision tower sees nothing.
+        """
+        if not isinstance(mark, Mark):
+            raise TypeError(f"`mark` must be a `processing.proposals.Mark`, got {type(mark).__name__} {mark!r}.")
+        cells = mark.to_cells(self.token_grid, self.num_frames)
+        mask, score = self._clusters.follow(cells, mark.frame)
+        if mark.mask is not None:
+            mask[mark.frame] = cells  # a person's outline is not corrected
+        frames = tuple(mask.any((1, 2)).nonzero()[0].tolist())
+        return FollowedObject(torch.from_numpy(mask), score, score >= MIN_OBJECT_SCORE, frames)
 
     def _groups(self, tokens: list[torch.Tensor], max_new_tokens: int, batch_size: int | None) -> list[list[int]]:
         if batch_size is not None:

@@ -15,8 +15,10 @@ from transformers import PreTrainedConfig
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
 from modeling_ide3d.loading_ide3d import check_dtype, read_json_object
 from processing import IDE3DProcessor
+from processing.proposals.protocol import RegionProposals
 from processing.region_files import NamedRegions, read_regions
 from processing.video_sources_ide3d import to_local_path
+from trainer.session.finding import FoundObjects
 from trainer.session.scene_session import DEFAULT_MAX_MEMORY, GROUND, SceneSession
 
 __all__ = ["FoundRegion", "VideoScene", "load_inference_model", "open_video"]
@@ -33,6 +35,12 @@ class FoundRegion:
         frames: Indices, in the video, of the frames shown in which the region is seen; empty without a region.
         scores: Cosine of each region, by name.
         no_object: Cosine of "no such object".
+        others: Names of further regions that fit, best first; none among regions that were given.
+        source: Name of what proposed the regions; empty for regions that were given.
+        licence: Licence of the weights that proposed them.
+
+    Among proposed regions the scores count how much each is like an object too, and `no_object` has a margin; see
+    `SceneSession.find`.
     """
 
     description: str
@@ -41,6 +49,9 @@ class FoundRegion:
     frames: tuple[int, ...]
     scores: dict[str, float]
     no_object: float
+    others: tuple[str, ...] = ()
+    source: str = ""
+    licence: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,18 +78,24 @@ class VideoScene:
         """Answer questions in words."""
         return self.session.ask(questions, max_new_tokens=max_new_tokens)
 
-    def find(self, descriptions: Sequence[str], regions: NamedRegions, template: str = GROUND) -> list[FoundRegion]:
+    def find(
+        self, descriptions: Sequence[str], regions: NamedRegions | None = None, template: str = GROUND
+    ) -> list[FoundRegion]:
         """Choose for each description the region that fits it best, or none.
 
         Args:
             descriptions: Objects in words, such as "the red chair".
-            regions: Candidates, as `read_regions` gives them.
+            regions: Candidates, as `read_regions` gives them; default: those that the session proposes.
             template: Request with `{description}` in it; default: that of ScanRefer.
 
         Raises:
             TypeError: If `regions` are no `NamedRegions`.
             ValueError: If there is no region. See `SceneSession.ground` for the rest.
         """
+        if regions is None or isinstance(regions, RegionProposals):
+            found = self.session.find_each(descriptions, regions, template=template)
+            proposals = self.session.propose() if regions is None else regions
+            return [self._name_found(entry, proposals) for entry in found]
         _check_named(regions)
         if not len(regions):
             raise ValueError("`regions` must hold at least one region to find something among, got none.")
@@ -100,6 +117,21 @@ class VideoScene:
                 )
             )
         return found
+
+    def _name_found(self, found: FoundObjects, proposals: RegionProposals) -> FoundRegion:
+        """Return what was found among proposals, its frames counted in the video."""
+        seen = found.masks[0].flatten(1).any(1).tolist() if found.names else []
+        return FoundRegion(
+            description=found.description,
+            name=found.names[0] if found.names else None,
+            score=found.scores[0] if found.names else found.no_object,
+            frames=tuple(index for index, is_seen in zip(self.frame_indices, seen, strict=False) if is_seen),
+            scores=dict(zip(proposals.names, found.totals, strict=True)),
+            no_object=found.no_object,
+            others=found.names[1:],
+            source=found.source,
+            licence=found.licence,
+        )
 
     def describe(self, regions: NamedRegions, max_new_tokens: int = 128) -> dict[str, str]:
         """Describe each region in words, by its name.

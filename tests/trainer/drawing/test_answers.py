@@ -40,6 +40,18 @@ def test_found_regions_are_marks_and_the_rest_are_notes(scene, regions):
     assert np.array_equal(drawing.frames, FRAMES)
 
 
+def test_what_the_session_proposed_is_drawn_without_its_regions(scene):
+    proposals = scene.session.propose()
+    names = proposals.names[:2]
+    scores = dict(zip(proposals.names, np.linspace(0.9, 0.1, len(proposals)), strict=True))
+    entry = found(names[0], others=names[1:], scores=scores, score=0.9)
+    drawing = draw_found(scene, [entry])
+    assert [(mark.label, mark.score) for mark in drawing.marks] == [
+        (f"the lamp ({name})", scores[name]) for name in names
+    ]
+    assert np.array_equal(drawing.marks[0].masks, proposals.masks[0])
+
+
 def test_descriptions_stand_beside_their_regions(scene, regions):
     drawing = draw_described(scene, {"b": "a red chair"}, regions)
     assert drawing.marks[0].label == "b: a red chair" and drawing.marks[0].masks.sum() == 2

@@ -72,3 +72,12 @@ def test_regions_are_found_and_described_by_name(scene):
     described = scene.describe(marked, max_new_tokens=4)
     assert list(described) == ["chair", "table"]
     assert described["table"] == scene.session.describe(marked.masks[1:], max_new_tokens=4)[0]
+
+
+def test_what_is_found_by_the_pictures_alone_is_counted_in_the_video(scene):
+    (found,) = scene.find(["the lamp"])
+    among = scene.find(["the lamp"], scene.session.propose())[0]
+    own = scene.session.find("the lamp")
+    assert found == among and (found.name, *found.others) == (own.names or (None,))
+    assert set(found.frames) <= set(scene.frame_indices) and bool(found.frames) == bool(len(own))
+    assert list(found.scores) == list(scene.session.propose().names) and found.no_object == own.no_object
