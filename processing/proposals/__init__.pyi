@@ -4,3 +4,6 @@ from .marks import Mark as Mark
 from .protocol import ProposalVideo as ProposalVideo
 from .protocol import RegionProposals as RegionProposals
 from .protocol import RegionProposer as RegionProposer
+from .word_masks import GroundedSam2Proposer as GroundedSam2Proposer
+from .word_masks import Sam2Tracker as Sam2Tracker
+from .word_masks import Sam3Proposer as Sam3Proposer

@@ -18,8 +18,8 @@ MAX_REGIONS = 64  # forty objects of a kind fit; of 64 px rooms with 10 visible 
 MAX_OVERLAP = 0.6  # IoU of two proposals; nested ones below it are different readings of a place
 MAX_SHARE = 0.25  # of all cells: bigger clusters are walls and floors
 # Expected IoU with an object is z @ OBJECTNESS @ z, z = (1, five statistics of `_statistics`): least squares on 200
-# training rooms of the shipped nano model, by `python tests/benchmarks/regions_from_rgb.py --fit`. The statistics have
-# no unit, so that other models can be ranked by it; another fit serves them better.
+# training rooms of the nano model, by `python tests/benchmarks/regions_from_rgb.py --fit --num-rooms 200`. They have
+# no unit, so that other models can be ranked by them; a fit of their own serves those better.
 OBJECTNESS = np.array(
     [
         [0.2928, -0.1589, 0.8220, 0.0510, -1.0586, 0.1931],

@@ -94,6 +94,52 @@ def clusters(add: Callable[..., None]) -> None:
         add(f"max_overlap {what}", lambda f, v=value: propose(max_overlap=v), "max_overlap")
 
 
+@door("words to masks", "processing.proposals.GroundedSam2Proposer", "processing.proposals.Sam2Tracker",
+      "processing.proposals.Sam3Proposer")  # fmt: skip
+def words_to_masks(add: Callable[..., None]) -> None:
+    import torch
+
+    class Segmenter(torch.nn.Module):
+        """Stand-in with the names that are called before words are read."""
+
+        init_video_session = add_text_prompt = propagate_in_video_iterator = None
+        post_process_grounded_object_detection = config = None
+
+    def video() -> Any:
+        from processing.proposals import ProposalVideo
+
+        grid = goods.processor_grid()
+        return ProposalVideo(goods.pixels(), np.ones((3, *grid.shape, 4), np.float32), grid)
+
+    def make(kind: str, *parts: Any, **options: Any) -> Any:
+        import processing.proposals
+
+        return getattr(processing.proposals, kind)(*parts, **options)
+
+    part = Segmenter()
+    for kind in ("Sam2Tracker", "Sam3Proposer"):
+        add(f"right: {kind}", lambda f, k=kind: make(k, part, part), expect="taken")
+        for what, value in {
+            "None": None,
+            "a text": "x",
+            "a class": Segmenter,
+            "another model": torch.nn.Linear(1, 1),
+        }.items():
+            add(f"{kind}: model {what}", lambda f, k=kind, v=value: make(k, v, part), "model")
+            add(f"{kind}: processor {what}", lambda f, k=kind, v=value: make(k, part, v), "processor")
+    grounded = "GroundedSam2Proposer"
+    for what, value in {"None": None, "a text": "x", "a model": part}.items():
+        add(f"{grounded}: tracker {what}", lambda f, v=value: make(grounded, part, part, v), "tracker")
+    for what, value in {k: v for k, v in NUMBERS.items() if k != "0"}.items():
+        add(
+            f"{grounded}: threshold {what}",
+            lambda f, v=value: make(grounded, part, part, make("Sam2Tracker", part, part), threshold=v),
+            "threshold",
+        )
+    for what, value in {**TEXTS, "empty": [], "an empty text": [""], "a text": "chair", "a list": [5]}.items():
+        add(f"words {what}", lambda f, v=value: make("Sam3Proposer", part, part).propose(video(), v), "words")
+
+
 @door("finding in pictures")
 def finding(add: Callable[..., None]) -> None:
     cached: dict[str, Any] = {}

@@ -44,7 +44,7 @@ SCRIPTS = {
     "converted": ("converted",),
     "token grid": ("token grid",),
 }
-NOT_RUN: set[str] = set()  # names of blocks with the comment that says why
+NOT_RUN = {"find by words"}  # names of blocks with the comment that says why
 
 
 def code_of(script: str, changes: dict[str, str] | None = None) -> str:
