@@ -63,12 +63,12 @@ def list_frame_names(folder: Path) -> list[str]:
     Raises:
         FileNotFoundError: A frame is a link to nothing.
         ValueError: Two files are one frame, such as `1.jpg` and `00001.jpg`, or a frame has another ending, or is a
-            folder or a special file.
+            special file.
     """
     numbered = [file.name for file in folder.glob("*.*") if is_frame_number(file.stem)]
     if foreign := [name for name in numbered if name.lower().endswith((".jpg", ".jpeg")) and name[-4:] != ".jpg"]:
         raise ValueError(f"{folder} holds {sort_frames(foreign)[0]}, where frames end with .jpg. Rename it.")
-    files = sort_frames(name for name in numbered if name.endswith(".jpg"))
+    files = sort_frames(name for name in numbered if name.endswith(".jpg") and not (folder / name).is_dir())
     for name in files:
         check_file(folder / name, None)
     check_frame_names(files, folder)

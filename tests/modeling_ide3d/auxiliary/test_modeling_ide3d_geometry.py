@@ -359,7 +359,7 @@ def test_bfloat16_and_autocast_keep_losses_in_float32(model, mixed):
 
 BAD = {
     "one video a sample": lambda batch: batch.update(
-        {name: batch[name].flatten()[None] for name in ("input_ids", "attention_mask")}
+        {name: batch[name].flatten()[None] for name in ("input_ids", "attention_mask", "labels")}
     ),
     "shape .B, V, 72, 72., the pixels of the vision input": lambda batch: batch.update(depth=batch["depth"][..., 2:]),
     "depth must have as many frames as the video, 3, got 2": lambda batch: batch.update(depth=batch["depth"][:, :2]),
