@@ -30,8 +30,9 @@ def check_name(name: Any, what: str = "scene id", where: str = "") -> str:
     if not isinstance(name, str):
         raise ValueError(f"{prefix}a {what} must be text, got {type(name).__name__}. Write it as text.")
     encoded = name.encode("utf-8", "surrogatepass")
+    is_possible = not re.search("[\ud800-\udc7f\udd00-\udfff]", name)  # The rest stand for bytes that are no UTF-8.
     too_long = len(encoded) > MAX_NAME or max(map(len, encoded.split(b"/"))) > MAX_PART
-    if too_long or _LEAVES.search(name):
+    if too_long or not is_possible or _LEAVES.search(name):
         shown = repr(name) if len(name) <= 100 else f"{name[:60]!r}... ({len(encoded)} bytes)"
         raise ValueError(
             f"{prefix}a {what} must stay inside its folder, such as scannet/scene0000_00, got {shown}. Rename it: no "

@@ -31,6 +31,7 @@ from trainer.loop.start import (
     BeginningOfTraining,
     ExplainedCollator,
     check_supervision,
+    check_train_samples,
     describe_samples,
     samples_named,
     warn_of_earlier_run,
@@ -370,6 +371,7 @@ class IDE3DTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         # Trainer has no argument for a sampler; `get_train_dataloader` would have to be copied whole for one.
         dataset = self.train_dataset if train_dataset is None else train_dataset
+        check_train_samples(dataset)
         if not isinstance(dataset, MixtureDataset):
             return super()._get_train_sampler(train_dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed

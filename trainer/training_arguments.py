@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import reprlib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -188,6 +189,13 @@ class IDE3DTrainingArguments(TrainingArguments):
                 check_choice(name, getattr(value, "value", value), list(item.metadata["choices"]))
             if name in (*OPTIONS, *FILES_OF_OPTIONS) and isinstance(value, str):
                 _check_options(name, value)
+        if self.output_dir is not None and not os.fspath(self.output_dir).strip():
+            raise ValueError(f'output_dir must be a path, such as "outputs", got {self.output_dir!r}.')
+        if self.load_best_model_at_end and self.eval_strategy == "no":
+            raise ValueError(
+                "load_best_model_at_end=True has nothing to choose by: set eval_strategy and save_strategy to "
+                '"steps" or "epoch", or leave it out.'
+            )
         if self.max_steps == 0:
             raise ValueError("max_steps must be at least 1, or -1 to train num_train_epochs, got 0.")
         for event in ("logging", "save", "eval"):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from modeling_ide3d.auxiliary.geometric_validator import GeometricValidator, GeometricValidatorConfig
 from modeling_ide3d.auxiliary.outputs import HEADS, PAIR_TERMS, Criterion
@@ -14,6 +15,8 @@ from modeling_ide3d.auxiliary.targets import (
     select_teacher_features,
 )
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -51,6 +54,16 @@ class GeometryHeads:
         """Say whether this head exists and the criterion wants one of its terms."""
         wanted = self.criterion is not None and any(HEADS[name] == head for name in self.criterion.terms)
         return wanted and getattr(self, head) is not None
+
+    def wants_teacher(self, teacher_features: torch.Tensor | None) -> bool:
+        """Say whether teacher features are trained on; those that have no projector are told once."""
+        if teacher_features is not None and self.teacher_projector is None and not torch.compiler.is_compiling():
+            if self.criterion is not None and any(HEADS[name] == "teacher_projector" for name in self.criterion.terms):
+                logger.warning_once(
+                    "The samples hold teacher_features, but the model has no teacher projector: they are not trained "
+                    "on. Build the model with teacher_size, or leave them out."
+                )
+        return teacher_features is not None and self.wants_head("teacher_projector")
 
     def absent_terms(self) -> dict[str, torch.Tensor]:
         """Return a zero for each term that keeps its head in the graph.

@@ -334,7 +334,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         if region_targets is not None and self.wants_head("grounding_head") and region_targets.any():
             targets["region_targets"] = region_targets.flatten(0, -2)
         has_depth = self.wants_head("geometric_validator") and depth is not None
-        has_teacher = self.wants_head("teacher_projector") and teacher_features is not None
+        has_teacher = self.wants_teacher(teacher_features)
         if pixel_values_videos is None or not (has_depth or has_teacher):
             return GeometryTargets(targets)
         videos, num_frames = pixel_values_videos.shape[:2]

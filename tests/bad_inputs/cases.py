@@ -183,7 +183,8 @@ def _origin(error: BaseException) -> Literal["ours", "inherited", "foreign"]:
     frames = traceback.extract_tb(error.__traceback__)
     # This function raises for the line that calls it.
     frames = list(itertools.takewhile(lambda frame: frame.name != "torch_compilable_check", frames))
-    frames = [frame for frame in frames if frame.name not in HANDED_ON]
+    # Where the last line is one of these, it raises itself.
+    frames = [frame for frame in frames[:-1] if frame.name not in HANDED_ON] + frames[-1:]
     files = [Path(frame.filename) for frame in frames]
     files = [file for file in files if TESTS not in file.parents]
     if not files or _is_ours(files[-1]):

@@ -122,7 +122,7 @@ def arguments(add: Callable[..., None]) -> None:
                 else "refused"
             )
             expect = "either" if value == ["vision", "vision"] or (name, value) == ("output_dir", "") else expect
-            add(title, lambda f, n=name, v=value: train(f, **{n: v}), name, name.replace("_", " "), "eval_dataset", expect=expect,
+            add(title, lambda f, n=name, v=value: train(f, **{n: v}), name, name.replace("_", " "), "eval_dataset", "is not supported, only", expect=expect,
                 reason="an argument of Trainer")  # fmt: skip
     contradictions: dict[str, dict] = {
         "geometry starts behind the end": {"geometry_start_step": 9}, "geometry warms up behind the end": {"geometry_warmup_steps": 9},
@@ -131,7 +131,8 @@ def arguments(add: Callable[..., None]) -> None:
         "a rate for a frozen part": {"frozen_parts": ["vision"], "vision_learning_rate": 1e-3}, "fp16 and bf16": {"fp16": True, "bf16": True},
     }  # fmt: skip
     for what, fields in contradictions.items():
-        add(what, lambda f, fields=fields: train(f, **fields), *fields, "geometry", "step", "frozen")
+        reason = "Trainer's own rule names both" if what == "fp16 and bf16" else ""
+        add(what, lambda f, fields=fields: train(f, **fields), *fields, "geometry", "step", "frozen", reason=reason)
     add("no collator", lambda f: train(f, collator="none"), "collator")
     add("geometry without a validator", lambda f: train(f, model=_model(validator=False)), "validator", "depth")
     add("a teacher without a projector", lambda f: train(f, model=_model(teacher_size=None)), "teacher", "projector")
@@ -262,6 +263,7 @@ def _resume(add: Callable[..., None]) -> None:
                 name.split(".")[0],
                 "geometry",
                 "checkpoint",
+                expect="either" if name == "training_args.bin" else "refused",  # Nothing reads it.
             )
     for what, make in PATHS.items():
 

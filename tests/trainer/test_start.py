@@ -1,6 +1,7 @@
 """The start of a training: finished runs, arguments that nothing acts on, folders of another run."""
 
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -92,8 +93,12 @@ class TestSchedule:
         "options, message",
         [
             ({"geometry_start_step": 2}, "geometry_start_step=2 of 2 steps: no geometry term is trained"),
-            ({"geometry_decay_steps": 9}, "geometry_decay_steps=9 of 2 steps: none has its full weight"),
-            ({"geometry_warmup_steps": 2}, "geometry_warmup_steps=2 of 2 steps: none has its full weight"),
+            ({"geometry_decay_steps": 9}, "geometry_decay_steps=9 of 2 steps: no geometry term has its full weight"),
+            ({"geometry_warmup_steps": 2}, "geometry_warmup_steps=2 of 2 steps: no geometry term has its full weight"),
+            (
+                {"geometry_warmup_steps": 1, "geometry_decay_steps": 1},
+                "geometry_warmup_steps=1, geometry_decay_steps=1 of 2 steps: no geometry term has its full weight",
+            ),
             ({"max_steps": -1, "num_train_epochs": 0}, "Nothing is trained: num_train_epochs=0"),
             (
                 {"learning_rate": 1e6, "optim": "sgd", "max_steps": 1, "max_nonfinite": 9},
@@ -106,7 +111,7 @@ class TestSchedule:
         assert [message in text for text in told(caplog)].count(True) == 1
 
     def test_an_ordinary_run_is_silent(self, make_trainer, caplog):
-        options = {"geometry_start_step": 1, "geometry_decay_steps": 1, "label_smoothing_factor": 0.1}
+        options = {"geometry_start_step": 1, "label_smoothing_factor": 0.1}
         make_trainer([make_sample(2)], **options).train()
         assert not told(caplog)
 
@@ -130,6 +135,15 @@ class TestContradictions:
         with pytest.raises(ValueError, match=r"a teacher \(mine\), but .* no teacher projector.*teacher_size=6"):
             make_trainer([make_sample(2)], model=model, collator=collator)
         make_trainer([make_sample(2)], model=model, collator=collator, distillation_weight=0)
+
+    def test_teacher_features_without_a_projector(self, make_trainer, caplog):
+        logging.Logger.warning_once.cache_clear()
+        make_trainer([make_sample(2, teacher=True)], model=build_model(teacher_size=None)).train()
+        assert "no teacher projector: they are not trained on" in caplog.text
+
+    def test_no_samples(self, make_trainer):
+        with pytest.raises(ValueError, match="train_dataset must hold at least one sample, got 0"):
+            make_trainer(torch.utils.data.TensorDataset(torch.zeros(0))).train()
 
     def test_everything_is_frozen(self, make_trainer):
         with pytest.raises(ValueError, match="frozen_parts=.* leave no weight to train"):

@@ -1,7 +1,7 @@
 """The start of a training: a run that is finished stays as it is, and what cannot be meant is said once."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ __all__ = [
     "BeginningOfTraining",
     "ExplainedCollator",
     "check_supervision",
+    "check_train_samples",
     "describe_samples",
     "samples_named",
     "warn_of_earlier_run",
@@ -24,6 +25,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+GEOMETRY_STEPS = ("geometry_start_step", "geometry_warmup_steps", "geometry_decay_steps")
 HIGH_RATE = 1.0  # above it weights are replaced rather than trained; optimizers without a rate take 1
 
 
@@ -44,10 +46,26 @@ class BeginningOfTraining(TrainerCallback):
                 state.global_step,
                 state.max_steps,
             )
-        for name in ("geometry_start_step", "geometry_warmup_steps", "geometry_decay_steps"):
-            if getattr(args, name) >= max(state.max_steps, 1):
-                effect = "no geometry term is trained" if name == "geometry_start_step" else "none has its full weight"
-                logger.warning("%s=%d of %d steps: %s.", name, getattr(args, name), state.max_steps, effect)
+        _warn_of_geometry_steps(args, max(state.max_steps, 1))
+
+
+def _warn_of_geometry_steps(args: IDE3DTrainingArguments, num_steps: int) -> None:
+    """Say where no step has the geometry terms, or their full weight."""
+    steps = {name: getattr(args, name) for name in GEOMETRY_STEPS}
+    if steps["geometry_start_step"] >= num_steps:
+        effect = "no geometry term is trained"
+    elif any(steps.values()) and sum(steps.values()) >= num_steps:
+        effect = "no geometry term has its full weight in any of them"
+    else:
+        return
+    given = ", ".join(f"{name}={number}" for name, number in steps.items() if number)
+    logger.warning("%s of %d steps: %s.", given, num_steps, effect)
+
+
+def check_train_samples(dataset: Any) -> None:
+    """Raise ValueError for a training without a sample."""
+    if isinstance(dataset, Sized) and not len(dataset):
+        raise ValueError("train_dataset must hold at least one sample, got 0. Is its folder empty, or a filter wrong?")
 
 
 def check_supervision(

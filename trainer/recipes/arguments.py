@@ -10,6 +10,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from transformers import HfArgumentParser
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from processing.benchmarks.readers.tasks import TASKS
 from trainer.field_rules import POSITIVE, check_choice, check_kind, check_number, find_choices, find_kinds, find_near
 from trainer.recipes.yaml_reading import Place, read_words
 from trainer.training_arguments import IDE3DTrainingArguments
@@ -170,6 +171,8 @@ class DataArguments:
         _check_fields(self, dict.fromkeys((*counts, *steps), 0), shares)
         if not isinstance(self.task_weights, (list, tuple)):
             raise TypeError(f"task_weights must be a list of numbers, got {reprlib.repr(self.task_weights)}.")
+        for task in self.tasks:
+            check_choice("tasks", task, sorted(TASKS))
         if self.task_weights and len(self.task_weights) != len(self.tasks):
             raise ValueError(
                 f"task_weights must have one number for each of tasks, {self.tasks}, got {self.task_weights}."
