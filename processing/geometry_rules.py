@@ -321,7 +321,8 @@ def check_boxes(boxes: Any, *, is_metric: bool = True, name: str = "boxes") -> N
 
 def check_frame_size(frame_size: Any) -> tuple[int, int]:
     """Return height and width of frames in whole pixels; ValueError for anything else."""
-    sides = list(frame_size) if isinstance(frame_size, Sequence | np.ndarray) and np.ndim(frame_size) == 1 else []
+    given = frame_size.tolist() if hasattr(frame_size, "tolist") else frame_size  # arrays and tensors
+    sides = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
     is_whole = [
         isinstance(side, Real) and not isinstance(side, bool) and 0 < side < np.inf and side == int(side)
         for side in sides
