@@ -15,7 +15,7 @@ from typing import Any
 
 from processing.argument_rules import check_choice, check_keys, check_text, check_texts
 from processing.benchmarks.readers.tasks import TASKS, find_task
-from processing.geometry_rules import check_boxes
+from processing.box_rules import check_boxes
 
 __all__ = ["PROTOCOLS", "STAGES", "build_chat", "build_prompt", "format_source_text", "prompt_digest", "question_of"]
 
