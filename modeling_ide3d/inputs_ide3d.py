@@ -2,7 +2,6 @@
 
 import difflib
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Mapping, Set
 from numbers import Integral
@@ -12,7 +11,6 @@ import torch
 from torch import nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers.cache_utils import Cache
-from transformers.generation import LogitsProcessor
 from transformers.loss.loss_utils import ForCausalLMLoss
 from transformers.masking_utils import LAYER_PATTERN_TO_MASK_FUNCTION_MAPPING
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -83,17 +81,38 @@ def check_pixels(pixels: torch.Tensor, ndim: int, name: str, shape: str, model: 
     if pixels.ndim != ndim:
         raise ValueError(f"{name} must have shape {shape}, got {tuple(pixels.shape)}.")
     if pixels.dtype == torch.float64 and model.dtype != torch.float64:
-        warnings.warn(f"{name} are float64 and are cast to {model.dtype}. Pass {name}.float().", stacklevel=2)
+        if not torch.compiler.is_compiling():
+            warnings.warn(f"{name} are float64 and are cast to {model.dtype}. Pass {name}.float().", stacklevel=2)
         torch_compilable_check(
             (torch.isfinite(pixels.to(model.dtype)) | ~torch.isfinite(pixels)).all(),
             f"{name} hold numbers beyond {model.dtype}. Look at how the frames are normalised.",
         )
 
 
+def as_frame_mask(mask: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
+    """Return the mask of a batch's frames as bool.
+
+    Args:
+        mask (`torch.Tensor` of shape `(num_videos, num_frames)`): Whether a frame is none of padding.
+        shape (`tuple[int, int]`): Shape that it must have.
+
+    Raises:
+        TypeError: It is no tensor.
+        ValueError: It has another shape, or holds something else than 0 and 1.
+    """
+    check_tensors(video_frame_mask=mask)
+    if mask.shape != shape:
+        raise ValueError(f"video_frame_mask must have shape {shape}, as pixel_values_videos, got {tuple(mask.shape)}.")
+    return as_bool(mask, "video_frame_mask")
+
+
 def warn_of_broken_pixels(frames: torch.Tensor) -> None:
-    """Warn of frames that hold NaN or Inf, as their outputs will."""
-    if torch.compiler.is_compiling() or type(frames) is not torch.Tensor or frames.is_meta:
-        return  # a traced or planned tensor has no numbers
+    """Warn of frames that hold NaN or Inf, as their outputs will.
+
+    Only on the CPU: elsewhere it would wait for the device in every step. Traced tensors have no numbers.
+    """
+    if torch.compiler.is_compiling() or type(frames) is not torch.Tensor or frames.device.type != "cpu":
+        return
     broken = ~torch.isfinite(frames).flatten(1).all(1)
     if broken.any():
         warnings.warn(
@@ -342,37 +361,10 @@ def check_scores(scores: torch.Tensor, region_valid: torch.Tensor | None = None,
         )
 
 
-class FiniteScores(LogitsProcessor):
-    """Remembers the samples whose scores of tokens are NaN or +Inf.
-
-    It changes no score and does not wait for the device.
-    """
-
-    def __init__(self):
-        self.broken: torch.Tensor | None = None
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """Look at scores of shape `(batch_size * num_beams, vocab_size)`."""
-        broken = (scores.isnan() | (scores == math.inf)).any(-1)
-        if self.broken is not None:  # the number of rows may change
-            broken = broken | (self.broken if len(self.broken) == len(broken) else self.broken.any())
-        self.broken = broken
-        return scores
-
-    def check(self, batch: torch.Tensor | None) -> None:
-        """Raise ValueError if a sample of a batch had scores that are not finite."""
-        if self.broken is not None and self.broken.any():
-            size = len(self.broken) if batch is None else len(batch)
-            rows = self.broken.nonzero().flatten() * size // len(self.broken)  # beams are rows of their own
-            raise ValueError(
-                f"The scores of the next token are NaN or Inf for the samples {sorted(set(rows.tolist()))}. {DIVERGED}"
-            )
-
-
 __all__ = [
     "DIVERGED",
-    "FiniteScores",
     "as_bool",
+    "as_frame_mask",
     "check_attention_mask",
     "check_cache",
     "check_embeddings",

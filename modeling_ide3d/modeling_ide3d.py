@@ -31,7 +31,7 @@ from .grounding_ide3d import (
     select_region_references,
 )
 from .inputs_ide3d import (
-    as_bool,
+    as_frame_mask,
     check_attention_mask,
     check_cache,
     check_embeddings,
@@ -203,13 +203,7 @@ class IDE3DModel(IDE3DPreTrainedModel):
         if video_frame_mask is None:
             frames, frame_counts = pixel_values_videos.flatten(0, 1), [num_frames] * num_videos
         else:
-            check_tensors(video_frame_mask=video_frame_mask)
-            if video_frame_mask.shape != (num_videos, num_frames):
-                raise ValueError(
-                    f"video_frame_mask must have shape ({num_videos}, {num_frames}), as pixel_values_videos, got "
-                    f"{tuple(video_frame_mask.shape)}."
-                )
-            mask = as_bool(video_frame_mask, "video_frame_mask")
+            mask = as_frame_mask(video_frame_mask, (num_videos, num_frames))
             frames, frame_counts = pixel_values_videos[mask], mask.sum(-1).tolist()
         if not frame_counts or 0 in frame_counts:
             raise ValueError(f"Every video needs at least one frame, got {frame_counts} frames.")

@@ -3,7 +3,7 @@
 import operator
 import os
 import reprlib
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, KeysView, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,11 @@ def check_text(value: Any, name: str) -> str:
 
 
 def check_keys(value: Any, keys: Iterable[str], name: str) -> None:
-    """Raise TypeError unless an argument is a mapping, and ValueError where it lacks a key."""
-    if not isinstance(value, Mapping):
+    """Raise TypeError unless an argument is a mapping, and ValueError where it lacks a key.
+
+    A row of pandas is a mapping too, though not by its class.
+    """
+    if not isinstance(value, Mapping) and not (hasattr(value, "keys") and hasattr(value, "get")):
         raise TypeError(f"`{name}` must be a mapping with {_listed(keys)}, got {_shown(value)}.")
     if missing := [key for key in keys if key not in value]:
         raise ValueError(f"`{name}` must be a mapping with {_listed(keys)}, it lacks {_listed(missing)}.")
@@ -108,8 +111,9 @@ def check_texts(
         ValueError: A text is not among the choices.
     """
     wanted = "strings" if choices is None else f"names among {_listed(choices)}"
-    refused = (str, bytes, bytearray, Mapping, *((Set,) if is_ordered else ()))
-    is_list = isinstance(values, Iterable) and not isinstance(values, refused)
+    has_no_order = isinstance(values, Set) and not isinstance(values, KeysView)
+    is_list = isinstance(values, Iterable) and not isinstance(values, (str, bytes, bytearray, Mapping))
+    is_list = is_list and not (is_ordered and has_no_order)
     if not is_list or getattr(values, "ndim", 1) != 1:
         raise TypeError(f"`{name}` must be a list of {wanted}, got {_shown(values)}.")
     texts = tuple(values)

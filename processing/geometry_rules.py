@@ -8,14 +8,12 @@ return the indices of the bad frames, `is_*` judge one value, `check_*` raise Va
 """
 
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 __all__ = [
     "MAX_FOCAL_SHARE",
-    "MAX_MEDIAN_BOX",
     "MAX_MEDIAN_DEPTH",
     "MAX_MEDIAN_STEP",
     "MIN_FOCAL_SHARE",
@@ -23,14 +21,10 @@ __all__ = [
     "PINHOLE_TOLERANCE",
     "RIGID_TOLERANCE",
     "as_float32",
-    "check_boxes",
-    "check_boxes_2d",
     "check_depth",
-    "check_frame_size",
     "check_intrinsics",
     "check_poses",
     "check_same_view",
-    "find_bad_boxes",
     "find_bad_depth",
     "find_bad_intrinsics",
     "find_bad_poses",
@@ -52,7 +46,6 @@ MAX_MEDIAN_DEPTH = 100.0  # Metres. No room is that deep; millimetres that were 
 
 _MIN_MEASURED = 0.02  # Share of a map's pixels that is not noise.
 MAX_MEDIAN_STEP = 50.0  # Metres between frames. No camera in a room moves so far; a step of 5 cm in millimetres is.
-MAX_MEDIAN_BOX = 30.0  # Metres, longest side. Few rooms are that long; furniture in centimetres or millimetres is.
 _SAME_VIEW = 0.02  # Relative difference of aspects. Frames of 1296 x 968 with depth of 640 x 480 are off by 0.004.
 
 
@@ -283,98 +276,6 @@ def check_same_view(
         f"width) for frames of {frame_size[0]} x {frame_size[1]}, of another aspect. Crop the wider ones, and their "
         "cameras with them; frames that were squashed need intrinsics that say so, fx and fy of their pixels."
     )
-
-
-def find_bad_boxes(boxes: Any) -> np.ndarray:
-    """Return the indices of the boxes that are not finite or have a negative size.
-
-    Shape:
-        boxes: (N, 6), (cx, cy, cz, dx, dy, dz), metres.
-        output: (bad boxes,), increasing.
-    """
-    array = as_float32(boxes)
-    return np.flatnonzero(~(np.isfinite(array).all(axis=1) & (array[:, 3:] >= 0).all(axis=1)))
-
-
-def check_boxes(boxes: Any, *, is_metric: bool = True, name: str = "boxes") -> None:
-    """Raise ValueError unless every box (cx, cy, cz, dx, dy, dz) is finite with sizes of at least 0.
-
-    Args:
-        boxes: Axis-aligned boxes (N, 6), full sizes, metres.
-        is_metric: Whether to ask for sizes that are plausible in metres.
-        name: Name of the array in messages.
-    """
-    array = as_float32(boxes, name)
-    if array.ndim != 2 or array.shape[1] != 6:
-        raise ValueError(f"`{name}` must have shape (N, 6), (cx, cy, cz, dx, dy, dz), got {array.shape}.")
-    if len(bad := find_bad_boxes(array)):
-        raise ValueError(
-            f"`{name}` must be finite with sizes that are not negative, got {array[bad[0]].tolist()} as number "
-            f"{bad[0]}. Sizes are full sides in metres, not corners."
-        )
-    if is_metric and len(array) and (side := float(np.median(array[:, 3:].max(axis=1)))) > MAX_MEDIAN_BOX:
-        raise ValueError(
-            f"`{name}` must be in metres, but the median of their longest sides is {side:.4g}. Are they in "
-            "millimetres or centimetres? Divide by 1000 or 100."
-        )
-
-
-def check_frame_size(frame_size: Any) -> tuple[int, int]:
-    """Return height and width of frames in whole pixels; ValueError for anything else."""
-    sides = list(frame_size) if isinstance(frame_size, Sequence | np.ndarray) and np.ndim(frame_size) == 1 else []
-    is_whole = [
-        isinstance(side, Real) and not isinstance(side, bool) and 0 < side < np.inf and side == int(side)
-        for side in sides
-    ]
-    if is_whole != [True, True]:
-        raise ValueError(f"`frame_size` must be height and width in pixels, got {str(frame_size)[:80]!r}.")
-    return int(sides[0]), int(sides[1])
-
-
-def check_boxes_2d(boxes: Any, frame_size: Sequence[int], *, name: str = "boxes") -> None:
-    """Raise ValueError unless boxes are (left, top, right, bottom) in pixels of the frames.
-
-    A box may reach out of the frame. Boxes that all lie in 0 to 1 are shares of the frame; boxes outside of it, or
-    several that leave it while all lie in 0 to 1000, are numbers of other pictures.
-
-    Args:
-        boxes: Boxes (..., 4); NaN and empty boxes are passed over.
-        frame_size: Height and width of the frames in pixels.
-        name: Name of the array in messages.
-    """
-    height, width = check_frame_size(frame_size)
-    array = as_float32(boxes, name).reshape(-1, 4)
-    if len(broken := array[np.isinf(array).any(axis=1)]):
-        raise ValueError(
-            f"`{name}` must be pixels of the frame, or NaN where there is none, got {broken[0].tolist()}."
-        )
-    left, top, right, bottom = array.T
-    if ((right < left) | (bottom < top)).any():
-        raise ValueError(
-            f"`{name}` must be (left, top, right, bottom) with left <= right and top <= bottom, got "
-            f"{array[(right < left) | (bottom < top)][0].tolist()}. Is it (left, top, width, height)?"
-        )
-    array = array[(right > left) & (bottom > top)]
-    if not len(array):
-        return
-    left, top, right, bottom = array.T
-    size = f"`{name}` must be in pixels of frames of {height} x {width} (height x width)"
-    if array.min() >= 0 and array.max() <= 1 and max(height, width) > 1:
-        raise ValueError(
-            f"{size}, got numbers in 0 to 1 such as {array[0].tolist()}. Are they shares of the frame? Multiply left "
-            f"and right by {width}, top and bottom by {height}."
-        )
-    is_outside = (left >= width) | (top >= height) | (right <= 0) | (bottom <= 0)
-    leaves = (right > 1.05 * width) | (bottom > 1.05 * height)
-    if is_outside.any() or (leaves.sum() >= 2 and 2 * leaves.sum() > len(array) and array.max() <= 1000):
-        first = array[is_outside if is_outside.any() else leaves][0].tolist()
-        cause = "Give NaN where an object is not in a frame"
-        if array.min() >= 0 and array.max() <= 1000:
-            cause = (
-                "Do they run from 0 to 1000, as some models write them? Multiply left and right by "
-                f"{width} / 1000, top and bottom by {height} / 1000"
-            )
-        raise ValueError(f"{size}, got {first} outside of them. {cause}; or are they of pictures of another size?")
 
 
 def as_float32(values: Any, name: str = "values") -> np.ndarray:

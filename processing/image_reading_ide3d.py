@@ -29,7 +29,7 @@ from .image_opening_ide3d import (
     open_image,
     open_page,
 )
-from .image_wholeness_ide3d import check_whole, warn_of_missing_jpeg
+from .image_wholeness_ide3d import check_picture, warn_of_missing_jpeg
 from .pixel_rules_ide3d import channels_first, check_dense, check_values
 
 DEPTH_LIKE_MODES = ("I", "F")  # Pillow's 16 bit, 32 bit and float modes all begin with one of these letters
@@ -108,7 +108,7 @@ def read_image(source: Any, name: str | None = None) -> np.ndarray:
                 f"{name} holds {len(pages)} pictures, where one is expected. Give the file as a video, or take one of "
                 "them: `image.seek(0); image.convert('RGB')`."
             )
-        check_whole(image)
+        check_picture(image)
         pixels = _read_page(image, name, pages[0])
         warn_of_missing_jpeg(image, stored, name)
     return pixels
@@ -166,7 +166,7 @@ def read_animation(
     stored = find_stored(source, name)
     with open_image(stored, name) as image:
         place, pages = image.tell(), list_pages(image)
-        check_whole(image)
+        check_picture(image)
         seconds = _list_durations(image, pages) if len(pages) > 1 else [0.0]
     metadata = VideoMetadata(total_num_frames=len(pages), video_backend="images")
     if all(seconds):

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from processing.argument_rules import as_path, check_choice, check_flag, check_keys, check_texts
+from processing.box_rules import check_boxes
 from processing.frame_order_ide3d import check_indices
 from processing.geometry_rules import (
     as_float32,
-    check_boxes,
     check_depth,
     check_intrinsics,
     check_poses,

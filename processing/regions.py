@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from processing.argument_rules import check_choice
-from processing.geometry_rules import check_boxes, check_boxes_2d, check_intrinsics, check_poses
+from processing.box_rules import check_boxes, check_boxes_2d
+from processing.geometry_rules import check_intrinsics, check_poses
 from processing.token_grid import TokenGrid
 
 __all__ = [
@@ -280,7 +281,7 @@ def regions_from_boxes_and_poses(
         output:          (N, V, rows, cols), bool.
 
     Raises:
-        ValueError: Boxes, cameras or poses that `processing.geometry_rules` refuses.
+        ValueError: Boxes that `processing.box_rules` refuses, cameras or poses that `processing.geometry_rules` does.
     """
     check_min_share(min_share)
     check_grid(grid)

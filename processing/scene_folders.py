@@ -11,7 +11,7 @@ from processing.frame_order_ide3d import check_indices, sort_frames
 from processing.geometry_rules import check_same_view, find_nonfinite, rescaled_intrinsics
 from processing.image_opening_ide3d import open_image
 from processing.image_reading_ide3d import check_frame_names, is_turned
-from processing.image_wholeness_ide3d import check_whole
+from processing.image_wholeness_ide3d import check_picture
 from processing.limits import check_file
 from processing.scene_names import check_names
 
@@ -232,7 +232,7 @@ def check_not_turned(folder: Path, names: list[str], *, has_depth: bool) -> None
 def read_depth(file: Path) -> np.ndarray:
     """Return the steps (h, w) of a depth file of 16 bits."""
     with open_image(file) as image:
-        check_whole(image)
+        check_picture(image)
         steps = np.asarray(image)
     if steps.ndim != 2 or steps.dtype not in (np.uint16, np.int32):
         raise ValueError(f"{file} must be a 16-bit grey PNG, got {steps.dtype} {steps.shape}. Save it as uint16.")

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from training_samples import HEIGHT, WIDTH, build_collator, make_sample
 
-from processing import PosedVideo, geometry_rules
+from processing import PosedVideo, box_rules, geometry_rules
 from processing.benchmarks.doctor.scene_checks import check_scene
 from processing.benchmarks.readers.tasks import Layout
 from trainer.geometry import check_camera_to_world, check_depth, check_intrinsics, checks
@@ -232,7 +232,7 @@ class TestRules:
         depth = np.stack([flat(2)[0], flat(2, -1)[0], flat(2, np.nan)[0]])
         assert geometry_rules.find_bad_depth(depth).tolist() == [1, 2]
         boxes = [[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, -1], [0, 0, np.inf, 1, 1, 1]]
-        assert geometry_rules.find_bad_boxes(boxes).tolist() == [1, 2]
+        assert box_rules.find_bad_boxes(boxes).tolist() == [1, 2]
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
     def test_tensors_that_learn_are_judged_like_arrays(self, dtype):

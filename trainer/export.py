@@ -21,6 +21,7 @@ from transformers.modeling_utils import unwrap_model
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration, IDE3DModel
 from modeling_ide3d.loading_ide3d import find_not_finite, read_json_object
 from processing import IDE3DProcessor, IDE3DVideoProcessor
+from processing.argument_rules import path_text
 from processing.limits import parse_size
 from processing.writing import whole_folder
 from trainer.loop.adapters import load_and_merge_adapters
@@ -91,7 +92,7 @@ def export_inference_model(
     """
     if auto_model not in ("generate", "base"):
         raise ValueError(f'auto_model must be "generate" or "base", got {auto_model!r}.')
-    _check_folder(folder)
+    path_text(folder, "folder")
     dtype, max_shard_size = _to_dtype(dtype), parse_size(max_shard_size)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be an IDE3DForConditionalGeneration, got {type(model).__name__} {model!r:.100}.")
@@ -144,7 +145,7 @@ def export_checkpoint(
         ImportError: The checkpoint holds adapters, and PEFT is not installed.
         ValueError, FileExistsError: See `export_inference_model`.
     """
-    _check_folder(folder)
+    path_text(folder, "folder")
     dtype, max_shard_size = _to_dtype(dtype), parse_size(max_shard_size)
     if not isinstance(checkpoint, (str, os.PathLike)):
         raise TypeError(f"checkpoint must be the path of a folder, got {type(checkpoint).__name__} {checkpoint!r}.")
@@ -339,13 +340,6 @@ def _inference_model(
     for part in (config, config.vision_config, config.text_config):
         part.dtype = inference.dtype
     return inference.eval()
-
-
-def _check_folder(folder: str | os.PathLike) -> None:
-    if not isinstance(folder, (str, os.PathLike)):
-        raise TypeError(f"folder must be the path of a folder, got {type(folder).__name__} {folder!r}.")
-    if not os.fspath(folder) or "\0" in os.fsdecode(folder):
-        raise ValueError(f"folder must be the path of a folder, got {folder!r}. Name one that does not exist yet.")
 
 
 def _to_dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

@@ -68,7 +68,7 @@ def check_range(name: str, value: Any) -> None:
         TypeError: One of them is no number.
         ValueError: There are not two, one is negative or not finite, or the first is not below the second.
     """
-    pair = value.tolist() if isinstance(value, np.ndarray) else value
+    pair = value.tolist() if hasattr(value, "tolist") else value  # arrays and tensors
     if not isinstance(pair, (list, tuple)) or len(pair) != 2:
         raise ValueError(f"{name} must be two numbers, (least, largest), got {reprlib.repr(value)}.")
     for number in pair:

@@ -167,8 +167,9 @@ class IDE3DTrainingArguments(TrainingArguments):
         if self.distributed_state is not None:  # SageMaker connects its processes itself
             check_connected(self.distributed_state)
         for name, (allowed, reason) in FIXED_ARGUMENTS.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must stay {allowed[0]!r}, got {getattr(self, name)!r}: {reason}.")
+            value = getattr(self, name)
+            if (list(value) if isinstance(value, tuple) else value) not in allowed:
+                raise ValueError(f"{name} must stay {allowed[0]!r}, got {value!r}: {reason}.")
         if self.optim in UPDATES_IN_BACKWARD or self.optim.endswith("_layerwise"):
             raise ValueError(
                 f"optim={self.optim!r} updates the weights in the backward pass: before the parts of a step are "
@@ -207,6 +208,7 @@ class IDE3DTrainingArguments(TrainingArguments):
             check_choice("include_num_input_tokens_seen", tracked, ("all", "non_padding", "no"))
         if self.depth_range is not None:
             check_range("depth_range", self.depth_range)
+            self.depth_range = [float(depth) for depth in self.depth_range]  # arrays cannot be saved
 
     @property
     def learning_rates(self) -> dict[str, float]:

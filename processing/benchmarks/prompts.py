@@ -13,11 +13,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from processing.argument_rules import check_choice, check_keys, check_text, check_texts
 from processing.benchmarks.readers.tasks import TASKS, find_task
-from processing.geometry_rules import check_boxes
+from processing.box_rules import check_boxes
 
 __all__ = ["PROTOCOLS", "STAGES", "build_chat", "build_prompt", "format_source_text", "prompt_digest", "question_of"]
 
@@ -132,7 +130,7 @@ def _texts_of(sample: Mapping[str, Any], name: str) -> tuple[str, ...]:
 def _point_of(sample: Mapping[str, Any]) -> list[float] | None:
     """Return the centre of the box to describe, metres; None where there is no box."""
     box = sample["input_box"]
-    if box is None or (isinstance(box, list | tuple | np.ndarray) and len(box) == 0):
+    if box is None or (isinstance(box, list | tuple) and not box) or getattr(box, "shape", None) == (0,):
         return None
     check_boxes([box], is_metric=False, name="sample: input_box")
     return [float(x) for x in box[:3]]

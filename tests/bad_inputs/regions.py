@@ -126,6 +126,7 @@ def _right_regions(add: Callable[..., None], functions: dict[str, tuple[dict, Ca
         )
     add("right: masks of a tensor", lambda f: masks(masks=torch.ones(1, 4, 48, 64, dtype=torch.bool)), expect="taken")
     add("right: frame size of NumPy", lambda f: boxes2d(frame_size=np.array([48, 64])), expect="taken")
+    add("right: frame size of a tensor", lambda f: boxes2d(frame_size=torch.tensor([48, 64])), expect="taken")
     add("right: frame size of floats", lambda f: boxes2d(frame_size=[48.0, 64.0]), expect="taken")
     add("right: min_share of NumPy", lambda f: boxes2d(min_share=np.float32(0.5)), expect="taken")
     add("right: min_share 0 of points", lambda f: boxes3d(min_share=0), expect="taken")

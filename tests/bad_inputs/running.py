@@ -223,6 +223,7 @@ def generate(add: Callable[..., None]) -> None:
     }.items():  # fmt: skip
         for what, value in values.items():
             options = {"do_sample": True} if name in ("temperature", "top_p", "top_k") else {}
+            options |= {"max_new_tokens": ...} if name == "max_length" else {}  # which would win
             expect = (
                 "either"
                 if (name, what)
@@ -279,6 +280,9 @@ def generate(add: Callable[..., None]) -> None:
     add("right: temperature 0 without sampling", lambda f: run(f, temperature=0.0), expect="taken")
     add("right: numbers of NumPy", lambda f: run(f, max_new_tokens=np.int64(2), num_beams=np.int64(1)), expect="taken")
     add("right: tokens that end", lambda f: run(f, eos_token_id=[3, 4], pad_token_id=3), expect="taken")
+    add("right: tokens that end, of NumPy", lambda f: run(f, eos_token_id=np.array([3, 4])), expect="taken")
+    add("right: a range of suppressed tokens", lambda f: run(f, suppress_tokens=range(3, 5)), expect="taken")
+    add("right: max_new_tokens beside a short max_length", lambda f: run(f, max_length=3, max_new_tokens=2), expect="taken")  # fmt: skip
 
 
 @door("ground", "modeling_ide3d.IDE3DForConditionalGeneration")

@@ -389,6 +389,7 @@ def _posed_folder(plain: Callable[..., None]) -> None:
     add("right: parts a set", lambda f: _from_folder(f, parts={"depth"}), expect="taken")
     add("right: parts a generator", lambda f: _from_folder(f, parts=(p for p in ("depth",))), expect="taken")
     add("right: indices of NumPy", lambda f: _from_folder(f, indices=np.array([0, 2])), expect="taken")
+    add("right: keys of a dict as indices", lambda f: _from_folder(f, indices={2: "", 0: ""}.keys()), expect="taken")
     add("right: depth_unit of NumPy", lambda f: _from_folder(f, depth_unit=np.float32(0.001)), expect="taken")
     add("right: the folder that one is in", _from_here, expect="taken")
     add("convention unknown, without poses", lambda f: _from_folder(f, parts=(), convention="colmap"), "convention")

@@ -474,3 +474,13 @@ def test_texts_padded_on_the_right_are_refused(tiny_model, tiny_inputs):
     inputs["attention_mask"][1, -1] = 0
     with pytest.raises(ValueError, match=r"samples \[1\] are padded on the right.*padding_side"):
         tiny_model.generate(**inputs, max_new_tokens=1)
+
+
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@torch.no_grad()
+def test_checks_of_frames_leave_one_graph(tiny_model, tiny_inputs, dtype):
+    frames = tiny_inputs([2, "text"])["pixel_values_videos"].to(dtype)
+    compiled = torch.compile(tiny_model.get_video_features, backend="eager", fullgraph=True)
+    expected = tiny_model.get_video_features(frames.float()).pooler_output
+    torch.testing.assert_close(compiled(frames).pooler_output, expected)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from processing.argument_rules import (
@@ -46,6 +47,7 @@ def test_texts_are_listed_whatever_holds_them():
         check_texts(["a", "c"], "parts", ("a", "b"))
     with pytest.raises(TypeError, match="`labels` must be a list of strings"):
         check_texts({"a", "b"}, "labels", is_ordered=True)
+    assert check_texts({"b": 1, "a": 2}.keys(), "labels", is_ordered=True) == ("b", "a")  # keys have an order
 
 
 def test_whole_numbers():
@@ -72,3 +74,9 @@ def test_flags_choices_and_keys():
         check_keys({"a": 1}, ("a", "b"), "row")
     with pytest.raises(TypeError, match="`row` must be a mapping"):
         check_keys([1], ("a",), "row")
+
+
+def test_rows_of_pandas_are_mappings():
+    check_keys(pd.Series({"question": "Where?"}), ("question",), "sample")
+    with pytest.raises(ValueError, match="it lacks 'answers'"):
+        check_keys(pd.Series({"question": "Where?"}), ("answers",), "sample")

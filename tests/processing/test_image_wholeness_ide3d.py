@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from processing.image_reading_ide3d import read_image
-from processing.image_wholeness_ide3d import check_whole
+from processing.image_wholeness_ide3d import check_picture
 
 
 def encode(image: Image.Image, form: str = "PNG", **options) -> bytes:
@@ -45,7 +45,7 @@ def interlaced(width: int, height: int) -> bytes:
 
 def check(data: bytes) -> None:
     with Image.open(io.BytesIO(data)) as image:
-        check_whole(image)
+        check_picture(image)
         image.load()  # the file is where Pillow left it
 
 

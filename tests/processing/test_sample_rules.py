@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from processing import PosedVideo, TokenGrid
-from processing.geometry_rules import check_boxes, check_boxes_2d, check_intrinsics, check_same_view
+from processing.box_rules import check_boxes, check_boxes_2d
+from processing.geometry_rules import check_intrinsics, check_same_view
 from processing.regions import regions_from_boxes_2d
 from processing.rooms import load_rooms
 from processing.sample_rules import find_strange_boxes

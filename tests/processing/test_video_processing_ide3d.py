@@ -399,3 +399,9 @@ def test_an_audio_file_has_no_pictures(video_processor, tmp_path):
 def test_metadata_must_match_the_number_of_videos(frames, video_processor):
     with pytest.raises(ValueError, match="Got 1 video_metadata entries for 2"):
         video_processor([frames(2), frames(2)], video_metadata=[{"total_num_frames": 2}])
+
+
+def test_a_duration_of_0_is_none(frames, video_processor):
+    """Transformers writes it where no rate is known, and for a single frame."""
+    metadata = [{"total_num_frames": 20, "fps": 10, "duration": 0.0}]
+    assert video_processor(frames(20), video_metadata=metadata)["pixel_values_videos"].shape[1] == 8

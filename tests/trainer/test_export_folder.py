@@ -99,9 +99,9 @@ def test_weights_beyond_the_type_are_named_and_nothing_is_written(processor, tmp
 def test_what_is_no_name_of_a_folder_is_refused(processor, tmp_path):
     model, file = build_model(processor), tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(ValueError, match="folder must be the path of a folder, got ''"):
+    with pytest.raises(ValueError, match="`folder` must be a path, not empty and without NUL, got ''"):
         export_inference_model(model, processor, "")
-    with pytest.raises(TypeError, match="folder must be the path of a folder, got NoneType"):
+    with pytest.raises(TypeError, match="`folder` must be a path, as text or `pathlib.Path`, got None"):
         export_inference_model(model, processor, None)
     with pytest.raises(FileExistsError, match=f"{file} exists and is not a folder"):
         export_inference_model(model, processor, file)
@@ -156,7 +156,7 @@ def test_tokenizer_larger_than_the_embedding_raises(training_model):
         ({"max_shard_size": float("nan")}, "max_shard_size must be a number of bytes"),
         ({"card": "x"}, "card must be a huggingface_hub.ModelCard or None, got str"),
         ({"model": {}}, "model must be an IDE3DForConditionalGeneration, got dict"),
-        ({"folder": "a\0b"}, "folder must be the path of a folder"),
+        ({"folder": "a\0b"}, "`folder` must be a path"),
     ],
 )
 def test_what_an_export_cannot_be_made_of_is_named(processor, tmp_path, fields, message):

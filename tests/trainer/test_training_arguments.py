@@ -2,9 +2,15 @@
 
 import dataclasses
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from transformers import SchedulerType
+from transformers.trainer_pt_utils import AcceleratorConfig
+from transformers.trainer_utils import IntervalStrategy
+from transformers.training_args import OptimizerNames
 
 from trainer import IDE3DTrainingArguments
 
@@ -15,7 +21,7 @@ COUNTS = ["pairs_per_frame", "neighbor_range", "gradient_accumulation_steps", "p
 
 
 def make(**fields):
-    return IDE3DTrainingArguments("unused", use_cpu=True, report_to="none", **fields)
+    return IDE3DTrainingArguments("unused", **{"use_cpu": True, "report_to": "none", **fields})
 
 
 @pytest.mark.parametrize("name", [*MEASURES, "weight_decay", "num_train_epochs"])
@@ -73,3 +79,31 @@ def test_what_is_right_stays(tmp_path):
     args = make(**fields, save_strategy="no", save_steps=-1, frozen_parts=("vision",), vision_learning_rate=0)
     assert dataclasses.replace(args, max_steps=7).max_steps == 7
     assert args.learning_rates == {"vision": 0}
+
+
+# As the documentation of Transformers writes its arguments, and as command lines and numbers of NumPy give them.
+DOCUMENTED = [
+    *({"report_to": value} for value in ("none", "all", [], ["none"], ("none",), None)),
+    *({"lr_scheduler_kwargs": value} for value in (None, {}, {"num_cycles": 3}, '{"num_cycles": 3}')),
+    *({"fsdp": value} for value in ("", [], False, None)),
+    *({"accelerator_config": value} for value in (None, {"split_batches": True}, AcceleratorConfig())),
+    {"accelerator_config": '{"split_batches": true}'},
+    *({"eval_strategy": value} for value in ("no", "epoch", IntervalStrategy.EPOCH)),
+    *({"lr_scheduler_type": value} for value in ("cosine", SchedulerType.COSINE)),
+    *({"optim": value} for value in ("adamw_torch", OptimizerNames.ADAMW_TORCH)),
+    *({"optim_target_modules": value} for value in (None, "all-linear", ["attn", "mlp"])),
+    *({"resume_from_checkpoint": value} for value in (True, False, "checkpoint-5", Path("checkpoint-5"), None)),
+    *({"warmup_steps": value} for value in (0, 10, 0.1, np.float32(0.1))),
+    {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
+    *({"include_num_input_tokens_seen": value} for value in (True, False, "all", "no")),
+    *({"label_names": value} for value in (None, ["labels"], ("labels",))),
+    *({"depth_range": value} for value in (None, (0.1, 10), [0.1, 10.0], np.array([1, 9.5]), torch.tensor([1, 9.5]))),
+    {"max_grad_norm": None}, {"max_steps": np.int64(5)}, {"num_train_epochs": 3}, {"save_total_limit": None},
+    {"learning_rate": np.float32(1e-4)}, {"seed": np.int64(3)}, {"hub_strategy": "end"}, {"debug": ""},
+    {"use_cpu": np.True_}, {"frozen_parts": ("vision",)}, {"deepspeed": None}, {"neftune_noise_alpha": 5},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fields", DOCUMENTED, ids=str)
+def test_documented_forms_are_taken(fields):
+    make(**fields)

@@ -1,7 +1,5 @@
 """A model and a stored video, opened together by their names: ask, find, describe."""
 
-import os
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +13,7 @@ from transformers import PreTrainedConfig
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
 from modeling_ide3d.loading_ide3d import check_dtype, read_json_object
 from processing import IDE3DProcessor
+from processing.argument_rules import path_text
 from processing.proposals.protocol import RegionProposals
 from processing.region_files import NamedRegions, read_regions
 from processing.video_sources_ide3d import to_local_path
@@ -162,7 +161,7 @@ def load_inference_model(
     """
     check_dtype(dtype)
     place = _find_device(device)
-    name = _as_name(model, "model")
+    name = path_text(model, "model")
     _check_kind(name)
     processor = IDE3DProcessor.from_pretrained(name)
     loaded = IDE3DForConditionalGeneration.from_pretrained(name, dtype=dtype)
@@ -193,7 +192,7 @@ def open_video(
         TypeError: An argument is of another type.
         ValueError: The video cannot be read or has fewer frames, or the model is none of ours.
     """
-    video = _as_name(video, "video")
+    video = path_text(video, "video")
     path = to_local_path(video)
     if path is not None and not Path(path).exists():
         raise FileNotFoundError(f"There is no video file or folder of images at {video}.")
@@ -207,21 +206,6 @@ def open_video(
 def _check_named(regions: Any) -> None:
     if not isinstance(regions, NamedRegions):
         raise TypeError(f"`regions` must be NamedRegions, as `read_regions` gives them, got {type(regions).__name__}.")
-
-
-def _as_name(name: Any, argument: str) -> str:
-    """Return a path or a name as text.
-
-    Raises:
-        TypeError: It is neither.
-        ValueError: It is empty, or no name of a file can be so.
-    """
-    if not isinstance(name, (str, os.PathLike)):
-        raise TypeError(f"`{argument}` must be a path or a name, got {type(name).__name__} {reprlib.repr(name)}.")
-    text = os.fspath(name)
-    if not isinstance(text, str) or not text or "\0" in text:
-        raise ValueError(f"`{argument}` must be a path or a name, got {text!r}.")
-    return text
 
 
 def _find_device(device: Any) -> torch.device:

@@ -258,25 +258,24 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         for index, place in enumerate(places):
             value = values[place.sample] if usable is None or usable[index] else None
             if value is not None:
-                value = to_tensor(value, f"{name} of sample {place.sample}").to(device)
+                value = to_tensor(value, f"{name} of sample {place.sample}")
                 if value.dtype == torch.bool or value.dim() == 0:
                     found = "True and False" if value.dim() else "a single number"
                     raise TypeError(f"{name} of sample {place.sample} must be numbers of each frame, got {found}.")
-                value = value.float()
                 steps = longest if isinstance(values, Tensor) else place.steps
                 if -(-len(value) // merged) != steps:
                     raise ValueError(
                         f"{name} of sample {place.sample} has {len(value)} frames, but the model saw {steps} time "
                         f"steps of {merged} frames. Sample the frames before the processor and give the same ones."
                     )
-                whole = value[: merged * place.steps]
-                value = value[::merged][: place.steps]
-                if torch.isfinite(value).all() and not torch.isfinite(whole).all():  # the losses look at `value`
+                merged_away = [value[first : merged * place.steps : merged] for first in range(1, merged)]
+                if value.device.type == "cpu" and not all(torch.isfinite(part).all() for part in merged_away):
                     warnings.warn(
                         f"{name} of sample {place.sample} holds NaN or Inf in frames that the model merges into their "
                         "first one. They are not read; look at how they are measured.",
                         stacklevel=2,
                     )
+                value = value[::merged][: place.steps].to(device, torch.float32)  # the losses look at these
             videos.append(value)
         return videos
 
@@ -292,7 +291,8 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             has_geometry = to_tensor(has_geometry, "has_geometry")
             if has_geometry.shape != (len(input_ids),):
                 raise ValueError(f"has_geometry must have shape ({len(input_ids)},), got {tuple(has_geometry.shape)}.")
-            if not ((has_geometry == 0) | (has_geometry == 1)).all():
+            is_flag = has_geometry.dtype == torch.bool  # whose numbers nobody has to look at
+            if not is_flag and not ((has_geometry == 0) | (has_geometry == 1)).all():
                 raise ValueError(f"has_geometry must be True or False for each sample, got {has_geometry.tolist()}.")
         usable = [has_geometry is None or bool(has_geometry[place.sample]) for place in places]
         check_frame_counts(geometry, [place.sample for place, is_used in zip(places, usable, strict=True) if is_used])

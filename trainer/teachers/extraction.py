@@ -14,11 +14,12 @@ from processing.benchmarks.readers.scenes import FrameLists
 from processing.benchmarks.readers.tasks import Layout
 from processing.benchmarks.readers.teacher import PATCH_GRIDS
 from processing.frame_order_ide3d import check_count
+from processing.regions import check_grid
 from processing.scene_names import check_name, check_names
 from processing.token_grid import TokenGrid
 from trainer.processes import join_processes
 from trainer.teachers.original import OriginalStoreTeacher
-from trainer.teachers.protocol import FrameSource, Teacher, check_grid, check_teacher
+from trainer.teachers.protocol import FrameSource, Teacher, check_teacher
 from trainer.teachers.store import StoreIdentity, read_scene, save_scene, scene_path
 
 __all__ = ["ExtractionReport", "extract_features", "list_scenes"]

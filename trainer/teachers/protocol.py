@@ -10,7 +10,7 @@ from processing.scene_names import check_name, check_names
 from processing.token_grid import TokenGrid
 from trainer.geometry.checks import Protocol as GeometryProtocol
 
-__all__ = ["FrameSource", "Teacher", "check_grid", "check_teacher"]
+__all__ = ["FrameSource", "Teacher", "check_teacher"]
 
 FACTS = ("name", "version", "licence", "preprocessing", "protocol", "feature_size")
 
@@ -94,9 +94,3 @@ def check_teacher(teacher: Any) -> None:
         raise TypeError(
             f"`teacher` must be a teacher, as `load_teacher` makes one, got {teacher!r:.100} without {missing}."
         )
-
-
-def check_grid(grid: Any) -> None:
-    """Raise TypeError unless `grid` is a `TokenGrid`."""
-    if not isinstance(grid, TokenGrid):
-        raise TypeError(f"`grid` must be a TokenGrid, such as TokenGrid.of(processor), got {grid!r:.100}.")

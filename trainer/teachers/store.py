@@ -16,12 +16,13 @@ from torch import Tensor
 
 from processing.argument_rules import path_text
 from processing.limits import check_file, parse_json
+from processing.regions import check_grid
 from processing.scene_names import check_name, check_names, path_inside
 from processing.token_grid import TokenGrid
 from processing.writing import write_bytes
 from trainer.field_rules import check_choice, check_text
 from trainer.geometry.checks import PROTOCOLS, Protocol
-from trainer.teachers.protocol import FrameSource, Teacher, check_grid, check_teacher
+from trainer.teachers.protocol import FrameSource, Teacher, check_teacher
 
 __all__ = ["StoreIdentity", "StoredScene", "TeacherStore", "read_scene", "save_scene", "scene_path"]
 

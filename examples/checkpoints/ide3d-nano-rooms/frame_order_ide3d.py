@@ -4,7 +4,7 @@ import operator
 import os
 import re
 import reprlib
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, KeysView, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -73,7 +73,8 @@ def check_indices(indices: Any, total: int, name: str = "frame indices") -> list
         TypeError: if they are no list of numbers; flags and parts of a frame are none.
         ValueError: if there are none, or one lies outside of the video.
     """
-    if isinstance(indices, (str, bytes, Mapping, Set)):  # letters, and what has no order
+    is_unordered = isinstance(indices, (Mapping, Set)) and not isinstance(indices, KeysView)
+    if is_unordered or isinstance(indices, (str, bytes)):  # which would be letters
         raise TypeError(f"Expected {name} to be whole numbers of frames in a list, such as [0, 8], got {indices!r}.")
     try:
         numbers = np.asarray(

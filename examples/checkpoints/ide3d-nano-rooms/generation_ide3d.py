@@ -6,11 +6,11 @@ import reprlib
 from numbers import Integral, Real
 
 import torch
-from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessor, LogitsProcessorList
 from transformers.utils.deprecation import deprecate_kwarg
 
 from .grounding_ide3d import complete_region_valid, find_open_references
-from .inputs_ide3d import FiniteScores, check_attention_mask, check_cache, check_tensors
+from .inputs_ide3d import DIVERGED, check_attention_mask, check_cache, check_tensors
 
 # Options of `generate`: the value that is refused with pixels, or "any" with and without them, and why.
 UNSUPPORTED_OPTIONS = {
@@ -30,6 +30,33 @@ NUMBERS = {
     "length_penalty": (False, -math.inf, math.inf),
 }
 TOKEN_OPTIONS = ("eos_token_id", "pad_token_id", "bos_token_id", "suppress_tokens")
+
+
+class FiniteScores(LogitsProcessor):
+    """Remembers the samples whose scores of tokens are NaN or +Inf.
+
+    It changes no score and does not wait for the device.
+    """
+
+    def __init__(self):
+        self.broken: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """Look at scores of shape `(batch_size * num_beams, vocab_size)`."""
+        broken = (scores.isnan() | (scores == math.inf)).any(-1)
+        if self.broken is not None:  # the number of rows may change
+            broken = broken | (self.broken if len(self.broken) == len(broken) else self.broken.any())
+        self.broken = broken
+        return scores
+
+    def check(self, batch: torch.Tensor | None) -> None:
+        """Raise ValueError if a sample of a batch had scores that are not finite."""
+        if self.broken is not None and self.broken.any():
+            size = len(self.broken) if batch is None else len(batch)
+            rows = self.broken.nonzero().flatten() * size // len(self.broken)  # beams are rows of their own
+            raise ValueError(
+                f"The scores of the next token are NaN or Inf for the samples {sorted(set(rows.tolist()))}. {DIVERGED}"
+            )
 
 
 class IDE3DGenerationMixin(GenerationMixin):
@@ -53,7 +80,7 @@ class IDE3DGenerationMixin(GenerationMixin):
         input_ids = kwargs.get("input_ids", inputs)
         check_tensors(input_ids=input_ids, inputs_embeds=kwargs.get("inputs_embeds"))
         if input_ids is not None:
-            _check_length(input_ids, kwargs)
+            _check_length(input_ids, generation_config, kwargs)
             self._check_references(input_ids, generation_config, kwargs)
         _check_padding(kwargs.get("attention_mask"))
         finite = FiniteScores()
@@ -165,12 +192,13 @@ def _check_padding(attention_mask: torch.Tensor | None) -> None:
             )
 
 
-def _check_length(input_ids: torch.Tensor, inputs: dict) -> None:
+def _check_length(input_ids: torch.Tensor, generation_config: GenerationConfig | None, inputs: dict) -> None:
     """Raise ValueError for a mask of another length, or a `max_length` that leaves nothing."""
     if inputs.get("inputs_embeds") is None and inputs.get("cache") is None:
         check_attention_mask(inputs.get("attention_mask"), input_ids, 0)
         limit = inputs.get("max_length")
-        if limit is not None and limit <= input_ids.shape[1]:
+        is_counted = inputs.get("max_new_tokens", getattr(generation_config, "max_new_tokens", None)) is None
+        if is_counted and limit is not None and limit <= input_ids.shape[1]:  # max_new_tokens wins
             raise ValueError(
                 f"max_length={limit} counts the prompt, which has {input_ids.shape[1]} tokens: none is left to "
                 "generate. Pass max_new_tokens instead."
@@ -194,7 +222,8 @@ def _check_numbers(generation_config: GenerationConfig | None, inputs: dict) -> 
             raise ValueError(f"{wanted}, got {reprlib.repr(value)}.")
     for name in TOKEN_OPTIONS:
         value = inputs.get(name, getattr(generation_config, name, None))
-        entries = value if isinstance(value, (list, tuple)) else [value]
+        is_several = isinstance(value, (list, tuple, range)) or getattr(value, "ndim", 0) == 1
+        entries = value if is_several else [value]
         if value is not None and not isinstance(value, torch.Tensor):
             if not all(isinstance(entry, Integral) and not isinstance(entry, bool) for entry in entries):
                 raise TypeError(f"{name} must be the id of a token or a list of them, got {reprlib.repr(value)}.")

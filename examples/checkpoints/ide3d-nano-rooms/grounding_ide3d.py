@@ -236,17 +236,17 @@ def _check_references(region_references: torch.Tensor, is_ground: torch.Tensor) 
     """
     num_tokens = is_ground.sum(-1, keepdim=True)
     place = torch.arange(region_references.shape[1], device=region_references.device)
-    torch_compilable_check(
-        ((place < num_tokens) | (region_references < 0)).all(),
-        lambda: (
+    is_known, has_token = region_references >= -1, (place < num_tokens) | (region_references < 0)
+
+    def explain() -> str:
+        if not is_known.all():
+            return "region_references must be indices of region_masks, or -1 for no region; got numbers below -1."
+        return (
             f"region_references name regions behind the {num_tokens.flatten().tolist()} <ground> tokens of the texts. "
             "Give one for each <ground>, and -1 behind them."
-        ),
-    )
-    torch_compilable_check(
-        (region_references >= -1).all(),
-        "region_references must be indices of region_masks, or -1 for no region; got numbers below -1.",
-    )
+        )
+
+    torch_compilable_check((is_known & has_token).all(), explain)  # one check, since each waits for the device
 
 
 def find_open_references(

@@ -18,7 +18,7 @@ _PNG_HEAD = 8  # bytes before the first chunk
 _PIECE = 2**18  # bytes that are unpacked at a time
 
 
-def check_whole(image: Any) -> None:
+def check_picture(image: Any) -> None:
     """Check that the file of a picture holds the pixels that its header announces.
 
     PNG has a checksum for each chunk and a count of bytes for each row; TIFF lists its strips or tiles. Pictures whose
@@ -170,4 +170,4 @@ def _check_png(file: BinaryIO) -> None:
         pixels.check()
 
 
-__all__ = ["check_whole", "lacks_end_of_gif", "warn_of_missing_jpeg"]
+__all__ = ["check_picture", "lacks_end_of_gif", "warn_of_missing_jpeg"]

@@ -327,7 +327,9 @@ def _check_metadata(given: VideoMetadata) -> None:
     for name in ("fps", "duration"):
         value = getattr(given, name)
         is_number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
-        if value is not None and not (is_number and 0 < value <= MAX_RATE):
+        # Transformers writes a duration of 0 where it is unknown, and for a single frame.
+        is_right = is_number and 0 <= value <= MAX_RATE and (value > 0 or name == "duration")
+        if value is not None and not is_right:
             raise ValueError(f"{name} of video_metadata must be a positive number, got {reprlib.repr(value)}.")
     if given.frames_indices is not None:
         if not hasattr(given.frames_indices, "__len__"):

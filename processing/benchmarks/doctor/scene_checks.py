@@ -26,7 +26,7 @@ from processing.geometry_rules import (
 )
 from processing.image_opening_ide3d import open_image
 from processing.image_reading_ide3d import inspect_image, is_turned
-from processing.image_wholeness_ide3d import check_whole
+from processing.image_wholeness_ide3d import check_picture
 from processing.limits import check_file
 from processing.pose_rules import find_disagreement
 from processing.sample_rules import find_strange_boxes
@@ -316,7 +316,7 @@ def _check_depth(
                     yield Finding("depth-broken", str(path), f"its pixels are of the kind {image.mode}", scene_id)
                     continue
                 if name in decoded:
-                    check_whole(image)
+                    check_picture(image)
                     maps[name] = np.asarray(image)
         except (OSError, ValueError) as error:
             yield Finding("depth-broken", str(path), str(error), scene_id)

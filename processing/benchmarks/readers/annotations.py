@@ -226,8 +226,9 @@ def _tell_unknown_types(task: Task, records: list[dict], path: Path) -> None:
 
 def _of_scenes(rows: list[dict], wanted: tuple[str, ...], path: Path) -> list[dict]:
     """Return the rows about the scenes that are wanted."""
-    rows = [row for row in rows if row["scene_id"] in wanted]
-    absent = sorted(set(wanted) - {row["scene_id"] for row in rows})
+    chosen = set(wanted)
+    rows = [row for row in rows if row["scene_id"] in chosen]
+    absent = sorted(chosen - {row["scene_id"] for row in rows})
     if not rows:
         raise ValueError(f"Expected at least one sample of the scenes in `scenes`, {absent[:5]}, {path} has none.")
     if absent:

@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 from scipy import sparse
 
 from processing.benchmarks.readers.pickles import load_pickle, load_torch
-from processing.geometry_rules import find_bad_boxes, find_nonfinite
+from processing.box_rules import find_bad_boxes
+from processing.geometry_rules import find_nonfinite
 from processing.limits import check_archive, check_bound, check_file, load_json
 from processing.scene_names import check_name
 

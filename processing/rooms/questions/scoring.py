@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
 
-import numpy as np
-
 from processing.argument_rules import check_choice, check_keys
 from processing.rooms.questions.wording import TYPES
 
@@ -39,8 +37,8 @@ def _check_question(question: Any) -> list[float]:
     if not isinstance(question["answer"], str):
         raise TypeError(f"`question: answer` must be text, got {type(question['answer']).__name__}.")
     value = question.get("value")
-    value = [] if value is None else value
-    is_list = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str | bytes)
+    value = [] if value is None else value.tolist() if hasattr(value, "tolist") else value
+    is_list = isinstance(value, Sequence) and not isinstance(value, str | bytes)
     if not is_list or not all(isinstance(x, Real) and math.isfinite(x) for x in value):
         raise ValueError(f"`question: value` must be a list of finite numbers, got {reprlib.repr(value)}.")
     if question["type"] == "position" and len(value) != 3:

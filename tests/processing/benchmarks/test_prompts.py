@@ -2,7 +2,9 @@
 
 import hashlib
 
+import numpy as np
 import pytest
+import torch
 
 from processing.benchmarks import TASKS, build_chat, build_prompt, load_task, prompt_digest
 from processing.benchmarks.prompts import PROTOCOLS, SOURCE_TEMPLATES, STAGES, format_source_text, question_of
@@ -185,3 +187,10 @@ def test_digest_changes_with_the_words():
 def test_unknown_names_are_refused(task, options, message):
     with pytest.raises(ValueError, match=message):
         build_prompt(task, sample_of("scanqa"), **options)
+
+
+@pytest.mark.parametrize("empty", [None, [], (), np.zeros(0), torch.zeros(0)], ids=str)
+def test_no_box_is_none_in_every_form(empty):
+    sample = {**SAMPLES["scan2cap"], "input_box": empty}
+    expected = build_prompt("scan2cap", {**sample, "input_box": []}, protocol="paper")
+    assert build_prompt("scan2cap", sample, protocol="paper") == expected

@@ -2,6 +2,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
+import torch
 
 from processing.rooms.questions.asking import CLEAR_SHARE, MIN_SHARE
 from processing.rooms.questions.scoring import read_numbers, score_answer
@@ -244,3 +245,8 @@ def test_every_true_answer_scores(asked):
 
 def test_positions_are_spelled_without_a_negative_zero():
     assert position_words([-0.04, 1.26, 2]) == "x 0.0 y 1.3 z 2.0"
+
+
+def test_a_row_of_tensors_is_scored_as_one_of_numbers():
+    question = {"type": "distance", "answer": "1.7 m", "value": torch.tensor([1.7])}
+    assert score_answer(question, "1.7 m") and not score_answer(question, "3 m")

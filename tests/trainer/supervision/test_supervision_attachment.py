@@ -150,10 +150,13 @@ class TestGeneration:
 
 WRONG = {
     "one entry a sample, 2, got 1": lambda t: t.update(depth=t["depth"][:1]),
-    "Sample 1: depth, cameras and poses must have one entry a frame, got .*'depth': 2": lambda t: t[
+    "depth of sample 1 has 2 frames, but the model saw 2 time steps of 2": lambda t: [
+        t[name].__setitem__(1, t[name][1][:2]) for name in ("depth", "intrinsics", "camera_to_world")
+    ],
+    r"Sample 1: depth, cameras and poses must have one entry a frame, got .'depth': 2": lambda t: t[
         "depth"
     ].__setitem__(1, t["depth"][1][:2]),
-    "Sample 0: depth, cameras and poses must have one entry a frame, got .*'camera_to_world': 6": lambda t: t[
+    r"Sample 0: depth, cameras and poses must have one entry .*'camera_to_world': 6": lambda t: t[
         "camera_to_world"
     ].__setitem__(0, torch.eye(4).repeat(6, 1, 1)),
     "Sample 0: depth must have shape": lambda t: t["depth"].__setitem__(0, torch.ones(4, 9)),
