@@ -7,6 +7,8 @@ import pytest
 
 MODULES = [
     "processing.benchmarks",
+    "processing.boxes_in_words",
+    "processing.oriented_boxes",
     "processing.token_grid",
     "trainer.geometry.cameras",
     "trainer.losses.cross_view_depth",
