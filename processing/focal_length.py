@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from processing.argument_rules import check_whole
 from processing.geometry_rules import check_frame_size, check_intrinsics
 
 __all__ = ["FOCAL_SHARE", "FieldOfView", "FocalWindow", "intrinsics_of_view", "unify_focal_length"]
@@ -141,14 +142,15 @@ def intrinsics_of_view(frame_size: Any, degrees: float, num_frames: int = 1) -> 
         num_frames: Number of frames.
 
     Raises:
-        TypeError: If `degrees` is no number.
-        ValueError: If the size is none, or the angle not between 1 and 179.
+        TypeError: If `degrees` is no number, or `num_frames` no integer.
+        ValueError: If the size is none, the angle not between 1 and 179, or there is no frame.
 
     Example:
         >>> intrinsics_of_view((480, 640), 90)[0, 0].tolist()
         [320.0, 0.0, 319.5]
     """
     height, width = check_frame_size(frame_size)
+    num_frames = check_whole(num_frames, "num_frames", 1)
     if isinstance(degrees, bool) or not isinstance(degrees, Real):
         raise TypeError(f"`degrees` must be a number, got {degrees!r:.100}.")
     if not 1 <= degrees <= 179:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from processing.geometry_rules import check_poses
+from processing.geometry_rules import as_float32, check_poses
 
 __all__ = ["CameraBox", "box_in_camera", "box_in_world", "check_world_boxes", "enclosing_boxes", "oriented_iou"]
 
@@ -95,6 +95,7 @@ def _level(camera_to_world: Any) -> tuple[np.ndarray, float]:
     The heading is read off the right direction, not off the viewing direction, so that a camera that looks straight
     down has one too.
     """
+    as_float32(camera_to_world, "camera_to_world")  # refuses what is no array of numbers
     pose = np.asarray(camera_to_world)
     if pose.shape != (4, 4):
         raise ValueError(f"`camera_to_world` must be the pose (4, 4) of the box's frame, got shape {pose.shape}.")
