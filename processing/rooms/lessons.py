@@ -7,6 +7,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from processing.regions import regions_from_ids
+from processing.rooms.box_questions import BoxLesson, box_sample, show_room
 from processing.rooms.places import place_sample
 from processing.rooms.questions.asking import SceneFacts, ask_questions
 from processing.rooms.questions.wording import TEMPLATES, plural
@@ -17,11 +18,11 @@ from processing.token_grid import TokenGrid
 
 __all__ = ["Lesson", "LessonSamples", "find_mentions", "mention_masks", "retake_room", "say_otherwise"]
 
-Lesson = Literal["naming", "place", "region", "word", "view"]
+Lesson = Literal["naming", "place", "region", "word", "view", "box"]
 _PICTURES = ("frames", "depth", "instance_ids", "intrinsics", "camera_to_world")
 _MAX_DRAWS = 1000
 _NOT_ASKED = ("description",)  # what pictures of a nano model do not show
-_IN_ALL_FRAMES = ("existence", "counting", "grounding")  # the others are about what the first frame shows
+_IN_ALL_FRAMES = ("existence", "counting", "grounding", "box")  # the others are about what the first frame shows
 _MENTIONED_SHARE = 0.35  # of a cell that shows what a word names
 
 
@@ -61,6 +62,11 @@ def say_otherwise(text: str, rng: np.random.Generator) -> str:
     return text
 
 
+def take_views(row: dict, views: Sequence[int]) -> dict:
+    """Return a room whose video is these frames in this order, its questions unchanged."""
+    return {**row, **{key: [row[key][view] for view in views] for key in _PICTURES}}
+
+
 def retake_room(row: dict, views: Sequence[int], rng: np.random.Generator) -> dict:
     """Return a room whose video is these frames in this order, with questions about it.
 
@@ -75,7 +81,7 @@ def retake_room(row: dict, views: Sequence[int], rng: np.random.Generator) -> di
     Returns:
         Row with the same keys.
     """
-    pictures = {key: [row[key][view] for view in views] for key in _PICTURES}
+    pictures = take_views({key: row[key] for key in _PICTURES}, views)
     counted = [q["question"] for q in row["questions"] if q["type"] == "counting"]
     # Longest first: "armchairs" holds "chairs".
     kinds = sorted(COUNTABLE, key=len, reverse=True)
@@ -158,10 +164,11 @@ class LessonSamples(Sequence):
     - "place": questions about single cells of one frame;
     - "region": questions that point at objects, about all frames, forwards or backwards;
     - "word": questions that name objects, and requests to find them, about all frames, forwards or backwards;
-    - "view": the same about one frame.
+    - "view": the same about one frame;
+    - "box": where in 3D objects are, answered by boxes in words; half of the time about one frame, else about all.
 
-    Samples of the last two have `mentions`, see `mention_masks`, and ask a third of their questions in words that the
-    templates do not have.
+    Samples of the last three have `mentions`, see `mention_masks`. "word" and "view" ask a third of their questions in
+    words that the templates do not have.
 
     Args:
         rooms: Rows of `load_rooms`.
@@ -170,6 +177,7 @@ class LessonSamples(Sequence):
         num_passes: Samples per room.
         max_questions: Largest number of questions that share a video.
         seed: Seed of all draws.
+        boxes: Settings of the lesson "box"; default: those of `BoxLesson()`.
 
     Raises:
         ValueError: an unknown kind; when a sample is drawn, rooms that show nothing to ask about.
@@ -184,11 +192,13 @@ class LessonSamples(Sequence):
         num_passes: int = 1,
         max_questions: int = 16,
         seed: int = 0,
+        boxes: BoxLesson | None = None,
     ):
         if lesson not in get_args(Lesson):
             raise ValueError(f"lesson must be one of {get_args(Lesson)}, got {lesson!r}")
         self.rooms, self.grid, self.lesson = rooms, grid, lesson
         self.num_passes, self.max_questions, self.seed = num_passes, max_questions, seed
+        self.boxes = boxes or BoxLesson()
         self._kinds = sorted({thing["category"] for row in rooms for thing in row["objects"]})
 
     def __len__(self) -> int:
@@ -213,10 +223,12 @@ class LessonSamples(Sequence):
             return naming_sample(row, self.grid, rng)
         if self.lesson == "place":
             return place_sample(row, self.grid, rng, self.max_questions, view=int(rng.integers(num_frames)))
-        if self.lesson == "view":
+        if self.lesson == "view" or (self.lesson == "box" and rng.integers(2)):
             views = [int(rng.integers(num_frames))]
         else:
             views = list(range(num_frames))[:: 1 if rng.integers(2) else -1]
+        if self.lesson == "box":
+            return self._draw_boxes(take_views(row, views), rng)
         retaken = retake_room(row, views, rng)
         reference = "region" if self.lesson == "region" else "word"
         questions = [q for q in retaken["questions"] if q["reference"] == reference and q["type"] not in _NOT_ASKED]
@@ -232,3 +244,9 @@ class LessonSamples(Sequence):
             return samples[0] if samples else None
         sample = packed_word_sample(retaken, self.grid)
         return sample and {**sample, "mentions": mention_masks(retaken, self.grid, self._kinds)}
+
+    def _draw_boxes(self, row: dict, rng: np.random.Generator) -> dict | None:
+        row = show_room(row, rng, self.boxes)
+        sample = box_sample(row, rng, self.boxes.numbers, self.max_questions)
+        asked = {**row, "questions": sample["questions"]} if sample else None
+        return sample and {**sample, "mentions": mention_masks(asked, self.grid, self._kinds)}

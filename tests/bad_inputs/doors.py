@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bad_inputs import (  # noqa: F401 (each adds its doors)
     benchmarks,
+    boxes,
     commands,
     conversion,
     drawings,

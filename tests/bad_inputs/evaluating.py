@@ -137,6 +137,10 @@ def runner(add: Callable[..., None]) -> None:
 
 PAIRS: dict[str, tuple[dict, dict]] = {
     "scanrefer": ({"box": [0.0, 0, 0, 1, 1, 1]}, {"box": [0.0, 0, 0, 1, 1, 1], "question_type": "unique"}),
+    "boxes_in_words": (
+        {"text": "[]"},
+        {"boxes": [[0.0, 0, 0, 1, 1, 1, 0]], "camera_to_world": [np.eye(4).tolist()], "question_type": "one"},
+    ),
     "multi3drefer": ({"boxes": [[0.0, 0, 0, 1, 1, 1]]}, {"boxes": [[0.0, 0, 0, 1, 1, 1]], "question_type": "st_w_d"}),
     "scanqa": ({"text": "a"}, {"id": "1", "texts": ["a", "b"]}),
     "sqa3d": ({"text": "a"}, {"text": "a", "question": "What is it?"}),
@@ -162,6 +166,9 @@ def metrics(add: Callable[..., None]) -> None:
                 name, "what"
             )
         }
+
+        if name == "boxes_in_words":
+            fill |= {"text": "[]", "boxes": [[0.0, 0, 0, 1, 1, 1, 0]], "camera_to_world": [np.eye(4).tolist()]}
 
         def make(key: str, kind: Any) -> Any:
             if key in fill:
@@ -286,6 +293,8 @@ def metrics(add: Callable[..., None]) -> None:
                 add(f"{name}: box {what} in {('predictions', 'references')[part]}", partial(compute, name=name, change=box), "box",
                     expect="either" if what == "empty" else "refused")  # fmt: skip
 
+    _boxes_in_words(add, compute)
+
     def score(folder: Path, /, **given: Any) -> Any:
         from trainer.evaluation import score_answers
 
@@ -331,3 +340,35 @@ def metrics(add: Callable[..., None]) -> None:
 
         add(f"Score: statistics {what}", make_score, "statistics", expect="either" if what == "NaN" else "refused")
     _ = STEMS
+
+
+def _boxes_in_words(add: Callable[..., None], compute: Callable[..., Any]) -> None:
+    """Add references of boxes in words that are broken, and options."""
+    pose = np.eye(4)
+    damaged = {
+        "boxes": {"without yaw": [[0, 0, 0, 1, 1, 1]], "of NaN": [[np.nan] * 7], "one box": [0, 0, 0, 1, 1, 1, 0],
+                  "of negative size": [[0, 0, 0, -1, 1, 1, 0]], "of texts": [["x"] * 7], "ragged": [[0] * 7, [0]]},
+        "camera_to_world": {"one pose": pose.tolist(), "of NaN": [(pose * np.nan).tolist()], "scaled": [(2 * pose).tolist()],
+                            "of no frame": [], "(3, 4)": [pose[:3].tolist()], "of texts": [[["x"] * 4] * 4]},
+    }  # fmt: skip
+    for key, values in damaged.items():
+        for what, value in values.items():
+
+            def damage(_: dict, reference: dict, key: str = key, value: Any = value) -> None:
+                reference[key] = value
+
+            add(f"boxes_in_words: {key} {what}", partial(compute, name="boxes_in_words", change=damage), key)
+    for what, value in {"unknown": "roman", "None": None, "a number": 5}.items():
+        add(f"boxes_in_words: numbers {what}", lambda f, v=value: compute(f, "boxes_in_words", numbers=v), "numbers")
+    add("boxes_in_words: protocol paper", lambda f: compute(f, "boxes_in_words", protocol="paper"), "protocol")
+    for what, text in {
+        "of prose": "a chair",
+        "empty": "",
+        "nested": "[" * 9999,
+        "with half a surrogate": "\\ud800",
+    }.items():
+
+        def say(prediction: dict, _: dict, text: str = text) -> None:
+            prediction["text"] = text
+
+        add(f"boxes_in_words: an answer {what}", partial(compute, name="boxes_in_words", change=say), expect="taken")

@@ -7,6 +7,9 @@ import pytest
 
 MODULES = [
     "processing.benchmarks",
+    "processing.boxes_in_words",
+    "processing.focal_length",
+    "processing.oriented_boxes",
     "processing.token_grid",
     "trainer.geometry.cameras",
     "trainer.losses.cross_view_depth",

@@ -13,17 +13,21 @@ from trainer.evaluation.metrics.columns import (
     read_column,
     read_id,
     read_overlap,
+    read_poses,
     read_text,
     read_texts,
+    read_turned_boxes,
 )
 from trainer.evaluation.metrics.ngrams import has_java
 from trainer.evaluation.metrics.scores import Protocol, Score, check_protocol, summarise
 from trainer.field_rules import as_flag
 
-__all__ = ["BOX", "NUMBER", "TEXT", "BenchmarkMetric"]
+__all__ = ["BOX", "NUMBER", "POSE", "TEXT", "TURNED_BOX", "BenchmarkMetric"]
 
 TEXT, NUMBER = datasets.Value("string"), datasets.Value("float64")
 BOX = datasets.Sequence(NUMBER)
+TURNED_BOX = datasets.Sequence(NUMBER, length=7)
+POSE = datasets.Sequence(datasets.Sequence(NUMBER, length=4), length=4)
 IDS = ("id", "scene_id")
 
 
@@ -137,4 +141,5 @@ def _rules(fields: dict[str, Any]) -> dict[str, Callable[[Any], Any]]:
     """Return the rule of each field by its declared type."""
     kinds = {str(TEXT): read_text, str(NUMBER): read_overlap, str(BOX): read_box}
     kinds |= {str(datasets.Sequence(TEXT)): read_texts, str(datasets.Sequence(BOX)): read_boxes}
+    kinds |= {str(datasets.Sequence(TURNED_BOX)): read_turned_boxes, str(datasets.Sequence(POSE)): read_poses}
     return {name: read_id if name in IDS else kinds[str(kind)] for name, kind in fields.items()}

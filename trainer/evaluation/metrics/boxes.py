@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from processing.boxes import box_iou, reaches
 from trainer.evaluation.metrics.scores import Protocol, Score, check_protocol, mean_score
 
-__all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "overlap_scores"]
+__all__ = ["box_iou", "choose_object", "choose_objects", "matched_f1", "overlap_f1", "overlap_scores"]
 
 TEMPERATURE = 0.07  # the one of training
 CUMULATIVE_THRESHOLD = 0.4
@@ -47,10 +47,17 @@ def matched_f1(
     if len(predicted) == 0 or len(expected) == 0:
         return float(len(predicted) == len(expected))
     iou = box_iou(predicted, expected, protocol=protocol, dtype=np.float32 if protocol == "paper" else np.float64)
+    return overlap_f1(iou, threshold, protocol=protocol)
+
+
+def overlap_f1(iou: np.ndarray, threshold: float, *, protocol: Protocol = "clean") -> float:
+    """Return the F1 of two sets of boxes from their overlaps (N, M); see `matched_f1`."""
+    if 0 in iou.shape:
+        return float(iou.shape == (0, 0))
     is_hit = reaches(iou, threshold, protocol=protocol)
     value = iou if protocol == "paper" else is_hit + iou / (1 + min(iou.shape))
     rows, columns = linear_sum_assignment(value, maximize=True)
-    return 2 * int(is_hit[rows, columns].sum()) / (len(predicted) + len(expected))
+    return 2 * int(is_hit[rows, columns].sum()) / sum(iou.shape)
 
 
 def choose_object(scores: Sequence[float]) -> int | None:

@@ -7,7 +7,20 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["read_box", "read_boxes", "read_column", "read_id", "read_overlap", "read_text", "read_texts"]
+from processing.geometry_rules import check_poses
+from processing.oriented_boxes import check_world_boxes
+
+__all__ = [
+    "read_box",
+    "read_boxes",
+    "read_column",
+    "read_id",
+    "read_overlap",
+    "read_poses",
+    "read_text",
+    "read_texts",
+    "read_turned_boxes",
+]
 
 
 def read_column(name: str, rows: Any, rules: Mapping[str, Callable[[Any], Any]]) -> list[dict[str, Any]]:
@@ -85,6 +98,21 @@ def read_boxes(value: Any) -> list[list[float]]:
         return []
     if numbers.ndim != 2 or numbers.shape[1] != 6 or not np.isfinite(numbers).all():
         raise ValueError(f"must be boxes (N, 6) of finite numbers (cx, cy, cz, dx, dy, dz), got {_shown(value)}.")
+    return numbers.tolist()
+
+
+def read_turned_boxes(value: Any) -> list[list[float]]:
+    """Return boxes (N, 7) in metres and radians: (cx, cy, cz, dx, dy, dz, yaw), yaw about the world's z."""
+    numbers = _numbers(value, "a list of boxes (N, 7)")
+    return check_world_boxes(numbers).tolist() if numbers.size else []
+
+
+def read_poses(value: Any) -> list[list[list[float]]]:
+    """Return poses (V, 4, 4) of the frames that were shown."""
+    numbers = _numbers(value, "a list of poses (V, 4, 4)")
+    if numbers.ndim != 3 or numbers.shape[1:] != (4, 4) or not len(numbers):
+        raise ValueError(f"must be a pose (4, 4) for each frame, got {_shown(value)}.")
+    check_poses(numbers, name="camera_to_world")
     return numbers.tolist()
 
 
