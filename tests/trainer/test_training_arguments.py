@@ -94,7 +94,7 @@ DOCUMENTED = [
     *({"optim_target_modules": value} for value in (None, "all-linear", ["attn", "mlp"])),
     *({"resume_from_checkpoint": value} for value in (True, False, "checkpoint-5", Path("checkpoint-5"), None)),
     *({"warmup_steps": value} for value in (0, 10, 0.1, np.float32(0.1))),
-    {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}},
+    {"gradient_checkpointing_kwargs": None},
     *({"include_num_input_tokens_seen": value} for value in (True, False, "all", "no")),
     *({"label_names": value} for value in (None, ["labels"], ("labels",))),
     *({"depth_range": value} for value in (None, (0.1, 10), [0.1, 10.0], np.array([1, 9.5]), torch.tensor([1, 9.5]))),

@@ -94,6 +94,8 @@ def read_words(path: str | Path, places: Mapping[str, Place]) -> list[str]:
                 content = loader.construct_object(value, deep=True)
             except (ArithmeticError, AttributeError, TypeError, ValueError) as error:  # a thirteenth month, say
                 raise ValueError(f"{place}: the value of {name} cannot be read ({error}).") from error
+            if content is False and value.value.lower() == "no" and not places[name].is_text:
+                content = "no"  # a strategy of Transformers, and false on its command line too
             words += _as_words(name, content, places[name], place)
         return words
     except yaml.YAMLError as error:

@@ -153,3 +153,11 @@ def test_fields_are_checked_without_a_file_too():
         DataArguments(tasks="scanqa")
     with pytest.raises(TypeError, match="num_rooms must be a whole number"):
         DataArguments(num_rooms="many")
+
+
+@pytest.mark.parametrize("word", ["no", "'no'"])
+def test_no_is_a_strategy_and_false(tmp_path, word):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"output_dir: out\nuse_cpu: true\nsave_strategy: {word}\nlogging_first_step: no\n")
+    args = read_recipe(path)[2]
+    assert args.save_strategy == "no" and args.logging_first_step is False
