@@ -17,7 +17,8 @@ from typing import Any, Literal
 import numpy as np
 
 from processing.argument_rules import check_whole
-from processing.geometry_rules import check_frame_size, check_intrinsics
+from processing.box_rules import check_frame_size
+from processing.geometry_rules import check_intrinsics
 
 __all__ = ["FOCAL_SHARE", "FieldOfView", "FocalWindow", "intrinsics_of_view", "unify_focal_length"]
 
