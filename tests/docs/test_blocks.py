@@ -43,6 +43,7 @@ SCRIPTS = {
     "benchmark": ("benchmark",),
     "converted": ("converted",),
     "token grid": ("token grid",),
+    "boxes in words": ("boxes in words",),
 }
 NOT_RUN = {"find by words"}  # names of blocks with the comment that says why
 
@@ -214,3 +215,8 @@ def test_file_of_regions(tmp_path):
 
 def test_token_grid(run):
     assert run(code_of("token grid"))[-1] == code_of("token grid").rpartition("# ")[2].strip()
+
+
+def test_boxes_in_words(run):
+    """Half a metre right of a camera at (1, 2, 1.5) that looks along y, 0.3 m below it, 2 m ahead."""
+    assert run(code_of("boxes in words"))[-1] == "[1.5, 4.0, 1.2, 1.2, 0.4, 0.8, 0.0]"

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, SiglipImageProcessor
 
 from modeling_ide3d import IDE3DConfig
@@ -25,6 +25,7 @@ def build_nano_processor(
     spatial_pool_stride: int = 1,
     num_frames: int = 4,
     vocab_size: int = 768,
+    words: Sequence[str] = (),
 ) -> IDE3DProcessor:
     """Processor with a byte-level tokenizer of a few hundred words, learned from `texts`.
 
@@ -37,6 +38,8 @@ def build_nano_processor(
         spatial_pool_stride: Patches per visual token and side.
         num_frames: Frames that are taken from a video file.
         vocab_size: Largest number of tokens, special tokens included.
+        words: Further words that are one token each, beside `vocab_size`, such as those of
+            `processing.boxes_in_words.number_tokens`.
 
     Raises:
         ValueError: `vocab_size` has no room for the bytes and the special tokens.
@@ -65,6 +68,8 @@ def build_nano_processor(
         padding_side="left",
         model_max_length=MAX_POSITIONS,
     )
+    # Not special tokens: those are left out where answers are decoded.
+    fast.add_tokens([AddedToken(word, normalized=False) for word in words])
     size = {"height": image_size, "width": image_size}
     return IDE3DProcessor(
         SiglipImageProcessor(size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3),

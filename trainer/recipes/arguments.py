@@ -25,7 +25,7 @@ __all__ = [
     "read_shares",
 ]
 
-KINDS = ("place", "region", "word", "view")  # lessons of a training, `processing.rooms.lessons`
+KINDS = ("place", "region", "word", "view", "box")  # lessons of a training, `processing.rooms.lessons`
 
 
 @dataclass
@@ -140,6 +140,18 @@ class DataArguments:
         metadata={
             "help": "Kinds of samples and their shares, such as view=2 word=1, drawn anew at every visit of a room "
             "(see processing.rooms.lessons); default: each question of a room as it is stored."
+        },
+    )
+    box_numbers: Literal["digits", "bins", "tokens"] = field(
+        default="digits", metadata={"help": "How boxes in words write their measures, for the lesson box."}
+    )
+    box_lenses: Literal["one", "several"] = field(
+        default="one", metadata={"help": "Whether each video of the lesson box has a lens of its own."}
+    )
+    field_of_view: Literal["squash", "unify"] = field(
+        default="squash",
+        metadata={
+            "help": "Whether frames of the lesson box are squashed as they are, or unified to one focal length."
         },
     )
     place_samples: int = field(default=0, metadata={"help": "Samples a training room about places, not objects."})

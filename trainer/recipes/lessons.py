@@ -5,9 +5,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from processing.rooms.box_questions import BoxLesson, ask_boxes
 from processing.rooms.lessons import LessonSamples
 from processing.rooms.questions.wording import plural
 from processing.rooms.samples import naming_samples
@@ -21,7 +23,7 @@ from trainer.nano.mentions import MentionCollator, MentionTrainer
 from trainer.recipes.arguments import DataArguments, read_shares
 from trainer.training_arguments import IDE3DTrainingArguments
 
-__all__ = ["choose_trainer", "draw_lessons", "draw_validation", "take_lessons"]
+__all__ = ["choose_trainer", "draw_lessons", "draw_validation", "list_box_texts", "take_lessons"]
 
 LESSON_PASSES = 100  # samples of a room and kind that are not alike
 
@@ -37,13 +39,28 @@ def draw_lessons(
 def make_lesson(rooms: list[dict], data: DataArguments, grid: TokenGrid, name: str) -> LessonSamples:
     """Make samples of one kind, more than a training of hours visits."""
     options = {"num_passes": LESSON_PASSES, "max_questions": data.max_questions, "seed": data.data_seed_rooms}
-    return LessonSamples(rooms, grid, name, **options)
+    return LessonSamples(rooms, grid, name, boxes=box_lesson(data), **options)
+
+
+def box_lesson(data: DataArguments) -> BoxLesson:
+    """Return the settings of the lesson box."""
+    return BoxLesson(data.box_numbers, data.box_lenses, data.field_of_view)
+
+
+def list_box_texts(rooms: list[dict], data: DataArguments) -> list[str]:
+    """List the questions and answers of the lesson box; none without that lesson."""
+    if "box" not in read_shares(data.lessons):
+        return []
+    rng = np.random.default_rng(data.data_seed_rooms)
+    asked = [question for room in rooms for question in ask_boxes(room, rng, data.box_numbers)]
+    return [text for question in asked for text in (question["question"], question["answer"])]
 
 
 def draw_validation(rooms: list[dict], data: DataArguments, grid: TokenGrid) -> list[dict]:
     """Make one sample of each kind and room, the same at every evaluation."""
     kinds = read_shares(data.lessons)
-    return [sample for kind in kinds for sample in LessonSamples(rooms, grid, kind, max_questions=data.max_questions)]
+    options = {"max_questions": data.max_questions, "boxes": box_lesson(data)}
+    return [sample for kind in kinds for sample in LessonSamples(rooms, grid, kind, **options)]
 
 
 def choose_trainer(data: DataArguments) -> tuple[type[IDE3DDataCollator], Callable[..., IDE3DTrainer]]:

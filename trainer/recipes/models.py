@@ -14,6 +14,7 @@ from modeling_ide3d.auxiliary import (
     load_converted_for_training,
 )
 from processing import IDE3DProcessor
+from processing.boxes_in_words import number_tokens
 from processing.token_grid import TokenGrid
 from trainer.loop.adapters import add_adapters
 from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
@@ -82,6 +83,7 @@ def load_model(
             patch_size=arguments.patch_size,
             spatial_pool_stride=arguments.spatial_pool_stride,
             num_frames=data.num_frames,
+            words=number_tokens() if data.box_numbers == "tokens" else (),
         )
         config = build_nano_config(
             processor,
@@ -93,6 +95,11 @@ def load_model(
         validator = None if arguments.validator == "none" else changes
         return build_nano_model(config, teacher_size=teacher_size, validator=validator), processor
     processor = load_processor(arguments.model_name_or_path)
+    if data.box_numbers == "tokens" and not set(number_tokens()) <= set(processor.tokenizer.get_vocab()):
+        raise ValueError(
+            f"box_numbers: tokens needs a tokenizer with <bin_0> and its like; {arguments.model_name_or_path} has "
+            "none. Choose digits or bins, or a model that was trained with them."
+        )
     options = {"dtype": getattr(torch, arguments.dtype)}
     if arguments.attention is not None:
         options["attn_implementation"] = arguments.attention

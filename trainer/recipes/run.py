@@ -26,7 +26,7 @@ from trainer.recipes.arguments import (
 )
 from trainer.recipes.data import build_benchmarks, build_samples, list_texts, load_decoded
 from trainer.recipes.idle import warn_of_idle
-from trainer.recipes.lessons import choose_trainer, take_lessons
+from trainer.recipes.lessons import choose_trainer, list_box_texts, take_lessons
 from trainer.recipes.models import adapt, build_teacher, find_grid, load_model
 from trainer.recipes.plan import dry_run
 from trainer.teachers import Teacher
@@ -60,7 +60,7 @@ def train(
     model, processor = load_model(
         model_arguments,
         data,
-        list_texts(rooms if data.lessons else samples),
+        [*list_texts(rooms if data.lessons else samples), *list_box_texts(rooms, data)],
         teacher.feature_size if teacher else None,
         args.protocol,
     )

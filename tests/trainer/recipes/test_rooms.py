@@ -9,11 +9,13 @@ import pytest
 import torch
 from transformers import AutoModel, BitImageProcessor, Dinov2Config, Dinov2Model
 
+from processing.boxes_in_words import parse_boxes
 from processing.token_grid import TokenGrid
 from trainer import IDE3DTrainingArguments
 from trainer.export import export_checkpoint, is_export
 from trainer.recipes import DataArguments, lessons, read_recipe, run, train
 from trainer.recipes.data import REGION_QUESTIONS, load_decoded, make_samples
+from trainer.recipes.idle import list_idle
 from trainer.recipes.models import load_model
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -254,3 +256,53 @@ class TestLessons:
             shutil.rmtree(checkpoint)
         trainer, _ = train(*read_recipe(tiny_recipe(), words))
         assert trainer.state.global_step == 2 and kept.stat().st_mtime_ns == written
+
+
+class TestBoxes:
+    """The lesson of boxes in words, in each way of writing them, with and without geometry terms."""
+
+    @pytest.mark.parametrize(
+        "words",
+        [
+            ["--box_numbers", "digits", "--mention_weight", "0.5"],
+            ["--box_numbers", "bins", "--box_lenses", "several"],
+            ["--box_numbers", "tokens", "--box_lenses", "several", "--field_of_view", "unify"],
+            ["--teacher", "none", "--validator", "none", *"--depth_weight 0 --cross_view_weight 0".split(),
+             "--distillation_weight", "0"],
+        ],
+        ids=["digits", "bins", "tokens", "no geometry"],
+    )  # fmt: skip
+    def test_is_trained(self, tiny_recipe, words, caplog):
+        given = ["--lessons", "box=1", "--max_steps", "1", "--naming_steps", "0", "--reading_steps", "0"]
+        trainer, processor = train(*read_recipe(tiny_recipe(), [*given, *words]))
+        assert trainer.state.global_step == 1 and trainer.state.log_history[0]["loss_language"] > 0
+        assert "has no effect" not in caplog.text
+        batch = trainer.data_collator([trainer.train_dataset[0]])
+        answers = [
+            processor.decode(batch["input_ids"][0][batch["segment_ids"][0] == number], skip_special_tokens=True)
+            for number in range(1, int(batch["segment_ids"].max()) + 1)
+        ]
+        numbers = words[1] if words[0] == "--box_numbers" else "digits"
+        assert answers
+        for answer in answers:
+            # What the model learns to say is what the parser reads, after the tokenizer and back.
+            parse_boxes(answer.split("assistant\n")[-1], numbers=numbers, num_frames=2)
+        assert (trainer.model.geometry_state_dict() == {}) == ("--teacher" in words)
+
+    def test_each_number_is_one_token(self, tiny_recipe):
+        words = ["--lessons", "box=1", "--box_numbers", "tokens"]
+        arguments, data, _ = read_recipe(tiny_recipe(), words)
+        model, processor = load_model(arguments, data, ["a"], None)
+        ids = processor.tokenizer.encode("<bin_0><bin_511>")
+        assert len(ids) == 2 and max(ids) < model.get_input_embeddings().num_embeddings
+
+    def test_the_recipe_of_boxes_is_read(self):
+        _, data, args = read_recipe(EXAMPLES / "recipes" / "boxes_nano.yaml")
+        assert any(lesson.startswith("box=") for lesson in data.lessons) and args.depth_weight > 0
+
+    def test_settings_of_boxes_without_the_lesson_are_told(self, tiny_recipe):
+        given = read_recipe(tiny_recipe(), ["--lessons", "view=1", "--field_of_view", "unify"])
+        assert list_idle(*given[:2]) == {"field_of_view": "lessons have no box"}
+        assert "box_numbers" not in list_idle(
+            *read_recipe(tiny_recipe(), ["--lessons", "box=1", "--box_numbers", "bins"])[:2]
+        )
