@@ -1,9 +1,12 @@
 """Rules for the fields of argument classes."""
 
+from dataclasses import dataclass, fields
+
 import numpy as np
 import pytest
+from transformers import HfArgumentParser
 
-from trainer.field_rules import as_flag, check_choice, check_text, whole_number
+from trainer.field_rules import as_flag, check_choice, check_kind, check_text, find_kinds, whole_number
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), 3.0, np.float32(3)])
@@ -45,3 +48,16 @@ def test_none_may_be_a_choice():
 def test_what_is_no_text_is_told(value):
     with pytest.raises((TypeError, ValueError), match="licence must be text"):
         check_text("licence", value)
+
+
+def test_kinds_are_those_that_were_written_also_behind_a_parser():
+    """`findings/hf_argument_parser_changes_fields.sh`: the parser writes other types into the fields."""
+
+    @dataclass
+    class Arguments:
+        steps: int | None = None
+
+    HfArgumentParser(Arguments)
+    assert [field.type for field in fields(Arguments)] == [int]
+    assert find_kinds(Arguments) == {"steps": int | None}
+    check_kind("steps", None, find_kinds(Arguments)["steps"])
