@@ -268,7 +268,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
                         f"{name} of sample {place.sample} has {len(value)} frames, but the model saw {steps} time "
                         f"steps of {merged} frames. Sample the frames before the processor and give the same ones."
                     )
-                merged_away = [value[first : merged * place.steps : merged] for first in range(1, merged)]
+                merged_away = [value[first : merged * place.steps : merged].float() for first in range(1, merged)]
                 if value.device.type == "cpu" and not all(torch.isfinite(part).all() for part in merged_away):
                     warnings.warn(
                         f"{name} of sample {place.sample} holds NaN or Inf in frames that the model merges into their "
