@@ -207,9 +207,10 @@ def save_heads(
         validator_config: Sizes of the depth decoder among them, which are kept in the metadata of the file.
     """
     heads = {key: value.detach().cpu().contiguous() for key, value in heads.items()}
+    # One entry: safetensors writes several in random order, and a run that is resumed would write other bytes.
     metadata = {"format": "pt"}
     if validator_config is not None:
-        metadata[VALIDATOR_CONFIG] = json.dumps(asdict(validator_config))
+        metadata = {VALIDATOR_CONFIG: json.dumps(asdict(validator_config))}
     save_file(heads, Path(folder) / GEOMETRY_WEIGHTS, metadata=metadata)
 
 

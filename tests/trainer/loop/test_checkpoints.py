@@ -3,8 +3,19 @@
 import json
 
 import pytest
+import torch
+from safetensors import safe_open
+from transformers import SiglipVisionConfig
 
-from trainer.loop.checkpoints import clear_checkpoint, get_last_checkpoint, is_whole, list_checkpoints
+from modeling_ide3d.auxiliary import GeometricValidatorConfig
+from trainer.loop.checkpoints import (
+    GEOMETRY_WEIGHTS,
+    clear_checkpoint,
+    get_last_checkpoint,
+    is_whole,
+    list_checkpoints,
+    save_heads,
+)
 
 
 def write(folder, state='{"global_step": 1}'):
@@ -50,3 +61,16 @@ def test_interrupted_ones_go_only_where_old_ones_are_deleted(tmp_path, has_rotat
     left = {"checkpoint-1", "checkpoint-mine", "incomplete"} | (set() if has_rotation else {"checkpoint-2"})
     assert {path.name for path in tmp_path.iterdir()} == left
     clear_checkpoint(tmp_path / "checkpoint-3", has_rotation)  # nothing to clear
+
+
+def test_heads_are_the_same_bytes_however_often_they_are_written(tmp_path):
+    """`findings/safetensors_metadata_order.sh`: several entries of metadata would come in random order."""
+    config = GeometricValidatorConfig.light(
+        SiglipVisionConfig(hidden_size=8, num_hidden_layers=4, num_attention_heads=2)
+    )
+    written = set()
+    for _ in range(8):
+        save_heads({"geometric_validator.weight": torch.arange(3.0)}, tmp_path, config)
+        written.add((tmp_path / GEOMETRY_WEIGHTS).read_bytes())
+    with safe_open(tmp_path / GEOMETRY_WEIGHTS, framework="pt") as file:
+        assert len(file.metadata()) == len(written) == 1
