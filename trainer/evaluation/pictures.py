@@ -9,6 +9,7 @@ from PIL import Image, ImageColor, ImageDraw
 from processing import PosedVideo
 from processing.frame_order_ide3d import find_uniform_indices
 from processing.token_grid import TokenGrid
+from trainer.drawing.boxes import box_edges
 from trainer.drawing.frames import tint_cells
 from trainer.geometry import project_points
 
@@ -19,15 +20,15 @@ WIDTH = 320  # of a frame, pixels
 STYLES = {"meant": ("#22cc66", 5), "given": ("#3399ff", 3), "found": ("#ff5533", 2)}  # colour, width of a line
 NAMES = {"meant": "green", "given": "blue", "found": "red"}
 TINT = 70  # of 255
+# Corners in the order of `order_corners`.
 CORNERS = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]) / 2
-EDGES = [(a, b) for a in range(8) for b in range(a + 1, 8) if bin(a ^ b).count("1") == 1]
 STEPS = 9  # points of an edge, so that one that passes the camera is drawn as far as it is seen
 
 
 def _edge_points(box: Sequence[float]) -> np.ndarray:
     """Return points (12, STEPS, 3) along the edges of a box, in metres."""
     corners = np.asarray(box[:3]) + CORNERS * np.asarray(box[3:])
-    ends = np.array([[corners[a], corners[b]] for a, b in EDGES])
+    ends = box_edges(corners)
     share = np.linspace(0, 1, STEPS)[:, None]
     return ends[:, :1] * (1 - share) + ends[:, 1:] * share
 
