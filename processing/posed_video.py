@@ -19,7 +19,6 @@ from processing.geometry_rules import (
     check_intrinsics,
     check_poses,
     check_same_view,
-    rescaled_intrinsics,
 )
 from processing.image_reading_ide3d import read_image
 from processing.pose_rules import POSE_CONVENTIONS, convert_poses
@@ -30,7 +29,6 @@ from processing.scene_folders import (
     choose_names,
     drop_nonfinite,
     has_part,
-    list_frame_names,
     read_depth,
     read_folder_intrinsics,
     read_matrix,
@@ -38,7 +36,7 @@ from processing.scene_folders import (
 )
 from processing.scene_names import check_name
 
-__all__ = ["PosedVideo", "list_frame_names", "read_folder_intrinsics", "read_matrix", "rescaled_intrinsics"]
+__all__ = ["PosedVideo"]
 
 logger = logging.getLogger(__name__)
 
