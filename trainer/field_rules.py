@@ -15,7 +15,6 @@ import numpy as np
 __all__ = [
     "MANY",
     "POSITIVE",
-    "as_flag",
     "check_choice",
     "check_kind",
     "check_number",
@@ -147,13 +146,6 @@ def whole_number(name: str, value: Any, least: float = 1, largest: float = math.
     """Return a field that counts something as an int; see `check_number`."""
     check_number(name, value, least, largest, is_whole=True)
     return int(value)
-
-
-def as_flag(name: str, value: Any) -> bool:
-    """Return a field that is true or false; raise TypeError for anything else."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {reprlib.repr(value)} ({type(value).__name__}).")
-    return bool(value)
 
 
 def check_text(name: str, value: Any) -> None:

@@ -63,9 +63,12 @@ def test_whole_numbers():
 
 
 def test_flags_choices_and_keys():
-    assert check_flag(np.True_, "packed") is True
-    with pytest.raises(TypeError, match=re.escape("`packed` must be True or False, got 1 (int).")):
-        check_flag(1, "packed")
+    for right in (True, np.True_):
+        assert check_flag(right, "packed") is True
+    for wrong in (1, 0, "no", None):
+        shown = re.escape(f"`packed` must be True or False, got {wrong!r} ({type(wrong).__name__}).")
+        with pytest.raises(TypeError, match=shown):
+            check_flag(wrong, "packed")
     check_choice("a", ("a", "b"), "rule")
     for wrong, error in (("c", ValueError), (["a"], TypeError), (None, TypeError)):
         with pytest.raises(error, match="`rule` must be one of 'a', 'b', got"):

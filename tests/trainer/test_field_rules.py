@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import HfArgumentParser
 
-from trainer.field_rules import as_flag, check_choice, check_kind, check_text, find_kinds, whole_number
+from trainer.field_rules import check_choice, check_kind, check_text, find_kinds, whole_number
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), 3.0, np.float32(3)])
@@ -19,17 +19,6 @@ def test_a_whole_number_of_any_type_is_an_int(value):
 def test_what_counts_nothing_is_told(value):
     with pytest.raises((TypeError, ValueError), match="count must be a whole number"):
         whole_number("count", value)
-
-
-@pytest.mark.parametrize("value", [True, np.bool_(True)])
-def test_a_flag_is_a_bool(value):
-    assert as_flag("flag", value) is True
-
-
-@pytest.mark.parametrize("value", [1, 0, "no", None])
-def test_what_is_no_flag_is_told(value):
-    with pytest.raises(TypeError, match="flag must be True or False"):
-        as_flag("flag", value)
 
 
 @pytest.mark.parametrize("value", [None, 5, ["red"], {"red": 1}, np.array(["red", "blue"]), "rad"])

@@ -8,7 +8,7 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from modeling_ide3d.loading_ide3d import check_dtype
-from processing.argument_rules import path_text
+from processing.argument_rules import check_flag, path_text
 from processing.benchmarks.readers.scenes import FRAME_RULES
 from processing.benchmarks.readers.tasks import BOX_SOURCES
 from processing.scene_names import check_names
@@ -16,7 +16,7 @@ from trainer.data.scene_regions import REGION_SOURCES, RegionSource
 from trainer.evaluation.metrics.ngrams import has_java
 from trainer.evaluation.metrics.scores import Protocol
 from trainer.evaluation.tasks import EVALUATED_TASKS
-from trainer.field_rules import POSITIVE, as_flag, check_choice, check_number, check_text, whole_number
+from trainer.field_rules import POSITIVE, check_choice, check_number, check_text, whole_number
 from trainer.session.scene_session import DEFAULT_MAX_MEMORY
 
 __all__ = ["EvaluationSettings"]
@@ -90,7 +90,7 @@ class EvaluationSettings:
                 self._set(name, whole_number(f"`{name}`", getattr(self, name)))
         if self.max_memory != math.inf:
             check_number("`max_memory`", self.max_memory, POSITIVE)
-        self._set("skip_invalid_poses", as_flag("`skip_invalid_poses`", self.skip_invalid_poses))
+        self._set("skip_invalid_poses", check_flag(self.skip_invalid_poses, "skip_invalid_poses"))
         if self.scenes is not None:
             self._set("scenes", tuple(check_names(self.scenes, "scenes")))
             if not self.scenes:
@@ -111,7 +111,7 @@ class EvaluationSettings:
                     ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()],
                 )
         if self.meteor is not None:
-            self._set("meteor", as_flag("`meteor`", self.meteor))
+            self._set("meteor", check_flag(self.meteor, "meteor"))
         if (self.variant == "ptb" or (self.meteor and spec.has_meteor)) and not has_java():
             what = '`variant` "ptb"' if self.variant == "ptb" else "`meteor`"
             raise RuntimeError(f"{what} needs Java, and there is no `java` on the path: install a JRE (17).")

@@ -7,6 +7,7 @@ from typing import Any
 import datasets
 import evaluate
 
+from processing.argument_rules import check_flag
 from trainer.evaluation.metrics.columns import (
     read_box,
     read_boxes,
@@ -20,7 +21,6 @@ from trainer.evaluation.metrics.columns import (
 )
 from trainer.evaluation.metrics.ngrams import has_java
 from trainer.evaluation.metrics.scores import Protocol, Score, check_protocol, summarise
-from trainer.field_rules import as_flag
 
 __all__ = ["BOX", "NUMBER", "POSE", "TEXT", "TURNED_BOX", "BenchmarkMetric"]
 
@@ -89,7 +89,7 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
         check_protocol(options.get("protocol", "clean"))
         for name in ("bands", "meteor"):
             if options.get(name) is not None or name == "bands" and name in options:
-                options[name] = as_flag(f"`{name}`", options[name])
+                options[name] = check_flag(options[name], name)
         self._check_variant(options.get("variant"), options.get("meteor"))
         if predictions is not None or references is not None:
             self.add_batch(predictions=predictions, references=references)
