@@ -11,7 +11,7 @@ from bad_inputs import goods
 from bad_inputs.cases import ToldError, door
 from bad_inputs.damage import NUMBERS, PATH_WORDS, PATHS, TEXTS
 
-COMMANDS = ("ask", "find", "describe", "evaluate", "doctor", "probe", "convert", "export", "push", "env", "train", "plan", "teachers",
+COMMANDS = ("ask", "find", "describe", "evaluate", "clicks", "doctor", "probe", "convert", "export", "push", "env", "train", "plan", "teachers",
             "rooms measure", "rooms export", "rooms evaluate")  # fmt: skip
 
 

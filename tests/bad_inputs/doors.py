@@ -36,6 +36,8 @@ PACKAGES = ("ide3d", "modeling_ide3d", "processing", "trainer")
 # Public names without a door of their own: why, or which door covers them.
 NO_DOOR = {
     "processing.benchmarks.FEATURES": "a table of columns",
+    "processing.benchmarks.MODES": "a table of names",
+    "processing.benchmarks.Requirements": "what `requirements_for` returns",
     "processing.benchmarks.TASKS": "a table of benchmarks",
     "processing.benchmarks.Task": "rows of the table of benchmarks",
     "processing.benchmarks.doctor.Diagnosis": "what the doctor returns",
