@@ -7,6 +7,7 @@ from pathlib import Path
 from bad_inputs import (  # noqa: F401 (each adds its doors)
     benchmarks,
     boxes,
+    captures,
     commands,
     conversion,
     drawings,
@@ -43,6 +44,10 @@ NO_DOOR = {
     "processing.benchmarks.doctor.Diagnosis": "what the doctor returns",
     "processing.benchmarks.doctor.Finding": "what the doctor returns",
     "processing.benchmarks.doctor.SplitState": "what the doctor returns",
+    "processing.captures.Capture": "what `find_capture` returns; door `captures`",
+    "processing.captures.CaptureState": "what `describe_capture` returns",
+    "processing.captures.FORMATS": "a table of formats",
+    "processing.captures.describe_capture": "takes a capture that `list_captures` found; door `commands`, `ide3d captures`",
     "processing.proposals.RegionProposals": "what a proposer returns; door `finding in pictures`",
     "processing.proposals.RegionProposer": "a protocol",
     "processing.rooms.TYPES": "a table of question types",

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from capture_rooms import look
+from capture_writers import write_scannet
 from doc_pages import PAGES, REPOSITORY, find_blocks, read
 from exporting import write_video
 from original_checkpoints import build_model, build_original_heads, original_weights, without, write_source
@@ -38,6 +40,7 @@ SCRIPTS = {
     "session": ("session", "find", "find in pictures", "draw"),
     "train": ("train",),
     "scans": ("one scan", "train on my scans"),
+    "capture": ("open a capture",),
     "folder": ("scans as a benchmark folder",),
     "supervise": ("supervise",),
     "benchmark": ("benchmark",),
@@ -164,6 +167,11 @@ def test_training_on_scans(run, tmp_path):
     assert "geometry True" in printed[0] and printed[0].startswith("2 frames")
     page = read(REPOSITORY / "docs" / "batches.md")
     assert all(f"`{key}`" in page for key in keys), "the table of batch keys lacks one"
+
+
+def test_a_capture_is_opened(run, tmp_path):
+    write_scannet(tmp_path / "scans" / "scene0000_00", look(step=0.001))
+    assert run(code_of("capture")) == ["4 frames (4, 72, 100, 3) depth (4, 72, 100) geometry True"]
 
 
 def test_training_on_scans_by_a_recipe(run, tmp_path):
