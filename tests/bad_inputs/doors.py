@@ -7,6 +7,7 @@ from pathlib import Path
 from bad_inputs import (  # noqa: F401 (each adds its doors)
     benchmarks,
     boxes,
+    chatting,
     commands,
     conversion,
     drawings,
