@@ -21,7 +21,7 @@ PUBLIC_NAMES = {
     "modeling_ide3d.restore_llava_qwen": ["restore_checkpoint"],
     "processing": ["IDE3DProcessor", "IDE3DVideoProcessor", "PosedVideo", "TokenGrid"],
     "processing.benchmarks": ["build_chat", "build_prompt", "load_scene", "load_task"],
-    "processing.chats": ["Chat", "load_chats", "parse_chat", "read_media", "stream_chats"],
+    "processing.chats": ["Chat", "examine_chats", "load_chats", "parse_chat", "read_media", "stream_chats"],
     "processing.proposals": ["ClusterProposer", "Mark", "RegionProposals", "TokenClusters"],
     "processing.rooms": ["load_rooms"],
     "trainer": [

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bad_inputs import goods
-from bad_inputs.cases import door
+from bad_inputs.cases import ToldError, door
 from bad_inputs.damage import FILES, NUMBERS, PATH_WORDS, PATHS
 
 ANSWER = {"role": "assistant", "content": "It is near."}
@@ -101,6 +101,39 @@ def chats(add: Callable[..., None]) -> None:
     add("media_dir a number", lambda f: dataset(f, media_dir=5), "media_dir")
     for what, video in MEDIA.items():
         add(f"media: {what}", lambda f, v=video: dataset(f, v), "row 1")
+
+
+@door("doctor of chats", "processing.chats.examine_chats")
+def doctor(add: Callable[..., None]) -> None:
+    def examine(
+        folder: Path,
+        /,
+        rows: list | None = None,
+        content: bytes | None = None,
+        name: str = "chats.json",
+        **options: Any,
+    ) -> Any:
+        """Let the doctor look; what it finds is told."""
+        from processing.chats import examine_chats
+
+        path = folder / name
+        path.write_bytes(json.dumps([_row()] if rows is None else rows).encode() if content is None else content)
+        diagnosis = examine_chats(**{"files": [str(path)], **options})
+        if not diagnosis.can_train():
+            raise ToldError(diagnosis.as_text())
+        return diagnosis
+
+    add("right: a list", examine, expect="taken")
+    for what, row in ROWS.items():
+        add(f"row {what}", lambda f, r=row: examine(f, [_row(), r]), "row 2", "chats.json")
+    for what, change in FILES.items():
+        content = json.dumps([_row(), _row()]).encode()
+        add(f"file {what}", lambda f, c=change, b=content: examine(f, content=c(b)), "chats.json", expect="either")
+    for what, video in MEDIA.items():
+        add(f"media {what}", lambda f, v=video: examine(f, [_row(v)]), "row 1")
+    for what, files in {"a text": "chats.json", "None": None, "no file": [], "a number in it": [5], "a missing file": ["no.json"]}.items():  # fmt: skip
+        add(f"files {what}", lambda f, v=files: examine(f, files=v), "files", "no.json")
+    add("media_dir a number", lambda f: examine(f, media_dir=5), "media_dir")
 
 
 def _load_files(files: Any) -> Any:

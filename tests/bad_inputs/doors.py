@@ -36,6 +36,8 @@ PACKAGES = ("ide3d", "modeling_ide3d", "processing", "trainer")
 
 # Public names without a door of their own: why, or which door covers them.
 NO_DOOR = {
+    "processing.chats.ChatDiagnosis": "what the doctor of chats returns",
+    "processing.chats.ChatFinding": "what the doctor of chats returns",
     "processing.benchmarks.FEATURES": "a table of columns",
     "processing.benchmarks.TASKS": "a table of benchmarks",
     "processing.benchmarks.Task": "rows of the table of benchmarks",
