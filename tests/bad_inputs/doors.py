@@ -8,6 +8,7 @@ from bad_inputs import (  # noqa: F401 (each adds its doors)
     benchmarks,
     boxes,
     captures,
+    chatting,
     commands,
     conversion,
     drawings,
@@ -36,6 +37,8 @@ PACKAGES = ("ide3d", "modeling_ide3d", "processing", "trainer")
 
 # Public names without a door of their own: why, or which door covers them.
 NO_DOOR = {
+    "processing.chats.ChatDiagnosis": "what the doctor of chats returns",
+    "processing.chats.ChatFinding": "what the doctor of chats returns",
     "processing.benchmarks.FEATURES": "a table of columns",
     "processing.benchmarks.MODES": "a table of names",
     "processing.benchmarks.Requirements": "what `requirements_for` returns",

@@ -18,6 +18,7 @@ import torch
 import yaml
 from capture_rooms import look
 from capture_writers import write_scannet
+from chat_files import write_rows
 from doc_pages import PAGES, REPOSITORY, find_blocks, read
 from exporting import write_video
 from original_checkpoints import build_model, build_original_heads, original_weights, without, write_source
@@ -42,6 +43,7 @@ SCRIPTS = {
     "scans": ("one scan", "train on my scans"),
     "capture": ("open a capture",),
     "folder": ("scans as a benchmark folder",),
+    "chats": ("chats in a script",),
     "supervise": ("supervise",),
     "benchmark": ("benchmark",),
     "converted": ("converted",),
@@ -189,6 +191,27 @@ def test_training_on_scans_by_a_recipe(run, tmp_path):
     assert folder.resolve() == tmp_path / "outputs" / "my_scans" / "export" and is_export(folder)
 
 
+def test_training_on_chats_by_a_recipe(run, tmp_path):
+    rows = [json.loads(block.code) for block in find_blocks("json") if block.page.name == "chats.md"]
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "chats").mkdir()
+    write_video(tmp_path / "videos" / "kitchen.mp4")
+    for name in ("train.jsonl", "more.parquet", "validation.json"):
+        write_rows(tmp_path / "chats" / name, rows[:1] if name == "more.parquet" else rows)
+    assert run(code_of("chats")) == ["2 chats, the first of 4 frames"]
+    recipe = yaml.safe_load(next(block.code for block in find_blocks("yaml") if block.name == "my_chats.yaml"))
+    recipe |= {
+        "model_name_or_path": str(REPOSITORY / "examples" / "checkpoints" / "ide3d-nano-rooms"),
+        "num_frames": 2,
+        "max_steps": 1,
+        "use_cpu": True,
+        "validator": "light",
+    }
+    (tmp_path / "my_chats.yaml").write_text(yaml.safe_dump(recipe))
+    folder = run_recipe(*read_recipe("my_chats.yaml", []))
+    assert folder.resolve() == tmp_path / "outputs" / "my_chats" / "export" and is_export(folder)
+
+
 def test_supervision_of_another_model(run, tmp_path):
     host, sample = HOSTS["qwen2_5_vl"], make_sample(2)
     host.build_model().save_pretrained(tmp_path / "qwen")
@@ -213,7 +236,7 @@ def test_converted_checkpoint(run, tmp_path):
 
 
 def test_file_of_regions(tmp_path):
-    (block,) = find_blocks("json")
+    (block,) = (block for block in find_blocks("json") if block.name == "boxes.json")
     (tmp_path / block.name).write_text(block.code)
     grid = TokenGrid(image_size=64, patch_size=8, pool_stride=1)
     regions = read_regions(tmp_path / block.name, grid, frame_indices=(0, 12), total_frames=24)
