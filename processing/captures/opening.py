@@ -20,6 +20,8 @@ FORMATS = {
     "sens": "scannet_sens",
     "tum": "tum",
     "7scenes": "seven_scenes",
+    "nerfstudio": "nerfstudio",
+    "colmap": "colmap",
 }
 _LEVELS = 2  # Folders below the given one that are searched for captures.
 _MOST_FOLDERS = 10_000

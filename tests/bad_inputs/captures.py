@@ -17,22 +17,29 @@ DAMAGED = {
     "scannet": ("color/1.jpg", "depth/1.png", "pose/1.txt", "intrinsic/intrinsic_color.txt"),
     "sens": ("scene.sens",),
     "tum": ("rgb.txt", "depth.txt", "groundtruth.txt"),
+    "nerfstudio": ("transforms.json", "images/frame_00001.png", "depths/frame_00001.png"),
+    "colmap": ("sparse/0/cameras.bin", "sparse/0/images.bin", "images/00001.png"),
+    "colmap_text": ("sparse/0/cameras.txt", "sparse/0/images.txt"),
     "seven_scenes": ("frame-000001.color.png", "frame-000001.depth.proj.png", "frame-000001.pose.txt"),
 }
 OWN_CAMERA = ("tum",)  # formats whose folder holds no camera
-TABLES = ("rgb.txt", "depth.txt", "groundtruth.txt")  # half of a table may be a table
+TABLES = ("rgb.txt", "depth.txt", "groundtruth.txt", "sparse/0/images.txt")  # half of a table may be a table
 
 
 @cache
 def _written(name: str) -> Path:
     import capture_rooms
     import capture_writers
+    import capture_writers_posed
 
     path = goods.root() / f"capture-{name}"
     if not path.exists():
         size = {"seven_scenes": ((480, 640), np.array([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]]))}.get(name)
         room = capture_rooms.look(*(size[::-1] if size else ()), num_frames=2 if size else 4, step=0.001)
-        getattr(capture_writers, f"write_{name}")(path, room)
+        module = next(
+            module for module in (capture_writers, capture_writers_posed) if hasattr(module, f"write_{name}")
+        )
+        getattr(module, f"write_{name}")(path, room)
     return path
 
 
