@@ -39,7 +39,7 @@ SCRIPTS = {
     "train": ("train",),
     "scans": ("one scan", "train on my scans"),
     "folder": ("scans as a benchmark folder",),
-    "supervise": ("supervise",),
+    "supervise": ("supervise", "join"),
     "benchmark": ("benchmark",),
     "converted": ("converted",),
     "token grid": ("token grid",),

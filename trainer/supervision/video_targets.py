@@ -57,7 +57,7 @@ class VideoTargets:
 
 
 def build_grid(grid: TokenGrid, steps: Sequence[int], device: torch.device) -> VideoGrid:
-    """Return places and sizes of videos of one size, each of which is its own sample.
+    """Return places and sizes of videos of one size, each its own sample.
 
     Args:
         grid: Vision input and visual tokens of all of them.
