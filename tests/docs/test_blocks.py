@@ -44,7 +44,7 @@ SCRIPTS = {
     "capture": ("open a capture",),
     "folder": ("scans as a benchmark folder",),
     "chats": ("chats in a script",),
-    "supervise": ("supervise",),
+    "supervise": ("supervise", "join"),
     "benchmark": ("benchmark",),
     "converted": ("converted",),
     "token grid": ("token grid",),

@@ -2,7 +2,7 @@
 
 import logging
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -20,7 +20,7 @@ from modeling_ide3d.auxiliary.targets import MeasuredGeometry
 from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features
 from trainer.field_rules import check_number
-from trainer.processes import count_launched
+from trainer.processes import count_launched, count_processes
 from trainer.supervision.criterion import GeometryCriterion
 from trainer.supervision.given_targets import (
     PerSample,
@@ -28,6 +28,7 @@ from trainer.supervision.given_targets import (
     choose_weights,
     read_samples,
 )
+from trainer.supervision.joined_model import JoinedModel, prepare_step
 from trainer.supervision.recorder import ForwardPass, ForwardRecorder
 from trainer.supervision.video_targets import VideoGroup, VideoTargets, build_grid, measure_videos, split_frames
 from trainer.supervision.vision_layouts import VisionLayout, find_layout
@@ -49,13 +50,15 @@ class GeometrySupervision(nn.Module, GeometryHeads):
     A model that merges frames into one time step (Qwen-VL: two) is supervised by the first frame of each step; depth,
     pose and teacher features of the others are ignored.
 
-    Build it by `attach`.
+    Build it by `attach`. With several processes, and for trainers that know one model alone, `join` it to the model:
+    the model then holds the heads until `detach`, takes the targets as arguments, and its loss has the terms in it.
 
     Attributes:
         layout: Places of the model's states and visual tokens.
         criterion: Comparison of predictions with targets.
         loss_weights: Weight of each term by name, which may be changed between steps; a term of weight 0 is not
             computed.
+        terms: Unweighted terms of the last pass of a joined model in this process, detached scalars by name.
     """
 
     def __init__(
@@ -73,7 +76,9 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         self.grounding_head = None  # regions are no part of other models
         self.loss_weights = dict(loss_weights)
         self.criterion = criterion
+        self.terms: dict[str, Tensor] = {}
         self._recorder = recorder
+        self._joined: JoinedModel | None = None
 
     @classmethod
     def attach(
@@ -129,8 +134,76 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             logger.warning("The vision tower is frozen: the depth terms train the depth decoder alone.")
         return cls(recorder, config, projector_config, criterion, weights).to(model.device)
 
+    def join(self, model: nn.Module, *, adds_loss: bool = True) -> None:
+        """Let a model hold the heads: optimizers, DDP and FSDP2 then see one model.
+
+        In training mode the model then takes targets, as `compute_terms` does, beside its own arguments, or those of
+        `prepare_step`. It adds their weighted terms to the loss that it returns, as a part of the mean over all
+        processes. Given `num_items_in_batch` it adds a part of the sum over all batches and processes of a step, as
+        the losses of Transformers are. Without labels the terms are the loss. In evaluation mode targets are left
+        out. What `save_pretrained` writes has no heads in it.
+
+        Join before the model is wrapped and before the optimizer is built.
+
+        Args:
+            model: Model that the supervision is attached to, or the one that PEFT put around it.
+            adds_loss: Whether the terms are added to the model's loss. False is for trainers that ignore it:
+                `take_loss` then has them.
+
+        Raises:
+            RuntimeError: If the supervision was detached.
+            TypeError: If `model` is no module.
+            ValueError: If it is another model, or the heads are in a model already.
+        """
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"join takes the supervised model, got {reprlib.repr(model)}.")
+        if not self._recorder.is_attached:
+            raise RuntimeError("This supervision was detached from its model; attach a new one.")
+        if self._joined is not None:
+            raise ValueError("This supervision is joined to a model already: detach it first.")
+        if not any(self._recorder.is_of(part) for part in model.modules()):
+            raise ValueError(
+                f"This supervision is attached to another model than this {type(model).__name__}. Join it to the "
+                "model that `attach` got, or to the one around it."
+            )
+        self._joined = JoinedModel(self, model, adds_loss)
+
+    def prepare_step(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Prepare the targets in the batches of an optimizer step, for a joined model.
+
+        Every term is then a mean over what it is compared on in the whole step, however that is spread over batches
+        and processes. Every process must call it, with its own batches.
+
+        Args:
+            batches: Batches of this process for one optimizer step, in the order of the forward passes.
+
+        Raises:
+            TypeError: If `batches` is no list of mappings, or a target holds no numbers.
+            ValueError: If targets do not fit their batch; see `compute_terms`.
+        """
+        return prepare_step(self, batches)
+
+    def take_loss(self) -> Tensor:
+        """Return the weighted terms of the joined model's last pass, a scalar, once.
+
+        It is a summand of the mean over all processes and batches of an optimizer step.
+
+        Raises:
+            RuntimeError: If there is none, or the model adds them to its own loss.
+        """
+        loss = None if self._joined is None else self._joined.take_loss()
+        if loss is None:
+            raise RuntimeError(
+                "There are no terms to take: join the model with adds_loss=False, and call it in training mode and "
+                "with gradients before each take_loss."
+            )
+        return loss
+
     def detach(self) -> None:
-        """Take the hooks out of the model; the heads stay here."""
+        """Take hooks and joined heads out of the model; the heads stay here."""
+        if self._joined is not None:
+            self._joined.remove()
+            self._joined = None
         self._recorder.remove()
 
     def compute_loss(self, **targets: Any) -> Tensor:
@@ -162,8 +235,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
                 shapes or are broken. Also if a sample has several videos, or the layout does not explain its tokens.
         """
         recorded = self.take_pass()
-        is_joined = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if count_launched() > 1 or (is_joined and torch.distributed.get_world_size() > 1):
+        if max(count_launched(), count_processes()) > 1:
             raise RuntimeError(
                 "Gradients of these heads are not averaged over processes. Let the model hold them, by "
                 "`supervision.join(model)` before it is wrapped, or train in a single process."
