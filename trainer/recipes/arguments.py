@@ -76,6 +76,12 @@ class ModelArguments:
             "extracted features, stored (the original's files beside the benchmarks), or none."
         },
     )
+    teacher_camera: Literal["first", "own"] = field(
+        default="first",
+        metadata={
+            "help": "Camera of the points that the teacher point_map tells: of the first frame, or each one's own."
+        },
+    )
     hidden_size: int = field(default=128, metadata={"help": "Width of the nano model."})
     text_layers: int = field(default=3, metadata={"help": "Layers of the nano model's language model."})
     rope_theta: float = field(default=300.0, metadata={"help": "Base of the nano model's rotary positions."})
@@ -174,6 +180,10 @@ class DataArguments:
     place_samples: int = field(default=0, metadata={"help": "Samples a training room about places, not objects."})
     naming_steps: int = field(
         default=0, metadata={"help": "Steps of a first lesson for nano models: name what each visual token shows."}
+    )
+    naming_depth: bool = field(
+        default=True,
+        metadata={"help": "Whether that lesson names whole metres of depth too, which says depth in words."},
     )
     reading_steps: int = field(
         default=0, metadata={"help": "Steps of a second lesson for nano models: read what a question points at."}
