@@ -158,9 +158,10 @@ def clicks(
     skip_invalid_poses: SkipInvalidPoses = False,
     scenes: Annotated[list[str] | None, typer.Option(help="Only these scenes. Default: all of the split.")] = None,
 ) -> None:
-    """Write clicks on the boxes that Scan2Cap gives, for `ide3d evaluate --mode rgb_only`.
+    """Write clicks on the boxes that Scan2Cap gives.
 
-    Needs boxes, poses and depth, which the model is then not shown. A file of clicks by people has the same form.
+    `ide3d evaluate --mode rgb_only` describes by them. Needs boxes, poses and depth, which the model is then not
+    shown. A file of clicks by people has the same form.
     """
     speak()
     from trainer.evaluation.clicks import make_clicks

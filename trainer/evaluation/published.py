@@ -98,9 +98,9 @@ def compare_scores(checkpoint: str, results: Mapping[str, Any]) -> list[Comparis
         ValueError: If the run was made in another mode than the published scores.
     """
     task, scores = results["task"], results["scores"]["paper"]
-    if results["mode"] != (mode := list_modes(task)[0]):
+    if (made := results.get("mode")) != (mode := list_modes(task)[0]):
         raise ValueError(
-            f"The published scores of {task} are of the mode {mode!r}, these are of {results['mode']!r}: another "
+            f"The published scores of {task} are of the mode {mode!r}, these are of {made!r}: another "
             "task, which is not compared with them."
         )
     published = PUBLISHED[task]

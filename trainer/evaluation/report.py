@@ -182,6 +182,8 @@ def _notes(results: Mapping[str, Any], settings: EvaluationSettings) -> list[str
         reason = "as was asked" if settings.meteor is False else "it needs Java, and there is none"
         notes.append(f"METEOR is left out: {reason}.")
     notes += MODE_NOTES[results["mode"]] if EVALUATED_TASKS[settings.task].needs_regions else []
+    if results["frames"] != "uniform":
+        notes.append(f"Frames are chosen by the rule `{results['frames']}`, whose lists were made with geometry.")
     if results["finding"]:
         notes.append(FINDING_NOTES[results["finding"]])
     if results["clicks"]:
