@@ -17,6 +17,7 @@ from ide3d.commands import options
 from ide3d.commands.errors import _spread
 from processing.benchmarks import TASKS
 from processing.benchmarks.readers.scenes import FRAME_RULES
+from processing.boxes_in_words import NumberStyle
 from processing.rooms.generate import SPLITS
 from processing.rooms.scene.styles import STYLES
 from trainer.data.scene_regions import REGION_SOURCES
@@ -170,6 +171,7 @@ class TestChoices:
         assert set(get_args(options.Task)) == set(EVALUATED_TASKS)
         assert set(get_args(options.Task)) == {name for name, task in TASKS.items() if task.has_prompt}
         assert set(get_args(options.Frames)) == set(FRAME_RULES)
+        assert get_args(options.Numbers) == get_args(NumberStyle)
 
     @pytest.mark.parametrize(
         ("path", "name", "choices"),
