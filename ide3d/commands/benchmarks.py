@@ -14,6 +14,7 @@ from ide3d.commands.options import (
     Frames,
     MaxMemory,
     Mode,
+    Numbers,
     Protocol,
     SkipInvalidPoses,
     Task,
@@ -60,9 +61,7 @@ def evaluate(
         Literal["regions", "words"],
         typer.Option(help="How rgb_only finds objects: by regions that the model proposes, or its boxes in words."),
     ] = "regions",
-    numbers: Annotated[
-        Literal["digits", "bins", "tokens"], typer.Option(help="How boxes in words write measures.")
-    ] = "digits",
+    numbers: Annotated[Numbers, typer.Option(help="How boxes in words write measures.")] = "digits",
     clicks: Annotated[
         Path | None, typer.Option(help="File of clicks on what rgb_only describes; `ide3d clicks` makes one.")
     ] = None,

@@ -88,6 +88,7 @@ NO_DOOR = {
     "trainer.teachers.Teacher": "a protocol",
     "trainer.session.FollowedObject": "what a session returns",
     "trainer.session.FoundObjects": "what a session returns",
+    "trainer.session.SaidBoxes": "what a session returns",
     "trainer.session.FoundRegion": "what a session returns",
     "trainer.session.SceneAnswer": "what a session returns",
     "trainer.nano.MentionTrainer": "door `training arguments`",

@@ -174,6 +174,7 @@ class TestChoices:
         assert set(get_args(options.Task)) == {name for name, task in TASKS.items() if task.has_prompt}
         assert set(get_args(options.Frames)) == set(FRAME_RULES)
         assert set(get_args(options.Mode)) == set(MODES)
+        assert get_args(options.Numbers) == get_args(NumberStyle)
 
     @pytest.mark.parametrize(
         ("path", "name", "choices"),
