@@ -31,7 +31,8 @@ def draw_found(
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: If a found region is not among the candidates, or parts do not belong to the same frames.
+        ValueError: If a found region is not among the candidates, these are proposals of another video, or parts do
+            not belong to the same frames.
     """
     if regions is None and isinstance(scene, VideoScene):
         regions = scene.session.propose()
@@ -72,7 +73,8 @@ def draw_described(
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: If a name is not among the regions, or parts do not belong to the same frames.
+        ValueError: If a name is not among the regions, these are proposals of another video, or parts do not belong
+            to the same frames.
     """
     _check(scene, regions)
     if not isinstance(described, Mapping):
@@ -107,7 +109,6 @@ def _draw(
 def _check(scene: Any, regions: Any) -> None:
     if not isinstance(scene, VideoScene):
         raise TypeError(f"`scene` must be a VideoScene, as `open_video` gives it, got {type(scene).__name__}.")
-    if not isinstance(regions, NamedRegions):
-        raise TypeError(f"`regions` must be NamedRegions, as `read_regions` gives them, got {type(regions).__name__}.")
+    scene.check_regions(regions)
     if scene.frames is None:
         raise ValueError("`scene` keeps no frames to draw: open it by `open_video`.")
