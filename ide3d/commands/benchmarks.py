@@ -1,6 +1,7 @@
 """Commands about measuring: `evaluate`, `doctor`, `probe`."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -114,7 +115,12 @@ def evaluate(
 
 def doctor(
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Folder in the public layout, or of one scan.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="Folder in the public layout, of one scan, or of stored features and pseudo geometry.",
+            show_default=False,
+        ),
     ],
     task: Annotated[Task | None, typer.Option(help="Only this benchmark. Default: all that have files.")] = None,
     split: Annotated[
@@ -125,10 +131,10 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what of a benchmark folder or of one scan can be used.
+    """Say what of a benchmark folder, a scan or a store can be used.
 
-    It also says how to mend the rest. Needs the folder only; nothing is changed. Exits with 1 if what was asked for
-    cannot be used.
+    It also says how to mend the rest. A store is what `teachers` and `geometry` write. Needs the folder only; nothing
+    is changed. Exits with 1 if what was asked for cannot be used.
     """
     speak()
     from processing.benchmarks import TASKS
@@ -137,6 +143,11 @@ def doctor(
 
     if split and not task:
         raise UsageError("--split needs --task.")
+    if _is_store(data):
+        if task or without:
+            raise UsageError(f"{data} is a store of features or geometry, which has no --task and no --without.")
+        _doctor_store(data, as_json)
+        return
     if unknown := sorted(set(without or ()) - set(PARTS)):
         raise UsageError(f"--without takes {', '.join(PARTS)}, got {', '.join(unknown)}.")
     tasks, splits = None, None
@@ -148,6 +159,26 @@ def doctor(
     diagnosis = examine(data, tasks=tasks, splits=splits, without=without or ())
     typer.echo(json.dumps(diagnosis.as_dict(), indent=1) if as_json else diagnosis.as_text())
     if not diagnosis.can_run(task, split):
+        raise typer.Exit(FAILED)
+
+
+def _is_store(folder: Path) -> bool:
+    """Whether a folder is a store. Benchmarks are told from it without loading what trains."""
+    if not os.path.isdir(folder):
+        return False
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("*/*.safetensors")):
+        return False
+    from trainer.teachers.inspection import is_store
+
+    return is_store(folder)
+
+
+def _doctor_store(folder: Path, as_json: bool) -> None:
+    from trainer.teachers import examine_store
+
+    diagnosis = examine_store(folder)
+    typer.echo(json.dumps(diagnosis.as_dict(), indent=1) if as_json else diagnosis.as_text())
+    if not diagnosis.can_run():
         raise typer.Exit(FAILED)
 
 

@@ -26,8 +26,8 @@ from trainer.session.scene_session import DEFAULT_MAX_MEMORY
 
 REPOSITORY = Path(__file__).parents[2]
 ROOMS = ("rooms measure", "rooms export", "rooms evaluate")
-COMMANDS = ("ask", "find", "describe", "train", "plan", "teachers", "evaluate", "doctor", "probe", "convert")
-COMMANDS += ("export", "push", "env", *ROOMS)
+COMMANDS = ("ask", "find", "describe", "train", "plan", "teachers", "geometry", "evaluate", "doctor")
+COMMANDS += ("probe", "convert", "export", "push", "env", *ROOMS)
 ALIASES = {
     "trainer.evaluation": "evaluate",
     "trainer.evaluation.probes": "probe",
