@@ -19,11 +19,12 @@ from processing.pixel_rules_ide3d import check_scale
 from processing.scene_names import check_name
 from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import check_teacher_features, pad_geometry, pad_teacher_features, prepare_geometry
+from trainer.data.pseudo_inputs import check_store, read_pseudo
 from trainer.data.region_inputs import pad_regions, prepare_regions
 from trainer.data.sample_chats import check_answers, list_chats
 from trainer.data.sample_keys import check_keys, find_foreign_keys, list_keys
 from trainer.geometry.checks import Protocol, check_protocol
-from trainer.teachers import FrameSource, Teacher
+from trainer.teachers import FrameSource, Teacher, TeacherStore
 from trainer.teachers.pseudo_rules import ConfidenceRule
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ class IDE3DDataCollator:
             training arguments, given by `IDE3DTrainer`; "clean" without a trainer.
         confidence_rule: Rule of the pixels of pseudo depth that count; None: all but the least sure tenth of each
             frame.
+        pseudo_geometry: Store of pseudo geometry, for samples that bring no depth but name a scene of the store by
+            `scene_id` and `frame_names`. Of other scenes such samples train without geometry, which is said once.
 
     Attributes:
         optional_keys: Keys that nothing else asks for: without a check, a misspelt one would vanish in silence.
@@ -113,6 +116,7 @@ class IDE3DDataCollator:
         label_grounding: bool | None = None,
         protocol: Protocol | None = None,
         confidence_rule: ConfidenceRule | None = None,
+        pseudo_geometry: TeacherStore | None = None,
     ):
         if label_grounding is not None and not isinstance(label_grounding, bool):
             raise TypeError(f"label_grounding must be True, False or None, got {label_grounding!r}.")
@@ -125,7 +129,9 @@ class IDE3DDataCollator:
             check_protocol(protocol)
         if confidence_rule is not None and not isinstance(confidence_rule, ConfidenceRule):
             raise TypeError(f"confidence_rule must be a ConfidenceRule or None, got {confidence_rule!r:.100}.")
-        self.protocol, self.confidence_rule = protocol, confidence_rule
+        if pseudo_geometry is not None:
+            check_store(pseudo_geometry)
+        self.protocol, self.confidence_rule, self.pseudo_geometry = protocol, confidence_rule, pseudo_geometry
         self.grid = TokenGrid.of(processor)
         self.max_length: int | None = None
         self._told: set[Any] = set()
@@ -191,6 +197,7 @@ class IDE3DDataCollator:
         check_answers(sample, functools.partial(self._tell, "answer"), name)
         self._check_length(text, name)
         size = None if frames is None else tuple(frames.shape[-2:])
+        sample = self._add_pseudo(sample, size)
         geometry = prepare_geometry(sample, self.grid, self.protocol or "clean", size, self.confidence_rule)
         num_frames = (0 if frames is None else len(frames)) + len(images)
         num_ground_tokens = text["input_ids"].count(self.processor.ground_token_id)
@@ -202,6 +209,17 @@ class IDE3DDataCollator:
             "teacher_features": self._teacher_features(sample, geometry),
             **prepare_regions(sample, self.grid, num_frames, num_ground_tokens),
         }
+
+    def _add_pseudo(self, sample: Mapping[str, Any], frame_size: tuple[int, int] | None) -> Mapping[str, Any]:
+        """Return a sample without depth with the geometry that the store has of it."""
+        source = FrameSource.of_sample(sample)
+        if self.pseudo_geometry is None or frame_size is None or source is None or sample.get("depth") is not None:
+            return sample
+        if not self.pseudo_geometry.has_scene(source.scene_id):
+            told = "%s holds no geometry of the scene %s, so it trains without."
+            self._tell("pseudo", told, self.pseudo_geometry.folder, source.scene_id)
+            return sample
+        return {**sample, **read_pseudo(self.pseudo_geometry, source, frame_size)}
 
     def _tell(self, kind: Any, message: str, *values: Any) -> None:
         """Warn once of each kind."""

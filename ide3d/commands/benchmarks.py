@@ -1,15 +1,13 @@
-"""Commands about measuring: `evaluate`, `clicks`, `doctor`, `probe`."""
+"""Commands about measuring: `evaluate`, `clicks`, `probe`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from ide3d.commands.errors import FAILED, UsageError, command
+from ide3d.commands.errors import UsageError, command
 from ide3d.commands.options import (
     GIBIBYTE,
-    AsJson,
     Data,
     Frames,
     MaxMemory,
@@ -31,7 +29,6 @@ def register(app: typer.Typer) -> None:
     example = "ide3d evaluate --model path/to/export --task scanqa --data data --protocol paper"
     command(app, "evaluate", example, shares_work=True)(evaluate)
     command(app, "clicks", "ide3d clicks --data data --output clicks.json --num-frames 32")(clicks)
-    command(app, "doctor", "ide3d doctor data --task scanrefer")(doctor)
     command(app, "probe", "ide3d probe --model path/to/export --num-rooms 200")(probe)
 
 
@@ -176,74 +173,6 @@ def clicks(
     )
     there = sum(mark is not None for mark in made.marks.values())
     typer.echo(f"{output}: clicks on {there} of {len(made.marks)} objects")
-
-
-def doctor(
-    data: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="DATA", help="Folder in the public layout, or of one scan; or files of chats.", show_default=False
-        ),
-    ],
-    task: Annotated[Task | None, typer.Option(help="Only this benchmark. Default: all that have files.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Split of the benchmark, with --task. Default: the one that papers report.")
-    ] = None,
-    without: Annotated[
-        list[str] | None, typer.Option(help="Part that you do without, such as depth; may be given several times.")
-    ] = None,
-    mode: Annotated[
-        Mode | None, typer.Option(help="Mode of the evaluation. Default: that of each task, see `ide3d evaluate`.")
-    ] = None,
-    media: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the videos and pictures of chats. Default: for each file its own folder."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say what of a benchmark folder, scan or chats can be used.
-
-    It also says how to mend the rest. Needs the folder or the files only; nothing is changed. Exits with 1 if what was
-    asked for cannot be used.
-    """
-    speak()
-    if any(path.suffix.lower() in (".json", ".jsonl", ".parquet") and not path.is_dir() for path in data):
-        if task or split or without or mode:
-            raise UsageError(
-                "--task, --split, --without and --mode are of benchmarks; files of chats have none of them."
-            )
-        _examine_chats(data, media, as_json)
-        return
-    if len(data) > 1 or media is not None:
-        wrong = "--media" if len(data) == 1 else "several paths"
-        raise UsageError(f"{wrong} take files of chats, which end with .json, .jsonl or .parquet; got {data[0]}.")
-    from processing.benchmarks import TASKS
-    from processing.benchmarks.doctor import examine
-    from processing.benchmarks.doctor.examination import PARTS
-
-    if split and not task:
-        raise UsageError("--split needs --task.")
-    if unknown := sorted(set(without or ()) - set(PARTS)):
-        raise UsageError(f"--without takes {', '.join(PARTS)}, got {', '.join(unknown)}.")
-    tasks, splits = None, None
-    if task:
-        chosen = split or TASKS[task].eval_split
-        if chosen not in TASKS[task].splits:
-            raise UsageError(f"{task} has the splits {', '.join(TASKS[task].splits)}, got {chosen!r}.")
-        tasks, splits = [task], [chosen]
-    diagnosis = examine(data[0], tasks=tasks, splits=splits, without=without or (), mode=mode)
-    typer.echo(json.dumps(diagnosis.as_dict(), indent=1) if as_json else diagnosis.as_text())
-    if not diagnosis.can_run(task, split):
-        raise typer.Exit(FAILED)
-
-
-def _examine_chats(files: list[Path], media: Path | None, as_json: bool) -> None:
-    from processing.chats import examine_chats
-
-    diagnosis = examine_chats([str(file) for file in files], media)
-    typer.echo(json.dumps(diagnosis.as_dict(), indent=1) if as_json else diagnosis.as_text())
-    if not diagnosis.can_train():
-        raise typer.Exit(FAILED)
 
 
 def probe(

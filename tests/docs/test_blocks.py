@@ -33,6 +33,7 @@ from processing.benchmarks.export.rooms import export_rooms
 from processing.region_files import read_regions
 from trainer.export import is_export
 from trainer.recipes import read_recipe, run_recipe
+from trainer.teachers import ArraySource, FrameSource
 
 BLOCKS = {block.name: block for block in find_blocks("python")}
 # Blocks that continue each other, by the test that runs them.
@@ -48,6 +49,7 @@ SCRIPTS = {
     "benchmark": ("benchmark",),
     "converted": ("converted",),
     "token grid": ("token grid",),
+    "hand over": ("hand over",),
     "boxes in words": ("boxes in words",),
 }
 NOT_RUN = {"find by words"}  # names of blocks with the comment that says why
@@ -251,3 +253,15 @@ def test_token_grid(run):
 def test_boxes_in_words(run):
     """Half a metre right of a camera at (1, 2, 1.5) that looks along y, 0.3 m below it, 2 m ahead."""
     assert run(code_of("boxes in words"))[-1] == "[1.5, 4.0, 1.2, 1.2, 0.4, 0.8, 0.0]"
+
+
+def test_arrays_are_handed_over(run, tmp_path):
+    sample, names = make_sample(3), ("00000", "00010", "00020")
+    (tmp_path / "outputs" / "arrays" / "scannet").mkdir(parents=True)
+    extrinsics = np.linalg.inv(sample["camera_to_world"])[:, :3]
+    given = {"frame_names": names, "depth": sample["depth"], "confidence": np.ones_like(sample["depth"])}
+    run(code_of("hand over"), **given, intrinsics=sample["intrinsics"], world_to_camera=extrinsics)
+    source = ArraySource("outputs/arrays", name="x", version="1", licence="mit", alignment="scale")
+    found = source.compute_geometry(None, FrameSource("scannet/scene0000_00", names))
+    np.testing.assert_allclose(found.camera_to_world, sample["camera_to_world"], atol=1e-6)
+    np.testing.assert_array_equal(found.depth, sample["depth"])

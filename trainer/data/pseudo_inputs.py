@@ -6,6 +6,7 @@ from typing import Any
 from processing.geometry_rules import as_float32, check_depth, check_intrinsics, check_poses, rescaled_intrinsics
 from trainer.field_rules import check_choice
 from trainer.geometry.checks import Protocol
+from trainer.teachers import FrameSource, TeacherStore
 from trainer.teachers.pseudo_rules import (
     ConfidenceRule,
     check_confidence,
@@ -14,7 +15,7 @@ from trainer.teachers.pseudo_rules import (
     normalise_scale,
 )
 
-__all__ = ["KINDS", "PSEUDO_KEYS", "check_kind", "mask_pseudo"]
+__all__ = ["KINDS", "PSEUDO_KEYS", "check_kind", "check_store", "mask_pseudo", "read_pseudo"]
 
 KINDS = ("measured", "pseudo")
 PSEUDO_KEYS = ("geometry_kind", "depth_alignment", "depth_confidence")
@@ -79,3 +80,43 @@ def mask_pseudo(sample: Mapping[str, Any], rule: ConfidenceRule, frame_size: tup
         cameras = rescaled_intrinsics(as_float32(cameras), frame_size, depth.shape[1:])
         changed["depth"] = mask_disagreements(depth, cameras, poses)
     return changed
+
+
+def check_store(store: Any) -> None:
+    """Raise an error unless an object is a store that holds pseudo geometry.
+
+    Raises:
+        TypeError: If it is no store.
+        ValueError: If it holds features alone.
+    """
+    if not isinstance(store, TeacherStore):
+        raise TypeError(f"pseudo_geometry must be a TeacherStore or None, got {store!r:.100}.")
+    if store.alignment is None:
+        raise ValueError(
+            f"pseudo_geometry: {store.folder} holds features alone, no geometry. Make it by `ide3d geometry`, or give "
+            "the store as `teacher`."
+        )
+
+
+def read_pseudo(store: TeacherStore, source: FrameSource, frame_size: tuple[int, int]) -> dict[str, Any]:
+    """Read the geometry of frames from a store, as keys of a sample.
+
+    Args:
+        store: Store that holds the scene.
+        source: Scene and frames.
+        frame_size: Height and width of the frames, whose pixels the cameras of a sample belong to.
+
+    Raises:
+        ValueError: If the store lacks a frame, or a file is broken; the message names it.
+    """
+    geometry = store.load_geometry(source.scene_id, source.frame_names)
+    sample = {
+        "geometry_kind": "pseudo",
+        "depth_alignment": store.alignment,
+        "depth": geometry.depth,
+        "depth_confidence": geometry.confidence,
+        "camera_to_world": geometry.camera_to_world,
+    }
+    if geometry.intrinsics is not None:
+        sample["intrinsics"] = rescaled_intrinsics(geometry.intrinsics, geometry.depth.shape[1:], frame_size)
+    return {key: value for key, value in sample.items() if value is not None}
