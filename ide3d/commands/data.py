@@ -126,7 +126,7 @@ def captures(
     """Say which captures lie in a folder.
 
     Names the format of each, what it holds, and whether frames, depth, cameras and poses belong together. Looks two
-    folders deep. The exit code is 1 if there is none, or if one cannot be used.
+    folders deep. Needs the path only; nothing is changed. Exits with 1 if there is none, or if one cannot be used.
     """
     speak(is_quiet=True)
     from processing.captures import describe_capture, list_captures
