@@ -44,7 +44,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what of a benchmark folder, a scan, a store or chats can be used.
+    """Say what of a benchmark, scan, store or chats can be used.
 
     It also says how to mend the rest. A store is what `teachers` and `geometry` write. Needs the folder or the files
     only; nothing is changed. Exits with 1 if what was asked for cannot be used.
