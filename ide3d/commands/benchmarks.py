@@ -14,6 +14,7 @@ from ide3d.commands.options import (
     Frames,
     MaxMemory,
     Mode,
+    Numbers,
     Protocol,
     SkipInvalidPoses,
     Task,
@@ -60,9 +61,7 @@ def evaluate(
         Literal["regions", "words"],
         typer.Option(help="How rgb_only finds objects: by regions that the model proposes, or its boxes in words."),
     ] = "regions",
-    numbers: Annotated[
-        Literal["digits", "bins", "tokens"], typer.Option(help="How boxes in words write measures.")
-    ] = "digits",
+    numbers: Annotated[Numbers, typer.Option(help="How boxes in words write measures.")] = "digits",
     clicks: Annotated[
         Path | None, typer.Option(help="File of clicks on what rgb_only describes; `ide3d clicks` makes one.")
     ] = None,
@@ -181,7 +180,10 @@ def clicks(
 
 def doctor(
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Folder in the public layout, or of one scan.", show_default=False)
+        list[Path],
+        typer.Argument(
+            metavar="DATA", help="Folder in the public layout, or of one scan; or files of chats.", show_default=False
+        ),
     ],
     task: Annotated[Task | None, typer.Option(help="Only this benchmark. Default: all that have files.")] = None,
     split: Annotated[
@@ -193,14 +195,28 @@ def doctor(
     mode: Annotated[
         Mode | None, typer.Option(help="Mode of the evaluation. Default: that of each task, see `ide3d evaluate`.")
     ] = None,
+    media: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the videos and pictures of chats. Default: for each file its own folder."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what of a benchmark folder or of one scan can be used.
+    """Say what of a benchmark folder, scan or chats can be used.
 
-    It also says how to mend the rest. Needs the folder only; nothing is changed. Exits with 1 if what was asked for
-    cannot be used.
+    It also says how to mend the rest. Needs the folder or the files only; nothing is changed. Exits with 1 if what was
+    asked for cannot be used.
     """
     speak()
+    if any(path.suffix.lower() in (".json", ".jsonl", ".parquet") and not path.is_dir() for path in data):
+        if task or split or without or mode:
+            raise UsageError(
+                "--task, --split, --without and --mode are of benchmarks; files of chats have none of them."
+            )
+        _examine_chats(data, media, as_json)
+        return
+    if len(data) > 1 or media is not None:
+        wrong = "--media" if len(data) == 1 else "several paths"
+        raise UsageError(f"{wrong} take files of chats, which end with .json, .jsonl or .parquet; got {data[0]}.")
     from processing.benchmarks import TASKS
     from processing.benchmarks.doctor import examine
     from processing.benchmarks.doctor.examination import PARTS
@@ -215,9 +231,18 @@ def doctor(
         if chosen not in TASKS[task].splits:
             raise UsageError(f"{task} has the splits {', '.join(TASKS[task].splits)}, got {chosen!r}.")
         tasks, splits = [task], [chosen]
-    diagnosis = examine(data, tasks=tasks, splits=splits, without=without or (), mode=mode)
+    diagnosis = examine(data[0], tasks=tasks, splits=splits, without=without or (), mode=mode)
     typer.echo(json.dumps(diagnosis.as_dict(), indent=1) if as_json else diagnosis.as_text())
     if not diagnosis.can_run(task, split):
+        raise typer.Exit(FAILED)
+
+
+def _examine_chats(files: list[Path], media: Path | None, as_json: bool) -> None:
+    from processing.chats import examine_chats
+
+    diagnosis = examine_chats([str(file) for file in files], media)
+    typer.echo(json.dumps(diagnosis.as_dict(), indent=1) if as_json else diagnosis.as_text())
+    if not diagnosis.can_train():
         raise typer.Exit(FAILED)
 
 

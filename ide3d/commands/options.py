@@ -20,6 +20,7 @@ __all__ = [
     "Mode",
     "Model",
     "NumFrames",
+    "Numbers",
     "OptionalRegionFile",
     "Protocol",
     "RegionFile",
@@ -38,6 +39,7 @@ Task = Literal["multi3drefer", "scan2cap", "scanqa", "scanrefer", "sqa3d", "vsib
 Protocol = Literal["clean", "paper"]
 Frames = Literal["uniform", "listed", "coverage"]
 Mode = Literal["proposals", "rgb_only"]
+Numbers = Literal["digits", "bins", "tokens"]
 
 Model = Annotated[
     str | None,
@@ -78,7 +80,10 @@ DepthFrom = Annotated[
     ),
 ]
 FieldOfView = Annotated[
-    float, typer.Option(min=15, max=150, help="Horizontal angle of the lens in degrees, for --depth-from; a guess.")
+    float,
+    typer.Option(
+        min=15, max=150, help="Horizontal angle of the lens in degrees, for --depth-from and --boxes; a guess."
+    ),
 ]
 OptionalRegionFile = Annotated[
     Path | None,

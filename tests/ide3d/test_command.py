@@ -30,7 +30,7 @@ from trainer.session.scene_session import DEFAULT_MAX_MEMORY
 REPOSITORY = Path(__file__).parents[2]
 ROOMS = ("rooms measure", "rooms export", "rooms evaluate")
 COMMANDS = ("ask", "find", "describe", "train", "plan", "teachers", "evaluate", "clicks", "doctor", "probe")
-COMMANDS += ("convert", "export", "push", "env", *ROOMS)
+COMMANDS += ("convert", "export", "push", "env", "captures", *ROOMS)
 ALIASES = {
     "trainer.evaluation": "evaluate",
     "trainer.evaluation.probes": "probe",
@@ -174,6 +174,7 @@ class TestChoices:
         assert set(get_args(options.Task)) == {name for name, task in TASKS.items() if task.has_prompt}
         assert set(get_args(options.Frames)) == set(FRAME_RULES)
         assert set(get_args(options.Mode)) == set(MODES)
+        assert get_args(options.Numbers) == get_args(NumberStyle)
 
     @pytest.mark.parametrize(
         ("path", "name", "choices"),

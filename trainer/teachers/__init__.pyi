@@ -8,6 +8,7 @@ from .patch_teacher import PatchTeacher as PatchTeacher
 from .point_map import PointMapTeacher as PointMapTeacher
 from .protocol import FrameSource as FrameSource
 from .protocol import Teacher as Teacher
+from .pseudo_rules import ConfidenceRule as ConfidenceRule
 from .store import StoreIdentity as StoreIdentity
 from .store import TeacherStore as TeacherStore
 from .transformers_backbone import TransformersTeacher as TransformersTeacher
