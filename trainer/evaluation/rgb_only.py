@@ -16,11 +16,11 @@ from processing.benchmarks import Task, build_chat, build_prompt
 from processing.token_grid import TokenGrid
 from trainer.evaluation.clicks import Clicks
 from trainer.evaluation.metrics.scores import Protocol
+from trainer.session.said_boxes import LOCATE
 from trainer.session.scene_session import SceneSession
 
 __all__ = [
     "FINDINGS",
-    "WORDS_PROMPT",
     "WORD_TOKENS",
     "Finding",
     "describe_clicked",
@@ -32,7 +32,6 @@ __all__ = [
 
 Finding = Literal["regions", "words"]
 FINDINGS = ("regions", "words")
-WORDS_PROMPT = "Locate {description} in 3D."  # as in the lessons of rooms, see `processing.rooms.box_questions`
 WORD_TOKENS = 384  # eight boxes in words, 48 tokens each
 
 
@@ -74,7 +73,7 @@ def find_by_words(
         max_new_tokens: Largest number of tokens of an answer.
     """
     descriptions = [sample["question"].strip().rstrip(".") for sample in samples]
-    questions = [WORDS_PROMPT.replace("{description}", text) for text in descriptions]
+    questions = [LOCATE.replace("{description}", text) for text in descriptions]
     names = [f"sample {sample['id']}" for sample in samples]
     return [{"text": text} for text in session.ask(questions, max_new_tokens=max_new_tokens, names=names)]
 

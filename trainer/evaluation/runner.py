@@ -37,7 +37,6 @@ from trainer.evaluation.report import write_report
 from trainer.evaluation.results import EvaluationSettings
 from trainer.evaluation.rgb_only import (
     WORD_TOKENS,
-    WORDS_PROMPT,
     describe_clicked,
     find_by_regions,
     find_by_words,
@@ -46,6 +45,7 @@ from trainer.evaluation.rgb_only import (
 from trainer.evaluation.tasks import EVALUATED_TASKS, EvaluatedTask, check_answers
 from trainer.field_rules import check_choice
 from trainer.processes import join_processes
+from trainer.session.said_boxes import LOCATE, check_number_tokens
 from trainer.session.scene_session import SceneSession
 
 __all__ = ["run_evaluation", "score_answers", "split_scenes"]
@@ -97,6 +97,7 @@ class Evaluation:
         self.processor = load_processor(settings.model)
         processor = self.processor
         self.grid = TokenGrid.of(processor)
+        check_number_tokens(settings.numbers, processor.tokenizer)
         self.num_frames = settings.num_frames or self.processor.video_processor.num_frames
         self.split = settings.split or self.task.task.eval_split
         self.samples = load_task(
@@ -165,7 +166,7 @@ class Evaluation:
             "model": Path(settings.model).name if Path(settings.model).is_dir() else settings.model,
             "model_revision": model_revision(settings.model, getattr(self.model.config, "_commit_hash", None)),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "prompt_digest": digest(WORDS_PROMPT)
+            "prompt_digest": digest(LOCATE)
             if is_said
             else prompt_digest(settings.task, protocol=settings.protocol, stage="eval"),
             "chat_template_digest": digest(self.processor.chat_template),

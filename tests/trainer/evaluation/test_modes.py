@@ -287,6 +287,10 @@ class TestSettings:
         with pytest.raises(ValueError, match=told):
             settings(task, **changes)
 
+    def test_numbers_as_tokens_need_a_tokenizer_that_has_them(self, settings):
+        with pytest.raises(ValueError, match='`numbers` is "tokens", but the tokenizer has no <bin_0>'):
+            run_evaluation(settings(finding="words", numbers="tokens"))
+
     def test_scores_are_left_for_later(self, settings):
         chosen = settings(answer_only=True)
         told = run_evaluation(chosen)
