@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from processing import PosedVideo
-from processing.benchmarks import TASKS, build_chat, load_scene, load_task
+from processing.benchmarks import TASKS, build_chat, load_scene, load_task, requirements_for
 from processing.benchmarks.readers.teacher import load_teacher_features
 from processing.token_grid import TokenGrid
 from trainer.data.scene_regions import REGION_SOURCES, RegionSource, SceneRegions
@@ -75,6 +75,8 @@ class BenchmarkDataset(Dataset):
     ):
         if regions not in REGION_SOURCES:
             raise ValueError(f"`regions` must be one of {sorted(REGION_SOURCES)}, got {regions!r}.")
+        parts = requirements_for(task, split=split, frames=frames, regions=regions).parts
+        self.parts = ({"poses", "depth"} if has_geometry else set()) | set(parts) - {"boxes"}
         self.task, self.data_dir, self.grid, self.protocol = task, data_dir, grid, protocol
         self.num_frames, self.regions, self.skip_invalid_poses = num_frames, regions, skip_invalid_poses
         self.has_geometry, self.has_teacher = has_geometry, has_teacher
@@ -96,15 +98,13 @@ class BenchmarkDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read the scene of a sample and put the sample together."""
         row = self.rows[index]
-        parts = {"frames", *(REGION_SOURCES[self.regions] if self.kind != "answer" else ())}
-        parts |= {"poses", "depth"} if self.has_geometry else set()
         scene = load_scene(
             self.data_dir,
             row["scene_id"],
             frame_names=row["frame_names"],
-            parts=parts,
+            parts=self.parts,
             num_frames=self.num_frames,
-            skip_invalid_poses=self.skip_invalid_poses and "poses" in parts,
+            skip_invalid_poses=self.skip_invalid_poses and "poses" in self.parts,
         )
         sample = {
             "messages": build_chat(self.task, row, protocol=self.protocol, stage="train"),

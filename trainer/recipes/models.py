@@ -19,7 +19,7 @@ from processing.token_grid import TokenGrid
 from trainer.loop.adapters import add_adapters
 from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 from trainer.recipes.arguments import DataArguments, ModelArguments
-from trainer.teachers import Teacher, load_teacher
+from trainer.teachers import PointMapTeacher, Teacher, load_teacher
 from trainer.training_arguments import IDE3DTrainingArguments
 
 __all__ = [
@@ -38,6 +38,8 @@ def build_teacher(arguments: ModelArguments, args: IDE3DTrainingArguments) -> Te
     """Build the teacher of the recipe; None for stored features, which come with the samples."""
     if arguments.teacher in ("none", "stored"):
         return None
+    if arguments.teacher == "point_map":
+        return PointMapTeacher(camera=arguments.teacher_camera)
     return load_teacher(arguments.teacher, protocol=args.protocol)
 
 

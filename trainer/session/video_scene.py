@@ -18,6 +18,7 @@ from processing.proposals.protocol import RegionProposals
 from processing.region_files import NamedRegions, read_regions
 from processing.video_sources_ide3d import to_local_path
 from trainer.session.finding import FoundObjects
+from trainer.session.said_boxes import SaidBoxes
 from trainer.session.scene_session import DEFAULT_MAX_MEMORY, GROUND, SceneSession
 
 __all__ = ["FoundRegion", "VideoScene", "load_inference_model", "open_video"]
@@ -130,6 +131,13 @@ class VideoScene:
                 )
             )
         return found
+
+    def boxes(self, descriptions: Sequence[str], **options: Any) -> list[SaidBoxes]:
+        """Ask in words where in 3D objects are; see `SceneSession.boxes`.
+
+        The frame of a box is the number of a frame shown; `frame_indices` has its index in the video.
+        """
+        return self.session.boxes(descriptions, **options)
 
     def _name_found(self, found: FoundObjects, proposals: RegionProposals) -> FoundRegion:
         """Return what was found among proposals, its frames counted in the video."""
