@@ -27,22 +27,24 @@
     if (Math.hypot(...forward) < 1e-3) forward = cross(space.up, Math.abs(space.up[0]) < 0.9 ? [1, 0, 0] : [0, 1, 0]);
     space.ahead = unit(forward);
     space.side = cross(space.ahead, space.up);
-    // Middle and radius of what is shown; far points alone do not set the scale.
-    const spots = [];
+    // Middle and radius of what is shown: all boxes and cameras, but far points alone do not set the scale.
+    const spots = [], loose = [];
     for (const box of space.boxes) for (const line of box.lines) spots.push(...line);
     for (const camera of space.cameras) spots.push(camera.centre);
-    if (space.xyz) for (let i = 0; i < space.xyz.length; i += 3 * Math.max(1, Math.floor(space.xyz.length / 6000))) spots.push([...space.xyz.subarray(i, i + 3)]);
+    if (space.xyz) for (let i = 0; i < space.xyz.length; i += 3 * Math.max(1, Math.floor(space.xyz.length / 6000))) loose.push([...space.xyz.subarray(i, i + 3)]);
     const span = [0, 1, 2].map((axis) => {
-      const sorted = spots.map((p) => p[axis]).sort((a, b) => a - b), cut = space.xyz ? Math.floor(sorted.length * 0.02) : 0;
-      return [sorted[cut], sorted[sorted.length - 1 - cut]];
+      const sorted = loose.map((p) => p[axis]).sort((a, b) => a - b), cut = Math.floor(sorted.length * 0.02);
+      const ends = [...spots.map((p) => p[axis]), ...sorted.slice(cut, sorted.length - cut)];
+      return [Math.min(...ends), Math.max(...ends)];
     });
+    spots.push(...loose);
     space.middle = span.map(([a, b]) => (a + b) / 2);
     space.radius = Math.max(0.5, Math.hypot(...span.map(([a, b]) => b - a)) / 2);
     space.ground = Math.min(...spots.map((p) => dot(p, space.up)));
   }
 
   let space = spaces[0], turn, height, distance, target;
-  const reset = () => { turn = -0.5; height = 0.5; distance = 1.9 * space.radius; target = [...space.middle]; };
+  const reset = () => { turn = -0.5; height = 0.5; distance = 1.6 * space.radius; target = [...space.middle]; };
 
   let width = 0, tall = 0, ratio = 1, picture, nearest;
   const resize = () => {
