@@ -84,6 +84,8 @@ class Capture:
         skip = check_flag(skip_invalid_poses, "skip_invalid_poses") and "camera_to_world" in parts
         index = self.choose(frames, skip_invalid_poses=skip)
         names = [self.frame_names[i] for i in index]
+        if "camera_to_world" in parts:
+            self._check_tracked(index)
         pictures = self._read_pictures(index, names)
         depth = poses = cameras = None
         if "depth" in parts and self.read_depth is not None:
@@ -118,6 +120,16 @@ class Capture:
         if lost := int((~is_valid).sum()):
             logger.warning("%s: left out %d of %d frames without a valid pose", self.path, lost, len(self))
         return index
+
+    def _check_tracked(self, index: Sequence[int]) -> None:
+        """Raise ValueError where a chosen frame has no finite pose, before pixels are read."""
+        lost = [] if self.camera_to_world is None else find_nonfinite(self.camera_to_world[index])
+        if len(lost):
+            names = [self.frame_names[index[place]] for place in lost[:9]]
+            raise ValueError(
+                f"{self.path}: `camera_to_world` of {len(lost)} frames, such as {names}, is not finite: tracking was "
+                "lost. `skip_invalid_poses=True` leaves them out, `parts` reads the capture without poses."
+            )
 
     def _check_parts(self, parts: Collection[str], intrinsics: Any) -> None:
         if intrinsics is not None and not parts:

@@ -22,6 +22,10 @@ FORMATS = {
     "7scenes": "seven_scenes",
     "nerfstudio": "nerfstudio",
     "colmap": "colmap",
+    "record3d": "record3d",
+    "stray_scanner": "stray_scanner",
+    "polycam": "polycam",
+    "arkitscenes": "arkitscenes",
 }
 _LEVELS = 2  # Folders below the given one that are searched for captures.
 _MOST_FOLDERS = 10_000

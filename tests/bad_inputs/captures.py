@@ -19,7 +19,15 @@ DAMAGED = {
     "tum": ("rgb.txt", "depth.txt", "groundtruth.txt"),
     "nerfstudio": ("transforms.json", "images/frame_00001.png", "depths/frame_00001.png"),
     "colmap": ("sparse/0/cameras.bin", "sparse/0/images.bin", "images/00001.png"),
-    "colmap_text": ("sparse/0/cameras.txt", "sparse/0/images.txt"),
+    "colmap_text": ("sparse/0/cameras.txt", "sparse/0/images.txt", "lowres_wide.traj"),
+    "record3d": ("room.r3d",),
+    "stray_scanner": ("rgb.mp4", "odometry.csv", "camera_matrix.csv", "depth/000001.png"),
+    "polycam": (
+        "keyframes/corrected_images/103.jpg",
+        "keyframes/corrected_cameras/103.json",
+        "keyframes/depth/103.png",
+    ),
+    "arkitscenes": ("lowres_wide.traj", "lowres_wide_intrinsics/arkitscenes_6845.201.pincam"),
     "seven_scenes": ("frame-000001.color.png", "frame-000001.depth.proj.png", "frame-000001.pose.txt"),
 }
 OWN_CAMERA = ("tum",)  # formats whose folder holds no camera
@@ -30,15 +38,15 @@ TABLES = ("rgb.txt", "depth.txt", "groundtruth.txt", "sparse/0/images.txt")  # h
 def _written(name: str) -> Path:
     import capture_rooms
     import capture_writers
+    import capture_writers_phones
     import capture_writers_posed
 
     path = goods.root() / f"capture-{name}"
     if not path.exists():
         size = {"seven_scenes": ((480, 640), np.array([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]]))}.get(name)
         room = capture_rooms.look(*(size[::-1] if size else ()), num_frames=2 if size else 4, step=0.001)
-        module = next(
-            module for module in (capture_writers, capture_writers_posed) if hasattr(module, f"write_{name}")
-        )
+        modules = (capture_writers, capture_writers_posed, capture_writers_phones)
+        module = next(module for module in modules if hasattr(module, f"write_{name}"))
         getattr(module, f"write_{name}")(path, room)
     return path
 
@@ -49,6 +57,9 @@ def _copy(folder: Path, name: str) -> Path:
 
 def _open(path: Any, name: str = "scannet", **options: Any) -> Any:
     from processing.captures import open_capture
+
+    if name == "record3d":
+        path = Path(path) / "room.r3d"
 
     if name in OWN_CAMERA:
         from capture_rooms import CAMERA
