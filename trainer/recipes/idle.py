@@ -16,7 +16,7 @@ OF_ROOMS = ("num_rooms", "num_validation_rooms", "data_seed_rooms", "room_style"
             "reading_lessons", "lesson_learning_rate", "word_search", "mention_weight")  # fmt: skip
 OF_BOXES = ("box_numbers", "box_lenses", "field_of_view")
 OF_BENCHMARKS = ("data_dir", "tasks", "task_weights", "frames", "regions", "skip_invalid_poses",
-                 "num_validation_samples")  # fmt: skip
+                 "num_validation_samples", "pseudo_geometry", "confidence_drop_share")  # fmt: skip
 OF_DRY_RUN = ("planned_config", "planned_processes", "planned_sharding", "planned_teacher_size", "planned_text_tokens")
 
 
@@ -30,6 +30,7 @@ def list_idle(arguments: ModelArguments, data: DataArguments) -> dict[str, str]:
         "validator is none": (arguments.validator == "none", ("validator_stride", "validator_chunk")),
         "source is benchmarks": (not has_rooms, (*OF_ROOMS, *OF_BOXES)),
         "source is rooms": (has_rooms, OF_BENCHMARKS),
+        "pseudo_geometry is not set": (data.pseudo_geometry is None, ("confidence_drop_share",)),
         "dry_run is not set": (not arguments.dry_run, OF_DRY_RUN),
         "naming_steps and reading_steps are 0": (
             has_rooms and not (data.naming_steps or data.reading_steps),
