@@ -137,6 +137,16 @@ class DataArguments:
     skip_invalid_poses: bool = field(
         default=False, metadata={"help": "Leave out frames whose pose is not finite, instead of an error."}
     )
+    pseudo_geometry: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of pseudo geometry, as `ide3d geometry` makes it; it replaces the measured depth and "
+            "poses of the scenes that it holds. Protocol clean."
+        },
+    )
+    confidence_drop_share: float = field(
+        default=0.1, metadata={"help": "Share of a frame's pseudo depth, the least sure, that is left out."}
+    )
     num_validation_samples: int = field(
         default=64,
         metadata={
@@ -206,7 +216,12 @@ class DataArguments:
     def __post_init__(self):
         counts = ("num_validation_samples", "max_grounding", "data_seed_rooms", "place_samples")
         steps = ("naming_steps", "reading_steps")
-        shares = {"grounding_share": (0, 1), "mention_weight": (0, math.inf), "lesson_learning_rate": (0, math.inf)}
+        shares = {
+            "confidence_drop_share": (0, 0.99),
+            "grounding_share": (0, 1),
+            "mention_weight": (0, math.inf),
+            "lesson_learning_rate": (0, math.inf),
+        }
         _check_fields(self, dict.fromkeys((*counts, *steps), 0), shares)
         if not isinstance(self.task_weights, (list, tuple)):
             raise TypeError(f"task_weights must be a list of numbers, got {reprlib.repr(self.task_weights)}.")

@@ -13,6 +13,7 @@ from trainer.loop.benchmark_mixture import build_benchmark_mixture
 from trainer.loop.mixture import MixtureDataset
 from trainer.recipes.arguments import DataArguments
 from trainer.recipes.lessons import draw_lessons, draw_validation
+from trainer.teachers import TeacherStore
 from trainer.training_arguments import IDE3DTrainingArguments
 
 __all__ = [
@@ -86,7 +87,11 @@ def list_texts(samples: list[dict]) -> list[str]:
 
 
 def build_benchmarks(
-    data: DataArguments, args: IDE3DTrainingArguments, grid: TokenGrid, has_teacher: bool
+    data: DataArguments,
+    args: IDE3DTrainingArguments,
+    grid: TokenGrid,
+    has_teacher: bool,
+    pseudo_geometry: TeacherStore | None = None,
 ) -> tuple[MixtureDataset, MixtureDataset | None]:
     """Build training and evaluation data from benchmarks in the public layout.
 
@@ -104,6 +109,7 @@ def build_benchmarks(
         "has_teacher": has_teacher,
         "regions": data.regions,
         "skip_invalid_poses": data.skip_invalid_poses,
+        "pseudo_geometry": pseudo_geometry,
     }
     train = build_benchmark_mixture(data.tasks, "train", data.data_dir, grid, weights=data.task_weights, **options)
     count = data.num_validation_samples

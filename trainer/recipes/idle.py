@@ -15,7 +15,7 @@ OF_ROOMS = ("num_rooms", "num_validation_rooms", "data_seed_rooms", "room_style"
             "max_grounding", "grounding_share", "lessons", "place_samples", "naming_steps", "naming_depth",
             "reading_steps", "reading_lessons", "lesson_learning_rate", "word_search", "mention_weight")  # fmt: skip
 OF_BOXES = ("box_numbers", "box_lenses", "field_of_view")
-OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions")
+OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions", "pseudo_geometry", "confidence_drop_share")
 OF_CHATS = ("chats", "validation_chats")
 OF_FILES = ("data_dir", "skip_invalid_poses", "num_validation_samples")  # of benchmarks and of chats
 OF_DRY_RUN = ("planned_config", "planned_processes", "planned_sharding", "planned_teacher_size", "planned_text_tokens")
@@ -33,6 +33,7 @@ def list_idle(arguments: ModelArguments, data: DataArguments) -> dict[str, str]:
         "source is benchmarks": (data.source == "benchmarks", (*OF_ROOMS, *OF_BOXES, *OF_CHATS)),
         "source is chats": (data.source == "chats", (*OF_ROOMS, *OF_BOXES, *OF_BENCHMARKS)),
         "source is rooms": (has_rooms, (*OF_BENCHMARKS, *OF_CHATS, *OF_FILES)),
+        "pseudo_geometry is not set": (data.pseudo_geometry is None, ("confidence_drop_share",)),
         "dry_run is not set": (not arguments.dry_run, OF_DRY_RUN),
         "naming_steps and reading_steps are 0": (
             has_rooms and not (data.naming_steps or data.reading_steps),

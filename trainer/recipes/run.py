@@ -27,9 +27,9 @@ from trainer.recipes.arguments import (
 from trainer.recipes.data import build_benchmarks, build_chats, build_samples, list_texts, load_decoded
 from trainer.recipes.idle import warn_of_idle
 from trainer.recipes.lessons import choose_trainer, list_box_texts, take_lessons
-from trainer.recipes.models import adapt, build_teacher, find_grid, load_model
+from trainer.recipes.models import adapt, build_pseudo_geometry, build_teacher, find_grid, load_model
 from trainer.recipes.plan import dry_run
-from trainer.teachers import Teacher
+from trainer.teachers import ConfidenceRule, Teacher
 from trainer.training_arguments import IDE3DTrainingArguments
 
 __all__ = ["export_run", "main", "run_recipe", "train"]
@@ -88,11 +88,13 @@ def _train_on_files(
     """Train a checkpoint on benchmarks in the public layout or on chats (or resume)."""
     teacher = build_teacher(model_arguments, args)
     is_stored = model_arguments.teacher == "stored"
+    pseudo = None
     if data.source == "chats":
         with args.main_process_first(desc="reading chats"):
             samples, validation = build_chats(data, args, teacher is not None)
     else:
-        samples, validation = build_benchmarks(data, args, find_grid(model_arguments, data), is_stored)
+        pseudo = build_pseudo_geometry(data, args)
+        samples, validation = build_benchmarks(data, args, find_grid(model_arguments, data), is_stored, pseudo)
     teacher_size = teacher.feature_size if teacher else None
     if is_stored:
         teacher_size = samples[0]["teacher_features"].shape[-1]
@@ -102,7 +104,13 @@ def _train_on_files(
         args,
         train_dataset=samples,
         eval_dataset=validation,
-        data_collator=IDE3DDataCollator(processor, teacher=teacher, protocol=args.protocol),
+        data_collator=IDE3DDataCollator(
+            processor,
+            teacher=teacher,
+            protocol=args.protocol,
+            confidence_rule=ConfidenceRule(data.confidence_drop_share),
+            pseudo_geometry=pseudo,
+        ),
         processing_class=processor,
     )
     trainer.train(resume_from_checkpoint=_find_checkpoint(args))
