@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from processing.argument_rules import path_text
+from processing.captures.colmap import check_model
 from processing.geometry_rules import rescaled_intrinsics
 from processing.scene_names import check_name
 from trainer.teachers.protocol import FrameSource
@@ -71,6 +72,7 @@ class ColmapSource:
                 f"There is no reconstruction of the scene {source.scene_id}: expected cameras, images and points3D in "
                 f"{folder}, or in sparse or sparse/0 below it."
             )
+        check_model(model)
         try:
             reconstruction = self._pycolmap.Reconstruction(str(model))
         except Exception as error:  # pycolmap raises classes of its own

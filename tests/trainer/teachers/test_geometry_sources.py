@@ -322,6 +322,14 @@ class TestReconstructions:
         with pytest.raises(ValueError, match="OPENCV.* has distortion. Undistort"):
             source.compute_geometry(room.frames, SOURCE)
 
+    @pytest.mark.parametrize("name", ["cameras.bin", "images.bin", "points3D.bin"])
+    def test_files_that_were_cut_are_refused_before_pycolmap_reads_them(self, tmp_path, room, name):
+        source = self.write(tmp_path, room)
+        file = tmp_path / SCENE / "sparse" / "0" / name
+        file.write_bytes(file.read_bytes()[:-1])
+        with pytest.raises(ValueError, match=f"{name} ends within an entry"):
+            source.compute_geometry(room.frames, SOURCE)
+
     def test_broken_files_are_named(self, tmp_path, room):
         source = self.write(tmp_path, room, dense=True)
         broken = tmp_path / SCENE / "stereo" / "depth_maps" / "00010.jpg.geometric.bin"
@@ -329,7 +337,7 @@ class TestReconstructions:
         with pytest.raises(ValueError, match="00010.jpg.geometric.bin cannot be read as a depth map.*expected"):
             source.compute_geometry(room.frames, SOURCE)
         (tmp_path / SCENE / "sparse" / "0" / "images.bin").write_bytes(b"\xff" * 40)
-        with pytest.raises(ValueError, match="sparse/0 cannot be read as a COLMAP model"):
+        with pytest.raises(ValueError, match="images.bin ends within an entry"):
             source.compute_geometry(room.frames, SOURCE)
         with pytest.raises(FileNotFoundError, match="no reconstruction of the scene scannet/nobody"):
             source.compute_geometry(room.frames, FrameSource("scannet/nobody", NAMES))
