@@ -95,8 +95,8 @@ def format_comparison(found: dict[str, Any]) -> str:
 def main(words: list[str] | None = None) -> dict[str, Any]:
     """Compare, log the table and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("ours", "theirs"):
-        parser.add_argument(f"--{name}", type=Path, nargs="+", required=True, help="Results, one a seed.")
+    parser.add_argument("--ours", type=Path, nargs="+", required=True, help="Results, one a seed.")
+    parser.add_argument("--theirs", type=Path, nargs="+", required=True, help="The same of the other way of training.")
     parser.add_argument("--output", type=Path, help="JSON with the differences.")
     settings = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
