@@ -26,6 +26,8 @@ FORMATS = {
     "stray_scanner": "stray_scanner",
     "polycam": "polycam",
     "arkitscenes": "arkitscenes",
+    "replica": "replica",
+    "hypersim": "hypersim",
 }
 _LEVELS = 2  # Folders below the given one that are searched for captures.
 _MOST_FOLDERS = 10_000

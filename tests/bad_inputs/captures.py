@@ -28,6 +28,12 @@ DAMAGED = {
         "keyframes/depth/103.png",
     ),
     "arkitscenes": ("lowres_wide.traj", "lowres_wide_intrinsics/arkitscenes_6845.201.pincam"),
+    "replica": ("traj.txt", "results/frame000001.jpg", "results/depth000001.png", "cam_params.json"),
+    "hypersim": (
+        "_detail/metadata_scene.csv",
+        "_detail/cam_00/camera_keyframe_positions.hdf5",
+        "images/scene_cam_00_geometry_hdf5/frame.0003.depth_meters.hdf5",
+    ),
     "seven_scenes": ("frame-000001.color.png", "frame-000001.depth.proj.png", "frame-000001.pose.txt"),
 }
 OWN_CAMERA = ("tum",)  # formats whose folder holds no camera
@@ -40,14 +46,19 @@ def _written(name: str) -> Path:
     import capture_writers
     import capture_writers_phones
     import capture_writers_posed
+    import capture_writers_rendered
 
     path = goods.root() / f"capture-{name}"
     if not path.exists():
-        size = {"seven_scenes": ((480, 640), np.array([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]]))}.get(name)
+        size = {
+            "seven_scenes": ((480, 640), np.array([[525.0, 0, 320], [0, 525, 240], [0, 0, 1]])),
+            "hypersim": ((72, 100), np.array([[86.60254, 0, 49.5], [0, 86.60254, 35.5], [0, 0, 1]])),
+        }.get(name)
         room = capture_rooms.look(*(size[::-1] if size else ()), num_frames=2 if size else 4, step=0.001)
-        modules = (capture_writers, capture_writers_posed, capture_writers_phones)
+        modules = (capture_writers, capture_writers_posed, capture_writers_phones, capture_writers_rendered)
         module = next(module for module in modules if hasattr(module, f"write_{name}"))
-        getattr(module, f"write_{name}")(path, room)
+        options = {"replica": {"is_above": False}, "hypersim": {"has_lens": False}}.get(name, {})
+        getattr(module, f"write_{name}")(path, room, **options)
     return path
 
 
