@@ -159,7 +159,7 @@ def examine_chats(files: Sequence[str], media_dir: str | Path | None = None) -> 
             continue
         diagnosis.chats += 1
         own_folder = folder or Path(where.rpartition(", ")[0]).resolve().parent
-        chats.append(_digest([str(own_folder), asdict(chat)]))
+        chats.append(_digest([str(own_folder), vars(chat)]))
         _look_at_media(chat, own_folder, where, seen, diagnosis)
     diagnosis.rows, diagnosis.media = len(places), len(seen)
     for kind, digests in (("duplicate", chats), ("id-twice", ids)):

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +106,7 @@ def _rows(files: list[str]) -> Iterator[dict[str, str]]:
         folder = str(Path(file).resolve().parent)
         for where, row in read_rows(file):
             is_empty = False
-            yield {"where": where, "folder": folder, "chat": json.dumps(asdict(parse_chat(row, where)))}
+            chat = vars(parse_chat(row, where))  # `asdict` would copy all of it
+            yield {"where": where, "folder": folder, "chat": json.dumps(chat)}
         if is_empty:
             raise ValueError(f"{file} holds no row. Expected a chat on each line, or a list of chats.")

@@ -41,7 +41,7 @@ def _load(file: Any) -> Any:
 
 
 @door("files of chats", "processing.chats.load_chats", "processing.chats.stream_chats", "processing.chats.parse_chat",
-      "processing.chats.Chat", "trainer.data.ChatDataset")  # fmt: skip
+      "processing.chats.Chat", "trainer.data.ChatDataset", "trainer.loop.ChatStream")  # fmt: skip
 def chats(add: Callable[..., None]) -> None:
     def written(folder: Path, rows: list, name: str = "chats.json") -> str:
         (folder / name).write_text(
@@ -93,6 +93,20 @@ def chats(add: Callable[..., None]) -> None:
         given = {"media_dir": folder, "cache_dir": goods.root() / "cache", **options}
         return ChatDataset([written(folder, [_row(video)])], **given)[0]
 
+    def stream(folder: Path, /, row: Any = None, **options: Any) -> Any:
+        from trainer.loop import ChatStream
+
+        return next(iter(ChatStream(**{"files": [written(folder, [row or _row()])], "batch": 2, **options})))
+
+    add("right: a stream", stream, expect="taken")
+    for what in ("no answer", "a URL"):
+        add(f"stream: {what}", lambda f, r=ROWS[what]: stream(f, r), "row 1")
+    for name in ("batch", "buffer_size", "num_frames"):
+        for what, value in NUMBERS.items():
+            expect = "either" if what == "huge" else "refused"
+            add(f"stream: {name} {what}", lambda f, n=name, v=value: stream(f, **{n: v}), name, expect=expect)
+    add("stream: media_dir a number", lambda f: stream(f, media_dir=5), "media_dir")
+    add("stream: no file", lambda f: stream(f, files=[]), "files")
     add("right: a sample", dataset, expect="taken")
     for what, value in NUMBERS.items():
         expect = "either" if what == "huge" else "refused"

@@ -77,6 +77,7 @@ NO_DOOR = {
     "trainer.data.BenchmarkDataset": "doors `benchmark readers`, `recipes`",
     "trainer.data.RegionSource": "a type",
     "trainer.data.SceneRegions": "takes a `PosedVideo`; doors `regions`, `evaluation runner`",
+    "trainer.loop.StreamCollator": "takes a stream of ours; doors `files of chats`, `IDE3DDataCollator`",
     "trainer.loop.MixtureDataset": "door `recipes`",
     "trainer.loop.MixtureSampler": "door `recipes`",
     "trainer.loop.add_adapters": "door `recipes`, `lora_rank`",

@@ -118,6 +118,10 @@ class DataArguments:
         default_factory=list,
         metadata={"help": "Files of chats that are trained on, .json, .jsonl or .parquet (see docs/your_data.md)."},
     )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read chats while they are trained on, without a table of them on disk; needs max_steps."},
+    )
     validation_chats: list[str] = field(
         default_factory=list, metadata={"help": "Files of chats for the evaluation loss; default: none is computed."}
     )

@@ -1,5 +1,7 @@
 """Rooms, benchmarks and chats as the training and evaluation data of a recipe."""
 
+from typing import Any
+
 import numpy as np
 from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
@@ -10,6 +12,7 @@ from processing.rooms.samples import room_samples
 from processing.token_grid import TokenGrid
 from trainer.data.chat_samples import ChatDataset
 from trainer.loop.benchmark_mixture import build_benchmark_mixture
+from trainer.loop.chat_stream import ChatStream
 from trainer.loop.mixture import MixtureDataset
 from trainer.recipes.arguments import DataArguments
 from trainer.recipes.lessons import draw_lessons, draw_validation
@@ -121,7 +124,7 @@ def build_benchmarks(
 
 def build_chats(
     data: DataArguments, args: IDE3DTrainingArguments, has_teacher: bool
-) -> tuple[ChatDataset, Subset | None]:
+) -> tuple[ChatDataset | ChatStream, Subset | None]:
     """Build training and evaluation data from files of chats.
 
     Args:
@@ -131,17 +134,27 @@ def build_chats(
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file is broken, or a row is no chat.
+        ValueError: A file is broken, a row is no chat, or a stream has no number of steps.
     """
     options = {
         "num_frames": data.num_frames,
         "has_geometry": has_teacher or _needs_geometry(args),
         "skip_invalid_poses": data.skip_invalid_poses,
     }
-    train = ChatDataset(data.chats, data.data_dir, **options)
+    train = _stream(data, args, options) if data.streaming else ChatDataset(data.chats, data.data_dir, **options)
     if not data.validation_chats or not data.num_validation_samples:
         return train, None
     return train, _thinned(ChatDataset(data.validation_chats, data.data_dir, **options), data.num_validation_samples)
+
+
+def _stream(data: DataArguments, args: IDE3DTrainingArguments, options: dict[str, Any]) -> ChatStream:
+    """Build the stream of a training; it has no length."""
+    if args.max_steps <= 0:
+        raise ValueError("streaming: true needs max_steps: a stream of chats has no length. Set it, or leave it out.")
+    if args.auto_find_batch_size:
+        raise ValueError("streaming: true needs batches of one size: set auto_find_batch_size: false.")
+    seed = args.seed if args.data_seed is None else args.data_seed
+    return ChatStream(data.chats, data.data_dir, batch=args.train_batch_size * args.world_size, seed=seed, **options)
 
 
 def _needs_geometry(args: IDE3DTrainingArguments) -> bool:

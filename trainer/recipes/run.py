@@ -1,11 +1,13 @@
 """Run a recipe: build everything, train or resume, evaluate, and export the inference model."""
 
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import set_seed
+from transformers import TrainerState, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
@@ -13,6 +15,7 @@ from trainer.data_collator import IDE3DDataCollator
 from trainer.export import export_inference_model
 from trainer.ide3d_trainer import IDE3DTrainer
 from trainer.loop.adapters import merge_adapters
+from trainer.loop.chat_stream import ChatStream, StreamCollator
 from trainer.loop.checkpoints import get_last_checkpoint
 from trainer.model_card import TeacherFacts, create_model_card, list_loss_terms
 from trainer.processes import leave_processes
@@ -99,22 +102,41 @@ def _train_on_files(
     if is_stored:
         teacher_size = samples[0]["teacher_features"].shape[-1]
     model, processor = load_model(model_arguments, data, [], teacher_size, args.protocol)
+    checkpoint = _find_checkpoint(args)
+    options = {
+        "teacher": teacher,
+        "protocol": args.protocol,
+        "confidence_rule": ConfidenceRule(data.confidence_drop_share),
+        "pseudo_geometry": pseudo,
+    }
+    if isinstance(samples, ChatStream):
+        collator = StreamCollator(processor, samples, **options)
+        _prepare_stream(samples, args, checkpoint)
+    else:
+        collator = IDE3DDataCollator(processor, **options)
     trainer = IDE3DTrainer(
         adapt(model, model_arguments),
         args,
         train_dataset=samples,
         eval_dataset=validation,
-        data_collator=IDE3DDataCollator(
-            processor,
-            teacher=teacher,
-            protocol=args.protocol,
-            confidence_rule=ConfidenceRule(data.confidence_drop_share),
-            pseudo_geometry=pseudo,
-        ),
+        data_collator=collator,
         processing_class=processor,
     )
-    trainer.train(resume_from_checkpoint=_find_checkpoint(args))
+    trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, processor
+
+
+def _prepare_stream(stream: ChatStream, args: IDE3DTrainingArguments, checkpoint: str | None) -> None:
+    """Prepare a stream for several processes and for a resumed run.
+
+    Every process reads it, and passes over the batches that were trained on without opening their media.
+    """
+    args.accelerator_config.dispatch_batches = False  # the first process would send the others its tensors
+    state = Path(checkpoint, TRAINER_STATE_NAME) if checkpoint else None
+    if state is None or not state.is_file() or args.ignore_data_skip:
+        return
+    with contextlib.suppress(TypeError, ValueError):  # the trainer names a damaged file
+        stream.skipped_batches = TrainerState.load_from_json(state).global_step * args.gradient_accumulation_steps
 
 
 def _find_checkpoint(args: IDE3DTrainingArguments) -> str | None:

@@ -9,6 +9,9 @@ from chat_files import mixed_rows, write_media, write_rows
 from safetensors.torch import load_file
 from scene_models import build_scene_model, build_scene_processor
 
+from trainer.data import chat_samples
+from trainer.data.chat_samples import read_sample
+from trainer.loop import chat_stream
 from trainer.recipes import read_recipe, train
 from trainer.recipes.idle import list_idle
 
@@ -87,17 +90,37 @@ def test_a_model_is_trained_evaluated_and_exported(run_train, recipe, words, fol
     assert any(not before[name].equal(after[name]) for name in after)
 
 
-def test_a_stopped_run_goes_on_as_the_undisturbed(run_train, recipe, words, tmp_path):
-    """Byte for byte, from the middle of an epoch and across its border."""
+@pytest.mark.parametrize("streaming", [False, True], ids=["table", "stream"])
+def test_a_stopped_run_goes_on_as_the_undisturbed(run_train, recipe, words, tmp_path, monkeypatch, streaming):
+    """Byte for byte, from the middle of an epoch and across its border; the media of steps before stay closed."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    run_train(recipe, *words(output_dir=whole, max_steps=5))
+    options = {"max_steps": 5, "streaming": streaming, "per_device_train_batch_size": 1}
+    options["gradient_accumulation_steps"] = 2
+    run_train(recipe, *words(output_dir=whole, **options))
     resumed.mkdir()
     shutil.copytree(whole / "checkpoint-2", resumed / "checkpoint-2")
-    run_train(recipe, *words(output_dir=resumed, max_steps=5))
+    opened = []
+    for module in (chat_samples, chat_stream):
+        monkeypatch.setattr(
+            module, "read_sample", lambda row, *given, **read: opened.append(row) or read_sample(row, *given, **read)
+        )
+    run_train(recipe, *words(output_dir=resumed, **options))
+    assert len(opened) in (6, 7)  # two rows for each of three steps, and what is fetched ahead
     expected = digests(whole / "checkpoint-5")
     assert len(expected) >= 2 and digests(resumed / "checkpoint-5") == expected
     assert losses_of(resumed / "checkpoint-5", 2) == losses_of(whole / "checkpoint-5", 2)
     assert digests(resumed / "export") == digests(whole / "export")
+    history = [json.loads((run / "checkpoint-5" / "trainer_state.json").read_text()) for run in (whole, resumed)]
+    assert history[0]["epoch"] == history[1]["epoch"]
+
+
+def test_a_stream_learns_from_every_row_of_an_epoch(run_train, recipe, words, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(
+        chat_stream, "read_sample", lambda row, *given, **read: opened.append(row) or read_sample(row, *given, **read)
+    )
+    run_train(recipe, *words(output_dir=tmp_path / "out", max_steps=3, streaming=True))
+    assert len({row["where"] for row in opened[:6]}) == 6
 
 
 @pytest.mark.parametrize(
@@ -113,6 +136,10 @@ def test_refusals(recipe, words, changes, message):
 
 
 def test_needs(recipe, words):
+    with pytest.raises(ValueError, match="streaming: true needs max_steps"):
+        train(*read_recipe(recipe, words(max_steps=-1, streaming=True)))
+    with pytest.raises(ValueError, match="set auto_find_batch_size: false"):
+        train(*read_recipe(recipe, words(streaming=True, auto_find_batch_size=True)))
     model, data, args = read_recipe(recipe, words())
     model.model_name_or_path = None
     with pytest.raises(ValueError, match="source: chats needs model_name_or_path"):
