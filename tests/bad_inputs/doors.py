@@ -7,6 +7,8 @@ from pathlib import Path
 from bad_inputs import (  # noqa: F401 (each adds its doors)
     benchmarks,
     boxes,
+    captures,
+    chatting,
     commands,
     conversion,
     drawings,
@@ -36,12 +38,20 @@ PACKAGES = ("ide3d", "modeling_ide3d", "processing", "trainer")
 
 # Public names without a door of their own: why, or which door covers them.
 NO_DOOR = {
+    "processing.chats.ChatDiagnosis": "what the doctor of chats returns",
+    "processing.chats.ChatFinding": "what the doctor of chats returns",
     "processing.benchmarks.FEATURES": "a table of columns",
+    "processing.benchmarks.MODES": "a table of names",
+    "processing.benchmarks.Requirements": "what `requirements_for` returns",
     "processing.benchmarks.TASKS": "a table of benchmarks",
     "processing.benchmarks.Task": "rows of the table of benchmarks",
     "processing.benchmarks.doctor.Diagnosis": "what the doctor returns",
     "processing.benchmarks.doctor.Finding": "what the doctor returns",
     "processing.benchmarks.doctor.SplitState": "what the doctor returns",
+    "processing.captures.Capture": "what `find_capture` returns; door `captures`",
+    "processing.captures.CaptureState": "what `describe_capture` returns",
+    "processing.captures.FORMATS": "a table of formats",
+    "processing.captures.describe_capture": "takes a capture that `list_captures` found; door `commands`, `ide3d captures`",
     "processing.proposals.RegionProposals": "what a proposer returns; door `finding in pictures`",
     "processing.proposals.RegionProposer": "a protocol",
     "processing.rooms.TYPES": "a table of question types",
@@ -83,6 +93,7 @@ NO_DOOR = {
     "trainer.teachers.Teacher": "a protocol",
     "trainer.session.FollowedObject": "what a session returns",
     "trainer.session.FoundObjects": "what a session returns",
+    "trainer.session.SaidBoxes": "what a session returns",
     "trainer.session.FoundRegion": "what a session returns",
     "trainer.session.SceneAnswer": "what a session returns",
     "trainer.nano.MentionTrainer": "door `training arguments`",

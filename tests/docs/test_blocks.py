@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from capture_rooms import look
+from capture_writers import write_scannet
+from chat_files import write_rows
 from doc_pages import PAGES, REPOSITORY, find_blocks, read
 from exporting import write_video
 from original_checkpoints import build_model, build_original_heads, original_weights, without, write_source
@@ -39,8 +42,10 @@ SCRIPTS = {
     "session": ("session", "find", "find in pictures", "draw"),
     "train": ("train",),
     "scans": ("one scan", "train on my scans"),
+    "capture": ("open a capture",),
     "folder": ("scans as a benchmark folder",),
-    "supervise": ("supervise",),
+    "chats": ("chats in a script",),
+    "supervise": ("supervise", "join"),
     "benchmark": ("benchmark",),
     "converted": ("converted",),
     "token grid": ("token grid",),
@@ -168,6 +173,11 @@ def test_training_on_scans(run, tmp_path):
     assert all(f"`{key}`" in page for key in keys), "the table of batch keys lacks one"
 
 
+def test_a_capture_is_opened(run, tmp_path):
+    write_scannet(tmp_path / "scans" / "scene0000_00", look(step=0.001))
+    assert run(code_of("capture")) == ["4 frames (4, 72, 100, 3) depth (4, 72, 100) geometry True"]
+
+
 def test_training_on_scans_by_a_recipe(run, tmp_path):
     write_scans(tmp_path / "scans")
     run(code_of("folder"))
@@ -181,6 +191,27 @@ def test_training_on_scans_by_a_recipe(run, tmp_path):
     (tmp_path / "my_scans.yaml").write_text(yaml.safe_dump(recipe))
     folder = run_recipe(*read_recipe("my_scans.yaml", []))
     assert folder.resolve() == tmp_path / "outputs" / "my_scans" / "export" and is_export(folder)
+
+
+def test_training_on_chats_by_a_recipe(run, tmp_path):
+    rows = [json.loads(block.code) for block in find_blocks("json") if block.page.name == "chats.md"]
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "chats").mkdir()
+    write_video(tmp_path / "videos" / "kitchen.mp4")
+    for name in ("train.jsonl", "more.parquet", "validation.json"):
+        write_rows(tmp_path / "chats" / name, rows[:1] if name == "more.parquet" else rows)
+    assert run(code_of("chats")) == ["2 chats, the first of 4 frames"]
+    recipe = yaml.safe_load(next(block.code for block in find_blocks("yaml") if block.name == "my_chats.yaml"))
+    recipe |= {
+        "model_name_or_path": str(REPOSITORY / "examples" / "checkpoints" / "ide3d-nano-rooms"),
+        "num_frames": 2,
+        "max_steps": 1,
+        "use_cpu": True,
+        "validator": "light",
+    }
+    (tmp_path / "my_chats.yaml").write_text(yaml.safe_dump(recipe))
+    folder = run_recipe(*read_recipe("my_chats.yaml", []))
+    assert folder.resolve() == tmp_path / "outputs" / "my_chats" / "export" and is_export(folder)
 
 
 def test_supervision_of_another_model(run, tmp_path):
@@ -207,7 +238,7 @@ def test_converted_checkpoint(run, tmp_path):
 
 
 def test_file_of_regions(tmp_path):
-    (block,) = find_blocks("json")
+    (block,) = (block for block in find_blocks("json") if block.name == "boxes.json")
     (tmp_path / block.name).write_text(block.code)
     grid = TokenGrid(image_size=64, patch_size=8, pool_stride=1)
     regions = read_regions(tmp_path / block.name, grid, frame_indices=(0, 12), total_frames=24)

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset
 
 from processing import PosedVideo
-from processing.benchmarks import TASKS, build_chat, load_scene, load_task
+from processing.benchmarks import TASKS, build_chat, load_scene, load_task, requirements_for
 from processing.benchmarks.readers.teacher import load_teacher_features
 from processing.token_grid import TokenGrid
 from trainer.data.scene_regions import REGION_SOURCES, RegionSource, SceneRegions
@@ -79,6 +79,9 @@ class BenchmarkDataset(Dataset):
     ):
         if regions not in REGION_SOURCES:
             raise ValueError(f"`regions` must be one of {sorted(REGION_SOURCES)}, got {regions!r}.")
+        parts = requirements_for(task, split=split, frames=frames, regions=regions).parts
+        self.task_parts = set(parts) - {"boxes"}
+        self.parts = ({"poses", "depth"} if has_geometry else set()) | self.task_parts
         self.task, self.data_dir, self.grid, self.protocol = task, data_dir, grid, protocol
         self.num_frames, self.regions, self.skip_invalid_poses = num_frames, regions, skip_invalid_poses
         self.has_geometry, self.has_teacher, self.pseudo_geometry = has_geometry, has_teacher, pseudo_geometry
@@ -100,10 +103,9 @@ class BenchmarkDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read the scene of a sample and put the sample together."""
         row = self.rows[index]
-        parts = {"frames", *(REGION_SOURCES[self.regions] if self.kind != "answer" else ())}
         is_pseudo = self.pseudo_geometry is not None and self.pseudo_geometry.has_scene(row["scene_id"])
         is_measured = self.has_geometry and not is_pseudo
-        parts |= {"poses", "depth"} if is_measured else set()
+        parts = self.task_parts if is_pseudo else self.parts
         scene = load_scene(
             self.data_dir,
             row["scene_id"],

@@ -20,7 +20,7 @@ from trainer.data.pseudo_inputs import check_store
 from trainer.loop.adapters import add_adapters
 from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 from trainer.recipes.arguments import DataArguments, ModelArguments
-from trainer.teachers import Teacher, TeacherStore, load_teacher
+from trainer.teachers import PointMapTeacher, Teacher, TeacherStore, load_teacher
 from trainer.training_arguments import IDE3DTrainingArguments
 
 __all__ = [
@@ -40,6 +40,8 @@ def build_teacher(arguments: ModelArguments, args: IDE3DTrainingArguments) -> Te
     """Build the teacher of the recipe; None for stored features, which come with the samples."""
     if arguments.teacher in ("none", "stored"):
         return None
+    if arguments.teacher == "point_map":
+        return PointMapTeacher(camera=arguments.teacher_camera)
     return load_teacher(arguments.teacher, protocol=args.protocol)
 
 

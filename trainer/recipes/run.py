@@ -24,7 +24,7 @@ from trainer.recipes.arguments import (
     check_weights,
     read_recipe,
 )
-from trainer.recipes.data import build_benchmarks, build_samples, list_texts, load_decoded
+from trainer.recipes.data import build_benchmarks, build_chats, build_samples, list_texts, load_decoded
 from trainer.recipes.idle import warn_of_idle
 from trainer.recipes.lessons import choose_trainer, list_box_texts, take_lessons
 from trainer.recipes.models import adapt, build_pseudo_geometry, build_teacher, find_grid, load_model
@@ -48,8 +48,8 @@ def train(
     check_weights(model_arguments, args)
     check_source(model_arguments, data)
     warn_of_idle(model_arguments, data)
-    if data.source == "benchmarks":
-        return _train_on_benchmarks(model_arguments, data, args)
+    if data.source != "rooms":
+        return _train_on_files(model_arguments, data, args)
     teacher = build_teacher(model_arguments, args)
     grid = find_grid(model_arguments, data)
     with args.main_process_first(desc="drawing rooms"):
@@ -82,14 +82,18 @@ def train(
     return trainer, processor
 
 
-def _train_on_benchmarks(
+def _train_on_files(
     model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainingArguments
 ) -> tuple[IDE3DTrainer, IDE3DProcessor]:
-    """Train a checkpoint on benchmarks in the public layout (or resume)."""
+    """Train a checkpoint on benchmarks in the public layout or on chats (or resume)."""
     teacher = build_teacher(model_arguments, args)
-    is_stored = model_arguments.teacher == "stored"
-    pseudo = build_pseudo_geometry(data, args)
-    samples, validation = build_benchmarks(data, args, find_grid(model_arguments, data), is_stored, pseudo)
+    is_stored, pseudo = model_arguments.teacher == "stored", None
+    if data.source == "chats":
+        with args.main_process_first(desc="reading chats"):
+            samples, validation = build_chats(data, args, teacher is not None)
+    else:
+        pseudo = build_pseudo_geometry(data, args)
+        samples, validation = build_benchmarks(data, args, find_grid(model_arguments, data), is_stored, pseudo)
     teacher_size = teacher.feature_size if teacher else None
     if is_stored:
         teacher_size = samples[0]["teacher_features"].shape[-1]
@@ -159,7 +163,7 @@ def run_recipe(model_arguments: ModelArguments, data: DataArguments, args: IDE3D
 
     Args:
         model_arguments: Model, teacher and adapters, as `read_recipe` gives them.
-        data: Rooms or benchmarks.
+        data: Rooms, benchmarks or chats.
         args: Arguments of the trainer; `output_dir` gets checkpoints and the folder `export`.
 
     Returns:

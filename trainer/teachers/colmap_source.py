@@ -52,7 +52,7 @@ class ColmapSource:
         except ImportError as error:
             raise ImportError(
                 f"Reconstructions are read by pycolmap, which is not installed ({error}): "
-                '`pip install "ide3d[colmap]"`.'
+                '`pip install "ide3d[captures]"`.'
             ) from error
         self._pycolmap = pycolmap
         self.version = f"pycolmap {pycolmap.__version__}"

@@ -115,25 +115,42 @@
     stroke(view, lines, dark ? "rgba(255,255,255,0.13)" : "rgba(29,36,51,0.13)", 1);
   };
 
+  let written = [];
   const write = (view, words, spot, dark) => {
     const q = see(view, spot);
     if (q[2] < near) return;
-    const [x, y] = place(view, q), text = words.length > 48 ? words.slice(0, 47) + "\u2026" : words;
+    let [x, y] = place(view, q);
+    const text = words.length > 48 ? words.slice(0, 47) + "\u2026" : words;
     context.font = `600 ${13 * ratio}px system-ui, sans-serif`;
     const wide = context.measureText(text).width, tallText = 18 * ratio;
     const left = Math.min(Math.max(2, x - wide / 2), Math.max(2, width - wide - 10));
+    // Words give way upwards to those that stand there.
+    const meets = (other) => Math.abs(other[1] - y) < tallText && left < other[2] && other[0] < left + wide + 8;
+    for (let met = written.find(meets); met; met = written.find(meets)) y = met[1] - tallText - 1;
+    written.push([left, y, left + wide + 8]);
     context.fillStyle = dark ? "rgba(20,23,31,0.85)" : "rgba(255,255,255,0.88)";
     context.fillRect(left - 4, y - tallText - 4, wide + 8, tallText);
     context.fillStyle = dark ? "#e7eaf1" : "#1d2433";
     context.fillText(text, left, y - 4 - 5 * ratio);
   };
 
+  // The axes in which the table counts, half a metre from the origin, under the boxes.
+  const axes = [["x", [0.5, 0, 0], "214,39,40"], ["y", [0, 0.5, 0], "44,140,44"], ["z", [0, 0, 0.5], "31,95,200"]];
+  const drawAxes = (view, dark) => {
+    for (const [name, end, colour] of axes) {
+      stroke(view, [[[0, 0, 0], end]], `rgb(${colour})`, 3);
+      if (isOn("labels")) write(view, name, end, dark);
+    }
+  };
+
   let isWaiting = false;
   const draw = () => {
     isWaiting = false;
+    written = [];
     const dark = window.matchMedia("(prefers-color-scheme: dark)").matches, view = basis();
     drawPoints(view, dark);
     drawGround(view, dark);
+    drawAxes(view, dark);
     if (isOn("cameras")) {
       const centres = space.cameras.map((camera) => camera.centre);
       stroke(view, centres.slice(1).map((centre, i) => [centres[i], centre]), dark ? "#e7eaf1" : "#1d2433", 2);
