@@ -97,9 +97,9 @@ def _find(path: Path) -> tuple[Path, str] | None:
 
 
 def check_model(folder: Path) -> None:
-    """Check that the binary files of a model are as long as they say, before pycolmap reads them.
+    """Check that binary files of a model are as long as they say.
 
-    pycolmap 4.2 takes cameras that are cut off for whole ones, and may read a cut `points3D.bin` on for ever.
+    To be called before pycolmap reads them: version 4.2 takes cameras that are cut off for whole ones, and may read a cut `points3D.bin` on for ever.
 
     Raises:
         ValueError: If a file is cut off, longer than it says, or larger than the limit.
@@ -257,7 +257,7 @@ def _binary_views(file: Path) -> list[tuple[np.ndarray, int, str]]:
 
 
 def _walk_points(file: Path) -> None:
-    """Check that the points of a file end with it: id, position, colour, error, and the views of each."""
+    """Check that a file ends with its last point: id, position, colour, error, views."""
     data = _Bytes(file)
     for _ in range(data.take("Q")[0]):
         data.skip(8 * data.take("Q3d3BdQ")[-1])

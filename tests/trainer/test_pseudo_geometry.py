@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from equal_gradients import largest_difference, take_step
+from supervised_hosts import attach, frames, geometry
 from training_samples import build_collator, build_model, chat, make_sample
 
 from modeling_ide3d.auxiliary import alignment
@@ -274,6 +275,43 @@ class TestDisagreement:
         depth = collator([wrong])["depth"][0]
         assert (depth[1, 24:44, 24:44] > 0).float().mean() < 0.3 < 0.9 < (depth[0] > 0).float().mean()
         assert (collator([pseudo(room, factor=4.0)])["depth"] > 0).float().mean() > 0.99
+
+
+class TestOtherModels:
+    WEIGHTS = dict.fromkeys(TERMS, 1.0)
+
+    def terms(self, qwen, *given, alignments=None):
+        samples = [sample for sample, _ in given]
+        model, inputs = qwen.build_model().train(), qwen.build_inputs(frames(*samples))
+        supervision = attach(model, teacher_size=None, loss_weights=self.WEIGHTS)
+        targets = geometry(*(target for _, target in given))
+        model(**inputs)
+        return supervision.compute_terms(**targets, depth_alignment=alignments)
+
+    def test_scale_is_nothing_to_them_either(self, qwen):
+        sample = make_sample(4, seed=1)
+        truth = self.terms(qwen, (sample, pseudo(sample)), alignments=["scale"])
+        found = self.terms(qwen, (sample, pseudo(sample, factor=40.0)), alignments=["scale"])
+        for name in TERMS:
+            torch.testing.assert_close(found[name], truth[name], rtol=1e-3, atol=1e-4)
+            assert truth[name] > 0
+
+    def test_measured_and_pseudo_are_mixed(self, qwen):
+        one, two = make_sample(4, seed=1), make_sample(4, seed=2)
+        measured = self.terms(qwen, (one, one), (two, two))
+        mixed = self.terms(qwen, (one, one), (two, pseudo(two, factor=9.0)), alignments=[None, "scale"])
+        same = self.terms(qwen, (one, one), (two, pseudo(two)), alignments=[None, "metric"])
+        torch.testing.assert_close(same["loss_depth"], measured["loss_depth"])
+        assert mixed["loss_depth"] != measured["loss_depth"]
+
+    def test_refusal(self, qwen):
+        sample = make_sample(4, seed=1)
+        for alignments, told in ((["log"], "depth_alignment must be one of"), ([], "one entry a sample, 1, got 0"),
+                                 (["affine"], "Sample 0: .* leaves the shift of each frame open")):  # fmt: skip
+            with pytest.raises(ValueError, match=told):
+                self.terms(qwen, (sample, sample), alignments=alignments)
+        with pytest.raises(TypeError, match="depth_alignment must be a list"):
+            self.terms(qwen, (sample, sample), alignments="scale")
 
 
 class TestRefusal:

@@ -80,7 +80,8 @@ class BenchmarkDataset(Dataset):
         if regions not in REGION_SOURCES:
             raise ValueError(f"`regions` must be one of {sorted(REGION_SOURCES)}, got {regions!r}.")
         parts = requirements_for(task, split=split, frames=frames, regions=regions).parts
-        self.parts = set(parts) - {"boxes"}  # without those of geometry alone
+        self.task_parts = set(parts) - {"boxes"}
+        self.parts = ({"poses", "depth"} if has_geometry else set()) | self.task_parts
         self.task, self.data_dir, self.grid, self.protocol = task, data_dir, grid, protocol
         self.num_frames, self.regions, self.skip_invalid_poses = num_frames, regions, skip_invalid_poses
         self.has_geometry, self.has_teacher, self.pseudo_geometry = has_geometry, has_teacher, pseudo_geometry
@@ -104,7 +105,7 @@ class BenchmarkDataset(Dataset):
         row = self.rows[index]
         is_pseudo = self.pseudo_geometry is not None and self.pseudo_geometry.has_scene(row["scene_id"])
         is_measured = self.has_geometry and not is_pseudo
-        parts = self.parts | ({"poses", "depth"} if is_measured else set())
+        parts = self.task_parts if is_pseudo else self.parts
         scene = load_scene(
             self.data_dir,
             row["scene_id"],

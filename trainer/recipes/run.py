@@ -90,8 +90,7 @@ def _train_on_files(
 ) -> tuple[IDE3DTrainer, IDE3DProcessor]:
     """Train a checkpoint on benchmarks in the public layout or on chats (or resume)."""
     teacher = build_teacher(model_arguments, args)
-    is_stored = model_arguments.teacher == "stored"
-    pseudo = None
+    is_stored, pseudo = model_arguments.teacher == "stored", None
     if data.source == "chats":
         with args.main_process_first(desc="reading chats"):
             samples, validation = build_chats(data, args, teacher is not None)
