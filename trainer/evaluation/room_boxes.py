@@ -32,6 +32,7 @@ def evaluate_room_boxes(
     style: str = "plain",
     num_rooms: int = 500,
     num_baseline_rooms: int = 1000,
+    num_frames: int | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Ask a model where objects of rooms are, and score its boxes in words.
@@ -45,6 +46,7 @@ def evaluate_room_boxes(
         style: Style of the rooms.
         num_rooms: Rooms that are asked about.
         num_baseline_rooms: Training rooms that the mean boxes are fitted on.
+        num_frames: Frames of a room; default: as many as the model's processor takes.
         device: See `load_inference_model`.
 
     Returns:
@@ -64,7 +66,7 @@ def evaluate_room_boxes(
     options = {
         "style": style,
         "image_size": processor.image_size,
-        "num_frames": processor.video_processor.num_frames,
+        "num_frames": processor.video_processor.num_frames if num_frames is None else num_frames,
     }
     rooms = load_rooms(split, num_rooms, **options)
     mean_boxes = MeanBoxes(load_rooms("train", num_baseline_rooms, **options), lesson.numbers)
