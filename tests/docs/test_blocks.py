@@ -51,6 +51,8 @@ SCRIPTS = {
     "token grid": ("token grid",),
     "hand over": ("hand over",),
     "boxes in words": ("boxes in words",),
+    "ask for boxes": ("ask for boxes",),
+    "requirements": ("requirements",),
 }
 NOT_RUN = {"find by words"}  # names of blocks with the comment that says why
 
@@ -253,6 +255,20 @@ def test_token_grid(run):
 def test_boxes_in_words(run):
     """Half a metre right of a camera at (1, 2, 1.5) that looks along y, 0.3 m below it, 2 m ahead."""
     assert run(code_of("boxes in words"))[-1] == "[1.5, 4.0, 1.2, 1.2, 0.4, 0.8, 0.0]"
+
+
+def test_boxes_are_asked_for(run, tmp_path):
+    """The shipped model was not trained for it: each answer is boxes, or the reason why it is none."""
+    write_video(tmp_path / "room.mp4")
+    printed = run(code_of("ask for boxes") + "print(len(session.boxes(['the lamp'])))\n")
+    assert printed[-1] == "1"
+    assert all(line.startswith(("the red chair ", "all lamps ")) for line in printed[:-1])
+
+
+def test_requirements_of_modes(run):
+    files, parts = run(code_of("requirements"))
+    assert "posed_images" in files and not re.search(r"\.(png|txt|pkl)", files)
+    assert parts == "('frames', 'boxes', 'poses')"
 
 
 def test_arrays_are_handed_over(run, tmp_path):

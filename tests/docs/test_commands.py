@@ -60,6 +60,9 @@ def check_python(words: list[str]) -> None:
     if words[0] == "-m":
         if words[1] in ("pip", "venv"):
             return
+        if words[1] == "pytest":
+            assert all((REPOSITORY / word).exists() for word in words[2:] if "/" in word)
+            return
         name = words[1].replace(".", "/")
         path = next(p for p in (REPOSITORY / f"{name}.py", REPOSITORY / name / "__main__.py") if p.is_file())
         where = path.parent if path.name == "__main__.py" else path

@@ -153,7 +153,7 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("words", "message"),
         [
-            (("--task", "scanqa"), "--task, --split and --without are of benchmarks"),
+            (("--task", "scanqa"), "--task, --split, --without and --mode are of benchmarks"),
             (("folder",), "does not exist"),
         ],
     )

@@ -74,7 +74,7 @@ def test_what_is_found_are_proposals_with_their_licence(session, monkeypatch):
     own = session.propose()
     cosines = torch.full((1, len(own) + 1), -1.0)
     cosines[0, 1] = 1.0
-    monkeypatch.setattr(SceneSession, "ground", lambda self, texts, masks, template: cosines)
+    monkeypatch.setattr(SceneSession, "ground", lambda self, texts, masks, template, names: cosines)
     found = session.find("the chair")
     assert found.names == (own.names[1],) and torch.equal(found.masks, own.masks[1:2])
     assert (found.source, found.licence) == ("own tokens", "that of the model")
