@@ -17,6 +17,7 @@ __all__ = [
     "FieldOfView",
     "Frames",
     "MaxMemory",
+    "Mode",
     "Model",
     "NumFrames",
     "Numbers",
@@ -37,6 +38,7 @@ GIBIBYTE = 1024**3
 Task = Literal["multi3drefer", "scan2cap", "scanqa", "scanrefer", "sqa3d", "vsibench"]
 Protocol = Literal["clean", "paper"]
 Frames = Literal["uniform", "listed", "coverage"]
+Mode = Literal["proposals", "rgb_only"]
 Numbers = Literal["digits", "bins", "tokens"]
 
 Model = Annotated[

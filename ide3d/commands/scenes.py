@@ -207,6 +207,11 @@ def _check_drawing(save: Path | None, depth_from: Path | None) -> None:
         if depth_from is not None:
             raise UsageError("--depth-from draws points: name the file by --save.")
         return
+    if depth_from is None and save.suffix.lower() in (".ply", ".glb"):
+        raise UsageError(
+            f"--save {save} asks for 3D, and regions have no place in it. Name a checkpoint by --depth-from, or save "
+            "as .html or .png."
+        )
     from trainer.drawing.saving import check_target
 
     check_target(save)

@@ -144,6 +144,11 @@ def _answers(add: Callable[..., None]) -> None:
 
         return NamedRegions(("a",), torch.ones(1, 3, 3, 3, dtype=torch.bool))
 
+    def others() -> Any:
+        from processing.proposals import RegionProposals
+
+        return RegionProposals(("a",), regions().masks, (0.5,), "other tokens", "none", "of another video")
+
     def draw(folder: Path, call: str, **fields: Any) -> Any:
         import trainer.drawing
         from trainer.session import FoundRegion
@@ -159,6 +164,7 @@ def _answers(add: Callable[..., None]) -> None:
             for what in ("None", "a list", "a float"):
                 value = TEXTS[what]
                 add(f"{call}: {name} {what}", partial(draw, call=call, **{name: value}), word, name)
+        add(f"{call}: proposals of another video", lambda f, c=call: draw(f, c, regions=others()), "another video")
         add(f"{call}: a title of bytes", partial(draw, call=call, title=b"x"), "title")
         add(f"{call}: cameras an array", partial(draw, call=call, cameras=CAMERA), "cameras")
     add("draw_described: another name", partial(draw, call="draw_described", answer={"z": "x"}), "described")
@@ -180,6 +186,11 @@ def _answers(add: Callable[..., None]) -> None:
     for value in ("x.pdf", "x", "", "x.html\x00"):
         add(f"find --save {value!r}", lambda f, v=value: run("find", goods.video_file(f), "x", "--regions", "x", "--save", v),
             "must end with", "save", "path", "null")  # fmt: skip
+    for ending in ("ply", "GLB"):
+        add(
+            f"find --save x.{ending} of regions", lambda f, e=ending: run("find", "v", "x", "--save", f"x.{e}"), "save"
+        )
+    add("scene: describe proposals of another video", lambda f: scene().describe(others()), "another video")
     add("find --depth-from alone", lambda f: run("find", "v", "x", "--regions", "x", "--depth-from", f), "save")
 
 

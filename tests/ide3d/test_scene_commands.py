@@ -207,6 +207,15 @@ class TestSave:
         content = page.read_text(encoding="utf-8")
         assert "Camera of frame 0" in content and "100,000 of" not in content and "points." in content
 
+    def test_depth_of_one_frame_is_a_cloud_that_trimesh_opens(self, room, tmp_path):
+        trimesh = pytest.importorskip("trimesh")
+        write_checkpoint(tmp_path / "checkpoint-1")
+        cloud = tmp_path / "cloud.ply"
+        words = ("--save", cloud, "--depth-from", tmp_path / "checkpoint-1", "--num-frames", 1)
+        run_command("find", room.video, "the bed", *words)
+        loaded = trimesh.load(cloud, process=False)
+        assert len(loaded.vertices) > 100 and np.isfinite(loaded.vertices).all()
+
     def test_what_is_described_is_drawn(self, room, tmp_path):
         sheet = tmp_path / "sheet.png"
         words = ("--regions", room.ids, "--max-new-tokens", 3, "--json", "--save", sheet)
@@ -218,6 +227,8 @@ class TestSave:
         [
             (("--save", "page.pdf"), 1, "must end with one of .html"),
             (("--depth-from", "x"), 2, "name the file by --save"),
+            (("--save", "x.glb"), 2, "regions have no place in it"),
+            (("--save", "x.PLY"), 2, "Name a checkpoint by --depth-from"),
             (("--save", "x.html", "--depth-from", "nowhere"), 1, "There is no geometry_modules.safetensors in"),
             (("--save", "x.html", "--field-of-view", 500), 2, "field-of-view"),
         ],

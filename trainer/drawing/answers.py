@@ -32,12 +32,13 @@ def draw_found(
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: If a found region is not among the candidates, or parts do not belong to the same frames.
+        ValueError: If a found region is not among the candidates, these are proposals of another video, or parts do
+            not belong to the same frames.
     """
     if regions is None and isinstance(scene, VideoScene):
         regions = scene.session.propose()
     _check_scene(scene)
-    _check_regions(regions)
+    scene.check_regions(regions)
     _check_list(found, FoundRegion, "found")
     masks = dict(zip(regions.names, regions.masks, strict=True))
     named = [(entry, name) for entry in found if entry.name is not None for name in (entry.name, *entry.others)]
@@ -71,10 +72,11 @@ def draw_described(
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: If a name is not among the regions, or parts do not belong to the same frames.
+        ValueError: If a name is not among the regions, these are proposals of another video, or parts do not belong
+            to the same frames.
     """
     _check_scene(scene)
-    _check_regions(regions)
+    scene.check_regions(regions)
     if not isinstance(described, Mapping):
         raise TypeError(f"`described` must map names of regions to texts, got {type(described).__name__}.")
     masks = dict(zip(regions.names, regions.masks, strict=True))
@@ -150,11 +152,6 @@ def _check_scene(scene: Any) -> None:
         raise TypeError(f"`scene` must be a VideoScene, as `open_video` gives it, got {type(scene).__name__}.")
     if scene.frames is None:
         raise ValueError("`scene` keeps no frames to draw: open it by `open_video`.")
-
-
-def _check_regions(regions: Any) -> None:
-    if not isinstance(regions, NamedRegions):
-        raise TypeError(f"`regions` must be NamedRegions, as `read_regions` gives them, got {type(regions).__name__}.")
 
 
 def _check_list(entries: Any, kind: type, name: str) -> None:

@@ -13,7 +13,7 @@ from trainer.session.questions import list_questions
 if TYPE_CHECKING:
     from trainer.session.scene_session import SceneSession
 
-__all__ = ["LOCATE", "SaidBoxes", "say_boxes"]
+__all__ = ["LOCATE", "SaidBoxes", "check_number_tokens", "say_boxes"]
 
 LOCATE = "Locate {description} in 3D."
 # Four letters a measure in digits and three in bins, as many as any measure of a room has.
@@ -75,11 +75,7 @@ def say_boxes(
         raise TypeError(f"`descriptions` must be texts such as 'the red chair', got {wrong[0]!r:.100} among them.")
     check_template(template)
     tokenizer = session.processor.tokenizer
-    if numbers == "tokens" and not set(number_tokens()) <= set(tokenizer.get_vocab()):
-        raise ValueError(
-            '`numbers` is "tokens", but the tokenizer has no <bin_0> and its like. Choose "digits" or "bins", the way '
-            "that the model was trained with."
-        )
+    check_number_tokens(numbers, tokenizer)
     longest = write_boxes([CameraBox(session.num_frames - 1, **_LONGEST)] * max_boxes, numbers=numbers)
     texts = session.ask(
         [template.replace("{description}", text) for text in descriptions],
@@ -91,6 +87,15 @@ def say_boxes(
         _parse(description, text, numbers, session.num_frames)
         for description, text in zip(descriptions, texts, strict=True)
     ]
+
+
+def check_number_tokens(numbers: NumberStyle, tokenizer: Any) -> None:
+    """Raise ValueError where measures are tokens that the tokenizer does not have."""
+    if numbers == "tokens" and not set(number_tokens()) <= set(tokenizer.get_vocab()):
+        raise ValueError(
+            '`numbers` is "tokens", but the tokenizer has no <bin_0> and its like. Choose "digits" or "bins", the way '
+            "that the model was trained with."
+        )
 
 
 def check_template(template: Any) -> None:

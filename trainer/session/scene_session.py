@@ -335,11 +335,16 @@ class SceneSession:
         return self.find_each([description], proposals, template=template)[0]
 
     def find_each(
-        self, descriptions: Sequence[str], proposals: RegionProposals | None = None, *, template: str = GROUND
+        self,
+        descriptions: Sequence[str],
+        proposals: RegionProposals | None = None,
+        *,
+        template: str = GROUND,
+        names: Sequence[str] | None = None,
     ) -> list[FoundObjects]:
-        """Find several descriptions, which are read together; see `find`."""
+        """Find several descriptions, which are read together; see `find`, and `ground` for `names`."""
         proposals = self._check_proposals(proposals)
-        cosines = self.ground(descriptions, proposals.masks, template=template)
+        cosines = self.ground(descriptions, proposals.masks, template=template, names=names)
         return [choose_proposals(text, row, proposals) for text, row in zip(descriptions, cosines, strict=True)]
 
     def boxes(

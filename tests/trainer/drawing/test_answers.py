@@ -99,3 +99,17 @@ def test_boxes_of_frames_that_were_not_shown_are_told(scene):
         draw_boxes(scene, [far])
     with pytest.raises(TypeError, match="`said` must be a list of SaidBoxes"):
         draw_boxes(scene, [found("a")])
+
+
+def test_proposals_of_another_video_are_not_drawn_on_this_one(scene):
+    other = SceneSession(scene.session.model, scene.session.processor, 255 - FRAMES, do_sample_frames=False).propose()
+    entry = found(other.names[0], scores={other.names[0]: 0.9})
+    assert other.names[0] in scene.session.propose().names  # the name alone would not tell
+    with pytest.raises(ValueError, match="of another video"):
+        draw_found(scene, [entry], other)
+    with pytest.raises(ValueError, match="of another video"):
+        draw_described(scene, {other.names[0]: "a chair"}, other)
+    with pytest.raises(ValueError, match="of another video"):
+        scene.describe(other)
+    with pytest.raises(ValueError, match="of another video"):
+        scene.find(["the chair"], other)
