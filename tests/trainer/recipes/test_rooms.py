@@ -31,9 +31,9 @@ class TestRecipe:
             model, data, args = read_recipe(path, ["--dry-run"])
             assert args.report_to == [] and not args.frozen_parts
             if data.source == "rooms":
-                is_fine_tuning = path.stem == "rooms_other_style"
+                is_fine_tuning = path.stem in ("rooms_other_style", "boxes_from_nano")
                 assert (model.model_name_or_path is not None) == is_fine_tuning and data.num_rooms > 100
-                assert data.room_style == ("loft" if is_fine_tuning else "plain")
+                assert data.room_style == ("loft" if path.stem == "rooms_other_style" else "plain")
                 assert read_recipe(path, [])[2].use_cpu is True
             else:  # the paper's: 16 samples a step, weights of the terms and learning rates in its ratio
                 batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * model.planned_processes
