@@ -9,6 +9,7 @@ posed RGB-D video into `RoomCollator`.
 
 import argparse
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ class RoomCollator:
         return self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
 
+def list_texts(rooms: Iterable[dict[str, Any]]) -> list[str]:
+    """Return questions and answers of rooms."""
+    return [text for room in rooms for entry in room["questions"] for text in (entry["question"], entry["answer"])]
+
+
 def build_tiny(texts: list[str]) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
     """Build a random model of two narrow layers, and a processor that knows `texts`."""
     tokenizer = build_nano_processor(texts).tokenizer
@@ -128,9 +134,7 @@ def main(words: list[str] | None = None) -> None:
     set_seed(0)
     rooms = list(load_rooms("train", options.rooms, image_size=112, num_frames=4))
     if options.model is None:
-        model, processor = build_tiny(
-            [text for room in rooms for entry in room["questions"] for text in (entry["question"], entry["answer"])]
-        )
+        model, processor = build_tiny(list_texts(rooms))
     else:
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(options.model)
         processor = AutoProcessor.from_pretrained(options.model)

@@ -21,10 +21,10 @@ ROOMS, SCENE, RENDER, QUESTIONS = (
     "processing.rooms",
     *(f"processing.rooms.{name}" for name in ("scene", "render", "questions")),
 )
-PROPOSALS, CAPTURES = "processing.proposals", "processing.captures"
+PROPOSALS, CAPTURES, CHATS = "processing.proposals", "processing.captures", "processing.chats"
 BENCHMARKS, DOCTOR, EXPORT = "processing.benchmarks", "processing.benchmarks.doctor", "processing.benchmarks.export"
 ALL_OF_PROCESSING = {
-    PROCESSING, BENCHMARKS, READERS, DOCTOR, EXPORT, CAPTURES, PROPOSALS, ROOMS, SCENE, RENDER, QUESTIONS
+    PROCESSING, BENCHMARKS, READERS, DOCTOR, EXPORT, CAPTURES, CHATS, PROPOSALS, ROOMS, SCENE, RENDER, QUESTIONS
 }  # fmt: skip
 # What trains, from top to bottom: arrows go downwards only. Modules at the top of `trainer` are rooms of their own.
 TRAINING_LAYERS = (
@@ -51,6 +51,7 @@ def may_import() -> dict[str, set[str]]:
         PROCESSING: set(),
         PROPOSALS: {PROCESSING},
         CAPTURES: {PROCESSING},
+        CHATS: {PROCESSING},
         SCENE: {PROCESSING},
         RENDER: {PROCESSING, SCENE},
         QUESTIONS: {PROCESSING, SCENE},

@@ -22,6 +22,7 @@ PUBLIC_NAMES = {
     "processing": ["IDE3DProcessor", "IDE3DVideoProcessor", "PosedVideo", "TokenGrid"],
     "processing.benchmarks": ["build_chat", "build_prompt", "load_scene", "load_task"],
     "processing.captures": ["Capture", "find_capture", "list_captures", "open_capture"],
+    "processing.chats": ["Chat", "examine_chats", "load_chats", "parse_chat", "read_media", "stream_chats"],
     "processing.proposals": ["ClusterProposer", "Mark", "RegionProposals", "TokenClusters"],
     "processing.rooms": ["load_rooms"],
     "trainer": [

@@ -44,7 +44,7 @@ from trainer.loop.step_statistics import (
     measure_depth,
     measure_tasks,
 )
-from trainer.supervision.criterion import limit_depth
+from trainer.supervision.criterion import compared_depth
 from trainer.supervision.label_smoothing import smoothed_labels
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -165,7 +165,7 @@ class IDE3DTrainer(Trainer):
         terms = {name: outputs[name] for name in weights if outputs.get(name) is not None}
         figures: dict[str, tuple] = {}
         if "depth" in targets:
-            measured = limit_depth(targets["depth"], self.args.depth_range)
+            measured = compared_depth(outputs.depth, targets, self.args.depth_range)
             figures |= measure_depth(outputs.depth, outputs.depth_confidence, measured)
         if is_training:
             extra, extra_figures = self.compute_extra_terms(inputs, targets)

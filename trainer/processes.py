@@ -6,8 +6,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+    from torch import Tensor
 
-__all__ = ["check_connected", "count_launched", "join_processes", "leave_processes", "refuse_several"]
+__all__ = [
+    "check_connected",
+    "count_launched",
+    "count_processes",
+    "join_processes",
+    "leave_processes",
+    "refuse_several",
+    "sum_over_processes",
+]
 
 PATIENCE = timedelta(days=2)  # with the slowest process; a scene or a question may take long
 # What accelerate counts the processes of a launcher by.
@@ -22,6 +31,28 @@ def count_launched() -> int:
     counts = [int(value) for name in SIZES if (value := os.environ.get(name, "")).isdecimal()]
     place = os.environ.get("LOCAL_RANK", "")
     return max([1, *counts, int(place) + 1 if place.isdecimal() else 1])
+
+
+def count_processes() -> int:
+    """Count the processes that are connected; 1 without a process group."""
+    import torch
+
+    is_joined = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if is_joined else 1
+
+
+def sum_over_processes(values: "Tensor") -> "Tensor":
+    """Return the sum of a tensor over all connected processes; every process must call it.
+
+    Args:
+        values: Numbers of one shape in all processes, on a device of their backend; they stay as they are.
+    """
+    import torch
+
+    if count_processes() > 1:
+        values = values.clone()
+        torch.distributed.all_reduce(values)
+    return values
 
 
 def check_connected(state: "PartialState") -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from transformers.utils import logging
 
+from modeling_ide3d.auxiliary.alignment import align_targets
 from modeling_ide3d.auxiliary.geometric_validator import GeometricValidator, GeometricValidatorConfig
 from modeling_ide3d.auxiliary.outputs import HEADS, PAIR_TERMS, Criterion
 from modeling_ide3d.auxiliary.targets import (
@@ -126,7 +127,7 @@ class GeometryHeads:
         if "depth" in targets:
             own = self.geometric_validator(levels, patch_grid)
             predictions.depth, predictions.depth_confidence = own.depth, own.confidence
-            pairs = targets.get("pairs")
+            pairs = align_targets(own.depth, targets).get("pairs")
             if pairs is not None and len(pairs) and "loss_cross_view_depth" in self.criterion.terms:
                 cross_view = self.geometric_validator.predict_cross_view(
                     levels, patch_grid, pairs.batch, pairs.source, pairs.target_from_source

@@ -30,7 +30,7 @@ from processing.frame_order_ide3d import natural_key
 from processing.limits import check_file
 from processing.scene_names import check_name
 
-__all__ = ["LOOKED_FOR", "NAME", "read", "recognise"]
+__all__ = ["LOOKED_FOR", "NAME", "check_model", "read", "recognise"]
 
 NAME = "colmap"
 LOOKED_FOR = "cameras.bin and images.bin (or .txt), there or in sparse/0, beside a folder images"
@@ -94,6 +94,19 @@ def _find(path: Path) -> tuple[Path, str] | None:
             if all((path / place / f"{name}{ending}").is_file() for name in ("cameras", "images")):
                 return path / place, ending
     return None
+
+
+def check_model(folder: Path) -> None:
+    """Check that binary files of a model are as long as they say.
+
+    To be called before pycolmap reads them: version 4.2 takes cameras that are cut off for whole ones, and may read a cut `points3D.bin` on for ever.
+
+    Raises:
+        ValueError: If a file is cut off, longer than it says, or larger than the limit.
+    """
+    for name, walk in (("cameras", _binary_cameras), ("images", _binary_views), ("points3D", _walk_points)):
+        if (folder / f"{name}.bin").is_file():
+            walk(folder / f"{name}.bin")
 
 
 def recognise(path: Path) -> str | None:
@@ -241,6 +254,14 @@ def _binary_views(file: Path) -> list[tuple[np.ndarray, int, str]]:
         data.skip(24 * data.take("Q")[0])
     data.check_end()
     return views
+
+
+def _walk_points(file: Path) -> None:
+    """Check that a file ends with its last point: id, position, colour, error, views."""
+    data = _Bytes(file)
+    for _ in range(data.take("Q")[0]):
+        data.skip(8 * data.take("Q3d3BdQ")[-1])
+    data.check_end()
 
 
 def _lines(file: Path) -> list[str]:

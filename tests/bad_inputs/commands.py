@@ -11,7 +11,7 @@ from bad_inputs import goods
 from bad_inputs.cases import ToldError, door
 from bad_inputs.damage import NUMBERS, PATH_WORDS, PATHS, TEXTS
 
-COMMANDS = ("ask", "find", "describe", "evaluate", "doctor", "probe", "convert", "export", "push", "env", "captures", "train", "plan", "teachers",
+COMMANDS = ("ask", "find", "describe", "evaluate", "clicks", "doctor", "probe", "convert", "export", "push", "env", "captures", "train", "plan", "teachers", "geometry",
             "rooms measure", "rooms export", "rooms evaluate")  # fmt: skip
 
 
@@ -177,6 +177,20 @@ def commands(add: Callable[..., None]) -> None:
             "grid",
             "teacher",
             "nonsense",
+        )
+    for what, options in {
+        "no source": (),
+        "unknown source": ("--source", "nonsense"),
+        "arrays without facts": ("--source", "arrays", "--folder", "."),
+        "colmap without a folder": ("--source", "colmap"),
+        "unknown alignment": ("--source", "a/b", "--alignment", "log"),
+    }.items():
+        add(
+            f"geometry: {what}",
+            lambda f, o=options: run("geometry", "--data-dir", goods.rooms_folder(), "--output-dir", f / "out", *o),
+            "source",
+            "kind",
+            "alignment",
         )
     for what, value in {
         "a name without an owner": "x",

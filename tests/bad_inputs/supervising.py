@@ -13,7 +13,7 @@ from bad_inputs.damage import NUMBERS, damaged, make_fifo
 from bad_inputs.training import ODD
 
 
-@door("GeometrySupervision", "trainer.GeometrySupervision", "trainer.supervision.SupervisedTrainer", "trainer.supervision.GeometryCriterion",
+@door("GeometrySupervision", "trainer.GeometrySupervision", "trainer.supervision.SupervisedTrainer", "trainer.supervision.SupervisedTraining", "trainer.supervision.GeometryCriterion",
       "trainer.supervision.VisionLayout", "trainer.supervision.find_layout")  # fmt: skip
 def supervision(add: Callable[..., None]) -> None:
     made: dict[str, Any] = {}
@@ -134,6 +134,7 @@ def supervision(add: Callable[..., None]) -> None:
 
         add(f"find_layout: {what}", layout, "layout", "nonsense", "name")
     _odd_arguments(add, attach, compute, host)
+    _joined(add, right_attach, host)
     _ = (partial, make_fifo)
 
 
@@ -191,6 +192,44 @@ def _odd_arguments(
                 return GeometryCriterion(**{name: value})
 
             add(f"criterion: {name} {what}", criterion, name)
+
+
+def _joined(add: Callable[..., None], attach: Callable[..., Any], host: Callable[..., Any]) -> None:
+    """Add what may be joined, and what a joined model may be given."""
+    import torch
+    from supervised_hosts import frames, geometry
+    from tiny_hosts import HOSTS
+    from training_samples import make_sample
+
+    def join(folder: Path, /, *others: Any) -> Any:
+        model = host()
+        supervision = attach(folder, model=model)
+        for other in others or (model,):
+            supervision.join(model if other is ... else other)
+        return model.train(), supervision
+
+    def call(folder: Path, /, *, prepare: bool = False, **targets: Any) -> Any:
+        model, supervision = join(folder)
+        sample = make_sample(2)
+        batch = {**HOSTS["qwen2_5_vl"].build_inputs(frames(sample)), **geometry(sample), **targets}
+        return model(**(supervision.prepare_step([batch])[0] if prepare else batch)).loss
+
+    add("right: join", join, expect="taken")
+    for what, other in {**ODD, "None": None, "a text": "x", "another model": torch.nn.Linear(2, 2)}.items():
+        add(f"join: {what}", lambda f, o=other: join(f, o), "model")
+    add("join: twice", lambda f: join(f, ..., ...), "already")
+    add("right: a joined loss", call, expect="taken")
+    add("right: a prepared loss", lambda f: call(f, prepare=True), expect="taken")
+    for what, targets in {
+        "depth of two samples": {"depth": [torch.ones(2, 48, 64)] * 2}, "a misspelt target": {"depht": 1}, "depth a text": {"depth": "x"},
+        "depth in bfloat16": {"depth": torch.ones(1, 2, 48, 64).bfloat16()}, "poses in float16": {"camera_to_world": torch.eye(4).half().expand(1, 2, 4, 4)},
+        "prepared by a text": {"prepared_targets": "x"},
+    }.items():  # fmt: skip
+        add(f"joined: {what}", lambda f, t=targets: call(f, **t), "depth", "depht", "camera_to_world", "prepared")
+        if what in ("depth of two samples", "a misspelt target", "depth a text"):
+            add(f"prepared: {what}", lambda f, t=targets: call(f, prepare=True, **t), "depth", "depht")
+    for what, batches in {"None": None, "a text": "x", "one batch": {"depth": 1}, "a list of None": [None]}.items():
+        add(f"prepare_step: {what}", lambda f, b=batches: join(f)[1].prepare_step(b), "batches")
 
 
 def _attach_twice(attach: Callable[..., Any], model: Any) -> None:

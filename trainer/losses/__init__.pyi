@@ -2,5 +2,7 @@ from .cross_view_depth import CrossViewDepthLoss as CrossViewDepthLoss
 from .depth_regression import DepthLossTerms as DepthLossTerms
 from .depth_regression import DepthRegressionLoss as DepthRegressionLoss
 from .feature_distillation import FeatureDistillationLoss as FeatureDistillationLoss
+from .metric_scale import MetricScaleLoss as MetricScaleLoss
 from .region_contrast import RegionContrastLoss as RegionContrastLoss
+from .relative_pose import RelativePoseLoss as RelativePoseLoss
 from .view_consistency import ViewConsistencyLoss as ViewConsistencyLoss

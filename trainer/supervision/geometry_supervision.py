@@ -2,7 +2,6 @@
 
 import logging
 import reprlib
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -17,21 +16,23 @@ from modeling_ide3d.auxiliary import (
     TeacherProjectorConfig,
 )
 from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, pad_frames
-from modeling_ide3d.auxiliary.targets import MeasuredGeometry, VideoGrid
+from modeling_ide3d.auxiliary.targets import MeasuredGeometry
 from processing.token_grid import TokenGrid
-from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features, resize_geometry, to_tensor
+from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features
 from trainer.field_rules import check_number
-from trainer.processes import count_launched
+from trainer.processes import count_launched, count_processes
 from trainer.supervision.criterion import GeometryCriterion
 from trainer.supervision.given_targets import (
     PerSample,
     build_validator_config,
-    check_frame_counts,
     choose_weights,
     read_samples,
 )
+from trainer.supervision.joined_model import JoinedModel, prepare_step
+from trainer.supervision.pseudo_targets import mark_pseudo, normalise_pseudo
 from trainer.supervision.recorder import ForwardPass, ForwardRecorder
-from trainer.supervision.vision_layouts import VideoPlace, VisionLayout, find_layout
+from trainer.supervision.video_targets import VideoGroup, VideoTargets, build_grid, measure_videos, split_frames
+from trainer.supervision.vision_layouts import VisionLayout, find_layout
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +51,15 @@ class GeometrySupervision(nn.Module, GeometryHeads):
     A model that merges frames into one time step (Qwen-VL: two) is supervised by the first frame of each step; depth,
     pose and teacher features of the others are ignored.
 
-    Build it by `attach`.
+    Build it by `attach`. With several processes, and for trainers that know one model alone, `join` it to the model:
+    the model then holds the heads until `detach`, takes the targets as arguments, and its loss has the terms in it.
 
     Attributes:
         layout: Places of the model's states and visual tokens.
         criterion: Comparison of predictions with targets.
         loss_weights: Weight of each term by name, which may be changed between steps; a term of weight 0 is not
             computed.
+        terms: Unweighted terms of the last pass of a joined model in this process, detached scalars by name.
     """
 
     def __init__(
@@ -74,7 +77,9 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         self.grounding_head = None  # regions are no part of other models
         self.loss_weights = dict(loss_weights)
         self.criterion = criterion
+        self.terms: dict[str, Tensor] = {}
         self._recorder = recorder
+        self._joined: JoinedModel | None = None
 
     @classmethod
     def attach(
@@ -130,8 +135,76 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             logger.warning("The vision tower is frozen: the depth terms train the depth decoder alone.")
         return cls(recorder, config, projector_config, criterion, weights).to(model.device)
 
+    def join(self, model: nn.Module, *, adds_loss: bool = True) -> None:
+        """Let a model hold the heads: optimizers, DDP and FSDP2 then see one model.
+
+        In training mode the model then takes targets, as `compute_terms` does, beside its own arguments, or those of
+        `prepare_step`. It adds their weighted terms to the loss that it returns, as a part of the mean over all
+        processes. Given `num_items_in_batch` it adds a part of the sum over all batches and processes of a step, as
+        the losses of Transformers are. Without labels the terms are the loss. In evaluation mode targets are left
+        out. What `save_pretrained` writes has no heads in it.
+
+        Join before the model is wrapped and before the optimizer is built.
+
+        Args:
+            model: Model that the supervision is attached to, or the one that PEFT put around it.
+            adds_loss: Whether the terms are added to the model's loss. False is for trainers that ignore it:
+                `take_loss` then has them.
+
+        Raises:
+            RuntimeError: If the supervision was detached.
+            TypeError: If `model` is no module.
+            ValueError: If it is another model, or the heads are in a model already.
+        """
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"join takes the supervised model, got {reprlib.repr(model)}.")
+        if not self._recorder.is_attached:
+            raise RuntimeError("This supervision was detached from its model; attach a new one.")
+        if self._joined is not None:
+            raise ValueError("This supervision is joined to a model already: detach it first.")
+        if not any(self._recorder.is_of(part) for part in model.modules()):
+            raise ValueError(
+                f"This supervision is attached to another model than this {type(model).__name__}. Join it to the "
+                "model that `attach` got, or to the one around it."
+            )
+        self._joined = JoinedModel(self, model, adds_loss)
+
+    def prepare_step(self, batches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Prepare the targets in the batches of an optimizer step, for a joined model.
+
+        Every term is then a mean over what it is compared on in the whole step, however that is spread over batches
+        and processes. Every process must call it, with its own batches.
+
+        Args:
+            batches: Batches of this process for one optimizer step, in the order of the forward passes.
+
+        Raises:
+            TypeError: If `batches` is no list of mappings, or a target holds no numbers.
+            ValueError: If targets do not fit their batch; see `compute_terms`.
+        """
+        return prepare_step(self, batches)
+
+    def take_loss(self) -> Tensor:
+        """Return the weighted terms of the joined model's last pass, a scalar, once.
+
+        It is a summand of the mean over all processes and batches of an optimizer step.
+
+        Raises:
+            RuntimeError: If there is none, or the model adds them to its own loss.
+        """
+        loss = None if self._joined is None else self._joined.take_loss()
+        if loss is None:
+            raise RuntimeError(
+                "There are no terms to take: join the model with adds_loss=False, and call it in training mode and "
+                "with gradients before each take_loss."
+            )
+        return loss
+
     def detach(self) -> None:
-        """Take the hooks out of the model; the heads stay here."""
+        """Take hooks and joined heads out of the model; the heads stay here."""
+        if self._joined is not None:
+            self._joined.remove()
+            self._joined = None
         self._recorder.remove()
 
     def compute_loss(self, **targets: Any) -> Tensor:
@@ -142,15 +215,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         """Return the weighted sum of what `compute_terms` gave, a scalar."""
         return sum(weight * terms[name] for name, weight in self.loss_weights.items() if weight)
 
-    def compute_terms(
-        self,
-        *,
-        depth: PerSample | None = None,
-        intrinsics: PerSample | None = None,
-        camera_to_world: PerSample | None = None,
-        has_geometry: Tensor | None = None,
-        teacher_features: PerSample | None = None,
-    ) -> dict[str, Tensor]:
+    def compute_terms(self, **targets: Any) -> dict[str, Tensor]:
         """Compute the unweighted terms of the last training pass.
 
         A term without targets is a zero that keeps its head in the graph. Targets are given for the frames as they
@@ -159,11 +224,62 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         resized the whole frame to.
 
         Args:
+            **targets: Targets as in `build_targets`.
+
+        Shape:
+            output: scalars by name, such as `loss_depth`.
+
+        Raises:
+            RuntimeError: If it was detached, there is no training pass to compare with, or several processes run.
+            TypeError: If a target has an unknown name or holds no numbers.
+            ValueError: If targets lack their head, belong to other samples or frames than the model saw, have wrong
+                shapes or are broken. Also if a sample has several videos, or the layout does not explain its tokens.
+        """
+        recorded = self.take_pass()
+        if max(count_launched(), count_processes()) > 1:
+            raise RuntimeError(
+                "Gradients of these heads are not averaged over processes. Let the model hold them, by "
+                "`supervision.join(model)` before it is wrapped, or train in a single process."
+            )
+        return self(recorded, self.build_targets(recorded.arguments, **targets))
+
+    def take_pass(self) -> ForwardPass:
+        """Return the record of the last training pass, once.
+
+        Raises:
+            RuntimeError: If it was detached, or there is no such pass.
+        """
+        recorded = self._recorder.take()
+        if not self._recorder.is_attached:
+            raise RuntimeError("This supervision was detached from its model; attach a new one.")
+        if recorded is None:
+            raise RuntimeError(
+                "There is no training pass to compare with: before each compute_loss, call the model in training mode "
+                "and with gradients."
+            )
+        return recorded
+
+    def build_targets(
+        self,
+        arguments: Mapping[str, Any],
+        *,
+        depth: PerSample | None = None,
+        intrinsics: PerSample | None = None,
+        camera_to_world: PerSample | None = None,
+        has_geometry: Tensor | None = None,
+        depth_alignment: Sequence[str | None] | None = None,
+        teacher_features: PerSample | None = None,
+    ) -> VideoTargets:
+        """Lay the targets of a batch on the pixels and tokens of its videos.
+
+        Args:
+            arguments: Arguments of the model for this batch.
             depth: z-depth in metres, 0 = no measurement.
             intrinsics: Cameras of the pixels of `depth`, for the terms of frame pairs; together with
                 `camera_to_world`.
             camera_to_world: Poses, OpenCV axes, metres.
             has_geometry: Samples whose depth counts; None for all.
+            depth_alignment: Alignment of each sample's pseudo geometry, see `IDE3DDataCollator`; None for measured.
             teacher_features: Features of a frozen teacher on the grid of visual tokens; zero vectors are no target.
 
         Shape:
@@ -172,12 +288,10 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             camera_to_world:  (B, V, 4, 4), or a list of (V, 4, 4).
             has_geometry:     (B,), bool.
             teacher_features: (B, V, rows, cols, C), or a list of (V, rows, cols, C).
-            output:           scalars by name, such as `loss_depth`.
 
         Raises:
-            RuntimeError: If it was detached, there is no training pass to compare with, or several processes run.
-            ValueError: If targets lack their head, belong to other samples or frames than the model saw, have wrong
-                shapes or are broken. Also if a sample has several videos, or the layout does not explain its tokens.
+            TypeError: If a target holds no numbers.
+            ValueError: See `compute_terms`.
         """
         given = {
             "depth": depth,
@@ -187,43 +301,45 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         }
         geometry = {name: read_samples(name, values) for name, values in given.items()}
         teacher_features = geometry.pop("teacher_features")
-        recorded = self._take_pass()
         self.criterion.terms = frozenset(name for name, weight in self.loss_weights.items() if weight)
         self._check_given(geometry, teacher_features)
-        terms = self.absent_terms()
         has_depth = depth is not None and self.wants_head("geometric_validator")
         has_teacher = teacher_features is not None and self.wants_head("teacher_projector")
         if not (has_depth or has_teacher):
-            return terms
-        input_ids = recorded.arguments.get("input_ids")
+            return VideoTargets()
+        input_ids = arguments.get("input_ids")
         if input_ids is None:
             raise ValueError("Visual tokens are found by input_ids, but the model was called without them.")
-        places = self.layout.find_videos(input_ids, recorded.arguments)
+        places = self.layout.find_videos(input_ids, arguments)
+        device = next(self.parameters()).device
         measured: list[dict[str, Tensor] | None] = [None] * len(places)
         features: list[Tensor | None] = [None] * len(places)
+        of_batch = (self.layout, len(input_ids), places, device)
         if has_depth:
-            measured = self._measure_videos(geometry, has_geometry, input_ids, places)
+            geometry = normalise_pseudo(geometry, depth_alignment, len(input_ids), self.criterion.protocol)
+            measured = measure_videos(geometry, has_geometry, *of_batch, self.criterion.protocol)
+            measured = mark_pseudo(measured, places, depth_alignment)
         if has_teacher:
-            features = self._split("teacher_features", teacher_features, input_ids, places)
+            features = split_frames("teacher_features", teacher_features, *of_batch)
             for place, value in zip(places, features, strict=True):
                 place.check_features(value)
-        if all(value is None for value in (*measured, *features)):
-            return terms
-        return {**terms, **self._compare(recorded, places, measured, features)}
-
-    def _take_pass(self) -> ForwardPass:
-        recorded = self._recorder.take()
-        if not self._recorder.is_attached:
-            raise RuntimeError("This supervision was detached from its model; attach a new one.")
-        is_joined = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if count_launched() > 1 or (is_joined and torch.distributed.get_world_size() > 1):
-            raise RuntimeError("Gradients of the heads are not averaged over processes: train in a single one.")
-        if recorded is None:
-            raise RuntimeError(
-                "There is no training pass to compare with: before each compute_loss, call the model in training mode "
-                "and with gradients."
+        by_size: dict[TokenGrid, list[int]] = {}
+        for index, place in enumerate(places):
+            if measured[index] is not None or features[index] is not None:
+                by_size.setdefault(place.grid, []).append(index)
+        if len(by_size) > 1 and self.criterion.protocol == "paper":
+            raise ValueError(f"Protocol paper takes videos of one size in a batch, got {list(by_size)}.")
+        groups = []
+        for grid, chosen in by_size.items():
+            videos = build_grid(grid, [places[index].steps for index in chosen], device)
+            of_size = pad_geometry([measured[index] for index in chosen], videos.num_frames, grid)
+            of_size = {key: value.to(device) for key, value in of_size.items()}
+            teacher = pad_teacher_features([features[index] for index in chosen], videos.num_frames)
+            targets = self.build_head_targets(
+                videos, MeasuredGeometry(**of_size) if of_size else None, teacher.get("teacher_features")
             )
-        return recorded
+            groups.append(VideoGroup(chosen, videos, targets, self.criterion.count(targets)))
+        return VideoTargets(places, groups)
 
     def _check_given(self, geometry: Mapping[str, PerSample | None], teacher_features: PerSample | None) -> None:
         given = [name for name, value in geometry.items() if value is not None]
@@ -234,152 +350,34 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         if teacher_features is not None and self.teacher_projector is None:
             raise ValueError("teacher_features are given, but there is no projector: attach with their teacher_size.")
 
-    def _split(
-        self,
-        name: str,
-        values: PerSample | None,
-        input_ids: Tensor,
-        places: list[VideoPlace],
-        usable: Sequence[bool] | None = None,
-    ) -> list[Tensor | None]:
-        """Take the values of the first frame of each time step, None: not usable."""
-        if values is None:
-            return [None] * len(places)
-        if len(values) != len(input_ids):
-            raise ValueError(f"{name} must have one entry a sample, {len(input_ids)}, got {len(values)}.")
-        if not isinstance(values, Tensor):
-            without = set(range(len(values))) - {place.sample for place in places}
-            stray = sorted(sample for sample in without if values[sample] is not None)
-            if stray:
-                raise ValueError(f"{name} is given for the samples {stray}, which have no video.")
-        merged, longest = self.layout.frames_per_step, max((place.steps for place in places), default=0)
-        device = next(self.parameters()).device
-        videos: list[Tensor | None] = []
-        for index, place in enumerate(places):
-            value = values[place.sample] if usable is None or usable[index] else None
-            if value is not None:
-                value = to_tensor(value, f"{name} of sample {place.sample}")
-                if value.dtype == torch.bool or value.dim() == 0:
-                    found = "True and False" if value.dim() else "a single number"
-                    raise TypeError(f"{name} of sample {place.sample} must be numbers of each frame, got {found}.")
-                steps = longest if isinstance(values, Tensor) else place.steps
-                if -(-len(value) // merged) != steps:
-                    raise ValueError(
-                        f"{name} of sample {place.sample} has {len(value)} frames, but the model saw {steps} time "
-                        f"steps of {merged} frames. Sample the frames before the processor and give the same ones."
-                    )
-                merged_away = [value[first : merged * place.steps : merged].float() for first in range(1, merged)]
-                if value.device.type == "cpu" and not all(torch.isfinite(part).all() for part in merged_away):
-                    warnings.warn(
-                        f"{name} of sample {place.sample} holds NaN or Inf in frames that the model merges into their "
-                        "first one. They are not read; look at how they are measured.",
-                        stacklevel=2,
-                    )
-                value = value[::merged][: place.steps].to(device, torch.float32)  # the losses look at these
-            videos.append(value)
-        return videos
+    def forward(self, recorded: ForwardPass, targets: VideoTargets) -> dict[str, Tensor]:
+        """Compute the unweighted terms of a training pass, scalars by name.
 
-    def _measure_videos(
-        self,
-        geometry: Mapping[str, PerSample | None],
-        has_geometry: Tensor | None,
-        input_ids: Tensor,
-        places: list[VideoPlace],
-    ) -> list[dict[str, Tensor] | None]:
-        """Geometry of each video, None where none counts."""
-        if has_geometry is not None:
-            has_geometry = to_tensor(has_geometry, "has_geometry")
-            if has_geometry.shape != (len(input_ids),):
-                raise ValueError(f"has_geometry must have shape ({len(input_ids)},), got {tuple(has_geometry.shape)}.")
-            is_flag = has_geometry.dtype == torch.bool  # whose numbers nobody has to look at
-            if not is_flag and not ((has_geometry == 0) | (has_geometry == 1)).all():
-                raise ValueError(f"has_geometry must be True or False for each sample, got {has_geometry.tolist()}.")
-        usable = [has_geometry is None or bool(has_geometry[place.sample]) for place in places]
-        check_frame_counts(geometry, [place.sample for place, is_used in zip(places, usable, strict=True) if is_used])
-        split = {name: self._split(name, value, input_ids, places, usable) for name, value in geometry.items()}
-        return [
-            self._measure(place, {name: split[name][index] for name in split}) if usable[index] else None
-            for index, place in enumerate(places)
-        ]
+        All parameters of the heads are in the graph of the terms, whatever targets there are.
 
-    def _measure(self, place: VideoPlace, video: dict[str, Tensor | None]) -> dict[str, Tensor] | None:
-        """Geometry of one video on the pixels of the vision input, None without depth."""
-        depth, intrinsics, camera_to_world = video.values()
-        if depth is None:
-            return None
-        try:
-            if depth.dim() != 3:
-                raise ValueError(f"depth must have shape (V, h, w), got {tuple(depth.shape)}.")
-            for name, value, side in (("intrinsics", intrinsics, 3), ("camera_to_world", camera_to_world, 4)):
-                if value is not None and value.shape != (len(depth), side, side):
-                    raise ValueError(
-                        f"{name} must have shape (V, {side}, {side}), one matrix a frame, got {tuple(value.shape)}."
-                    )
-            if (intrinsics is None) != (camera_to_world is None):
-                raise ValueError("intrinsics and camera_to_world need each other, got only one of them.")
-            size = depth.shape[1:]
-            return resize_geometry(depth, intrinsics, camera_to_world, size, place.grid, self.criterion.protocol)
-        except ValueError as error:
-            raise ValueError(f"Sample {place.sample}: {error}") from error
-
-    def _compare(
-        self,
-        recorded: ForwardPass,
-        places: list[VideoPlace],
-        measured: list[dict[str, Tensor] | None],
-        features: list[Tensor | None],
-    ) -> dict[str, Tensor]:
-        """Terms of all videos; those of one size are compared together."""
+        Args:
+            recorded: Record of the pass.
+            targets: Targets of the same batch.
+        """
+        terms = self.absent_terms()
+        if not targets.groups:
+            return terms
         device = next(self.parameters()).device
         is_visual = (recorded.arguments["input_ids"] == self.layout.video_token_id).to(recorded.final_states.device)
-        tokens = self.layout.arrange_tokens(recorded.final_states[is_visual].to(device), places)
+        tokens = self.layout.arrange_tokens(recorded.final_states[is_visual].to(device), targets.places)
         levels: list[list[Tensor]] = []
-        if any(geometry is not None for geometry in measured):
+        if any("depth" in group.targets for group in targets.groups):
             for index in self.geometric_validator.config.layer_indices:
                 states = recorded.states[index].to(device)
-                levels.append(self.layout.arrange_states(states, places, recorded.arguments))
-        by_size: dict[TokenGrid, list[int]] = {}
-        for index, place in enumerate(places):
-            if measured[index] is not None or features[index] is not None:
-                by_size.setdefault(place.grid, []).append(index)
-        if len(by_size) > 1 and self.criterion.protocol == "paper":
-            raise ValueError(f"Protocol paper takes videos of one size in a batch, got {list(by_size)}.")
-        parts = [
-            self._compare_size(
-                grid, *([values[i] for i in chosen] for values in (measured, features, tokens, *levels))
-            )
-            for grid, chosen in by_size.items()
-        ]
-        return _merge_terms(parts)
-
-    def _compare_size(
-        self,
-        grid: TokenGrid,
-        measured: list[dict[str, Tensor] | None],
-        features: list[Tensor | None],
-        tokens: list[Tensor],
-        *levels: list[Tensor],
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Terms of videos of one size, and what each term is a mean over."""
-        steps = torch.tensor([len(video) for video in tokens], device=tokens[0].device)
-        num_steps = int(steps.max())
-        frame_mask = torch.arange(num_steps, device=steps.device) < steps.unsqueeze(1)
-        videos = VideoGrid(
-            samples=torch.arange(len(steps), device=steps.device),
-            num_samples=len(steps),
-            num_frames=num_steps,
-            frame_mask=frame_mask,
-            image_size=grid.image_size,
-            patch_size=grid.patch_size,
-            patch_grid=grid.patches,
-            token_grid=grid.shape,
-        )
-        geometry = {key: value.to(steps.device) for key, value in pad_geometry(measured, num_steps, grid).items()}
-        teacher = pad_teacher_features(features, num_steps).get("teacher_features")
-        targets = self.build_head_targets(videos, MeasuredGeometry(**geometry) if geometry else None, teacher)
-        padded = tuple(pad_frames(torch.cat(level), frame_mask) for level in levels)
-        predictions = self.predict_geometry(targets, padded, grid.patches, torch.cat(tokens))
-        return self.criterion(predictions, targets), self.criterion.count(targets)
+                levels.append(self.layout.arrange_states(states, targets.places, recorded.arguments))
+        parts = []
+        for group in targets.groups:
+            mask, patches = group.grid.frame_mask, group.grid.patch_grid
+            padded = tuple(pad_frames(torch.cat([level[i] for i in group.chosen]), mask) for level in levels)
+            visual = torch.cat([tokens[i] for i in group.chosen])
+            predictions = self.predict_geometry(group.targets, padded, patches, visual)
+            parts.append((self.criterion(predictions, group.targets), group.counts))
+        return {**terms, **_merge_terms(parts)}
 
 
 def _merge_terms(parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]]) -> dict[str, Tensor]:

@@ -81,6 +81,10 @@ class ForwardRecorder:
         """Whether the hooks are in the model."""
         return bool(self._handles)
 
+    def is_of(self, module: nn.Module) -> bool:
+        """Say whether a module is the base model with these hooks."""
+        return any(getattr(hook, "__self__", None) is self for hook in module._forward_pre_hooks.values())
+
     def remove(self) -> None:
         """Take the hooks out of the model and forget what they recorded."""
         for handle in self._handles:

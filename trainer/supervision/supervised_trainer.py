@@ -1,5 +1,6 @@
-"""`Trainer` of Transformers with geometry supervision beside its own loss."""
+"""`Trainer` of Transformers, and others that build on it, with geometry supervision beside their own loss."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -7,35 +8,63 @@ from transformers import Trainer
 from transformers.trainer_utils import unwrap_peft_model
 
 from trainer.supervision.geometry_supervision import GeometrySupervision
+from trainer.supervision.joined_model import TARGETS
 from trainer.supervision.label_smoothing import smoothed_labels
 
-__all__ = ["TARGETS", "SupervisedTrainer"]
-
-TARGETS = ("depth", "intrinsics", "camera_to_world", "teacher_features")  # keys of a batch that the model never sees
+__all__ = ["TARGETS", "SupervisedTrainer", "SupervisedTraining"]
 
 
-class SupervisedTrainer(Trainer):
-    """`Trainer` of any model, with the heads and the loss of a supervision.
+class SupervisedTraining:
+    """Geometry supervision for a class that builds on `Trainer`; it stands before that class.
 
-    A batch holds what the model takes and any of `TARGETS`, which the model never sees. Evaluation has the language
-    loss alone. One process only, as `GeometrySupervision`.
+    The trained model holds the heads from here until `supervision.detach()`: its optimizer, its processes and the
+    clipping of its gradients have them too, and its checkpoints do not. A batch holds what the model takes and any of
+    `TARGETS`, which the model never sees. Every term is a mean over what it is compared on in an optimizer step, over
+    all batches and processes. Evaluation has the language loss alone.
 
     Args:
-        *args: Arguments of `Trainer`; set `remove_unused_columns=False` in its training arguments.
+        *args: Arguments of the trainer; set `remove_unused_columns=False` in its training arguments.
         supervision: Supervision that is attached to the model.
-        **kwargs: Arguments of `Trainer`.
+        **kwargs: Arguments of the trainer.
     """
 
     def __init__(self, *args: Any, supervision: GeometrySupervision, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.label_smoother = None  # `smoothed_labels` compares with the next token, whatever class the model has
         self.supervision = supervision
+        supervision.join(self.model, adds_loss=False)
 
-    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
-        """Build the optimizer of `Trainer`, and a group of the heads, which is not clipped."""
-        optimizer = super().create_optimizer(model)
-        optimizer.add_param_group({"params": list(self.supervision.parameters())})
-        return optimizer
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, torch.Tensor | int | None]:
+        """Return the batches of an optimizer step with prepared targets; see `Trainer.get_batch_samples`."""
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return self.supervision.prepare_step(batches), num_items
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Compute the loss of the trainer, in training with that of the supervision."""
+        result = super().compute_loss(
+            model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+        )
+        if not model.training:
+            return result
+        # A loss by the number of tokens is summed over accumulated batches, any other is divided by their number.
+        steps = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
+        auxiliary = self.supervision.take_loss() / steps
+        return (result[0] + auxiliary, result[1]) if return_outputs else result + auxiliary
+
+
+class SupervisedTrainer(SupervisedTraining, Trainer):
+    """`Trainer` of any model, with the heads and the loss of a supervision; see `SupervisedTraining`."""
+
+    def __init__(self, *args: Any, supervision: GeometrySupervision, **kwargs: Any):
+        super().__init__(*args, supervision=supervision, **kwargs)
+        self.label_smoother = None  # `smoothed_labels` compares with the next token, whatever class the model has
 
     def compute_loss(
         self,
@@ -45,16 +74,6 @@ class SupervisedTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Compute the loss of the model, in training with that of the supervision."""
-        targets = {key: inputs[key] for key in TARGETS if key in inputs}
-        inputs = {key: value for key, value in inputs.items() if key not in targets}
         language_model = unwrap_peft_model(self.accelerator.unwrap_model(model, keep_torch_compile=False))
         with smoothed_labels(language_model, self.args.label_smoothing_factor):
-            loss, outputs = super().compute_loss(
-                model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
-            )
-        if model.training:
-            auxiliary = self.supervision.compute_loss(**targets)
-            # A loss by the number of tokens is summed over accumulated batches, any other is divided by their number.
-            steps = 1 if num_items_in_batch is None else self.current_gradient_accumulation_steps
-            loss = loss + auxiliary / steps
-        return (loss, outputs) if return_outputs else loss
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
