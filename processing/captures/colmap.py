@@ -99,7 +99,8 @@ def _find(path: Path) -> tuple[Path, str] | None:
 def check_model(folder: Path) -> None:
     """Check that binary files of a model are as long as they say.
 
-    To be called before pycolmap reads them: version 4.2 takes cameras that are cut off for whole ones, and may read a cut `points3D.bin` on for ever.
+    To be called before pycolmap reads them: version 4.2 takes cameras that are cut off for whole ones, and may read a
+    cut `points3D.bin` on for ever.
 
     Raises:
         ValueError: If a file is cut off, longer than it says, or larger than the limit.
