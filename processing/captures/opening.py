@@ -28,6 +28,7 @@ FORMATS = {
     "arkitscenes": "arkitscenes",
     "replica": "replica",
     "hypersim": "hypersim",
+    "ros_bag": "ros_bag",
 }
 _LEVELS = 2  # Folders below the given one that are searched for captures.
 _MOST_FOLDERS = 10_000

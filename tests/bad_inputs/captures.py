@@ -34,8 +34,10 @@ DAMAGED = {
         "_detail/cam_00/camera_keyframe_positions.hdf5",
         "images/scene_cam_00_geometry_hdf5/frame.0003.depth_meters.hdf5",
     ),
+    "ros_bag": ("room.bag",),
     "seven_scenes": ("frame-000001.color.png", "frame-000001.depth.proj.png", "frame-000001.pose.txt"),
 }
+IN_FOLDERS = {"record3d": "room.r3d", "ros_bag": "room.bag"}  # files that the writers put into their folder
 OWN_CAMERA = ("tum",)  # formats whose folder holds no camera
 TABLES = ("rgb.txt", "depth.txt", "groundtruth.txt", "sparse/0/images.txt")  # half of a table may be a table
 
@@ -47,6 +49,7 @@ def _written(name: str) -> Path:
     import capture_writers_phones
     import capture_writers_posed
     import capture_writers_rendered
+    import capture_writers_ros
 
     path = goods.root() / f"capture-{name}"
     if not path.exists():
@@ -55,9 +58,17 @@ def _written(name: str) -> Path:
             "hypersim": ((72, 100), np.array([[86.60254, 0, 49.5], [0, 86.60254, 35.5], [0, 0, 1]])),
         }.get(name)
         room = capture_rooms.look(*(size[::-1] if size else ()), num_frames=2 if size else 4, step=0.001)
-        modules = (capture_writers, capture_writers_posed, capture_writers_phones, capture_writers_rendered)
+        modules = (
+            capture_writers,
+            capture_writers_phones,
+            capture_writers_posed,
+            capture_writers_rendered,
+            capture_writers_ros,
+        )
         module = next(module for module in modules if hasattr(module, f"write_{name}"))
-        options = {"replica": {"is_above": False}, "hypersim": {"has_lens": False}}.get(name, {})
+        options = {"ros_bag": {"version": 1}, "replica": {"is_above": False}, "hypersim": {"has_lens": False}}.get(
+            name, {}
+        )
         getattr(module, f"write_{name}")(path, room, **options)
     return path
 
@@ -69,8 +80,8 @@ def _copy(folder: Path, name: str) -> Path:
 def _open(path: Any, name: str = "scannet", **options: Any) -> Any:
     from processing.captures import open_capture
 
-    if name == "record3d":
-        path = Path(path) / "room.r3d"
+    if name in IN_FOLDERS:
+        path = Path(path) / IN_FOLDERS[name]
 
     if name in OWN_CAMERA:
         from capture_rooms import CAMERA
