@@ -26,6 +26,7 @@ def main(words: list[str] | None = None) -> dict:
     parser.add_argument("--style", default="plain", choices=tuple(STYLES), help="Style of the rooms.")
     parser.add_argument("--num-rooms", type=int, default=500)
     parser.add_argument("--num-baseline-rooms", type=int, default=1000, help="Training rooms behind the mean boxes.")
+    parser.add_argument("--num-frames", type=int, help="Frames of a room. Default: those of the model's processor.")
     parser.add_argument("--numbers", default="digits", choices=get_args(NumberStyle), help="As in the training.")
     parser.add_argument("--lenses", default="one", choices=get_args(Lenses))
     parser.add_argument("--field-of-view", default="squash", choices=get_args(FieldOfView))

@@ -9,9 +9,18 @@ import numpy as np
 
 from processing.geometry_rules import as_float32, check_poses
 
-__all__ = ["CameraBox", "box_in_camera", "box_in_world", "check_world_boxes", "enclosing_boxes", "oriented_iou"]
+__all__ = [
+    "CameraBox",
+    "box_in_camera",
+    "box_in_world",
+    "camera_corners",
+    "check_world_boxes",
+    "enclosing_boxes",
+    "oriented_iou",
+]
 
 _MIN_LEVEL = 1e-3  # share of the camera's right direction on the ground, below which a picture stands on its side
+_LEVEL_POSE = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])  # of a camera that stands level
 _CORNERS = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])  # counter-clockwise
 
 
@@ -154,6 +163,31 @@ def box_in_camera(box: Any, camera_to_world: Any, frame: int = 0) -> CameraBox:
     if quarters % 2:
         width, depth = depth, width
     return CameraBox(frame, tuple(center), (width, height, depth), yaw - quarters * math.pi / 2)
+
+
+def camera_corners(box: CameraBox, camera_to_world: Any = None) -> np.ndarray:
+    """Return the corners of a box in its frame's camera.
+
+    Args:
+        box: Box in the camera's frame.
+        camera_to_world: Pose of that frame, which tells where gravity points. None where it is unknown: the box is
+            then drawn as if the camera stood level. Centre and size are right, the tilt is not.
+
+    Returns:
+        Corners (8, 3), metres, OpenCV axes.
+
+    Raises:
+        ValueError: See `box_in_world`.
+
+    Example:
+        >>> camera_corners(CameraBox(0, (0, 0, 2), (1, 1, 1), 0.0)).min(0).tolist()
+        [-0.5, -0.5, 1.5]
+    """
+    pose, _ = _level(_LEVEL_POSE if camera_to_world is None else camera_to_world)
+    world = box_in_world(box, pose)
+    flat = _footprints(world[None])[0]
+    corners = [[*point, world[2] + side * world[5] / 2] for point in flat for side in (-1, 1)]
+    return (np.array(corners) - pose[:3, 3]) @ pose[:3, :3]
 
 
 def _footprints(boxes: np.ndarray) -> np.ndarray:

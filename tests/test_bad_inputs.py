@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from bad_inputs.cases import GOOD_OUTCOMES, Case, ToldError, judge, run_case
+from bad_inputs.cases import GOOD_OUTCOMES, Case, OtherPixelsError, ToldError, judge, run_case
 from bad_inputs.doors import DOORS, NO_DOOR, list_commands, list_public_names, uncovered_names
 
 FAST = 2  # Cases of each door that every run of the tests takes.
@@ -91,6 +91,11 @@ class TestJudge:
         assert judge(self.case, None, []).kind == "silent"
         assert judge(self.case, None, ["something else"]).kind == "silent"
         assert judge(self.case, None, ["the depth is odd"]).kind == "warned"
+
+    def test_other_pixels_than_were_written_have_to_be_told(self):
+        either = Case("door", "name", lambda folder: None, "either", ("depth",))
+        assert judge(either, OtherPixelsError("they differ"), []).kind == "silent"
+        assert judge(either, OtherPixelsError("they differ"), ["the depth is odd"]).kind == "warned"
 
     def test_a_right_input_that_is_refused_is_a_fault(self):
         right = Case("door", "name", lambda folder: None, "taken")

@@ -21,9 +21,11 @@ ROOMS, SCENE, RENDER, QUESTIONS = (
     "processing.rooms",
     *(f"processing.rooms.{name}" for name in ("scene", "render", "questions")),
 )
-PROPOSALS = "processing.proposals"
+PROPOSALS, CAPTURES, CHATS = "processing.proposals", "processing.captures", "processing.chats"
 BENCHMARKS, DOCTOR, EXPORT = "processing.benchmarks", "processing.benchmarks.doctor", "processing.benchmarks.export"
-ALL_OF_PROCESSING = {PROCESSING, BENCHMARKS, READERS, DOCTOR, EXPORT, PROPOSALS, ROOMS, SCENE, RENDER, QUESTIONS}
+ALL_OF_PROCESSING = {
+    PROCESSING, BENCHMARKS, READERS, DOCTOR, EXPORT, CAPTURES, CHATS, PROPOSALS, ROOMS, SCENE, RENDER, QUESTIONS
+}  # fmt: skip
 # What trains, from top to bottom: arrows go downwards only. Modules at the top of `trainer` are rooms of their own.
 TRAINING_LAYERS = (
     ("trainer.recipes",),
@@ -48,6 +50,8 @@ def may_import() -> dict[str, set[str]]:
         CONVERSION: {CORE, PROCESSING},  # for the one writer of files and folders, and the one chat template
         PROCESSING: set(),
         PROPOSALS: {PROCESSING},
+        CAPTURES: {PROCESSING},
+        CHATS: {PROCESSING},
         SCENE: {PROCESSING},
         RENDER: {PROCESSING, SCENE},
         QUESTIONS: {PROCESSING, SCENE},

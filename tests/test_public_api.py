@@ -21,6 +21,8 @@ PUBLIC_NAMES = {
     "modeling_ide3d.restore_llava_qwen": ["restore_checkpoint"],
     "processing": ["IDE3DProcessor", "IDE3DVideoProcessor", "PosedVideo", "TokenGrid"],
     "processing.benchmarks": ["build_chat", "build_prompt", "load_scene", "load_task"],
+    "processing.captures": ["Capture", "find_capture", "list_captures", "open_capture"],
+    "processing.chats": ["Chat", "examine_chats", "load_chats", "parse_chat", "read_media", "stream_chats"],
     "processing.proposals": ["ClusterProposer", "Mark", "RegionProposals", "TokenClusters"],
     "processing.rooms": ["load_rooms"],
     "trainer": [

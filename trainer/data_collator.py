@@ -19,11 +19,13 @@ from processing.pixel_rules_ide3d import check_scale
 from processing.scene_names import check_name
 from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import check_teacher_features, pad_geometry, pad_teacher_features, prepare_geometry
+from trainer.data.pseudo_inputs import check_store, read_pseudo
 from trainer.data.region_inputs import pad_regions, prepare_regions
 from trainer.data.sample_chats import check_answers, list_chats
 from trainer.data.sample_keys import check_keys, find_foreign_keys, list_keys
 from trainer.geometry.checks import Protocol, check_protocol
-from trainer.teachers import FrameSource, Teacher
+from trainer.teachers import FrameSource, Teacher, TeacherStore
+from trainer.teachers.pseudo_rules import ConfidenceRule
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +50,11 @@ class IDE3DDataCollator:
     - `images`: PIL images, for the `{"type": "image"}` parts.
     - `depth` (V, hd, wd) metres, `intrinsics` (V, 3, 3) of the frames' pixels, `camera_to_world` (V, 4, 4) metres;
       depth without poses trains the depth term alone.
+    - `geometry_kind`: "pseudo" for geometry that a network or a reconstruction made, "measured" by default. Pseudo
+      depth may have a `depth_confidence` (V, hd, wd), 0 = not to be used.
+    - `depth_alignment`: what is unknown about pseudo depth. "metric": nothing. "scale": one factor of the video and
+      its poses; the default with poses. "affine": scale and shift of each frame; the default without poses. "inverse":
+      the same of inverse depth, which is then given as `depth`.
     - `teacher_features`: (V, rows, cols, C).
     - `region_masks`: (N, V, rows, cols) bool; `region_references`: (R,) region of the k-th `<ground>` of the prompts,
       by default the k-th; `region_targets`: (N + 1,) bool, makes the last `<ground>` a grounding query, or
@@ -55,9 +62,10 @@ class IDE3DDataCollator:
 
     A batch has the keys of the tensor table: `input_ids`, `attention_mask`, `labels`, `pixel_values_videos`,
     `video_frame_mask` (where frame counts differ), `depth`, `intrinsics`, `camera_to_world`, `has_geometry`,
-    `has_poses` (where some samples have depth alone), `teacher_features`, `region_masks`, `region_valid`,
-    `region_references`, `region_targets`; and `segment_ids` (B, L) where chats are packed: 0 in the shared prefix, k
-    in the k-th chat, -1 in the padding. Labels are set on what the assistant says, the end of its turn included.
+    `has_poses` (where some samples have depth alone), `depth_alignment` (where some geometry is pseudo),
+    `teacher_features`, `region_masks`, `region_valid`, `region_references`, `region_targets`; and `segment_ids` (B, L)
+    where chats are packed: 0 in the shared prefix, k in the k-th chat, -1 in the padding. Labels are set on what the
+    assistant says, the end of its turn included.
 
     Args:
         processor: Gives tokenizer, chat template, video processor and token grid.
@@ -69,6 +77,10 @@ class IDE3DDataCollator:
             frame onto the pixels that the vision tower sees, by corners. It adds `native_depth` and
             `native_intrinsics`, which the original takes for the masks of its frame pairs. None: that of the
             training arguments, given by `IDE3DTrainer`; "clean" without a trainer.
+        confidence_rule: Rule of the pixels of pseudo depth that count; None: all but the least sure tenth of each
+            frame.
+        pseudo_geometry: Store of pseudo geometry, for samples that bring no depth but name a scene of the store by
+            `scene_id` and `frame_names`. Of other scenes such samples train without geometry, which is said once.
 
     Attributes:
         optional_keys: Keys that nothing else asks for: without a check, a misspelt one would vanish in silence.
@@ -88,6 +100,9 @@ class IDE3DDataCollator:
         "depth",
         "intrinsics",
         "camera_to_world",
+        "geometry_kind",
+        "depth_alignment",
+        "depth_confidence",
         "teacher_features",
         "region_masks",
         "region_references",
@@ -100,6 +115,8 @@ class IDE3DDataCollator:
         teacher: Teacher | None = None,
         label_grounding: bool | None = None,
         protocol: Protocol | None = None,
+        confidence_rule: ConfidenceRule | None = None,
+        pseudo_geometry: TeacherStore | None = None,
     ):
         if label_grounding is not None and not isinstance(label_grounding, bool):
             raise TypeError(f"label_grounding must be True, False or None, got {label_grounding!r}.")
@@ -110,7 +127,11 @@ class IDE3DDataCollator:
         self.label_grounding = label_grounding
         if protocol is not None:
             check_protocol(protocol)
-        self.protocol = protocol
+        if confidence_rule is not None and not isinstance(confidence_rule, ConfidenceRule):
+            raise TypeError(f"confidence_rule must be a ConfidenceRule or None, got {confidence_rule!r:.100}.")
+        if pseudo_geometry is not None:
+            check_store(pseudo_geometry)
+        self.protocol, self.confidence_rule, self.pseudo_geometry = protocol, confidence_rule, pseudo_geometry
         self.grid = TokenGrid.of(processor)
         self.max_length: int | None = None
         self._told: set[Any] = set()
@@ -176,7 +197,8 @@ class IDE3DDataCollator:
         check_answers(sample, functools.partial(self._tell, "answer"), name)
         self._check_length(text, name)
         size = None if frames is None else tuple(frames.shape[-2:])
-        geometry = prepare_geometry(sample, self.grid, self.protocol or "clean", size)
+        sample = self._add_pseudo(sample, size)
+        geometry = prepare_geometry(sample, self.grid, self.protocol or "clean", size, self.confidence_rule)
         num_frames = (0 if frames is None else len(frames)) + len(images)
         num_ground_tokens = text["input_ids"].count(self.processor.ground_token_id)
         return {
@@ -187,6 +209,17 @@ class IDE3DDataCollator:
             "teacher_features": self._teacher_features(sample, geometry),
             **prepare_regions(sample, self.grid, num_frames, num_ground_tokens),
         }
+
+    def _add_pseudo(self, sample: Mapping[str, Any], frame_size: tuple[int, int] | None) -> Mapping[str, Any]:
+        """Return a sample without depth with the geometry that the store has of it."""
+        source = FrameSource.of_sample(sample)
+        if self.pseudo_geometry is None or frame_size is None or source is None or sample.get("depth") is not None:
+            return sample
+        if not self.pseudo_geometry.has_scene(source.scene_id):
+            told = "%s holds no geometry of the scene %s, so it trains without."
+            self._tell("pseudo", told, self.pseudo_geometry.folder, source.scene_id)
+            return sample
+        return {**sample, **read_pseudo(self.pseudo_geometry, source, frame_size)}
 
     def _tell(self, kind: Any, message: str, *values: Any) -> None:
         """Warn once of each kind."""

@@ -1,18 +1,18 @@
-"""Commands about measuring: `evaluate`, `doctor`, `probe`."""
+"""Commands about measuring: `evaluate`, `clicks`, `probe`."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from ide3d.commands.errors import FAILED, UsageError, command
+from ide3d.commands.errors import UsageError, command
 from ide3d.commands.options import (
     GIBIBYTE,
-    AsJson,
     Data,
     Frames,
     MaxMemory,
+    Mode,
+    Numbers,
     Protocol,
     SkipInvalidPoses,
     Task,
@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
     example = "ide3d evaluate --model path/to/export --task scanqa --data data --protocol paper"
     command(app, "evaluate", example, shares_work=True)(evaluate)
-    command(app, "doctor", "ide3d doctor data --task scanrefer")(doctor)
+    command(app, "clicks", "ide3d clicks --data data --output clicks.json --num-frames 32")(clicks)
     command(app, "probe", "ide3d probe --model path/to/export --num-rooms 200")(probe)
 
 
@@ -39,6 +39,13 @@ def evaluate(
     ],
     task: Annotated[Task, typer.Option(help="Benchmark.", show_default=False)],
     data: Data,
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="Whether the model is given the benchmark's boxes, or opens frames alone. Default: proposals for "
+            "tasks with boxes, rgb_only for questions."
+        ),
+    ] = None,
     protocol: Annotated[Protocol, typer.Option(help="Protocol of prompts, regions and the main score.")] = "clean",
     split: Annotated[
         str | None, typer.Option(help="Split of the benchmark. Default: the one that papers report.")
@@ -47,6 +54,14 @@ def evaluate(
         Literal["gt", "pred"] | None, typer.Option(help="Candidates of grounding. Default: the original's choice.")
     ] = None,
     regions: Annotated[Literal["depth", "poses"], typer.Option(help="What makes masks of 3D boxes.")] = "depth",
+    finding: Annotated[
+        Literal["regions", "words"],
+        typer.Option(help="How rgb_only finds objects: by regions that the model proposes, or its boxes in words."),
+    ] = "regions",
+    numbers: Annotated[Numbers, typer.Option(help="How boxes in words write measures.")] = "digits",
+    clicks: Annotated[
+        Path | None, typer.Option(help="File of clicks on what rgb_only describes; `ide3d clicks` makes one.")
+    ] = None,
     frames: Annotated[Frames, typer.Option(help="Which frames of a scene are shown.")] = "uniform",
     num_frames: Annotated[int | None, typer.Option(min=1, help="Frames, at most. Default: as in training.")] = None,
     skip_invalid_poses: SkipInvalidPoses = False,
@@ -65,9 +80,15 @@ def evaluate(
         bool | None,
         typer.Option("--meteor/--no-meteor", help="Whether to score METEOR. Default: if there is Java."),
     ] = None,
+    answer_only: Annotated[
+        bool, typer.Option("--answer-only", help="Leave scores out; the same command without it scores the answers.")
+    ] = False,
     output: Annotated[
         str | None,
-        typer.Option(help="Folder of answers, results and report. Default: outputs/evaluation/TASK-SPLIT-PROTOCOL."),
+        typer.Option(
+            help="Folder of answers, results and report. Default: outputs/evaluation/TASK-SPLIT-PROTOCOL, with the "
+            "mode where it is not the task's default."
+        ),
     ] = None,
 ) -> None:
     """Answer a benchmark, score it, and write a report.
@@ -76,20 +97,26 @@ def evaluate(
     stopped; `accelerate launch -m ide3d evaluate ...` runs it in several processes.
     """
     speak()
+    from processing.benchmarks import TASKS
+    from processing.benchmarks.readers.requirements import list_modes
     from trainer.evaluation.results import EvaluationSettings
     from trainer.evaluation.runner import run_evaluation
-    from trainer.evaluation.tasks import EVALUATED_TASKS
 
-    chosen = split or EVALUATED_TASKS[task].task.eval_split
+    chosen = split or TASKS[task].eval_split
+    of_mode = "" if mode in (None, list_modes(task, frames)[0]) else f"-{mode}"
     results = run_evaluation(
         EvaluationSettings(
             model=model,
             task=task,
             data=str(data),
+            mode=mode,
             protocol=protocol,
             split=split,
             boxes=boxes,
             regions=regions,
+            finding=finding,
+            numbers=numbers,
+            clicks=None if clicks is None else str(clicks),
             frames=frames,
             num_frames=num_frames,
             skip_invalid_poses=skip_invalid_poses,
@@ -101,54 +128,51 @@ def evaluate(
             attention=attention,
             variant=variant,
             meteor=meteor,
-            output=output or f"outputs/evaluation/{task}-{chosen}-{protocol}",
+            answer_only=answer_only,
+            output=output or f"outputs/evaluation/{task}-{chosen}-{protocol}{of_mode}",
         )
     )
     if results is None:  # another process says it
         return
+    if answer_only:
+        typer.echo(f"{task}: {results['num_samples']} answers, {results['mode']}, no scores")
+        return
     scores, name = results["scores"][protocol], results["main_score"]
     low, high = scores["bands"][name]
     band = " (too few scenes for a band)" if low is None else f" (95 % band {low:.1f} to {high:.1f})"
-    typer.echo(f"{task} {name}: {scores[name]:.2f}{band}, {protocol}")
+    typer.echo(f"{task} {name}: {scores[name]:.2f}{band}, {protocol}, {results['mode']}")
 
 
-def doctor(
-    data: Annotated[
-        Path, typer.Argument(metavar="DATA", help="Folder in the public layout, or of one scan.", show_default=False)
-    ],
-    task: Annotated[Task | None, typer.Option(help="Only this benchmark. Default: all that have files.")] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Split of the benchmark, with --task. Default: the one that papers report.")
-    ] = None,
-    without: Annotated[
-        list[str] | None, typer.Option(help="Part that you do without, such as depth; may be given several times.")
-    ] = None,
-    as_json: AsJson = False,
+def clicks(
+    data: Data,
+    output: Annotated[Path, typer.Option(help="File to write, JSON.", show_default=False)],
+    split: Annotated[str | None, typer.Option(help="Split of Scan2Cap. Default: the one that papers report.")] = None,
+    num_frames: Annotated[int, typer.Option(min=1, help="Frames of a scene, at most; those of the evaluation.")] = 32,
+    regions: Annotated[
+        Literal["depth", "poses"], typer.Option(help="What says where a box is seen; poses know nothing of occlusion.")
+    ] = "depth",
+    skip_invalid_poses: SkipInvalidPoses = False,
+    scenes: Annotated[list[str] | None, typer.Option(help="Only these scenes. Default: all of the split.")] = None,
 ) -> None:
-    """Say what of a benchmark folder or of one scan can be used.
+    """Write clicks on the boxes that Scan2Cap gives.
 
-    It also says how to mend the rest. Needs the folder only; nothing is changed. Exits with 1 if what was asked for
-    cannot be used.
+    `ide3d evaluate --mode rgb_only` describes by them. Needs boxes, poses and depth, which the model is then not
+    shown. A file of clicks by people has the same form.
     """
     speak()
-    from processing.benchmarks import TASKS
-    from processing.benchmarks.doctor import examine
-    from processing.benchmarks.doctor.examination import PARTS
+    from trainer.evaluation.clicks import make_clicks
 
-    if split and not task:
-        raise UsageError("--split needs --task.")
-    if unknown := sorted(set(without or ()) - set(PARTS)):
-        raise UsageError(f"--without takes {', '.join(PARTS)}, got {', '.join(unknown)}.")
-    tasks, splits = None, None
-    if task:
-        chosen = split or TASKS[task].eval_split
-        if chosen not in TASKS[task].splits:
-            raise UsageError(f"{task} has the splits {', '.join(TASKS[task].splits)}, got {chosen!r}.")
-        tasks, splits = [task], [chosen]
-    diagnosis = examine(data, tasks=tasks, splits=splits, without=without or ())
-    typer.echo(json.dumps(diagnosis.as_dict(), indent=1) if as_json else diagnosis.as_text())
-    if not diagnosis.can_run(task, split):
-        raise typer.Exit(FAILED)
+    made = make_clicks(
+        data,
+        output,
+        split=split,
+        num_frames=num_frames,
+        regions=regions,
+        skip_invalid_poses=skip_invalid_poses,
+        scenes=tuple(scenes) if scenes else None,
+    )
+    there = sum(mark is not None for mark in made.marks.values())
+    typer.echo(f"{output}: clicks on {there} of {len(made.marks)} objects")
 
 
 def probe(

@@ -17,8 +17,10 @@ __all__ = [
     "FieldOfView",
     "Frames",
     "MaxMemory",
+    "Mode",
     "Model",
     "NumFrames",
+    "Numbers",
     "OptionalRegionFile",
     "Protocol",
     "RegionFile",
@@ -36,6 +38,8 @@ GIBIBYTE = 1024**3
 Task = Literal["multi3drefer", "scan2cap", "scanqa", "scanrefer", "sqa3d", "vsibench"]
 Protocol = Literal["clean", "paper"]
 Frames = Literal["uniform", "listed", "coverage"]
+Mode = Literal["proposals", "rgb_only"]
+Numbers = Literal["digits", "bins", "tokens"]
 
 Model = Annotated[
     str | None,
@@ -76,7 +80,10 @@ DepthFrom = Annotated[
     ),
 ]
 FieldOfView = Annotated[
-    float, typer.Option(min=15, max=150, help="Horizontal angle of the lens in degrees, for --depth-from; a guess.")
+    float,
+    typer.Option(
+        min=15, max=150, help="Horizontal angle of the lens in degrees, for --depth-from and --boxes; a guess."
+    ),
 ]
 OptionalRegionFile = Annotated[
     Path | None,

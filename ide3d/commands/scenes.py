@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +19,7 @@ from ide3d.commands.options import (
     FieldOfView,
     MaxMemory,
     Model,
+    Numbers,
     NumFrames,
     OptionalRegionFile,
     RegionFile,
@@ -26,12 +29,13 @@ from ide3d.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from trainer.session import VideoScene
+    from trainer.session import SaidBoxes, VideoScene
 
 __all__ = ["register"]
 
 # The words that the shipped nano model was taught: it finds 81 of 106 objects by them, 74 by those of ScanRefer.
 NANO_REQUEST = "Find {description}."
+NO_ANSWER = "no answer that can be parsed; was this model taught boxes in words?"
 
 
 def register(app: typer.Typer) -> None:
@@ -82,6 +86,10 @@ def find(
         typer.Argument(metavar="DESCRIPTION", help='What to find, such as "the red chair".', show_default=False),
     ],
     regions: OptionalRegionFile = None,
+    boxes: Annotated[
+        bool, typer.Option("--boxes", help="Ask for 3D boxes in words, of a model that was taught them.")
+    ] = False,
+    numbers: Annotated[Numbers, typer.Option(help="How that model writes the measures of boxes.")] = "digits",
     model: Model = None,
     template: Annotated[
         str | None,
@@ -100,12 +108,25 @@ def find(
     Needs plain RGB video: the model proposes regions itself, unless a file names the candidates. Each line of stdout
     names a description, the region that fits it best, its score and the frames that show it; then other regions that
     fit. It says "no such object" where that fits better than every region.
-    With --save the regions found are drawn.
+    With --boxes each line is a 3D box instead: the frame that shows the object, and centre and size in metres.
+    With --save the regions or boxes found are drawn.
     """
+    if boxes and regions is not None:
+        raise UsageError("--boxes are said in words, without regions: leave out --regions.")
     _check_drawing(save, depth_from)
     if template is not None and "{description}" not in template:
         raise UsageError(f"--template must hold {{description}}, got {template!r}.")
     scene = _open(video, model, num_frames, device, max_memory)
+    if boxes:
+        words = {} if template is None else {"template": template}
+        said = scene.boxes(descriptions, numbers=numbers, **words)
+        _tell_boxes(scene, said, as_json)
+        if save is not None:
+            from trainer.drawing import draw_boxes, save_drawing
+
+            known = _see_cameras(scene, depth_from, field_of_view)
+            save_drawing(draw_boxes(scene, said, title=f"Located in {video}", **known), save)
+        return
     if template is None and model is None:
         template = NANO_REQUEST
     words = {} if template is None else {"template": template}
@@ -125,6 +146,25 @@ def find(
 
         known = _see_depth(scene, depth_from, field_of_view)
         save_drawing(draw_found(scene, found, candidates, title=f"Found in {video}", **known), save)
+
+
+def _tell_boxes(scene: "VideoScene", said: Sequence["SaidBoxes"], as_json: bool) -> None:
+    """Write boxes in words to stdout, their frames counted in the video."""
+    if as_json:
+        rows = [dataclasses.asdict(entry) for entry in said]
+        for box in (box for row in rows for box in row["boxes"] or ()):
+            box["frame"] = scene.frame_indices[box["frame"]]
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for entry in said:
+        if not entry.boxes:
+            typer.echo(f"{entry.description}: {'no such object' if entry.problem is None else NO_ANSWER}")
+        for box in entry.boxes or ():
+            center, size = (" ".join(f"{number:.2f}" for number in part) for part in (box.center, box.size))
+            typer.echo(
+                f"{entry.description}: frame {scene.frame_indices[box.frame]}, centre {center} m, size {size} m, "
+                f"yaw {math.degrees(box.yaw):.0f} degrees"
+            )
 
 
 def describe(
@@ -167,6 +207,11 @@ def _check_drawing(save: Path | None, depth_from: Path | None) -> None:
         if depth_from is not None:
             raise UsageError("--depth-from draws points: name the file by --save.")
         return
+    if depth_from is None and save.suffix.lower() in (".ply", ".glb"):
+        raise UsageError(
+            f"--save {save} asks for 3D, and regions have no place in it. Name a checkpoint by --depth-from, or save "
+            "as .html or .png."
+        )
     from trainer.drawing.saving import check_target
 
     check_target(save)
@@ -174,10 +219,14 @@ def _check_drawing(save: Path | None, depth_from: Path | None) -> None:
 
 def _see_depth(scene: "VideoScene", depth_from: Path | None, field_of_view: float) -> dict[str, Any]:
     """Return cameras and points for a drawing, where a checkpoint with a validator is named."""
-    if depth_from is None:
-        return {}
+    return {} if depth_from is None else _see_cameras(scene, depth_from, field_of_view)
+
+
+def _see_cameras(scene: "VideoScene", depth_from: Path | None, field_of_view: float) -> dict[str, Any]:
+    """Return guessed cameras for a drawing, and points where a checkpoint is named."""
     from trainer.drawing import Cameras, predict_points
     from trainer.drawing.depth import guess_intrinsics
 
     intrinsics = guess_intrinsics(scene.frames.shape[1:3], field_of_view)
-    return {"cameras": Cameras(intrinsics), "points": predict_points(depth_from, scene.frames, intrinsics)}
+    points = None if depth_from is None else predict_points(depth_from, scene.frames, intrinsics)
+    return {"cameras": Cameras(intrinsics), "points": points}

@@ -1,4 +1,4 @@
-"""Commands about training: `train`, `plan`, `teachers`."""
+"""Commands about training: `train`, `plan`, `teachers`, `geometry`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -36,6 +36,12 @@ def register(app: typer.Typer) -> None:
         "ide3d teachers --teacher facebook/dinov2-base --data-dir data --output-dir features --grid 384 14 2",
         shares_work=True,
     )(teachers)
+    command(
+        app,
+        "geometry",
+        "ide3d geometry --source depth-anything/Depth-Anything-V2-Small-hf --data-dir data --output-dir geometry",
+        shares_work=True,
+    )(geometry)
 
 
 def _read(
@@ -177,3 +183,70 @@ def teachers(
     report = extract_features(loaded, token_grid, data_dir, output_dir, scenes, frames=frames, num_frames=num_frames)
     if state.is_main_process:
         typer.echo(f"{loaded.name}, licence {loaded.licence}\n{output_dir}: {report}")
+
+
+def geometry(
+    source: Annotated[
+        str,
+        typer.Option(
+            help="A depth network of Transformers by folder or name, or files in --folder: arrays or colmap.",
+            show_default=False,
+        ),
+    ],
+    data_dir: Annotated[Path, typer.Option(help="Folder in the public layout.", show_default=False)],
+    output_dir: Annotated[Path, typer.Option(help="Folder that gets a file for each scene.", show_default=False)],
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder of arrays or reconstructions, one a scene, by its id.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of what made the arrays.")] = None,
+    version: Annotated[str | None, typer.Option(help="Version of what made the arrays.")] = None,
+    licence: Annotated[str | None, typer.Option(help="Licence of the weights, where no model card states it.")] = None,
+    alignment: Annotated[
+        Literal["metric", "scale", "affine", "inverse"] | None,
+        typer.Option(help="Alignment that the depth needs. Default: as is known for a network; arrays need it."),
+    ] = None,
+    scene_ids: Annotated[
+        list[str] | None, typer.Option(help="Scenes such as scannet/scene0000_00. Default: all of the folder.")
+    ] = None,
+    split: Annotated[
+        Literal["train", "val", "test"] | None, typer.Option(help="Only scenes of this split of EmbodiedScan.")
+    ] = None,
+    frames: Annotated[Frames, typer.Option(help="Which frames of a scene, as in training.")] = "uniform",
+    num_frames: Annotated[int, typer.Option(min=1, help="Frames of a scene, at most, as in training.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help="Frames at a time of a network.")] = 8,
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Type that a network computes in.")
+    ] = "float32",
+) -> None:
+    """Store pseudo geometry: depth and poses without a sensor.
+
+    Needs the pictures of scenes in the public layout, and a source. The same command goes on where it was stopped;
+    `ide3d doctor OUTPUT` says how much of it can be used, and `accelerate launch -m ide3d geometry ...` runs it in
+    several processes.
+    """
+    import logging
+
+    import torch
+
+    from trainer.processes import join_processes
+    from trainer.teachers import extract_geometry, list_scenes, load_geometry_source
+
+    state = join_processes()
+    speak()
+    if not state.is_main_process:
+        logging.getLogger("trainer").setLevel(logging.WARNING)
+    scenes = list_scenes(data_dir, split=split, scene_ids=scene_ids or ())
+    loaded = load_geometry_source(
+        source,
+        folder=folder,
+        name=name,
+        version=version,
+        licence=licence,
+        alignment=alignment,
+        batch_size=batch_size,
+        device=state.device,
+        dtype=getattr(torch, dtype),
+    )
+    report = extract_geometry(loaded, data_dir, output_dir, scenes, frames=frames, num_frames=num_frames)
+    if state.is_main_process:
+        typer.echo(f"{loaded.name}, licence {loaded.licence}, alignment {loaded.alignment}\n{output_dir}: {report}")

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
+from modeling_ide3d.auxiliary.alignment import METRIC, align_targets
 from modeling_ide3d.auxiliary.camera_heads import PoseHead, ScaleHead
 from modeling_ide3d.auxiliary.geometric_validator import GeometricValidator, GeometricValidatorConfig
 from modeling_ide3d.auxiliary.outputs import HEADS, PAIR_TERMS, Criterion
@@ -132,6 +133,8 @@ class GeometryHeads:
             )
         if geometry is not None and (self.wants_head("pose_head") or self.wants_head("scale_head")):
             depth, usable = select_usable_depth(geometry.depth, geometry.has_geometry, grid.samples, grid.frame_mask)
+            if geometry.depth_alignment is not None:  # depth of unknown scale says nothing about cameras in metres
+                usable = usable & (geometry.depth_alignment[grid.samples] == METRIC).unsqueeze(-1)
             poses, posed = geometry.camera_to_world, usable
             if geometry.has_poses is not None:
                 posed = usable & geometry.has_poses[grid.samples].bool().unsqueeze(-1)
@@ -166,7 +169,7 @@ class GeometryHeads:
         if "depth" in targets:
             own = self.geometric_validator(levels, patch_grid)
             predictions.depth, predictions.depth_confidence = own.depth, own.confidence
-            pairs = targets.get("pairs")
+            pairs = align_targets(own.depth, targets).get("pairs")
             if pairs is not None and len(pairs) and "loss_cross_view_depth" in self.criterion.terms:
                 cross_view = self.geometric_validator.predict_cross_view(
                     levels, patch_grid, pairs.batch, pairs.source, pairs.target_from_source

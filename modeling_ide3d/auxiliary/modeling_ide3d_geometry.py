@@ -184,6 +184,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         camera_to_world: torch.Tensor | None = None,
         has_geometry: torch.Tensor | None = None,
         has_poses: torch.Tensor | None = None,
+        depth_alignment: torch.Tensor | None = None,
         native_depth: torch.Tensor | None = None,
         native_intrinsics: torch.Tensor | None = None,
         teacher_features: torch.Tensor | None = None,
@@ -204,8 +205,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
                               is no grounding sample. (B, queries, regions + 1) where packed chats ask for several:
                               the k-th row is that of the k-th `<ground>` that refers to no region.
             segment_ids:      (B, L), long; packed questions, see `IDE3DDataCollator`.
-            depth, intrinsics, camera_to_world, has_geometry, has_poses, native_depth, native_intrinsics: see
-                              `MeasuredGeometry`.
+            depth, intrinsics, camera_to_world, has_geometry, has_poses, depth_alignment, native_depth,
+                              native_intrinsics: see `MeasuredGeometry`.
             teacher_features: (B, V, rows, cols, C); all-zero vectors have no target.
             sample_names:     (B, L), bytes of the names, for the messages of `IDE3DTrainer`.
             targets:          what `build_targets` made of the arguments above, if that was done before.
@@ -260,6 +261,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
                 camera_to_world=camera_to_world,
                 has_geometry=has_geometry,
                 has_poses=has_poses,
+                depth_alignment=depth_alignment,
                 native_depth=native_depth,
                 native_intrinsics=native_intrinsics,
                 teacher_features=teacher_features,
@@ -325,6 +327,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         camera_to_world: torch.Tensor | None = None,
         has_geometry: torch.Tensor | None = None,
         has_poses: torch.Tensor | None = None,
+        depth_alignment: torch.Tensor | None = None,
         native_depth: torch.Tensor | None = None,
         native_intrinsics: torch.Tensor | None = None,
         teacher_features: torch.Tensor | None = None,
@@ -362,8 +365,9 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         )
         geometry = None
         if has_depth:
+            native = native_depth, native_intrinsics
             geometry = MeasuredGeometry(
-                depth, intrinsics, camera_to_world, has_geometry, native_depth, native_intrinsics, has_poses
+                depth, intrinsics, camera_to_world, has_geometry, *native, has_poses, depth_alignment
             )
         targets.update(self.build_head_targets(grid, geometry, teacher_features if has_teacher else None))
         return GeometryTargets(targets)

@@ -78,8 +78,12 @@ class Criterion(Protocol):
         camera_to_world: torch.Tensor,
         has_geometry: torch.Tensor,
         size: tuple[int, int],
+        depth_alignment: torch.Tensor | None = None,
     ) -> Any:
-        """Choose frame pairs (`batch`, `source`, `target_from_source`) for a prediction of `size` pixels."""
+        """Choose frame pairs (`batch`, `source`, `target_from_source`) for a prediction of `size` pixels.
+
+        Where some depth is pseudo, `depth_alignment` (videos,) says what is unknown about it.
+        """
 
     def build_camera_targets(
         self,

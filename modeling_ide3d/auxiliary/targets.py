@@ -16,7 +16,8 @@ class GeometryTargets:
 
     Shape:
         tensors: any of `region_targets` (B, regions + 1); `depth` (videos, V, h, w), metres on the validator's pixels;
-            `pairs`, the frame pairs, and with them `intrinsics` (videos, V, 3, 3), of these pixels; `teacher_features`
+            `depth_alignment` (videos,), long, where some depth is pseudo, see `align_targets`; `pairs`, the frame
+            pairs, and with them `intrinsics` (videos, V, 3, 3), of these pixels; `teacher_features`
             (frames, rows, cols, C).
     """
 
@@ -91,7 +92,7 @@ def select_answers(labels: torch.LongTensor) -> dict[str, torch.Tensor]:
 
 @dataclass
 class MeasuredGeometry:
-    """Measured geometry of a batch's videos, by sample.
+    """Measured or pseudo geometry of a batch's videos, by sample.
 
     Shape:
         depth:             (B, V, H, W), metres on the pixels of the vision input, 0 = no measurement.
@@ -101,6 +102,7 @@ class MeasuredGeometry:
         has_poses:         (B,), bool, samples whose frames are paired, or None for all that have geometry.
         native_depth:      (B, V, h, w), metres before any resize, or None; frame pairs get their masks from it.
         native_intrinsics: (B, V, 3, 3), of those pixels, or None.
+        depth_alignment:   (B,), long, what is unknown about depth and poses, see `align_targets`; None: nothing.
     """
 
     depth: torch.Tensor
@@ -110,6 +112,7 @@ class MeasuredGeometry:
     native_depth: torch.Tensor | None = None
     native_intrinsics: torch.Tensor | None = None
     has_poses: torch.Tensor | None = None
+    depth_alignment: torch.Tensor | None = None
 
     def check(self, samples: int, frames: int, image_size: tuple[int, int]) -> None:
         """Raise ValueError unless all tensors fit a batch of these sizes; pixels are (height, width)."""
@@ -123,7 +126,7 @@ class MeasuredGeometry:
             raise ValueError(f"depth must have one entry a sample, {samples}, got {len(depth)}.")
         if depth.shape[1] != frames:
             raise ValueError(f"depth must have as many frames as the video, {frames}, got {depth.shape[1]}.")
-        for name in ("has_geometry", "has_poses"):
+        for name in ("has_geometry", "has_poses", "depth_alignment"):
             value = getattr(self, name)
             if value is not None and value.shape != (samples,):
                 raise ValueError(f"{name} must have shape ({samples},), got {tuple(value.shape)}.")
@@ -245,11 +248,14 @@ def build_depth_targets(
         select_pairs: Choice of pairs as in `Criterion`; None where no term needs pairs.
 
     Shape:
-        output: `depth` (videos, V, h, w), metres; with pairs, `pairs` and `intrinsics` (videos, V, 3, 3).
+        output: `depth` (videos, V, h, w), metres; `depth_alignment` (videos,), if given; with pairs, `pairs` and
+                `intrinsics` (videos, V, 3, 3).
     """
     depth, usable = select_usable_depth(geometry.depth, geometry.has_geometry, samples, frame_mask)
     depth, intrinsics = align_to_prediction(depth, geometry.intrinsics, covered, size)
     targets: dict[str, Any] = {"depth": depth}
+    if geometry.depth_alignment is not None:
+        targets["depth_alignment"] = geometry.depth_alignment[samples]
     if intrinsics is not None and geometry.camera_to_world is not None and select_pairs is not None:
         targets["intrinsics"] = seen_by = intrinsics[samples]
         if geometry.native_depth is not None:
@@ -257,7 +263,9 @@ def build_depth_targets(
             seen_by = geometry.native_intrinsics[samples]
         if geometry.has_poses is not None:
             usable = usable & geometry.has_poses[samples].bool().unsqueeze(-1)
-        targets["pairs"] = select_pairs(depth, seen_by, geometry.camera_to_world[samples], usable, size)
+        options = {} if geometry.depth_alignment is None else {"depth_alignment": targets["depth_alignment"]}
+        poses = geometry.camera_to_world[samples]
+        targets["pairs"] = select_pairs(depth, seen_by, poses, usable, size, **options)
     return targets
 
 

@@ -38,6 +38,9 @@ Samples of one scene stand together in the order of the file; `scene_id` groups 
 Boxes are (cx, cy, cz, dx, dy, dz), float64, metres, axis aligned in the axis-aligned world frame of ScanNet, which is
 the world frame of `load_scene(..., parts=("frames", "poses"))`.
 
+`requirements_for` says which parts and files a task opens in which mode: "proposals" gives a model the benchmark's
+boxes, "rgb_only" opens frames alone. `load_task(..., mode="rgb_only")` reads no box.
+
 `ide3d doctor DATA` lists the splits of a folder that can be used, and `ide3d rooms export TARGET` writes a complete
 example of such a folder.
 """

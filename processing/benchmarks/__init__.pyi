@@ -3,6 +3,9 @@ from .prompts import build_prompt as build_prompt
 from .prompts import prompt_digest as prompt_digest
 from .readers.annotations import FEATURES as FEATURES
 from .readers.annotations import load_task as load_task
+from .readers.requirements import MODES as MODES
+from .readers.requirements import Requirements as Requirements
+from .readers.requirements import requirements_for as requirements_for
 from .readers.scenes import load_scene as load_scene
 from .readers.tasks import TASKS as TASKS
 from .readers.tasks import Task as Task

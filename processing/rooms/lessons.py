@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from processing.argument_rules import check_flag
 from processing.regions import regions_from_ids
 from processing.rooms.box_questions import BoxLesson, box_sample, show_room
 from processing.rooms.places import place_sample
@@ -178,8 +179,10 @@ class LessonSamples(Sequence):
         max_questions: Largest number of questions that share a video.
         seed: Seed of all draws.
         boxes: Settings of the lesson "box"; default: those of `BoxLesson()`.
+        naming_depth: Whether the lesson "naming" names depth too, see `naming_sample`.
 
     Raises:
+        TypeError: If `naming_depth` is no flag.
         ValueError: an unknown kind; when a sample is drawn, rooms that show nothing to ask about.
     """
 
@@ -193,12 +196,14 @@ class LessonSamples(Sequence):
         max_questions: int = 16,
         seed: int = 0,
         boxes: BoxLesson | None = None,
+        naming_depth: bool = True,
     ):
         if lesson not in get_args(Lesson):
             raise ValueError(f"lesson must be one of {get_args(Lesson)}, got {lesson!r}")
         self.rooms, self.grid, self.lesson = rooms, grid, lesson
         self.num_passes, self.max_questions, self.seed = num_passes, max_questions, seed
         self.boxes = boxes or BoxLesson()
+        self.naming_depth = check_flag(naming_depth, "naming_depth")
         self._kinds = sorted({thing["category"] for row in rooms for thing in row["objects"]})
 
     def __len__(self) -> int:
@@ -220,7 +225,7 @@ class LessonSamples(Sequence):
     def _draw(self, row: dict, rng: np.random.Generator) -> dict | None:
         num_frames = len(row["frames"])
         if self.lesson == "naming":
-            return naming_sample(row, self.grid, rng)
+            return naming_sample(row, self.grid, rng, depth=self.naming_depth)
         if self.lesson == "place":
             return place_sample(row, self.grid, rng, self.max_questions, view=int(rng.integers(num_frames)))
         if self.lesson == "view" or (self.lesson == "box" and rng.integers(2)):

@@ -74,33 +74,35 @@ def cell_depth(depth: np.ndarray, token_grid: TokenGrid) -> tuple[np.ndarray, tu
     return depth[:, v[:, None], u[None, :]], (v, u)
 
 
-def naming_samples(row: dict, token_grid: TokenGrid) -> list[dict]:
+def naming_samples(row: dict, token_grid: TokenGrid, *, depth: bool = True) -> list[dict]:
     """Name in one word what each visual token shows: a first lesson for random weights.
 
     Args:
         row: Row of `load_rooms`.
         token_grid: Token grid of the model that will see the sample.
+        depth: Whether one of the samples names depth, which is supervision of geometry in words.
 
     Returns:
         Four dicts as `room_samples` gives them, without questions, with `cell_words` (V, rows, cols), str, "" = none.
         The first has the colour of the object that fills most of the cell. The second has the whole metres of depth at
-        its middle, one digit. The others have its column and its row in tenths of the picture, a letter each.
+        its middle, one digit, and is left out without `depth`. The others have its column and its row in tenths of the
+        picture, a letter each.
     """
     video = video_arrays(row)
-    depth, _ = cell_depth(video["depth"], token_grid)
+    metres, _ = cell_depth(video["depth"], token_grid)
     # Letters, so that no word means two things: a to j from left to right, k to t from top to bottom.
     row_of, column_of = (np.arange(cells) * 10 // cells for cells in token_grid.shape)
     letters = np.array(list("abcdefghijklmnopqrst"))
     words = (
         cell_colours(row, token_grid),
-        np.clip(depth, 0, 9).astype(int).astype(str),
-        np.broadcast_to(letters[column_of], depth.shape),
-        np.broadcast_to(letters[10 + row_of][:, None], depth.shape),
+        *([np.clip(metres, 0, 9).astype(int).astype(str)] if depth else []),
+        np.broadcast_to(letters[column_of], metres.shape),
+        np.broadcast_to(letters[10 + row_of][:, None], metres.shape),
     )
     return [_naming(video, each) for each in words]
 
 
-def naming_sample(row: dict, token_grid: TokenGrid, rng: np.random.Generator) -> dict:
+def naming_sample(row: dict, token_grid: TokenGrid, rng: np.random.Generator, *, depth: bool = True) -> dict:
     """Draw one of `naming_samples`, or one in the words of questions.
 
     The words of questions are a blank, then a colour, a kind or its plural.
@@ -111,10 +113,12 @@ def naming_sample(row: dict, token_grid: TokenGrid, rng: np.random.Generator) ->
         row: Row of `load_rooms`.
         token_grid: Token grid of the model that will see the sample.
         rng: Generator of the draw.
+        depth: Whether depth is among them, see `naming_samples`.
     """
     turn = int(rng.integers(8))
     if turn < 4:
-        return naming_samples(row, token_grid)[turn]
+        flat = naming_samples(row, token_grid, depth=depth)
+        return flat[turn % len(flat)]
     things = row["objects"]
     if turn == 4:
         words = [" " + o["colour"] for o in things]

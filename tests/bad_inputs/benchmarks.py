@@ -332,10 +332,31 @@ def _expected(stem: str, what: str) -> str:
 @door(
     "benchmark readers",
     "processing.benchmarks.load_task",
+    "processing.benchmarks.requirements_for",
     "processing.benchmarks.load_scene",
     "processing.benchmarks.readers.load_teacher_features",
 )
 def readers(add: Callable[..., None]) -> None:
+    def require(folder: Path, /, **given: Any) -> Any:
+        from processing.benchmarks import requirements_for
+
+        return requirements_for(**{"task": "scanrefer", **given})
+
+    add("right: requirements_for", require, expect="taken")
+    for name in ("task", "mode", "split", "frames", "regions", "boxes"):
+        for what, value in {"unknown": "nonsense", "a number": 5, "a list": ["rgb_only"]}.items():
+            add(f"requirements_for: {name} {what}", partial(require, **{name: value}), name, "splits")
+    add("requirements_for: a mode of other tasks", partial(require, task="scanqa", mode="proposals"), "mode")
+
+    def load_mode(folder: Path, /, **given: Any) -> Any:
+        from processing.benchmarks import load_task
+
+        return load_task(**{"task": "scanrefer", "split": "val", "data_dir": goods.rooms_folder(), **given})
+
+    add("right: load_task, mode rgb_only", partial(load_mode, mode="rgb_only"), expect="taken")
+    for what, value in {"unknown": "nonsense", "a number": 5}.items():
+        add(f"load_task: mode {what}", partial(load_mode, mode=value), "mode")
+    add("load_task: boxes in the mode rgb_only", partial(load_mode, mode="rgb_only", boxes="gt"), "boxes", "mode")
     for stem, (task, split) in TASKS.items():
 
         def load(folder: Path, /, stem: str = stem, task: str = task, split: str = split, change: Any = None) -> Any:

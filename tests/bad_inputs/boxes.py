@@ -96,6 +96,7 @@ def words(add: Callable[..., None]) -> None:
     "processing.oriented_boxes.CameraBox",
     "processing.oriented_boxes.box_in_camera",
     "processing.oriented_boxes.box_in_world",
+    "processing.oriented_boxes.camera_corners",
     "processing.oriented_boxes.oriented_iou",
 )
 def turned(add: Callable[..., None]) -> None:
@@ -114,6 +115,19 @@ def turned(add: Callable[..., None]) -> None:
 
         return oriented_iou([BOX], boxes), enclosing_boxes(boxes)
 
+    def corners(folder: Path, /, pose: Any) -> Any:
+        from processing.oriented_boxes import camera_corners
+
+        return camera_corners(make(folder), pose)
+
+    add("right: corners of an unknown pose", lambda f: corners(f, None), expect="taken")
+    for what, value in {
+        "a text": "x",
+        "3 x 3": np.eye(3),
+        "NaN": np.full((4, 4), np.nan),
+        "scaled": 2 * np.eye(4),
+    }.items():
+        add(f"corners: pose {what}", lambda f, v=value: corners(f, v), "camera_to_world")
     add("right: there and back", bring, expect="taken")
     add("right: axis aligned", lambda f: bring(f, BOX[:6]), expect="taken")
     for what, value in {"-1": -1, "bool": True, "0.5": 0.5, "None": None, "a text": "0"}.items():

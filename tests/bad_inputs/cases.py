@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["DOORS", "Case", "Door", "Outcome", "ToldError", "door", "judge", "run_case"]
+__all__ = ["DOORS", "Case", "Door", "OtherPixelsError", "Outcome", "ToldError", "door", "judge", "run_case"]
 
 PACKAGES = ("ide3d", "modeling_ide3d", "processing", "trainer")
 TESTS = Path(__file__).resolve().parents[1]
@@ -37,6 +37,10 @@ Expectation = Literal["refused", "taken", "warned", "either"]
 
 class ToldError(ValueError):
     """What a door says without raising: the findings of the doctor, the one line of a command."""
+
+
+class OtherPixelsError(AssertionError):
+    """What was read differs from what was written: silent, unless a warning says so."""
 
 
 class Hang(BaseException):
@@ -144,6 +148,8 @@ def run_case(case: Case, folder: Path) -> Outcome:
 def judge(case: Case, error: BaseException | None, said: list[str]) -> Outcome:
     """Return the outcome of a case that raised `error` (None: nothing) and said `said`."""
     heard = [text for text in said if _names(text, case.words)]
+    if isinstance(error, OtherPixelsError):
+        return Outcome("warned" if heard else "silent", "", heard[0] if heard else str(error))
     if error is None:
         if case.expect in ("taken", "either"):
             return Outcome("warned" if heard else "taken", "", heard[0] if heard else "")

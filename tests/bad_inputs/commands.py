@@ -11,7 +11,7 @@ from bad_inputs import goods
 from bad_inputs.cases import ToldError, door
 from bad_inputs.damage import NUMBERS, PATH_WORDS, PATHS, TEXTS
 
-COMMANDS = ("ask", "find", "describe", "evaluate", "doctor", "probe", "convert", "export", "push", "env", "train", "plan", "teachers",
+COMMANDS = ("ask", "find", "describe", "evaluate", "clicks", "doctor", "probe", "convert", "export", "push", "env", "captures", "train", "plan", "teachers", "geometry",
             "rooms measure", "rooms export", "rooms evaluate")  # fmt: skip
 
 
@@ -76,6 +76,7 @@ def commands(add: Callable[..., None]) -> None:
                 goods.model_folder(),
             ),
             "doctor": lambda f, p: ("doctor", p),
+            "captures": lambda f, p: ("captures", p),
             "convert": lambda f, p: ("convert", p, f / "out"),
             "export": lambda f, p: ("export", p, f / "out"),
             "push": lambda f, p: ("push", p, "name/x", "--dry-run", f / "out"),
@@ -105,6 +106,12 @@ def commands(add: Callable[..., None]) -> None:
         "question",
     )
     add("right: env", lambda f: run("env"), expect="taken")
+    add("right: captures", lambda f: run("captures", goods.scene_folder(f)), expect="taken")
+    add(
+        "captures: no frames to check",
+        lambda f: run("captures", goods.scene_folder(f), "--num-frames", 0),
+        "--num-frames",
+    )
     add("right: doctor", lambda f: run("doctor", goods.rooms_folder()), expect="taken")
     add(
         "doctor: unknown task", lambda f: run("doctor", goods.rooms_folder(), "--task", "nonsense"), "task", "nonsense"
@@ -170,6 +177,20 @@ def commands(add: Callable[..., None]) -> None:
             "grid",
             "teacher",
             "nonsense",
+        )
+    for what, options in {
+        "no source": (),
+        "unknown source": ("--source", "nonsense"),
+        "arrays without facts": ("--source", "arrays", "--folder", "."),
+        "colmap without a folder": ("--source", "colmap"),
+        "unknown alignment": ("--source", "a/b", "--alignment", "log"),
+    }.items():
+        add(
+            f"geometry: {what}",
+            lambda f, o=options: run("geometry", "--data-dir", goods.rooms_folder(), "--output-dir", f / "out", *o),
+            "source",
+            "kind",
+            "alignment",
         )
     for what, value in {
         "a name without an owner": "x",

@@ -39,7 +39,7 @@ def _make(folder: Path, /, **fields: Any) -> Any:
 
 @door("drawings", "trainer.drawing.Cameras", "trainer.drawing.Drawing", "trainer.drawing.ObjectMark",
       "trainer.drawing.PointCloud", "trainer.drawing.WorldBox", "trainer.drawing.save_drawing",
-      "trainer.drawing.draw_found", "trainer.drawing.draw_described", "trainer.drawing.predict_points")  # fmt: skip
+      "trainer.drawing.draw_found", "trainer.drawing.draw_described", "trainer.drawing.draw_boxes", "trainer.drawing.predict_points")  # fmt: skip
 def drawings(add: Callable[..., None]) -> None:
     add("right: a drawing", _make, expect="taken")
     _parts(add)
@@ -144,6 +144,11 @@ def _answers(add: Callable[..., None]) -> None:
 
         return NamedRegions(("a",), torch.ones(1, 3, 3, 3, dtype=torch.bool))
 
+    def others() -> Any:
+        from processing.proposals import RegionProposals
+
+        return RegionProposals(("a",), regions().masks, (0.5,), "other tokens", "none", "of another video")
+
     def draw(folder: Path, call: str, **fields: Any) -> Any:
         import trainer.drawing
         from trainer.session import FoundRegion
@@ -159,12 +164,33 @@ def _answers(add: Callable[..., None]) -> None:
             for what in ("None", "a list", "a float"):
                 value = TEXTS[what]
                 add(f"{call}: {name} {what}", partial(draw, call=call, **{name: value}), word, name)
+        add(f"{call}: proposals of another video", lambda f, c=call: draw(f, c, regions=others()), "another video")
         add(f"{call}: a title of bytes", partial(draw, call=call, title=b"x"), "title")
         add(f"{call}: cameras an array", partial(draw, call=call, cameras=CAMERA), "cameras")
     add("draw_described: another name", partial(draw, call="draw_described", answer={"z": "x"}), "described")
+
+    def draw_boxes(folder: Path, **fields: Any) -> Any:
+        import trainer.drawing
+        from processing.oriented_boxes import CameraBox
+        from trainer.session import SaidBoxes
+
+        said = [SaidBoxes("x", "", (CameraBox(fields.pop("frame", 0), (0, 0, 2), (1, 1, 1), 0.0),))]
+        given = {"scene": scene(), "said": said, **fields}
+        return trainer.drawing.draw_boxes(given.pop("scene"), given.pop("said"), **given)
+
+    add("right: draw_boxes", draw_boxes, expect="taken")
+    for name, values in {"scene": TEXTS, "said": {**TEXTS, "a list of texts": ["x"]}, "frame": {"beyond": 99},
+                         "title": {"bytes": b"x"}, "cameras": {"an array": CAMERA}}.items():  # fmt: skip
+        for what, value in values.items():
+            add(f"draw_boxes: {name} {what}", partial(draw_boxes, **{name: value}), name)
     for value in ("x.pdf", "x", "", "x.html\x00"):
         add(f"find --save {value!r}", lambda f, v=value: run("find", goods.video_file(f), "x", "--regions", "x", "--save", v),
             "must end with", "save", "path", "null")  # fmt: skip
+    for ending in ("ply", "GLB"):
+        add(
+            f"find --save x.{ending} of regions", lambda f, e=ending: run("find", "v", "x", "--save", f"x.{e}"), "save"
+        )
+    add("scene: describe proposals of another video", lambda f: scene().describe(others()), "another video")
     add("find --depth-from alone", lambda f: run("find", "v", "x", "--regions", "x", "--depth-from", f), "save")
 
 

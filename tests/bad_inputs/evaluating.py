@@ -97,6 +97,7 @@ def runner(add: Callable[..., None]) -> None:
         return evaluate(folder, data=str(data), task="scanrefer")
 
     add("scanrefer: a scene without candidates", no_candidates, "candidate", "box")
+    _modes(add)
     settings: dict[str, dict] = {
         "task": {"unknown": "nonsense", **TEXTS}, "protocol": {"unknown": "x", **TEXTS}, "split": {"unknown": "x", "an int": 5},
         "boxes": {"unknown": "x"}, "regions": {"unknown": "x", **TEXTS}, "frames": {"unknown": "x", **TEXTS},
@@ -133,6 +134,79 @@ def runner(add: Callable[..., None]) -> None:
                 "/dev/full",
                 "xxx",
             )
+
+
+def _modes(add: Callable[..., None]) -> None:
+    """Add modes that a task does not have, settings of another mode, and broken files of clicks."""
+
+    def clicked(folder: Path, /, change: Callable[[dict], Any] = lambda clicks: None, **fields: Any) -> Any:
+        """Describe by clicks, whose file was changed."""
+        from trainer.evaluation.clicks import make_clicks
+
+        path = folder / "clicks.json"
+        make_clicks(goods.rooms_folder(), path, num_frames=2)
+        content = json.loads(path.read_text())
+        content = change(content) or content
+        path.write_text(json.dumps(content))
+        return evaluate(folder, task="scan2cap", mode="rgb_only", clicks=str(path), answer_only=True, **fields)
+
+    def first(**parts: Any) -> Callable[[dict], None]:
+        def change(content: dict) -> None:
+            name = next(name for name, click in content["clicks"].items() if click)
+            content["clicks"][name] |= parts
+
+        return change
+
+    def drop(content: dict) -> None:
+        content["clicks"].pop(next(iter(content["clicks"])))
+
+    for what, fields in {
+        "found": {"task": "scanrefer", "mode": "rgb_only"}, "in words": {"task": "multi3drefer", "mode": "rgb_only", "finding": "words"},
+        "questions": {"mode": "rgb_only"}, "given": {"task": "scanrefer", "mode": "proposals"},
+    }.items():  # fmt: skip
+        add(f"right: mode, {what}", lambda f, g=fields: evaluate(f, **g), expect="taken")
+    add("right: mode, clicks", clicked, expect="taken")
+    for what, value in {"unknown": "rgbd", **TEXTS}.items():
+        add(
+            f"settings: mode {what}",
+            lambda f, v=value: evaluate(f, mode=v),
+            "mode",
+            expect="either" if value is None else "refused",
+        )
+    refused: dict[str, dict] = {
+        "of a task without it": {"task": "scanqa", "mode": "proposals"},
+        "with frames that geometry chose": {"task": "scanrefer", "mode": "rgb_only", "frames": "coverage"},
+        "with given boxes": {"task": "scanrefer", "mode": "rgb_only", "boxes": "gt"},
+        "with regions by poses": {"task": "scanrefer", "mode": "rgb_only", "regions": "poses"},
+        "with finding of the other": {"task": "scanrefer", "finding": "words"},
+        "with numbers and no words": {"task": "scanrefer", "mode": "rgb_only", "numbers": "bins"},
+        "with unknown finding": {"task": "scanrefer", "mode": "rgb_only", "finding": "nose"},
+        "without clicks": {"task": "scan2cap", "mode": "rgb_only"},
+        "with clicks and no use": {"task": "scanqa", "clicks": "clicks.json"},
+        "with clicks that are missing": {"task": "scan2cap", "mode": "rgb_only", "clicks": "missing-file"},
+        "whose prompt tells the box": {"task": "scan2cap", "mode": "rgb_only", "clicks": "x", "protocol": "paper"},
+    }  # fmt: skip
+    for what, fields in refused.items():
+        add(
+            f"mode {what}",
+            lambda f, g=fields: evaluate(f, **g),
+            "mode",
+            "finding",
+            "clicks",
+            "missing-file",
+            "numbers",
+        )
+    broken: dict[str, Callable[[dict], Any]] = {
+        "a list": lambda c: [c], "without source": lambda c: c.pop("source") and None, "of no sample": lambda c: c.update(clicks={}),
+        "that lack a sample": drop, "a number": first(point=5), "of three numbers": first(point=[1, 2, 3]),
+        "outside the frame": first(point=[1000.0, 2.0]), "negative": first(point=[-1.0, 2.0]), "NaN": first(point=[float("nan"), 2.0]),
+        "of another scene": first(scene_id="scannet/room9999_00"), "of a frame that is not shown": first(frame="99999"),
+        "of a frame without name": first(frame=3), "of another frame size": first(frame_size=[480, 640]),
+        "of no frame size": first(frame_size=None), "with another field": first(box=[1]),
+    }  # fmt: skip
+    for what, change in broken.items():
+        add(f"clicks {what}", partial(clicked, change=change), "click", "sample", "scene", "frame", "point")
+    add("clicks for other frames", partial(clicked, num_frames=1), "click", "frame", expect="either")
 
 
 PAIRS: dict[str, tuple[dict, dict]] = {
@@ -307,6 +381,8 @@ def metrics(add: Callable[..., None]) -> None:
         "samples without answers": {"samples": [{"id": "1", "scene_id": "s"}]}, "samples None": {"samples": None}, "text a number": {"answers": [{"id": "1", "text": 5}]},
         "variant unknown": {"variant": "x"}, "answers of another sample": {"answers": [{"id": "2", "text": "a"}]},
         "scores for a text": {"answers": [{"id": "1", "scores": [1.0]}]},
+        "boxes of texts": {"task": "scanrefer", "answers": [{"id": "1", "boxes": ["x"]}],
+                           "samples": [{"id": "1", "scene_id": "s", "question_type": "unique", "candidate_boxes": [], "gt_boxes": [[0, 0, 0, 1, 1, 1]]}]},
     }.items():  # fmt: skip
         add(
             f"score_answers: {what}",

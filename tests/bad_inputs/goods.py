@@ -184,6 +184,7 @@ def video_file(folder: Path, suffix: str = "mp4", count: int = 24) -> Path:
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=5)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        stream.codec_context.thread_count = 1  # else the bytes depend on the number of cores
         for index in range(count):
             frame = av.VideoFrame.from_ndarray(np.roll(picture, 5 * index, 1), format="rgb24")
             container.mux(stream.encode(frame))

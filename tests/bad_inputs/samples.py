@@ -140,6 +140,10 @@ def samples(add: Callable[..., None]) -> None:
         "poses in millimetres": {"camera_to_world": _poses(1000.0)}, "intrinsics normalised": {"intrinsics": np.tile(np.array([[0.9, 0, 0.5], [0, 1.2, 0.5], [0, 0, 1.0]]), (2, 1, 1))},
         "intrinsics last row 9 9 9": {"intrinsics": _row_nine()}, "poses without intrinsics": {"intrinsics": ...}, "intrinsics ten times": {"intrinsics": np.tile(np.array([[600.0, 0, 31], [0, 600, 23], [0, 0, 1]]), (2, 1, 1))},
         "scene_id a number": {"scene_id": 5}, "scene_id None": {"scene_id": None}, "scene_id of ../": {"scene_id": "../x"}, "frame_names too few": {"frame_names": ["a"]}, "frame_names a string": {"frame_names": "ab"},
+        "geometry_kind unknown": {"geometry_kind": "guessed"}, "geometry_kind a number": {"geometry_kind": 5}, "confidence without a kind": {"depth_confidence": np.ones_like(_depth())},
+        "confidence of another size": {"geometry_kind": "pseudo", "depth_confidence": np.ones((2, 5, 5))}, "confidence negative": {"geometry_kind": "pseudo", "depth_confidence": -np.ones_like(_depth())},
+        "confidence a text": {"geometry_kind": "pseudo", "depth_confidence": "high"}, "alignment unknown": {"geometry_kind": "pseudo", "depth_alignment": "log"}, "alignment of a shift beside poses": {"geometry_kind": "pseudo", "depth_alignment": "inverse"},
+        "pseudo depth of NaN": {"geometry_kind": "pseudo", "depth": _depth() * np.nan}, "pseudo depth negative": {"geometry_kind": "pseudo", "depth": -_depth()},
         "frame_names numbers": {"frame_names": [1, 2]}, "frame_names of ../": {"frame_names": ["../a", "b"]}, "teacher of other frames": {"teacher_features": teacher_of(3)}, "teacher of another grid": {"teacher_features": np.ones((2, 4, 4, 6))},
     }.items():  # fmt: skip
         expect = "either" if what in ("scene_id None", "scene_id of ../") else "refused"

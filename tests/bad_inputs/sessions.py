@@ -109,6 +109,14 @@ def sessions(add: Callable[..., None]) -> None:
             "description",
             expect=expect,
         )
+    for name, values in {
+        "descriptions": {**{k: v for k, v in TEXTS.items() if k != "a list"}, "a text, not a list": "the lamp", "empty": [""], "a number": [5], "a chat": [[{"role": "user", "content": "x"}]]},
+        "numbers": {**TEXTS, "unknown": "roman", "that the tokenizer lacks": "tokens"}, "template": {**TEXTS, "without a place": "Where?"},
+        "max_boxes": {"0": 0, "65": 65, "a string": "x", "None": None, "1.5": 1.5}, "batch_size": {"0": 0, "a string": "x"},
+    }.items():  # fmt: skip
+        for what, value in values.items():
+            add(f"boxes: {name} {what}", lambda f, n=name, v=value: session().boxes(**{"descriptions": ["the lamp"], "max_boxes": 1, n: v}), name)  # fmt: skip
+    add("right: boxes", lambda f: session().boxes(["the lamp"], max_boxes=1), expect="taken")
     add(
         "describe: question without a place",
         lambda f: session().describe(masks(), question="What?", max_new_tokens=2),

@@ -15,7 +15,7 @@ from bad_inputs.damage import FILES, NUMBERS, PATHS, TEXTS, make_fifo
 @door("teacher store", "trainer.teachers.TeacherStore", "trainer.teachers.extract_features", "trainer.teachers.list_scenes",
       "trainer.teachers.load_teacher", "trainer.teachers.StoreIdentity", "trainer.teachers.FrameSource", "trainer.teachers.PointMapTeacher",
       "trainer.teachers.OriginalStoreTeacher", "trainer.teachers.TransformersTeacher", "trainer.teachers.VGGTTeacher",
-      "trainer.teachers.DepthAnything3Teacher")  # fmt: skip
+      "trainer.teachers.DepthAnything3Teacher", "trainer.teachers.ConfidenceRule")  # fmt: skip
 def stores(add: Callable[..., None]) -> None:
     import torch
 
@@ -222,6 +222,17 @@ def _extraction(add: Callable[..., None]) -> None:
             return PointMapTeacher(**fields)
 
         add(f"PointMapTeacher: {what}", point_map, *fields)
+    for name in ("drop_share", "min_confidence"):
+        for what, value in NUMBERS.items():
+
+            def rule(folder: Path, /, name: str = name, value: Any = value) -> Any:
+                from trainer.teachers import ConfidenceRule
+
+                return ConfidenceRule(**{name: value})
+
+            taken = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+            taken = taken or (name == "min_confidence" and isinstance(value, (int, float)) and 1 <= value < 1e300)
+            add(f"ConfidenceRule: {name} {what}", rule, name, expect="taken" if taken else "refused")
 
 
 class _Teacher:

@@ -5,11 +5,17 @@
 The model chooses among the true regions. Boxes, poses and depth of the page are those of the rendering. The room is of
 the validation split, the first in which the three objects that fill most cells are all found. The picture needs
 Chromium (`--browser` names it).
+
+    PYTHONPATH=.:tests python tests/benchmarks/drawing_page.py --found docs/assets/found.jpg
+
+This writes the same room's pictures, and nothing else that is known of it, to the folder `--frames`. It then looks for
+the same objects and one that is not there by `ide3d find --save`: the model proposes the regions itself.
 """
 
 import argparse
 import dataclasses
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,11 +33,12 @@ from trainer.session import VideoScene, load_inference_model
 
 BITS = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 WORDS = 3  # objects that are looked for
+NOT_THERE = "the red sofa"
 SIZE, FRAMES = 378, 6
 
 
-def build_page(path: Path, room: int) -> None:
-    """Find objects of a room of the validation split and draw them."""
+def build_page(path: Path, room: int) -> list[str]:
+    """Find objects of a room of the validation split and draw them; return the words for them."""
     (row,) = load_rooms("validation", 1, start=room, image_size=SIZE, num_frames=FRAMES)
     video = PosedVideo.from_room(row)
     model, processor = load_inference_model(nano_model(), device="cpu")
@@ -57,6 +64,26 @@ def build_page(path: Path, room: int) -> None:
     cameras = Cameras(video.intrinsics, video.camera_to_world)
     drawing = draw_found(scene, found, regions, title="Found in a rendered room", cameras=cameras, points=cloud)
     save_drawing(dataclasses.replace(drawing, boxes=boxes), path)
+    return words
+
+
+def find_in_frames(folder: Path, room: int, words: list[str], picture: Path) -> None:
+    """Write the pictures of a room of the validation split, and what the command finds in them."""
+    (row,) = load_rooms("validation", 1, start=room, image_size=SIZE, num_frames=FRAMES)
+    folder.mkdir(parents=True, exist_ok=True)
+    for index, frame in enumerate(row["frames"]):
+        frame.save(folder / f"{index}.png")
+    with tempfile.TemporaryDirectory() as own:
+        sheet = Path(own) / "found.png"
+        subprocess.run([sys.executable, "-m", "ide3d", "find", folder, *words, "--save", sheet], check=True)
+        save_small(sheet, picture)
+
+
+def save_small(picture: Path, target: Path) -> None:
+    """Write a picture at three quarters of its size, as JPEG."""
+    whole = Image.open(picture).convert("RGB")
+    size = (whole.width * 3 // 4, whole.height * 3 // 4)
+    whole.resize(size, Image.Resampling.LANCZOS).save(target, quality=85, optimize=True)
 
 
 def take_picture(page: Path, picture: Path, browser: str) -> None:
@@ -64,9 +91,9 @@ def take_picture(page: Path, picture: Path, browser: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         shot = Path(folder) / "shot.png"
         options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--virtual-time-budget=4000"]
-        size = ["--window-size=1160,1330", f"--screenshot={shot}", page.resolve().as_uri()]
+        size = ["--window-size=1160,1640", f"--screenshot={shot}", page.resolve().as_uri()]
         subprocess.run([browser, *options, *size], check=True, capture_output=True, timeout=240)
-        Image.open(shot).convert("RGB").save(picture, quality=85, optimize=True)
+        save_small(shot, picture)
 
 
 def main() -> None:
@@ -74,9 +101,13 @@ def main() -> None:
     parser.add_argument("--room", type=int, default=4, help="Number of the room in the validation split.")
     parser.add_argument("--page", type=Path, default=Path("outputs/drawing.html"))
     parser.add_argument("--picture", type=Path, help="Picture of the page to write.")
+    parser.add_argument("--frames", type=Path, default=Path("outputs/room"), help="Folder of the room's pictures.")
+    parser.add_argument("--found", type=Path, help="Picture to write of what is found in the pictures alone.")
     parser.add_argument("--browser", default="chromium", help="Name or path of Chromium.")
     arguments = parser.parse_args()
-    build_page(arguments.page, arguments.room)
+    words = build_page(arguments.page, arguments.room)
+    if arguments.found is not None:
+        find_in_frames(arguments.frames, arguments.room, [*words, NOT_THERE], arguments.found)
     if arguments.picture is not None:
         take_picture(arguments.page, arguments.picture, arguments.browser)
 

@@ -6,8 +6,10 @@ It prints one JSON object. A proposal or a found region is compared with the tru
 token grid. `find` has the share of requests answered rightly. That is: the best region found is that of a meant
 object, with an IoU of at least 0.25 and more than with any other object; or none is found where none is meant. Beside
 it stand the same model with the true regions, and chance. `follow` clicks once on each object that fills half of a
-cell, in the frame where it is largest, and once on the wall or floor of each frame. `--fit` prints the coefficients of
-`OBJECTNESS` by training rooms; `--calibrate` prints the best weights and margins of `trainer.session.finding`.
+cell, in the frame where it is largest, and once on the wall or floor of each frame. Chance is the share of the other
+frames' cells that show the object: as many cells taken at random. Bands are 95 % over rooms. `--fit` prints the
+coefficients of `OBJECTNESS` by training rooms; `--calibrate` prints the best weights and margins of
+`trainer.session.finding`.
 """
 
 import argparse
@@ -28,6 +30,7 @@ from ide3d.nano import nano_model
 from processing.proposals import Mark, RegionProposals, TokenClusters
 from processing.regions import regions_from_ids
 from processing.rooms import load_rooms
+from trainer.evaluation.metrics.scores import mean_score, summarise
 from trainer.session import SceneSession, finding, load_inference_model
 
 LEAST_IOU = 0.25
@@ -120,6 +123,7 @@ def follow(scene: Scene) -> tuple[list[dict], list[bool]]:
                 "is_object": found.is_object,
                 "iou": float(iou(found.mask[None], scene.true[index][None])[0, 0]),
                 "tokens_at_truth": both / float(there.sum()) if there.any() else None,
+                "tokens_at_chance": float(true.float().mean()) if there.any() else None,
                 "truth_covered": both / float(true.sum()) if true.any() else None,
             }
         )
@@ -139,6 +143,14 @@ def percent(values: Iterable) -> float:
     return round(100 * float(np.mean(known)), 1) if known else float("nan")
 
 
+def band(groups: list[list[dict]], key: str) -> list[float | None]:
+    """Return the 95 % band over rooms of the mean of what is known, in percent; one group a room."""
+    known = [(entry[key], room) for room, own in enumerate(groups) for entry in own if entry[key] is not None]
+    values, rooms = zip(*known, strict=True)
+    ends = summarise({key: mean_score(values)}, list(map(str, rooms)))["bands"][key]
+    return [None if end is None else round(end, 1) for end in ends]
+
+
 def measure(scenes: list[Scene]) -> dict:
     """Return recall, finding and following."""
     proposals = [scene.session.propose() for scene in scenes]
@@ -147,7 +159,8 @@ def measure(scenes: list[Scene]) -> dict:
     )
     judged = [entry for scene, own in zip(scenes, proposals, strict=True) for entry in judge(scene, own)]
     followed = [follow(scene) for scene in tqdm(scenes, desc="Clicks", delay=5, disable=None)]
-    clicks = [entry for group, _ in followed for entry in group]
+    groups = [group for group, _ in followed]
+    clicks = [entry for group in groups for entry in group]
     there, absent = ([e for e in judged if e["is_there"] is kind] for kind in (True, False))
     return {
         "rooms": len(scenes),
@@ -170,7 +183,10 @@ def measure(scenes: list[Scene]) -> dict:
         "follow": {
             "clicks": len(clicks),
             "tokens_at_truth": percent(e["tokens_at_truth"] for e in clicks),
+            "tokens_at_truth_band": band(groups, "tokens_at_truth"),
+            "tokens_at_chance": percent(e["tokens_at_chance"] for e in clicks),
             "truth_covered": percent(e["truth_covered"] for e in clicks),
+            "truth_covered_band": band(groups, "truth_covered"),
             "iou": percent(e["iou"] for e in clicks),
             "called_object": percent(e["is_object"] for e in clicks),
             "background_called_object": percent(called for _, group in followed for called in group),

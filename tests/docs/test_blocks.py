@@ -16,6 +16,9 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from capture_rooms import look
+from capture_writers import write_scannet
+from chat_files import write_rows
 from doc_pages import PAGES, REPOSITORY, find_blocks, read
 from exporting import write_video
 from original_checkpoints import build_model, build_original_heads, original_weights, without, write_source
@@ -30,6 +33,7 @@ from processing.benchmarks.export.rooms import export_rooms
 from processing.region_files import read_regions
 from trainer.export import is_export
 from trainer.recipes import read_recipe, run_recipe
+from trainer.teachers import ArraySource, FrameSource
 
 BLOCKS = {block.name: block for block in find_blocks("python")}
 # Blocks that continue each other, by the test that runs them.
@@ -38,11 +42,14 @@ SCRIPTS = {
     "session": ("session", "find", "find in pictures", "draw"),
     "train": ("train",),
     "scans": ("one scan", "train on my scans"),
+    "capture": ("open a capture",),
     "folder": ("scans as a benchmark folder",),
+    "chats": ("chats in a script",),
     "supervise": ("supervise", "join"),
     "benchmark": ("benchmark",),
     "converted": ("converted",),
     "token grid": ("token grid",),
+    "hand over": ("hand over",),
     "boxes in words": ("boxes in words",),
 }
 NOT_RUN = {"find by words"}  # names of blocks with the comment that says why
@@ -166,6 +173,11 @@ def test_training_on_scans(run, tmp_path):
     assert all(f"`{key}`" in page for key in keys), "the table of batch keys lacks one"
 
 
+def test_a_capture_is_opened(run, tmp_path):
+    write_scannet(tmp_path / "scans" / "scene0000_00", look(step=0.001))
+    assert run(code_of("capture")) == ["4 frames (4, 72, 100, 3) depth (4, 72, 100) geometry True"]
+
+
 def test_training_on_scans_by_a_recipe(run, tmp_path):
     write_scans(tmp_path / "scans")
     run(code_of("folder"))
@@ -179,6 +191,27 @@ def test_training_on_scans_by_a_recipe(run, tmp_path):
     (tmp_path / "my_scans.yaml").write_text(yaml.safe_dump(recipe))
     folder = run_recipe(*read_recipe("my_scans.yaml", []))
     assert folder.resolve() == tmp_path / "outputs" / "my_scans" / "export" and is_export(folder)
+
+
+def test_training_on_chats_by_a_recipe(run, tmp_path):
+    rows = [json.loads(block.code) for block in find_blocks("json") if block.page.name == "chats.md"]
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "chats").mkdir()
+    write_video(tmp_path / "videos" / "kitchen.mp4")
+    for name in ("train.jsonl", "more.parquet", "validation.json"):
+        write_rows(tmp_path / "chats" / name, rows[:1] if name == "more.parquet" else rows)
+    assert run(code_of("chats")) == ["2 chats, the first of 4 frames"]
+    recipe = yaml.safe_load(next(block.code for block in find_blocks("yaml") if block.name == "my_chats.yaml"))
+    recipe |= {
+        "model_name_or_path": str(REPOSITORY / "examples" / "checkpoints" / "ide3d-nano-rooms"),
+        "num_frames": 2,
+        "max_steps": 1,
+        "use_cpu": True,
+        "validator": "light",
+    }
+    (tmp_path / "my_chats.yaml").write_text(yaml.safe_dump(recipe))
+    folder = run_recipe(*read_recipe("my_chats.yaml", []))
+    assert folder.resolve() == tmp_path / "outputs" / "my_chats" / "export" and is_export(folder)
 
 
 def test_supervision_of_another_model(run, tmp_path):
@@ -205,7 +238,7 @@ def test_converted_checkpoint(run, tmp_path):
 
 
 def test_file_of_regions(tmp_path):
-    (block,) = find_blocks("json")
+    (block,) = (block for block in find_blocks("json") if block.name == "boxes.json")
     (tmp_path / block.name).write_text(block.code)
     grid = TokenGrid(image_size=64, patch_size=8, pool_stride=1)
     regions = read_regions(tmp_path / block.name, grid, frame_indices=(0, 12), total_frames=24)
@@ -220,3 +253,15 @@ def test_token_grid(run):
 def test_boxes_in_words(run):
     """Half a metre right of a camera at (1, 2, 1.5) that looks along y, 0.3 m below it, 2 m ahead."""
     assert run(code_of("boxes in words"))[-1] == "[1.5, 4.0, 1.2, 1.2, 0.4, 0.8, 0.0]"
+
+
+def test_arrays_are_handed_over(run, tmp_path):
+    sample, names = make_sample(3), ("00000", "00010", "00020")
+    (tmp_path / "outputs" / "arrays" / "scannet").mkdir(parents=True)
+    extrinsics = np.linalg.inv(sample["camera_to_world"])[:, :3]
+    given = {"frame_names": names, "depth": sample["depth"], "confidence": np.ones_like(sample["depth"])}
+    run(code_of("hand over"), **given, intrinsics=sample["intrinsics"], world_to_camera=extrinsics)
+    source = ArraySource("outputs/arrays", name="x", version="1", licence="mit", alignment="scale")
+    found = source.compute_geometry(None, FrameSource("scannet/scene0000_00", names))
+    np.testing.assert_allclose(found.camera_to_world, sample["camera_to_world"], atol=1e-6)
+    np.testing.assert_array_equal(found.depth, sample["depth"])

@@ -16,18 +16,21 @@ from ide3d.command import app
 from ide3d.commands import options
 from ide3d.commands.errors import _spread
 from processing.benchmarks import TASKS
-from processing.benchmarks.readers.scenes import FRAME_RULES
+from processing.benchmarks.readers.requirements import MODES
+from processing.benchmarks.readers.tasks import FRAME_RULES
+from processing.boxes_in_words import NumberStyle
 from processing.rooms.generate import SPLITS
 from processing.rooms.scene.styles import STYLES
 from trainer.data.scene_regions import REGION_SOURCES
 from trainer.evaluation.probes.tokens import TOKENS_PER_SCENE
+from trainer.evaluation.rgb_only import FINDINGS
 from trainer.evaluation.tasks import EVALUATED_TASKS
 from trainer.session.scene_session import DEFAULT_MAX_MEMORY
 
 REPOSITORY = Path(__file__).parents[2]
 ROOMS = ("rooms measure", "rooms export", "rooms evaluate")
-COMMANDS = ("ask", "find", "describe", "train", "plan", "teachers", "evaluate", "doctor", "probe", "convert")
-COMMANDS += ("export", "push", "env", *ROOMS)
+COMMANDS = ("ask", "find", "describe", "train", "plan", "teachers", "geometry", "evaluate", "clicks")
+COMMANDS += ("doctor", "probe", "convert", "export", "push", "env", "captures", *ROOMS)
 ALIASES = {
     "trainer.evaluation": "evaluate",
     "trainer.evaluation.probes": "probe",
@@ -170,11 +173,16 @@ class TestChoices:
         assert set(get_args(options.Task)) == set(EVALUATED_TASKS)
         assert set(get_args(options.Task)) == {name for name, task in TASKS.items() if task.has_prompt}
         assert set(get_args(options.Frames)) == set(FRAME_RULES)
+        assert set(get_args(options.Mode)) == set(MODES)
+        assert get_args(options.Numbers) == get_args(NumberStyle)
 
     @pytest.mark.parametrize(
         ("path", "name", "choices"),
         [
             ("evaluate", "regions", REGION_SOURCES),
+            ("evaluate", "finding", FINDINGS),
+            ("evaluate", "numbers", get_args(NumberStyle)),
+            ("clicks", "regions", REGION_SOURCES),
             ("probe", "split", SPLITS),
             ("rooms measure", "split", SPLITS),
             ("rooms measure", "style", STYLES),

@@ -19,6 +19,7 @@ from trainer.session import SceneSession, open_video
 from trainer.session.scene_session import GROUND
 
 REPOSITORY = Path(__file__).parents[2]
+SAID = ['[{"frame":1,"center":[-34,12,231],"size":[61,88,58],"yaw":-12}]', "[]", "behind you"]
 QUESTIONS = ("Is there a red chair?", "How many chairs are in the room?")
 
 
@@ -146,6 +147,32 @@ class TestFind:
         assert found["name"] == (best if found["scores"][best] >= found["no_object"] else None)
         assert found["frames"] == ([0] if found["name"] else [])
 
+    def test_boxes_in_words_are_told_in_metres(self, room, scene, monkeypatch):
+        monkeypatch.setattr(SceneSession, "ask", lambda self, questions, **settings: SAID[: len(questions)])
+        words = ("find", room.video, "the bed", "the cat", "the lamp", "--boxes", "--num-frames", 2)
+        last = open_video(nano_model(), room.video, num_frames=2).frame_indices[1]
+        assert run_command(*words).stdout.splitlines() == [
+            f"the bed: frame {last}, centre -0.34 0.12 2.31 m, size 0.61 0.88 0.58 m, yaw -12 degrees",
+            "the cat: no such object",
+            "the lamp: no answer that can be parsed; was this model taught boxes in words?",
+        ]
+        rows = json.loads(run_command(*words, "--json").stdout)
+        assert [row["boxes"] and len(row["boxes"]) for row in rows] == [1, [], None]
+        assert rows[0]["boxes"][0]["frame"] == last and rows[2]["text"] == SAID[2] and rows[2]["problem"]
+
+    def test_boxes_in_words_take_no_regions(self, room):
+        told = run_command("find", room.video, "the bed", "--boxes", "--regions", room.ids, code=2)
+        assert "--boxes are said in words, without regions: leave out --regions" in told.stderr
+
+    def test_boxes_in_words_are_drawn(self, room, tmp_path, monkeypatch):
+        monkeypatch.setattr(SceneSession, "ask", lambda self, questions, **settings: SAID[: len(questions)])
+        page = tmp_path / "page.html"
+        words = ("find", room.video, "the bed", "the cat", "--boxes")
+        told = run_command(*words, "--save", page, "--field-of-view", 68).stdout
+        assert told == run_command(*words).stdout
+        content = page.read_text(encoding="utf-8")
+        assert "the cat: no such object" in content and "as if each camera stood level" in content
+
     def test_a_wrong_file_is_told_in_one_line(self, room, tmp_path):
         np.save(tmp_path / "ids.npy", np.zeros((3, 8, 8), int))
         stderr = run_command("find", room.video, "the lamp", "--regions", tmp_path / "ids.npy", code=1).stderr
@@ -180,6 +207,15 @@ class TestSave:
         content = page.read_text(encoding="utf-8")
         assert "Camera of frame 0" in content and "100,000 of" not in content and "points." in content
 
+    def test_depth_of_one_frame_is_a_cloud_that_trimesh_opens(self, room, tmp_path):
+        trimesh = pytest.importorskip("trimesh")
+        write_checkpoint(tmp_path / "checkpoint-1")
+        cloud = tmp_path / "cloud.ply"
+        words = ("--save", cloud, "--depth-from", tmp_path / "checkpoint-1", "--num-frames", 1)
+        run_command("find", room.video, "the bed", *words)
+        loaded = trimesh.load(cloud, process=False)
+        assert len(loaded.vertices) > 100 and np.isfinite(loaded.vertices).all()
+
     def test_what_is_described_is_drawn(self, room, tmp_path):
         sheet = tmp_path / "sheet.png"
         words = ("--regions", room.ids, "--max-new-tokens", 3, "--json", "--save", sheet)
@@ -191,6 +227,8 @@ class TestSave:
         [
             (("--save", "page.pdf"), 1, "must end with one of .html"),
             (("--depth-from", "x"), 2, "name the file by --save"),
+            (("--save", "x.glb"), 2, "regions have no place in it"),
+            (("--save", "x.PLY"), 2, "Name a checkpoint by --depth-from"),
             (("--save", "x.html", "--depth-from", "nowhere"), 1, "There is no geometry_modules.safetensors in"),
             (("--save", "x.html", "--field-of-view", 500), 2, "field-of-view"),
         ],

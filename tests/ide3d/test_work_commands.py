@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 from commanding import run_command
 from huggingface_hub import ModelCard
@@ -173,3 +174,25 @@ class TestMeasuring:
         assert found["threads"] >= 1 and found["nano_model"] == str(nano_model())
         for name in ("python", "devices", "attention", "threads", *found["versions"]):
             assert f"\n{name} " in f"\n{told}"
+
+
+class TestGeometry:
+    def test_is_stored_and_examined(self, data, tmp_path):
+        scene = next(path for path in sorted((data / "scannet" / "posed_images").iterdir()))
+        names = sorted(path.stem for path in scene.glob("*.jpg"))
+        path = tmp_path / "arrays" / "scannet" / f"{scene.name}.npz"
+        path.parent.mkdir(parents=True)
+        np.savez(path, frame_names=np.array(names), depth=np.full((len(names), 14, 14), 1.5))
+        words = ("--source", "arrays", "--folder", tmp_path / "arrays", "--data-dir", data, "--num-frames", 2)
+        facts = ("--name", "me", "--version", "1", "--licence", "mit", "--alignment", "affine")
+        output = tmp_path / "geometry"
+        words = ("geometry", *words, *facts, "--output-dir", output, "--scene-ids", f"scannet/{scene.name}")
+        assert "me, licence mit, alignment affine\n" in run_command(*words).stdout
+        told = run_command("doctor", output).stdout
+        assert "1 scenes, 2 frames" in told and "pseudo geometry, alignment affine" in told
+        assert json.loads(run_command("doctor", output, "--json").stdout)["scenes"][0]["with_depth"] == 1
+        assert "has no --task" in run_command("doctor", output, "--task", "scanqa", code=2).stderr
+        (output / "scannet" / f"{scene.name}.safetensors").write_bytes(
+            (output / "scannet" / f"{scene.name}.safetensors").read_bytes()[:-5]
+        )
+        assert "cannot be used (1):" in run_command("doctor", output, code=1).stdout

@@ -90,7 +90,9 @@ def test_uniform_frames_are_spread_from_the_first_to_the_last(total, count):
     assert count > total or repeated.tolist() == indices.tolist()
 
 
-@pytest.mark.parametrize("indices", [[0.7], ["0"], [True], "01", 0.7, [[0], [1, 2]], [None], [float("nan")]])
+@pytest.mark.parametrize(
+    "indices", [[0.7], ["0"], [True], "01", 0.7, [[0], [1, 2]], [None], [float("nan")], [float("inf")]]
+)
 def test_indices_that_are_no_whole_numbers_are_a_type_error(indices):
     with pytest.raises(TypeError, match="frame indices to be whole numbers of frames"):
         check_indices(indices, 5)

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from processing.boxes import box_iou
-from processing.oriented_boxes import CameraBox, box_in_camera, box_in_world, enclosing_boxes, oriented_iou
+from processing.oriented_boxes import (
+    CameraBox,
+    box_in_camera,
+    box_in_world,
+    camera_corners,
+    enclosing_boxes,
+    oriented_iou,
+)
 from processing.rooms.scene.camera import look_at
 
 UNIT = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0]
@@ -193,3 +200,18 @@ class TestRefused:
         sideways = np.array([[0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float)
         with pytest.raises(ValueError, match="stands on its side"):
             box_in_camera(UNIT, sideways)
+
+
+class TestCorners:
+    def test_they_are_those_of_the_box_in_the_world(self):
+        pose = pose_at([1, 2, 1.7], [3, 5, 0.4], roll=0.1)
+        center, size = np.array([3, 5, 0.5]), np.array([1.0, 2.0, 0.6])
+        corners = camera_corners(box_in_camera([*center, *size, 0.0], pose), pose) @ pose[:3, :3].T + pose[:3, 3]
+        expected = np.array([center + size * (np.array(sides) - 0.5) for sides in np.ndindex(2, 2, 2)])
+        order = np.lexsort(corners.round(6).T), np.lexsort(expected.round(6).T)
+        np.testing.assert_allclose(corners[order[0]], expected[order[1]], atol=1e-6)
+
+    def test_without_a_pose_the_camera_stands_level(self):
+        box = CameraBox(0, (0.3, -0.2, 2.0), (0.4, 0.8, 1.2), 0.5)
+        np.testing.assert_allclose(camera_corners(box), camera_corners(box, AHEAD), atol=1e-12)
+        assert np.ptp(camera_corners(box)[:, 1]) == pytest.approx(0.8)

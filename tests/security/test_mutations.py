@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from bad_inputs import goods
-from bad_inputs.cases import Case, run_case
+from bad_inputs.cases import Case, OtherPixelsError, run_case
 from bad_inputs.run import run_isolated
-from bad_inputs.videos import SilentDamageError
 
 from .mutations import FORMATS, KINDS, SUMMED, mutate, write
 
@@ -25,7 +24,7 @@ def read_damaged(name: str, seed: int, folder: Path) -> None:
     path.write_bytes(mutate(path.read_bytes(), seed))
     found = FORMATS[name][1](path)
     if name in SUMMED and not np.array_equal(_dense(found), _dense(right)):
-        raise SilentDamageError(f"{path} was read, and holds something else.")
+        raise OtherPixelsError(f"{path} was read, and holds something else.")
 
 
 def _dense(value: Any) -> np.ndarray:

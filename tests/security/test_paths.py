@@ -16,8 +16,9 @@ from processing.benchmarks.readers.files import read_boxes, read_infos, read_sel
 from processing.benchmarks.readers.tasks import Layout
 from processing.limits import check_file
 from processing.scene_names import check_name, path_inside
+from trainer.teachers.identity import StoreIdentity
 from trainer.teachers.protocol import FrameSource
-from trainer.teachers.store import StoreIdentity, TeacherStore, save_scene, scene_path
+from trainer.teachers.store import TeacherStore, save_scene, scene_path
 
 LEAVING = [
     "", ".", "..", "../x", "scannet/../x", "scannet/..", "/x", "scannet//x", "scannet/", "./x", "scannet/./x",

@@ -8,6 +8,7 @@ import pytest
 MODULES = [
     "processing.benchmarks",
     "processing.boxes_in_words",
+    "processing.chats",
     "processing.focal_length",
     "processing.oriented_boxes",
     "processing.token_grid",

@@ -72,6 +72,20 @@ def test_two_processes(tmp_path, options):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--streaming"]], ids=["table", "stream"])
+def test_two_processes_share_out_chats(tmp_path, options):
+    """In an epoch each row is opened by one of them; a stopped run goes on to the same bytes, and opens the rest."""
+    run_two("trainer/chat_processes.py", tmp_path, *options, cwd=tmp_path)
+    reports = [json.loads((tmp_path / f"report_{rank}.json").read_text()) for rank in (0, 1)]
+    epoch = [set(report["opened"][:4]) for report in reports]
+    assert len(epoch[0]) == len(epoch[1]) == 4 and len(epoch[0] | epoch[1]) == 8
+    assert reports[0]["whole"] == reports[0]["resumed"] == reports[1]["resumed"]
+    for report in reports:
+        again = report["opened_again"]
+        assert again[:4] == report["opened"][2:6] and len(again) <= 5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--fsdp"]], ids=["plain", "sharded"])
 def test_two_processes_give_the_gradients_of_one(tmp_path, options):
     """And the weights that are saved: sharded ones are gathered whole."""

@@ -10,11 +10,12 @@ import torch
 from torch.utils.data import Dataset
 
 from processing import PosedVideo
-from processing.benchmarks import TASKS, build_chat, load_scene, load_task
+from processing.benchmarks import TASKS, build_chat, load_scene, load_task, requirements_for
 from processing.benchmarks.readers.teacher import load_teacher_features
 from processing.token_grid import TokenGrid
 from trainer.data.scene_regions import REGION_SOURCES, RegionSource, SceneRegions
 from trainer.geometry.checks import Protocol
+from trainer.teachers import TeacherStore
 
 __all__ = ["BenchmarkDataset", "read_teacher_features"]
 
@@ -51,6 +52,8 @@ class BenchmarkDataset(Dataset):
         skip_invalid_poses: Whether to leave out frames whose pose is not finite instead of raising an error, where
             poses are read.
         scenes: Names of scenes; None: all.
+        pseudo_geometry: Store of pseudo geometry, which the collator reads: samples of its scenes bring no measured
+            geometry. None: all is measured.
 
     Raises:
         FileNotFoundError: If the annotations, or a file that they need, do not exist.
@@ -72,12 +75,16 @@ class BenchmarkDataset(Dataset):
         regions: RegionSource = "depth",
         skip_invalid_poses: bool = False,
         scenes: Collection[str] | None = None,
+        pseudo_geometry: TeacherStore | None = None,
     ):
         if regions not in REGION_SOURCES:
             raise ValueError(f"`regions` must be one of {sorted(REGION_SOURCES)}, got {regions!r}.")
+        parts = requirements_for(task, split=split, frames=frames, regions=regions).parts
+        self.task_parts = set(parts) - {"boxes"}
+        self.parts = ({"poses", "depth"} if has_geometry else set()) | self.task_parts
         self.task, self.data_dir, self.grid, self.protocol = task, data_dir, grid, protocol
         self.num_frames, self.regions, self.skip_invalid_poses = num_frames, regions, skip_invalid_poses
-        self.has_geometry, self.has_teacher = has_geometry, has_teacher
+        self.has_geometry, self.has_teacher, self.pseudo_geometry = has_geometry, has_teacher, pseudo_geometry
         options = {"frames": frames, "num_frames": num_frames, "scenes": scenes}
         self.rows = load_task(task, split, data_dir, boxes="gt", **options)
         self.kind = TASKS[task].kind
@@ -96,8 +103,9 @@ class BenchmarkDataset(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Read the scene of a sample and put the sample together."""
         row = self.rows[index]
-        parts = {"frames", *(REGION_SOURCES[self.regions] if self.kind != "answer" else ())}
-        parts |= {"poses", "depth"} if self.has_geometry else set()
+        is_pseudo = self.pseudo_geometry is not None and self.pseudo_geometry.has_scene(row["scene_id"])
+        is_measured = self.has_geometry and not is_pseudo
+        parts = self.task_parts if is_pseudo else self.parts
         scene = load_scene(
             self.data_dir,
             row["scene_id"],
@@ -113,7 +121,7 @@ class BenchmarkDataset(Dataset):
             "frames": scene.frames,
             **self._regions(row, scene),
         }
-        if self.has_geometry:
+        if is_measured:
             sample |= {key: getattr(scene, key) for key in ("depth", "intrinsics", "camera_to_world")}
         if self.has_teacher:
             sample["teacher_features"] = read_teacher_features(self.data_dir, scene, self.grid, self.protocol)

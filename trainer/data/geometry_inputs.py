@@ -11,13 +11,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers.image_utils import ChannelDimension
 
+from modeling_ide3d.auxiliary.alignment import METRIC
 from processing import geometry_rules
 from processing.image_reading_ide3d import is_turned
 from processing.pixel_rules_ide3d import infer_layout
 from processing.sample_rules import check_sample
 from processing.token_grid import TokenGrid
+from trainer.data.pseudo_inputs import check_kind, mask_pseudo
 from trainer.geometry import check_camera_to_world, check_depth, check_intrinsics, scale_intrinsics
 from trainer.geometry.checks import Protocol
+from trainer.teachers.pseudo_rules import ALIGNMENTS, ConfidenceRule
 
 __all__ = [
     "check_teacher_features",
@@ -32,7 +35,11 @@ GEOMETRY_KEYS = ("depth", "intrinsics", "camera_to_world")
 
 
 def prepare_geometry(
-    sample: Mapping[str, Any], grid: TokenGrid, protocol: Protocol, frame_size: Sequence[int] | None = None
+    sample: Mapping[str, Any],
+    grid: TokenGrid,
+    protocol: Protocol,
+    frame_size: Sequence[int] | None = None,
+    confidence_rule: ConfidenceRule | None = None,
 ) -> dict[str, Tensor] | None:
     """Check and resize the geometry of a sample; None for a sample without any.
 
@@ -43,13 +50,16 @@ def prepare_geometry(
         grid: Vision input and its tokens.
         protocol: "clean" or "paper".
         frame_size: Height and width of the frames; None: read from them.
+        confidence_rule: Rule of the confidences of pseudo depth; None: the default one.
 
     Depth may come alone or with intrinsics: without poses the sample trains the depth term and no frame pairs.
+    Geometry of the kind "pseudo" is masked and brought to a scale like metres first, see `mask_pseudo`.
 
     Shape:
         sample:  depth (V, h, w) metres, intrinsics (V, 3, 3) of the pixels of `frames`, camera_to_world (V, 4, 4).
         output:  depth (V, H, W) and, where given, intrinsics (V, 3, 3) and camera_to_world (V, 4, 4); in "paper" with
-                 poses also native_depth (V, h, w) and native_intrinsics (V, 3, 3).
+                 poses also native_depth (V, h, w) and native_intrinsics (V, 3, 3); of pseudo geometry also
+                 depth_alignment (), long.
 
     Raises:
         ValueError: If a part is missing, shapes or frame counts differ, depth, cameras or poses are broken, or they do
@@ -57,6 +67,7 @@ def prepare_geometry(
         TypeError: If a part holds no numbers.
     """
     given = [key for key in GEOMETRY_KEYS if sample.get(key) is not None]
+    is_pseudo = check_kind(sample, protocol, has_depth="depth" in given)
     if not given:
         return None
     if given != list(GEOMETRY_KEYS[: len(given)]):
@@ -73,6 +84,8 @@ def prepare_geometry(
             "stored pixels. Remove the tag, or turn the geometry with `ImageOps.exif_transpose(frame)`."
         )
     size = frame_size or _frame_size(frames)
+    if is_pseudo:
+        sample = mask_pseudo(sample, confidence_rule or ConfidenceRule(), tuple(size))
     depth, intrinsics, poses = (_numbers(sample[key], key) if key in given else None for key in GEOMETRY_KEYS)
     geometry_rules.check_depth(depth, len(frames))
     if intrinsics is not None:
@@ -81,7 +94,10 @@ def prepare_geometry(
     if poses is not None:
         geometry_rules.check_poses(poses, len(frames), is_rigid=protocol == "clean")
         check_sample(depth, intrinsics, poses, size)
-    return _resize(depth, intrinsics, poses, size, grid, protocol)
+    geometry = _resize(depth, intrinsics, poses, size, grid, protocol)
+    if is_pseudo:
+        geometry["depth_alignment"] = torch.tensor(ALIGNMENTS.index(sample["depth_alignment"]))
+    return geometry
 
 
 def resize_geometry(
@@ -161,7 +177,8 @@ def pad_geometry(
         num_frames: Number of frames of the batch.
         grid: Vision input and its tokens.
 
-    Where some samples have poses and others depth without them, `has_poses` (B,) says which have.
+    Where some samples have poses and others depth without them, `has_poses` (B,) says which have. Where some geometry
+    is pseudo, `depth_alignment` (B,) says what is unknown about it.
 
     Raises:
         ValueError: If native depth has several sizes; a batch holds one.
@@ -191,11 +208,15 @@ def pad_geometry(
     }
     for index, geometry in enumerate(per_sample):
         for key, value in (geometry or {}).items():
-            batch[key][index, : len(value)] = value
+            if value.dim():
+                batch[key][index, : len(value)] = value
     batch["has_geometry"] = torch.tensor([geometry is not None for geometry in per_sample])
     has_poses = torch.tensor([geometry is not None and "camera_to_world" in geometry for geometry in per_sample])
     if has_poses.any() and (has_poses != batch["has_geometry"]).any():
         batch["has_poses"] = has_poses
+    if any("depth_alignment" in geometry for geometry in given):
+        metric = torch.tensor(METRIC)
+        batch["depth_alignment"] = torch.stack([(each or {}).get("depth_alignment", metric) for each in per_sample])
     return batch
 
 

@@ -1,13 +1,14 @@
-"""Drawings of what a session found or described in a stored video."""
+"""Drawings of what a session found, described or located in a stored video."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from processing.oriented_boxes import camera_corners
 from processing.region_files import NamedRegions
 from trainer.drawing.drawing import Cameras, Drawing, ObjectMark, PointCloud
-from trainer.session import FoundRegion, VideoScene
+from trainer.session import FoundRegion, SaidBoxes, VideoScene
 
-__all__ = ["draw_described", "draw_found"]
+__all__ = ["draw_boxes", "draw_described", "draw_found"]
 
 
 def draw_found(
@@ -31,15 +32,14 @@ def draw_found(
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: If a found region is not among the candidates, or parts do not belong to the same frames.
+        ValueError: If a found region is not among the candidates, these are proposals of another video, or parts do
+            not belong to the same frames.
     """
     if regions is None and isinstance(scene, VideoScene):
         regions = scene.session.propose()
-    _check(scene, regions)
-    if isinstance(found, (str, bytes, Mapping)) or not isinstance(found, Sequence):
-        raise TypeError(f"`found` must be a list of FoundRegion, got {type(found).__name__}.")
-    if wrong := [entry for entry in found if not isinstance(entry, FoundRegion)]:
-        raise TypeError(f"`found` must be a list of FoundRegion, got {type(wrong[0]).__name__} among them.")
+    _check_scene(scene)
+    scene.check_regions(regions)
+    _check_list(found, FoundRegion, "found")
     masks = dict(zip(regions.names, regions.masks, strict=True))
     named = [(entry, name) for entry in found if entry.name is not None for name in (entry.name, *entry.others)]
     if missing := [name for _, name in named if name not in masks]:
@@ -72,9 +72,11 @@ def draw_described(
 
     Raises:
         TypeError: If an argument is of another type.
-        ValueError: If a name is not among the regions, or parts do not belong to the same frames.
+        ValueError: If a name is not among the regions, these are proposals of another video, or parts do not belong
+            to the same frames.
     """
-    _check(scene, regions)
+    _check_scene(scene)
+    scene.check_regions(regions)
     if not isinstance(described, Mapping):
         raise TypeError(f"`described` must map names of regions to texts, got {type(described).__name__}.")
     masks = dict(zip(regions.names, regions.masks, strict=True))
@@ -82,6 +84,47 @@ def draw_described(
         raise ValueError(f"`described` names the region {missing[0]!r}, which is not among `regions`.")
     marks = [ObjectMark(f"{name}: {text}", masks[name]) for name, text in described.items()]
     return _draw(scene, marks, [], title, cameras, points)
+
+
+def draw_boxes(
+    scene: VideoScene,
+    said: Sequence[SaidBoxes],
+    *,
+    title: str = "Boxes in words",
+    cameras: Cameras | None = None,
+    points: PointCloud | None = None,
+) -> Drawing:
+    """Return a drawing of what `VideoScene.boxes` gave.
+
+    Where poses are not known, boxes are drawn as if each camera stood level, and a note says so.
+
+    Args:
+        scene: Opened video.
+        said: Answers of `scene.boxes`; those without a box become notes.
+        title: Title of the drawing.
+        cameras: Cameras of the frames shown, if known. Frames show boxes where there are intrinsics.
+        points: Points of the frames shown, as `predict_points` gives them.
+
+    Raises:
+        TypeError: If an argument is of another type.
+        ValueError: If a box is of a frame that was not shown, or parts do not belong to the same frames.
+    """
+    _check_scene(scene)
+    _check_list(said, SaidBoxes, "said")
+    poses = cameras.camera_to_world if isinstance(cameras, Cameras) else None
+    marks, notes = [], []
+    for entry in said:
+        for box in entry.boxes or ():
+            if box.frame >= len(scene.frames):
+                raise ValueError(f"`said` has a box of frame {box.frame}, but {len(scene.frames)} frames were shown.")
+            corners = camera_corners(box, None if poses is None else poses[box.frame])
+            marks.append(ObjectMark(entry.description, corners=corners, frame=box.frame))
+        if not entry.boxes:
+            reason = "no such object" if entry.boxes is not None else f"no answer that can be parsed. {entry.problem}"
+            notes.append(f"{entry.description}: {reason}")
+    if marks and poses is None:
+        notes.append("Boxes are drawn as if each camera stood level: where gravity points is not known.")
+    return _draw(scene, marks, notes, title, cameras, points)
 
 
 def _draw(
@@ -104,10 +147,15 @@ def _draw(
     )
 
 
-def _check(scene: Any, regions: Any) -> None:
+def _check_scene(scene: Any) -> None:
     if not isinstance(scene, VideoScene):
         raise TypeError(f"`scene` must be a VideoScene, as `open_video` gives it, got {type(scene).__name__}.")
-    if not isinstance(regions, NamedRegions):
-        raise TypeError(f"`regions` must be NamedRegions, as `read_regions` gives them, got {type(regions).__name__}.")
     if scene.frames is None:
         raise ValueError("`scene` keeps no frames to draw: open it by `open_video`.")
+
+
+def _check_list(entries: Any, kind: type, name: str) -> None:
+    if isinstance(entries, (str, bytes, Mapping)) or not isinstance(entries, Sequence):
+        raise TypeError(f"`{name}` must be a list of {kind.__name__}, got {type(entries).__name__}.")
+    if wrong := [entry for entry in entries if not isinstance(entry, kind)]:
+        raise TypeError(f"`{name}` must be a list of {kind.__name__}, got {type(wrong[0]).__name__} among them.")

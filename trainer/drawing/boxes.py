@@ -63,12 +63,17 @@ def box_edges(corners: np.ndarray) -> np.ndarray:
 
 
 def box_size(corners: np.ndarray) -> np.ndarray:
-    """Return the lengths (3,) of a box's edges in metres.
+    """Return the lengths (3,) of a box along x, y and z in metres.
+
+    Each edge of a turned box belongs to the axis that is nearest, no two to the same one.
 
     Shape:
         corners: (8, 3), metres, in the order of `order_corners`.
     """
-    return np.linalg.norm(np.asarray(corners)[[4, 2, 1]] - np.asarray(corners)[0], axis=1)
+    edges = np.asarray(corners)[[4, 2, 1]] - np.asarray(corners)[0]
+    lengths = np.linalg.norm(edges, axis=1)
+    _, order = linear_sum_assignment(-np.abs(edges / np.maximum(lengths, 1e-12)[:, None]).T)
+    return lengths[order]
 
 
 def clip_lines(lines: np.ndarray, planes: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Frames with regions tinted and outlined, and with boxes where the camera sees them."""
 
 import math
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -19,6 +20,7 @@ SHEET_WIDTH = 420  # pixels of a frame on a sheet
 TINT = 70  # of 255
 MARGIN, LINE_HEIGHT = 12, 20
 INK, PAPER, QUIET = (29, 36, 51), (255, 255, 255), (90, 98, 115)
+Rectangle = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 # Pillow's own font knows Latin letters alone; of these the first that the system has draws others.
 FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial.ttf")
 
@@ -81,8 +83,9 @@ def draw_frame(drawing: Drawing, frame: int, width: int | None = None) -> Image.
             top = lines.reshape(-1, 2)[lines.reshape(-1, 2)[:, 1].argmin()]
             if number not in [other for other, _ in named]:
                 named.append((number, tuple(top)))
+    taken: list[Rectangle] = []
     for number, place in named:
-        _draw_number(picture, number, place)
+        taken.append(_draw_number(picture, number, place, taken))
     return picture
 
 
@@ -107,7 +110,8 @@ def draw_sheet(drawing: Drawing) -> Image.Image:
     """Draw up to twelve frames on one sheet, with title, notes and a legend."""
     chosen = choose_frames(drawing, SHEET_FRAMES)
     pictures = [draw_frame(drawing, frame, SHEET_WIDTH) for frame in chosen]
-    columns = min(len(pictures), 4, math.ceil(math.sqrt(len(pictures) * 1.5)))
+    wanted = math.sqrt(len(pictures) * 1.5)  # a sheet that is wider than high
+    columns = min(range(1, 5), key=lambda number: -len(pictures) % number + abs(number - wanted))
     rows = -(-len(pictures) // columns)
     cell = (SHEET_WIDTH + MARGIN, pictures[0].height + LINE_HEIGHT + MARGIN)
     width = columns * cell[0] + MARGIN
@@ -202,16 +206,27 @@ def _draw_lines(draw: ImageDraw.ImageDraw, lines: np.ndarray, colour: tuple[int,
             draw.line([*start, *end], fill=fill, width=width)
 
 
-def _draw_number(picture: Image.Image, number: int, place: tuple[float, float]) -> None:
-    """Write a mark's number on a ground of its colour, inside the picture."""
+def _draw_number(
+    picture: Image.Image, number: int, place: tuple[float, float], taken: Sequence[Rectangle]
+) -> Rectangle:
+    """Write a mark's number on a ground of its colour, and return that ground.
+
+    It lies inside the picture and beside the grounds that are `taken`.
+    """
     draw, words = ImageDraw.Draw(picture), str(number + 1)
     font = _font(max(12, picture.width // 26), False)
     left, top, right, bottom = draw.textbbox((0, 0), words, font=font)
     width, height = right - left + 8, bottom - top + 8
     x = min(max(0, place[0]), max(0, picture.width - width))
     y = min(max(0, place[1] - height), max(0, picture.height - height))
+    for _ in taken:  # each may push it once, to the right or at the border down
+        for other in taken:
+            if x <= other[2] and other[0] <= x + width and y <= other[3] and other[1] <= y + height:
+                fits = other[2] + 1 + width <= picture.width
+                x, y = (other[2] + 1, y) if fits else (x, min(other[3] + 1, max(0, picture.height - height)))
     draw.rectangle([x, y, x + width, y + height], fill=mark_colour(number), outline=DARK)
     draw.text((x + 4 - left, y + 4 - top), words, text_colour(number), font=font)
+    return x, y, x + width, y + height
 
 
 def _name_place(row: float, col: float) -> str:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from processing.benchmarks.readers.requirements import list_modes
 from processing.tables import format_band, format_number, markdown_table
 from processing.writing import write_json, write_text
 
@@ -91,8 +92,17 @@ class Comparison:
 
 
 def compare_scores(checkpoint: str, results: Mapping[str, Any]) -> list[Comparison]:
-    """Compare the results of one run, as `run_evaluation` returns them, with the published scores."""
+    """Compare the results of one run, as `run_evaluation` returns them, with the published scores.
+
+    Raises:
+        ValueError: If the run was made in another mode than the published scores.
+    """
     task, scores = results["task"], results["scores"]["paper"]
+    if (made := results.get("mode")) != (mode := list_modes(task)[0]):
+        raise ValueError(
+            f"The published scores of {task} are of the mode {mode!r}, these are of {made!r}: another "
+            "task, which is not compared with them."
+        )
     published = PUBLISHED[task]
     return [
         Comparison(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub import EvalResult, ModelCardData
 from PIL import Image
 
@@ -28,12 +29,24 @@ from trainer.evaluation.pages import (
 )
 from trainer.evaluation.pictures import draw_example
 from trainer.evaluation.results import EvaluationSettings
+from trainer.evaluation.rgb_only import read_cells
 from trainer.evaluation.tasks import EVALUATED_TASKS
 
 __all__ = ["model_index", "score_rows", "write_report"]
 
 EXAMPLES = 4  # right ones, and as many wrong ones
 LEFT_OUT = ("scores", "versions", "main_score")
+MODE_NOTES = {
+    "proposals": ["Mode `proposals`: the model is given boxes, which were made with depth and poses."],
+    "rgb_only": [
+        "Mode `rgb_only`: to answer, frames alone were opened. The scorer brought the answers to the world by true "
+        "depth and poses. Scores of the mode `proposals` are of another task."
+    ],
+}
+FINDING_NOTES = {
+    "regions": "Objects are found among regions that the model's own tokens propose.",
+    "words": "Objects are found by the boxes that the model says in words.",
+}
 PROPOSALS = {"gt": "the annotated boxes", "pred": "boxes that a detector proposed on the mesh"}
 
 
@@ -61,8 +74,9 @@ def model_index(results: Mapping[str, Any]) -> str:
             dataset_type=results["task"],
             dataset_name=results["task"],
             dataset_split=results["split"],
+            dataset_config=results["mode"],  # so that the Hub keeps scores of different modes apart
             metric_type=name,
-            metric_name=f"{name} ({results['protocol']} protocol)",
+            metric_name=f"{name} ({results['protocol']} protocol, {results['mode']})",
             metric_value=round(value, 2),
         )
         for name, value in scores.items()
@@ -94,7 +108,8 @@ def _lines(sample: Mapping[str, Any], answer: Mapping[str, Any], task: str) -> l
     if spec.task.kind == "ground":
         found = spec.found_boxes(sample, answer, "clean")
         quality = "F1 at an overlap of 0.5" if task == "multi3drefer" else "overlap with what was meant"
-        lines.append(("found", f"{len(found)} of {len(sample['candidate_boxes'])} candidates"))
+        among = "" if "boxes" in answer else f" of {len(sample['candidate_boxes'])} candidates"
+        lines.append(("found", f"{len(found)}{among}"))
         lines.append(("meant", f"{len(sample['gt_boxes'])}"))
         lines.append((quality, f"{spec.quality(sample, answer):.2f}"))
     else:
@@ -134,7 +149,7 @@ def write_report(
     index = model_index(results)
     page = Page(
         title=f"{results['task']} {results['split']}, {results['model']}",
-        subtitle=f"{results['num_samples']} samples in {results['num_scenes']} scenes.",
+        subtitle=f"Mode {results['mode']}, {results['num_samples']} samples in {results['num_scenes']} scenes.",
         sections=[
             _scores_section(results, settings),
             Section("Examples", examples),
@@ -166,6 +181,15 @@ def _notes(results: Mapping[str, Any], settings: EvaluationSettings) -> list[str
     if EVALUATED_TASKS[settings.task].has_meteor and "meteor" not in results["scores"]["clean"]:
         reason = "as was asked" if settings.meteor is False else "it needs Java, and there is none"
         notes.append(f"METEOR is left out: {reason}.")
+    notes += MODE_NOTES[results["mode"]] if EVALUATED_TASKS[settings.task].needs_regions else []
+    if results["frames"] != "uniform":
+        notes.append(f"Frames are chosen by the rule `{results['frames']}`, whose lists were made with geometry.")
+    if results["finding"]:
+        notes.append(FINDING_NOTES[results["finding"]])
+    if results["clicks"]:
+        notes.append(f"The model is shown what to describe by clicks: {results['clicks']}.")
+    if results.get("unparsable"):
+        notes.append(f"{results['unparsable']} texts are no boxes in words, and find nothing.")
     if results["proposals"]:
         notes.append(f"Objects are chosen among {PROPOSALS[results['proposals']]}.")
     if results["region_source"]:
@@ -191,12 +215,17 @@ def _draw_sample(
         settings.data,
         sample["scene_id"],
         frame_names=sample["frame_names"],
-        parts=spec.parts(settings.regions),
+        parts=spec.parts("proposals" if spec.needs_regions else settings.mode, settings.frames, settings.lifted_by),
         num_frames=num_frames,
         skip_invalid_poses=settings.skip_invalid_poses,
     )
-    boxes = {"meant": sample["gt_boxes"], "given": [sample["input_box"]] if len(sample["input_box"]) else []}
-    boxes["found"] = spec.found_boxes(sample, answer, "clean") if spec.task.kind == "ground" else []
-    regions = SceneRegions(scene, grid, settings.regions, settings.protocol)
+    is_given = len(sample["input_box"]) > 0 and not settings.is_rgb_only
+    boxes = {"meant": sample["gt_boxes"], "given": [sample["input_box"]] if is_given else []}
+    is_found = spec.task.kind == "ground" or settings.is_rgb_only
+    boxes["found"] = spec.found_boxes(sample, answer, "clean") if is_found else []
+    regions = SceneRegions(scene, grid, settings.lifted_by, settings.protocol)
     masks = {name: regions.masks(group).numpy() for name, group in boxes.items() if group}
+    if answer.get("regions"):  # the cells that the model found, not those of the box around them
+        cells = [read_cells(row, scene.frame_names, grid).numpy() for row in answer["regions"]]
+        masks["found"] = np.stack(cells)
     return draw_example(scene, boxes, masks, grid)

@@ -2,19 +2,21 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from modeling_ide3d.loading_ide3d import check_dtype
 from processing.argument_rules import check_flag, path_text
-from processing.benchmarks.readers.scenes import FRAME_RULES
-from processing.benchmarks.readers.tasks import BOX_SOURCES
+from processing.benchmarks.readers.requirements import list_modes, requirements_for
+from processing.benchmarks.readers.tasks import BOX_SOURCES, FRAME_RULES
+from processing.boxes_in_words import NumberStyle
 from processing.scene_names import check_names
 from trainer.data.scene_regions import REGION_SOURCES, RegionSource
 from trainer.evaluation.metrics.ngrams import has_java
 from trainer.evaluation.metrics.scores import Protocol
+from trainer.evaluation.rgb_only import FINDINGS, Finding
 from trainer.evaluation.tasks import EVALUATED_TASKS
 from trainer.field_rules import POSITIVE, check_choice, check_number, check_text, whole_number
 from trainer.session.scene_session import DEFAULT_MAX_MEMORY
@@ -30,10 +32,16 @@ class EvaluationSettings:
         model: Folder or Hub name of a model, or of a PEFT adapter, with its processor.
         task: Key of `EVALUATED_TASKS`.
         data: Folder in the public layout.
+        mode: "proposals" gives the model the benchmark's boxes, by regions made from depth and poses. "rgb_only"
+            opens frames alone to answer. Default: "proposals" for tasks with boxes, "rgb_only" for questions, which
+            have no other; see `processing.benchmarks.requirements_for`.
         protocol: Protocol of prompts, regions and the score that is named first. Both protocols are scored.
         split: Split of the benchmark; default: the one that papers report.
         boxes: Candidates of grounding, "gt" or "pred"; default: the original's choice.
         regions: Source of the masks of boxes: "depth", as in the original, or "poses" alone.
+        finding: Way in which "rgb_only" finds objects: "regions" that the model proposes, or its boxes in "words".
+        numbers: Way in which boxes in words write measures, see `processing.boxes_in_words.write_boxes`.
+        clicks: File of clicks, by which "rgb_only" is told what to describe; see `trainer.evaluation.clicks`.
         frames: Choice of the frames that are shown: "uniform", "listed" or "coverage".
         num_frames: Largest number of frames; default: that of the processor.
         skip_invalid_poses: Whether frames without a finite pose are left out, where a task needs poses. Otherwise they
@@ -46,6 +54,8 @@ class EvaluationSettings:
         attention: Attention implementation; default: that of Transformers.
         variant: Variant of the metric, such as "ptb"; default: that of the task.
         meteor: Whether to run METEOR, which takes long; default: where there is Java.
+        answer_only: Whether to leave the scores out. The same settings without it score the stored answers; `data` may
+            then be another copy of the folder, which holds the truth.
         output: Folder of answers, results and report.
 
     Raises:
@@ -57,10 +67,14 @@ class EvaluationSettings:
     model: str
     task: str
     data: str
+    mode: str | None = None
     protocol: Protocol = "clean"
     split: str | None = None
     boxes: str | None = None
     regions: RegionSource = "depth"
+    finding: Finding = "regions"
+    numbers: NumberStyle = "digits"
+    clicks: str | None = None
     frames: str = "uniform"
     num_frames: int | None = None
     skip_invalid_poses: bool = False
@@ -72,6 +86,7 @@ class EvaluationSettings:
     attention: str | None = None
     variant: str | None = None
     meteor: bool | None = None
+    answer_only: bool = False
     output: str = "outputs/evaluation"
 
     def __post_init__(self):
@@ -85,12 +100,14 @@ class EvaluationSettings:
         optional = {"split": spec.task.splits, "boxes": BOX_SOURCES, "variant": spec.variants}
         for name, choices in optional.items():
             check_choice(f"`{name}` of {self.task}", getattr(self, name), (*choices, None))
+        self._check_mode()
         for name in ("num_frames", "max_new_tokens", "batch_size"):
             if getattr(self, name) is not None or name == "batch_size":
                 self._set(name, whole_number(f"`{name}`", getattr(self, name)))
         if self.max_memory != math.inf:
             check_number("`max_memory`", self.max_memory, POSITIVE)
-        self._set("skip_invalid_poses", check_flag(self.skip_invalid_poses, "skip_invalid_poses"))
+        for name in ("skip_invalid_poses", "answer_only"):
+            self._set(name, check_flag(getattr(self, name), name))
         if self.scenes is not None:
             self._set("scenes", tuple(check_names(self.scenes, "scenes")))
             if not self.scenes:
@@ -115,6 +132,41 @@ class EvaluationSettings:
         if (self.variant == "ptb" or (self.meteor and spec.has_meteor)) and not has_java():
             what = '`variant` "ptb"' if self.variant == "ptb" else "`meteor`"
             raise RuntimeError(f"{what} needs Java, and there is no `java` on the path: install a JRE (17).")
+
+    @property
+    def is_rgb_only(self) -> bool:
+        """Whether objects are found or described without given boxes."""
+        return self.mode == "rgb_only" and EVALUATED_TASKS[self.task].needs_regions
+
+    @property
+    def lifted_by(self) -> RegionSource:
+        """Geometry that scores of found objects need: boxes in words do without depth."""
+        return "poses" if self.finding == "words" else self.regions
+
+    def _check_mode(self) -> None:
+        """Resolve the mode; raise ValueError for settings that it has no use for."""
+        needed = requirements_for(self.task, self.mode, split=self.split, frames=self.frames, regions=self.regions)
+        self._set("mode", list_modes(self.task, self.frames)[0] if self.mode is None else self.mode)
+        check_choice("`finding`", self.finding, FINDINGS)
+        check_choice("`numbers`", self.numbers, get_args(NumberStyle))
+        if self.clicks is not None:
+            self._set("clicks", path_text(self.clicks, "clicks"))
+        is_found = self.is_rgb_only and not needed.needs_clicks
+        where = f"{self.task} in the mode {self.mode!r}"
+        if needed.needs_clicks and self.clicks is None:
+            raise ValueError(f"{where} needs `clicks` on what to describe: `ide3d clicks` makes a file of them.")
+        if needed.needs_clicks and self.protocol == "paper":
+            raise ValueError(f'`protocol` of {where} must be "clean": the words of "paper" tell where the box is.')
+        refused = {
+            "clicks": self.clicks is not None and not needed.needs_clicks,
+            "finding": self.finding != "regions" and not is_found,
+            "numbers": self.numbers != "digits" and self.finding != "words",
+            "boxes": self.boxes is not None and self.is_rgb_only,
+            "regions": self.regions != "depth" and self.is_rgb_only,
+        }
+        for name, is_refused in refused.items():
+            if is_refused:
+                raise ValueError(f"{where} has no use for `{name}`, got {getattr(self, name)!r}. Leave it out.")
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

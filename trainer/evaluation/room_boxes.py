@@ -12,6 +12,7 @@ from processing.argument_rules import check_whole
 from processing.rooms import load_rooms
 from processing.rooms.box_questions import BoxLesson, MeanBoxes, box_sample, show_room
 from processing.tables import format_band, format_number, markdown_table
+from trainer.evaluation.metrics.box_answers import judge_boxes
 from trainer.evaluation.metrics.loading import load_metric
 from trainer.session.scene_session import SceneSession
 from trainer.session.video_scene import load_inference_model
@@ -31,6 +32,7 @@ def evaluate_room_boxes(
     style: str = "plain",
     num_rooms: int = 500,
     num_baseline_rooms: int = 1000,
+    num_frames: int | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Ask a model where objects of rooms are, and score its boxes in words.
@@ -44,11 +46,13 @@ def evaluate_room_boxes(
         style: Style of the rooms.
         num_rooms: Rooms that are asked about.
         num_baseline_rooms: Training rooms that the mean boxes are fitted on.
+        num_frames: Frames of a room; default: as many as the model's processor takes.
         device: See `load_inference_model`.
 
     Returns:
         `split`, `num_rooms`, `numbers`, `lenses` and `field_of_view`; `model` and `mean_box`, the scores of the metric
-        by question type ("one", "several", "none"); `answers` with question, truth and answer each.
+        by question type ("one", "several", "none"). `answers` with question, truth, answer and type each, and what the
+        answer is worth, see `judge_boxes`.
 
     Raises:
         TypeError: If `lesson` is no `BoxLesson`.
@@ -62,7 +66,7 @@ def evaluate_room_boxes(
     options = {
         "style": style,
         "image_size": processor.image_size,
-        "num_frames": processor.video_processor.num_frames,
+        "num_frames": processor.video_processor.num_frames if num_frames is None else num_frames,
     }
     rooms = load_rooms(split, num_rooms, **options)
     mean_boxes = MeanBoxes(load_rooms("train", num_baseline_rooms, **options), lesson.numbers)
@@ -87,7 +91,14 @@ def evaluate_room_boxes(
         "model": _score(answers, references, lesson),
         "mean_box": _score(guesses, references, lesson),
         "answers": [
-            {"scene_id": meant["scene_id"], "question": q["question"], "truth": q["answer"], "answer": answer}
+            {
+                "scene_id": meant["scene_id"],
+                "type": meant["question_type"],
+                "question": q["question"],
+                "truth": q["answer"],
+                "answer": answer,
+                **_worth(answer, meant, lesson),
+            }
             for q, meant, answer in zip(asked, references, answers, strict=True)
         ],
     }
@@ -115,6 +126,12 @@ def _reference(row: dict, question: dict) -> dict[str, Any]:
         "camera_to_world": np.asarray(row["camera_to_world"]).tolist(),
         "question_type": "none" if count == 0 else "one" if count == 1 else "several",
     }
+
+
+def _worth(text: str, reference: dict[str, Any], lesson: BoxLesson) -> dict[str, float | None]:
+    """Return what one answer is worth, None where it has no centre."""
+    worth = judge_boxes(text, reference["boxes"], reference["camera_to_world"], lesson.numbers)
+    return {name: float(value) if np.isfinite(value) else None for name, value in worth.items()}
 
 
 def _score(texts: Sequence[str], references: list[dict[str, Any]], lesson: BoxLesson) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from processing.token_grid import TokenGrid
 from processing.writing import write_json, write_text
 from trainer.data.scene_regions import SceneRegions
 from trainer.evaluation.answer_log import AnswerLog
+from trainer.evaluation.clicks import read_clicks
 from trainer.evaluation.identity import (
     digest,
     find_base,
@@ -29,13 +30,22 @@ from trainer.evaluation.identity import (
     scene_files_digest,
     tokenizer_digest,
 )
+from trainer.evaluation.lifting import lift_answers, load_truth
 from trainer.evaluation.metrics import load_metric
 from trainer.evaluation.metrics.scores import Protocol, check_protocol
 from trainer.evaluation.report import write_report
 from trainer.evaluation.results import EvaluationSettings
+from trainer.evaluation.rgb_only import (
+    WORD_TOKENS,
+    describe_clicked,
+    find_by_regions,
+    find_by_words,
+    find_fault,
+)
 from trainer.evaluation.tasks import EVALUATED_TASKS, EvaluatedTask, check_answers
 from trainer.field_rules import check_choice
 from trainer.processes import join_processes
+from trainer.session.said_boxes import LOCATE, check_number_tokens
 from trainer.session.scene_session import SceneSession
 
 __all__ = ["run_evaluation", "score_answers", "split_scenes"]
@@ -87,6 +97,7 @@ class Evaluation:
         self.processor = load_processor(settings.model)
         processor = self.processor
         self.grid = TokenGrid.of(processor)
+        check_number_tokens(settings.numbers, processor.tokenizer)
         self.num_frames = settings.num_frames or self.processor.video_processor.num_frames
         self.split = settings.split or self.task.task.eval_split
         self.samples = load_task(
@@ -97,10 +108,13 @@ class Evaluation:
             frames=settings.frames,
             num_frames=self.num_frames,
             scenes=settings.scenes,
+            mode=settings.mode,
         ).to_list()
         self.by_id = {sample["id"]: sample for sample in self.samples}
+        self.clicks = None if settings.clicks is None else read_clicks(settings.clicks, self.samples)
         self._tell_empty_scenes()
-        self.max_new_tokens = settings.max_new_tokens or self.task.max_new_tokens
+        own_tokens = WORD_TOKENS if settings.finding == "words" else self.task.max_new_tokens
+        self.max_new_tokens = settings.max_new_tokens or own_tokens
         options = {"attn_implementation": settings.attention} if settings.attention else {}
         self.model = IDE3DForConditionalGeneration.from_pretrained(settings.model, dtype=settings.dtype, **options)
         self.model = self.model.to(processes.device).eval()
@@ -110,7 +124,8 @@ class Evaluation:
     def _tell_empty_scenes(self) -> None:
         """Warn of scenes where grounding has nothing to choose from."""
         empty = sorted({sample["scene_id"] for sample in self.samples if not len(sample["candidate_boxes"])})
-        if self.task.task.kind == "ground" and empty and self.processes.is_main_process:
+        is_chosen = self.task.task.kind == "ground" and not self.settings.is_rgb_only
+        if is_chosen and empty and self.processes.is_main_process:
             source = self.settings.boxes or "pred"
             logger.warning(
                 "%d scenes have no candidate boxes, the first is %s: their questions count as if nothing was found. "
@@ -125,6 +140,10 @@ class Evaluation:
         sample = self.by_id.get(row["id"])
         if sample is None:
             return f"{row['id']!r} is no sample of this run"
+        if self.settings.is_rgb_only:
+            return find_fault(self.task.task, self.settings.finding, sample, row, self.grid)
+        if "boxes" in row:
+            return f'the answer to {row["id"]!r} has "boxes", as of another mode'
         return self.task.find_fault(sample, row)
 
     def _identity(self) -> dict[str, Any]:
@@ -135,28 +154,41 @@ class Evaluation:
             [sample[key] for key in ("id", "question", "options", "candidate_boxes", "input_box")]
             for sample in self.samples
         ]
-        uses_boxes = task.task.kind == "ground"
+        is_shown = task.needs_regions and not settings.is_rgb_only
+        uses_boxes = task.task.kind == "ground" and is_shown
+        asked += self.clicks.as_rows() if self.clicks else []
+        is_said = settings.finding == "words"
         return {
             "task": settings.task,
             "split": self.split,
+            "mode": settings.mode,
             "protocol": settings.protocol,
             "model": Path(settings.model).name if Path(settings.model).is_dir() else settings.model,
             "model_revision": model_revision(settings.model, getattr(self.model.config, "_commit_hash", None)),
             "dtype": str(self.model.dtype).removeprefix("torch."),
-            "prompt_digest": prompt_digest(settings.task, protocol=settings.protocol, stage="eval"),
+            "prompt_digest": digest(LOCATE)
+            if is_said
+            else prompt_digest(settings.task, protocol=settings.protocol, stage="eval"),
             "chat_template_digest": digest(self.processor.chat_template),
             "tokenizer_digest": tokenizer_digest(self.processor.tokenizer),
             "frames": settings.frames,
             "num_frames": self.num_frames,
             "frame_list_digest": digest(by_scene),
-            "scene_files_digest": scene_files_digest(settings.data, by_scene, task.parts(settings.regions)),
+            "scene_files_digest": scene_files_digest(settings.data, by_scene, self._parts()),
             "samples_digest": digest(asked),
             "proposals": (settings.boxes or "pred") if uses_boxes else None,
-            "region_source": settings.regions if task.needs_regions else None,
-            "skip_invalid_poses": settings.skip_invalid_poses if task.needs_regions else None,
+            "region_source": settings.regions if is_shown else None,
+            "skip_invalid_poses": settings.skip_invalid_poses if is_shown else None,
+            "finding": settings.finding if settings.is_rgb_only and task.task.kind == "ground" else None,
+            "numbers": settings.numbers if is_said else None,
+            "clicks": self.clicks and self.clicks.source,
             "max_new_tokens": self.max_new_tokens,
             "decoding": "greedy",
         }
+
+    def _parts(self) -> tuple[str, ...]:
+        """Return the parts of a scene that are opened to answer."""
+        return self.task.parts(self.settings.mode, self.settings.frames, self.settings.regions)
 
     def answer_all(self) -> None:
         """Answer the open questions of this process's share of the scenes."""
@@ -190,10 +222,12 @@ class Evaluation:
             settings.data,
             scene_id,
             frame_names=samples[0]["frame_names"],
-            parts=self.task.parts(settings.regions),
+            parts=self._parts(),
             num_frames=self.num_frames,
             skip_invalid_poses=settings.skip_invalid_poses,
         )
+        if self.clicks:
+            self.clicks.check_frames(scene, samples)
         session = SceneSession(
             self.model, self.processor, scene.frames, max_memory=settings.max_memory, do_sample_frames=False
         )
@@ -203,13 +237,24 @@ class Evaluation:
             missing = [sample["id"] not in done for sample in batch]
             if not any(missing):
                 continue
-            answers = self.task.predict(session, batch, regions, self.max_new_tokens)
+            answers = self._predict(session, batch, regions)
             self.log.append(
                 {"id": sample["id"], "scene_id": scene_id, **answer}
                 for sample, answer, is_missing in zip(batch, answers, missing, strict=True)
                 if is_missing
             )
             progress.update(sum(missing))
+
+    def _predict(self, session: SceneSession, batch: list[dict], regions: SceneRegions) -> list[dict[str, Any]]:
+        """Return the answers to samples of one scene."""
+        settings, task = self.settings, self.task.task
+        if not settings.is_rgb_only:
+            return self.task.predict(session, batch, regions, self.max_new_tokens)
+        if self.clicks:
+            return describe_clicked(session, task, batch, self.clicks, self.max_new_tokens)
+        if settings.finding == "words":
+            return find_by_words(session, batch, self.max_new_tokens)
+        return find_by_regions(session, task, batch, settings.protocol)
 
     def gather(self) -> list[dict[str, Any]]:
         """Return the answers of all processes in the order of the samples.
@@ -239,12 +284,13 @@ def score_answers(
 ) -> dict[str, Any]:
     """Return the scores of answers under a protocol; see `BenchmarkMetric`.
 
-    `meteor` matters where a metric has it.
+    `meteor` matters where a metric has it. Answers of the mode "rgb_only" have `boxes` in the world, see
+    `trainer.evaluation.lifting`; those of the mode "proposals" have not, and the two are not scored together.
 
     Raises:
         TypeError: If samples or answers are no sequence of mappings.
         ValueError: If task, protocol or variant is unknown, or an answer is missing, of another sample, or not what
-            the task needs; the message names the sample.
+            the task needs; the message names the sample. Also if the answers are of two modes.
     """
     check_choice("`task`", task, list(EVALUATED_TASKS))
     check_protocol(protocol)
@@ -281,7 +327,8 @@ def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
     """Answer, score under both protocols, and write `answers.jsonl`, `results.json` and the report.
 
     Returns:
-        The results, in the main process; None in the others.
+        The results, in the main process; None in the others. With `answer_only` they have no scores, and are not
+        written.
 
     Raises:
         TypeError: If `settings` are no `EvaluationSettings`.
@@ -308,24 +355,26 @@ def _write_results(evaluation: Evaluation) -> dict[str, Any]:
     folder = evaluation.log.folder
     lines = "".join(json.dumps(answer) + "\n" for answer in answers)
     write_text(folder / "answers.jsonl", lines)
+    facts = {
+        **evaluation.identity,
+        "num_samples": len(answers),
+        "num_scenes": len({sample["scene_id"] for sample in evaluation.samples}),
+        "main_score": evaluation.task.main_score[settings.protocol],
+    }
+    if settings.answer_only:
+        return facts
+    samples = evaluation.samples
+    if settings.is_rgb_only:
+        samples = load_truth(settings, evaluation.split, evaluation.num_frames)
+        answers, unparsable = lift_answers(settings, samples, answers, evaluation.grid)
+        facts |= {"unparsable": unparsable} if settings.finding == "words" else {}
     protocols: tuple[Literal["clean", "paper"], ...] = ("clean", "paper")
     scores = {
-        name: score_answers(
-            settings.task, evaluation.samples, answers, name, variant=settings.variant, meteor=settings.meteor
-        )
+        name: score_answers(settings.task, samples, answers, name, variant=settings.variant, meteor=settings.meteor)
         for name in protocols
     }
-    results = _plain(
-        {
-            **evaluation.identity,
-            "num_samples": len(answers),
-            "num_scenes": len({sample["scene_id"] for sample in evaluation.samples}),
-            "main_score": evaluation.task.main_score[settings.protocol],
-            "scores": scores,
-            "versions": _versions(),
-        }
-    )
+    results = _plain({**facts, "scores": scores, "versions": _versions()})
     write_json(folder / "results.json", results)
-    write_report(folder, results, evaluation.samples, answers, settings, evaluation.grid)
+    write_report(folder, results, samples, answers, settings, evaluation.grid)
     logger.info("Wrote %s", folder / "report.html")
     return results

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from processing.benchmarks import TASKS, Task, build_chat
-from trainer.data.scene_regions import REGION_SOURCES, RegionSource, SceneRegions
+from processing.benchmarks import TASKS, Task, build_chat, requirements_for
+from trainer.data.scene_regions import RegionSource, SceneRegions
 from trainer.evaluation.metrics.answers import normalise_answer, score_spatial_answer
 from trainer.evaluation.metrics.boxes import box_iou, choose_object, choose_objects, matched_f1
 from trainer.evaluation.metrics.columns import read_box, read_boxes, read_id, read_text, read_texts
@@ -59,9 +59,10 @@ class EvaluatedTask:
         """Whether METEOR belongs to the scores."""
         return self.task.name in ("scan2cap", "scanqa")
 
-    def parts(self, source: RegionSource) -> tuple[str, ...]:
-        """Return the parts of a scene that are opened."""
-        return REGION_SOURCES[source] if self.needs_regions else ("frames",)
+    def parts(self, mode: str, frames: str, source: RegionSource) -> tuple[str, ...]:
+        """Return the parts of a scene that are opened in a mode; see `requirements_for`."""
+        opened = requirements_for(self.task.name, mode, frames=frames, regions=source).parts
+        return tuple(part for part in opened if part != "boxes")
 
     def predict(
         self,
@@ -102,8 +103,13 @@ class EvaluatedTask:
         return [results[index] for index in range(len(samples))]
 
     def find_fault(self, sample: Mapping[str, Any], answer: Mapping[str, Any]) -> str | None:
-        """Return what is wrong with a stored answer; None if nothing is."""
+        """Return what is wrong with an answer; None if nothing is.
+
+        Answers of the mode "rgb_only" have been brought to the world before, see `lift_answers`: they have "boxes".
+        """
         name = sample["id"]
+        if "boxes" in answer and self.needs_regions:
+            return self._find_fault_of_boxes(name, answer)
         if self.task.kind != "ground":
             return None if isinstance(answer.get("text"), str) else f'the answer to {name!r} must have a "text"'
         scores, count = answer.get("scores"), len(sample["candidate_boxes"]) + 1
@@ -111,6 +117,17 @@ class EvaluatedTask:
         if is_list and all(type(score) in (int, float) and math.isfinite(score) for score in scores):
             return None
         return f'the answer to {name!r} must have "scores", {count} finite numbers'
+
+    def _find_fault_of_boxes(self, name: str, answer: Mapping[str, Any]) -> str | None:
+        if "scores" in answer:
+            return f'the answer to {name!r} has "scores" and "boxes", of two modes'
+        if self.task.kind == "describe" and not isinstance(answer.get("text"), str):
+            return f'the answer to {name!r} must have a "text"'
+        try:
+            read_boxes(answer["boxes"])
+        except (TypeError, ValueError) as error:
+            return f'the answer to {name!r}: "boxes" {str(error).rstrip(".")}'
+        return None
 
     def metric_inputs(
         self, sample: Mapping[str, Any], answer: Mapping[str, Any], protocol: Protocol
@@ -125,7 +142,7 @@ class EvaluatedTask:
                 return {"boxes": found}, reference | {"boxes": sample["gt_boxes"]}
             return {"box": found[0] if found else []}, reference | {"box": sample["gt_boxes"][0]}
         if name == "scan2cap":
-            given, true = sample["input_box"], sample["gt_boxes"]
+            given, true = _described_box(sample, answer), sample["gt_boxes"]
             overlap = float(box_iou([given], true)[0, 0]) if len(given) and len(true) else float(len(given) > 0)
             return {"text": answer["text"], "iou": overlap}, reference | {"texts": sample["answers"]}
         prediction = {"text": answer["text"]}
@@ -155,17 +172,27 @@ class EvaluatedTask:
     def found_boxes(
         self, sample: Mapping[str, Any], answer: Mapping[str, Any], protocol: Protocol
     ) -> list[list[float]]:
-        """Return the boxes that grounding scores choose.
+        """Return the boxes that grounding scores choose, or that were found without candidates.
 
         The protocol "paper" rounds them to float16, as the original's files do.
         """
-        if self.task.name == "multi3drefer":
+        if "boxes" in answer:
+            count = None if self.task.name == "multi3drefer" else 1
+            boxes = [list(box) for box in answer["boxes"][:count]]
+        elif self.task.name == "multi3drefer":
             chosen = choose_objects(answer["scores"], protocol=protocol)
+            boxes = [list(sample["candidate_boxes"][index]) for index in chosen]
         else:
             best = choose_object(answer["scores"])
-            chosen = [] if best is None else [best]
-        boxes = [list(sample["candidate_boxes"][index]) for index in chosen]
+            boxes = [] if best is None else [list(sample["candidate_boxes"][best])]
         return np.float16(boxes).astype(float).tolist() if protocol == "paper" and boxes else boxes
+
+
+def _described_box(sample: Mapping[str, Any], answer: Mapping[str, Any]) -> Sequence[float]:
+    """Return the box that a caption is about: the given one, or the clicked region's."""
+    if "boxes" not in answer:
+        return sample["input_box"]
+    return answer["boxes"][0] if answer["boxes"] else []
 
 
 def _word_overlap(text: str, other: str) -> float:
@@ -209,6 +236,10 @@ def check_answers(
             )
         if fault := spec.find_fault(sample, answer):
             raise ValueError(f"`answers`[{number}]: {fault}.")
+    if spec.needs_regions and len({"boxes" in answer for answer in lists[1]}) > 1:
+        raise ValueError(
+            '`answers` are of two modes: some have "boxes", as of "rgb_only", others not. Score each apart.'
+        )
     return lists[0], lists[1]
 
 

@@ -9,5 +9,6 @@ from .checks import check_intrinsics as check_intrinsics
 from .covisibility import compute_covisible_share as compute_covisible_share
 from .covisibility import compute_voxel_overlap as compute_voxel_overlap
 from .covisibility import covisibility_mask as covisibility_mask
+from .disagreement import find_disagreements as find_disagreements
 from .frame_pairs import FramePairs as FramePairs
 from .frame_pairs import select_frame_pairs as select_frame_pairs

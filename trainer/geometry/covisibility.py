@@ -9,6 +9,7 @@ from trainer.geometry.frame_pairs import FramePairs, usable_frames
 
 __all__ = ["compute_covisible_share", "compute_voxel_overlap", "covisibility_mask", "sample_depth"]
 
+RELATIVE_TOLERANCE = 0.02  # Of measured depth.
 PAPER_MIN_DEPTH = 0.01  # Metres, official: nearer points count as missing, in both views.
 PAPER_MIN_OVERLAP_POINTS = 100  # Official: frames with fewer share nothing.
 PAPER_DEPTH_EPSILON = 1e-6  # Official: added to z before the division.
@@ -21,7 +22,7 @@ def covisibility_mask(
     pairs: FramePairs,
     *,
     protocol: Protocol = "clean",
-    relative_tolerance: float = 0.02,
+    relative_tolerance: float | Tensor = RELATIVE_TOLERANCE,
     absolute_tolerance: float = 0.02,
 ) -> Tensor:
     """Return the target pixels that the source frame of each pair sees too.
@@ -41,7 +42,8 @@ def covisibility_mask(
         intrinsics: Cameras of these pixels.
         pairs: Frame pairs of the batch.
         protocol: "clean" or "paper".
-        relative_tolerance: Share of the depth by which two depths of one surface may differ (clean).
+        relative_tolerance: Share of the depth by which two depths of one surface may differ (clean); one of each pair
+            as a tensor (N, 1, 1).
         absolute_tolerance: Metres added to this share (clean).
 
     Shape:

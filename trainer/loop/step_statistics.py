@@ -8,7 +8,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from trainer.supervision.camera_targets import measure_cameras
-from trainer.supervision.criterion import limit_depth
+from trainer.supervision.criterion import compared_depth
 
 DEPTH_RATIO = 1.25  # The usual first threshold of depth estimation.
 Pair = tuple[Tensor | float, Tensor | float]
@@ -128,7 +128,7 @@ def measure_geometry(
     """Measure the errors of predicted depth and cameras: sums and counts; see `measure_depth`, `measure_cameras`."""
     figures: dict[str, Pair] = dict(measure_cameras(outputs, targets))
     if "depth" in targets:
-        depth = limit_depth(targets["depth"], depth_range)
+        depth = compared_depth(outputs.depth, targets, depth_range)
         figures |= measure_depth(outputs.depth, outputs.depth_confidence, depth)
     return figures
 

@@ -96,7 +96,10 @@ def without_layers(model: IDE3DForConditionalGenerationWithGeometry) -> Iterator
 def lesson_arguments(
     args: IDE3DTrainingArguments, name: str, num_steps: int, **changes: Any
 ) -> IDE3DTrainingArguments:
-    """Arguments of a lesson: those of the training, for `num_steps`, without checkpoints and evaluation."""
+    """Arguments of a lesson: those of the training, for `num_steps`, without checkpoints and evaluation.
+
+    The schedule of the geometry terms counts steps of the training: a lesson that has these terms has them in full.
+    """
     return dataclasses.replace(
         args,
         output_dir=str(Path(args.output_dir) / name),
@@ -104,6 +107,9 @@ def lesson_arguments(
         save_strategy="no",
         eval_strategy="no",
         load_best_model_at_end=False,
+        geometry_start_step=0,
+        geometry_warmup_steps=0,
+        geometry_decay_steps=0,
         **changes,
     )
 

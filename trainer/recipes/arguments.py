@@ -76,6 +76,12 @@ class ModelArguments:
             "extracted features, stored (the original's files beside the benchmarks), or none."
         },
     )
+    teacher_camera: Literal["first", "own"] = field(
+        default="first",
+        metadata={
+            "help": "Camera of the points that the teacher point_map tells: of the first frame, or each one's own."
+        },
+    )
     hidden_size: int = field(default=128, metadata={"help": "Width of the nano model."})
     text_layers: int = field(default=3, metadata={"help": "Layers of the nano model's language model."})
     rope_theta: float = field(default=300.0, metadata={"help": "Base of the nano model's rotary positions."})
@@ -96,12 +102,29 @@ class ModelArguments:
 
 @dataclass
 class DataArguments:
-    """Training data: benchmarks in the public layout, or procedural rooms and their questions."""
+    """Training data: procedural rooms, benchmarks in the public layout, or files of chats."""
 
-    source: Literal["rooms", "benchmarks"] = field(
-        default="rooms", metadata={"help": "Procedural rooms, or benchmarks in data_dir."}
+    source: Literal["rooms", "benchmarks", "chats"] = field(
+        default="rooms", metadata={"help": "Procedural rooms, benchmarks in data_dir, or the files of chats."}
     )
-    data_dir: str | None = field(default=None, metadata={"help": "Folder of the benchmarks in the public layout."})
+    data_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of the benchmarks in the public layout; of chats the folder that their videos lie in "
+            "(default: for each file its own folder)."
+        },
+    )
+    chats: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Files of chats that are trained on, .json, .jsonl or .parquet (see docs/your_data.md)."},
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={"help": "Read chats while they are trained on, without a table of them on disk; needs max_steps."},
+    )
+    validation_chats: list[str] = field(
+        default_factory=list, metadata={"help": "Files of chats for the evaluation loss; default: none is computed."}
+    )
     tasks: list[str] = field(
         default_factory=lambda: ["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"],
         metadata={"help": "Benchmarks that are trained on."},
@@ -118,8 +141,22 @@ class DataArguments:
     skip_invalid_poses: bool = field(
         default=False, metadata={"help": "Leave out frames whose pose is not finite, instead of an error."}
     )
+    pseudo_geometry: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of pseudo geometry, as `ide3d geometry` makes it; it replaces the measured depth and "
+            "poses of the scenes that it holds. Protocol clean."
+        },
+    )
+    confidence_drop_share: float = field(
+        default=0.1, metadata={"help": "Share of a frame's pseudo depth, the least sure, that is left out."}
+    )
     num_validation_samples: int = field(
-        default=64, metadata={"help": "Samples of each benchmark's validation split for the evaluation loss; 0: none."}
+        default=64,
+        metadata={
+            "help": "Samples of each benchmark's validation split, or of validation_chats, for the evaluation loss; "
+            "0: none."
+        },
     )
     num_rooms: int = field(default=900, metadata={"help": "Training rooms."})
     num_validation_rooms: int = field(default=64, metadata={"help": "Rooms of the evaluation loss."})
@@ -158,6 +195,10 @@ class DataArguments:
     naming_steps: int = field(
         default=0, metadata={"help": "Steps of a first lesson for nano models: name what each visual token shows."}
     )
+    naming_depth: bool = field(
+        default=True,
+        metadata={"help": "Whether that lesson names whole metres of depth too, which says depth in words."},
+    )
     reading_steps: int = field(
         default=0, metadata={"help": "Steps of a second lesson for nano models: read what a question points at."}
     )
@@ -179,7 +220,12 @@ class DataArguments:
     def __post_init__(self):
         counts = ("num_validation_samples", "max_grounding", "data_seed_rooms", "place_samples")
         steps = ("naming_steps", "reading_steps")
-        shares = {"grounding_share": (0, 1), "mention_weight": (0, math.inf), "lesson_learning_rate": (0, math.inf)}
+        shares = {
+            "confidence_drop_share": (0, 0.99),
+            "grounding_share": (0, 1),
+            "mention_weight": (0, math.inf),
+            "lesson_learning_rate": (0, math.inf),
+        }
         _check_fields(self, dict.fromkeys((*counts, *steps), 0), shares)
         if not isinstance(self.task_weights, (list, tuple)):
             raise TypeError(f"task_weights must be a list of numbers, got {reprlib.repr(self.task_weights)}.")
@@ -336,7 +382,9 @@ def check_weights(arguments: ModelArguments, args: IDE3DTrainingArguments) -> No
 
 def check_source(arguments: ModelArguments, data: DataArguments) -> None:
     """Raise ValueError where the data do not go with the model or the teacher."""
-    if data.source == "benchmarks" and arguments.model_name_or_path is None:
-        raise ValueError("source: benchmarks needs model_name_or_path, a converted or exported checkpoint.")
-    if data.source == "rooms" and arguments.teacher == "stored":
-        raise ValueError("teacher: stored needs source: benchmarks; rooms have no stored features.")
+    if data.source != "rooms" and arguments.model_name_or_path is None:
+        raise ValueError(f"source: {data.source} needs model_name_or_path, a converted or exported checkpoint.")
+    if data.source != "benchmarks" and arguments.teacher == "stored":
+        raise ValueError(f"teacher: stored needs source: benchmarks; {data.source} have no stored features.")
+    if data.source == "chats" and not data.chats:
+        raise ValueError("source: chats needs chats, a list of files that end with .json, .jsonl or .parquet.")

@@ -1,22 +1,28 @@
-"""Rooms and benchmarks as the training and evaluation data of a recipe."""
+"""Rooms, benchmarks and chats as the training and evaluation data of a recipe."""
+
+from typing import Any
 
 import numpy as np
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
 from processing.rooms import load_rooms
 from processing.rooms.places import place_sample
 from processing.rooms.samples import room_samples
 from processing.token_grid import TokenGrid
+from trainer.data.chat_samples import ChatDataset
 from trainer.loop.benchmark_mixture import build_benchmark_mixture
+from trainer.loop.chat_stream import ChatStream
 from trainer.loop.mixture import MixtureDataset
 from trainer.recipes.arguments import DataArguments
 from trainer.recipes.lessons import draw_lessons, draw_validation
+from trainer.teachers import TeacherStore
 from trainer.training_arguments import IDE3DTrainingArguments
 
 __all__ = [
     "REGION_QUESTIONS",
     "build_benchmarks",
+    "build_chats",
     "build_samples",
     "list_texts",
     "load_decoded",
@@ -84,7 +90,11 @@ def list_texts(samples: list[dict]) -> list[str]:
 
 
 def build_benchmarks(
-    data: DataArguments, args: IDE3DTrainingArguments, grid: TokenGrid, has_teacher: bool
+    data: DataArguments,
+    args: IDE3DTrainingArguments,
+    grid: TokenGrid,
+    has_teacher: bool,
+    pseudo_geometry: TeacherStore | None = None,
 ) -> tuple[MixtureDataset, MixtureDataset | None]:
     """Build training and evaluation data from benchmarks in the public layout.
 
@@ -94,23 +104,65 @@ def build_benchmarks(
     """
     if data.data_dir is None:
         raise ValueError("source: benchmarks needs data_dir, the folder of the benchmarks in the public layout.")
-    weights = args.loss_weights
     options = {
         "protocol": args.protocol,
         "frames": data.frames,
         "num_frames": data.num_frames,
-        "has_geometry": any(weights[name] for name in weights if name not in ("loss_distillation", "loss_grounding")),
+        "has_geometry": _needs_geometry(args),
         "has_teacher": has_teacher,
         "regions": data.regions,
         "skip_invalid_poses": data.skip_invalid_poses,
+        "pseudo_geometry": pseudo_geometry,
     }
     train = build_benchmark_mixture(data.tasks, "train", data.data_dir, grid, weights=data.task_weights, **options)
     count = data.num_validation_samples
     if not count:
         return train, None
     whole = build_benchmark_mixture(data.tasks, "val", data.data_dir, grid, **options)
-    parts = {
-        name: Subset(part, range(0, len(part), -(-len(part) // count))[:count])
-        for name, part in whole.datasets.items()
+    return train, MixtureDataset({name: _thinned(part, count) for name, part in whole.datasets.items()})
+
+
+def build_chats(
+    data: DataArguments, args: IDE3DTrainingArguments, has_teacher: bool
+) -> tuple[ChatDataset | ChatStream, Subset | None]:
+    """Build training and evaluation data from files of chats.
+
+    Args:
+        data: Data arguments of the recipe.
+        args: Arguments of the training, whose loss weights tell whether geometry is read.
+        has_teacher: Whether a teacher reads the geometry of scans.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is broken, a row is no chat, or a stream has no number of steps.
+    """
+    options = {
+        "num_frames": data.num_frames,
+        "has_geometry": has_teacher or _needs_geometry(args),
+        "skip_invalid_poses": data.skip_invalid_poses,
     }
-    return train, MixtureDataset(parts)
+    train = _stream(data, args, options) if data.streaming else ChatDataset(data.chats, data.data_dir, **options)
+    if not data.validation_chats or not data.num_validation_samples:
+        return train, None
+    return train, _thinned(ChatDataset(data.validation_chats, data.data_dir, **options), data.num_validation_samples)
+
+
+def _stream(data: DataArguments, args: IDE3DTrainingArguments, options: dict[str, Any]) -> ChatStream:
+    """Build the stream of a training; it has no length."""
+    if args.max_steps <= 0:
+        raise ValueError("streaming: true needs max_steps: a stream of chats has no length. Set it, or leave it out.")
+    if args.auto_find_batch_size:
+        raise ValueError("streaming: true needs batches of one size: set auto_find_batch_size: false.")
+    seed = args.seed if args.data_seed is None else args.data_seed
+    return ChatStream(data.chats, data.data_dir, batch=args.train_batch_size * args.world_size, seed=seed, **options)
+
+
+def _needs_geometry(args: IDE3DTrainingArguments) -> bool:
+    """Return whether a loss term that has a weight reads depth or poses."""
+    weights = args.loss_weights
+    return any(weights[name] for name in weights if name not in ("loss_distillation", "loss_grounding"))
+
+
+def _thinned(dataset: Dataset, count: int) -> Subset:
+    """Return at most `count` samples that lie evenly over a data set."""
+    return Subset(dataset, range(0, len(dataset), -(-len(dataset) // count))[:count])

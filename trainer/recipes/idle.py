@@ -12,11 +12,12 @@ logger = logging.getLogger(__name__)
 
 OF_NANO = ("hidden_size", "text_layers", "rope_theta", "tie_word_embeddings", "patch_size", "spatial_pool_stride")
 OF_ROOMS = ("num_rooms", "num_validation_rooms", "data_seed_rooms", "room_style", "reference", "max_questions",
-            "max_grounding", "grounding_share", "lessons", "place_samples", "naming_steps", "reading_steps",
-            "reading_lessons", "lesson_learning_rate", "word_search", "mention_weight")  # fmt: skip
+            "max_grounding", "grounding_share", "lessons", "place_samples", "naming_steps", "naming_depth",
+            "reading_steps", "reading_lessons", "lesson_learning_rate", "word_search", "mention_weight")  # fmt: skip
 OF_BOXES = ("box_numbers", "box_lenses", "field_of_view")
-OF_BENCHMARKS = ("data_dir", "tasks", "task_weights", "frames", "regions", "skip_invalid_poses",
-                 "num_validation_samples")  # fmt: skip
+OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions", "pseudo_geometry", "confidence_drop_share")
+OF_CHATS = ("chats", "validation_chats", "streaming")
+OF_FILES = ("data_dir", "skip_invalid_poses", "num_validation_samples")  # of benchmarks and of chats
 OF_DRY_RUN = ("planned_config", "planned_processes", "planned_sharding", "planned_teacher_size", "planned_text_tokens")
 
 
@@ -28,14 +29,18 @@ def list_idle(arguments: ModelArguments, data: DataArguments) -> dict[str, str]:
         "a nano model is built, no checkpoint is loaded": (not has_checkpoint, ("attention",)),
         "lora_rank is 0": (not arguments.lora_rank, ("lora_alpha", "lora_dropout")),
         "validator is none": (arguments.validator == "none", ("validator_stride", "validator_chunk")),
-        "source is benchmarks": (not has_rooms, (*OF_ROOMS, *OF_BOXES)),
-        "source is rooms": (has_rooms, OF_BENCHMARKS),
+        "teacher is not point_map": (arguments.teacher != "point_map", ("teacher_camera",)),
+        "source is benchmarks": (data.source == "benchmarks", (*OF_ROOMS, *OF_BOXES, *OF_CHATS)),
+        "source is chats": (data.source == "chats", (*OF_ROOMS, *OF_BOXES, *OF_BENCHMARKS)),
+        "source is rooms": (has_rooms, (*OF_BENCHMARKS, *OF_CHATS, *OF_FILES)),
+        "pseudo_geometry is not set": (data.pseudo_geometry is None, ("confidence_drop_share",)),
         "dry_run is not set": (not arguments.dry_run, OF_DRY_RUN),
         "naming_steps and reading_steps are 0": (
             has_rooms and not (data.naming_steps or data.reading_steps),
             ("lesson_learning_rate",),
         ),
         "lessons have no box": (has_rooms and not any(o.startswith("box=") for o in data.lessons), OF_BOXES),
+        "naming_steps is 0": (has_rooms and not data.naming_steps, ("naming_depth",)),
         "reading_steps is 0": (has_rooms and not data.reading_steps, ("reading_lessons",)),
     }
     changed = {**_list_changed(arguments), **_list_changed(data)}

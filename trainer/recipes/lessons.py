@@ -39,7 +39,7 @@ def draw_lessons(
 def make_lesson(rooms: list[dict], data: DataArguments, grid: TokenGrid, name: str) -> LessonSamples:
     """Make samples of one kind, more than a training of hours visits."""
     options = {"num_passes": LESSON_PASSES, "max_questions": data.max_questions, "seed": data.data_seed_rooms}
-    return LessonSamples(rooms, grid, name, boxes=box_lesson(data), **options)
+    return LessonSamples(rooms, grid, name, boxes=box_lesson(data), naming_depth=data.naming_depth, **options)
 
 
 def box_lesson(data: DataArguments) -> BoxLesson:
@@ -100,7 +100,7 @@ def take_lessons(
         words, pointed = make_lesson(rooms, data, grid, "naming"), make_lesson(rooms, data, grid, "region")
         read = draw_lessons(rooms, data, grid, data.reading_lessons)
     else:
-        words = [sample for room in rooms for sample in naming_samples(room, grid)]
+        words = [sample for room in rooms for sample in naming_samples(room, grid, depth=data.naming_depth)]
         read = pointed = [
             sample for sample in samples if all(entry["reference"] == "region" for entry in sample["questions"])
         ]

@@ -16,14 +16,16 @@ from modeling_ide3d.auxiliary import (
 from processing import IDE3DProcessor
 from processing.boxes_in_words import number_tokens
 from processing.token_grid import TokenGrid
+from trainer.data.pseudo_inputs import check_store
 from trainer.loop.adapters import add_adapters
 from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 from trainer.recipes.arguments import DataArguments, ModelArguments
-from trainer.teachers import Teacher, load_teacher
+from trainer.teachers import PointMapTeacher, Teacher, TeacherStore, load_teacher
 from trainer.training_arguments import IDE3DTrainingArguments
 
 __all__ = [
     "adapt",
+    "build_pseudo_geometry",
     "build_teacher",
     "build_validator",
     "find_grid",
@@ -38,7 +40,27 @@ def build_teacher(arguments: ModelArguments, args: IDE3DTrainingArguments) -> Te
     """Build the teacher of the recipe; None for stored features, which come with the samples."""
     if arguments.teacher in ("none", "stored"):
         return None
+    if arguments.teacher == "point_map":
+        return PointMapTeacher(camera=arguments.teacher_camera)
     return load_teacher(arguments.teacher, protocol=args.protocol)
+
+
+def build_pseudo_geometry(data: DataArguments, args: IDE3DTrainingArguments) -> TeacherStore | None:
+    """Open the store of pseudo geometry of the recipe; None without one.
+
+    Raises:
+        FileNotFoundError: The folder holds no store.
+        ValueError: It holds features alone, or the protocol is not clean.
+    """
+    if data.pseudo_geometry is None:
+        return None
+    if args.protocol != "clean":
+        raise ValueError(
+            f"pseudo_geometry needs protocol: clean, got {args.protocol}. The original knows metres only."
+        )
+    store = TeacherStore(data.pseudo_geometry)
+    check_store(store)
+    return store
 
 
 def find_grid(arguments: ModelArguments, data: DataArguments) -> TokenGrid:

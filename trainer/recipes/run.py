@@ -1,11 +1,13 @@
 """Run a recipe: build everything, train or resume, evaluate, and export the inference model."""
 
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import set_seed
+from transformers import TrainerState, set_seed
+from transformers.trainer import TRAINER_STATE_NAME
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing import IDE3DProcessor
@@ -13,6 +15,7 @@ from trainer.data_collator import IDE3DDataCollator
 from trainer.export import export_inference_model
 from trainer.ide3d_trainer import IDE3DTrainer
 from trainer.loop.adapters import merge_adapters
+from trainer.loop.chat_stream import ChatStream, StreamCollator
 from trainer.loop.checkpoints import get_last_checkpoint
 from trainer.model_card import TeacherFacts, create_model_card, list_loss_terms
 from trainer.processes import leave_processes
@@ -24,12 +27,12 @@ from trainer.recipes.arguments import (
     check_weights,
     read_recipe,
 )
-from trainer.recipes.data import build_benchmarks, build_samples, list_texts, load_decoded
+from trainer.recipes.data import build_benchmarks, build_chats, build_samples, list_texts, load_decoded
 from trainer.recipes.idle import warn_of_idle
 from trainer.recipes.lessons import choose_trainer, list_box_texts, take_lessons
-from trainer.recipes.models import adapt, build_teacher, find_grid, load_model
+from trainer.recipes.models import adapt, build_pseudo_geometry, build_teacher, find_grid, load_model
 from trainer.recipes.plan import dry_run
-from trainer.teachers import Teacher
+from trainer.teachers import ConfidenceRule, Teacher
 from trainer.training_arguments import IDE3DTrainingArguments
 
 __all__ = ["export_run", "main", "run_recipe", "train"]
@@ -48,8 +51,8 @@ def train(
     check_weights(model_arguments, args)
     check_source(model_arguments, data)
     warn_of_idle(model_arguments, data)
-    if data.source == "benchmarks":
-        return _train_on_benchmarks(model_arguments, data, args)
+    if data.source != "rooms":
+        return _train_on_files(model_arguments, data, args)
     teacher = build_teacher(model_arguments, args)
     grid = find_grid(model_arguments, data)
     with args.main_process_first(desc="drawing rooms"):
@@ -82,27 +85,57 @@ def train(
     return trainer, processor
 
 
-def _train_on_benchmarks(
+def _train_on_files(
     model_arguments: ModelArguments, data: DataArguments, args: IDE3DTrainingArguments
 ) -> tuple[IDE3DTrainer, IDE3DProcessor]:
-    """Train a checkpoint on benchmarks in the public layout (or resume)."""
+    """Train a checkpoint on benchmarks in the public layout or on chats (or resume)."""
     teacher = build_teacher(model_arguments, args)
-    is_stored = model_arguments.teacher == "stored"
-    samples, validation = build_benchmarks(data, args, find_grid(model_arguments, data), is_stored)
+    is_stored, pseudo = model_arguments.teacher == "stored", None
+    if data.source == "chats":
+        with args.main_process_first(desc="reading chats"):
+            samples, validation = build_chats(data, args, teacher is not None)
+    else:
+        pseudo = build_pseudo_geometry(data, args)
+        samples, validation = build_benchmarks(data, args, find_grid(model_arguments, data), is_stored, pseudo)
     teacher_size = teacher.feature_size if teacher else None
     if is_stored:
         teacher_size = samples[0]["teacher_features"].shape[-1]
     model, processor = load_model(model_arguments, data, [], teacher_size, args.protocol)
+    checkpoint = _find_checkpoint(args)
+    options = {
+        "teacher": teacher,
+        "protocol": args.protocol,
+        "confidence_rule": ConfidenceRule(data.confidence_drop_share),
+        "pseudo_geometry": pseudo,
+    }
+    if isinstance(samples, ChatStream):
+        collator = StreamCollator(processor, samples, **options)
+        _prepare_stream(samples, args, checkpoint)
+    else:
+        collator = IDE3DDataCollator(processor, **options)
     trainer = IDE3DTrainer(
         adapt(model, model_arguments),
         args,
         train_dataset=samples,
         eval_dataset=validation,
-        data_collator=IDE3DDataCollator(processor, teacher=teacher, protocol=args.protocol),
+        data_collator=collator,
         processing_class=processor,
     )
-    trainer.train(resume_from_checkpoint=_find_checkpoint(args))
+    trainer.train(resume_from_checkpoint=checkpoint)
     return trainer, processor
+
+
+def _prepare_stream(stream: ChatStream, args: IDE3DTrainingArguments, checkpoint: str | None) -> None:
+    """Prepare a stream for several processes and for a resumed run.
+
+    Every process reads it, and passes over the batches that were trained on without opening their media.
+    """
+    args.accelerator_config.dispatch_batches = False  # the first process would send the others its tensors
+    state = Path(checkpoint, TRAINER_STATE_NAME) if checkpoint else None
+    if state is None or not state.is_file() or args.ignore_data_skip:
+        return
+    with contextlib.suppress(TypeError, ValueError):  # the trainer names a damaged file
+        stream.skipped_batches = TrainerState.load_from_json(state).global_step * args.gradient_accumulation_steps
 
 
 def _find_checkpoint(args: IDE3DTrainingArguments) -> str | None:
@@ -152,7 +185,7 @@ def run_recipe(model_arguments: ModelArguments, data: DataArguments, args: IDE3D
 
     Args:
         model_arguments: Model, teacher and adapters, as `read_recipe` gives them.
-        data: Rooms or benchmarks.
+        data: Rooms, benchmarks or chats.
         args: Arguments of the trainer; `output_dir` gets checkpoints and the folder `export`.
 
     Returns:

@@ -4,6 +4,7 @@ from .finding import FoundObjects as FoundObjects
 from .memory import MemoryPlan as MemoryPlan
 from .region_reading import answer_from_regions as answer_from_regions
 from .region_reading import pool_sample_regions as pool_sample_regions
+from .said_boxes import SaidBoxes as SaidBoxes
 from .scene_session import SceneSession as SceneSession
 from .video_scene import FoundRegion as FoundRegion
 from .video_scene import VideoScene as VideoScene

@@ -10,6 +10,7 @@ from torch import nn
 from modeling_ide3d.grounding_ide3d import fill_empty_regions, find_open_references
 from modeling_ide3d.inputs_ide3d import check_scores
 from processing.benchmarks import build_prompt
+from processing.boxes_in_words import NumberStyle
 from processing.proposals.clusters import ClusterProposer, TokenClusters
 from processing.proposals.marks import Mark
 from processing.proposals.protocol import ProposalVideo, RegionProposals, RegionProposer
@@ -36,6 +37,7 @@ from trainer.session.questions import (
     split_at_video,
     tokenize_after_video,
 )
+from trainer.session.said_boxes import LOCATE, SaidBoxes, check_template, say_boxes
 from trainer.session.shared_prefix import PACKABLE_ATTENTION, PackedQuestions, RepeatedPrefix
 
 __all__ = ["SceneAnswer", "SceneSession"]
@@ -256,10 +258,7 @@ class SceneSession:
         descriptions = list_questions(descriptions, "descriptions")
         names = name_all(names, "description", len(descriptions))
         ground = self.processor.ground_token
-        if not isinstance(template, str):
-            raise TypeError(f"`template` must be a text with {{description}} in it, got {template!r}.")
-        if "{description}" not in template:
-            raise ValueError(f"`template` must hold {{description}}, where the texts are put, got {template!r}.")
+        check_template(template)
         requests = [template.replace("{description}", t) if isinstance(t, str) else t for t in descriptions]
         tokens = [self._tokenize(request, answer=ground) for request in requests]
         for index, row in enumerate(tokens):
@@ -336,12 +335,33 @@ class SceneSession:
         return self.find_each([description], proposals, template=template)[0]
 
     def find_each(
-        self, descriptions: Sequence[str], proposals: RegionProposals | None = None, *, template: str = GROUND
+        self,
+        descriptions: Sequence[str],
+        proposals: RegionProposals | None = None,
+        *,
+        template: str = GROUND,
+        names: Sequence[str] | None = None,
     ) -> list[FoundObjects]:
-        """Find several descriptions, which are read together; see `find`."""
+        """Find several descriptions, which are read together; see `find`, and `ground` for `names`."""
         proposals = self._check_proposals(proposals)
-        cosines = self.ground(descriptions, proposals.masks, template=template)
+        cosines = self.ground(descriptions, proposals.masks, template=template, names=names)
         return [choose_proposals(text, row, proposals) for text, row in zip(descriptions, cosines, strict=True)]
+
+    def boxes(
+        self, descriptions: Sequence[str], *, numbers: NumberStyle = "digits", template: str = LOCATE, **options: Any
+    ) -> list[SaidBoxes]:
+        """Ask in words where in 3D objects are; see `trainer.session.said_boxes.say_boxes`.
+
+        Args:
+            descriptions: Objects in words, such as "the red chair" or "all chairs".
+            numbers: Way of writing measures that the model was trained with: "digits", "bins" or "tokens".
+            template: Request with `{description}` in it.
+            **options: `max_boxes` of an answer and `batch_size`.
+
+        Returns:
+            For each description the boxes in the cameras of their frames, metres, or why the text is no answer.
+        """
+        return say_boxes(self, descriptions, numbers=numbers, template=template, **options)
 
     def describe_all(
         self, proposals: RegionProposals | None = None, *, max_regions: int = 16, max_new_tokens: int = 128

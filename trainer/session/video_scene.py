@@ -18,6 +18,7 @@ from processing.proposals.protocol import RegionProposals
 from processing.region_files import NamedRegions, read_regions
 from processing.video_sources_ide3d import to_local_path
 from trainer.session.finding import FoundObjects
+from trainer.session.said_boxes import SaidBoxes
 from trainer.session.scene_session import DEFAULT_MAX_MEMORY, GROUND, SceneSession
 
 __all__ = ["FoundRegion", "VideoScene", "load_inference_model", "open_video"]
@@ -73,6 +74,20 @@ class VideoScene:
         """Read regions of this video from a file; see `processing.region_files.read_regions`."""
         return read_regions(path, self.session.token_grid, self.frame_indices, self.total_frames)
 
+    def check_regions(self, regions: NamedRegions) -> None:
+        """Raise unless these can be regions of this video.
+
+        Raises:
+            TypeError: If they are no `NamedRegions`.
+            ValueError: If they are proposals of another video.
+        """
+        if not isinstance(regions, NamedRegions):
+            raise TypeError(
+                f"`regions` must be NamedRegions, as `read_regions` gives them, got {type(regions).__name__}."
+            )
+        if isinstance(regions, RegionProposals):
+            regions.check_video(self.session.video.fingerprint)
+
     def ask(self, questions: Sequence[str], max_new_tokens: int = 256) -> list[str]:
         """Answer questions in words."""
         return self.session.ask(questions, max_new_tokens=max_new_tokens)
@@ -95,7 +110,7 @@ class VideoScene:
             found = self.session.find_each(descriptions, regions, template=template)
             proposals = self.session.propose() if regions is None else regions
             return [self._name_found(entry, proposals) for entry in found]
-        _check_named(regions)
+        self.check_regions(regions)
         if not len(regions):
             raise ValueError("`regions` must hold at least one region to find something among, got none.")
         found = []
@@ -117,6 +132,13 @@ class VideoScene:
             )
         return found
 
+    def boxes(self, descriptions: Sequence[str], **options: Any) -> list[SaidBoxes]:
+        """Ask in words where in 3D objects are; see `SceneSession.boxes`.
+
+        The frame of a box is the number of a frame shown; `frame_indices` has its index in the video.
+        """
+        return self.session.boxes(descriptions, **options)
+
     def _name_found(self, found: FoundObjects, proposals: RegionProposals) -> FoundRegion:
         """Return what was found among proposals, its frames counted in the video."""
         seen = found.masks[0].flatten(1).any(1).tolist() if found.names else []
@@ -137,8 +159,9 @@ class VideoScene:
 
         Raises:
             TypeError: If `regions` are no `NamedRegions`.
+            ValueError: If they are proposals of another video.
         """
-        _check_named(regions)
+        self.check_regions(regions)
         texts = self.session.describe(regions.masks, max_new_tokens=max_new_tokens)
         return dict(zip(regions.names, texts, strict=True))
 
@@ -201,11 +224,6 @@ def open_video(
     frames, metadata = reader.fetch_videos(video, partial(reader.sample_frames, num_frames=num_frames))
     session = SceneSession(loaded, processor, frames, max_memory=max_memory, do_sample_frames=False)
     return VideoScene(session, tuple(metadata.frames_indices), metadata.total_num_frames, frames)
-
-
-def _check_named(regions: Any) -> None:
-    if not isinstance(regions, NamedRegions):
-        raise TypeError(f"`regions` must be NamedRegions, as `read_regions` gives them, got {type(regions).__name__}.")
 
 
 def _find_device(device: Any) -> torch.device:

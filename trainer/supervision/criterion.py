@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from modeling_ide3d.auxiliary.alignment import METRIC, align_targets
 from trainer.field_rules import POSITIVE, check_choice, check_number, check_range
 from trainer.geometry import (
     FramePairs,
@@ -17,6 +18,7 @@ from trainer.geometry import (
     unproject_depth,
 )
 from trainer.geometry.checks import Protocol
+from trainer.geometry.covisibility import RELATIVE_TOLERANCE
 from trainer.geometry.frame_pairs import PairMode
 from trainer.losses import (
     CrossViewDepthLoss,
@@ -33,6 +35,7 @@ from trainer.supervision.camera_targets import build_camera_targets
 
 PAPER_MAX_DEPTH = 10.0  # Metres, official: points farther away share no voxels.
 EVALUATION_SEED = 0  # Evaluations compare pairs that are drawn at random; each draws the same ones.
+PSEUDO_TOLERANCE = 0.1  # Share of the depth by which two pseudo depths of one surface may differ, as in `pose_rules`.
 PAPER_VOXEL_SIZE = 0.2  # Metres, for "overlap" pairs; the original crashes in this mode.
 
 
@@ -42,6 +45,20 @@ def limit_depth(depth: Tensor, depth_range: tuple[float, float] | None) -> Tenso
         return depth
     is_outside = (depth > 0) & torch.isfinite(depth) & ((depth < depth_range[0]) | (depth > depth_range[1]))
     return torch.where(is_outside, 0.0, depth)
+
+
+def limit_targets(targets: Mapping[str, Any], depth_range: tuple[float, float] | None) -> Tensor:
+    """Return the depth of targets within the range; depth of unknown unit stays."""
+    depth = limit_depth(targets["depth"], depth_range)
+    if "depth_alignment" not in targets:
+        return depth
+    is_metric = targets["depth_alignment"] == METRIC
+    return torch.where(is_metric.view(-1, 1, 1, 1), depth, targets["depth"])
+
+
+def compared_depth(predicted_depth: Tensor, targets: Mapping[str, Any], depth_range: Any = None) -> Tensor:
+    """Return the depth that a prediction is compared with, aligned where it is pseudo."""
+    return limit_targets(align_targets(predicted_depth, targets), depth_range)
 
 
 def find_taught(teacher_features: Tensor) -> Tensor:
@@ -126,6 +143,7 @@ class GeometryCriterion(nn.Module):
         camera_to_world: Tensor,
         has_geometry: Tensor,
         size: tuple[int, int] | None = None,
+        depth_alignment: Tensor | None = None,
     ) -> FramePairs:
         """Choose pairs of frames that see something in common, with their masks.
 
@@ -136,15 +154,19 @@ class GeometryCriterion(nn.Module):
             has_geometry: Frames that may be used.
             size: Height and width of the prediction, which the masks are brought to (nearest, as the original);
                 default: those of `depth`.
+            depth_alignment: Codes of unknown scale and shift, see `align_targets`; None: all depth is measured or
+                metric. Depth that is not metric may differ by more between views of one surface.
 
         Shape:
             depth:           (B, V, H, W), metres, 0 = no measurement.
             intrinsics:      (B, V, 3, 3), of these pixels.
             camera_to_world: (B, V, 4, 4), metres.
             has_geometry:    (B, V), bool.
+            depth_alignment: (B,), long.
             output.covisible: (N, *size), bool.
         """
-        depth = limit_depth(depth, self.depth_range)
+        pseudo = {} if depth_alignment is None else {"depth_alignment": depth_alignment}
+        depth = limit_targets({"depth": depth, **pseudo}, self.depth_range)
         overlap = None
         if self.pair_mode == "overlap":
             overlap = self._compute_overlap(depth, intrinsics, camera_to_world, has_geometry)
@@ -160,7 +182,11 @@ class GeometryCriterion(nn.Module):
         )
         if not len(pairs):
             return pairs
-        covisible = covisibility_mask(depth, intrinsics, pairs, protocol=self.protocol)
+        options: dict[str, Any] = {"protocol": self.protocol}
+        if depth_alignment is not None:
+            is_metric = (depth_alignment == METRIC)[pairs.batch].view(-1, 1, 1)
+            options["relative_tolerance"] = torch.where(is_metric, RELATIVE_TOLERANCE, PSEUDO_TOLERANCE)
+        covisible = covisibility_mask(depth, intrinsics, pairs, **options)
         if size is not None and covisible.shape[1:] != size:
             covisible = F.interpolate(covisible.unsqueeze(1).float(), size, mode="nearest").squeeze(1) > 0.5
         # Official: pairs with an empty mask are dropped before the prediction.
@@ -198,7 +224,8 @@ class GeometryCriterion(nn.Module):
         if "mean_depth" in targets:
             terms["loss_scale"] = self.scale_loss(outputs.scale, targets["mean_depth"])
         if "depth" in targets:
-            depth = limit_depth(targets["depth"], self.depth_range)
+            targets = align_targets(outputs.depth, targets)
+            depth = limit_targets(targets, self.depth_range)
             if "loss_depth" in self.terms:
                 terms["loss_depth"] = self._compare_depth(outputs.depth, outputs.depth_confidence, depth)
             # Official: too few measured pixels in the batch turn the terms of the pairs off too.
@@ -258,7 +285,7 @@ class GeometryCriterion(nn.Module):
         if "mean_depth" in targets:
             counts["loss_scale"] = (targets["mean_depth"] > 0).sum()
         if "depth" in targets:
-            depth, pairs = limit_depth(targets["depth"], self.depth_range), targets.get("pairs")
+            depth, pairs = limit_targets(targets, self.depth_range), targets.get("pairs")
             counts["loss_depth"] = enough = self._count_depth(depth).sum()
             if pairs is not None and len(pairs) and (self.protocol == "clean" or enough):
                 used = self.cross_view_loss.count_pairs(pairs.gather_target(depth), pairs.covisible, pairs.weight)
@@ -270,7 +297,8 @@ class GeometryCriterion(nn.Module):
     @torch.no_grad()
     def count_compared(self, outputs: Any, targets: Mapping[str, Any]) -> Tensor:
         """Return the denominator of `loss_view_consistency` after a forward pass, a float32 scalar."""
-        depth = limit_depth(targets["depth"], self.depth_range)
+        targets = align_targets(outputs.depth, targets)
+        depth = limit_targets(targets, self.depth_range)
         return self.consistency_loss.count_pairs(outputs.depth, targets["intrinsics"], targets["pairs"], depth)
 
     def losses(self) -> dict[str, nn.Module]:

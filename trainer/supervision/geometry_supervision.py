@@ -31,6 +31,7 @@ from trainer.supervision.given_targets import (
     read_samples,
 )
 from trainer.supervision.joined_model import JoinedModel, prepare_step
+from trainer.supervision.pseudo_targets import mark_pseudo, normalise_pseudo
 from trainer.supervision.recorder import ForwardPass, ForwardRecorder
 from trainer.supervision.video_targets import (
     VideoGroup,
@@ -282,6 +283,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         intrinsics: PerSample | None = None,
         camera_to_world: PerSample | None = None,
         has_geometry: Tensor | None = None,
+        depth_alignment: Sequence[str | None] | None = None,
         teacher_features: PerSample | None = None,
     ) -> VideoTargets:
         """Lay the targets of a batch on the pixels and tokens of its videos.
@@ -293,6 +295,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
                 `camera_to_world`.
             camera_to_world: Poses, OpenCV axes, metres.
             has_geometry: Samples whose depth counts; None for all.
+            depth_alignment: Alignment of each sample's pseudo geometry, see `IDE3DDataCollator`; None for measured.
             teacher_features: Features of a frozen teacher on the grid of visual tokens; zero vectors are no target.
 
         Shape:
@@ -329,7 +332,9 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         features: list[Tensor | None] = [None] * len(places)
         of_batch = (self.layout, len(input_ids), places, device)
         if has_depth:
+            geometry = normalise_pseudo(geometry, depth_alignment, len(input_ids), self.criterion.protocol)
             measured = measure_videos(geometry, has_geometry, *of_batch, self.criterion.protocol)
+            measured = mark_pseudo(measured, places, depth_alignment)
         if has_teacher:
             features = split_frames("teacher_features", teacher_features, *of_batch)
             for place, value in zip(places, features, strict=True):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["HEADS_NAME", "PREPARED", "TARGETS", "JoinedModel", "PreparedTargets", "prepare_step"]
 
 # Keys of a batch that the model itself never sees.
-TARGETS = ("depth", "intrinsics", "camera_to_world", "has_geometry", "teacher_features")
+TARGETS = ("depth", "intrinsics", "camera_to_world", "has_geometry", "depth_alignment", "teacher_features")
 PREPARED = "prepared_targets"
 HEADS_NAME = "geometry_supervision"  # of the heads inside the model
 IGNORED_LABEL = -100

@@ -18,9 +18,10 @@ from processing.regions import check_grid
 from processing.scene_names import check_name, check_names
 from processing.token_grid import TokenGrid
 from trainer.processes import join_processes
+from trainer.teachers.identity import StoreIdentity
 from trainer.teachers.original import OriginalStoreTeacher
 from trainer.teachers.protocol import FrameSource, Teacher, check_teacher
-from trainer.teachers.store import StoreIdentity, read_scene, save_scene, scene_path
+from trainer.teachers.store import read_scene, save_scene, scene_path
 
 __all__ = ["ExtractionReport", "extract_features", "list_scenes"]
 
@@ -131,21 +132,11 @@ def extract_features(
     check_teacher(teacher)
     check_grid(grid)
     output_dir = path_text(output_dir, "output_dir")
-    scene_ids = check_names(scene_ids, "scene_ids")
-    if not scene_ids:
-        raise ValueError("`scene_ids` name no scene: give at least one.")
     layout = Layout(data_dir)
-    check_count(num_frames)
     state = join_processes()
-    lists = FrameLists(layout, frames, num_frames)
-    wanted = {scene: FrameSource(scene, tuple(lists.names(scene))) for scene in scene_ids}
-    videos = [scene for scene, source in wanted.items() if not source.frame_names]
-    if videos:
-        raise ValueError(
-            f"{videos[0]} is a video file, and features are stored by the names of frames. Unpack its frames."
-        )
+    wanted = list_wanted(layout, scene_ids, frames, num_frames)
     identity = StoreIdentity.of(teacher, grid)
-    todo = _unfinished(output_dir, identity, wanted)
+    todo = list_unfinished(output_dir, identity, wanted)
     state.wait_for_everyone()  # no process writes before all have read the folder
     share = todo[state.process_index :: state.num_processes]
     for scene in tqdm(share, desc="Teacher features", unit="scene", disable=not state.is_main_process):
@@ -164,8 +155,28 @@ def extract_features(
     return _report(teacher, layout, output_dir, list(wanted), len(todo))
 
 
-def _unfinished(output_dir: str | Path, identity: StoreIdentity, wanted: dict[str, FrameSource]) -> list[str]:
-    """Return the scenes without stored features.
+def list_wanted(layout: Layout, scene_ids: Sequence[str], frames: str, num_frames: int) -> dict[str, FrameSource]:
+    """Return the frames of each scene, by a rule of the training.
+
+    Raises:
+        FileNotFoundError: If a scene does not exist.
+        TypeError: If an argument is of another type.
+        ValueError: If there is no scene, or one is a video file.
+    """
+    scene_ids = check_names(scene_ids, "scene_ids")
+    if not scene_ids:
+        raise ValueError("`scene_ids` name no scene: give at least one.")
+    check_count(num_frames)
+    lists = FrameLists(layout, frames, num_frames)
+    wanted = {scene: FrameSource(scene, tuple(lists.names(scene))) for scene in scene_ids}
+    videos = [scene for scene, source in wanted.items() if not source.frame_names]
+    if videos:
+        raise ValueError(f"{videos[0]} is a video file, and stores go by the names of frames. Unpack its frames.")
+    return wanted
+
+
+def list_unfinished(output_dir: str | Path, identity: StoreIdentity, wanted: dict[str, FrameSource]) -> list[str]:
+    """Return the scenes that are not stored yet.
 
     Raises:
         ValueError: If a file does not belong together with the new ones.

@@ -68,7 +68,8 @@ class PointMapTeacher:
         Args:
             frames: Not used; the points suffice.
             geometry: `depth` (V, H, W), `intrinsics` (V, 3, 3), and for the first camera `camera_to_world`
-                (V, 4, 4), on the pixels of the vision input; without one of them there are no features.
+                (V, 4, 4), on the pixels of the vision input; without one of them, or with pseudo depth that
+                is not metric (`depth_alignment` above 0), there are no features.
             grid: Token grid.
             source: Not used.
 
@@ -76,7 +77,7 @@ class PointMapTeacher:
             Tensor (V, rows, cols, feature_size), float32; zero where a token has no measured pixel.
         """
         needed = {"depth", "intrinsics", *(("camera_to_world",) if self.camera == "first" else ())}
-        if geometry is None or not needed <= geometry.keys():
+        if geometry is None or not needed <= geometry.keys() or geometry.get("depth_alignment", 0):
             return None
         points = unproject_depth(geometry["depth"], geometry["intrinsics"])
         if self.camera == "first":

@@ -9,8 +9,10 @@ from torch import Tensor
 from processing.scene_names import check_name, check_names
 from processing.token_grid import TokenGrid
 from trainer.geometry.checks import Protocol as GeometryProtocol
+from trainer.teachers.pseudo_rules import Alignment
+from trainer.teachers.stored_geometry import PseudoGeometry
 
-__all__ = ["FrameSource", "Teacher", "check_teacher"]
+__all__ = ["FrameSource", "GeometrySource", "Teacher", "check_source", "check_teacher"]
 
 FACTS = ("name", "version", "licence", "preprocessing", "protocol", "feature_size")
 
@@ -85,6 +87,43 @@ class Teacher(Protocol):
             Tensor (V, rows, cols, feature_size), float32, detached; all zero where a token has none. None if the video
             has none at all.
         """
+
+
+class GeometrySource(Protocol):
+    """Frames in, pseudo geometry out: a network, a reconstruction, or arrays that somebody made.
+
+    Args:
+        name: Name of the source, such as that of its weights on the Hub.
+        version: Version of weights and code.
+        licence: Licence of the weights; it may bind models that are trained with the geometry.
+        preprocessing: Way from frames to the source's input.
+        alignment: Alignment that its geometry needs, see `ALIGNMENTS`.
+    """
+
+    name: str
+    version: str
+    licence: str
+    preprocessing: str
+    alignment: Alignment
+
+    def compute_geometry(self, frames: Any, source: FrameSource) -> PseudoGeometry:
+        """Compute the geometry of the frames of one video.
+
+        Args:
+            frames: Frames (V, h, w, 3) uint8.
+            source: Scene and names of the frames.
+        """
+
+
+def check_source(source: Any) -> None:
+    """Raise TypeError unless an object has what `GeometrySource` asks for."""
+    needed = ("name", "version", "licence", "preprocessing", "alignment", "compute_geometry")
+    missing = [name for name in needed if not hasattr(source, name)]
+    if missing or isinstance(source, type):
+        raise TypeError(
+            f"`source` must be a source of geometry, as `load_geometry_source` makes one, got {source!r:.100} without "
+            f"{missing}."
+        )
 
 
 def check_teacher(teacher: Any) -> None:

@@ -1,10 +1,10 @@
-"""Stored teacher features: one safetensors file a scene, with its facts, read through the page cache."""
+"""Stored teacher features and pseudo geometry: one safetensors file a scene, with its facts, memory-mapped."""
 
 import json
 import reprlib
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,86 +20,16 @@ from processing.regions import check_grid
 from processing.scene_names import check_name, check_names, path_inside
 from processing.token_grid import TokenGrid
 from processing.writing import write_bytes
-from trainer.field_rules import check_choice, check_text
-from trainer.geometry.checks import PROTOCOLS, Protocol
-from trainer.teachers.protocol import FrameSource, Teacher, check_teacher
+from trainer.teachers.identity import StoreIdentity
+from trainer.teachers.protocol import FrameSource
+from trainer.teachers.stored_geometry import PseudoGeometry, check_tensors, pack_geometry, read_geometry
 
-__all__ = ["StoreIdentity", "StoredScene", "TeacherStore", "read_scene", "save_scene", "scene_path"]
+__all__ = ["StoredScene", "TeacherStore", "has_header", "read_scene", "save_scene", "scene_path"]
 
 # The one key of the metadata: safetensors writes several in an order that changes from run to run.
 HEADER = "ide3d_teacher_features"
-FORMAT = 1
+FORMAT, FORMAT_WITH_GEOMETRY = 1, 2  # Old files hold features alone, and so are new ones without geometry.
 KINDS = ("F16", "BF16", "F32")  # Types of features that are read; float16 is what is written.
-
-
-@dataclass(frozen=True)
-class StoreIdentity:
-    """Facts that all files of a store share.
-
-    A model that is trained with them has to match.
-
-    Args:
-        teacher: Name of the teacher.
-        version: Version of weights and code.
-        licence: Licence of the weights.
-        preprocessing: Way from frames to the teacher's input.
-        protocol: Rule that pooled the patches.
-        image_size: Height and width of the vision input that the token grid belongs to, in pixels.
-        patch_size: Side of a patch of that grid in pixels.
-        pool_stride: Patches per token and side of that grid.
-
-    Raises:
-        TypeError: If a fact is of another type.
-        ValueError: If a text is empty, there is no such protocol, or the numbers make no grid.
-    """
-
-    teacher: str
-    version: str
-    licence: str
-    preprocessing: str
-    protocol: Protocol | None
-    image_size: tuple[int, int]
-    patch_size: int
-    pool_stride: int
-
-    def __post_init__(self):
-        for name in ("teacher", "version", "licence", "preprocessing"):
-            check_text(f"`{name}`", getattr(self, name))
-        check_choice("`protocol`", self.protocol, (*PROTOCOLS, None))
-        if not isinstance(self.image_size, (tuple, list)):
-            raise TypeError(f"`image_size` must be (height, width) in pixels, got {self.image_size!r:.100}.")
-        grid = TokenGrid(tuple(self.image_size), self.patch_size, self.pool_stride)
-        for name in ("image_size", "patch_size", "pool_stride"):
-            object.__setattr__(self, name, getattr(grid, name))
-
-    @classmethod
-    def of(cls, teacher: Teacher, grid: TokenGrid) -> "StoreIdentity":
-        """Return the identity of the features of `teacher` for `grid`.
-
-        Raises:
-            TypeError: If either is something else.
-        """
-        check_teacher(teacher)
-        check_grid(grid)
-        facts = (teacher.name, teacher.version, teacher.licence, teacher.preprocessing, teacher.protocol)
-        return cls(*facts, grid.image_size, grid.patch_size, grid.pool_stride)
-
-    @property
-    def grid(self) -> TokenGrid:
-        """Token grid of the features."""
-        return TokenGrid(self.image_size, self.patch_size, self.pool_stride)
-
-    def check_equal(self, wanted: "StoreIdentity", path: Path) -> None:
-        """Raise ValueError unless the file at `path` is `wanted`; the message names all differences."""
-        differences = [
-            f"{field.name} {getattr(self, field.name)!r}, not {getattr(wanted, field.name)!r}"
-            for field in fields(self)
-            if getattr(self, field.name) != getattr(wanted, field.name)
-        ]
-        if differences:
-            raise ValueError(
-                f"{path} has {'; '.join(differences)}. Give another folder, or extract the features again."
-            )
 
 
 @dataclass(frozen=True)
@@ -110,13 +40,15 @@ class StoredScene:
         identity: Identity of the store.
         scene_id: Name of the scene.
         frame_names: Names of the frames, in the order of the features.
-        shape: Shape (V, rows, cols, C) of the features.
+        shape: Shape (V, rows, cols, C) of the features; None: the file holds geometry alone.
+        geometry: Names of the tensors of geometry.
     """
 
     identity: StoreIdentity
     scene_id: str
     frame_names: tuple[str, ...]
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, int, int, int] | None
+    geometry: tuple[str, ...] = ()
 
 
 def scene_path(folder: str | Path, scene_id: str) -> Path:
@@ -128,18 +60,52 @@ def scene_path(folder: str | Path, scene_id: str) -> Path:
     return Path(folder) / f"{check_name(scene_id)}.safetensors"
 
 
-def save_scene(folder: str | Path, identity: StoreIdentity, source: FrameSource, features: Tensor) -> Path:
-    """Write the features (V, rows, cols, C) of a scene as float16.
+def save_scene(
+    folder: str | Path,
+    identity: StoreIdentity,
+    source: FrameSource,
+    features: Tensor | None = None,
+    geometry: PseudoGeometry | None = None,
+) -> Path:
+    """Write features and geometry of a scene, whichever the identity speaks of, as float16.
 
     The file appears when it is whole.
 
+    Args:
+        folder: Folder of the store.
+        identity: Facts of the store.
+        source: Scene and frames.
+        features: Features (V, rows, cols, C).
+        geometry: Pseudo geometry of the frames.
+
     Raises:
-        TypeError: If the features are no tensor of fractions.
+        TypeError: If the features are no tensor of fractions, or the geometry is none.
         ValueError: If the shape is not that of frames and grid, float16 does not hold a value, or a frame comes twice.
-            Also if the scene id or a symlink leads out of the folder.
+            Also if the geometry is broken, or the scene id or a symlink leads out of the folder.
     """
     folder = path_text(folder, "folder")
     _check_unique(source.frame_names, source.scene_id)
+    tensors: dict[str, Tensor] = {}
+    if identity.has_features:
+        tensors["features"] = _pack_features(identity, source, features)
+    if identity.alignment is not None:
+        tensors |= pack_geometry(geometry, identity.alignment, len(source.frame_names), source.scene_id)
+    facts = asdict(identity)
+    if identity.alignment is None:
+        del facts["alignment"]
+    header = {
+        "format": FORMAT if identity.alignment is None else FORMAT_WITH_GEOMETRY,
+        "scene_id": source.scene_id,
+        "frame_names": source.frame_names,
+        "identity": facts,
+    }
+    path = path_inside(folder, f"{check_name(source.scene_id)}.safetensors")
+    write_bytes(path, save(tensors, metadata={HEADER: json.dumps(header)}))
+    return path
+
+
+def _pack_features(identity: StoreIdentity, source: FrameSource, features: Any) -> Tensor:
+    """Return features as float16, checked."""
     if isinstance(features, np.ndarray) and features.dtype.kind == "f":
         features = torch.from_numpy(features.astype(features.dtype.newbyteorder("="), copy=False))
     if not isinstance(features, Tensor) or not features.is_floating_point() or features.layout != torch.strided:
@@ -156,15 +122,13 @@ def save_scene(folder: str | Path, identity: StoreIdentity, source: FrameSource,
         raise ValueError(
             f"{source.scene_id}: float16 holds values up to 65504, the features have NaN, Inf or up to {largest:.4g}."
         )
-    header = {
-        "format": FORMAT,
-        "scene_id": source.scene_id,
-        "frame_names": source.frame_names,
-        "identity": asdict(identity),
-    }
-    path = path_inside(folder, f"{check_name(source.scene_id)}.safetensors")
-    write_bytes(path, save({"features": halves}, metadata={HEADER: json.dumps(header)}))
-    return path
+    return halves
+
+
+def has_header(path: str | Path) -> bool:
+    """Return whether a file begins as one of a store, even if it is broken."""
+    with Path(path).open("rb") as file:
+        return HEADER.encode() in file.read(4096)
 
 
 def read_scene(path: str | Path) -> StoredScene:
@@ -179,20 +143,26 @@ def read_scene(path: str | Path) -> StoredScene:
     check_file(path)
     try:
         with safe_open(path, framework="pt") as file:
-            metadata, shape = file.metadata() or {}, tuple(file.get_slice("features").get_shape())
-            kind = file.get_slice("features").get_dtype()
-        header = parse_json(metadata[HEADER].encode("utf-8"), "its header")
-        names = header["frame_names"]
-        if not isinstance(names, list) or kind not in KINDS:
-            raise ValueError(f"features of type {kind} for the frames {reprlib.repr(names)}")
+            metadata, shape, kind = file.metadata() or {}, None, None
+            if "features" in file.keys():
+                shape = tuple(file.get_slice("features").get_shape())
+                kind = file.get_slice("features").get_dtype()
+            header = parse_json(metadata[HEADER].encode("utf-8"), "its header")
+            names = header["frame_names"]
+            if not isinstance(names, list) or kind not in (*KINDS, None):
+                raise ValueError(f"features of type {kind} for the frames {reprlib.repr(names)}")
+            geometry = check_tensors(file, len(names))
         names = check_names(names, "frame_names", "name of a frame", is_ordered=True)
         _check_unique(names, "its header")
-        if header["format"] != FORMAT:
-            raise ValueError(f"format {header['format']}, expected {FORMAT}")
-        identity = header["identity"]
-        identity = StoreIdentity(**{**identity, "image_size": tuple(identity["image_size"])})
-        scene = StoredScene(identity, check_name(header["scene_id"]), tuple(names), shape)
-        if len(shape) != 4 or not shape[-1] or shape[:3] != (len(scene.frame_names), *identity.grid.shape):
+        if header["format"] not in (FORMAT, FORMAT_WITH_GEOMETRY):
+            raise ValueError(f"format {header['format']}, expected {FORMAT} or {FORMAT_WITH_GEOMETRY}")
+        identity = StoreIdentity(**header["identity"])
+        scene = StoredScene(identity, check_name(header["scene_id"]), tuple(names), shape, geometry)
+        if (shape is not None, bool(geometry)) != (identity.has_features, identity.alignment is not None):
+            raise ValueError(f"features {shape} and geometry {geometry}, other than its header says")
+        if shape is not None and (
+            len(shape) != 4 or not shape[-1] or shape[:3] != (len(scene.frame_names), *identity.grid.shape)
+        ):
             raise ValueError(f"features {shape} for {len(scene.frame_names)} frames of {identity.grid.shape} tokens")
     except (SafetensorError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ValueError(
@@ -223,10 +193,11 @@ class TeacherStore:
         if first is None:
             raise FileNotFoundError(f"{folder} holds no teacher features: make them by `python -m trainer.teachers`.")
         scene = read_scene(first)
-        self.identity, self.feature_size = scene.identity, scene.shape[-1]
+        self.identity = scene.identity
+        self.feature_size = None if scene.shape is None else scene.shape[-1]
         self.name, self.version = self.identity.teacher, self.identity.version
         self.licence, self.preprocessing = self.identity.licence, self.identity.preprocessing
-        self.protocol = self.identity.protocol
+        self.protocol, self.alignment = self.identity.protocol, self.identity.alignment
 
     def compute_features(
         self,
@@ -269,29 +240,16 @@ class TeacherStore:
                 the file.
         """
         check_grid(grid)
-        frame_names = check_names(frame_names, "frame_names", "name of a frame", is_ordered=True)
+        if not self.identity.has_features:
+            raise ValueError(f"{self.folder} holds geometry alone, no features: give it as `pseudo_geometry`.")
         if grid != self.identity.grid:
             raise ValueError(
                 f"{self.folder} holds features for {_describe(self.identity.grid)}, the model has {_describe(grid)}. "
                 "Extract them for this model."
             )
-        path = scene_path(self.folder, scene_id)
-        if not path.is_file():
-            raise FileNotFoundError(f"{self.folder} holds no features of the scene {scene_id}: expected {path}.")
-        scene = read_scene(path)
-        scene.identity.check_equal(self.identity, path)
-        if scene.scene_id != scene_id:
-            raise ValueError(f"{path} holds features of {scene.scene_id}, not of {scene_id}.")
+        path, scene, frame_names = self._find_frames(scene_id, frame_names, "features")
         if scene.shape[-1] != self.feature_size:
             raise ValueError(f"{path} has {scene.shape[-1]} channels, the rest of the store {self.feature_size}.")
-        if not len(frame_names):
-            raise ValueError(f"`frame_names` of {scene_id} name no frame.")
-        absent = [name for name in frame_names if name not in scene.frame_names]
-        if absent:
-            raise ValueError(
-                f"{path} holds the frames {_shorten(scene.frame_names)}, the sample has {_shorten(frame_names)}: "
-                f"{_shorten(absent)} lack features. Extract the frames that you train with."
-            )
         with safe_open(path, framework="pt") as file:
             if tuple(frame_names) == scene.frame_names:
                 features = file.get_tensor("features").float()
@@ -306,6 +264,50 @@ class TeacherStore:
                 f"{path} holds NaN or Inf in the frames {_shorten(broken)}. Remove it and extract the features again."
             )
         return features
+
+    def has_scene(self, scene_id: str) -> bool:
+        """Return whether there is a file of this scene."""
+        return scene_path(self.folder, scene_id).is_file()
+
+    def load_geometry(self, scene_id: str, frame_names: Sequence[str]) -> PseudoGeometry:
+        """Read the pseudo geometry of these frames in this order.
+
+        Args:
+            scene_id: Name of the scene, such as "scannet/scene0000_00".
+            frame_names: Names of frames, such as "00010".
+
+        Raises:
+            FileNotFoundError: If there is no file of this scene.
+            ValueError: If the store has no geometry, the file is of another source, lacks a frame, or holds broken
+                numbers; the message names the file.
+        """
+        if self.alignment is None:
+            raise ValueError(f"{self.folder} holds features alone, no geometry: make it by `ide3d geometry`.")
+        path, scene, frame_names = self._find_frames(scene_id, frame_names, "geometry")
+        places = [scene.frame_names.index(name) for name in frame_names]
+        return read_geometry(path, scene.geometry, frame_names, places)
+
+    def _find_frames(
+        self, scene_id: str, frame_names: Sequence[str], what: str
+    ) -> tuple[Path, StoredScene, Sequence[str]]:
+        """Return path and header of a scene's file, and the checked names."""
+        frame_names = check_names(frame_names, "frame_names", "name of a frame", is_ordered=True)
+        path = scene_path(self.folder, scene_id)
+        if not path.is_file():
+            raise FileNotFoundError(f"{self.folder} holds no {what} of the scene {scene_id}: expected {path}.")
+        scene = read_scene(path)
+        scene.identity.check_equal(self.identity, path)
+        if scene.scene_id != scene_id:
+            raise ValueError(f"{path} holds {what} of {scene.scene_id}, not of {scene_id}.")
+        if not len(frame_names):
+            raise ValueError(f"`frame_names` of {scene_id} name no frame.")
+        absent = [name for name in frame_names if name not in scene.frame_names]
+        if absent:
+            raise ValueError(
+                f"{path} holds the frames {_shorten(scene.frame_names)}, the sample has {_shorten(frame_names)}: "
+                f"{_shorten(absent)} lack {what}. Extract the frames that you train with."
+            )
+        return path, scene, frame_names
 
 
 def _check_unique(names: Sequence[str], where: str) -> None:

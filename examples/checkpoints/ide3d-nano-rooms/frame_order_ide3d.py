@@ -82,7 +82,8 @@ def check_indices(indices: Any, total: int, name: str = "frame indices") -> list
         )
     except ValueError:  # lists of several lengths
         numbers = np.asarray(["?"])
-    if numbers.size and (numbers.dtype.kind not in "iuf" or (numbers != np.floor(numbers)).any()):
+    is_whole = numbers.dtype.kind in "iuf" and np.isfinite(numbers).all() and (numbers == np.floor(numbers)).all()
+    if numbers.size and not is_whole:
         raise TypeError(f"Expected {name} to be whole numbers of frames, such as [0, 8], got {indices!r}.")
     chosen = [int(number) for number in numbers.ravel()]
     if not chosen:

@@ -18,11 +18,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from processing.argument_rules import check_texts
+from processing.argument_rules import check_choice, check_texts
 from processing.benchmarks.doctor.findings import KINDS, Finding
 from processing.benchmarks.doctor.scene_checks import check_folder, check_scene, tried
 from processing.benchmarks.doctor.task_checks import check_boxes, check_samples
 from processing.benchmarks.readers.files import read_boxes, read_infos, read_selected_frames
+from processing.benchmarks.readers.requirements import MODES, list_modes, requirements_for
 from processing.benchmarks.readers.scenes import uniform_names
 from processing.benchmarks.readers.tasks import PARTS, TASKS, Layout, Task, find_task
 from processing.geometry_rules import is_pose
@@ -43,6 +44,7 @@ class SplitState:
         task: Key of `TASKS`.
         split: Name of the split.
         needs: Parts of the data that it was judged by.
+        mode: Mode that it was judged for, see `requirements_for`.
         is_there: Whether its annotations exist.
         can_run: Whether no finding stops it.
         samples: Number of samples.
@@ -53,6 +55,7 @@ class SplitState:
     task: str
     split: str
     needs: tuple[str, ...]
+    mode: str = ""
     is_there: bool = False
     can_run: bool = False
     samples: int = 0
@@ -135,6 +138,7 @@ def examine(
     tasks: Collection[str] | None = None,
     splits: Collection[str] | None = None,
     without: Collection[str] = (),
+    mode: str | None = None,
 ) -> Diagnosis:
     """Look at everything that the tasks need.
 
@@ -146,12 +150,16 @@ def examine(
         tasks: Keys of `TASKS`; None takes all that have an annotation format.
         splits: Names of the splits to look at; None takes all of each task.
         without: Parts to do without, such as "depth" if region masks come from boxes and poses.
+        mode: Mode of the tasks, see `requirements_for`; None takes the default of each.
 
     Raises:
         TypeError: An argument of another kind.
-        ValueError: An unknown task, split or part, or a list of tasks or splits that is empty.
+        ValueError: An unknown task, split, part or mode, or a list of tasks or splits that is empty. Also a mode
+            that a named task does not have.
     """
     without = check_texts(without, "without", PARTS)
+    if mode is not None:
+        check_choice(mode, MODES, "mode")
     tasks = None if tasks is None else _check_some(tasks, "tasks", sorted(TASKS))
     splits = None if splits is None else _check_some(splits, "splits", _SPLITS)
     try:
@@ -168,19 +176,20 @@ def examine(
             return Diagnosis(str(data_dir), [state], [finding], {})
         if names:
             return _examine_frames(Path(data_dir), names, without)
-    chosen = [find_task(name) for name in (tasks or [name for name, task in TASKS.items() if task.has_prompt])]
+    chosen = [find_task(name) for name in (tasks or _list_tasks(mode))]
     findings: list[Finding] = []
     states: list[SplitState] = []
     findings += _check_root(layout)
     for task in chosen:
         for split in task.splits:
             if splits is None or split in splits:
-                needs = tuple(part for part in task.needs if part not in without)
-                state = SplitState(task.name, split, needs)
+                required = requirements_for(task.name, mode, split=split)
+                needs = tuple(part for part in required.parts if part not in without)
+                state = SplitState(task.name, split, needs, mode or list_modes(task.name)[0])
                 states.append(state)
                 path = layout.annotations(task, split)[0]
                 with _reported(findings, path, task=task.name, split=split):
-                    _look_at_split(layout, task, state, findings)
+                    _look_at_split(layout, task, state, findings, required.reads_boxes)
     findings += _overlaps(states)
     needed: dict[str, set[str]] = {}
     for state in states:
@@ -189,7 +198,8 @@ def examine(
     infos: dict[str, dict] = {}
     with _reported(findings, layout.infos("val")[1].parent):
         infos = _look_at_infos(layout, states, findings)
-    boxes = _true_boxes(layout, findings)
+    has_poses = any("poses" in state.needs for state in states)
+    boxes = _true_boxes(layout, findings) if has_poses else {}
     for scene_id, parts in tqdm(needed.items(), desc="scenes", disable=len(needed) < 50):
         with _reported(findings, scene_id, scene_id=scene_id):
             findings += check_scene(layout, scene_id, infos.get(scene_id), parts, boxes.get(scene_id, ()))
@@ -203,6 +213,11 @@ def examine(
         "point clouds": sum(_has_cloud(layout, scene_id) for scene_id in needed),
     }
     return Diagnosis(str(data_dir), states, findings, extras)
+
+
+def _list_tasks(mode: str | None) -> list[str]:
+    """Return the tasks with an annotation format that have the mode."""
+    return [name for name, task in TASKS.items() if task.has_prompt and mode in (None, *list_modes(name))]
 
 
 @contextlib.contextmanager
@@ -275,10 +290,10 @@ def _check_root(layout: Layout) -> list[Finding]:
     return findings
 
 
-def _look_at_split(layout: Layout, task: Task, state: SplitState, findings: list[Finding]) -> None:
+def _look_at_split(layout: Layout, task: Task, state: SplitState, findings: list[Finding], reads_boxes: bool) -> None:
     """Fill the state of a split from its annotations, and add findings on them."""
     split = state.split
-    found, records = check_samples(layout, task, split)
+    found, records = check_samples(layout, task, split, reads_boxes)
     state.is_there = all(finding.kind != "annotations-missing" for finding in found)
     if records is not None:
         state.samples = len(records)

@@ -20,8 +20,17 @@ _UNUSABLE = ("field-missing", "scene-id-bad")  # Faults of samples that are not 
 _SAME_BOX = 0.01  # Metres; files round to a millimetre or two.
 
 
-def check_samples(layout: Layout, task: Task, split: str) -> tuple[list[Finding], list[dict] | None]:
-    """Return findings on the annotation file of a task, and its records or None."""
+def check_samples(
+    layout: Layout, task: Task, split: str, reads_boxes: bool = True
+) -> tuple[list[Finding], list[dict] | None]:
+    """Return findings on the annotation file of a task, and its records or None.
+
+    Args:
+        layout: Paths of the benchmark folder.
+        task: Benchmark.
+        split: Name of the split.
+        reads_boxes: Whether the boxes of the samples are judged.
+    """
 
     def finding(kind: str, path: Path, detail: str) -> Finding:
         return Finding(kind, str(path), detail, task=task.name, split=split)
@@ -37,14 +46,14 @@ def check_samples(layout: Layout, task: Task, split: str) -> tuple[list[Finding]
         return [finding("annotations-empty", path, "it holds no sample")], None
     findings, good = [], []
     for number, record in enumerate(records):
-        faults = list(sample_faults(task, record))
+        faults = list(sample_faults(task, record, reads_boxes=reads_boxes))
         findings += [finding(kind, path, f"sample {sample_name(record, number)}: {text}") for kind, text in faults]
         if not any(kind in _UNUSABLE for kind, _ in faults):
             good.append(record)
     twice = [name for name, count in Counter(str(record["id"]) for record in good).items() if count > 1]
     kind = "train-id-twice" if split == "train" else "id-twice"
     findings += [finding(kind, path, f"id {name[:200]}") for name in twice]
-    if task.name == "scan2cap" and good and all(record["box_input"] is None for record in good):
+    if task.name == "scan2cap" and reads_boxes and good and all(record["box_input"] is None for record in good):
         findings.append(finding("input-boxes-null", path, f"box_input is null in all {len(good)} samples"))
     return findings, good
 

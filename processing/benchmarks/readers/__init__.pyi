@@ -1,5 +1,8 @@
 from .annotations import FEATURES as FEATURES
 from .annotations import load_task as load_task
+from .requirements import MODES as MODES
+from .requirements import Requirements as Requirements
+from .requirements import requirements_for as requirements_for
 from .scenes import load_scene as load_scene
 from .tasks import TASKS as TASKS
 from .tasks import Task as Task

@@ -12,12 +12,13 @@ import datasets
 import pyarrow.parquet
 from datasets import Features, List, Value
 
-from processing.argument_rules import check_choice, check_text, check_texts
+from processing.argument_rules import check_text, check_texts
 from processing.benchmarks.prompts import SOURCE_TEMPLATES, question_of
 from processing.benchmarks.readers.files import checked_box, read_boxes
 from processing.benchmarks.readers.records import NOTES, object_ids, sample_faults, sample_name
+from processing.benchmarks.readers.requirements import check_box_source, requirements_for
 from processing.benchmarks.readers.scenes import FrameLists
-from processing.benchmarks.readers.tasks import BOX_SOURCES, Layout, Task, find_task
+from processing.benchmarks.readers.tasks import NO_BOXES, Layout, Task, find_task
 from processing.limits import check_bound, check_file, load_json, parse_json
 
 __all__ = ["FEATURES", "load_task", "read_records"]
@@ -59,6 +60,7 @@ def load_task(
     num_frames: int = 32,
     coverage: float | None = None,
     scenes: Collection[str] | None = None,
+    mode: str | None = None,
 ) -> datasets.Dataset:
     """Load the samples of a benchmark in the order of its file, without opening pictures.
 
@@ -66,14 +68,17 @@ def load_task(
         task: Key of `TASKS`.
         split: Name of one of its splits.
         data_dir: Folder in the public layout, see `Layout`.
-        boxes: Candidates of grounding, "gt" (annotated instances) or "pred" (Mask3D proposals); None is the original's
-            choice, "gt" in training and "pred" otherwise.
+        boxes: Candidates of grounding, "gt" (annotated instances), "pred" (Mask3D proposals), or "none"; None is the
+            original's choice, "gt" in training and "pred" otherwise.
         frames: Rule for the frames that are shown: "uniform" over the pictures in the scene's folder, "listed" uniform
             over EmbodiedScan's image list (the original's rule), "coverage" by maximum coverage.
         num_frames: Largest number of frames.
         coverage: Share of the scene's voxels in (0, 1] that is enough with frames="coverage", such as 0.9; None takes
             all frames.
         scenes: Scene ids whose samples are kept; None keeps all.
+        mode: "rgb_only" reads no box and no id of an object: their columns are empty, `metadata` lacks the id, and
+            `source_text`, which spells the centre of a box in Scan2Cap, is empty for tasks with boxes. None is the
+            task's default, see `requirements_for`.
 
     Returns:
         Dataset with the columns of `FEATURES`, which the package's docstring explains.
@@ -84,14 +89,16 @@ def load_task(
         ValueError: An unknown name, or a file whose contents are not as expected; the message names file and sample.
     """
     spec = find_task(task, check_text(split, "split"))
-    if boxes is not None:
-        check_choice(boxes, BOX_SOURCES, "boxes")
+    source = check_box_source(boxes, split)
+    reads_boxes = requirements_for(task, mode, split=split, frames=frames).reads_boxes
+    if boxes is not None and spec.kind == "ground" and not reads_boxes:
+        raise ValueError(f"`boxes` are candidates of mode='proposals', got {boxes!r} with mode={mode!r}.")
     wanted = None if scenes is None else check_texts(scenes, "scenes")
     layout = Layout(data_dir)
     lists = FrameLists(layout, frames, num_frames, coverage)
     path, records = read_records(layout, spec, split)
     passed = NOTES if split != "train" else {*NOTES, _TYPE_UNKNOWN}  # Only scores are split by types.
-    rows = [_row(spec, record, passed, path, number) for number, record in enumerate(records)]
+    rows = [_row(spec, record, passed, path, number, reads_boxes) for number, record in enumerate(records)]
     if task == "vsibench":
         _put_scenes(rows, layout)
     if wanted is not None:
@@ -99,14 +106,14 @@ def load_task(
     if not rows:
         raise ValueError(f"Expected at least one sample, {path} has none.")
     if split == "train":
-        _tell_unknown_types(spec, records, path)
+        _tell_unknown_types(spec, records, path, reads_boxes)
     if twice := [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]:
         told = f"{path} has {len(twice)} ids twice, such as {twice[:3]}"
         if split != "train":
             raise ValueError(f"{told}. Scores would be wrong: remove these samples.")
         logger.warning("%s. Training takes both: remove one if they are the same sample.", told)
-    if spec.kind == "ground":
-        _put_candidates(rows, layout, split, boxes or ("gt" if split == "train" else "pred"))
+    if spec.kind == "ground" and reads_boxes and source != NO_BOXES:
+        _put_candidates(rows, layout, split, source)
     _put_frames(rows, lists)
     return datasets.Dataset.from_list(rows, features=FEATURES, split=datasets.NamedSplit(split))
 
@@ -158,13 +165,16 @@ def _read_parquet(path: Path) -> list[dict]:
     return records
 
 
-def _row(task: Task, record: dict, passed: Collection[str], path: Path, number: int) -> dict[str, Any]:
+def _row(
+    task: Task, record: dict, passed: Collection[str], path: Path, number: int, reads_boxes: bool
+) -> dict[str, Any]:
     where = f"{path}, sample {sample_name(record, number)}"
-    fault = next((text for kind, text in sample_faults(task, record) if kind not in passed), None)
+    faults = sample_faults(task, record, reads_boxes=reads_boxes)
+    fault = next((text for kind, text in faults if kind not in passed), None)
     if fault is not None:
         raise ValueError(f"{where}: {fault.rstrip('.')}. Correct or remove it; `ide3d doctor` lists all such samples.")
     try:
-        return _vsi_row(record) if task.name == "vsibench" else _llava_row(task, record)
+        return _vsi_row(record) if task.name == "vsibench" else _llava_row(task, record, reads_boxes)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{where}: a field is missing or of another type than expected: {error}. Make it again."
@@ -187,7 +197,7 @@ def _vsi_row(record: dict) -> dict[str, Any]:
     }
 
 
-def _llava_row(task: Task, record: dict) -> dict[str, Any]:
+def _llava_row(task: Task, record: dict, reads_boxes: bool) -> dict[str, Any]:
     metadata, turns = record["metadata"], {turn["from"]: turn["value"] for turn in record["conversations"]}
     row = {
         "id": str(record["id"]),
@@ -203,6 +213,13 @@ def _llava_row(task: Task, record: dict) -> dict[str, Any]:
     }
     if task.name in SOURCE_TEMPLATES:
         row["question"] = question_of(task.name, turns["human"])
+    if task.kind == "describe":
+        row["answers"] = record.get("annotations", [turns["gpt"]])
+    elif task.kind == "answer":
+        row["answers"] = metadata.get("answers", [turns["gpt"]])
+    if not reads_boxes:
+        facts = json.dumps({key: value for key, value in metadata.items() if key != "object_id"})
+        return row if task.kind == "answer" else {**row, "source_text": "", "metadata": facts}
     if task.kind == "ground":
         row["object_ids"] = object_ids(metadata)
         boxes = record["box"] if task.name == "multi3drefer" else [record["box"]]
@@ -211,15 +228,13 @@ def _llava_row(task: Task, record: dict) -> dict[str, Any]:
         row["object_ids"] = object_ids(metadata) if "object_id" in metadata else []
         row["gt_boxes"] = [checked_box(record["gt_box"], "gt_box")]
         row["input_box"] = [] if record["box_input"] is None else checked_box(record["box_input"], "box_input")
-        row["answers"] = record.get("annotations", [turns["gpt"]])
-    else:
-        row["answers"] = metadata.get("answers", [turns["gpt"]])
     return row
 
 
-def _tell_unknown_types(task: Task, records: list[dict], path: Path) -> None:
+def _tell_unknown_types(task: Task, records: list[dict], path: Path, reads_boxes: bool) -> None:
     """Warn of question types that training does not look at."""
-    found = [kind for record in records for kind, _ in sample_faults(task, record)].count(_TYPE_UNKNOWN)
+    faults = [kind for record in records for kind, _ in sample_faults(task, record, reads_boxes=reads_boxes)]
+    found = faults.count(_TYPE_UNKNOWN)
     if found:
         logger.warning("%s: the question types of %d samples are unknown. Training does not need them.", path, found)
 

@@ -39,7 +39,7 @@ def sample_name(record: dict, number: int) -> str:
     return str(record["id"])[:200] if _is_text_or_number(record.get("id")) else f"number {number}"
 
 
-def sample_faults(task: Task, record: dict) -> Iterator[tuple[str, str]]:
+def sample_faults(task: Task, record: dict, *, reads_boxes: bool = True) -> Iterator[tuple[str, str]]:
     """Yield each fault of a sample as a key of `KINDS` and a sentence.
 
     `KINDS` is the doctor's; the sentence has no period.
@@ -47,8 +47,9 @@ def sample_faults(task: Task, record: dict) -> Iterator[tuple[str, str]]:
     Args:
         task: Benchmark of the sample.
         record: Sample as it stands in the file.
+        reads_boxes: Whether boxes and ids of objects are read; if not, they may be missing or anything.
     """
-    yield from _vsi_faults(record) if task.name == "vsibench" else _llava_faults(task, record)
+    yield from _vsi_faults(record) if task.name == "vsibench" else _llava_faults(task, record, reads_boxes)
 
 
 def object_ids(metadata: dict) -> list[int]:
@@ -80,15 +81,15 @@ def _is_text_or_number(value: Any) -> bool:
     return isinstance(value, str | int) and not isinstance(value, bool)
 
 
-def _bad_fields(task: Task, record: dict) -> list[str]:
+def _bad_fields(task: Task, record: dict, reads_boxes: bool) -> list[str]:
     """Return the names of fields that are missing or of another type than expected."""
     metadata, turns = record.get("metadata"), record.get("conversations")
-    bad = [name for name in _FIELDS.get(task.name, ()) if name not in record]
+    bad = [name for name in _FIELDS.get(task.name, ()) if reads_boxes and name not in record]
     bad += [] if _is_text_or_number(record.get("id")) else ["id"]
     bad += [] if isinstance(record.get("video"), str) and "/" in record["video"] else ["video"]
     if not isinstance(metadata, dict) or not isinstance(metadata.get("question_type"), str):
         bad.append("metadata.question_type")
-    elif task.kind == "ground" or "object_id" in metadata:
+    elif reads_boxes and (task.kind == "ground" or "object_id" in metadata):
         ids = metadata.get("object_id")
         ids = ids if isinstance(ids, list) else [ids]
         bad += [] if all(_is_id(number) for number in ids) else ["metadata.object_id"]
@@ -98,9 +99,9 @@ def _bad_fields(task: Task, record: dict) -> list[str]:
     return bad + [f"a turn from {name}" for name in ("human", "gpt") if not isinstance(said.get(name), str)]
 
 
-def _llava_faults(task: Task, record: dict) -> Iterator[tuple[str, str]]:
+def _llava_faults(task: Task, record: dict, reads_boxes: bool) -> Iterator[tuple[str, str]]:
     """Yield pairs of kind and detail."""
-    bad = _bad_fields(task, record)
+    bad = _bad_fields(task, record, reads_boxes)
     if bad:
         yield "field-missing", f"it lacks {', '.join(bad)}, or has another type there"
         return
@@ -124,10 +125,10 @@ def _llava_faults(task: Task, record: dict) -> Iterator[tuple[str, str]]:
     types = QUESTION_TYPES.get(task.name)
     if types is not None and metadata["question_type"] not in types:
         yield "question-type-unknown", f"its type {metadata['question_type'][:90]!r} is none of {sorted(types)}"
-    if task.kind == "ground":
+    if reads_boxes and task.kind == "ground":
         boxes = record["box"] if task.name == "multi3drefer" else [record["box"]]
         yield from box_faults(boxes)
-    elif task.kind == "describe":
+    elif reads_boxes and task.kind == "describe":
         yield from box_faults([record["gt_box"], *([record["box_input"]] if record["box_input"] is not None else [])])
 
 

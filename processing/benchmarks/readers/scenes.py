@@ -11,7 +11,7 @@ import numpy as np
 
 from processing.argument_rules import check_choice, check_flag, check_texts, check_whole
 from processing.benchmarks.readers.files import read_infos, read_selected_frames
-from processing.benchmarks.readers.tasks import Layout
+from processing.benchmarks.readers.tasks import FRAME_RULES, Layout
 from processing.frame_order_ide3d import find_uniform_indices, sort_frames
 from processing.geometry_rules import rescaled_intrinsics
 from processing.image_opening_ide3d import open_image
@@ -21,7 +21,6 @@ from processing.scene_names import check_name, check_names
 from processing.video_reading_ide3d import read_video
 
 __all__ = [
-    "FRAME_RULES",
     "FrameLists",
     "check_same_camera",
     "folder_names",
@@ -30,7 +29,6 @@ __all__ = [
     "uniform_names",
 ]
 
-FRAME_RULES = ("uniform", "listed", "coverage")
 SCENE_PARTS = ("frames", "poses", "depth")
 # Largest ratio of focal lengths. Frames are often made smaller than their `intrinsic.txt` says, by 4 at most.
 _SAME_CAMERA = 5.0

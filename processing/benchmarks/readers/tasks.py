@@ -6,10 +6,12 @@ from pathlib import Path
 from processing.argument_rules import as_path, check_choice, check_text
 from processing.scene_names import check_name
 
-__all__ = ["BOX_SOURCES", "PARTS", "TASKS", "Layout", "Task", "find_task"]
+__all__ = ["BOX_SOURCES", "FRAME_RULES", "NO_BOXES", "PARTS", "TASKS", "Layout", "Task", "find_task"]
 
 PARTS = ("frames", "boxes", "poses", "depth")
 BOX_SOURCES = ("gt", "pred")
+NO_BOXES = "none"  # in place of a source of candidates, where samples are read to be scored
+FRAME_RULES = ("uniform", "listed", "coverage")
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,18 @@ def test_naming_says_what_a_cell_shows(rooms):
     assert {f" {thing['category']}" for thing in row["objects"]} & seen
 
 
+def test_naming_leaves_depth_out_where_geometry_terms_alone_shall_teach_it(rooms):
+    row = rooms[0]
+    for depth in (True, False):
+        rngs = map(np.random.default_rng, range(24))
+        drawn = [naming_sample(row, GRID, rng, depth=depth)["cell_words"] for rng in rngs]
+        assert any(word.isdigit() for words in drawn for word in np.unique(words)) == depth
+        said = [lessons(rooms, "naming", num_passes=8, naming_depth=depth)[index]["cell_words"] for index in range(32)]
+        assert any(word.isdigit() for words in said for word in np.unique(words)) == depth
+    with pytest.raises(TypeError, match="naming_depth"):
+        lessons(rooms, "naming", naming_depth="no")
+
+
 def test_types_are_drawn_evenly():
     questions = [{"type": kind, "n": n} for kind, count in (("a", 9), ("b", 2), ("c", 5)) for n in range(count)]
     drawn = draw_evenly(questions, 8, np.random.default_rng(0))

@@ -5,9 +5,10 @@ import pytest
 import torch
 from exporting import build_model, build_processor
 
+from processing.oriented_boxes import CameraBox
 from processing.region_files import NamedRegions
-from trainer.drawing import draw_described, draw_found
-from trainer.session import FoundRegion, SceneSession, VideoScene
+from trainer.drawing import Cameras, draw_boxes, draw_described, draw_found
+from trainer.session import FoundRegion, SaidBoxes, SceneSession, VideoScene
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (2, 48, 64, 3), dtype=np.uint8)
 
@@ -64,3 +65,51 @@ def test_what_was_not_among_the_regions_is_told(scene, regions):
         draw_described(scene, {"z": "x"}, regions)
     with pytest.raises(ValueError, match="keeps no frames to draw"):
         draw_found(VideoScene(scene.session, (3, 7), 9), [], regions)
+
+
+def test_said_boxes_are_marks_in_their_frames_and_the_rest_are_notes(scene):
+    box = CameraBox(1, (0.5, 0.25, 2.0), (1.0, 0.5, 0.25), 0.0)
+    said = [
+        SaidBoxes("the lamp", "", (box, box)),
+        SaidBoxes("the cat", "[]", ()),
+        SaidBoxes("the bed", "x", None, "It is no JSON."),
+    ]
+    drawing = draw_boxes(scene, said)
+    assert [(mark.label, mark.frame) for mark in drawing.marks] == [("the lamp", 1)] * 2
+    np.testing.assert_allclose(np.sort(drawing.marks[0].corners, axis=0)[[0, -1]], [[0, 0, 1.875], [1, 0.5, 2.125]])
+    assert drawing.notes[:2] == ("the cat: no such object", "the bed: no answer that can be parsed. It is no JSON.")
+    assert len(drawing.notes) == 3 and "stood level" in drawing.notes[2]
+
+
+def test_said_boxes_stand_upright_where_poses_are_known(scene):
+    """A camera that looks 30 degrees down sees the upright edges of a box lean."""
+    down = np.deg2rad(30)
+    pose = np.eye(4)
+    pose[:3, :3] = [[1, 0, 0], [0, -np.sin(down), np.cos(down)], [0, -np.cos(down), -np.sin(down)]]
+    said = [SaidBoxes("the lamp", "", (CameraBox(0, (0, 0, 2), (1, 1, 1), 0.3),))]
+    drawing = draw_boxes(scene, said, cameras=Cameras(None, np.stack([pose, pose])))
+    heights = (drawing.marks[0].corners @ pose[:3, :3].T)[:, 2]
+    assert np.unique(heights.round(6)).size == 2 and np.ptp(heights) == pytest.approx(1)
+    assert drawing.notes == ()
+
+
+def test_boxes_of_frames_that_were_not_shown_are_told(scene):
+    far = SaidBoxes("the lamp", "", (CameraBox(7, (0, 0, 2), (1, 1, 1), 0.0),))
+    with pytest.raises(ValueError, match="a box of frame 7, but 2 frames were shown"):
+        draw_boxes(scene, [far])
+    with pytest.raises(TypeError, match="`said` must be a list of SaidBoxes"):
+        draw_boxes(scene, [found("a")])
+
+
+def test_proposals_of_another_video_are_not_drawn_on_this_one(scene):
+    other = SceneSession(scene.session.model, scene.session.processor, 255 - FRAMES, do_sample_frames=False).propose()
+    entry = found(other.names[0], scores={other.names[0]: 0.9})
+    assert other.names[0] in scene.session.propose().names  # the name alone would not tell
+    with pytest.raises(ValueError, match="of another video"):
+        draw_found(scene, [entry], other)
+    with pytest.raises(ValueError, match="of another video"):
+        draw_described(scene, {other.names[0]: "a chair"}, other)
+    with pytest.raises(ValueError, match="of another video"):
+        scene.describe(other)
+    with pytest.raises(ValueError, match="of another video"):
+        scene.find(["the chair"], other)

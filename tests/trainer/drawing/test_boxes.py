@@ -21,6 +21,18 @@ def test_edges_have_the_lengths_of_the_box_whatever_the_order(size, seed):
     assert ordered.mean(0) == pytest.approx((1, 2, 3), abs=1e-5)
 
 
+@pytest.mark.parametrize("degrees", [0, 30, -40, 90])
+def test_sizes_go_by_the_axes_whatever_the_order(degrees):
+    """A box 3 m long in x lies along y after a quarter turn."""
+    turn = Rotation.from_euler("z", degrees, degrees=True).as_matrix()
+    corners = BITS * (3, 2, 1) @ turn.T
+    expected = (2, 3, 1) if degrees == 90 else (3, 2, 1)
+    for seed in range(4):
+        shuffled = corners[np.random.default_rng(seed).permutation(8)]
+        assert box_size(order_corners(shuffled)) == pytest.approx(expected)
+    assert box_size(order_corners(BITS * (0.5, 0, 2))) == pytest.approx((0.5, 0, 2))
+
+
 @pytest.mark.parametrize(
     "corners",
     [

@@ -22,6 +22,15 @@ def test_a_region_is_tinted_in_its_cells_alone(make):
     assert not seen[95:].any() and not seen[:, 45:].any()
 
 
+@pytest.mark.parametrize("cell", [(1, 0), (0, 3), (3, 3)])
+def test_numbers_of_marks_at_one_place_stand_beside_each_other(make, cell):
+    masks = np.zeros((3, 4, 4), bool)
+    masks[(0, *cell)] = True
+    picture = np.asarray(draw_frame(make(marks=[ObjectMark("x", masks)] * 3, points=None), 0, 320))
+    for number in range(3):
+        assert (picture == mark_colour(number)).all(-1).sum() > 80, "a number is hidden"
+
+
 def test_cells_lie_on_the_pixels_that_the_model_sees(make):
     """A grid that sees 84 of 100 pixels spreads its cells over that share of the frame."""
     masks = np.zeros((3, 3, 3), bool)
@@ -72,6 +81,13 @@ def test_a_sheet_has_frames_legend_and_the_colours_of_the_marks(make):
     for number in (0, 1):
         assert (sheet[:130, :40] == mark_colour(number)).all(-1).any(), "the legend"
     assert sheet.shape[1] > 800
+
+
+@pytest.mark.parametrize(("count", "columns"), [(1, 1), (2, 2), (3, 3), (4, 2), (5, 3), (6, 3), (8, 4), (12, 4)])
+def test_a_sheet_leaves_few_places_empty(make, count, columns):
+    frames = np.full((count, 60, 60, 3), 200, np.uint8)
+    sheet = draw_sheet(make(frames=frames, marks=[], cameras=None, points=None))
+    assert (sheet.width - 12) // (420 + 12) == columns
 
 
 def test_long_labels_are_cut_in_pictures():

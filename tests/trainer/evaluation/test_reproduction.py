@@ -20,6 +20,7 @@ from original_checkpoints import (
 )
 
 from processing.benchmarks.export.rooms import export_rooms
+from processing.benchmarks.readers.requirements import list_modes
 from trainer.evaluation import EvaluationSettings, published, reproduction, score_answers
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.tasks import EVALUATED_TASKS
@@ -76,7 +77,8 @@ def results_of(task, samples=None, **scores):
     values = {name: scores.get(name, (50.0, 49.0, 51.0)) for name in entry.scores}
     paper = {name: numbers[0] for name, numbers in values.items()}
     paper["bands"] = {name: list(numbers[1:]) for name, numbers in values.items()}
-    return {"task": task, "num_samples": samples or entry.samples, "scores": {"paper": paper}}
+    facts = {"task": task, "mode": list_modes(task)[0], "num_samples": samples or entry.samples}
+    return {**facts, "scores": {"paper": paper}}
 
 
 def cells(markdown: str) -> list[list[str]]:
@@ -196,6 +198,12 @@ def test_checkpoints_that_cannot_be_used_are_named(run, checkpoint, data, tmp_pa
     assert f"{checkpoint} has no tokenizer" in fails(run, checkpoint, "--data", data, "--output", tmp_path / "new")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert "--launcher" in fails(run, twin, *arguments)
+
+
+def test_scores_of_another_mode_are_not_compared_with_published_ones():
+    results = {**results_of("scanrefer"), "mode": "rgb_only"}
+    with pytest.raises(ValueError, match="of the mode 'proposals', these are of 'rgb_only'"):
+        published.compare_scores("mine", results)
 
 
 def test_every_published_score_has_a_benchmark_that_measures_it():

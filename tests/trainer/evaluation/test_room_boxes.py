@@ -3,6 +3,7 @@
 import pytest
 
 from ide3d import nano_model
+from processing.boxes_in_words import parse_boxes
 from processing.rooms.box_questions import BoxLesson
 from trainer.evaluation import room_boxes
 from trainer.evaluation.room_boxes import evaluate_room_boxes, format_box_table
@@ -24,13 +25,18 @@ def test_the_truth_scores_fully_and_the_mean_box_does_not(monkeypatch):
     monkeypatch.setattr(room_boxes, "box_sample", remember)
     monkeypatch.setattr(SceneSession, "ask", lambda self, texts, **_: [said[text] for text in texts])
     lesson = BoxLesson(lenses="several", field_of_view="unify")
-    result = evaluate_room_boxes(nano_model(), lesson=lesson, **OPTIONS)
+    result = evaluate_room_boxes(nano_model(), lesson=lesson, num_frames=2, **OPTIONS)
+    frames = {box.frame for entry in result["answers"] for box in parse_boxes(entry["truth"])}
+    assert frames == {0, 1}  # of the four that the processor takes
     assert (result["numbers"], result["lenses"], result["field_of_view"]) == ("digits", "several", "unify")
     model, mean = result["model"], result["mean_box"]
     assert model["acc@0.25"] == model["f1@0.25"] == 100 and model["unparsable"] == 0
     assert model["center_error"] < 0.01 < 0.2 < mean["center_error"] and mean["acc@0.25"] < 60
     assert mean["none/f1@0.25"] == 0  # it always says one box
     assert all(entry["truth"] == entry["answer"] for entry in result["answers"])
+    for entry in result["answers"]:
+        assert entry["f1@0.5"] == 1 and not entry["unparsable"]
+        assert (entry["center_error"] is None) == (entry["type"] == "none")
     table = format_box_table(result)
     assert "| acc@0.25" in table and "| one/center_error" in table and "mean box" in table.splitlines()[0]
 

@@ -6,7 +6,7 @@ import torch
 from training_samples import GRID, build_model, chat, make_regions, make_sample
 
 from trainer import IDE3DTrainingArguments
-from trainer.nano.lessons import RegionReadingCollator, lesson_kept, name_cells, read_regions
+from trainer.nano.lessons import RegionReadingCollator, lesson_arguments, lesson_kept, name_cells, read_regions
 
 
 def pointing_sample(views: int = 1, seed: int = 0) -> dict:
@@ -103,6 +103,16 @@ def test_naming_trains_tower_and_heads_and_gives_the_layers_back(collator, args)
         "geometric_validator",
         "teacher_projector",
     }
+
+
+def test_the_schedule_of_geometry_terms_is_that_of_the_training(collator, args):
+    """Terms that begin late, or behind the end of the training, are there in full in the lesson that has them."""
+    args.geometry_start_step, args.geometry_warmup_steps, args.geometry_decay_steps = 50, 7, 9
+    model = build_model()
+    before = snapshot(model)
+    name_cells(model, collator, [naming_sample()] * 4, [pointing_sample(2)] * 2, args, 1)
+    assert {"geometric_validator", "teacher_projector"} <= changed_parts(model, before)
+    assert [lesson_arguments(args, "naming", 2).geometry_scale(step, 2) for step in (0, 1)] == [1.0, 1.0]
 
 
 def test_a_lesson_that_fails_gives_the_layers_back(collator, args):

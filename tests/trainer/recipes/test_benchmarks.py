@@ -3,10 +3,13 @@
 import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from original_checkpoints import GROUND, build_model, original_weights, without, write_source, write_tokenizer
@@ -18,6 +21,7 @@ from processing.benchmarks.export.rooms import export_rooms
 from trainer.export import export_checkpoint
 from trainer.recipes import ModelArguments, dry_run, models, read_recipe, train
 from trainer.recipes.models import adapt, load_model
+from trainer.teachers import ArraySource, extract_geometry
 
 REPOSITORY = Path(__file__).parents[3]
 RECIPES = REPOSITORY / "examples" / "recipes"
@@ -108,6 +112,37 @@ class TestRecipes:
         )
         terms = terms_of(output, 1)
         assert "loss_language" in terms and not {"loss_depth", "loss_distillation", "eval_loss"} & terms
+
+    def test_pseudo_geometry_of_some_scenes(self, run_train, checkpoint, data, tmp_path, caplog):
+        """The training room has pseudo geometry, in place of its depth files; the validation room is measured."""
+        scene = "scannet/room0000_00"
+        scan = data / "scannet" / "posed_images" / "room0000_00"
+        names = sorted(path.stem for path in scan.glob("*.jpg"))
+        arrays = tmp_path / "arrays" / f"{scene}.npz"
+        arrays.parent.mkdir(parents=True)
+        depth = np.random.default_rng(0).uniform(1, 2, (len(names), 28, 28))
+        np.savez(arrays, frame_names=np.array(names), depth=depth)
+        facts = {"name": "x", "version": "1", "licence": "mit", "alignment": "affine"}
+        source = ArraySource(tmp_path / "arrays", **facts)
+        extract_geometry(source, data, tmp_path / "store", [scene], num_frames=2)
+        copied = shutil.copytree(data, tmp_path / "data")
+        for path in (copied / "scannet" / "posed_images" / "room0000_00").glob("*.png"):
+            path.unlink()
+        words = [*self.words(checkpoint, copied, tmp_path / "out"), "--teacher", "none", "--protocol", "clean"]
+        words += ["--tasks", "scanqa", "--pseudo_geometry", tmp_path / "store", "--max_steps", 1]
+        caplog.set_level("INFO", "trainer")
+        run_train(RECIPES / "ide3d_7b.yaml", *words)
+        terms = terms_of(tmp_path / "out", 1)
+        assert "loss_depth" in terms and "loss_overlap_l1" not in terms
+        assert re.search(r"'eval_loss_overlap_l1': (?!0\.0,)", caplog.text)
+
+    def test_pseudo_geometry_needs_the_clean_protocol_and_a_store(self, checkpoint, data, tmp_path):
+        words = [*self.words(checkpoint, data, tmp_path / "out"), "--teacher", "none", "--pseudo_geometry", tmp_path]
+        recipe = RECIPES / "ide3d_7b.yaml"
+        with pytest.raises(ValueError, match="pseudo_geometry needs protocol: clean, got paper"):
+            train(*read_recipe(recipe, list(map(str, words))))
+        with pytest.raises(FileNotFoundError, match="holds no teacher features"):
+            train(*read_recipe(recipe, [*map(str, words), "--protocol", "clean"]))
 
     def test_heads_of_the_original(self, checkpoint, data, monkeypatch):
         loaded = []

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from trainer.export import export_checkpoint, is_export
 from trainer.recipes import DataArguments, lessons, read_recipe, run, train
 from trainer.recipes.data import REGION_QUESTIONS, load_decoded, make_samples
 from trainer.recipes.idle import list_idle
-from trainer.recipes.models import load_model
+from trainer.recipes.models import build_teacher, load_model
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -299,6 +300,23 @@ class TestBoxes:
     def test_the_recipe_of_boxes_is_read(self):
         _, data, args = read_recipe(EXAMPLES / "recipes" / "boxes_nano.yaml")
         assert any(lesson.startswith("box=") for lesson in data.lessons) and args.depth_weight > 0
+
+    def test_arms_of_the_small_recipe_differ_in_geometry_terms_alone(self):
+        path = EXAMPLES / "recipes" / "boxes_nano_small.yaml"
+        words = "--teacher none --validator none --depth_weight 0 --distillation_weight 0"
+        assert words in path.read_text()
+        ours, theirs = read_recipe(path), read_recipe(path, words.split())
+        assert build_teacher(ours[0], ours[2]).camera == "own" and not ours[1].naming_depth
+        changed = {
+            item.name
+            for one, other in zip(ours, theirs, strict=True)
+            for item in fields(one)
+            if item.init and getattr(one, item.name) != getattr(other, item.name)
+        }
+        assert changed == {"teacher", "validator", "depth_weight", "distillation_weight"}
+        # In the training itself the arms have the same terms.
+        assert ours[2].geometry_start_step == ours[2].max_steps
+        assert not any(theirs[2].loss_weights.values())
 
     def test_settings_of_boxes_without_the_lesson_are_told(self, tiny_recipe):
         given = read_recipe(tiny_recipe(), ["--lessons", "view=1", "--field_of_view", "unify"])

@@ -7,9 +7,12 @@ from safetensors.torch import load_file
 from supervised_hosts import attach, frames, geometry, moved
 from training_samples import make_sample
 
+from modeling_ide3d.auxiliary.alignment import METRIC
+from modeling_ide3d.auxiliary.targets import MeasuredGeometry
 from trainer.geometry import relative_pose
 from trainer.ide3d_trainer import GEOMETRY_WEIGHTS
 from trainer.supervision.camera_targets import build_camera_targets, compute_mean_depth, select_pose_pairs
+from trainer.supervision.video_targets import build_grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WEIGHTS = {"loss_pose": 1.0, "loss_scale": 0.5}
@@ -85,6 +88,20 @@ class TestAnyModel:
         assert mixed["loss_pose"] == pytest.approx(alone["loss_pose"], rel=1e-4)
         assert mixed["loss_scale"] != pytest.approx(alone["loss_scale"], rel=1e-4)
         assert compute(short, targets=geometry(short, keys=("depth",)))["loss_pose"] == 0
+
+    def test_depth_of_unknown_scale_has_no_cameras(self, qwen):
+        samples = [make_sample(4), make_sample(4, seed=1)]
+        inputs = qwen.build_inputs(frames(*samples))
+        supervision = attach(qwen.build_model(), validator=None, teacher_size=None, loss_weights=WEIGHTS)
+        supervision.criterion.terms = ALL_TERMS
+        [place, _] = supervision.layout.find_videos(inputs["input_ids"], inputs)
+        grid = build_grid(place.grid, [place.steps] * 2, torch.device("cpu"))
+        poses = torch.eye(4).repeat(2, place.steps, 1, 1)
+        depth = torch.ones(2, place.steps, *place.grid.image_size)
+        for kinds, known in (([METRIC, METRIC], 2), ([METRIC, METRIC + 1], 1)):
+            measured = MeasuredGeometry(depth, None, poses, depth_alignment=torch.tensor(kinds))
+            targets = supervision.build_head_targets(grid, measured, None)
+            assert int((targets["mean_depth"] > 0).sum()) == len(targets["pose_pairs"].batch.unique()) == known
 
     def test_heads_are_there_where_their_terms_are_weighed(self, qwen):
         for weights in (None, {"loss_pose": 0.0}, {"loss_pose": 1.0}):

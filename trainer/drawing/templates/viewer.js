@@ -27,22 +27,24 @@
     if (Math.hypot(...forward) < 1e-3) forward = cross(space.up, Math.abs(space.up[0]) < 0.9 ? [1, 0, 0] : [0, 1, 0]);
     space.ahead = unit(forward);
     space.side = cross(space.ahead, space.up);
-    // Middle and radius of what is shown; far points alone do not set the scale.
-    const spots = [];
+    // Middle and radius of what is shown: all boxes and cameras, but far points alone do not set the scale.
+    const spots = [], loose = [];
     for (const box of space.boxes) for (const line of box.lines) spots.push(...line);
     for (const camera of space.cameras) spots.push(camera.centre);
-    if (space.xyz) for (let i = 0; i < space.xyz.length; i += 3 * Math.max(1, Math.floor(space.xyz.length / 6000))) spots.push([...space.xyz.subarray(i, i + 3)]);
+    if (space.xyz) for (let i = 0; i < space.xyz.length; i += 3 * Math.max(1, Math.floor(space.xyz.length / 6000))) loose.push([...space.xyz.subarray(i, i + 3)]);
     const span = [0, 1, 2].map((axis) => {
-      const sorted = spots.map((p) => p[axis]).sort((a, b) => a - b), cut = space.xyz ? Math.floor(sorted.length * 0.02) : 0;
-      return [sorted[cut], sorted[sorted.length - 1 - cut]];
+      const sorted = loose.map((p) => p[axis]).sort((a, b) => a - b), cut = Math.floor(sorted.length * 0.02);
+      const ends = [...spots.map((p) => p[axis]), ...sorted.slice(cut, sorted.length - cut)];
+      return [Math.min(...ends), Math.max(...ends)];
     });
+    spots.push(...loose);
     space.middle = span.map(([a, b]) => (a + b) / 2);
     space.radius = Math.max(0.5, Math.hypot(...span.map(([a, b]) => b - a)) / 2);
     space.ground = Math.min(...spots.map((p) => dot(p, space.up)));
   }
 
   let space = spaces[0], turn, height, distance, target;
-  const reset = () => { turn = -0.5; height = 0.5; distance = 1.9 * space.radius; target = [...space.middle]; };
+  const reset = () => { turn = -0.5; height = 0.5; distance = 1.6 * space.radius; target = [...space.middle]; };
 
   let width = 0, tall = 0, ratio = 1, picture, nearest;
   const resize = () => {
@@ -115,25 +117,42 @@
     stroke(view, lines, dark ? "rgba(255,255,255,0.13)" : "rgba(29,36,51,0.13)", 1);
   };
 
+  let written = [];
   const write = (view, words, spot, dark) => {
     const q = see(view, spot);
     if (q[2] < near) return;
-    const [x, y] = place(view, q), text = words.length > 48 ? words.slice(0, 47) + "\u2026" : words;
+    let [x, y] = place(view, q);
+    const text = words.length > 48 ? words.slice(0, 47) + "\u2026" : words;
     context.font = `600 ${13 * ratio}px system-ui, sans-serif`;
     const wide = context.measureText(text).width, tallText = 18 * ratio;
     const left = Math.min(Math.max(2, x - wide / 2), Math.max(2, width - wide - 10));
+    // Words give way upwards to those that stand there.
+    const meets = (other) => Math.abs(other[1] - y) < tallText && left < other[2] && other[0] < left + wide + 8;
+    for (let met = written.find(meets); met; met = written.find(meets)) y = met[1] - tallText - 1;
+    written.push([left, y, left + wide + 8]);
     context.fillStyle = dark ? "rgba(20,23,31,0.85)" : "rgba(255,255,255,0.88)";
     context.fillRect(left - 4, y - tallText - 4, wide + 8, tallText);
     context.fillStyle = dark ? "#e7eaf1" : "#1d2433";
     context.fillText(text, left, y - 4 - 5 * ratio);
   };
 
+  // The axes in which the table counts, half a metre from the origin, under the boxes.
+  const axes = [["x", [0.5, 0, 0], "214,39,40"], ["y", [0, 0.5, 0], "44,140,44"], ["z", [0, 0, 0.5], "31,95,200"]];
+  const drawAxes = (view, dark) => {
+    for (const [name, end, colour] of axes) {
+      stroke(view, [[[0, 0, 0], end]], `rgb(${colour})`, 3);
+      if (isOn("labels")) write(view, name, end, dark);
+    }
+  };
+
   let isWaiting = false;
   const draw = () => {
     isWaiting = false;
+    written = [];
     const dark = window.matchMedia("(prefers-color-scheme: dark)").matches, view = basis();
     drawPoints(view, dark);
     drawGround(view, dark);
+    drawAxes(view, dark);
     if (isOn("cameras")) {
       const centres = space.cameras.map((camera) => camera.centre);
       stroke(view, centres.slice(1).map((centre, i) => [centres[i], centre]), dark ? "#e7eaf1" : "#1d2433", 2);

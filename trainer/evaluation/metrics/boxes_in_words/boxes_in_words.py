@@ -7,14 +7,10 @@ import datasets
 import numpy as np
 
 from processing.argument_rules import check_choice
-from processing.boxes import box_iou, reaches
-from processing.boxes_in_words import NumberStyle, parse_boxes
-from processing.oriented_boxes import box_in_world, enclosing_boxes, oriented_iou
+from processing.boxes_in_words import NumberStyle
 from trainer.evaluation.metrics.benchmark_metric import POSE, TEXT, TURNED_BOX, BenchmarkMetric
-from trainer.evaluation.metrics.boxes import overlap_f1
+from trainer.evaluation.metrics.box_answers import LIMITS, judge_boxes
 from trainer.evaluation.metrics.scores import Score, mean_score, per_type
-
-LIMITS = (0.25, 0.5)
 
 
 class BoxesInWords(BenchmarkMetric):
@@ -46,7 +42,7 @@ class BoxesInWords(BenchmarkMetric):
             raise ValueError('`protocol` must be "clean": the original has no boxes in words.')
         check_choice(numbers, get_args(NumberStyle), "numbers")
         rows = [
-            _judge(found["text"], meant["boxes"], meant["camera_to_world"], numbers)
+            judge_boxes(found["text"], meant["boxes"], meant["camera_to_world"], numbers)
             for found, meant in zip(predictions, references, strict=True)
         ]
         columns = {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
@@ -62,26 +58,3 @@ class BoxesInWords(BenchmarkMetric):
         }
         scores |= per_type(scores, [meant["question_type"] for meant in references])
         return {name: score for name, score in scores.items() if score.members.any()}
-
-
-def _judge(
-    text: str, boxes: list[list[float]], poses: list[list[list[float]]], numbers: NumberStyle
-) -> dict[str, float]:
-    """Return what one answer adds to each score."""
-    true = np.array(boxes, np.float64).reshape(-1, 7)
-    try:
-        answer, is_answer = parse_boxes(text, numbers=numbers, num_frames=len(poses)), True
-    except ValueError:
-        answer, is_answer = (), False
-    found = np.array([box_in_world(box, poses[box.frame]) for box in answer]).reshape(-1, 7)
-    plain, turned = box_iou(enclosing_boxes(found), enclosing_boxes(true)), oriented_iou(found[:1], true)
-    # NaN: no centre was said.
-    row = {"unparsable": not is_answer, "center_error": np.nan}
-    for limit in LIMITS:
-        # What is no answer is a miss where there is nothing to find, too.
-        row[f"f1@{limit}"] = overlap_f1(plain, limit) if is_answer else 0.0
-        row[f"acc@{limit}"] = bool(plain[:1].size) and bool(reaches(plain[0, 0], limit))
-        row[f"rotated_acc@{limit}"] = bool(turned.size) and bool(reaches(turned[0, 0], limit))
-    if len(found) and len(true):
-        row["center_error"] = float(np.linalg.norm(found[0, :3] - true[0, :3]))
-    return row
