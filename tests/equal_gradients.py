@@ -1,7 +1,7 @@
 """One optimizer step over the same mixed samples, cut differently: all of them give one gradient.
 
-As a script, `torchrun --nproc_per_node 2 equal_gradients.py OUTPUT` takes the step in two processes; without torchrun
-in one. OUTPUT/gradients.pt of the first process has the update of each parameter.
+As a script, `torchrun --nproc_per_node 2 equal_gradients.py OUTPUT [--fsdp]` takes the step in two processes; without
+torchrun in one. OUTPUT/gradients.pt of the first process has the update of each parameter, OUTPUT/model the weights.
 """
 
 import os
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cpu_fsdp import enable_fsdp_on_cpu
+from torch.distributed.tensor import DTensor
 from training_samples import build_collator, build_model, chat, make_grounding_sample, make_regions, make_sample
 
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
@@ -22,7 +24,11 @@ WEIGHTS = (
     "consistency_weight",
     "distillation_weight",
     "grounding_weight",
+    "pose_weight",
+    "scale_weight",
 )
+CAMERAS = {"pose_weight": 1.0, "scale_weight": 1.0}
+FSDP = {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "state_dict_type": "FULL_STATE_DICT"}
 
 
 def mixture() -> list[dict[str, Any]]:
@@ -47,11 +53,11 @@ def take_step(
     accumulation: int = 1,
     make_trainer: Callable[..., IDE3DTrainer] = IDE3DTrainer,
     collator: IDE3DDataCollator | None = None,
+    save: bool = False,
     **arguments: Any,
 ) -> dict[str, torch.Tensor]:
     """Change of each parameter by one step of plain gradient descent with learning rate 1."""
     model = build_model()
-    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     args = IDE3DTrainingArguments(
         output_dir=str(output),
         use_cpu=True,
@@ -68,8 +74,15 @@ def take_step(
         gradient_accumulation_steps=accumulation,
         **arguments,
     )
-    make_trainer(model, args, train_dataset=samples, data_collator=collator or build_collator()).train()
-    return {name: before[name] - parameter.detach() for name, parameter in model.named_parameters()}
+    torch.manual_seed(0)  # of the heads that the trainer adds
+    trainer = make_trainer(model, args, train_dataset=samples, data_collator=collator or build_collator())
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    trainer.train()
+    after = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    after = {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in after.items()}
+    if save:
+        trainer.save_model(str(output / "model"))
+    return {name: before[name] - after[name] for name in before}
 
 
 def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
@@ -80,6 +93,10 @@ def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Ten
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    update = take_step(folder, mixture(), per_device=2, ddp_backend="gloo")
+    options = dict(CAMERAS)
+    if "--fsdp" in sys.argv:
+        enable_fsdp_on_cpu()
+        options |= {"fsdp": True, "fsdp_config": FSDP}
+    update = take_step(folder, mixture(), per_device=2, ddp_backend="gloo", save=True, **options)
     if int(os.environ.get("RANK", "0")) == 0:
         torch.save(update, folder / "gradients.pt")

@@ -41,10 +41,10 @@ from trainer.loop.step_statistics import (
     TASK_FIGURES,
     RunningMeans,
     drop_repeats,
-    measure_depth,
+    measure_geometry,
     measure_tasks,
 )
-from trainer.supervision.criterion import compared_depth
+from trainer.supervision.camera_targets import CAMERA_FIGURES
 from trainer.supervision.label_smoothing import smoothed_labels
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -93,7 +93,7 @@ class IDE3DTrainer(Trainer):
         for callback in (IdleHeads(lambda: self._core), CheckpointInProgress(), BeginningOfTraining()):
             self.add_callback(callback)
         self._num_nonfinite = 0
-        names = ("loss_language", *args.loss_weights, *DEPTH_FIGURES)
+        names = ("loss_language", *args.loss_weights, *DEPTH_FIGURES, *CAMERA_FIGURES)
         self._means = {
             "train": RunningMeans((*names, "valid_pixels", *self.extra_figures)),
             "eval": RunningMeans((*names, *TASK_FIGURES)),
@@ -163,10 +163,7 @@ class IDE3DTrainer(Trainer):
             )
         # Terms without a count are zeros that keep their heads in the graph, for processes that wait for gradients.
         terms = {name: outputs[name] for name in weights if outputs.get(name) is not None}
-        figures: dict[str, tuple] = {}
-        if "depth" in targets:
-            measured = compared_depth(outputs.depth, targets, self.args.depth_range)
-            figures |= measure_depth(outputs.depth, outputs.depth_confidence, measured)
+        figures = measure_geometry(outputs, targets, self.args.depth_range)
         if is_training:
             extra, extra_figures = self.compute_extra_terms(inputs, targets)
             terms |= extra

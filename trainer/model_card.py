@@ -155,6 +155,8 @@ def list_loss_terms(trainer: "IDE3DTrainer") -> list[LossTerm]:
         "loss_overlap_l1": model.geometric_validator,
         "loss_view_consistency": model.geometric_validator,
         "loss_distillation": model.teacher_projector,
+        "loss_pose": model.pose_head,
+        "loss_scale": model.scale_head,
     }
     terms = [LossTerm("loss_language", 1.0)]
     for name, weight in trainer.args.loss_weights.items():

@@ -44,6 +44,7 @@ FILES_OF_OPTIONS = ("accelerator_config", "deepspeed", "fsdp_config")
 MEASURES = {
     **dict.fromkeys(("depth_weight", "cross_view_weight", "overlap_weight", "consistency_weight"), (0, math.inf)),
     **dict.fromkeys(("distillation_weight", "grounding_weight", "learning_rate", "weight_decay"), (0, math.inf)),
+    **dict.fromkeys(("pose_weight", "scale_weight"), (0, math.inf)),
     **dict.fromkeys((f"{part}_learning_rate" for part in ("vision", "projector", "language")), (0, math.inf)),
     **dict.fromkeys((f"{part}_learning_rate" for part in ("grounding", "geometry")), (0, math.inf)),
     **dict.fromkeys(("num_train_epochs", "max_grad_norm", "warmup_steps", "eval_delay"), (0, math.inf)),
@@ -70,6 +71,8 @@ def default_loss_weights(protocol: Literal["clean", "paper"]) -> dict[str, float
         "loss_view_consistency": 0.0 if protocol == "paper" else PAIR_WEIGHT,
         "loss_distillation": TEACHER_WEIGHT,
         "loss_grounding": GROUNDING_WEIGHT,
+        "loss_pose": 0.0,
+        "loss_scale": 0.0,
     }
 
 
@@ -101,6 +104,12 @@ class IDE3DTrainingArguments(TrainingArguments):
     )
     grounding_weight: float = field(
         default=GROUNDING_WEIGHT, metadata={"help": "Weight of the contrast between regions."}
+    )
+    pose_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the poses between frames, read from the language model."}
+    )
+    scale_weight: float = field(
+        default=0.0, metadata={"help": "Weight of the mean depth of a video, read from the language model."}
     )
     geometry_start_step: int = field(
         default=0, metadata={"help": "Steps of the training before any geometry term is computed."}
@@ -237,6 +246,8 @@ class IDE3DTrainingArguments(TrainingArguments):
             **{name: defaults[name] if weight is None else weight for name, weight in weights.items()},
             "loss_distillation": self.distillation_weight,
             "loss_grounding": self.grounding_weight,
+            "loss_pose": self.pose_weight,
+            "loss_scale": self.scale_weight,
         }
 
     def geometry_scale(self, step: int, num_steps: int) -> float:

@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from modeling_ide3d.auxiliary.alignment import align_targets
+from modeling_ide3d.auxiliary.alignment import METRIC, align_targets
+from modeling_ide3d.auxiliary.camera_heads import PoseHead, ScaleHead
 from modeling_ide3d.auxiliary.geometric_validator import GeometricValidator, GeometricValidatorConfig
 from modeling_ide3d.auxiliary.outputs import HEADS, PAIR_TERMS, Criterion
 from modeling_ide3d.auxiliary.targets import (
@@ -14,10 +16,13 @@ from modeling_ide3d.auxiliary.targets import (
     VideoGrid,
     build_depth_targets,
     select_teacher_features,
+    select_usable_depth,
 )
 from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector
 
 logger = logging.get_logger(__name__)
+
+CAMERA_HEADS = {"pose_head": PoseHead, "scale_head": ScaleHead}
 
 
 @dataclass
@@ -28,6 +33,8 @@ class GeometryPredictions:
     depth_confidence: torch.Tensor | None = None
     cross_view_depth: torch.Tensor | None = None
     teacher_prediction: torch.Tensor | None = None
+    pose: torch.Tensor | None = None
+    scale: torch.Tensor | None = None
 
 
 class GeometryHeads:
@@ -37,13 +44,32 @@ class GeometryHeads:
         geometric_validator: Depth decoder, or None.
         teacher_projector: Projector into the teacher's space, or None.
         grounding_head: Scores of regions, or None.
+        pose_head: Poses between frames, or None.
+        scale_head: Metric scale of a video, or None.
         criterion: Comparison of predictions with targets, or None.
     """
 
     geometric_validator: GeometricValidator | None
     teacher_projector: TeacherProjector | None
     grounding_head: torch.nn.Module | None
+    pose_head: PoseHead | None
+    scale_head: ScaleHead | None
     criterion: Criterion | None
+
+    def add_camera_head(self, name: str, hidden_size: int) -> None:
+        """Add the head of a camera term, if it is not there yet.
+
+        Args:
+            name: "pose_head" or "scale_head".
+            hidden_size: Width of the language model's states.
+        """
+        if getattr(self, name) is not None:
+            return
+        head = CAMERA_HEADS[name](hidden_size).to(next(self.parameters(), torch.zeros(())).device)
+        setattr(self, name, head)
+        if isinstance(self, PreTrainedModel):  # whose files have no heads
+            keys = {f"{name}.{key}" for key in head.state_dict()}
+            self._keys_to_ignore_on_save = keys | set(self._keys_to_ignore_on_save or ())
 
     def idle_heads(self) -> list[torch.nn.Module]:
         """Return the heads that no wanted term trains."""
@@ -55,6 +81,10 @@ class GeometryHeads:
         """Say whether this head exists and the criterion wants one of its terms."""
         wanted = self.criterion is not None and any(HEADS[name] == head for name in self.criterion.terms)
         return wanted and getattr(self, head) is not None
+
+    def wants_depth(self) -> bool:
+        """Say whether a head exists whose wanted terms need measured depth."""
+        return any(self.wants_head(head) for head in ("geometric_validator", "pose_head", "scale_head"))
 
     def wants_teacher(self, teacher_features: torch.Tensor | None) -> bool:
         """Say whether teacher features are trained on; those that have no projector are told once."""
@@ -86,7 +116,7 @@ class GeometryHeads:
 
         Args:
             grid: Places and sizes of the videos.
-            geometry: Measured geometry by sample; None without a term of the depth decoder.
+            geometry: Measured geometry by sample; None without a term that needs it.
             teacher_features: Features (samples, V, rows, cols, C); None without a term of the projector.
 
         Raises:
@@ -95,11 +125,23 @@ class GeometryHeads:
         targets: dict[str, Any] = {}
         if geometry is not None:
             geometry.check(grid.num_samples, grid.num_frames, grid.image_size)
+        if geometry is not None and self.wants_head("geometric_validator"):
             size = self.geometric_validator.output_size(grid.patch_grid)
             select_pairs = self.criterion.select_pairs if PAIR_TERMS & self.criterion.terms else None
             targets.update(
                 build_depth_targets(geometry, grid.samples, grid.frame_mask, grid.covered, size, select_pairs)
             )
+        if geometry is not None and (self.wants_head("pose_head") or self.wants_head("scale_head")):
+            depth, usable = select_usable_depth(geometry.depth, geometry.has_geometry, grid.samples, grid.frame_mask)
+            if geometry.depth_alignment is not None:  # depth of unknown scale says nothing about cameras in metres
+                usable = usable & (geometry.depth_alignment[grid.samples] == METRIC).unsqueeze(-1)
+            poses, posed = geometry.camera_to_world, usable
+            if geometry.has_poses is not None:
+                posed = usable & geometry.has_poses[grid.samples].bool().unsqueeze(-1)
+            of_videos = None if poses is None else poses[grid.samples]
+            targets.update(self.criterion.build_camera_targets(depth, of_videos, usable, posed))
+            is_there = torch.ones_like(usable) if grid.frame_mask is None else grid.frame_mask
+            targets["is_there"] = is_there.to(usable.device)
         if teacher_features is not None:
             width = self.teacher_projector.config.teacher_size
             expected = (grid.num_samples, grid.num_frames, *grid.token_grid, width)
@@ -121,7 +163,7 @@ class GeometryHeads:
             levels:        four tensors (videos, V, P, vision_hidden_size), P = rows x cols of `patch_grid`; needed
                            where `targets` hold `depth`.
             visual_states: (frames, rows, cols, hidden_size), final states of the language model at the visual tokens;
-                           needed where `targets` hold `teacher_features`.
+                           needed where `needs_visual_states` says so.
         """
         predictions = GeometryPredictions()
         if "depth" in targets:
@@ -135,7 +177,23 @@ class GeometryHeads:
                 predictions.cross_view_depth = cross_view.depth
         if "teacher_features" in targets:
             predictions.teacher_prediction = self.teacher_projector(visual_states)
+        if "is_there" in targets:
+            # In float32: the difference of two frames is small beside what they have in common.
+            frames = visual_states.float().mean((1, 2)).unsqueeze(1)
+            states = pad_frames(frames, targets["is_there"]).squeeze(2)
+            if "mean_depth" in targets:
+                counts = targets["is_there"].sum(1, keepdim=True).clamp(min=1)
+                predictions.scale = self.scale_head(states.sum(1) / counts)
+            if "pose_pairs" in targets:
+                pairs = targets["pose_pairs"]
+                sources, ends = states[pairs.batch, pairs.source], states[pairs.batch, pairs.target]
+                predictions.pose = self.pose_head(sources, ends)
         return predictions
+
+
+def needs_visual_states(targets: dict[str, Any]) -> bool:
+    """Say whether predictions for these targets read the language model's states at the visual tokens."""
+    return "teacher_features" in targets or "is_there" in targets
 
 
 def check_validator_config(
@@ -164,4 +222,4 @@ def pad_frames(states: torch.Tensor, frame_mask: torch.Tensor) -> torch.Tensor:
     return padded.index_put(frame_mask.nonzero(as_tuple=True), states)
 
 
-__all__ = ["GeometryHeads", "GeometryPredictions", "check_validator_config", "pad_frames"]
+__all__ = ["GeometryHeads", "GeometryPredictions", "check_validator_config", "needs_visual_states", "pad_frames"]

@@ -9,12 +9,18 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
+from modeling_ide3d.auxiliary.camera_heads import PoseHead, ScaleHead
 from modeling_ide3d.auxiliary.geometric_validator import (
     GeometricValidator,
     GeometricValidatorConfig,
     GeometricValidatorOutput,
 )
-from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, check_validator_config, pad_frames
+from modeling_ide3d.auxiliary.geometry_heads import (
+    GeometryHeads,
+    check_validator_config,
+    needs_visual_states,
+    pad_frames,
+)
 from modeling_ide3d.auxiliary.outputs import Criterion, IDE3DGeometryOutputWithPast
 from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
 from modeling_ide3d.auxiliary.region_queries import score_queries, select_query_references
@@ -30,7 +36,7 @@ from modeling_ide3d.configuration_ide3d import IDE3DConfig
 from modeling_ide3d.grounding_ide3d import split_frames
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
 
-GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.")
+GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.", "pose_head.", "scale_head.")
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["ide3d_with_geometry"] = "IDE3DForConditionalGenerationWithGeometry"  # for Trainer
 
 
@@ -47,7 +53,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
     """
 
     _auto_class = None  # the training class must never export itself
-    _keys_to_ignore_on_load_missing = [r"^geometric_validator\.", r"^teacher_projector\."]
+    _keys_to_ignore_on_load_missing = [f"^{prefix[:-1]}\\." for prefix in GEOMETRY_PREFIXES]
 
     def __init__(
         self,
@@ -66,6 +72,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
             self.teacher_projector = TeacherProjector(
                 TeacherProjectorConfig(hidden_size=config.text_config.hidden_size, teacher_size=teacher_size)
             )
+        self.pose_head: PoseHead | None = None
+        self.scale_head: ScaleHead | None = None
         self.criterion: Criterion | None = None
         self.is_sharded = False  # whether the tower's weights are spread over processes, which run it equally often
         # Never used: features are read before it. DDP waits for its gradient unless it is frozen.
@@ -336,7 +344,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         targets: dict[str, Any] = {}
         if region_targets is not None and self.wants_head("grounding_head") and region_targets.any():
             targets["region_targets"] = region_targets.flatten(0, -2)
-        has_depth = self.wants_head("geometric_validator") and depth is not None
+        has_depth = self.wants_depth() and depth is not None
         has_teacher = self.wants_teacher(teacher_features)
         if pixel_values_videos is None or not (has_depth or has_teacher):
             return GeometryTargets(targets)
@@ -389,7 +397,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
                 region_references,
             )
         visual = None
-        if "teacher_features" in targets:
+        if needs_visual_states(targets):
             visual = outputs.last_hidden_state[input_ids == self.config.video_token_id]
             visual = split_frames(visual, self.config.token_grid)
         predictions = self.predict_geometry(targets, levels, self.config.patch_grid, visual)

@@ -15,7 +15,10 @@ HEADS = {
     "loss_overlap_l1": "geometric_validator",
     "loss_view_consistency": "geometric_validator",
     "loss_distillation": "teacher_projector",
+    "loss_pose": "pose_head",
+    "loss_scale": "scale_head",
 }
+CAMERA_TERMS = frozenset({"loss_pose", "loss_scale"})
 PAIR_TERMS = frozenset({"loss_cross_view_depth", "loss_overlap_l1", "loss_view_consistency"})
 
 
@@ -32,9 +35,13 @@ class IDE3DGeometryOutputWithPast(IDE3DCausalLMOutputWithPast):
         loss_overlap_l1:          scalar, a frame's own depth where another frame sees it too.
         loss_view_consistency:    scalar, depth predictions of two frames against each other.
         loss_distillation:        scalar, distance to the teacher's features.
+        loss_pose:                scalar, poses between frames against the measured ones.
+        loss_scale:               scalar, mean depth of each video against the measured one.
         depth, depth_confidence:  (videos, V, h, w), metres; pixels of the validator.
         cross_view_depth:         (N, h, w), metres; N frame pairs.
         teacher_prediction:       (visual tokens without newlines, C).
+        pose:                     (N, 9), N frame pairs; see `PoseHead`.
+        scale:                    (videos,), logarithm of metres.
         region_scores:            (B, regions + 1), cosine similarities.
     """
 
@@ -44,10 +51,14 @@ class IDE3DGeometryOutputWithPast(IDE3DCausalLMOutputWithPast):
     loss_overlap_l1: torch.Tensor | None = None
     loss_view_consistency: torch.Tensor | None = None
     loss_distillation: torch.Tensor | None = None
+    loss_pose: torch.Tensor | None = None
+    loss_scale: torch.Tensor | None = None
     depth: torch.Tensor | None = None
     depth_confidence: torch.Tensor | None = None
     cross_view_depth: torch.Tensor | None = None
     teacher_prediction: torch.Tensor | None = None
+    pose: torch.Tensor | None = None
+    scale: torch.Tensor | None = None
     region_scores: torch.Tensor | None = None
 
 
@@ -74,8 +85,17 @@ class Criterion(Protocol):
         Where some depth is pseudo, `depth_alignment` (videos,) says what is unknown about it.
         """
 
+    def build_camera_targets(
+        self,
+        depth: torch.Tensor,
+        camera_to_world: torch.Tensor | None,
+        usable: torch.Tensor,
+        posed: torch.Tensor,
+    ) -> dict[str, Any]:
+        """Build `mean_depth`, `pose_pairs` and `pair_depth` for the wanted terms of cameras."""
+
     def __call__(self, outputs: IDE3DGeometryOutputWithPast, targets: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Compute the loss terms that have targets, by the name of their field."""
 
 
-__all__ = ["HEADS", "PAIR_TERMS", "Criterion", "IDE3DGeometryOutputWithPast"]
+__all__ = ["CAMERA_TERMS", "HEADS", "PAIR_TERMS", "Criterion", "IDE3DGeometryOutputWithPast"]

@@ -54,13 +54,13 @@ def supervision(add: Callable[..., None]) -> None:
         "teacher",
     )
 
-    def compute(folder: Path, /, *, teacher_size: int | None = None, **targets: Any) -> Any:
+    def compute(folder: Path, /, *, teacher_size: int | None = None, loss_weights: Any = None, **targets: Any) -> Any:
         from supervised_hosts import frames, geometry
         from tiny_hosts import HOSTS
         from training_samples import make_sample
 
         sample = make_sample(2)
-        supervised = attach(folder, teacher_size=teacher_size)
+        supervised = attach(folder, teacher_size=teacher_size, loss_weights=loss_weights)
         supervised_model = made["last"]
         inputs = HOSTS["qwen2_5_vl"].build_inputs(frames(sample))
         supervised_model.train()(**inputs)
@@ -159,6 +159,11 @@ def _odd_arguments(
     add("attach: a validator of another tower", lambda f: attach(f, validator=_other_validator()), "validator")
     add("attach: supervised twice", lambda f: _attach_twice(attach, host()), "supervised", "already")
     add("right: teacher_size of NumPy", lambda f: attach(f, teacher_size=np.int64(6)), expect="taken")
+    cameras = {"loss_pose": 1.0, "loss_scale": 0.5}
+    add("right: camera terms", lambda f: attach(f, validator=None, loss_weights=cameras), expect="taken")
+    add("right: a loss of cameras", lambda f: compute(f, loss_weights=cameras), expect="taken")
+    for what, weight in {"NaN": float("nan"), "a text": "x", "negative": -1.0}.items():
+        add(f"attach: loss_pose {what}", lambda f, w=weight: attach(f, loss_weights={"loss_pose": w}), "loss_pose")
     add("right: weights of NumPy", lambda f: attach(f, loss_weights={"loss_depth": np.float32(1)}), expect="taken")
     for name in ("depth", "intrinsics", "camera_to_world", "has_geometry", "teacher_features"):
         for what, value in {**ODD, "a text": "x", "a number": 5, "True": True, "a scalar tensor": torch.tensor(1.0), "no entry": [], "two entries": [None, None],

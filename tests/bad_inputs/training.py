@@ -79,6 +79,8 @@ def arguments(add: Callable[..., None]) -> None:
         "consistency_weight",
         "distillation_weight",
         "grounding_weight",
+        "pose_weight",
+        "scale_weight",
         *optional[2:],
     ):
         for what, value in reals.items():

@@ -269,7 +269,7 @@ class TestRefused:
 def test_the_defaults_are_the_weights_of_the_original(tmp_path):
     for protocol, pairs in (("paper", [0.08, 0.08, 0.0]), ("clean", [0.08, 0.0, 0.08])):
         args = IDE3DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, protocol=protocol)
-        assert list(args.loss_weights.values()) == pytest.approx([0.8, *pairs, 1.0, 1.0])
+        assert list(args.loss_weights.values()) == pytest.approx([0.8, *pairs, 1.0, 1.0, 0.0, 0.0])
 
 
 @pytest.mark.parametrize("protocol, other", [("clean", "paper"), ("paper", "clean")])

@@ -26,7 +26,13 @@ def test_each_term_on_its_own(tmp_path, term):
     weights = {name: float(name == term) for name in WEIGHTS}
     whole = take_step(tmp_path / "whole", mixture(), 4, 1, **weights)
     parts = take_step(tmp_path / "parts", mixture(), 1, 4, **weights)
-    head = {"distillation_weight": "teacher_projector.", "grounding_weight": "grounding_head."}.get(term, "geometric_")
+    heads = {
+        "distillation_weight": "teacher_projector.",
+        "grounding_weight": "grounding_head.",
+        "pose_weight": "pose_head.",
+        "scale_weight": "scale_head.",
+    }
+    head = heads.get(term, "geometric_")
     # In float32; the temperature of the scores multiplies rounding errors by 14.
     assert largest_difference(whole, parts) < 4e-6
     assert max(update.abs().max() for name, update in whole.items() if name.startswith(head)) > 1e-3

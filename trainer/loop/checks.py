@@ -11,6 +11,7 @@ from transformers.utils import is_peft_available
 
 from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import GeometricValidator, IDE3DForConditionalGenerationWithGeometry
+from modeling_ide3d.auxiliary.outputs import CAMERA_TERMS, HEADS
 from trainer.data_collator import IDE3DDataCollator
 from trainer.loop.model_parts import freeze_parts
 from trainer.supervision.criterion import GeometryCriterion
@@ -73,6 +74,9 @@ def prepare_model(model: nn.Module, args: IDE3DTrainingArguments) -> IDE3DForCon
         depth_range=args.depth_range,
         grounding_temperature=core.config.grounding_temperature,
     )
+    for term in sorted(CAMERA_TERMS):
+        if args.loss_weights[term]:
+            core.add_camera_head(HEADS[term], core.config.text_config.hidden_size)
     if core is not model:
         # PEFT freezes all but its adapters; heads that no adapter file will hold are trained as they are.
         for parameter in core.geometry_parameters():

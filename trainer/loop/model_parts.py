@@ -12,7 +12,7 @@ PARTS = {
     "projector": ("model.multi_modal_projector.", "model.image_newline"),
     "language": ("model.language_model.", "lm_head."),
     "grounding": ("grounding_head.",),
-    "geometry": ("geometric_validator.", "teacher_projector."),
+    "geometry": ("geometric_validator.", "teacher_projector.", "pose_head.", "scale_head."),
 }
 # What DDP and PEFT put before the names of the model they wrap.
 WRAPPERS = ("module.", "base_model.model.")

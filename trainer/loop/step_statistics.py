@@ -7,6 +7,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from trainer.supervision.camera_targets import measure_cameras
+from trainer.supervision.criterion import compared_depth
+
 DEPTH_RATIO = 1.25  # The usual first threshold of depth estimation.
 Pair = tuple[Tensor | float, Tensor | float]
 
@@ -119,6 +122,18 @@ def measure_depth(predicted_depth: Tensor, confidence: Tensor, depth: Tensor) ->
 
 
 @torch.no_grad()
+def measure_geometry(
+    outputs: Any, targets: Mapping[str, Any], depth_range: tuple[float, float] | None
+) -> dict[str, Pair]:
+    """Measure the errors of predicted depth and cameras: sums and counts; see `measure_depth`, `measure_cameras`."""
+    figures: dict[str, Pair] = dict(measure_cameras(outputs, targets))
+    if "depth" in targets:
+        depth = compared_depth(outputs.depth, targets, depth_range)
+        figures |= measure_depth(outputs.depth, outputs.depth_confidence, depth)
+    return figures
+
+
+@torch.no_grad()
 def measure_tasks(outputs: Any, labels: Tensor | None, targets: Mapping[str, Any]) -> dict[str, Pair]:
     """Count answer tokens, and regions, that score highest where they are right: sums and counts."""
     figures: dict[str, Pair] = {}
@@ -133,4 +148,4 @@ def measure_tasks(outputs: Any, labels: Tensor | None, targets: Mapping[str, Any
     return figures
 
 
-__all__ = ["DEPTH_FIGURES", "TASK_FIGURES", "RunningMeans", "drop_repeats", "measure_depth", "measure_tasks"]
+__all__ = ["DEPTH_FIGURES", "TASK_FIGURES", "RunningMeans", "drop_repeats", "measure_geometry", "measure_tasks"]

@@ -24,11 +24,14 @@ from trainer.losses import (
     CrossViewDepthLoss,
     DepthRegressionLoss,
     FeatureDistillationLoss,
+    MetricScaleLoss,
     RegionContrastLoss,
+    RelativePoseLoss,
     ViewConsistencyLoss,
 )
 from trainer.losses.blocks import graph_zero
 from trainer.losses.depth_regression import MIN_VALID_PIXELS
+from trainer.supervision.camera_targets import build_camera_targets
 
 PAPER_MAX_DEPTH = 10.0  # Metres, official: points farther away share no voxels.
 EVALUATION_SEED = 0  # Evaluations compare pairs that are drawn at random; each draws the same ones.
@@ -128,6 +131,8 @@ class GeometryCriterion(nn.Module):
         self.consistency_loss = ViewConsistencyLoss()
         self.distillation_loss = FeatureDistillationLoss()
         self.grounding_loss = RegionContrastLoss(temperature=grounding_temperature)
+        self.pose_loss = RelativePoseLoss()
+        self.scale_loss = MetricScaleLoss()
         self.terms = frozenset(self.losses())
 
     @torch.no_grad()
@@ -196,6 +201,14 @@ class GeometryCriterion(nn.Module):
         mask = (depth > 0) & (depth < PAPER_MAX_DEPTH) & has_geometry[..., None, None]
         return compute_voxel_overlap(points, mask, PAPER_VOXEL_SIZE)
 
+    @torch.no_grad()
+    def build_camera_targets(
+        self, depth: Tensor, camera_to_world: Tensor | None, usable: Tensor, posed: Tensor
+    ) -> dict[str, Any]:
+        """Build the targets of the wanted terms of cameras; see `camera_targets.build_camera_targets`."""
+        depth = limit_depth(depth, self.depth_range)
+        return build_camera_targets(depth, camera_to_world, usable, posed, self.terms)
+
     def forward(self, outputs: Any, targets: Mapping[str, Any]) -> dict[str, Tensor]:
         """Compute the terms that have targets, by their field in `IDE3DGeometryOutputWithPast`."""
         terms = {}
@@ -205,6 +218,11 @@ class GeometryCriterion(nn.Module):
             teacher = targets["teacher_features"]
             mask = find_taught(teacher)
             terms["loss_distillation"] = self.distillation_loss(outputs.teacher_prediction, teacher, mask)
+        if "pose_pairs" in targets:
+            pairs = targets["pose_pairs"]
+            terms["loss_pose"] = self.pose_loss(outputs.pose, pairs.target_from_source, targets["pair_depth"])
+        if "mean_depth" in targets:
+            terms["loss_scale"] = self.scale_loss(outputs.scale, targets["mean_depth"])
         if "depth" in targets:
             targets = align_targets(outputs.depth, targets)
             depth = limit_targets(targets, self.depth_range)
@@ -262,6 +280,10 @@ class GeometryCriterion(nn.Module):
             counts["loss_grounding"] = targets["region_targets"].any(-1).sum()
         if "teacher_features" in targets:
             counts["loss_distillation"] = find_taught(targets["teacher_features"]).sum()
+        if "pose_pairs" in targets:
+            counts["loss_pose"] = targets["pose_pairs"].weight.sum()
+        if "mean_depth" in targets:
+            counts["loss_scale"] = (targets["mean_depth"] > 0).sum()
         if "depth" in targets:
             depth, pairs = limit_targets(targets, self.depth_range), targets.get("pairs")
             counts["loss_depth"] = enough = self._count_depth(depth).sum()
@@ -288,6 +310,8 @@ class GeometryCriterion(nn.Module):
             "loss_view_consistency": self.consistency_loss,
             "loss_distillation": self.distillation_loss,
             "loss_grounding": self.grounding_loss,
+            "loss_pose": self.pose_loss,
+            "loss_scale": self.scale_loss,
         }
 
 

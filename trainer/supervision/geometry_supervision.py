@@ -16,11 +16,13 @@ from modeling_ide3d.auxiliary import (
     TeacherProjectorConfig,
 )
 from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, pad_frames
+from modeling_ide3d.auxiliary.outputs import CAMERA_TERMS, HEADS
 from modeling_ide3d.auxiliary.targets import MeasuredGeometry
 from processing.token_grid import TokenGrid
 from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features
 from trainer.field_rules import check_number
 from trainer.processes import count_launched, count_processes
+from trainer.supervision.camera_targets import measure_cameras
 from trainer.supervision.criterion import GeometryCriterion
 from trainer.supervision.given_targets import (
     PerSample,
@@ -31,7 +33,14 @@ from trainer.supervision.given_targets import (
 from trainer.supervision.joined_model import JoinedModel, prepare_step
 from trainer.supervision.pseudo_targets import mark_pseudo, normalise_pseudo
 from trainer.supervision.recorder import ForwardPass, ForwardRecorder
-from trainer.supervision.video_targets import VideoGroup, VideoTargets, build_grid, measure_videos, split_frames
+from trainer.supervision.video_targets import (
+    VideoGroup,
+    VideoTargets,
+    build_grid,
+    measure_videos,
+    merge_terms,
+    split_frames,
+)
 from trainer.supervision.vision_layouts import VisionLayout, find_layout
 
 logger = logging.getLogger(__name__)
@@ -60,6 +69,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         loss_weights: Weight of each term by name, which may be changed between steps; a term of weight 0 is not
             computed.
         terms: Unweighted terms of the last pass of a joined model in this process, detached scalars by name.
+        errors: Sums and counts of the camera errors of the last pass in this process; see `measure_cameras`.
     """
 
     def __init__(
@@ -69,15 +79,21 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         projector_config: TeacherProjectorConfig | None,
         criterion: GeometryCriterion,
         loss_weights: Mapping[str, float],
+        hidden_size: int,
     ):
         super().__init__()
         self.layout = recorder.layout
         self.geometric_validator = None if validator_config is None else GeometricValidator(validator_config)
         self.teacher_projector = None if projector_config is None else TeacherProjector(projector_config)
         self.grounding_head = None  # regions are no part of other models
+        self.pose_head = self.scale_head = None
+        for term in sorted(CAMERA_TERMS):
+            if loss_weights.get(term):
+                self.add_camera_head(HEADS[term], hidden_size)
         self.loss_weights = dict(loss_weights)
         self.criterion = criterion
         self.terms: dict[str, Tensor] = {}
+        self.errors: dict[str, tuple[Tensor, Tensor]] = {}
         self._recorder = recorder
         self._joined: JoinedModel | None = None
 
@@ -102,7 +118,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             teacher_size: Width of the teacher's features; None for no teacher term.
             criterion: Rules of frame pairs and losses, for this supervision alone; default: those of "clean".
             loss_weights: Weights of terms by name, such as `loss_depth`; the others keep the defaults of
-                `IDE3DTrainingArguments`.
+                `IDE3DTrainingArguments`. `loss_pose` and `loss_scale` have their heads where they are weighed here.
 
         Raises:
             TypeError: If it is no model of Transformers, or an argument is of another type.
@@ -122,9 +138,9 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         if teacher_size is not None:
             check_number("teacher_size", teacher_size, 1, is_whole=True)
         config = build_validator_config(model, layout, validator, criterion)
+        width = model.config.get_text_config().hidden_size
         projector_config = None
         if teacher_size is not None:
-            width = model.config.get_text_config().hidden_size
             projector_config = TeacherProjectorConfig(hidden_size=width, teacher_size=int(teacher_size))
         heads = {"geometric_validator": config, "teacher_projector": projector_config}
         weights = choose_weights({head for head in heads if heads[head] is not None}, criterion, loss_weights)
@@ -133,7 +149,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         tower = layout.find_module(base_model, "tower")
         if config is not None and not any(weight.requires_grad for weight in tower.parameters()):
             logger.warning("The vision tower is frozen: the depth terms train the depth decoder alone.")
-        return cls(recorder, config, projector_config, criterion, weights).to(model.device)
+        return cls(recorder, config, projector_config, criterion, weights, width).to(model.device)
 
     def join(self, model: nn.Module, *, adds_loss: bool = True) -> None:
         """Let a model hold the heads: optimizers, DDP and FSDP2 then see one model.
@@ -303,7 +319,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         teacher_features = geometry.pop("teacher_features")
         self.criterion.terms = frozenset(name for name, weight in self.loss_weights.items() if weight)
         self._check_given(geometry, teacher_features)
-        has_depth = depth is not None and self.wants_head("geometric_validator")
+        has_depth = depth is not None and self.wants_depth()
         has_teacher = teacher_features is not None and self.wants_head("teacher_projector")
         if not (has_depth or has_teacher):
             return VideoTargets()
@@ -345,7 +361,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         given = [name for name, value in geometry.items() if value is not None]
         if given not in ([], ["depth"], list(geometry)):
             raise ValueError(f"Give depth alone, or {list(geometry)} together; got {given}.")
-        if given and self.geometric_validator is None:
+        if given and self.geometric_validator is self.pose_head is self.scale_head is None:
             raise ValueError("depth is given, but this supervision has no depth decoder: attach with a validator.")
         if teacher_features is not None and self.teacher_projector is None:
             raise ValueError("teacher_features are given, but there is no projector: attach with their teacher_size.")
@@ -359,7 +375,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             recorded: Record of the pass.
             targets: Targets of the same batch.
         """
-        terms = self.absent_terms()
+        terms, self.errors = self.absent_terms(), {}
         if not targets.groups:
             return terms
         device = next(self.parameters()).device
@@ -377,19 +393,9 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             visual = torch.cat([tokens[i] for i in group.chosen])
             predictions = self.predict_geometry(group.targets, padded, patches, visual)
             parts.append((self.criterion(predictions, group.targets), group.counts))
-        return {**terms, **_merge_terms(parts)}
-
-
-def _merge_terms(parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]]) -> dict[str, Tensor]:
-    """Combine the means over each part by their denominators."""
-    if len(parts) == 1:
-        return parts[0][0]
-    merged = {}
-    for name in sorted({name for terms, _ in parts for name in terms}):
-        counted = [(terms[name], counts[name]) for terms, counts in parts if name in terms]
-        total = sum(count for _, count in counted).clamp(min=torch.finfo(torch.float32).tiny)
-        merged[name] = sum(term * (count / total) for term, count in counted)
-    return merged
+            for name, figure in measure_cameras(predictions, group.targets).items():
+                self.errors[name] = tuple(map(sum, zip(self.errors.get(name, (0, 0)), figure, strict=True)))
+        return {**terms, **merge_terms(parts)}
 
 
 __all__ = ["GeometrySupervision"]

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from modeling_ide3d.auxiliary import GeometricValidatorConfig
 from modeling_ide3d.auxiliary.geometry_heads import check_validator_config
-from modeling_ide3d.auxiliary.outputs import HEADS
+from modeling_ide3d.auxiliary.outputs import CAMERA_TERMS, HEADS
 from trainer.data.geometry_inputs import to_tensor
 from trainer.field_rules import check_number
 from trainer.supervision.criterion import GeometryCriterion
@@ -105,6 +105,8 @@ def choose_weights(
     if not isinstance(changes, Mapping):
         raise TypeError(f"loss_weights must be a mapping of terms to their weights, got {reprlib.repr(changes)}.")
     defaults = default_loss_weights(criterion.protocol)
+    # Camera terms have their heads where they are weighed.
+    heads = heads | {HEADS[name] for name in CAMERA_TERMS if name in changes}
     known = {name: weight for name, weight in defaults.items() if HEADS[name] in heads}
     if not known:
         raise ValueError("There is nothing to supervise: give a validator, a teacher_size, or both.")

@@ -26,10 +26,20 @@ class SupervisedTraining:
         *args: Arguments of the trainer; set `remove_unused_columns=False` in its training arguments.
         supervision: Supervision that is attached to the model.
         **kwargs: Arguments of the trainer.
+
+    Raises:
+        ValueError: If DeepSpeed is to shard gradients, as ZeRO-2 and ZeRO-3 do.
     """
 
     def __init__(self, *args: Any, supervision: GeometrySupervision, **kwargs: Any):
         super().__init__(*args, **kwargs)
+        plugin = self.accelerator.state.deepspeed_plugin if self.is_deepspeed_enabled else None
+        if plugin is not None and plugin.zero_stage > 1:
+            raise ValueError(
+                f"DeepSpeed ZeRO-{plugin.zero_stage} sums gradients in the order in which each process computes them, "
+                "which differs where one has no geometry: the heads would get gradients of others. Set the stage to "
+                "0 or 1, or shard by FSDP2."
+            )
         self.supervision = supervision
         supervision.join(self.model, adds_loss=False)
 

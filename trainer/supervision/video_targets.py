@@ -15,7 +15,7 @@ from trainer.geometry.checks import Protocol
 from trainer.supervision.given_targets import PerSample, check_frame_counts
 from trainer.supervision.vision_layouts import VideoPlace, VisionLayout
 
-__all__ = ["VideoGroup", "VideoTargets", "build_grid", "measure_videos", "split_frames"]
+__all__ = ["VideoGroup", "VideoTargets", "build_grid", "measure_videos", "merge_terms", "split_frames"]
 
 
 @dataclass(frozen=True)
@@ -206,3 +206,15 @@ def _measure(place: VideoPlace, video: Mapping[str, Tensor | None], protocol: Pr
         return resize_geometry(depth, intrinsics, camera_to_world, depth.shape[1:], place.grid, protocol)
     except ValueError as error:
         raise ValueError(f"Sample {place.sample}: {error}") from error
+
+
+def merge_terms(parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]]) -> dict[str, Tensor]:
+    """Combine the means over each part by their denominators."""
+    if len(parts) == 1:
+        return parts[0][0]
+    merged = {}
+    for name in sorted({name for terms, _ in parts for name in terms}):
+        counted = [(terms[name], counts[name]) for terms, counts in parts if name in terms]
+        total = sum(count for _, count in counted).clamp(min=torch.finfo(torch.float32).tiny)
+        merged[name] = sum(term * (count / total) for term, count in counted)
+    return merged

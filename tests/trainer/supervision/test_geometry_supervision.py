@@ -49,7 +49,7 @@ class TestTraining:
             copied = HOSTS[model.config.model_type].build_model().train()
             supervision = attach(copied, criterion=GeometryCriterion(protocol=protocol))
             ours = IDE3DTrainingArguments(output_dir=str(tmp_path), report_to="none", protocol=protocol).loss_weights
-            assert supervision.loss_weights == {k: w for k, w in ours.items() if k != "loss_grounding"}
+            assert supervision.loss_weights == {name: ours[name] for name in {*DEPTH_TERMS, "loss_distillation"}}
             copied(**inputs)
             terms = supervision.compute_terms(**targets)
             expected = sum(ours[name] * term for name, term in terms.items())

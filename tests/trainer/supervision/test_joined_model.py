@@ -1,6 +1,7 @@
 """A model that holds its heads: what its loss is, what its files are, and what is refused."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from supervised_hosts import ALL, attach, frames, geometry, hooks, moved, teache
 from torch import nn
 from training_samples import make_sample
 
+from trainer.supervision import SupervisedTraining
 from trainer.supervision.joined_model import HEADS_NAME, PREPARED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -182,6 +184,24 @@ class TestErrors:
         batch[name] = torch.stack(batch[name]).bfloat16()
         with pytest.raises(ValueError, match=f"{name} came in bfloat16.*prepare_step"):
             model(**batch)
+
+    @pytest.mark.parametrize("stage", [1, 2, 3])
+    def test_gradients_that_deepspeed_shards(self, build, stage):
+        class Trainer:
+            def __init__(self, model):
+                plugin = SimpleNamespace(zero_stage=stage)
+                self.model, self.is_deepspeed_enabled = model, True
+                self.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin))
+
+        class Supervised(SupervisedTraining, Trainer):
+            pass
+
+        model, supervision, _ = build()
+        if stage == 1:
+            Supervised(model, supervision=supervision)
+            return
+        with pytest.raises(ValueError, match=f"ZeRO-{stage} sums gradients .* stage to 0 or 1"):
+            Supervised(model, supervision=supervision)
 
     def test_wrong_calls(self, build):
         model, supervision, [batch] = build(make_sample(2))
