@@ -21,10 +21,10 @@ from training_samples import (
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
-from modeling_ide3d.auxiliary.outputs import HEADS
+from modeling_ide3d.auxiliary.outputs import CAMERA_TERMS, HEADS
 from trainer.supervision.criterion import GeometryCriterion
 
-TERMS = tuple(HEADS)
+TERMS = tuple(term for term in HEADS if term not in CAMERA_TERMS)  # their heads are built by a weight of theirs
 PARTS = {
     "tower": "model.vision_tower.",
     "projector": "model.multi_modal_projector.",
