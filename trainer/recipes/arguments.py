@@ -11,6 +11,7 @@ from transformers import HfArgumentParser
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from processing.benchmarks.readers.tasks import TASKS
+from processing.chats.files import SUFFIXES as CHAT_FILES
 from trainer.field_rules import POSITIVE, check_choice, check_kind, check_number, find_choices, find_kinds, find_near
 from trainer.recipes.yaml_reading import Place, read_words
 from trainer.training_arguments import IDE3DTrainingArguments
@@ -229,6 +230,12 @@ class DataArguments:
         _check_fields(self, dict.fromkeys((*counts, *steps), 0), shares)
         if not isinstance(self.task_weights, (list, tuple)):
             raise TypeError(f"task_weights must be a list of numbers, got {reprlib.repr(self.task_weights)}.")
+        for name in ("chats", "validation_chats"):
+            for file in getattr(self, name):
+                if not isinstance(file, str) or not file.lower().endswith(CHAT_FILES):
+                    raise ValueError(
+                        f"{name} must name files that end with {', '.join(CHAT_FILES)}, got {file!r:.100}."
+                    )
         for task in self.tasks:
             check_choice("tasks", task, sorted(TASKS))
         if self.task_weights and len(self.task_weights) != len(self.tasks):
