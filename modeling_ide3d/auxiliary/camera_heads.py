@@ -7,7 +7,41 @@ POSE_SIZE = 9  # Translation over the mean depth, first and second column of the
 WIDTH = 256
 
 
-class PoseHead(nn.Module):
+class StateHead(nn.Module):
+    """Numbers from states: norm - linear - GELU - linear.
+
+    Args:
+        state_size: Width of the states.
+        output_size: Number of outputs.
+
+    Shape:
+        states: (..., state_size).
+        output: (..., output_size).
+    """
+
+    def __init__(self, state_size: int, output_size: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(state_size)
+        self.linear_1 = nn.Linear(state_size, WIDTH)
+        self.act = nn.GELU()
+        self.linear_2 = nn.Linear(WIDTH, output_size)
+        self.apply(self.reset_layer)
+
+    def reset_layer(self, layer: nn.Module) -> None:
+        """Initialise a layer of this module; the first outputs are near to zero."""
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+        elif isinstance(layer, nn.LayerNorm):
+            layer.reset_parameters()
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Compute the outputs; shapes as in the class."""
+        states = states.to(self.linear_1.weight.dtype)
+        return self.linear_2(self.act(self.linear_1(self.norm(states))))
+
+
+class PoseHead(StateHead):
     """Pose of one frame's camera in the frame of another, from the states of both.
 
     Layers: norm - linear - GELU - linear.
@@ -25,31 +59,21 @@ class PoseHead(nn.Module):
     """
 
     def __init__(self, hidden_size: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(2 * hidden_size)
-        self.linear_1 = nn.Linear(2 * hidden_size, WIDTH)
-        self.act = nn.GELU()
-        self.linear_2 = nn.Linear(WIDTH, POSE_SIZE)
-        self.apply(self.reset_layer)
+        super().__init__(2 * hidden_size, POSE_SIZE)
 
     def reset_layer(self, layer: nn.Module) -> None:
         """Initialise a layer of this module; the first prediction is near to no motion."""
-        if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.LayerNorm):
-            layer.reset_parameters()
+        super().reset_layer(layer)
         if layer is self.linear_2:
             with torch.no_grad():
                 layer.bias[[3, 7]] = 1.0
 
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Predict the poses; shapes as in the class."""
-        states = torch.cat((source, target), dim=-1).to(self.linear_1.weight.dtype)
-        return self.linear_2(self.act(self.linear_1(self.norm(states))))
+        return super().forward(torch.cat((source, target), dim=-1))
 
 
-class ScaleHead(nn.Module):
+class ScaleHead(StateHead):
     """Logarithm of the mean depth of a video, from its states.
 
     Layers: norm - linear - GELU - linear.
@@ -65,25 +89,11 @@ class ScaleHead(nn.Module):
     """
 
     def __init__(self, hidden_size: int):
-        super().__init__()
-        self.norm = nn.LayerNorm(hidden_size)
-        self.linear_1 = nn.Linear(hidden_size, WIDTH)
-        self.act = nn.GELU()
-        self.linear_2 = nn.Linear(WIDTH, 1)
-        self.apply(self.reset_layer)
-
-    def reset_layer(self, layer: nn.Module) -> None:
-        """Initialise a layer of this module; the first prediction is near to one metre."""
-        if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=0.02)
-            nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.LayerNorm):
-            layer.reset_parameters()
+        super().__init__(hidden_size, 1)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:
         """Predict the scales; shapes as in the class."""
-        states = states.to(self.linear_1.weight.dtype)
-        return self.linear_2(self.act(self.linear_1(self.norm(states)))).squeeze(-1)
+        return super().forward(states).squeeze(-1)
 
 
 __all__ = ["PoseHead", "ScaleHead"]
