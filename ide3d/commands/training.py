@@ -1,7 +1,7 @@
 """Commands about training: `train`, `plan`, `teachers`, `geometry`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -144,13 +144,10 @@ def teachers(
     """
     if (model is None) == (grid is None):
         raise UsageError("Give one of the options --model and --grid.")
-    import logging
-
     try:
         import torch
 
         from processing import IDE3DProcessor, TokenGrid
-        from trainer.processes import join_processes
         from trainer.teachers import extract_features, list_scenes, load_teacher
     except ImportError as error:  # such as of pyarrow, where a teacher's package has brought an old NumPy
         raise ImportError(
@@ -158,10 +155,7 @@ def teachers(
             "its own, see docs/teachers.md; training with stored features does not need the teacher's package."
         ) from error
 
-    state = join_processes()
-    speak()
-    if not state.is_main_process:
-        logging.getLogger("trainer").setLevel(logging.WARNING)
+    state = _join_and_speak()
     scenes = list_scenes(data_dir, split=split, scene_ids=scene_ids or ())
     loaded = load_teacher(
         teacher,
@@ -183,6 +177,19 @@ def teachers(
     report = extract_features(loaded, token_grid, data_dir, output_dir, scenes, frames=frames, num_frames=num_frames)
     if state.is_main_process:
         typer.echo(f"{loaded.name}, licence {loaded.licence}\n{output_dir}: {report}")
+
+
+def _join_and_speak() -> Any:
+    """Join the processes of a launcher; the main one alone logs progress."""
+    import logging
+
+    from trainer.processes import join_processes
+
+    state = join_processes()
+    speak()
+    if not state.is_main_process:
+        logging.getLogger("trainer").setLevel(logging.WARNING)
+    return state
 
 
 def geometry(
@@ -224,17 +231,11 @@ def geometry(
     `ide3d doctor OUTPUT` says how much of it can be used, and `accelerate launch -m ide3d geometry ...` runs it in
     several processes.
     """
-    import logging
-
     import torch
 
-    from trainer.processes import join_processes
     from trainer.teachers import extract_geometry, list_scenes, load_geometry_source
 
-    state = join_processes()
-    speak()
-    if not state.is_main_process:
-        logging.getLogger("trainer").setLevel(logging.WARNING)
+    state = _join_and_speak()
     scenes = list_scenes(data_dir, split=split, scene_ids=scene_ids or ())
     loaded = load_geometry_source(
         source,
