@@ -72,7 +72,6 @@ def load_geometry_source(
         dtype: Type of a network.
 
     Raises:
-        ImportError: If pycolmap is not installed.
         OSError: If weights or files do not exist.
         TypeError: If an argument is of another type; the message names it.
         ValueError: If this source does not have an option, lacks one, or refuses its value.
