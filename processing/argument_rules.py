@@ -1,9 +1,11 @@
 """Rules for arguments of readers: each error names the argument, what it may be, and what came."""
 
+import math
 import operator
 import os
 import reprlib
 from collections.abc import Collection, Iterable, KeysView, Mapping, Set
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ __all__ = [
     "check_choice",
     "check_flag",
     "check_keys",
+    "check_number",
     "check_text",
     "check_texts",
     "check_whole",
@@ -144,9 +147,47 @@ def check_whole(value: Any, name: str, least: int | None = 0, largest: int | Non
     except TypeError:  # An array of several numbers has `__index__` too.
         number = None
     if number is None:
-        raise TypeError(f"{name} must be {wanted}, got {_shown(value)}.")
+        raise TypeError(f"`{name}` must be {wanted}, got {_shown(value)}.")
     if (least is not None and number < least) or (largest is not None and number > largest):
-        raise ValueError(f"{name} must be {wanted}, got {_shown(number)}.")
+        raise ValueError(f"`{name}` must be {wanted}, got {_shown(number)}.")
+    return number
+
+
+def check_number(
+    value: Any,
+    name: str,
+    meaning: str = "",
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    largest: float | None = None,
+) -> float:
+    """Return an argument that measures something as a float.
+
+    Args:
+        value: Finite real number, also of NumPy; a bool is none.
+        name: Name of the argument, in messages.
+        meaning: Meaning of the number, in messages, such as "metres of one step".
+        above: Number that it must exceed; None for none.
+        least: Smallest allowed value; None for none.
+        largest: Largest allowed value; None for none.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is NaN, infinite or out of its range.
+    """
+    bounds = {"above": above, "of at least": least, "at most": largest}
+    bounds = " and ".join(f"{words} {bound:g}" for words, bound in bounds.items() if bound is not None)
+    wanted = " ".join(filter(None, ("a finite number", bounds))) + (f", {meaning}" if meaning else "")
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError(f"`{name}` must be {wanted}, got {_shown(value)}.")
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number beyond float64
+        number = math.inf
+    is_inside = (above is None or number > above) and (least is None or number >= least)
+    if not math.isfinite(number) or not is_inside or (largest is not None and number > largest):
+        raise ValueError(f"`{name}` must be {wanted}, got {_shown(value)}.")
     return number
 
 

@@ -11,12 +11,11 @@ needs neither depth nor poses.
 
 import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 
-from processing.argument_rules import check_whole
+from processing.argument_rules import check_number, check_whole
 from processing.box_rules import check_frame_size
 from processing.geometry_rules import check_intrinsics
 
@@ -62,10 +61,7 @@ class FocalWindow:
         height, width = check_frame_size(frame_size)
         check_intrinsics(intrinsics, frame_size=(height, width))
         cameras = np.asarray(intrinsics, np.float64)
-        if isinstance(focal_share, bool) or not isinstance(focal_share, Real):
-            raise TypeError(f"`focal_share` must be a number, got {focal_share!r:.100}.")
-        if not 0 < focal_share < math.inf:
-            raise ValueError(f"`focal_share` must be positive, focal length by width, got {focal_share}.")
+        focal_share = check_number(focal_share, "focal_share", "focal length by width", above=0)
         focal = cameras[:, (0, 1), (0, 1)]
         if (np.ptp(focal, axis=0) > _SAME_LENS * focal[0]).any():
             raise ValueError(
@@ -152,10 +148,7 @@ def intrinsics_of_view(frame_size: Any, degrees: float, num_frames: int = 1) -> 
     """
     height, width = check_frame_size(frame_size)
     num_frames = check_whole(num_frames, "num_frames", 1)
-    if isinstance(degrees, bool) or not isinstance(degrees, Real):
-        raise TypeError(f"`degrees` must be a number, got {degrees!r:.100}.")
-    if not 1 <= degrees <= 179:
-        raise ValueError(f"`degrees` must be the horizontal field of view, from 1 to 179, got {degrees}.")
+    degrees = check_number(degrees, "degrees", "the horizontal field of view", least=1, largest=179)
     focal = width / 2 / math.tan(math.radians(degrees) / 2)
     camera = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], np.float32)
     return np.repeat(camera[None], num_frames, axis=0)

@@ -2,11 +2,11 @@
 
 import math
 from dataclasses import dataclass
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
+from processing.argument_rules import check_number, check_whole
 from processing.geometry_rules import as_float32, check_poses
 
 __all__ = [
@@ -49,14 +49,10 @@ class CameraBox:
     yaw: float
 
     def __post_init__(self):
-        if isinstance(self.frame, bool | np.bool_) or not isinstance(self.frame, Integral):
-            raise TypeError(f"`frame` must be the index of a frame, got {self.frame!r:.100}.")
-        if self.frame < 0:
-            raise ValueError(f"`frame` must be the index of a frame, at least 0, got {self.frame}.")
-        object.__setattr__(self, "frame", int(self.frame))
+        object.__setattr__(self, "frame", check_whole(self.frame, "frame"))
         for name in ("center", "size"):
             object.__setattr__(self, name, _read_vector(getattr(self, name), name))
-        object.__setattr__(self, "yaw", _read_number(self.yaw, "yaw"))
+        object.__setattr__(self, "yaw", check_number(self.yaw, "yaw", "radians"))
         if min(self.size) <= 0:
             raise ValueError(f"`size` must be positive, width, height and depth in metres, got {self.size}.")
 
@@ -65,15 +61,7 @@ def _read_vector(value: Any, name: str) -> tuple[float, float, float]:
     """Return three finite numbers of an argument."""
     if not isinstance(value, (tuple, list, np.ndarray)) or len(value) != 3:
         raise TypeError(f"`{name}` must be three numbers in metres, got {value!r:.100}.")
-    return tuple(_read_number(entry, name) for entry in value)
-
-
-def _read_number(value: Any, name: str) -> float:
-    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
-        raise TypeError(f"`{name}` must be of numbers, got {value!r:.100} ({type(value).__name__}).")
-    if not math.isfinite(value):
-        raise ValueError(f"`{name}` must be finite, got {value}.")
-    return float(value)
+    return tuple(check_number(entry, f"{name}[{place}]", "metres") for place, entry in enumerate(value))
 
 
 def check_world_boxes(boxes: Any, name: str = "boxes") -> np.ndarray:

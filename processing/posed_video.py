@@ -1,16 +1,14 @@
 """`PosedVideo`: the RGB frames of one scene with what is known of its geometry, and readers for it."""
 
 import logging
-import reprlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from processing.argument_rules import as_path, check_choice, check_flag, check_keys, check_texts
+from processing.argument_rules import as_path, check_choice, check_flag, check_keys, check_number, check_texts
 from processing.box_rules import check_boxes
 from processing.frame_order_ide3d import check_indices
 from processing.geometry_rules import (
@@ -222,13 +220,8 @@ class PosedVideo:
             parts = check_texts(parts, "parts", ("depth", "camera_to_world"))
         check_choice(convention, POSE_CONVENTIONS, "convention")
         skip_invalid_poses = check_flag(skip_invalid_poses, "skip_invalid_poses")
-        if isinstance(depth_unit, bool) or not isinstance(depth_unit, Real):
-            raise TypeError(f"`depth_unit` must be a number, metres of one step, got {depth_unit!r}.")
-        if not 0 < depth_unit <= _MAX_DEPTH_UNIT:
-            raise ValueError(
-                f"`depth_unit` must be metres of one step, above 0 and at most {_MAX_DEPTH_UNIT}, such as 1 / 5000, "
-                f"got {reprlib.repr(depth_unit)}."
-            )
+        meaning = "metres of one step such as 1 / 5000"
+        depth_unit = check_number(depth_unit, "depth_unit", meaning, above=0, largest=_MAX_DEPTH_UNIT)
         folder = as_path(path, "path")
         if not folder.is_dir():
             raise FileNotFoundError(f"{folder} is not a folder. Give the folder of one scene, with NNNNN.jpg files.")

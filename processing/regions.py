@@ -5,14 +5,13 @@ or segmentation ids, or from 2D masks or boxes that a user draws. It can also co
 as the benchmarks do it, or with camera poses alone.
 """
 
-from numbers import Real
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from processing.argument_rules import check_choice
+from processing.argument_rules import check_choice, check_number
 from processing.box_rules import check_boxes, check_boxes_2d
 from processing.geometry_rules import check_intrinsics, check_poses
 from processing.token_grid import TokenGrid
@@ -77,9 +76,8 @@ def _as_ids(values: ArrayLike, name: str) -> torch.Tensor:
 
 
 def check_min_share(min_share: float) -> None:
-    """Raise ValueError unless `min_share` lies in (0, 1]."""
-    if isinstance(min_share, bool) or not isinstance(min_share, Real) or not 0 < min_share <= 1:
-        raise ValueError(f"`min_share` must be a share of a token's area, above 0 and at most 1, got {min_share!r}.")
+    """Raise TypeError or ValueError unless `min_share` is a number in (0, 1]."""
+    check_number(min_share, "min_share", "a share of a token's area", above=0, largest=1)
 
 
 def check_region_masks(region_masks: ArrayLike, grid: TokenGrid, num_views: int) -> None:
@@ -230,8 +228,7 @@ def regions_from_boxes_3d(
     Raises:
         ValueError: Other shapes, boxes that are not finite or of negative size, frames coarser than the grid.
     """
-    if isinstance(min_share, bool) or not isinstance(min_share, Real) or min_share != 0:  # a single point then counts
-        check_min_share(min_share)
+    check_number(min_share, "min_share", "a share of a token's area", least=0, largest=1)  # at 0 one point counts
     check_choice(protocol, ("clean", "paper"), "protocol")
     check_grid(grid)
     low, high = _box_limits(boxes)

@@ -3,14 +3,13 @@
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from processing.argument_rules import check_flag, check_texts
+from processing.argument_rules import check_flag, check_number, check_texts
 from processing.frame_order_ide3d import check_count, check_indices, find_uniform_indices
 from processing.geometry_rules import as_float32, check_same_view, find_nonfinite, rescaled_intrinsics
 from processing.limits import check_bound
@@ -145,11 +144,7 @@ class Capture:
                     self.path,
                 )
             return 1.0
-        if isinstance(scale, bool) or not isinstance(scale, Real):
-            raise TypeError(f"`scale` must be a number, metres of one unit of the capture, got {scale!r:.100}.")
-        if not 0 < scale < np.inf:
-            raise ValueError(f"`scale` must be positive, metres of one unit of the capture, got {scale}.")
-        return float(scale)
+        return check_number(scale, "scale", "metres of one unit of the capture", above=0)
 
     def _read_pictures(self, index: Sequence[int], names: list[str]) -> np.ndarray:
         """Return frames (V, h, w, 3) in the order of `index`."""

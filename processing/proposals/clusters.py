@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.cluster.hierarchy import linkage
 
+from processing.argument_rules import check_number, check_whole
 from processing.proposals.protocol import ProposalVideo, RegionProposals, check_tokens
 
 __all__ = ["OBJECTNESS", "ClusterProposer", "TokenClusters"]
@@ -101,18 +102,16 @@ class ClusterProposer:
         max_overlap: IoU from which the worse of two regions is left out.
 
     Raises:
-        ValueError: If `max_regions` is no whole number of at least 1, or `max_overlap` no share in (0, 1].
+        TypeError: If `max_regions` is no integer, or `max_overlap` no number.
+        ValueError: If `max_regions` is below 1, or `max_overlap` not in (0, 1].
     """
 
     source = "own tokens"
     licence = "that of the model"
 
     def __init__(self, max_regions: int = MAX_REGIONS, max_overlap: float = MAX_OVERLAP):
-        if isinstance(max_regions, bool) or not isinstance(max_regions, int) or max_regions < 1:
-            raise ValueError(f"`max_regions` must be a whole number of at least 1, got {max_regions!r}.")
-        if isinstance(max_overlap, bool) or not isinstance(max_overlap, (int, float)) or not 0 < max_overlap <= 1:
-            raise ValueError(f"`max_overlap` must be a share above 0 and at most 1, got {max_overlap!r}.")
-        self.max_regions, self.max_overlap = max_regions, max_overlap
+        self.max_regions = check_whole(max_regions, "max_regions", 1)
+        self.max_overlap = check_number(max_overlap, "max_overlap", "an IoU", above=0, largest=1)
 
     def propose(self, video: ProposalVideo, words: Sequence[str] = ()) -> RegionProposals:
         """Propose regions of a video; `words` are not read."""

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from processing.argument_rules import check_number
 from processing.proposals.marks import Mark
 from processing.proposals.protocol import ProposalVideo, RegionProposals
 from processing.regions import regions_from_masks
@@ -101,8 +102,8 @@ class GroundedSam2Proposer:
         licence: Licences of the weights; default: those of the released checkpoints.
 
     Raises:
-        TypeError: If a part is of another kind.
-        ValueError: If the threshold is no number in [0, 1].
+        TypeError: If a part is of another kind, or the threshold no number.
+        ValueError: If the threshold is not in [0, 1].
     """
 
     source = "Grounding DINO + SAM 2"
@@ -120,8 +121,7 @@ class GroundedSam2Proposer:
         _check_parts(detector, processor, "GroundingDinoForObjectDetection", ("config",), parts)
         if not isinstance(tracker, Sam2Tracker):
             raise TypeError(f"`tracker` must be a Sam2Tracker, got {type(tracker).__name__}.")
-        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
-            raise ValueError(f"`threshold` must be a number in [0, 1], got {threshold!r}.")
+        threshold = check_number(threshold, "threshold", "a score", least=0, largest=1)
         self.detector, self.processor, self.tracker = detector, processor, tracker
         self.threshold, self.licence = threshold, licence
 

@@ -1,6 +1,8 @@
 """Tests of the rules for arguments."""
 
+import math
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from processing.argument_rules import (
     check_choice,
     check_flag,
     check_keys,
+    check_number,
     check_texts,
     check_whole,
     path_text,
@@ -55,11 +58,26 @@ def test_whole_numbers():
         assert check_whole(right, "num_frames", 1) == 3 and type(check_whole(right, "num_frames")) is int
     assert check_whole(-3, "seed", None) == -3
     for wrong in (True, np.True_, 3.0, "3", None, [3], np.array([1, 2]), float("nan")):
-        with pytest.raises(TypeError, match="num_frames must be an integer of at least 1, got"):
+        with pytest.raises(TypeError, match="`num_frames` must be an integer of at least 1, got"):
             check_whole(wrong, "num_frames", 1)
     for wrong in (0, -1, 10**5000):
-        with pytest.raises(ValueError, match="num_frames must be an integer of at least 1 and at most 9, got"):
+        with pytest.raises(ValueError, match="`num_frames` must be an integer of at least 1 and at most 9, got"):
             check_whole(wrong, "num_frames", 1, 9)
+
+
+def test_measures():
+    for right in (2, 0.5, np.float32(0.5), Fraction(1, 2)):
+        assert check_number(right, "scale", above=0) == right and type(check_number(right, "scale")) is float
+    assert check_number(0, "share", least=0, largest=1) == 0 and check_number(1, "share", least=0, largest=1) == 1
+    assert check_number(-3e9, "x") == -3e9
+    for wrong in (True, np.True_, "3", None, [3], np.array([1.0, 2.0]), 1j):
+        with pytest.raises(TypeError, match="`scale` must be a finite number above 0, metres of one step, got"):
+            check_number(wrong, "scale", "metres of one step", above=0)
+    for wrong in (0, -1, math.nan, math.inf, 10**400, 1.5):
+        with pytest.raises(ValueError, match="`share` must be a finite number above 0 and at most 1, got"):
+            check_number(wrong, "share", above=0, largest=1)
+    with pytest.raises(ValueError, match="`degrees` must be a finite number of at least 1 and at most 179, got 0.5"):
+        check_number(0.5, "degrees", least=1, largest=179)
 
 
 def test_flags_choices_and_keys():

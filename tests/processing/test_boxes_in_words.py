@@ -158,7 +158,7 @@ class TestNoAnswer:
                 call()
         with pytest.raises(TypeError, match="`text` must be text"):
             parse_boxes(b"[]")
-        with pytest.raises(ValueError, match="num_frames must be an integer of at least 1"):
+        with pytest.raises(ValueError, match="`num_frames` must be an integer of at least 1"):
             parse_boxes("[]", num_frames=0)
         for wrong in (CHAIR, [ROW], None, "[]"):
             with pytest.raises(TypeError, match="`boxes` must be a list of CameraBox"):

@@ -169,15 +169,15 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("fields", "error", "words"),
         [
-            ((-1, (0, 0, 1), (1, 1, 1), 0), ValueError, "`frame` must be the index"),
-            ((0.5, (0, 0, 1), (1, 1, 1), 0), TypeError, "`frame` must be the index"),
-            ((True, (0, 0, 1), (1, 1, 1), 0), TypeError, "`frame` must be the index"),
+            ((-1, (0, 0, 1), (1, 1, 1), 0), ValueError, "`frame` must be an integer of at least 0"),
+            ((0.5, (0, 0, 1), (1, 1, 1), 0), TypeError, "`frame` must be an integer of at least 0"),
+            ((True, (0, 0, 1), (1, 1, 1), 0), TypeError, "`frame` must be an integer of at least 0"),
             ((0, (0, 0), (1, 1, 1), 0), TypeError, "`center` must be three numbers"),
-            ((0, (0, 0, math.nan), (1, 1, 1), 0), ValueError, "`center` must be finite"),
-            ((0, (0, 0, "1"), (1, 1, 1), 0), TypeError, "`center` must be of numbers"),
+            ((0, (0, 0, math.nan), (1, 1, 1), 0), ValueError, "`center.2.` must be a finite number"),
+            ((0, (0, 0, "1"), (1, 1, 1), 0), TypeError, "`center.2.` must be a finite number"),
             ((0, (0, 0, 1), (1, 0, 1), 0), ValueError, "`size` must be positive"),
-            ((0, (0, 0, 1), (1, 1, 1), math.inf), ValueError, "`yaw` must be finite"),
-            ((0, (0, 0, 1), (1, 1, 1), None), TypeError, "`yaw` must be of numbers"),
+            ((0, (0, 0, 1), (1, 1, 1), math.inf), ValueError, "`yaw` must be a finite number"),
+            ((0, (0, 0, 1), (1, 1, 1), None), TypeError, "`yaw` must be a finite number"),
         ],
     )
     def test_boxes_in_frames(self, fields, error, words):

@@ -9,6 +9,7 @@ import torch
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from processing import IDE3DProcessor, TokenGrid
+from processing.argument_rules import check_whole
 from processing.geometry_rules import as_float32, check_intrinsics
 from trainer.drawing.drawing import PointCloud
 from trainer.geometry import scale_intrinsics, unproject_depth
@@ -57,11 +58,10 @@ def predict_points(
     Raises:
         FileNotFoundError: If the folder holds no validator.
         OSError: If a file of the folder is damaged.
-        TypeError: If frames are not uint8, or intrinsics no numbers.
-        ValueError: If shapes differ, or `max_points` is no number of at least 1.
+        TypeError: If frames are not uint8, intrinsics no numbers, or `max_points` no integer.
+        ValueError: If shapes differ, or `max_points` is below 1.
     """
-    if isinstance(max_points, bool) or not isinstance(max_points, int) or max_points < 1:
-        raise ValueError(f"`max_points` must be a whole number of at least 1, got {max_points!r}.")
+    max_points = check_whole(max_points, "max_points", 1)
     if not isinstance(frames, np.ndarray) or frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
         raise TypeError(f"`frames` must be an array of uint8 (V, h, w, 3), got {_name(frames)}.")
     cameras = as_float32(intrinsics, "intrinsics")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling_ide3d.inputs_ide3d import DIVERGED
-from trainer.session.questions import check_count
+from processing.argument_rules import check_whole
 
 __all__ = ["GreedyDecoder", "QuestionReader", "SceneAnswer"]
 
@@ -97,9 +97,10 @@ class GreedyDecoder:
             names: Names of the questions in messages; default: their numbers.
 
         Raises:
-            ValueError: If `max_new_tokens` is no integer of at least 1, or scores of a token are NaN or Inf.
+            TypeError: If `max_new_tokens` is no integer.
+            ValueError: If `max_new_tokens` is below 1, or scores of a token are NaN or Inf.
         """
-        check_count(max_new_tokens, "max_new_tokens")
+        check_whole(max_new_tokens, "max_new_tokens", 1)
         names = names or [f"question {index}" for index in range(len(suffixes))]
         answers = [SceneAnswer("", [], []) for _ in suffixes]
         kept: list[list[Tensor]] = [[] for _ in suffixes]

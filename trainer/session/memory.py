@@ -5,7 +5,8 @@ from numbers import Real
 
 from torch import nn
 
-from trainer.session.questions import check_count, check_model
+from processing.argument_rules import check_whole
+from trainer.session.questions import check_model
 
 __all__ = ["MemoryPlan"]
 
@@ -31,7 +32,7 @@ class MemoryPlan:
         needs_equal_lengths: Whether the questions of a batch must be equally long.
 
     Raises:
-        TypeError: If `model` is of another kind, or `max_memory` no number.
+        TypeError: If `model` is of another kind, `max_memory` no number, or a count no integer.
         ValueError: If the scene alone takes more than `max_memory`.
     """
 
@@ -48,8 +49,8 @@ class MemoryPlan:
         check_model(model)
         if isinstance(max_memory, bool) or not isinstance(max_memory, Real):
             raise TypeError(f"`max_memory` must be a number of bytes, got {type(max_memory).__name__} {max_memory!r}.")
-        check_count(prefix_length, "prefix_length")
-        check_count(num_frames, "num_frames")
+        check_whole(prefix_length, "prefix_length", 1)
+        check_whole(num_frames, "num_frames", 1)
         self.text, vision = model.config.get_text_config(), model.config.vision_config
         self.size, self.max_memory, self.prefix_length = model.dtype.itemsize, max_memory, prefix_length
         self.is_packed, self.needs_equal_lengths = is_packed, needs_equal_lengths

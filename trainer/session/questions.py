@@ -2,7 +2,6 @@
 
 import reprlib
 from collections.abc import Iterable, Mapping
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch import Tensor, nn
 __all__ = [
     "Question",
     "as_regions",
-    "check_count",
     "check_model",
     "check_processor",
     "list_questions",
@@ -149,12 +147,6 @@ def check_processor(processor: Any) -> None:
             f"processor must be an IDE3DProcessor, got {type(processor).__name__} {reprlib.repr(processor)}. Load it "
             "by IDE3DProcessor.from_pretrained(...)."
         )
-
-
-def check_count(value: Any, name: str) -> None:
-    """Raise ValueError unless a value is an integer of at least 1."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"`{name}` must be at least 1, got {value!r}. Give a whole number.")
 
 
 def render_question(processor: Any, question: Question, system: str | None = None) -> str:

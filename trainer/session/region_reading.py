@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from modeling_ide3d.grounding_ide3d import encode_regions, fill_empty_regions
+from processing.argument_rules import check_whole
 from processing.token_grid import TokenGrid
 from trainer.session.decoding import GreedyDecoder
 from trainer.session.questions import (
-    check_count,
     check_model,
     check_processor,
     render_question,
@@ -58,12 +58,12 @@ def pool_sample_regions(
         rooms_at_once: Number of videos encoded together.
 
     Raises:
-        TypeError: If model or processor is of another kind, or the samples are no list of dicts.
+        TypeError: If model or processor is of another kind, a number no integer, or the samples no list of dicts.
         ValueError: If a sample lacks a part.
     """
     check_model(model)
     check_processor(processor)
-    check_count(rooms_at_once, "rooms_at_once")
+    check_whole(rooms_at_once, "rooms_at_once", 1)
     _check_samples(samples, ("frames", "region_masks"))
     grid = TokenGrid.of(model.config)
     features = []
@@ -110,13 +110,13 @@ def answer_from_regions(
         For each sample the answers in the order of its questions.
 
     Raises:
-        TypeError: If model or processor is of another kind, or the samples are no list of dicts.
+        TypeError: If model or processor is of another kind, a number no integer, or the samples no list of dicts.
         ValueError: If the model is in training mode, a sample lacks a part, or a question points at nothing.
     """
     check_model(model)
     check_processor(processor)
     for name, count in {"max_new_tokens": max_new_tokens, "questions_at_once": questions_at_once}.items():
-        check_count(count, name)
+        check_whole(count, name, 1)
     _check_samples(samples, ("frames", "region_masks", "questions", "region_references"))
     if model.training:
         raise ValueError("The model is in training mode: call model.eval() first.")

@@ -9,6 +9,7 @@ from torch import nn
 
 from modeling_ide3d.grounding_ide3d import fill_empty_regions, find_open_references
 from modeling_ide3d.inputs_ide3d import check_scores
+from processing.argument_rules import check_whole
 from processing.benchmarks import build_prompt
 from processing.boxes_in_words import NumberStyle
 from processing.proposals.clusters import ClusterProposer, TokenClusters
@@ -27,7 +28,6 @@ from trainer.session.memory import MemoryPlan
 from trainer.session.questions import (
     Question,
     as_regions,
-    check_count,
     check_model,
     check_processor,
     list_questions,
@@ -181,12 +181,12 @@ class SceneSession:
             names: Names of the questions in messages; default: their numbers.
 
         Raises:
-            TypeError: If `questions` is no list of texts and chats, or regions are no arrays.
+            TypeError: If `questions` is no list of texts and chats, regions are no arrays, or a number no integer.
             ValueError: If a question is empty, does not fit into `max_memory` or has another text before the video.
                 Also if it has fewer `<ground>` tokens than regions, or one without a region in its last turn, or if
                 scores are NaN or Inf.
         """
-        check_count(max_new_tokens, "max_new_tokens")
+        check_whole(max_new_tokens, "max_new_tokens", 1)
         questions = list_questions(questions)
         names = name_all(names, "question", len(questions))
         regions = list_regions(regions, len(questions))
@@ -374,10 +374,10 @@ class SceneSession:
             max_new_tokens: Largest number of tokens of a description.
 
         Raises:
-            TypeError: If `proposals` are none.
+            TypeError: If `proposals` are none, or a number is no integer.
             ValueError: If the proposals are of another video, or a number is below 1.
         """
-        check_count(max_regions, "max_regions")
+        check_whole(max_regions, "max_regions", 1)
         proposals = self._check_proposals(proposals)
         texts = self.describe(proposals.masks[:max_regions], max_new_tokens=max_new_tokens)
         return dict(zip(proposals.names, texts, strict=False))
@@ -406,5 +406,5 @@ class SceneSession:
 
     def _groups(self, tokens: list[torch.Tensor], max_new_tokens: int, batch_size: int | None) -> list[list[int]]:
         if batch_size is not None:
-            check_count(batch_size, "batch_size")
+            check_whole(batch_size, "batch_size", 1)
         return self.memory.group([len(row) for row in tokens], max_new_tokens, batch_size)

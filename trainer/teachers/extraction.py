@@ -1,31 +1,24 @@
 """Extraction of teacher features for a folder of scenes, by one process or several."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
+import numpy as np
 
-from processing.argument_rules import path_text
-from processing.benchmarks import load_scene
 from processing.benchmarks.readers.files import read_infos
-from processing.benchmarks.readers.scenes import FrameLists
 from processing.benchmarks.readers.tasks import Layout
 from processing.benchmarks.readers.teacher import PATCH_GRIDS
-from processing.frame_order_ide3d import check_count
 from processing.regions import check_grid
 from processing.scene_names import check_name, check_names
 from processing.token_grid import TokenGrid
-from trainer.processes import join_processes
 from trainer.teachers.identity import StoreIdentity
+from trainer.teachers.missing_scenes import list_wanted, store_missing
 from trainer.teachers.original import OriginalStoreTeacher
 from trainer.teachers.protocol import FrameSource, Teacher, check_teacher
 from trainer.teachers.store import read_scene, save_scene, scene_path
 
 __all__ = ["ExtractionReport", "extract_features", "list_scenes"]
-
-logger = logging.getLogger("trainer.teachers")
 
 ORIGINAL_PATCHES = max(PATCH_GRIDS)  # Patches of a frame; the original stores all of them, in float32.
 ORIGINAL_BYTES = 4
@@ -131,66 +124,24 @@ def extract_features(
     """
     check_teacher(teacher)
     check_grid(grid)
-    output_dir = path_text(output_dir, "output_dir")
     layout = Layout(data_dir)
-    state = join_processes()
     wanted = list_wanted(layout, scene_ids, frames, num_frames)
     identity = StoreIdentity.of(teacher, grid)
-    todo = list_unfinished(output_dir, identity, wanted)
-    state.wait_for_everyone()  # no process writes before all have read the folder
-    share = todo[state.process_index :: state.num_processes]
-    for scene in tqdm(share, desc="Teacher features", unit="scene", disable=not state.is_main_process):
-        video = load_scene(data_dir, scene, frame_names=wanted[scene].frame_names)
-        features = teacher.compute_features(video.frames, None, grid, wanted[scene])
+
+    def store(source: FrameSource, pictures: np.ndarray) -> None:
+        features = teacher.compute_features(pictures, None, grid, source)
         if features is None:
             raise ValueError(f"{teacher.name} gives no features of frames alone; compute them in training.")
         channels = features.shape[-1] if getattr(features, "ndim", 0) else None
         if channels not in (None, teacher.feature_size):
             raise ValueError(
-                f"{scene}: {teacher.name} gives `features` of {channels} channels, its `feature_size` is "
+                f"{source.scene_id}: {teacher.name} gives `features` of {channels} channels, its `feature_size` is "
                 f"{teacher.feature_size}. Set the one that is right."
             )
-        save_scene(output_dir, identity, wanted[scene], features)
-    state.wait_for_everyone()
-    return _report(teacher, layout, output_dir, list(wanted), len(todo))
+        save_scene(output_dir, identity, source, features)
 
-
-def list_wanted(layout: Layout, scene_ids: Sequence[str], frames: str, num_frames: int) -> dict[str, FrameSource]:
-    """Return the frames of each scene, by a rule of the training.
-
-    Raises:
-        FileNotFoundError: If a scene does not exist.
-        TypeError: If an argument is of another type.
-        ValueError: If there is no scene, or one is a video file.
-    """
-    scene_ids = check_names(scene_ids, "scene_ids")
-    if not scene_ids:
-        raise ValueError("`scene_ids` name no scene: give at least one.")
-    check_count(num_frames)
-    lists = FrameLists(layout, frames, num_frames)
-    wanted = {scene: FrameSource(scene, tuple(lists.names(scene))) for scene in scene_ids}
-    videos = [scene for scene, source in wanted.items() if not source.frame_names]
-    if videos:
-        raise ValueError(f"{videos[0]} is a video file, and stores go by the names of frames. Unpack its frames.")
-    return wanted
-
-
-def list_unfinished(output_dir: str | Path, identity: StoreIdentity, wanted: dict[str, FrameSource]) -> list[str]:
-    """Return the scenes that are not stored yet.
-
-    Raises:
-        ValueError: If a file does not belong together with the new ones.
-    """
-    for path in sorted(Path(output_dir).rglob("*.safetensors")):
-        scene = read_scene(path)
-        scene.identity.check_equal(identity, path)
-        source = wanted.get(scene.scene_id)
-        if source is not None and scene.frame_names != source.frame_names:
-            raise ValueError(
-                f"{path} has the frames {list(scene.frame_names)}, not {list(source.frame_names)}. Give another "
-                "folder, or remove the file."
-            )
-    return [scene for scene in wanted if not scene_path(output_dir, scene).is_file()]
+    computed = store_missing(output_dir, identity, data_dir, wanted, store, title="Teacher features")
+    return _report(teacher, layout, output_dir, list(wanted), computed)
 
 
 def _report(

@@ -6,20 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from tqdm import tqdm
 
 from processing.argument_rules import path_text
-from processing.benchmarks import load_scene
 from processing.benchmarks.readers.tasks import Layout
-from trainer.processes import join_processes
 from trainer.teachers.array_source import ArraySource
 from trainer.teachers.colmap_source import ColmapSource
 from trainer.teachers.depth_estimation import DepthEstimationSource
-from trainer.teachers.extraction import list_unfinished, list_wanted
 from trainer.teachers.identity import StoreIdentity
 from trainer.teachers.inspection import MANY_DISAGREEMENTS, measure_disagreement
-from trainer.teachers.protocol import GeometrySource, check_source
+from trainer.teachers.missing_scenes import list_wanted, store_missing
+from trainer.teachers.protocol import FrameSource, GeometrySource, check_source
 from trainer.teachers.pseudo_rules import Alignment
 from trainer.teachers.store import save_scene, scene_path
 
@@ -72,7 +70,6 @@ def load_geometry_source(
         dtype: Type of a network.
 
     Raises:
-        ImportError: If pycolmap is not installed.
         OSError: If weights or files do not exist.
         TypeError: If an argument is of another type; the message names it.
         ValueError: If this source does not have an option, lacks one, or refuses its value.
@@ -123,28 +120,24 @@ def extract_geometry(
             the geometry of a scene is broken or contradicts itself; the message names the scene.
     """
     check_source(source)
-    output_dir = path_text(output_dir, "output_dir")
-    state = join_processes()
     wanted = list_wanted(Layout(data_dir), scene_ids, frames, num_frames)
     identity = StoreIdentity.of_source(source)
-    todo = list_unfinished(output_dir, identity, wanted)
-    state.wait_for_everyone()  # no process writes before all have read the folder
-    share = todo[state.process_index :: state.num_processes]
-    for scene in tqdm(share, desc="Pseudo geometry", unit="scene", disable=not state.is_main_process):
-        video = load_scene(data_dir, scene, frame_names=wanted[scene].frame_names)
-        geometry = source.compute_geometry(video.frames, wanted[scene])
-        save_scene(output_dir, identity, wanted[scene], geometry=geometry)
+
+    def store(names: FrameSource, pictures: np.ndarray) -> None:
+        geometry = source.compute_geometry(pictures, names)
+        save_scene(output_dir, identity, names, geometry=geometry)
         contradicted = measure_disagreement(geometry)
         if contradicted is not None and contradicted > MANY_DISAGREEMENTS:
             logger.warning(
                 "%s: views contradict each other at %.0f %% of the pixels, which training leaves out. Look at its "
                 "depth and poses.",
-                scene,
+                names.scene_id,
                 100 * contradicted,
             )
-    state.wait_for_everyone()
+
+    computed = store_missing(output_dir, identity, data_dir, wanted, store, title="Pseudo geometry")
     stored = sum(scene_path(output_dir, scene).stat().st_size for scene in wanted)
-    return GeometryReport(len(wanted), len(todo), stored)
+    return GeometryReport(len(wanted), computed, stored)
 
 
 def _exactly(kind: str, given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:

@@ -4,12 +4,11 @@ import dataclasses
 import os
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
-from processing.argument_rules import check_choice, check_flag, check_texts, check_whole
+from processing.argument_rules import check_choice, check_flag, check_number, check_texts, check_whole
 from processing.benchmarks.readers.files import read_infos, read_selected_frames
 from processing.benchmarks.readers.tasks import FRAME_RULES, Layout
 from processing.frame_order_ide3d import find_uniform_indices, sort_frames
@@ -58,10 +57,10 @@ class FrameLists:
     def __init__(self, layout: Layout, rule: str = "uniform", num_frames: int = 32, coverage: float | None = None):
         check_choice(rule, FRAME_RULES, "frames")
         num_frames = check_whole(num_frames, "num_frames", 1)
-        if coverage is not None and (isinstance(coverage, bool) or not isinstance(coverage, Real)):
-            raise TypeError(f"`coverage` must be a share in (0, 1] or None, got {coverage!r}.")
-        if coverage is not None and (rule != "coverage" or not 0 < coverage <= 1):
-            raise ValueError(f'`coverage` is a share in (0, 1] for frames="coverage", got {coverage} with {rule!r}.')
+        if coverage is not None:
+            coverage = check_number(coverage, "coverage", "a share of the scene", above=0, largest=1)
+            if rule != "coverage":
+                raise ValueError(f'`coverage` is for frames="coverage", got it with {rule!r}. Leave it out.')
         self.layout, self.rule, self.num_frames, self.coverage = layout, rule, num_frames, coverage
         self._listed = scene_infos(layout) if rule == "listed" else {}
         self._selected = read_selected_frames(layout.selected_frames) if rule == "coverage" else {}

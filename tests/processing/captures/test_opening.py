@@ -75,7 +75,7 @@ def test_scale_multiplies_depth_and_poses_alike(room, tmp_path):
         ({"parts": ["colour"]}, ValueError, "`parts`"),
         ({"skip_invalid_poses": "yes"}, TypeError, "`skip_invalid_poses`"),
         ({"intrinsics": np.eye(4)}, ValueError, "`intrinsics` must have shape"),
-        ({"scale": 0}, ValueError, "`scale` must be positive"),
+        ({"scale": 0}, ValueError, "`scale` must be a finite number above 0, metres of one unit"),
         ({"scale": "1"}, TypeError, "`scale`"),
     ],
 )

@@ -85,7 +85,7 @@ def test_rooms_from_a_start_on_are_rows_of_a_longer_load(four, tmp_path, monkeyp
 
 @pytest.mark.parametrize("start, error, message", [(-1, ValueError, "of at least 0"), (1.0, TypeError, "an int")])
 def test_an_impossible_start(start, error, message):
-    with pytest.raises(error, match=f"start .*{message}"):
+    with pytest.raises(error, match=f"`start` .*{message}"):
         load_rooms("train", 2, start=start)
 
 
@@ -122,9 +122,9 @@ def test_an_interrupted_generation_leaves_nothing_that_looks_complete(tmp_path, 
     ("arguments", "error", "message"),
     [
         (("dev", 2), ValueError, "train"),
-        (("train", 0), ValueError, "num_scenes must be an integer of at least 1"),
-        (("train", -3), ValueError, "num_scenes must be an integer of at least 1"),
-        (("train", 2.5), TypeError, "num_scenes must be an int"),
+        (("train", 0), ValueError, "`num_scenes` must be an integer of at least 1"),
+        (("train", -3), ValueError, "`num_scenes` must be an integer of at least 1"),
+        (("train", 2.5), TypeError, "`num_scenes` must be an int"),
     ],
 )
 def test_impossible_requests_are_refused(arguments, error, message):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from scene_models import build_scene_model, build_scene_processor
 from yaml import safe_load
 
 from processing import PosedVideo
@@ -28,15 +27,6 @@ GRID, FINE = TokenGrid(70, 14, 1), TokenGrid(70, 7, 1)
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return export_rooms(tmp_path_factory.mktemp("data") / "rooms", num_scenes=1, image_size=70, num_frames=3)
-
-
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    processor = build_scene_processor()
-    build_scene_model(processor).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

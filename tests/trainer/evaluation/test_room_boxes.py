@@ -51,5 +51,5 @@ def test_a_model_that_never_learned_boxes_gives_no_answers():
 def test_settings_are_checked_before_anything_is_loaded():
     with pytest.raises(TypeError, match="`lesson` must be a BoxLesson"):
         evaluate_room_boxes("missing", lesson={"numbers": "digits"})
-    with pytest.raises(ValueError, match="num_baseline_rooms must be"):
+    with pytest.raises(ValueError, match="`num_baseline_rooms` must be"):
         evaluate_room_boxes("missing", num_baseline_rooms=0)

@@ -37,15 +37,6 @@ def data(tmp_path_factory):
     return export_rooms(tmp_path_factory.mktemp("data") / "rooms", num_scenes=2, image_size=70, num_frames=3)
 
 
-@pytest.fixture(scope="module")
-def model_folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    processor = build_scene_processor()
-    build_scene_model(processor).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def settings(data, model_folder, tmp_path):
     """`settings(task, **changes)` of a short run."""

@@ -62,5 +62,5 @@ def test_of_equal_logits_the_first_token_is_taken(processor):
 
 def test_a_limit_below_one_token_is_refused(scene_model, processor):
     reader = RepeatedPrefix.without_prefix(scene_model)
-    with pytest.raises(ValueError, match="`max_new_tokens` must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="`max_new_tokens` must be an integer of at least 1, got 0"):
         GreedyDecoder(scene_model, processor).decode(reader, questions(scene_model), 0)

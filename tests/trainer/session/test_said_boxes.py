@@ -73,8 +73,8 @@ def test_a_model_that_never_learned_boxes_gives_no_answer(session):
         ({"template": None}, TypeError, "`template` must be a text"),
         ({"numbers": "roman"}, ValueError, "numbers"),
         ({"numbers": "tokens"}, ValueError, "the tokenizer has no <bin_0>"),
-        ({"max_boxes": 0}, ValueError, "max_boxes must be"),
-        ({"max_boxes": 65}, ValueError, "max_boxes must be"),
+        ({"max_boxes": 0}, ValueError, "`max_boxes` must be"),
+        ({"max_boxes": 65}, ValueError, "`max_boxes` must be"),
     ],
 )
 def test_what_is_wrong_is_said_before_anything_is_asked(session, asked, options, error, told):

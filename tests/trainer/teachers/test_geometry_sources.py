@@ -2,6 +2,7 @@
 
 import logging
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -312,6 +313,24 @@ class TestReconstructions:
         batch = collator([sample])
         assert (batch["depth"] > 0).float().mean() > 0.03 and batch["depth_alignment"].tolist() == [1]
 
+    def test_text_gives_what_binary_files_give_and_needs_no_pycolmap(self, tmp_path, room, monkeypatch):
+        source = self.write(tmp_path, room)
+        binary, model = source.compute_geometry(room.frames, SOURCE), tmp_path / SCENE / "sparse" / "0"
+        self.pycolmap.Reconstruction(str(model)).write_text(str(model))
+        for file in model.glob("*.bin"):
+            file.unlink()
+        monkeypatch.setitem(sys.modules, "pycolmap", None)
+        text = ColmapSource(tmp_path).compute_geometry(room.frames, SOURCE)
+        assert (text.depth > 0).any() and text.confidence.any()
+        for part in ("depth", "confidence", "intrinsics", "camera_to_world"):
+            np.testing.assert_allclose(getattr(text, part), getattr(binary, part), rtol=1e-6, atol=1e-9)
+
+    def test_points_of_another_model_are_refused(self, tmp_path, room):
+        source, file = self.write(tmp_path, room), tmp_path / SCENE / "sparse" / "0" / "points3D.bin"
+        file.write_bytes(bytes(8))
+        with pytest.raises(ValueError, match=r"pictures show the points \[.*which points3D lacks"):
+            source.compute_geometry(room.frames, SOURCE)
+
     def test_frames_without_a_pose_are_named(self, tmp_path, room):
         source = self.write(tmp_path, room, names=NAMES[:3])
         with pytest.raises(ValueError, match=r"no pose of the frames \['00030'\] \(1 in all\)"):
@@ -323,7 +342,7 @@ class TestReconstructions:
             source.compute_geometry(room.frames, SOURCE)
 
     @pytest.mark.parametrize("name", ["cameras.bin", "images.bin", "points3D.bin"])
-    def test_files_that_were_cut_are_refused_before_pycolmap_reads_them(self, tmp_path, room, name):
+    def test_files_that_were_cut_are_refused(self, tmp_path, room, name):
         source = self.write(tmp_path, room)
         file = tmp_path / SCENE / "sparse" / "0" / name
         file.write_bytes(file.read_bytes()[:-1])
@@ -334,7 +353,10 @@ class TestReconstructions:
         source = self.write(tmp_path, room, dense=True)
         broken = tmp_path / SCENE / "stereo" / "depth_maps" / "00010.jpg.geometric.bin"
         broken.write_bytes(b"99999&99999&1&" + b"\0" * 99)
-        with pytest.raises(ValueError, match="00010.jpg.geometric.bin cannot be read as a depth map.*expected"):
+        with pytest.raises(ValueError, match="00010.jpg.geometric.bin must have 39999200018 bytes .*, got 113"):
+            source.compute_geometry(room.frames, SOURCE)
+        broken.write_bytes(b"48&48&3&" + b"\0" * 99)
+        with pytest.raises(ValueError, match="00010.jpg.geometric.bin must be a depth map of COLMAP"):
             source.compute_geometry(room.frames, SOURCE)
         (tmp_path / SCENE / "sparse" / "0" / "images.bin").write_bytes(b"\xff" * 40)
         with pytest.raises(ValueError, match="images.bin ends within an entry"):
