@@ -26,7 +26,6 @@ __all__ = [
     "check_poses",
     "check_same_view",
     "find_bad_depth",
-    "find_bad_intrinsics",
     "find_bad_poses",
     "find_nonfinite",
     "is_in_metres",
@@ -108,23 +107,6 @@ def check_poses(
         )
 
 
-def find_bad_intrinsics(intrinsics: Any, frame_size: Sequence[int] | None = None) -> np.ndarray:
-    """Return the indices of the matrices that are no pinhole camera.
-
-    A pinhole camera is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], finite, with fx > 0 and fy > 0.
-
-    Args:
-        intrinsics: Cameras (V, 3, 3), pixels.
-        frame_size: Height and width of the frames in pixels. Where it is known, a normalised camera, whose numbers
-            are shares of the frame, is bad too. So is one whose principal point lies outside of the frame.
-
-    Shape:
-        output: (bad frames,), increasing.
-    """
-    faults = _intrinsics_faults(as_float32(intrinsics), frame_size)
-    return np.flatnonzero(np.any([is_bad for _, is_bad, _ in faults], axis=0))
-
-
 def check_intrinsics(
     intrinsics: Any,
     num_frames: int | None = None,
@@ -134,10 +116,13 @@ def check_intrinsics(
 ) -> None:
     """Raise ValueError unless every matrix is a finite pinhole camera.
 
+    A pinhole camera is [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with fx > 0 and fy > 0.
+
     Args:
         intrinsics: Cameras (V, 3, 3), pixels.
         num_frames: Number of frames that the cameras belong to; None leaves it open.
-        frame_size: Height and width of the frames in pixels; None does not compare them.
+        frame_size: Height and width of the frames in pixels. Where it is known, a normalised camera, whose numbers
+            are shares of the frame, is refused too. So is one whose principal point lies outside of the frame.
         name: Name of the array in messages.
     """
     cameras = as_float32(intrinsics, name)

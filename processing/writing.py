@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import errno
 import glob
 import json
 import logging
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from processing.argument_rules import path_text
+from processing.storage_errors import naming_place
 
 try:
     import fcntl
@@ -38,10 +38,6 @@ logger = logging.getLogger(__name__)
 
 UNFINISHED, RETIRED = ".unfinished", ".retired"
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # of Linux
-# Errors of a place that takes no more, which a block may also meet; a source that cannot be read is none of them.
-_STORAGE_ERRORS = {errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
-# The writers of zip files in C++, and of arrays in NumPy, keep the reason to themselves.
-_SILENT_WRITERS = ("PytorchStreamWriter failed writing", "inline_container.cc", "iostream error", " requested and ")
 
 
 @contextmanager
@@ -62,14 +58,14 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
             `path` is a folder, or a link to a file of another folder, which is not followed.
     """
     path = _real_file(path)
-    with _told(path, is_own=True):
+    with naming_place(path, is_own=True):
         _make_folder(path.parent)
         _remove_leftovers(path)
     with _hidden_sibling(path, Path.touch) as unfinished:
         try:
-            with _told(path):
+            with naming_place(path):
                 yield unfinished
-            with _told(path, is_own=True):
+            with naming_place(path, is_own=True):
                 _sync(unfinished)
                 os.replace(unfinished, path)
                 _sync_folder(path.parent)
@@ -102,7 +98,7 @@ def append_text(path: str | os.PathLike, content: str) -> None:
         OSError: If it cannot be written; the file is cut back to its old end, and the message names it.
     """
     path = _real_file(path)
-    with _told(path, is_own=True), path.open("ab", buffering=0) as stream:
+    with naming_place(path, is_own=True), path.open("ab", buffering=0) as stream:
         end, left = stream.tell(), memoryview(content.encode("utf-8"))
         try:
             while left:
@@ -124,7 +120,7 @@ def hold_file(path: str | os.PathLike) -> Iterator[bool]:
         Whether it is held; False if another process holds it.
     """
     path = _real_file(path)
-    with _told(path, is_own=True):
+    with naming_place(path, is_own=True):
         _make_folder(path.parent)
         stream = path.open("ab")
     with stream:
@@ -161,20 +157,20 @@ def whole_folder(
     folder = _resolved(folder)
     if blocking := next((parent for parent in folder.parents if parent.exists() and not parent.is_dir()), None):
         raise NotADirectoryError(f"{folder} cannot be made: {blocking} is a file, not a folder. Choose another place.")
-    with _told(folder, is_own=True):
+    with naming_place(folder, is_own=True):
         _restore_retired(folder)
         _remove_leftovers(folder)
     _check_replaceable(folder, may_replace, refusal)
     missing = [parent for parent in folder.parents if not parent.exists()]
     is_done = False
     try:
-        with _told(folder, is_own=True):
+        with naming_place(folder, is_own=True):
             _make_folder(folder.parent)
         with _hidden_sibling(folder, Path.mkdir) as unfinished:
             try:
-                with _told(folder):
+                with naming_place(folder):
                     yield unfinished
-                with _told(folder, is_own=True):
+                with naming_place(folder, is_own=True):
                     sync_folder(unfinished)
                     _check_replaceable(folder, may_replace, refusal)  # another process may have written meanwhile
                     _swap(unfinished, folder)
@@ -286,45 +282,12 @@ def _make_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _told(path: Path, *, is_own: bool = False) -> Iterator[None]:
-    """Name the path in errors of a place that takes no more.
-
-    With `is_own`, in all errors of the system: the block then holds calls of this module alone.
-    """
-    try:
-        yield
-    except FileExistsError:  # says it already, or names the file that stands in the place of a folder
-        raise
-    except Exception as error:
-        number = getattr(error, "errno", None) if isinstance(error, OSError) else None
-        if number is None:  # writers in Rust and C++ leave only words
-            said = str(error)
-            number = next((code for code in _STORAGE_ERRORS if os.strerror(code) in said), None)
-            if any(words in said for words in _SILENT_WRITERS):
-                number = errno.EIO if number is None else number
-        elif not is_own and number not in _STORAGE_ERRORS:
-            number = None
-        if number is None or str(error).startswith(f"[Errno {number}] {path} could not be written"):
-            raise
-        raise OSError(
-            number,
-            f"{path} could not be written: {os.strerror(number)} ({_free_space(path)}). It was left as it was: make "
-            "room, or choose another place.",
-        ) from error
-
-
-def _free_space(path: Path) -> str:
-    there = next(parent for parent in path.parents if parent.exists())
-    return f"{shutil.disk_usage(there).free / 1e6:,.1f} MB free in {there}"
-
-
-@contextmanager
 def _hidden_sibling(path: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     """Make a file or folder beside `path`, locked as long as block and process run."""
     is_mine = False
     while not is_mine:  # another writer may take it for a left-over before it is locked
         unfinished = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{UNFINISHED}")
-        with _told(path, is_own=True):
+        with naming_place(path, is_own=True):
             make(unfinished)
         with _locked(unfinished) as is_mine:
             if is_mine:

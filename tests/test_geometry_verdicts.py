@@ -226,9 +226,6 @@ class TestRules:
         poses = np.stack([turned(), scaled(2), pose_with(0, [np.nan] * 4), turned()])
         assert geometry_rules.find_bad_poses(poses).tolist() == [1, 2]
         assert geometry_rules.find_nonfinite(poses).tolist() == [2]
-        cameras = np.stack([camera(), camera(0.9, 1.2), camera(-1), camera()])
-        assert geometry_rules.find_bad_intrinsics(cameras).tolist() == [2]
-        assert geometry_rules.find_bad_intrinsics(cameras, SIZE).tolist() == [1, 2]
         depth = np.stack([flat(2)[0], flat(2, -1)[0], flat(2, np.nan)[0]])
         assert geometry_rules.find_bad_depth(depth).tolist() == [1, 2]
         boxes = [[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, -1], [0, 0, np.inf, 1, 1, 1]]

@@ -50,7 +50,9 @@ def doctor(
     only; nothing is changed. Exits with 1 if what was asked for cannot be used.
     """
     speak()
-    if any(path.suffix.lower() in (".json", ".jsonl", ".parquet") and not path.is_dir() for path in data):
+    from processing.chats.files import SUFFIXES
+
+    if any(path.suffix.lower() in SUFFIXES and not path.is_dir() for path in data):
         if task or split or without or mode:
             raise UsageError(
                 "--task, --split, --without and --mode are of benchmarks; files of chats have none of them."
@@ -59,7 +61,7 @@ def doctor(
         return
     if len(data) > 1 or media is not None:
         wrong = "--media" if len(data) == 1 else "several paths"
-        raise UsageError(f"{wrong} take files of chats, which end with .json, .jsonl or .parquet; got {data[0]}.")
+        raise UsageError(f"{wrong} take files of chats, which end with {', '.join(SUFFIXES)}; got {data[0]}.")
     from processing.benchmarks import TASKS
     from processing.benchmarks.doctor import examine
     from processing.benchmarks.doctor.examination import PARTS

@@ -28,7 +28,6 @@ __all__ = [
     "SkipInvalidPoses",
     "Task",
     "Video",
-    "WeightType",
     "speak",
 ]
 
@@ -54,7 +53,6 @@ Video = Annotated[
 ]
 NumFrames = Annotated[int | None, typer.Option(min=1, help="Frames to take. Default: as in training, at most.")]
 Device = Annotated[str, typer.Option(help='Device, such as "cpu" or "cuda:1"; "auto" takes an accelerator, if any.')]
-WeightType = Annotated[str, typer.Option(help='Type of the weights, such as "float16"; "auto" is that of the files.')]
 MaxMemory = Annotated[float, typer.Option(min=0.001, help="Gigabytes beside the weights.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON to stdout.")]
 Data = Annotated[Path, typer.Option(help="Folder of benchmarks in the public layout.", show_default=False)]

@@ -1,6 +1,5 @@
 """`ask_video.py` with a file, with a folder of images, and with what a person gets wrong."""
 
-import importlib.util
 import json
 import os
 import shutil
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from example_scripts import EXAMPLES, load_script
 from exporting import NUM_FRAMES, build_inputs, build_model, build_processor, write_video
 from PIL import Image
 
@@ -18,15 +18,12 @@ from processing import IDE3DProcessor
 from trainer.export import export_inference_model
 from trainer.session import SceneSession
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "ask_video.py"
+SCRIPT = EXAMPLES / "ask_video.py"
 
 
 @pytest.fixture(scope="module")
 def ask_video():
-    spec = importlib.util.spec_from_file_location("ask_video", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("ask_video")
 
 
 @pytest.fixture(scope="module")

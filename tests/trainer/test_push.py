@@ -1,12 +1,12 @@
 """Pushing an export: what would be pushed, what is pushed, what is refused, and the script that does it."""
 
-import importlib.util
 import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from example_scripts import load_script
 from exporting import build_model, build_processor
 from huggingface_hub import EvalResult, ModelCard
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
@@ -15,15 +15,10 @@ from trainer import push
 from trainer.export import export_inference_model, is_export
 from trainer.model_card import LossTerm, TeacherFacts, create_model_card
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "push_to_hub.py"
-
 
 @pytest.fixture(scope="module")
 def push_to_hub():
-    spec = importlib.util.spec_from_file_location("push_to_hub", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("push_to_hub")
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from processing.proposals.clusters import TokenClusters
+from processing.proposals.marks import Mark
 from processing.proposals.protocol import RegionProposals
 
-__all__ = ["FollowedObject", "FoundObjects", "choose_proposals", "to_pictures"]
+__all__ = ["FollowedObject", "FoundObjects", "choose_proposals", "follow_mark", "to_pictures"]
 
 # Calibrated for the shipped nano model on validation rooms, by
 # `python tests/benchmarks/regions_from_rgb.py --num-rooms 100 --calibrate`.
@@ -99,6 +101,21 @@ def choose_proposals(description: str, cosines: Tensor, proposals: RegionProposa
         source=proposals.source,
         licence=proposals.licence,
     )
+
+
+def follow_mark(mark: Mark, cells: np.ndarray, clusters: TokenClusters) -> FollowedObject:
+    """Carry a mark in one frame to all frames, by clusters of the visual tokens.
+
+    Args:
+        mark: A click, a box or a mask in one frame.
+        cells: Cells of that frame that it marks, bool (rows, cols).
+        clusters: Clusters of the tokens of all frames.
+    """
+    mask, score = clusters.follow(cells, mark.frame)
+    if mark.mask is not None:
+        mask[mark.frame] = cells  # a person's outline is not corrected
+    frames = tuple(mask.any((1, 2)).nonzero()[0].tolist())
+    return FollowedObject(torch.from_numpy(mask), score, score >= MIN_OBJECT_SCORE, frames)
 
 
 def to_pictures(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:

@@ -17,13 +17,7 @@ from processing.proposals.marks import Mark
 from processing.proposals.protocol import ProposalVideo, RegionProposals, RegionProposer
 from processing.token_grid import TokenGrid
 from trainer.session.decoding import GreedyDecoder, SceneAnswer
-from trainer.session.finding import (
-    MIN_OBJECT_SCORE,
-    FollowedObject,
-    FoundObjects,
-    choose_proposals,
-    to_pictures,
-)
+from trainer.session.finding import FollowedObject, FoundObjects, choose_proposals, follow_mark, to_pictures
 from trainer.session.memory import MemoryPlan
 from trainer.session.questions import (
     Question,
@@ -398,11 +392,7 @@ class SceneSession:
         if not isinstance(mark, Mark):
             raise TypeError(f"`mark` must be a `processing.proposals.Mark`, got {type(mark).__name__} {mark!r}.")
         cells = mark.to_cells(self.token_grid, self.num_frames)
-        mask, score = self._clusters.follow(cells, mark.frame)
-        if mark.mask is not None:
-            mask[mark.frame] = cells  # a person's outline is not corrected
-        frames = tuple(mask.any((1, 2)).nonzero()[0].tolist())
-        return FollowedObject(torch.from_numpy(mask), score, score >= MIN_OBJECT_SCORE, frames)
+        return follow_mark(mark, cells, self._clusters)
 
     def _groups(self, tokens: list[torch.Tensor], max_new_tokens: int, batch_size: int | None) -> list[list[int]]:
         if batch_size is not None:

@@ -1,14 +1,13 @@
 """Reproduction of the paper: from an original checkpoint to the table, and the arithmetic of the table."""
 
-import importlib.util
 import json
 import shlex
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 from commanding import run_command
+from example_scripts import load_script
 from original_checkpoints import (
     GROUND,
     TOWER,
@@ -25,7 +24,6 @@ from trainer.evaluation import EvaluationSettings, published, reproduction, scor
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.tasks import EVALUATED_TASKS
 
-SCRIPT = Path(__file__).parents[3] / "examples" / "reproduce_paper.py"
 TASKS = ["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"]
 
 
@@ -50,9 +48,7 @@ def checkpoint(_checkpoint, tmp_path):
 @pytest.fixture
 def run(monkeypatch, capsys):
     """`run(*arguments)` runs the command line of examples/reproduce_paper.py; what it printed."""
-    spec = importlib.util.spec_from_file_location("reproduce_paper", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("reproduce_paper")
 
     def call(*arguments) -> str:
         monkeypatch.setattr(sys, "argv", ["reproduce_paper.py", *map(str, arguments)])

@@ -1,18 +1,16 @@
 """Shipping a nano model: what the folder holds, and what is never replaced."""
 
-import importlib.util
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
+from example_scripts import load_script
 from exporting import build_model, build_processor
 from huggingface_hub import ModelCard
 
 from trainer.export import export_inference_model, is_export
 
-SCRIPT = Path(__file__).parents[3] / "examples" / "ship_nano.py"
 ROW = {"type": "colour", "reference": "word", "n": 40, "model": 0.625, "band": [0.5, 0.7], "best": "majority"}
 ROW |= {"majority": 0.25, "text": 0.2, "mean_row": None, "bottom_row": None, "lead": 0.375, "lead_band": [0.2, 0.5]}
 LEVEL = {**ROW, "type": "counting", "model": 0.25, "lead": 0.0, "lead_band": [-0.1, 0.1]}
@@ -22,9 +20,7 @@ LOG = [{"step": 1, "loss_language": 3.0}, {"step": 7, "loss_language": 1.5, "los
 @pytest.fixture
 def ship(monkeypatch):
     """`ship(run, target, ...)` runs the command line of examples/ship_nano.py."""
-    spec = importlib.util.spec_from_file_location("ship_nano", SCRIPT)
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
+    script = load_script("ship_nano")
 
     def call(*words) -> None:
         monkeypatch.setattr(sys, "argv", ["ship_nano.py", *map(str, words)])
