@@ -44,13 +44,13 @@ from modeling_ide3d.conversion.weights import (
     StoredTensor,
     append_mean_rows,
     check_finite,
-    check_paths,
     describe_spec,
     inspect_folder,
     map_tensors,
     read_tensors,
 )
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
+from processing.argument_rules import as_path
 from processing.limits import parse_size
 from processing.writing import whole_folder
 
@@ -103,8 +103,7 @@ def convert_checkpoint(
         ValueError: If a weight file is damaged or holds more than tensors; if weights are unknown, missing, NaN or of
             another shape; if there is no vision tower; if the checkpoint uses settings that this model lacks.
     """
-    check_paths(source_dir=source_dir, target_dir=target_dir)
-    source, target = Path(source_dir), Path(target_dir)
+    source, target = as_path(source_dir, "source_dir"), as_path(target_dir, "target_dir")
     shard_bytes = None if max_shard_size is None else parse_size(max_shard_size)
     with whole_folder(target) as staging:
         original, stored = read_original_config(source), inspect_folder(source)

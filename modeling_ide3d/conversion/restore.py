@@ -29,12 +29,12 @@ from modeling_ide3d.conversion.settings import SETTINGS_FILES
 from modeling_ide3d.conversion.weights import (
     DTYPES,
     StoredTensor,
-    check_paths,
     describe_spec,
     inspect_folder,
     inspect_weight_files,
     read_tensors,
 )
+from processing.argument_rules import as_path
 from processing.writing import whole_folder
 
 __all__ = ["restore_checkpoint"]
@@ -91,8 +91,7 @@ def restore_checkpoint(converted_dir: str | Path, target_dir: str | Path) -> lis
         FileNotFoundError: If the converted folder lacks its weights, its report or its `original_layout`.
         ValueError: If a file is damaged; if a weight is missing, or has another type or shape than the original.
     """
-    check_paths(converted_dir=converted_dir, target_dir=target_dir)
-    source, target = Path(converted_dir), Path(target_dir)
+    source, target = as_path(converted_dir, "converted_dir"), as_path(target_dir, "target_dir")
     with whole_folder(target) as staging:
         renamed, files = _read_original_files(source)
         stored = inspect_folder(source)

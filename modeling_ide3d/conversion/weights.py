@@ -20,7 +20,6 @@ __all__ = [
     "StoredTensor",
     "append_mean_rows",
     "check_finite",
-    "check_paths",
     "describe_spec",
     "inspect_folder",
     "inspect_weight_files",
@@ -173,15 +172,6 @@ def read_tensors(places: dict[str, StoredTensor]) -> dict[str, torch.Tensor]:
         addresses.add(tensor.data_ptr())
         tensors[name] = tensor
     return tensors
-
-
-def check_paths(**paths: object) -> None:
-    """Raise TypeError or ValueError for arguments that are no paths of folders, by name."""
-    for name, path in paths.items():
-        if not isinstance(path, (str, os.PathLike)):
-            raise TypeError(f"{name} must be the path of a folder, got {type(path).__name__} {path!r:.100}.")
-        if not os.fspath(path) or "\0" in os.fsdecode(path):
-            raise ValueError(f"{name} must be the path of a folder, got {path!r}.")
 
 
 def check_finite(tensors: dict[str, torch.Tensor]) -> None:

@@ -19,7 +19,6 @@ ScanNet++.
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ import numpy as np
 
 from processing.captures.capture import Capture
 from processing.captures.pictures import depth_reader, picture_reader
+from processing.captures.tables import finite_number
 from processing.captures.undistortion import Undistorter, fisheye_lens, radial_tangential_lens
 from processing.frame_order_ide3d import natural_key
 from processing.geometry_rules import find_bad_poses
@@ -157,26 +157,17 @@ def _read_depth_names(frames: Sequence[Mapping[str, Any]], folder: Path, file: P
     return [folder / _name(frame, "depth_file_path", file) for frame in frames]
 
 
-def _number(values: Mapping[str, Any], key: str, file: Path, default: float | None = None) -> float:
-    value = values.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(
-            f"{file}: `{key}` must be a finite number, got {value!r:.60}. Write the camera of the pictures."
-        )
-    return float(value)
-
-
 def _read_camera(values: Mapping[str, Any], picture: Path, file: Path) -> _Camera:
     if "w" not in values or "h" not in values:
         facts = inspect_image(picture)
         values = {**values, "w": facts.width, "h": facts.height}
-    width, height = (_number(values, key, file) for key in ("w", "h"))
+    width, height = (finite_number(values, key, file) for key in ("w", "h"))
     if "fl_x" not in values and "camera_angle_x" in values:
-        angle = _number(values, "camera_angle_x", file)
+        angle = finite_number(values, "camera_angle_x", file)
         if not 0 < angle < math.pi:
             raise ValueError(f"{file}: `camera_angle_x` must be an angle in radians below pi, got {angle}.")
         values = {**values, "fl_x": width / 2 / math.tan(angle / 2)}
-    focal = _number(values, "fl_x", file)
+    focal = finite_number(values, "fl_x", file)
     model = values.get("camera_model", _OPENCV[0])
     if model not in (*_PINHOLE, *_OPENCV, _FISHEYE):
         known = ", ".join((*_PINHOLE, _OPENCV[0], _FISHEYE))
@@ -185,12 +176,12 @@ def _read_camera(values: Mapping[str, Any], picture: Path, file: Path) -> _Camer
         )
     camera = np.array(
         [
-            [focal, 0, _number(values, "cx", file, width / 2) - 0.5],
-            [0, _number(values, "fl_y", file, focal), _number(values, "cy", file, height / 2) - 0.5],
+            [focal, 0, finite_number(values, "cx", file, width / 2) - 0.5],
+            [0, finite_number(values, "fl_y", file, focal), finite_number(values, "cy", file, height / 2) - 0.5],
             [0, 0, 1],
         ]
     )
-    bends = tuple(_number(values, key, file, 0.0) for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
+    bends = tuple(finite_number(values, key, file, 0.0) for key in ("k1", "k2", "k3", "k4", "p1", "p2"))
     return _Camera(camera, (round(height), round(width)), model, bends)
 
 
@@ -198,7 +189,7 @@ def _read_poses(frames: Sequence[Mapping[str, Any]], content: Mapping[str, Any],
     """Return camera to world (V, 4, 4) in OpenCV axes, in the world before nerfstudio."""
     poses = np.stack([_matrix(frame.get("transform_matrix"), "transform_matrix", (4, 4), file) for frame in frames])
     if "applied_scale" in content:
-        scale = _number(content, "applied_scale", file)
+        scale = finite_number(content, "applied_scale", file)
         if scale <= 0:
             raise ValueError(f"{file}: `applied_scale` must be positive, got {scale}.")
         poses[:, :3, 3] /= scale

@@ -10,16 +10,13 @@ Source: github.com/PolyCam/polyform, README ("Data format"); nerfstudio's `polyc
 Apple counts the principal point from the corner of the picture, so that ours is half a pixel less.
 """
 
-import math
-from collections.abc import Mapping
-from numbers import Real
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from processing.captures.capture import Capture
 from processing.captures.pictures import depth_reader, list_files, match_names, picture_reader
+from processing.captures.tables import finite_number
 from processing.limits import load_json
 from processing.pose_rules import convert_poses
 
@@ -79,18 +76,11 @@ def _read_camera(file: Path) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
     values = load_json(file)
     if not isinstance(values, dict):
         raise ValueError(f"{file} must be an object of JSON, got {type(values).__name__}.")
-    fx, fy, cx, cy, width, height = (_number(values, key, file) for key in _CAMERA)
+    fx, fy, cx, cy, width, height = (finite_number(values, key, file) for key in _CAMERA)
     pose = np.eye(4)
     for row in range(3):
-        pose[row] = [_number(values, f"t_{row}{column}", file) for column in range(4)]
+        pose[row] = [finite_number(values, f"t_{row}{column}", file) for column in range(4)]
     camera = np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]])
     if min(width, height) < 1:
         raise ValueError(f"{file}: `width` and `height` must be pixels, got {width} and {height}.")
     return camera, pose, (round(height), round(width))
-
-
-def _number(values: Mapping[str, Any], key: str, file: Path) -> float:
-    value = values.get(key)
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{file}: `{key}` must be a finite number, got {value!r:.60}. Export the raw data again.")
-    return float(value)

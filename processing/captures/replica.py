@@ -9,15 +9,13 @@ Source: github.com/cvg/nice-slam, `src/utils/datasets.py` (class Replica) and `c
         centres (cx = 599.5 for w = 1200).
 """
 
-import math
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
 from processing.captures.capture import Capture
 from processing.captures.pictures import depth_reader, list_files, picture_reader
-from processing.captures.tables import read_numbers
+from processing.captures.tables import finite_number, read_numbers
 from processing.limits import load_json
 
 __all__ = ["LOOKED_FOR", "NAME", "read", "recognise"]
@@ -74,9 +72,8 @@ def _read_camera(path: Path) -> tuple[np.ndarray, tuple[int, int], float]:
         )
     content = load_json(file)
     values = content.get("camera") if isinstance(content, dict) else None
-    numbers = [values.get(key) if isinstance(values, dict) else None for key in _KEYS]
-    for key, value in zip(_KEYS, numbers, strict=True):
-        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value <= 0:
-            raise ValueError(f"{file}: `camera` needs the positive number `{key}`, got {value!r:.60}.")
-    width, height, fx, fy, cx, cy, scale = numbers
+    numbers = {key: finite_number(values if isinstance(values, dict) else {}, key, file) for key in _KEYS}
+    if wrong := [key for key, value in numbers.items() if value <= 0]:
+        raise ValueError(f"{file}: `{wrong[0]}` must be above 0, got {numbers[wrong[0]]}. Write the camera again.")
+    width, height, fx, fy, cx, cy, scale = numbers.values()
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]]), (round(height), round(width)), 1 / scale

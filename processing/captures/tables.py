@@ -1,14 +1,17 @@
-"""Readers of tables of numbers, and of poses in them."""
+"""Readers of numbers: tables of them, poses in tables, and single ones of JSON."""
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping
+from numbers import Real
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.spatial.transform import Rotation
 
 from processing.limits import check_file
 
-__all__ = ["make_poses", "number", "read_numbers", "read_rows"]
+__all__ = ["finite_number", "make_poses", "number", "read_numbers", "read_rows"]
 
 _UNIT = 0.01  # Distance of a quaternion's length from 1. Texts with three digits are off by 0.002.
 
@@ -59,6 +62,26 @@ def number(text: str, path: Path) -> float:
     except ValueError:
         pass
     raise ValueError(f"{path} must hold numbers there, it holds {text[:40]!r}.")
+
+
+def finite_number(values: Mapping[str, Any], key: str, file: Path, default: float | None = None) -> float:
+    """Return the finite number that an object of JSON has under a key.
+
+    Args:
+        values: Content of the object.
+        key: Key that it must have where there is no default.
+        file: File that it stands in, in messages.
+        default: Number where the key is missing.
+
+    Raises:
+        ValueError: It has none, or what it has is no finite number.
+    """
+    value = values.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+        raise ValueError(
+            f"{file}: `{key}` must be a finite number, got {value!r:.60}. Write or export the file again."
+        )
+    return float(value)
 
 
 def read_numbers(path: Path, columns: int, *, delimiter: str | None = None, header: int = 0) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from processing.argument_rules import check_number
+from processing.argument_rules import check_number, check_texts
 from processing.proposals.marks import Mark
 from processing.proposals.protocol import ProposalVideo, RegionProposals
 from processing.regions import regions_from_masks
@@ -230,12 +230,7 @@ def _check_words(words: Any) -> list[str]:
         TypeError: If they are no list of texts.
         ValueError: If there are none, or one is empty.
     """
-    if (
-        isinstance(words, (str, bytes))
-        or not isinstance(words, Sequence)
-        or not all(isinstance(w, str) for w in words)
-    ):
-        raise TypeError(f"`words` must be a list of texts such as ['chair'], got {words!r}.")
+    words = check_texts(words, "words", is_ordered=True)
     if not words or not all(word.strip() for word in words):
         raise ValueError(f"`words` must name what to look for, such as ['chair'], got {list(words)}.")
     return list(dict.fromkeys(words))

@@ -5,7 +5,7 @@ from typing import Any
 
 from processing.oriented_boxes import camera_corners
 from processing.region_files import NamedRegions
-from trainer.drawing.drawing import Cameras, Drawing, ObjectMark, PointCloud
+from trainer.drawing.drawing import Cameras, Drawing, ObjectMark, PointCloud, as_tuple
 from trainer.session import FoundRegion, SaidBoxes, VideoScene
 
 __all__ = ["draw_boxes", "draw_described", "draw_found"]
@@ -39,7 +39,7 @@ def draw_found(
         regions = scene.session.propose()
     _check_scene(scene)
     scene.check_regions(regions)
-    _check_list(found, FoundRegion, "found")
+    found = as_tuple(found, FoundRegion, "found")
     masks = dict(zip(regions.names, regions.masks, strict=True))
     named = [(entry, name) for entry in found if entry.name is not None for name in (entry.name, *entry.others)]
     if missing := [name for _, name in named if name not in masks]:
@@ -110,7 +110,7 @@ def draw_boxes(
         ValueError: If a box is of a frame that was not shown, or parts do not belong to the same frames.
     """
     _check_scene(scene)
-    _check_list(said, SaidBoxes, "said")
+    said = as_tuple(said, SaidBoxes, "said")
     poses = cameras.camera_to_world if isinstance(cameras, Cameras) else None
     marks, notes = [], []
     for entry in said:
@@ -152,10 +152,3 @@ def _check_scene(scene: Any) -> None:
         raise TypeError(f"`scene` must be a VideoScene, as `open_video` gives it, got {type(scene).__name__}.")
     if scene.frames is None:
         raise ValueError("`scene` keeps no frames to draw: open it by `open_video`.")
-
-
-def _check_list(entries: Any, kind: type, name: str) -> None:
-    if isinstance(entries, (str, bytes, Mapping)) or not isinstance(entries, Sequence):
-        raise TypeError(f"`{name}` must be a list of {kind.__name__}, got {type(entries).__name__}.")
-    if wrong := [entry for entry in entries if not isinstance(entry, kind)]:
-        raise TypeError(f"`{name}` must be a list of {kind.__name__}, got {type(wrong[0]).__name__} among them.")

@@ -12,7 +12,7 @@ from processing.geometry_rules import as_float32, check_intrinsics, check_poses
 from processing.token_grid import TokenGrid
 from trainer.drawing.boxes import order_corners
 
-__all__ = ["Cameras", "Drawing", "ObjectMark", "PointCloud", "WorldBox"]
+__all__ = ["Cameras", "Drawing", "ObjectMark", "PointCloud", "WorldBox", "as_tuple"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,9 +190,9 @@ class Drawing:
         if frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
             raise ValueError(f"`frames` must have shape (V, h, w, 3) with V >= 1, got {frames.shape}.")
         names = [str(index) for index in range(len(frames))] if self.frame_names is None else self.frame_names
-        put = {"frames": frames, "frame_names": _as_tuple(names, str, "frame_names")}
-        put |= {"marks": _as_tuple(self.marks, ObjectMark, "marks"), "notes": _as_tuple(self.notes, str, "notes")}
-        put |= {"boxes": _as_tuple(self.boxes, WorldBox, "boxes")}
+        put = {"frames": frames, "frame_names": as_tuple(names, str, "frame_names")}
+        put |= {"marks": as_tuple(self.marks, ObjectMark, "marks"), "notes": as_tuple(self.notes, str, "notes")}
+        put |= {"boxes": as_tuple(self.boxes, WorldBox, "boxes")}
         _check_text(self.title, "title")
         for name, kind in {"cameras": Cameras, "points": PointCloud, "grid": TokenGrid}.items():
             if not isinstance(getattr(self, name), (kind, type(None))):
@@ -270,7 +270,8 @@ def _as_corners(values: Any) -> np.ndarray:
     return order_corners(corners)
 
 
-def _as_tuple(values: Any, kind: type, name: str) -> tuple:
+def as_tuple(values: Any, kind: type, name: str) -> tuple:
+    """Return the entries of a list of one kind; raise TypeError for anything else."""
     if isinstance(values, (str, bytes, dict)) or not isinstance(values, Sequence):
         raise TypeError(f"`{name}` must be a list of {kind.__name__}, got {type(values).__name__}.")
     if wrong := [value for value in values if not isinstance(value, kind)]:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from processing.argument_rules import check_texts
+
 __all__ = [
     "Question",
     "as_regions",
@@ -110,11 +112,7 @@ def name_all(names: Any, what: str, count: int) -> list[str]:
     """
     if names is None:
         return [f"{what.capitalize()} {index}" for index in range(count)]
-    if isinstance(names, (str, bytes, Mapping)) or not isinstance(names, Iterable):
-        raise TypeError(f"`names` must be a list of texts, one per {what}, got {reprlib.repr(names)}.")
-    names = list(names)
-    if wrong := [name for name in names if not isinstance(name, str)]:
-        raise TypeError(f"`names` must be a list of texts, one per {what}, got {reprlib.repr(wrong[0])} among them.")
+    names = list(check_texts(names, "names", is_ordered=True))
     if len(names) != count:
         raise ValueError(f"`names` must have one entry per {what}, {count}, got {len(names)}.")
     return names

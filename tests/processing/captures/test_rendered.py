@@ -34,8 +34,11 @@ def test_the_likely_mistakes_of_replica_are_told(room, tmp_path):
     content = json.loads(file.read_text())
     for key in ("scale", "fx"):
         file.write_text(json.dumps({"camera": {**content["camera"], key: None}}))
-        with pytest.raises(ValueError, match=f"needs the positive number `{key}`"):
+        with pytest.raises(ValueError, match=f"cam_params.json: `{key}` must be a finite number, got None"):
             open_capture(folder)
+    file.write_text(json.dumps({"camera": {**content["camera"], "scale": 0}}))
+    with pytest.raises(ValueError, match="cam_params.json: `scale` must be above 0, got 0"):
+        open_capture(folder)
     file.unlink()
     with pytest.raises(FileNotFoundError, match="no cam_params.json"):
         open_capture(folder)
