@@ -142,9 +142,9 @@ def _fits(value: Any, kind: Any) -> bool | None:
     return isinstance(value, kind) if isinstance(kind, type) else None
 
 
-def whole_number(name: str, value: Any, least: float = 1, largest: float = math.inf) -> int:
+def whole_number(name: str, value: Any, least: float = 1) -> int:
     """Return a field that counts something as an int; see `check_number`."""
-    check_number(name, value, least, largest, is_whole=True)
+    check_number(name, value, least, is_whole=True)
     return int(value)
 
 

@@ -158,7 +158,9 @@ def read_model(
     if not images:
         raise ValueError(f"{model / f'images{ending}'} names no pictures: nothing was registered.")
     if unknown := {image.camera for image in images}.difference(cameras):
-        raise ValueError(f"{model}: pictures have the cameras {sorted(unknown)}, which cameras{ending} lacks.")
+        raise ValueError(
+            f"{model / f'images{ending}'}: pictures have the cameras {sorted(unknown)}, which cameras{ending} lacks."
+        )
     return cameras, images
 
 

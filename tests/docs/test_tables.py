@@ -41,6 +41,12 @@ def test_readme_maps_every_package():
     assert {path for path in packages if path.count("/") == 1} <= mapped
 
 
+def test_every_module_at_the_top_of_processing_is_listed_once():
+    rows = find_table("../CONTRIBUTING.md", "Modules at the top of `processing`")
+    listed = [name for row in rows for name in re.findall(r"`(\w+)`", row[1])]
+    assert sorted(listed) == sorted({path.stem for path in (REPOSITORY / "processing").glob("*.py")} - {"__init__"})
+
+
 def test_every_example_is_listed():
     folder = REPOSITORY / "examples"
     scripts = {path.name for path in folder.glob("*.py")} - {"__init__.py"}

@@ -1,6 +1,7 @@
 """Small files of every format that we read, and a mutator of bytes with fixed seeds."""
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,48 @@ def _npz(folder: Path) -> Path:
     return folder / "regions.npz"
 
 
+def _colmap(name: str) -> Callable[[Path], Path]:
+    """Two pictures of one camera, three points, and a depth map."""
+    pose = (1.0, 0.0, 0.0, 0.0, 0.1, 0.2, 0.3)
+    keypoints = b"".join(struct.pack("<2dq", 1.5, 2.5, point) for point in (1, 2, 3, -1))
+    pictures = [
+        struct.pack("<I7dI", place, *pose, 1) + f"{place}.png".encode() + struct.pack("<BQ", 0, 4) + keypoints
+        for place in (1, 2)
+    ]
+    points = [struct.pack("<q3d3BdQ4I", place, 1, 2, 3, 9, 9, 9, 0.5, 2, 1, 0, 2, 0) for place in (1, 2, 3)]
+    contents = {
+        "cameras.bin": struct.pack("<Q2i2Q4d", 1, 1, 1, 64, 48, 50, 50, 32, 24),
+        "images.bin": struct.pack("<Q", 2) + b"".join(pictures),
+        "points3D.bin": struct.pack("<Q", 3) + b"".join(points),
+        "1.png.geometric.bin": b"8&6&1&" + np.ones(48, "<f4").tobytes(),
+    }
+
+    def write_all(folder: Path) -> Path:
+        for file, content in contents.items():
+            (folder / file).write_bytes(content)
+        return folder / name
+
+    return write_all
+
+
+def _read_model(path: Path) -> Any:
+    from processing.captures.colmap_model import read_model
+
+    return read_model(path.parent, ".bin", has_points=True)
+
+
+def _read_points(path: Path) -> Any:
+    from processing.captures.colmap_model import read_points
+
+    return read_points(path.parent, ".bin")
+
+
+def _read_depth_map(path: Path) -> Any:
+    from processing.captures.colmap_model import read_depth_map
+
+    return read_depth_map(path)
+
+
 # Formats with a sum over all contents: what is read without an error is what was written.
 SUMMED = ("png", "npz", "masks")
 # Name: a small right file, and its reader.
@@ -170,6 +213,10 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
         _of_rooms("scannet/posed_images_3d_feature_vggt/room0001_00/vggt_sliced.npy"),
         _reader("open_array"),
     ),
+    "colmap_cameras": (_colmap("cameras.bin"), _read_model),
+    "colmap_images": (_colmap("images.bin"), _read_model),
+    "colmap_points": (_colmap("points3D.bin"), _read_points),
+    "colmap_depth": (_colmap("1.png.geometric.bin"), _read_depth_map),
 }
 
 

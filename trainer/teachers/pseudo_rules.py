@@ -126,23 +126,22 @@ def normalise_scale(depth: np.ndarray, camera_to_world: Any, alignment: str) -> 
     return depth * factor, poses
 
 
-def mask_disagreements(
-    depth: np.ndarray, intrinsics: Any, camera_to_world: Any, *, compared_size: int = COMPARED_SIZE
-) -> np.ndarray:
+def mask_disagreements(depth: np.ndarray, intrinsics: Any, camera_to_world: Any) -> np.ndarray:
     """Return depth that is 0 where two views contradict each other, see `find_disagreements`.
+
+    Of large maps every k-th pixel is compared, `COMPARED_SIZE` of the longer side at most.
 
     Args:
         depth: Depth; 0 = no value.
         intrinsics: Cameras of these pixels.
         camera_to_world: Poses in the unit of the depth.
-        compared_size: Pixels of the longer side at which views are compared, every k-th one.
 
     Shape:
         depth:           (V, h, w).
         intrinsics:      (V, 3, 3), pixels.
         camera_to_world: (V, 4, 4).
     """
-    step = max(1, -(-max(depth.shape[1:]) // compared_size))
+    step = max(1, -(-max(depth.shape[1:]) // COMPARED_SIZE))
     small = torch.from_numpy(depth[:, ::step, ::step].copy())
     cameras = torch.tensor(np.asarray(intrinsics, np.float32)).clone()
     cameras[:, :2] /= step  # Every step-th pixel centre: pixel u becomes u / step.
