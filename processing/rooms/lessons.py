@@ -8,7 +8,7 @@ import numpy as np
 
 from processing.argument_rules import check_flag
 from processing.regions import regions_from_ids
-from processing.rooms.box_questions import BoxLesson, box_sample, show_room
+from processing.rooms.box_questions import BoxLesson, best_frames, box_sample, show_room
 from processing.rooms.places import place_sample
 from processing.rooms.questions.asking import SceneFacts, ask_questions
 from processing.rooms.questions.wording import TEMPLATES, plural
@@ -135,10 +135,12 @@ def find_mentions(text: str, objects: Sequence[dict], kinds: Sequence[str]) -> l
 def mention_masks(row: dict, grid: TokenGrid, kinds: Sequence[str]) -> list[list[tuple[str, np.ndarray]]]:
     """Find the naming words of each question and the cells that they name.
 
-    Cells of the first frame alone, where a question is about what that frame shows. No cell: there is no such thing.
+    Cells of the first frame alone, where a question is about what that frame shows. Of objects whose boxes are asked
+    for, cells of the frame that shows each best, in whose camera the answer is: the mean over frames would be no place
+    in any of them. No cell: there is no such thing.
 
     Args:
-        row: Row of `load_rooms` or `retake_room`.
+        row: Row of `load_rooms` or `retake_room`, or with questions of `ask_boxes`.
         grid: Token grid of the model.
         kinds: Kinds of furniture, see `find_mentions`.
     """
@@ -146,12 +148,18 @@ def mention_masks(row: dict, grid: TokenGrid, kinds: Sequence[str]) -> list[list
     ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
     shown = dict(zip(objects, regions_from_ids(ids, objects, grid, min_share=_MENTIONED_SHARE).numpy(), strict=True))
     nothing = np.zeros((len(ids), *grid.shape), bool)
+    asked = {n for question in row["questions"] if question["type"] == "box" for n in question["target_objects"]}
+    boxed = {n: nothing.copy() for n in asked}
+    for thing, frame in best_frames(ids, sorted(asked)).items():
+        boxed[thing][frame] = regions_from_ids(ids[[frame]], [thing], grid, min_share=_MENTIONED_SHARE).numpy()[0, 0]
     found = []
     for question in row["questions"]:
         last = len(ids) if question["type"] in _IN_ALL_FRAMES else 1
+        is_boxed = question["type"] == "box"
         entries = []
         for word, fits in find_mentions(question["question"], row["objects"], kinds):
-            cells = np.logical_or.reduce([nothing, *(shown[n] for n in fits)])
+            parts = [boxed[n] for n in question["target_objects"]] if is_boxed else [shown[n] for n in fits]
+            cells = np.logical_or.reduce([nothing, *parts])
             cells[last:] &= not cells[:last].any()
             entries.append((word, cells))
         found.append(entries)

@@ -1,5 +1,6 @@
 """Low-rank adapters of PEFT on a training model, and the model without them again."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -17,10 +18,15 @@ ADAPTED = (
 )
 # Small, and the second has no weights in a checkpoint that was never trained to find objects.
 TRAINED_WHOLE = ["multi_modal_projector", "grounding_head"]
+TABLES = ["embed_tokens", "lm_head"]
 
 
 def add_adapters(
-    model: IDE3DForConditionalGenerationWithGeometry, rank: int, alpha: float | None = None, dropout: float = 0.0
+    model: IDE3DForConditionalGenerationWithGeometry,
+    rank: int,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    tokens: Sequence[int] = (),
 ) -> nn.Module:
     """Put adapters on every linear layer of vision tower and language model.
 
@@ -33,6 +39,8 @@ def add_adapters(
         rank: Rank of the adapters.
         alpha: Scale of the adapters, divided by the rank; default: twice the rank.
         dropout: Dropout probability of the input of the adapters.
+        tokens: Tokens whose rows of the embedding, and of a head of its own, are trained too: those that a tokenizer
+            was given.
 
     Raises:
         ImportError: If PEFT is not installed.
@@ -42,12 +50,15 @@ def add_adapters(
         raise ImportError("Adapters need PEFT: pip install peft.")
     if rank < 1:
         raise ValueError(f"The rank of adapters must be at least 1, got {rank}.")
+    is_tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    tables = TABLES[:1] if is_tied else TABLES
     config = peft.LoraConfig(
         r=rank,
         lora_alpha=2 * rank if alpha is None else alpha,
         lora_dropout=dropout,
         target_modules=ADAPTED,
         modules_to_save=TRAINED_WHOLE,
+        trainable_token_indices={name: list(tokens) for name in tables} if tokens else None,
     )
     adapted = peft.get_peft_model(model, config)
     heads = model.geometry_parameters()

@@ -31,7 +31,11 @@ def list_idle(arguments: ModelArguments, data: DataArguments) -> dict[str, str]:
         "validator is none": (arguments.validator == "none", ("validator_stride", "validator_chunk")),
         "teacher is not point_map": (arguments.teacher != "point_map", ("teacher_camera",)),
         "source is benchmarks": (data.source == "benchmarks", (*OF_ROOMS, *OF_BOXES, *OF_CHATS)),
-        "source is chats": (data.source == "chats", (*OF_ROOMS, *OF_BOXES, *OF_BENCHMARKS)),
+        "source is chats": (data.source == "chats", (*OF_ROOMS, *OF_BOXES[1:], *OF_BENCHMARKS)),
+        "source is chats, which write numbers as they are": (
+            data.source == "chats" and data.box_numbers != "tokens",  # tokens are added to the tokenizer
+            OF_BOXES[:1],
+        ),
         "source is rooms": (has_rooms, (*OF_BENCHMARKS, *OF_CHATS, *OF_FILES)),
         "pseudo_geometry is not set": (data.pseudo_geometry is None, ("confidence_drop_share",)),
         "dry_run is not set": (not arguments.dry_run, OF_DRY_RUN),

@@ -1,5 +1,6 @@
 """Model, processor and teacher of a recipe, from a checkpoint or from random weights."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from trainer.data.pseudo_inputs import check_store
 from trainer.loop.adapters import add_adapters
 from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 from trainer.recipes.arguments import DataArguments, ModelArguments
+from trainer.recipes.number_tokens import add_number_tokens, start_number_tokens
 from trainer.teachers import PointMapTeacher, Teacher, TeacherStore, load_teacher
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -115,18 +117,17 @@ def load_model(
             tie_word_embeddings=arguments.tie_word_embeddings,
         )
         validator = None if arguments.validator == "none" else changes
-        return build_nano_model(config, teacher_size=teacher_size, validator=validator), processor
+        model = build_nano_model(config, teacher_size=teacher_size, validator=validator)
+        if data.box_numbers == "tokens":
+            start_number_tokens(model, processor.tokenizer)
+        return model, processor
     processor = load_processor(arguments.model_name_or_path)
-    if data.box_numbers == "tokens" and not set(number_tokens()) <= set(processor.tokenizer.get_vocab()):
-        raise ValueError(
-            f"box_numbers: tokens needs a tokenizer with <bin_0> and its like; {arguments.model_name_or_path} has "
-            "none. Choose digits or bins, or a model that was trained with them."
-        )
     options = {"dtype": getattr(torch, arguments.dtype)}
     if arguments.attention is not None:
         options["attn_implementation"] = arguments.attention
     if arguments.validator == "original":
-        return load_converted_for_training(arguments.model_name_or_path, **options), processor
+        model = load_converted_for_training(arguments.model_name_or_path, **options)
+        return _with_numbers(model, processor, data), processor
     config = IDE3DForConditionalGenerationWithGeometry.config_class.from_pretrained(arguments.model_name_or_path)
     model = IDE3DForConditionalGenerationWithGeometry.from_pretrained(
         arguments.model_name_or_path,
@@ -134,7 +135,16 @@ def load_model(
         teacher_size=teacher_size,
         **options,
     )
-    return model, processor
+    return _with_numbers(model, processor, data), processor
+
+
+def _with_numbers(
+    model: IDE3DForConditionalGenerationWithGeometry, processor: IDE3DProcessor, data: DataArguments
+) -> IDE3DForConditionalGenerationWithGeometry:
+    """Give a loaded model the tokens of numbers if boxes are said with them."""
+    if data.box_numbers == "tokens":
+        add_number_tokens(model, processor.tokenizer)
+    return model
 
 
 def validator_changes(arguments: ModelArguments, protocol: str) -> dict[str, Any]:
@@ -151,8 +161,15 @@ def build_validator(kind: str, config: IDE3DConfig, changes: dict[str, Any]) -> 
     return builders.get(kind, GeometricValidatorConfig.from_vision_config)(config.vision_config, **changes)
 
 
-def adapt(model: IDE3DForConditionalGenerationWithGeometry, arguments: ModelArguments) -> nn.Module:
+def adapt(
+    model: IDE3DForConditionalGenerationWithGeometry, arguments: ModelArguments, tokens: Sequence[int] = ()
+) -> nn.Module:
     """Add adapters to the model if they are asked for.
+
+    Args:
+        model: Training model.
+        arguments: Model arguments of the recipe.
+        tokens: Tokens that adapters are trained beside, see `add_adapters`.
 
     Raises:
         ValueError: There is no checkpoint to adapt.
@@ -161,7 +178,7 @@ def adapt(model: IDE3DForConditionalGenerationWithGeometry, arguments: ModelArgu
         return model
     if arguments.model_name_or_path is None:
         raise ValueError("Adapters (lora_rank) need a checkpoint: name one by model_name_or_path.")
-    return add_adapters(model, arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout)
+    return add_adapters(model, arguments.lora_rank, arguments.lora_alpha, arguments.lora_dropout, tokens)
 
 
 def read_config(arguments: ModelArguments) -> IDE3DConfig:

@@ -5,7 +5,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from processing.boxes_in_words import parse_boxes
 from processing.rooms import load_rooms
+from processing.rooms.box_questions import ask_boxes
 from processing.rooms.lessons import (
     Lesson,
     LessonSamples,
@@ -144,6 +146,23 @@ def test_naming_leaves_depth_out_where_geometry_terms_alone_shall_teach_it(rooms
         assert any(word.isdigit() for words in said for word in np.unique(words)) == depth
     with pytest.raises(TypeError, match="naming_depth"):
         lessons(rooms, "naming", naming_depth="no")
+
+
+def test_words_look_at_an_object_in_the_frame_that_its_box_is_said_in(rooms):
+    counts = []
+    for row in rooms:
+        asked = {**row, "questions": ask_boxes(row, np.random.default_rng(0))}
+        ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
+        kinds = sorted({thing["category"] for thing in row["objects"]})
+        for question, mentions in zip(asked["questions"], mention_masks(asked, GRID, kinds), strict=True):
+            boxes = parse_boxes(question["answer"])
+            ((_, cells),) = mentions
+            assert set(cells.any(axis=(1, 2)).nonzero()[0]) == {box.frame for box in boxes}
+            for v, r, c in np.argwhere(cells):
+                here = {n for n, box in zip(question["target_objects"], boxes, strict=True) if box.frame == v}
+                assert here & set(np.unique(ids[v, 8 * r : 8 * r + 8, 8 * c : 8 * c + 8]))
+            counts.append(len(boxes))
+    assert {0, 1} <= set(counts) and max(counts) > 1
 
 
 def test_types_are_drawn_evenly():

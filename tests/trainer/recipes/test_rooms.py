@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModel, BitImageProcessor, Dinov2Config, Dinov2Model
+from transformers import AutoModel, AutoProcessor, BitImageProcessor, Dinov2Config, Dinov2Model
 
 from processing.boxes_in_words import parse_boxes
 from processing.token_grid import TokenGrid
 from trainer import IDE3DTrainingArguments
 from trainer.export import export_checkpoint, is_export
-from trainer.recipes import DataArguments, lessons, read_recipe, run, train
+from trainer.recipes import DataArguments, lessons, read_recipe, run, run_recipe, train
 from trainer.recipes.data import REGION_QUESTIONS, load_decoded, make_samples
 from trainer.recipes.idle import list_idle
 from trainer.recipes.models import build_teacher, load_model
@@ -296,6 +296,25 @@ class TestBoxes:
         model, processor = load_model(arguments, data, ["a"], None)
         ids = processor.tokenizer.encode("<bin_0><bin_511>")
         assert len(ids) == 2 and max(ids) < model.get_input_embeddings().num_embeddings
+
+    @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
+    @pytest.mark.parametrize("adapters", [[], ["--lora_rank", "2"]], ids=["whole", "adapters"])
+    def test_a_checkpoint_without_tokens_of_numbers_gets_them(self, tiny_recipe, tmp_path, adapters):
+        if adapters:
+            pytest.importorskip("peft")
+        words = ["--lessons", "box=1", "--naming_steps", "0", "--reading_steps", "0", "--max_steps", "1"]
+        folder = run_recipe(*read_recipe(tiny_recipe(), words))
+        words += ["--box_numbers", "tokens", "--output_dir", str(tmp_path / "tokens"), *adapters]
+        given = read_recipe(tiny_recipe(model_name_or_path=str(folder)), words)
+        known = AutoModel.from_pretrained(folder, trust_remote_code=True)
+        model = AutoModel.from_pretrained(run_recipe(*given), trust_remote_code=True)
+        tokenizer = AutoProcessor.from_pretrained(tmp_path / "tokens" / "export", trust_remote_code=True).tokenizer
+        ids = tokenizer.encode("<bin_0><bin_511>")
+        assert len(ids) == 2 and ids[1] - ids[0] == 511
+        rows = model.get_input_embeddings().weight.detach()
+        assert len(rows) == len(known.get_input_embeddings().weight) + 512
+        first, near, far = rows[[ids[0], ids[0] + 1, ids[0] + 100]]
+        assert torch.dist(first, near) < torch.dist(first, far) / 3  # in order, after a step of training too
 
     def test_the_recipe_of_boxes_is_read(self):
         _, data, args = read_recipe(EXAMPLES / "recipes" / "boxes_nano.yaml")

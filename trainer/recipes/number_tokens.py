@@ -1,0 +1,88 @@
+"""Tokens of numbers for a model that has none: added the standard way, and started in their order."""
+
+import math
+
+import torch
+from tokenizers import AddedToken
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from processing.boxes_in_words import NUM_BINS, NumberStyle, number_tokens
+
+__all__ = ["add_number_tokens", "find_number_tokens", "start_number_tokens"]
+
+_MOST_WAVES = 16
+_LENGTH = 0.5  # of the deviation of other rows: longer ones are said in the place of words at first
+_SHORTEST, _LONGEST = 8.0, 4.0 * NUM_BINS  # bins a wavelength: neighbours are alike, ends are not
+
+
+def add_number_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Add the words of `number_tokens` to a tokenizer and to the embeddings of its model.
+
+    Nothing happens to a tokenizer that has them. Embeddings that have rows to spare keep their size.
+
+    Args:
+        model: Model with input embeddings, tied to its head or not; changed in place.
+        tokenizer: Its tokenizer; changed in place.
+
+    Returns:
+        Number of words that were added.
+    """
+    missing = [word for word in number_tokens() if word not in tokenizer.get_vocab()]
+    if not missing:
+        return 0
+    # Not special tokens: those are left out where answers are decoded.
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in missing])
+    num_rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > num_rows:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    start_number_tokens(model, tokenizer)
+    return len(missing)
+
+
+def find_number_tokens(tokenizer: PreTrainedTokenizerBase, numbers: NumberStyle = "tokens") -> list[int]:
+    """Return the ids of `number_tokens`, in order, of a tokenizer that has them.
+
+    Args:
+        tokenizer: Tokenizer with these words.
+        numbers: Way of writing measures; none of the words is needed for another than "tokens".
+    """
+    return tokenizer.convert_tokens_to_ids(number_tokens()) if numbers == "tokens" else []
+
+
+@torch.no_grad()
+def start_number_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Start the embeddings of `number_tokens` as waves of their value.
+
+    Near numbers are alike: what is learned of one is learned of its neighbours too, where random rows learn each
+    number alone. The waves lie around the mean of the other rows. An output head of its own starts likewise.
+
+    Args:
+        model: Model whose embeddings have a row for each token; changed in place.
+        tokenizer: Tokenizer that has the words.
+    """
+    ids = find_number_tokens(tokenizer)
+    others = sorted(set(range(len(tokenizer))) - set(ids))
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    tables = {id(layer.weight): layer.weight for layer in layers}  # one where they are tied
+    for table in tables.values():
+        known = table[others].float()
+        waves = number_waves(known.shape[1]).to(known.device)
+        length = (known - known.mean(0)).norm(dim=1).mean()
+        table[ids] = (known.mean(0) + _LENGTH * length * waves).to(table.dtype)
+
+
+def number_waves(width: int) -> Tensor:
+    """Return sines and cosines of the numbers, in random orthogonal directions.
+
+    Args:
+        width: Channels of an embedding.
+
+    Shape:
+        output: (NUM_BINS, width), rows of length 1.
+    """
+    count = min(_MOST_WAVES, width // 2)
+    wavelengths = torch.logspace(math.log10(_SHORTEST), math.log10(_LONGEST), count)
+    angles = 2 * math.pi * torch.arange(NUM_BINS)[:, None] / wavelengths
+    waves = torch.cat([angles.sin(), angles.cos()], 1) / math.sqrt(count)
+    return waves @ torch.linalg.qr(torch.randn(width, 2 * count))[0].T
