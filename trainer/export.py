@@ -147,9 +147,7 @@ def export_checkpoint(
     """
     path_text(folder, "folder")
     dtype, max_shard_size = _to_dtype(dtype), parse_size(max_shard_size)
-    if not isinstance(checkpoint, (str, os.PathLike)):
-        raise TypeError(f"checkpoint must be the path of a folder, got {type(checkpoint).__name__} {checkpoint!r}.")
-    checkpoint = Path(checkpoint)
+    checkpoint = Path(path_text(checkpoint, "checkpoint"))
     if not checkpoint.is_dir():
         raise FileNotFoundError(f"There is no folder {checkpoint}: name a checkpoint-N of a training.")
     checkpoint = Path(get_last_checkpoint(checkpoint) or checkpoint)

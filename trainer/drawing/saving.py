@@ -6,6 +6,7 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
+from processing.argument_rules import path_text
 from processing.writing import whole_file, write_bytes, write_text
 from trainer.drawing.drawing import Drawing
 
@@ -26,13 +27,11 @@ def check_target(path: str | os.PathLike) -> Path:
     Raises:
         ImportError: If the package that writes this ending is not installed.
         TypeError: If `path` is no path.
-        ValueError: If its ending is none of `.html`, `.png`, `.ply`, `.glb` and `.rrd`.
+        ValueError: If no file can be called so, or its ending is none of `.html`, `.png`, `.ply`, `.glb` and `.rrd`.
     """
-    if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
-        raise TypeError(f"`path` must be the path of a file, got {type(path).__name__} {reprlib.repr(path)}.")
-    target = Path(path)
+    target = Path(path_text(path, "path"))
     ending = target.suffix.lower()
-    if ending not in ENDINGS or "\0" in str(target):
+    if ending not in ENDINGS:
         known = ", ".join(f"{name} ({what})" for name, what in ENDINGS.items())
         raise ValueError(f"The name of a drawing's file must end with one of {known}; got path {str(path)!r}.")
     if ending in (".ply", ".glb"):

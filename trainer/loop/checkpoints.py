@@ -22,6 +22,7 @@ from transformers.utils import CONFIG_NAME
 
 from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
+from processing.argument_rules import path_text
 from processing.limits import load_json, parse_json
 from processing.writing import sync_folder
 
@@ -244,11 +245,10 @@ def load_depth_model(folder: str | Path) -> IDE3DForConditionalGenerationWithGeo
         FileNotFoundError: If the folder holds no heads, as an export does.
         OSError: If their file is truncated.
         TypeError: If `folder` is no path.
-        ValueError: If there is no validator among the heads, its sizes were not kept, or weights do not fit.
+        ValueError: If no folder can be called so. Also if there is no validator among the heads, its sizes were not
+            kept, or weights do not fit.
     """
-    if not isinstance(folder, (str, Path)):
-        raise TypeError(f"`checkpoint` must be the path of a folder, got {type(folder).__name__}.")
-    path = Path(folder) / GEOMETRY_WEIGHTS
+    path = Path(path_text(folder, "checkpoint")) / GEOMETRY_WEIGHTS
     if not os.path.isfile(path):  # False for what is no name of a file, where `Path.is_file` raises
         raise FileNotFoundError(
             f"There is no {GEOMETRY_WEIGHTS} in the checkpoint {str(folder)[:300]!r}. Expected a folder "

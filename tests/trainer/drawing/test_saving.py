@@ -22,11 +22,17 @@ def test_pages_and_pictures_are_written(make, tmp_path):
     assert Image.open(save_drawing(make(), str(tmp_path / "sheet.png"))).format == "PNG"
 
 
-@pytest.mark.parametrize("name", ["page", "page.htm", "page.jpg", "page.html.gz", ".html", ""])
+@pytest.mark.parametrize("name", ["page", "page.htm", "page.jpg", "page.html.gz", ".html"])
 def test_an_unknown_ending_is_told_with_those_that_are_known(make, tmp_path, name):
     with pytest.raises(ValueError, match=r"must end with one of \.html .*\.png .*\.ply .*\.glb .*\.rrd"):
-        save_drawing(make(), tmp_path / name if name else "")
+        save_drawing(make(), tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("path", "error"), [("", ValueError), ("a\0.html", ValueError), (5, TypeError)])
+def test_what_is_no_path_is_told(make, path, error):
+    with pytest.raises(error, match="`path` must be a path"):
+        save_drawing(make(), path)
 
 
 @pytest.mark.parametrize(
