@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, BitImageProcessor, Dinov2Config, Dinov2Model
 
-from processing.boxes_in_words import parse_boxes
+from processing.boxes_in_words import key_tokens, parse_boxes
 from processing.token_grid import TokenGrid
 from trainer import IDE3DTrainingArguments
 from trainer.export import export_checkpoint, is_export
@@ -299,7 +299,7 @@ class TestBoxes:
 
     @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
     @pytest.mark.parametrize("adapters", [[], ["--lora_rank", "2"]], ids=["whole", "adapters"])
-    def test_a_checkpoint_without_tokens_of_numbers_gets_them(self, tiny_recipe, tmp_path, adapters):
+    def test_a_checkpoint_without_tokens_of_boxes_gets_them(self, tiny_recipe, tmp_path, adapters):
         if adapters:
             pytest.importorskip("peft")
         words = ["--lessons", "box=1", "--naming_steps", "0", "--reading_steps", "0", "--max_steps", "1"]
@@ -312,7 +312,7 @@ class TestBoxes:
         ids = tokenizer.encode("<bin_0><bin_511>")
         assert len(ids) == 2 and ids[1] - ids[0] == 511
         rows = model.get_input_embeddings().weight.detach()
-        assert len(rows) == len(known.get_input_embeddings().weight) + 512
+        assert len(rows) == len(known.get_input_embeddings().weight) + 512 + len(key_tokens())
         first, near, far = rows[[ids[0], ids[0] + 1, ids[0] + 100]]
         assert torch.dist(first, near) < torch.dist(first, far) / 3  # in order, after a step of training too
 
