@@ -243,6 +243,17 @@ class TestLessons:
         assert trainer.args.learning_rate == 0.001
         assert set(taken["read_regions"][2].datasets) == {"place", "region"}
 
+    def test_lessons_ask_about_labelled_rooms_and_all_are_named(self, tiny_recipe, monkeypatch):
+        taken = []
+        monkeypatch.setattr(lessons, "name_cells", lambda *given: taken.append(given[2]))
+        words = ["--lessons", "view=1", "--labelled_rooms", "3", "--reading_steps", "0"]
+        trainer, _ = train(*read_recipe(tiny_recipe(), words))
+        asked = {sample["scene_id"] for sample in map(trainer.train_dataset.__getitem__, range(12))}
+        assert len(asked) == len(trainer.train_dataset.datasets["view"].rooms) == 3
+        assert len(taken[0].rooms) == 4
+        with pytest.raises(ValueError, match="labelled_rooms must be at most num_rooms=4, got 5"):
+            read_recipe(tiny_recipe(), ["--lessons", "view=1", "--labelled_rooms", "5"])
+
     def test_lessons_drawn_anew_train_and_go_on(self, tiny_recipe, tmp_path):
         """All kinds in one run; killed after the naming, it is not named again."""
         words = ["--lessons", "view=9", "word=9", "place=1", "region=1", "--word_search", "True"]
