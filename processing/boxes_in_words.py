@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 from processing.argument_rules import check_choice, check_text, check_whole
 from processing.oriented_boxes import CameraBox
 
-__all__ = ["MAX_BOXES", "NumberStyle", "number_tokens", "parse_boxes", "write_boxes"]
+__all__ = ["MAX_BOXES", "NumberStyle", "key_tokens", "number_tokens", "parse_boxes", "write_boxes"]
 
 NumberStyle = Literal["digits", "bins", "tokens"]
 MAX_BOXES = 64  # an answer with more is no list of what is there
@@ -41,6 +41,15 @@ def number_tokens() -> list[str]:
     They are ordinary words to a tokenizer, not special ones: decoding must not skip them.
     """
     return [f"<bin_{index}>" for index in range(NUM_BINS)]
+
+
+def key_tokens() -> list[str]:
+    """Return the words between the numbers of the style "tokens".
+
+    A tokenizer may lack them and spell them; with them an answer is short, and its numbers are near the question. No
+    other text has them.
+    """
+    return ['[{"frame":', ',{"frame":', ',"center":"', '","size":"', '","yaw":"']
 
 
 def write_boxes(boxes: Sequence[CameraBox], *, numbers: NumberStyle = "digits") -> str:

@@ -160,6 +160,9 @@ class DataArguments:
         },
     )
     num_rooms: int = field(default=900, metadata={"help": "Training rooms."})
+    labelled_rooms: int | None = field(
+        default=None, metadata={"help": "Rooms, the first ones, that `lessons` ask about; default: all of them."}
+    )
     num_validation_rooms: int = field(default=64, metadata={"help": "Rooms of the evaluation loss."})
     image_size: int = field(default=64, metadata={"help": "Side of a frame in pixels."})
     num_frames: int = field(default=4, metadata={"help": "Frames a room."})
@@ -187,10 +190,7 @@ class DataArguments:
         default="one", metadata={"help": "Whether each video of the lesson box has a lens of its own."}
     )
     field_of_view: Literal["squash", "unify"] = field(
-        default="squash",
-        metadata={
-            "help": "Whether frames of the lesson box are squashed as they are, or unified to one focal length."
-        },
+        default="squash", metadata={"help": "Whether frames of the lesson box are squashed, or unified to one lens."}
     )
     place_samples: int = field(default=0, metadata={"help": "Samples a training room about places, not objects."})
     naming_steps: int = field(
@@ -244,6 +244,8 @@ class DataArguments:
             )
         for weight in self.task_weights:
             check_number("task_weights", weight, POSITIVE)
+        if self.labelled_rooms is not None and self.labelled_rooms > self.num_rooms:
+            raise ValueError(f"labelled_rooms must be at most num_rooms={self.num_rooms}, got {self.labelled_rooms}.")
         for name in ("lessons", "reading_lessons"):
             read_shares(getattr(self, name), name)
         for name, needed in (("mention_weight", "lessons"), ("word_search", "naming_steps")):

@@ -31,9 +31,13 @@ LESSON_PASSES = 100  # samples of a room and kind that are not alike
 def draw_lessons(
     rooms: list[dict], data: DataArguments, grid: TokenGrid, lessons: list[str] | None = None
 ) -> MixtureDataset:
-    """Mix samples of the kinds in `lessons` (default: `data.lessons`), drawn anew at every visit."""
+    """Mix samples of the kinds in `lessons` (default: `data.lessons`), drawn anew at every visit.
+
+    They are of the labelled rooms; other rooms are seen in the naming lesson alone.
+    """
     shares = read_shares(lessons or data.lessons)
-    return MixtureDataset({name: make_lesson(rooms, data, grid, name) for name in shares}, shares)
+    labelled = rooms[: data.labelled_rooms]
+    return MixtureDataset({name: make_lesson(labelled, data, grid, name) for name in shares}, shares)
 
 
 def make_lesson(rooms: list[dict], data: DataArguments, grid: TokenGrid, name: str) -> LessonSamples:

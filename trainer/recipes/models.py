@@ -15,13 +15,13 @@ from modeling_ide3d.auxiliary import (
     load_converted_for_training,
 )
 from processing import IDE3DProcessor
-from processing.boxes_in_words import number_tokens
+from processing.boxes_in_words import key_tokens, number_tokens
 from processing.token_grid import TokenGrid
 from trainer.data.pseudo_inputs import check_store
 from trainer.loop.adapters import add_adapters
 from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 from trainer.recipes.arguments import DataArguments, ModelArguments
-from trainer.recipes.number_tokens import add_number_tokens, start_number_tokens
+from trainer.recipes.box_tokens import add_box_tokens, start_number_tokens
 from trainer.teachers import PointMapTeacher, Teacher, TeacherStore, load_teacher
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -107,7 +107,7 @@ def load_model(
             patch_size=arguments.patch_size,
             spatial_pool_stride=arguments.spatial_pool_stride,
             num_frames=data.num_frames,
-            words=number_tokens() if data.box_numbers == "tokens" else (),
+            words=[*number_tokens(), *key_tokens()] if data.box_numbers == "tokens" else (),
         )
         config = build_nano_config(
             processor,
@@ -127,7 +127,7 @@ def load_model(
         options["attn_implementation"] = arguments.attention
     if arguments.validator == "original":
         model = load_converted_for_training(arguments.model_name_or_path, **options)
-        return _with_numbers(model, processor, data), processor
+        return _with_box_tokens(model, processor, data), processor
     config = IDE3DForConditionalGenerationWithGeometry.config_class.from_pretrained(arguments.model_name_or_path)
     model = IDE3DForConditionalGenerationWithGeometry.from_pretrained(
         arguments.model_name_or_path,
@@ -135,15 +135,15 @@ def load_model(
         teacher_size=teacher_size,
         **options,
     )
-    return _with_numbers(model, processor, data), processor
+    return _with_box_tokens(model, processor, data), processor
 
 
-def _with_numbers(
+def _with_box_tokens(
     model: IDE3DForConditionalGenerationWithGeometry, processor: IDE3DProcessor, data: DataArguments
 ) -> IDE3DForConditionalGenerationWithGeometry:
-    """Give a loaded model the tokens of numbers if boxes are said with them."""
+    """Give a loaded model the tokens of boxes if they are said with them."""
     if data.box_numbers == "tokens":
-        add_number_tokens(model, processor.tokenizer)
+        add_box_tokens(model, processor.tokenizer)
     return model
 
 

@@ -27,11 +27,11 @@ from trainer.recipes.arguments import (
     check_weights,
     read_recipe,
 )
+from trainer.recipes.box_tokens import find_box_tokens
 from trainer.recipes.data import build_benchmarks, build_chats, build_samples, list_texts, load_decoded
 from trainer.recipes.idle import warn_of_idle
 from trainer.recipes.lessons import choose_trainer, list_box_texts, take_lessons
 from trainer.recipes.models import adapt, build_pseudo_geometry, build_teacher, find_grid, load_model
-from trainer.recipes.number_tokens import find_number_tokens
 from trainer.recipes.plan import dry_run
 from trainer.teachers import ConfidenceRule, Teacher
 from trainer.training_arguments import IDE3DTrainingArguments
@@ -68,7 +68,7 @@ def train(
         teacher.feature_size if teacher else None,
         args.protocol,
     )
-    model = adapt(model, model_arguments, find_number_tokens(processor.tokenizer, data.box_numbers))
+    model = adapt(model, model_arguments, find_box_tokens(processor.tokenizer, data.box_numbers))
     make_collator, make_trainer = choose_trainer(data)
     collator = make_collator(processor, teacher=teacher, protocol=args.protocol)
     trainer = make_trainer(
@@ -115,7 +115,7 @@ def _train_on_files(
     else:
         collator = IDE3DDataCollator(processor, **options)
     trainer = IDE3DTrainer(
-        adapt(model, model_arguments, find_number_tokens(processor.tokenizer, data.box_numbers)),
+        adapt(model, model_arguments, find_box_tokens(processor.tokenizer, data.box_numbers)),
         args,
         train_dataset=samples,
         eval_dataset=validation,

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoProcessor, BitImageProcessor, Dinov2Config, Dinov2Model
 
-from processing.boxes_in_words import parse_boxes
+from processing.boxes_in_words import key_tokens, parse_boxes
 from processing.token_grid import TokenGrid
 from trainer import IDE3DTrainingArguments
 from trainer.export import export_checkpoint, is_export
@@ -243,6 +243,17 @@ class TestLessons:
         assert trainer.args.learning_rate == 0.001
         assert set(taken["read_regions"][2].datasets) == {"place", "region"}
 
+    def test_lessons_ask_about_labelled_rooms_and_all_are_named(self, tiny_recipe, monkeypatch):
+        taken = []
+        monkeypatch.setattr(lessons, "name_cells", lambda *given: taken.append(given[2]))
+        words = ["--lessons", "view=1", "--labelled_rooms", "3", "--reading_steps", "0"]
+        trainer, _ = train(*read_recipe(tiny_recipe(), words))
+        asked = {sample["scene_id"] for sample in map(trainer.train_dataset.__getitem__, range(12))}
+        assert len(asked) == len(trainer.train_dataset.datasets["view"].rooms) == 3
+        assert len(taken[0].rooms) == 4
+        with pytest.raises(ValueError, match="labelled_rooms must be at most num_rooms=4, got 5"):
+            read_recipe(tiny_recipe(), ["--lessons", "view=1", "--labelled_rooms", "5"])
+
     def test_lessons_drawn_anew_train_and_go_on(self, tiny_recipe, tmp_path):
         """All kinds in one run; killed after the naming, it is not named again."""
         words = ["--lessons", "view=9", "word=9", "place=1", "region=1", "--word_search", "True"]
@@ -299,7 +310,7 @@ class TestBoxes:
 
     @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT reads it
     @pytest.mark.parametrize("adapters", [[], ["--lora_rank", "2"]], ids=["whole", "adapters"])
-    def test_a_checkpoint_without_tokens_of_numbers_gets_them(self, tiny_recipe, tmp_path, adapters):
+    def test_a_checkpoint_without_tokens_of_boxes_gets_them(self, tiny_recipe, tmp_path, adapters):
         if adapters:
             pytest.importorskip("peft")
         words = ["--lessons", "box=1", "--naming_steps", "0", "--reading_steps", "0", "--max_steps", "1"]
@@ -312,7 +323,7 @@ class TestBoxes:
         ids = tokenizer.encode("<bin_0><bin_511>")
         assert len(ids) == 2 and ids[1] - ids[0] == 511
         rows = model.get_input_embeddings().weight.detach()
-        assert len(rows) == len(known.get_input_embeddings().weight) + 512
+        assert len(rows) == len(known.get_input_embeddings().weight) + 512 + len(key_tokens())
         first, near, far = rows[[ids[0], ids[0] + 1, ids[0] + 100]]
         assert torch.dist(first, near) < torch.dist(first, far) / 3  # in order, after a step of training too
 

@@ -1,4 +1,4 @@
-"""Tokens of numbers for a model that has none: added the standard way, and started in their order."""
+"""Tokens of boxes in words for a model that has none: added the standard way, numbers started in their order."""
 
 import math
 
@@ -7,19 +7,21 @@ from tokenizers import AddedToken
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from processing.boxes_in_words import NUM_BINS, NumberStyle, number_tokens
+from processing.boxes_in_words import NUM_BINS, NumberStyle, key_tokens, number_tokens
 
-__all__ = ["add_number_tokens", "find_number_tokens", "start_number_tokens"]
+__all__ = ["add_box_tokens", "find_box_tokens", "start_number_tokens"]
 
 _MOST_WAVES = 16
 _LENGTH = 0.5  # of the deviation of other rows: longer ones are said in the place of words at first
 _SHORTEST, _LONGEST = 8.0, 4.0 * NUM_BINS  # bins a wavelength: neighbours are alike, ends are not
 
 
-def add_number_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Add the words of `number_tokens` to a tokenizer and to the embeddings of its model.
+def add_box_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Add the words of boxes to a tokenizer and to the embeddings of its model.
 
-    Nothing happens to a tokenizer that has them. Embeddings that have rows to spare keep their size.
+    They are `number_tokens` and `key_tokens`. A word that the tokenizer has stays as it is, and so does the size of
+    embeddings that have rows to spare. Numbers start as `start_number_tokens` says, keys as the mean of the pieces
+    that they were spelled in.
 
     Args:
         model: Model with input embeddings, tied to its head or not; changed in place.
@@ -28,26 +30,38 @@ def add_number_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     Returns:
         Number of words that were added.
     """
-    missing = [word for word in number_tokens() if word not in tokenizer.get_vocab()]
+    known = tokenizer.get_vocab()
+    missing = [word for word in (*number_tokens(), *key_tokens()) if word not in known]
     if not missing:
         return 0
+    pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in key_tokens() if word in missing}
     # Not special tokens: those are left out where answers are decoded.
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in missing])
-    num_rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > num_rows:
+    if len(tokenizer) > len(model.get_input_embeddings().weight):
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    start_number_tokens(model, tokenizer)
+    if set(number_tokens()) <= set(missing):
+        start_number_tokens(model, tokenizer)
+    with torch.no_grad():
+        for table in _tables(model):
+            for word, ids in pieces.items():
+                table[tokenizer.convert_tokens_to_ids(word)] = table[ids].mean(0)
     return len(missing)
 
 
-def find_number_tokens(tokenizer: PreTrainedTokenizerBase, numbers: NumberStyle = "tokens") -> list[int]:
-    """Return the ids of `number_tokens`, in order, of a tokenizer that has them.
+def find_box_tokens(tokenizer: PreTrainedTokenizerBase, numbers: NumberStyle = "tokens") -> list[int]:
+    """Return the ids of the words that `add_box_tokens` adds, numbers first and in order.
 
     Args:
         tokenizer: Tokenizer with these words.
         numbers: Way of writing measures; none of the words is needed for another than "tokens".
     """
-    return tokenizer.convert_tokens_to_ids(number_tokens()) if numbers == "tokens" else []
+    return tokenizer.convert_tokens_to_ids([*number_tokens(), *key_tokens()]) if numbers == "tokens" else []
+
+
+def _tables(model: PreTrainedModel) -> list[Tensor]:
+    """Return the weights of embedding and head, one where they are tied."""
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    return list({id(layer.weight): layer.weight for layer in layers}.values())
 
 
 @torch.no_grad()
@@ -55,17 +69,15 @@ def start_number_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     """Start the embeddings of `number_tokens` as waves of their value.
 
     Near numbers are alike: what is learned of one is learned of its neighbours too, where random rows learn each
-    number alone. The waves lie around the mean of the other rows. An output head of its own starts likewise.
+    number alone. The waves lie around the mean of the rows of words. An output head of its own starts likewise.
 
     Args:
         model: Model whose embeddings have a row for each token; changed in place.
         tokenizer: Tokenizer that has the words.
     """
-    ids = find_number_tokens(tokenizer)
-    others = sorted(set(range(len(tokenizer))) - set(ids))
-    layers = (model.get_input_embeddings(), model.get_output_embeddings())
-    tables = {id(layer.weight): layer.weight for layer in layers}  # one where they are tied
-    for table in tables.values():
+    ids = find_box_tokens(tokenizer)[:NUM_BINS]
+    others = sorted(set(range(len(tokenizer))) - set(find_box_tokens(tokenizer)))
+    for table in _tables(model):
         known = table[others].float()
         waves = number_waves(known.shape[1]).to(known.device)
         length = (known - known.mean(0)).norm(dim=1).mean()

@@ -9,9 +9,12 @@ from training_samples import build_model, build_processor
 from transformers import AutoTokenizer
 
 from modeling_ide3d import IDE3DForConditionalGeneration
-from processing.boxes_in_words import NUM_BINS
+from processing.boxes_in_words import NUM_BINS, key_tokens, write_boxes
+from processing.oriented_boxes import CameraBox
 from trainer.loop.adapters import add_adapters, merge_adapters
-from trainer.recipes.number_tokens import add_number_tokens, find_number_tokens, number_waves
+from trainer.recipes.box_tokens import add_box_tokens, find_box_tokens, number_waves
+
+NUM_ADDED = NUM_BINS + len(key_tokens())
 
 
 def table(model):
@@ -32,8 +35,8 @@ def test_a_model_gets_them_and_keeps_what_it_knew(model_and_tokenizer, tmp_path)
     model, tokenizer = model_and_tokenizer
     before = copy.deepcopy(model)
     known = len(tokenizer)
-    assert add_number_tokens(model, tokenizer) == NUM_BINS
-    assert len(tokenizer) == known + NUM_BINS == model.config.get_text_config().vocab_size
+    assert add_box_tokens(model, tokenizer) == NUM_ADDED
+    assert len(tokenizer) == known + NUM_ADDED == model.config.get_text_config().vocab_size
     ids = torch.tensor([tokenizer.encode("Where is the ball?")])
     with torch.no_grad():
         old, new = (each(input_ids=ids).logits for each in (before, model))
@@ -51,8 +54,8 @@ def test_a_model_gets_them_and_keeps_what_it_knew(model_and_tokenizer, tmp_path)
 
 def test_near_numbers_are_alike_in_every_table(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
-    add_number_tokens(model, tokenizer)
-    ids = find_number_tokens(tokenizer)
+    add_box_tokens(model, tokenizer)
+    ids = find_box_tokens(tokenizer)[:NUM_BINS]
     for layer in (model.get_input_embeddings(), model.get_output_embeddings()):
         rows = layer.weight.detach()[ids]
         gaps = torch.cdist(rows, rows)
@@ -62,11 +65,24 @@ def test_near_numbers_are_alike_in_every_table(model_and_tokenizer):
         assert (rows - others.mean(0)).norm(dim=1).mean() == pytest.approx(deviation.item() / 2, rel=0.01)
 
 
+def test_an_answer_is_short_and_keys_start_as_their_pieces(model_and_tokenizer):
+    model, tokenizer = model_and_tokenizer
+    spelled = tokenizer.encode(',"center":"')
+    before = table(model)[spelled].mean(0)
+    add_box_tokens(model, tokenizer)
+    (key,) = tokenizer.encode(',"center":"')
+    torch.testing.assert_close(table(model)[key], before)
+    boxes = [CameraBox(frame, (-0.34, 0.12, 2.31), (0.61, 0.88, 0.58), -0.21) for frame in (2, 0)]
+    text = write_boxes(boxes, numbers="tokens")
+    ids = tokenizer.encode(text)
+    assert len(ids) <= 30 and tokenizer.decode(ids) == text
+
+
 def test_a_tokenizer_that_has_them_keeps_its_model(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
-    add_number_tokens(model, tokenizer)
+    add_box_tokens(model, tokenizer)
     rows = table(model).clone()
-    assert add_number_tokens(model, tokenizer) == 0
+    assert add_box_tokens(model, tokenizer) == 0
     assert torch.equal(table(model), rows)
 
 
@@ -74,8 +90,8 @@ def test_rows_to_spare_are_used(model_and_tokenizer):
     """Checkpoints of Qwen 2 have more rows than words."""
     model, tokenizer = model_and_tokenizer
     model.resize_token_embeddings(len(tokenizer) + 1000)
-    add_number_tokens(model, tokenizer)
-    assert len(table(model)) == len(tokenizer) - NUM_BINS + 1000
+    add_box_tokens(model, tokenizer)
+    assert len(table(model)) == len(tokenizer) - NUM_ADDED + 1000
 
 
 def test_waves_have_length_one():
@@ -88,8 +104,8 @@ def test_waves_have_length_one():
 @pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 def test_adapters_train_their_rows_and_no_other(model_and_tokenizer):
     model, tokenizer = model_and_tokenizer
-    add_number_tokens(model, tokenizer)
-    ids = find_number_tokens(tokenizer)
+    add_box_tokens(model, tokenizer)
+    ids = find_box_tokens(tokenizer)
     before = [layer.weight.detach().clone() for layer in (model.get_input_embeddings(), model.get_output_embeddings())]
     adapted = add_adapters(model, 2, tokens=ids)
     optimizer = torch.optim.SGD([value for value in adapted.parameters() if value.requires_grad], lr=1.0)
