@@ -1,7 +1,8 @@
 """One optimizer step over the same mixed samples, cut differently: all of them give one gradient.
 
-As a script, `torchrun --nproc_per_node 2 equal_gradients.py OUTPUT [--fsdp]` takes the step in two processes; without
-torchrun in one. OUTPUT/gradients.pt of the first process has the update of each parameter, OUTPUT/model the weights.
+As a script, `torchrun --nproc_per_node 2 equal_gradients.py OUTPUT [--fsdp] [--layers]` takes the step in two
+processes; without torchrun in one. OUTPUT/gradients.pt of the first process has the update of each parameter,
+OUTPUT/model the weights.
 """
 
 import os
@@ -28,6 +29,7 @@ WEIGHTS = (
     "scale_weight",
 )
 CAMERAS = {"pose_weight": 1.0, "scale_weight": 1.0}
+LAYERS = {"distillation_layers": ["vision.1", "language.1", "language.2"], "camera_layer": "language.1"}
 FSDP = {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "state_dict_type": "FULL_STATE_DICT"}
 
 
@@ -93,7 +95,7 @@ def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Ten
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
-    options = dict(CAMERAS)
+    options = CAMERAS | (LAYERS if "--layers" in sys.argv else {})
     if "--fsdp" in sys.argv:
         enable_fsdp_on_cpu()
         options |= {"fsdp": True, "fsdp_config": FSDP}

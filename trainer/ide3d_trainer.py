@@ -24,15 +24,15 @@ from trainer.loop.checkpoints import (
 )
 from trainer.loop.checks import IdleHeads, check_processes, check_protocol, prepare_model, set_max_length
 from trainer.loop.compiled import with_own_loss
-from trainer.loop.mixture import MixtureDataset, MixtureSampler
+from trainer.loop.mixture import MixtureDataset, build_mixture_sampler
 from trainer.loop.model_parts import compute_gradient_norms, split_groups
+from trainer.loop.nonfinite import NonfiniteBatches
 from trainer.loop.resuming import check_optimizer, check_resumable, choose_checkpoint
 from trainer.loop.start import (
     BeginningOfTraining,
     ExplainedCollator,
     check_supervision,
     check_train_samples,
-    describe_samples,
     samples_named,
     warn_of_earlier_run,
 )
@@ -92,7 +92,7 @@ class IDE3DTrainer(Trainer):
         set_max_length(self._core.config, self.data_collator)
         for callback in (IdleHeads(lambda: self._core), CheckpointInProgress(), BeginningOfTraining()):
             self.add_callback(callback)
-        self._num_nonfinite = 0
+        self._nonfinite = NonfiniteBatches(args.max_nonfinite)
         names = ("loss_language", *args.loss_weights, *DEPTH_FIGURES, *CAMERA_FIGURES)
         self._means = {
             "train": RunningMeans((*names, "valid_pixels", *self.extra_figures)),
@@ -187,7 +187,8 @@ class IDE3DTrainer(Trainer):
         total = loss + auxiliary
         if is_training and not torch.isfinite(total):
             wanted = {name: term for name, term in terms.items() if weights[name]}
-            total = self._skip_batch(inputs, {"loss_language": loss, **wanted})
+            broken = {"loss_language": loss, **wanted}
+            total = self._nonfinite.skip(inputs, self.state.global_step, broken, self._core.parameters())
         else:
             self._means["train" if is_training else "eval"].add(figures, loss.device)
         return (total, outputs) if return_outputs else total
@@ -227,24 +228,6 @@ class IDE3DTrainer(Trainer):
             weights = self.args.loss_weights_at(self.state.global_step, self.state.max_steps)
         self._core.criterion.terms = frozenset(name for name in weights if weights[name])
         return weights
-
-    def _skip_batch(self, inputs: dict[str, Any], terms: dict[str, Tensor]) -> Tensor:
-        """Return a zero in place of a loss that is NaN or Inf.
-
-        Raises:
-            FloatingPointError: If there were more than `max_nonfinite` such batches.
-        """
-        self._num_nonfinite += 1
-        named = ", ".join(name for name, term in terms.items() if not torch.isfinite(term)) or "their weighted sum"
-        message = f"{named} became NaN or Inf at step {self.state.global_step} for {describe_samples(inputs)}"
-        if self._num_nonfinite > self.args.max_nonfinite:
-            raise FloatingPointError(
-                f"{message}; max_nonfinite={self.args.max_nonfinite} such batches are allowed. Look at these samples, "
-                "lower the learning rate or clip gradients (max_grad_norm)."
-            )
-        logger.warning("%s; the batch is left out (%d so far).", message, self._num_nonfinite)
-        # The weights themselves are finite: this zero keeps all of them in the graph, the broken terms do not.
-        return sum(parameter.sum() for parameter in self._core.parameters() if parameter.requires_grad) * 0.0
 
     def training_step(self, model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         """See `Trainer.training_step`; takes the gradient norm of each part where the step will be logged."""
@@ -371,16 +354,8 @@ class IDE3DTrainer(Trainer):
         check_train_samples(dataset)
         if not isinstance(dataset, MixtureDataset):
             return super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        if self.args.train_sampling_strategy != "random":
-            raise ValueError(
-                f"train_sampling_strategy={self.args.train_sampling_strategy!r}: a MixtureDataset is drawn at random, "
-                "by its shares. Leave the strategy out."
-            )
-        is_grouped = self.args.mixture_batches == "grouped"
-        # Not that of the arguments, which `auto_find_batch_size` may have lowered.
-        block = self._train_batch_size * self.args.world_size if is_grouped else 1
-        return MixtureSampler(dataset, block, seed)
+        # Not the size of the arguments, which `auto_find_batch_size` may have lowered.
+        return build_mixture_sampler(dataset, self.args, self._train_batch_size)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         # Trainer looks at the number of steps behind each step only: a finished run would train one more.

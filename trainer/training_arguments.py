@@ -106,10 +106,21 @@ class IDE3DTrainingArguments(TrainingArguments):
         default=GROUNDING_WEIGHT, metadata={"help": "Weight of the contrast between regions."}
     )
     pose_weight: float = field(
-        default=0.0, metadata={"help": "Weight of the poses between frames, read from the language model."}
+        default=0.0, metadata={"help": "Weight of the poses between frames, read from camera_layer."}
     )
     scale_weight: float = field(
-        default=0.0, metadata={"help": "Weight of the mean depth of a video, read from the language model."}
+        default=0.0, metadata={"help": "Weight of the mean depth of a video, read from camera_layer."}
+    )
+    distillation_layers: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Hidden states that the teacher is compared with, such as vision.18 language.14 language.28; "
+            "default: those that the model was built with, the language model's final states if none were named."
+        },
+    )
+    camera_layer: str | None = field(
+        default=None,
+        metadata={"help": "Hidden state that poses and mean depth are read from; default: the final states."},
     )
     geometry_start_step: int = field(
         default=0, metadata={"help": "Steps of the training before any geometry term is computed."}

@@ -96,4 +96,28 @@ class ScaleHead(StateHead):
         return super().forward(states).squeeze(-1)
 
 
-__all__ = ["PoseHead", "ScaleHead"]
+class LayerHead(nn.Module):
+    """Head of a hidden state other than the final one.
+
+    The names of its weights name the state: those of a head that read another one do not fit.
+
+    Args:
+        layer: Name of the state, such as `vision.6`.
+        head: The head.
+    """
+
+    def __init__(self, layer: str, head: StateHead):
+        super().__init__()
+        self.key = layer.replace(".", "_")  # names of modules have no dots
+        self.add_module(self.key, head)
+
+    def reset_layer(self, layer: nn.Module) -> None:
+        """Initialise a layer of the head."""
+        self._modules[self.key].reset_layer(layer)
+
+    def forward(self, *states: torch.Tensor) -> torch.Tensor:
+        """Compute what the head computes."""
+        return self._modules[self.key](*states)
+
+
+__all__ = ["LayerHead", "PoseHead", "ScaleHead"]

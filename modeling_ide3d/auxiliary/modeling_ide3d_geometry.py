@@ -1,5 +1,6 @@
 """The inference model with its training-only heads in one module, as Trainer, DDP, FSDP and PEFT need it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,21 +10,18 @@ from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
-from modeling_ide3d.auxiliary.camera_heads import PoseHead, ScaleHead
+from modeling_ide3d.auxiliary.camera_heads import LayerHead, PoseHead, ScaleHead
 from modeling_ide3d.auxiliary.geometric_validator import (
     GeometricValidator,
     GeometricValidatorConfig,
     GeometricValidatorOutput,
 )
-from modeling_ide3d.auxiliary.geometry_heads import (
-    GeometryHeads,
-    check_validator_config,
-    needs_visual_states,
-    pad_frames,
-)
+from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, check_validator_config
 from modeling_ide3d.auxiliary.outputs import Criterion, IDE3DGeometryOutputWithPast
 from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
 from modeling_ide3d.auxiliary.region_queries import score_queries, select_query_references
+from modeling_ide3d.auxiliary.state_layers import StateLayers, build_projector
+from modeling_ide3d.auxiliary.state_reading import StateReading
 from modeling_ide3d.auxiliary.targets import (
     GeometryTargets,
     MeasuredGeometry,
@@ -31,16 +29,14 @@ from modeling_ide3d.auxiliary.targets import (
     locate_videos,
     select_answers,
 )
-from modeling_ide3d.auxiliary.teacher_projector import TeacherProjector, TeacherProjectorConfig
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
-from modeling_ide3d.grounding_ide3d import split_frames
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
 
 GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.", "pose_head.", "scale_head.")
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["ide3d_with_geometry"] = "IDE3DForConditionalGenerationWithGeometry"  # for Trainer
 
 
-class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, GeometryHeads):
+class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, GeometryHeads, StateReading):
     """[`IDE3DForConditionalGeneration`] plus the geometric validator and the teacher projector, for training only.
 
     `save_pretrained` leaves the heads out; `geometry_state_dict` gives them. Without a `criterion` the forward pass
@@ -50,6 +46,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         config: Sizes of the inference model.
         validator_config: Sizes of the depth decoder; None trains without it.
         teacher_size: Width of the teacher's features; None trains without a teacher.
+        distillation_layers: Hidden states that the teacher is compared with, such as ("vision.18", "language.28"), see
+            `StateLayers`; None: the language model's final states.
     """
 
     _auto_class = None  # the training class must never export itself
@@ -60,8 +58,12 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         config: IDE3DConfig,
         validator_config: GeometricValidatorConfig | None = None,
         teacher_size: int | None = None,
+        distillation_layers: Sequence[str] | None = None,
     ):
         super().__init__(config)  # initialises the inference model; the heads below initialise themselves
+        if distillation_layers is not None and teacher_size is None:
+            raise ValueError(f"distillation_layers={distillation_layers!r} need a teacher_size, the teacher's width.")
+        self.choose_layers(StateLayers.of(config), distillation_layers, None)
         self.geometric_validator = None
         self.teacher_projector = None
         if validator_config is not None:
@@ -69,11 +71,9 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
             check_validator_config(validator_config, vision.hidden_size, vision.patch_size, vision.num_hidden_layers)
             self.geometric_validator = GeometricValidator(validator_config)
         if teacher_size is not None:
-            self.teacher_projector = TeacherProjector(
-                TeacherProjectorConfig(hidden_size=config.text_config.hidden_size, teacher_size=teacher_size)
-            )
-        self.pose_head: PoseHead | None = None
-        self.scale_head: ScaleHead | None = None
+            self.teacher_projector = build_projector(self.state_layers, teacher_size, self.distillation_layers)
+        self.pose_head: PoseHead | LayerHead | None = None
+        self.scale_head: ScaleHead | LayerHead | None = None
         self.criterion: Criterion | None = None
         self.is_sharded = False  # whether the tower's weights are spread over processes, which run it equally often
         # Never used: features are read before it. DDP waits for its gradient unless it is frozen.
@@ -123,7 +123,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
             raise ValueError(
                 f"The geometry weights do not fit this model: missing {missing[:4]}, unexpected {unexpected[:4]}, "
                 f"other shapes {dict(list(shapes.items())[:4])}. "
-                "Build the model with the same validator_config and teacher_size as in the run they come from."
+                "Build the model with the same validator_config, teacher_size and layers as in the run they come from."
             )
         self.load_state_dict(state_dict, strict=False)
 
@@ -141,28 +141,10 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         """
         if self.geometric_validator is None:
             raise ValueError("This model has no geometric validator: build it with a validator_config.")
-        _, levels = self._encode_video(pixel_values_videos, video_frame_mask, with_levels=True)
+        indices = self.geometric_validator.config.layer_indices
+        encoded = self.encode_video(pixel_values_videos, video_frame_mask, indices)
+        levels = self.arrange_levels(encoded, pixel_values_videos, video_frame_mask)
         return self.geometric_validator(levels, self.config.patch_grid)
-
-    def _encode_video(
-        self, pixel_values_videos: torch.Tensor, video_frame_mask: torch.Tensor | None, with_levels: bool
-    ) -> tuple[BaseModelOutputWithPooling, tuple[torch.Tensor, ...] | None]:
-        """One pass of the vision tower: visual tokens, and the levels the validator reads, (videos, V, P, C) each."""
-        if not with_levels:
-            return self.get_video_features(pixel_values_videos, video_frame_mask, return_dict=True), None
-        layers = list(self.geometric_validator.config.layer_indices)
-        encoded = self.get_video_features(
-            pixel_values_videos, video_frame_mask, output_hidden_states=layers, return_dict=True
-        )
-        levels = []
-        for layer in layers:
-            level = encoded.hidden_states[layer]
-            if video_frame_mask is None:
-                level = level.unflatten(0, pixel_values_videos.shape[:2])
-            else:
-                level = pad_frames(level, video_frame_mask.bool())
-            levels.append(level)
-        return encoded, tuple(levels)
 
     @can_return_tuple
     def forward(
@@ -214,12 +196,11 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         Raises:
             ValueError: A sample has more than one video, or a tensor has another shape than its video asks for.
         """
-        levels, zero = None, 0.0
+        has_targets = targets is not None
+        wanted = self.wanted_layers(has_targets or depth is not None, has_targets or teacher_features is not None)
+        zero = 0.0
         if mm_encoder_outputs is None:
-            with_levels = self.wants_head("geometric_validator") and (depth is not None or targets is not None)
-            mm_encoder_outputs, levels, zero = self._encode(
-                pixel_values, pixel_values_videos, video_frame_mask, with_levels
-            )
+            mm_encoder_outputs, zero = self.encode(pixel_values, pixel_values_videos, video_frame_mask, wanted)
         if segment_ids is not None:
             attention = self.config.text_config._attn_implementation
             attention_mask, position_ids = build_packed_attention(segment_ids, attention, self.dtype)
@@ -229,6 +210,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
             is_ground = input_ids == self.config.ground_token_id
             region_references = select_query_references(is_ground, region_masks, region_valid, region_targets)
         has_labels = labels is not None and bool((labels[..., 1:] != -100).any())
+        is_asked = bool(kwargs.get("output_hidden_states"))
+        kwargs = self.keep_states(wanted, kwargs)
         if logits_to_keep is not None:
             kwargs["logits_to_keep"] = logits_to_keep
         elif has_labels and self.training:
@@ -266,54 +249,23 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
                 native_intrinsics=native_intrinsics,
                 teacher_features=teacher_features,
             )
-        self._predict(
-            outputs,
-            targets.tensors,
-            levels,
-            mm_encoder_outputs,
-            input_ids=input_ids,
-            region_masks=region_masks,
-            region_valid=region_valid,
-            region_references=region_references,
-        )
+        if "region_targets" in targets.tensors:
+            regions = (region_masks, region_valid, region_references)
+            outputs.region_scores = score_queries(
+                self,
+                outputs.last_hidden_state,
+                targets.tensors["region_targets"],
+                input_ids,
+                mm_encoder_outputs,
+                *regions,
+            )
+        self._predict(outputs, targets.tensors, mm_encoder_outputs, input_ids, pixel_values_videos, video_frame_mask)
+        if not is_asked:
+            outputs.hidden_states = None
         terms = {**self.absent_terms(), **self.criterion(outputs, targets.tensors)}
         for name, term in terms.items():
             setattr(outputs, name, term)
         return outputs
-
-    def _encode(
-        self,
-        pixel_values: torch.Tensor | None,
-        pixel_values_videos: torch.Tensor | None,
-        video_frame_mask: torch.Tensor | None,
-        with_levels: bool,
-    ) -> tuple[dict[str, BaseModelOutputWithPooling], tuple[torch.Tensor, ...] | None, torch.Tensor | float]:
-        """Encode images and videos.
-
-        Returns:
-            Outputs by modality, levels that the validator reads, and the zero of `_encode_nothing` for what is absent.
-        """
-        encoded, levels, zero = {}, None, 0.0
-        is_text = pixel_values is None and pixel_values_videos is None
-        if pixel_values is not None:
-            encoded["image"] = self.get_image_features(pixel_values, return_dict=True)
-        elif self.is_sharded or (is_text and torch.is_grad_enabled()):
-            zero = zero + self._encode_nothing()
-        if pixel_values_videos is not None:
-            encoded["video"], levels = self._encode_video(pixel_values_videos, video_frame_mask, with_levels)
-        elif self.is_sharded:
-            zero = zero + self._encode_nothing()
-        return encoded, levels, zero
-
-    def _encode_nothing(self) -> torch.Tensor:
-        """Return a zero that keeps the visual parts in a text batch's graph.
-
-        Where weights are sharded, every process has to run the tower as often as the others and in the same order:
-        once for images and then once for videos.
-        """
-        side = self.config.vision_config.image_size
-        frame = torch.zeros(1, 3, side, side, dtype=self.dtype, device=self.device)
-        return self.get_image_features(frame, return_dict=True).pooler_output[0].sum() * 0.0
 
     @torch.no_grad()
     def build_targets(
@@ -376,31 +328,17 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         self,
         outputs: IDE3DGeometryOutputWithPast,
         targets: dict[str, Any],
-        levels: tuple[torch.Tensor, ...] | None,
-        mm_encoder_outputs: dict[str, BaseModelOutputWithPooling],
-        *,
+        encoded: dict[str, BaseModelOutputWithPooling],
         input_ids: torch.LongTensor,
-        region_masks: torch.Tensor | None,
-        region_valid: torch.Tensor | None,
-        region_references: torch.LongTensor | None,
+        pixel_values_videos: torch.Tensor | None,
+        video_frame_mask: torch.Tensor | None,
     ) -> None:
-        """Fill in the predictions that have a target."""
-        if "region_targets" in targets:
-            outputs.region_scores = score_queries(
-                self,
-                outputs.last_hidden_state,
-                targets["region_targets"],
-                input_ids,
-                mm_encoder_outputs,
-                region_masks,
-                region_valid,
-                region_references,
-            )
-        visual = None
-        if needs_visual_states(targets):
-            visual = outputs.last_hidden_state[input_ids == self.config.video_token_id]
-            visual = split_frames(visual, self.config.token_grid)
-        predictions = self.predict_geometry(targets, levels, self.config.patch_grid, visual)
+        """Fill in the predictions of the geometry heads that have a target."""
+        levels = None
+        if "depth" in targets:
+            levels = self.arrange_levels(encoded["video"], pixel_values_videos, video_frame_mask)
+        states = self.arrange_states(self.list_layers(targets), outputs, encoded, input_ids)
+        predictions = self.predict_geometry(targets, levels, self.config.patch_grid, states)
         for name, value in vars(predictions).items():
             setattr(outputs, name, value)
 

@@ -34,12 +34,12 @@ class IDE3DGeometryOutputWithPast(IDE3DCausalLMOutputWithPast):
         loss_cross_view_depth:    scalar, depth of a frame predicted from another frame.
         loss_overlap_l1:          scalar, a frame's own depth where another frame sees it too.
         loss_view_consistency:    scalar, depth predictions of two frames against each other.
-        loss_distillation:        scalar, distance to the teacher's features.
+        loss_distillation:        scalar, distance to the teacher's features, a mean over layers.
         loss_pose:                scalar, poses between frames against the measured ones.
         loss_scale:               scalar, mean depth of each video against the measured one.
         depth, depth_confidence:  (videos, V, h, w), metres; pixels of the validator.
         cross_view_depth:         (N, h, w), metres; N frame pairs.
-        teacher_prediction:       (visual tokens without newlines, C).
+        teacher_prediction:       (frames, rows, cols, C); (layers, frames, rows, cols, C) of several layers.
         pose:                     (N, 9), N frame pairs; see `PoseHead`.
         scale:                    (videos,), logarithm of metres.
         region_scores:            (B, regions + 1), cosine similarities.

@@ -56,6 +56,11 @@ class TeacherProjector(nn.Module):
         self.linear_2 = nn.Linear(2 * config.hidden_size, config.teacher_size)
         self.apply(self.reset_layer)
 
+    @property
+    def teacher_size(self) -> int:
+        """Width of the teacher's features."""
+        return self.config.teacher_size
+
     def reset_layer(self, layer: nn.Module) -> None:
         """Initialise a layer of this module as language models do: normal weights, biases of zero."""
         if isinstance(layer, nn.Linear):

@@ -165,6 +165,14 @@ def _odd_arguments(
     for what, weight in {"NaN": float("nan"), "a text": "x", "negative": -1.0}.items():
         add(f"attach: loss_pose {what}", lambda f, w=weight: attach(f, loss_weights={"loss_pose": w}), "loss_pose")
     add("right: weights of NumPy", lambda f: attach(f, loss_weights={"loss_depth": np.float32(1)}), expect="taken")
+    layers = ["vision.1", "language.0"]
+    add("right: layers", lambda f: attach(f, distillation_layers=layers, camera_layer="vision.2"), expect="taken")
+    for what, value in {**ODD, "unknown": ["tower.1"], "beyond the last": ["vision.3"], "negative": ["language.-1"], "twice": ["vision.1"] * 2, "none": [], "a text": "vision.1",
+                        "numbers": [6, 12], "a number": 6}.items():  # fmt: skip
+        add(f"attach: distillation_layers {what}", lambda f, v=value: attach(f, distillation_layers=v), "distillation_layers")  # fmt: skip
+    for what, value in {**ODD, "unknown": "tower.1", "beyond the last": "language.3", "a list": ["vision.1"], "a number": 6, "empty": ""}.items():  # fmt: skip
+        add(f"attach: camera_layer {what}", lambda f, v=value: attach(f, camera_layer=v), "camera_layer")
+    add("attach: layers without a teacher", lambda f: attach(f, teacher_size=None, distillation_layers=layers), "teacher_size")  # fmt: skip
     for name in ("depth", "intrinsics", "camera_to_world", "has_geometry", "teacher_features"):
         for what, value in {**ODD, "a text": "x", "a number": 5, "True": True, "a scalar tensor": torch.tensor(1.0), "no entry": [], "two entries": [None, None],
                             "a list of a number": [5], "a list of a text": ["x"], "a list of a mapping": [{}], "a list of True": [True], "a list of a scalar": [torch.tensor(1.0)],

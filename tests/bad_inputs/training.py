@@ -99,6 +99,7 @@ def arguments(add: Callable[..., None]) -> None:
             add(f"{name}={what}", lambda f, n=name, v=value, m=mode: train(f, **{**m, n: v}), name)
     for name, values in {
         "pair_mode": ("far", None, 5), "protocol": ("nonsense", None, 5), "geometry_decay_type": ("cubic", None, 5), "mixture_batches": ("odd", None),
+        "distillation_layers": (["tower.1"], ["vision.99"], ["vision.1", "vision.1"], "vision.1", 5, [6]), "camera_layer": ("tower.1", "vision.99", "", 5, ["vision.1"]),
         "frozen_parts": (["nonsense"], "vision", 5, ["vision", "vision"]), "depth_range": ([1.0], [3.0, 1.0], [nan, 1.0], ["a", "b"], 5, [-1.0, 2.0], [0.0, 0.0]),
         "learning_rate": (1e6, -1.0, nan, "x"), "max_steps": (0, "x", 1.5), "label_smoothing_factor": (0.1, 2.0, -1.0, "x"), "fp16": (True, "x"),
         "max_grad_norm": (-1.0, nan, "x"), "per_device_train_batch_size": (0, -1, "x"), "gradient_accumulation_steps": (0, -1, "x"),

@@ -15,7 +15,7 @@ from accelerate.utils import FullyShardedDataParallelPlugin
 from accelerate.utils.deepspeed import HfDeepSpeedConfig
 from benchmarks.evaluation_processes import BATCH_SIZES, cases, largest_distance, launch
 from commanding import run_command
-from equal_gradients import CAMERAS, largest_difference, mixture, take_step
+from equal_gradients import CAMERAS, LAYERS, largest_difference, mixture, take_step
 from safetensors.torch import load_file
 from training_samples import build_model
 
@@ -86,12 +86,13 @@ def test_two_processes_share_out_chats(tmp_path, options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--fsdp"]], ids=["plain", "sharded"])
+@pytest.mark.parametrize("options", [[], ["--fsdp"], ["--layers"], ["--fsdp", "--layers"]], ids=" ".join)
 def test_two_processes_give_the_gradients_of_one(tmp_path, options):
     """And the weights that are saved: sharded ones are gathered whole."""
     run_two("equal_gradients.py", tmp_path, *options, cwd=tmp_path)
     of_two = torch.load(tmp_path / "gradients.pt", weights_only=True)
-    of_one = take_step(tmp_path / "one", mixture(), per_device=4, save=True, **CAMERAS)
+    layers = LAYERS if "--layers" in options else {}
+    of_one = take_step(tmp_path / "one", mixture(), per_device=4, save=True, **CAMERAS, **layers)
     assert largest_difference(of_one, of_two) < 1e-5
     for file in ("model.safetensors", GEOMETRY_WEIGHTS):
         saved = [load_file(folder / "model" / file) for folder in (tmp_path / "one", tmp_path)]

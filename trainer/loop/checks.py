@@ -63,7 +63,7 @@ def prepare_model(model: nn.Module, args: IDE3DTrainingArguments) -> IDE3DForCon
 
     Raises:
         TypeError: If the model has no place for a criterion.
-        ValueError: If a name in `frozen_parts` is no part of the model.
+        ValueError: If a name in `frozen_parts` is no part of the model, or a layer none of its hidden states.
     """
     core = find_training_model(model)
     core.criterion = GeometryCriterion(
@@ -74,9 +74,10 @@ def prepare_model(model: nn.Module, args: IDE3DTrainingArguments) -> IDE3DForCon
         depth_range=args.depth_range,
         grounding_temperature=core.config.grounding_temperature,
     )
+    core.read_layers(args.distillation_layers or None, args.camera_layer)
     for term in sorted(CAMERA_TERMS):
         if args.loss_weights[term]:
-            core.add_camera_head(HEADS[term], core.config.text_config.hidden_size)
+            core.add_camera_head(HEADS[term])
     if core is not model:
         # PEFT freezes all but its adapters; heads that no adapter file will hold are trained as they are.
         for parameter in core.geometry_parameters():

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from trainer.training_arguments import IDE3DTrainingArguments
+
 
 class MixtureDataset(Dataset):
     """Data sets one after the other, with the share of an epoch of each.
@@ -135,4 +137,26 @@ class MixtureSampler(Sampler[int]):
         return drawn
 
 
-__all__ = ["MixtureDataset", "MixtureSampler"]
+def build_mixture_sampler(
+    mixture: MixtureDataset, args: IDE3DTrainingArguments, per_device_batch_size: int
+) -> MixtureSampler:
+    """Build the sampler of a training on a mixture.
+
+    Args:
+        mixture: Mixture that is trained on.
+        args: Arguments of the training.
+        per_device_batch_size: Samples of a batch in each process.
+
+    Raises:
+        ValueError: If the arguments ask for another order than a random one.
+    """
+    if args.train_sampling_strategy != "random":
+        raise ValueError(
+            f"train_sampling_strategy={args.train_sampling_strategy!r}: a MixtureDataset is drawn at random, "
+            "by its shares. Leave the strategy out."
+        )
+    block = per_device_batch_size * args.world_size if args.mixture_batches == "grouped" else 1
+    return MixtureSampler(mixture, block, args.seed if args.data_seed is None else args.data_seed)
+
+
+__all__ = ["MixtureDataset", "MixtureSampler", "build_mixture_sampler"]

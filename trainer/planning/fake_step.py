@@ -25,7 +25,8 @@ from trainer.supervision.criterion import GeometryCriterion
 from trainer.training_arguments import IDE3DTrainingArguments
 
 MAX_SIDE = 128  # pixels of the maps that loss terms are really computed on; they cost the same for every pixel
-PREDICTIONS = ("depth", "depth_confidence", "cross_view_depth", "teacher_prediction", "region_scores")
+MAPS = ("depth", "depth_confidence", "cross_view_depth")
+PREDICTIONS = (*MAPS, "teacher_prediction", "pose", "scale", "region_scores")
 _INDEXED = {
     torch.ops.aten.index.Tensor,
     torch.ops.aten.index_put.default,
@@ -134,6 +135,9 @@ class _FakeCriterion(nn.Module):
     def select_pairs(self, *args: Any, **kwargs: Any) -> Any:
         return self.criterion.select_pairs(*args, **kwargs)
 
+    def build_camera_targets(self, *args: Any) -> dict[str, Any]:
+        return self.criterion.build_camera_targets(*args)
+
     def forward(self, outputs: Any, targets: Mapping[str, Any]) -> dict[str, Tensor]:
         targets = dict(targets)
         size = None
@@ -145,8 +149,7 @@ class _FakeCriterion(nn.Module):
         for name in PREDICTIONS:
             prediction = outputs.get(name)
             if prediction is not None:
-                is_map = name in ("depth", "depth_confidence", "cross_view_depth")
-                setattr(made_up, name, _MadeUp.apply(prediction, size if is_map else None, self))
+                setattr(made_up, name, _MadeUp.apply(prediction, size if name in MAPS else None, self))
         return self.criterion(made_up, targets)
 
     def _shrink(self, targets: dict[str, Any], step: int) -> tuple[int, int]:

@@ -19,9 +19,10 @@ from trainer.loop.model_parts import PARTS, find_part
 from trainer.supervision.criterion import GeometryCriterion
 
 LOSSES, OTHER, GRADIENTS = "losses", "other", "gradients"
-# Parts of a step. The two heads of "geometry" count apart, and so do the two ways the validator is used. "losses" are
-# the terms that compare maps of depth; "other" is what no module does, the loss of the answers above all.
-STEP_PARTS = ("vision", "projector", "language", "grounding", "teacher", "validator", "cross-view", LOSSES, OTHER)
+# Parts of a step. The heads of "geometry" count apart, and so do the two ways the validator is used. "losses" are the
+# terms that compare maps of depth; "other" is what no module does, the loss of the answers above all.
+GEOMETRY_PARTS = ("teacher", "validator", "cross-view", "cameras")
+STEP_PARTS = ("vision", "projector", "language", "grounding", *GEOMETRY_PARTS, LOSSES, OTHER)
 
 
 def _attention_operations(query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any) -> int:
@@ -98,10 +99,12 @@ class StepRecorder(TorchDispatchMode):
             "teacher": [self.model.teacher_projector],
             "validator": [head],
             "cross-view": [None if head is None else head.decoder],
+            "cameras": [self.model.pose_head, self.model.scale_head],
         }
         if isinstance(self.criterion, GeometryCriterion):
             modules[LOSSES] = [self.criterion]
             modules["teacher"].append(self.criterion.distillation_loss)
+            modules["cameras"] += [self.criterion.pose_loss, self.criterion.scale_loss]
             modules["grounding"].append(self.criterion.grounding_loss)
         for part, members in modules.items():
             for module in filter(None, members):
@@ -189,4 +192,4 @@ class StepRecorder(TorchDispatchMode):
         self._changes[1].append(stack[-1])
 
 
-__all__ = ["GRADIENTS", "OTHER", "STEP_PARTS", "StepRecorder", "count_parameters"]
+__all__ = ["GEOMETRY_PARTS", "GRADIENTS", "OTHER", "STEP_PARTS", "StepRecorder", "count_parameters"]

@@ -217,7 +217,10 @@ class GeometryCriterion(nn.Module):
         if "teacher_features" in targets:
             teacher = targets["teacher_features"]
             mask = find_taught(teacher)
-            terms["loss_distillation"] = self.distillation_loss(outputs.teacher_prediction, teacher, mask)
+            student = outputs.teacher_prediction
+            layers = student if student.dim() > teacher.dim() else student.unsqueeze(0)
+            distances = [self.distillation_loss(layer, teacher, mask) for layer in layers]
+            terms["loss_distillation"] = torch.stack(distances).mean()
         if "pose_pairs" in targets:
             pairs = targets["pose_pairs"]
             terms["loss_pose"] = self.pose_loss(outputs.pose, pairs.target_from_source, targets["pair_depth"])

@@ -9,39 +9,20 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from modeling_ide3d.auxiliary import (
-    GeometricValidator,
-    GeometricValidatorConfig,
-    TeacherProjector,
-    TeacherProjectorConfig,
-)
+from modeling_ide3d.auxiliary import GeometricValidator, GeometricValidatorConfig
 from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, pad_frames
 from modeling_ide3d.auxiliary.outputs import CAMERA_TERMS, HEADS
-from modeling_ide3d.auxiliary.targets import MeasuredGeometry
-from processing.token_grid import TokenGrid
-from trainer.data.geometry_inputs import pad_geometry, pad_teacher_features
+from modeling_ide3d.auxiliary.state_layers import VISION, StateLayers, build_projector, split_layer
 from trainer.field_rules import check_number
 from trainer.processes import count_launched, count_processes
 from trainer.supervision.camera_targets import measure_cameras
 from trainer.supervision.criterion import GeometryCriterion
-from trainer.supervision.given_targets import (
-    PerSample,
-    build_validator_config,
-    choose_weights,
-    read_samples,
-)
+from trainer.supervision.given_targets import PerSample, build_validator_config, choose_layers, choose_weights
 from trainer.supervision.joined_model import JoinedModel, prepare_step
-from trainer.supervision.pseudo_targets import mark_pseudo, normalise_pseudo
+from trainer.supervision.laid_targets import lay_targets
 from trainer.supervision.recorder import ForwardPass, ForwardRecorder
-from trainer.supervision.video_targets import (
-    VideoGroup,
-    VideoTargets,
-    build_grid,
-    measure_videos,
-    merge_terms,
-    split_frames,
-)
-from trainer.supervision.vision_layouts import VisionLayout, find_layout
+from trainer.supervision.video_targets import VideoTargets, merge_terms
+from trainer.supervision.vision_layouts import VideoPlace, VisionLayout, find_layout
 
 logger = logging.getLogger(__name__)
 
@@ -76,20 +57,23 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         self,
         recorder: ForwardRecorder,
         validator_config: GeometricValidatorConfig | None,
-        projector_config: TeacherProjectorConfig | None,
+        teacher_size: int | None,
         criterion: GeometryCriterion,
         loss_weights: Mapping[str, float],
-        hidden_size: int,
+        read: tuple[StateLayers, Sequence[str] | None, str | None],
     ):
         super().__init__()
         self.layout = recorder.layout
+        self.choose_layers(*read)
         self.geometric_validator = None if validator_config is None else GeometricValidator(validator_config)
-        self.teacher_projector = None if projector_config is None else TeacherProjector(projector_config)
+        self.teacher_projector = None
+        if teacher_size is not None:
+            self.teacher_projector = build_projector(self.state_layers, teacher_size, self.distillation_layers)
         self.grounding_head = None  # regions are no part of other models
         self.pose_head = self.scale_head = None
         for term in sorted(CAMERA_TERMS):
             if loss_weights.get(term):
-                self.add_camera_head(HEADS[term], hidden_size)
+                self.add_camera_head(HEADS[term])
         self.loss_weights = dict(loss_weights)
         self.criterion = criterion
         self.terms: dict[str, Tensor] = {}
@@ -107,6 +91,8 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         teacher_size: int | None = None,
         criterion: GeometryCriterion | None = None,
         loss_weights: Mapping[str, float] | None = None,
+        distillation_layers: Sequence[str] | None = None,
+        camera_layer: str | None = None,
     ) -> "GeometrySupervision":
         """Build heads for a model, on its device in float32, and hook into it.
 
@@ -119,11 +105,14 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             criterion: Rules of frame pairs and losses, for this supervision alone; default: those of "clean".
             loss_weights: Weights of terms by name, such as `loss_depth`; the others keep the defaults of
                 `IDE3DTrainingArguments`. `loss_pose` and `loss_scale` have their heads where they are weighed here.
+            distillation_layers: Names of the hidden states that the teacher is compared with, such as `vision.6` and
+                `language.12`, see `StateLayers`; None: the language model's final states.
+            camera_layer: Name of the hidden state that poses and mean depth are read from; None: the final states.
 
         Raises:
             TypeError: If it is no model of Transformers, or an argument is of another type.
-            ValueError: If the model is supervised already or not built as the layout says, sizes or protocols do not
-                fit together, or nothing has a weight.
+            ValueError: If the model is supervised already, is not built as the layout says, or has no such hidden
+                state. Also if sizes or protocols do not fit together, or nothing has a weight.
         """
         if not isinstance(model, PreTrainedModel):
             raise TypeError(
@@ -138,18 +127,19 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         if teacher_size is not None:
             check_number("teacher_size", teacher_size, 1, is_whole=True)
         config = build_validator_config(model, layout, validator, criterion)
-        width = model.config.get_text_config().hidden_size
-        projector_config = None
-        if teacher_size is not None:
-            projector_config = TeacherProjectorConfig(hidden_size=width, teacher_size=int(teacher_size))
-        heads = {"geometric_validator": config, "teacher_projector": projector_config}
+        states = StateLayers.of(model.config)
+        read = choose_layers(states, teacher_size, distillation_layers, camera_layer)
+        heads = {"geometric_validator": config, "teacher_projector": teacher_size}
         weights = choose_weights({head for head in heads if heads[head] is not None}, criterion, loss_weights)
         base_model = getattr(model, model.base_model_prefix, model)
-        recorder = ForwardRecorder(base_model, layout, () if config is None else config.layer_indices)
+        levels = () if config is None else (f"vision.{index}" for index in config.layer_indices)
+        recorder = ForwardRecorder(base_model, layout, {*levels, *read})
         tower = layout.find_module(base_model, "tower")
         if config is not None and not any(weight.requires_grad for weight in tower.parameters()):
             logger.warning("The vision tower is frozen: the depth terms train the depth decoder alone.")
-        return cls(recorder, config, projector_config, criterion, weights, width).to(model.device)
+        size = None if teacher_size is None else int(teacher_size)
+        layers = (states, distillation_layers, camera_layer)
+        return cls(recorder, config, size, criterion, weights, layers).to(model.device)
 
     def join(self, model: nn.Module, *, adds_loss: bool = True) -> None:
         """Let a model hold the heads: optimizers, DDP and FSDP2 then see one model.
@@ -309,62 +299,9 @@ class GeometrySupervision(nn.Module, GeometryHeads):
             TypeError: If a target holds no numbers.
             ValueError: See `compute_terms`.
         """
-        given = {
-            "depth": depth,
-            "intrinsics": intrinsics,
-            "camera_to_world": camera_to_world,
-            "teacher_features": teacher_features,
-        }
-        geometry = {name: read_samples(name, values) for name, values in given.items()}
-        teacher_features = geometry.pop("teacher_features")
+        geometry = {"depth": depth, "intrinsics": intrinsics, "camera_to_world": camera_to_world}
         self.criterion.terms = frozenset(name for name, weight in self.loss_weights.items() if weight)
-        self._check_given(geometry, teacher_features)
-        has_depth = depth is not None and self.wants_depth()
-        has_teacher = teacher_features is not None and self.wants_head("teacher_projector")
-        if not (has_depth or has_teacher):
-            return VideoTargets()
-        input_ids = arguments.get("input_ids")
-        if input_ids is None:
-            raise ValueError("Visual tokens are found by input_ids, but the model was called without them.")
-        places = self.layout.find_videos(input_ids, arguments)
-        device = next(self.parameters()).device
-        measured: list[dict[str, Tensor] | None] = [None] * len(places)
-        features: list[Tensor | None] = [None] * len(places)
-        of_batch = (self.layout, len(input_ids), places, device)
-        if has_depth:
-            geometry = normalise_pseudo(geometry, depth_alignment, len(input_ids), self.criterion.protocol)
-            measured = measure_videos(geometry, has_geometry, *of_batch, self.criterion.protocol)
-            measured = mark_pseudo(measured, places, depth_alignment)
-        if has_teacher:
-            features = split_frames("teacher_features", teacher_features, *of_batch)
-            for place, value in zip(places, features, strict=True):
-                place.check_features(value)
-        by_size: dict[TokenGrid, list[int]] = {}
-        for index, place in enumerate(places):
-            if measured[index] is not None or features[index] is not None:
-                by_size.setdefault(place.grid, []).append(index)
-        if len(by_size) > 1 and self.criterion.protocol == "paper":
-            raise ValueError(f"Protocol paper takes videos of one size in a batch, got {list(by_size)}.")
-        groups = []
-        for grid, chosen in by_size.items():
-            videos = build_grid(grid, [places[index].steps for index in chosen], device)
-            of_size = pad_geometry([measured[index] for index in chosen], videos.num_frames, grid)
-            of_size = {key: value.to(device) for key, value in of_size.items()}
-            teacher = pad_teacher_features([features[index] for index in chosen], videos.num_frames)
-            targets = self.build_head_targets(
-                videos, MeasuredGeometry(**of_size) if of_size else None, teacher.get("teacher_features")
-            )
-            groups.append(VideoGroup(chosen, videos, targets, self.criterion.count(targets)))
-        return VideoTargets(places, groups)
-
-    def _check_given(self, geometry: Mapping[str, PerSample | None], teacher_features: PerSample | None) -> None:
-        given = [name for name, value in geometry.items() if value is not None]
-        if given not in ([], ["depth"], list(geometry)):
-            raise ValueError(f"Give depth alone, or {list(geometry)} together; got {given}.")
-        if given and self.geometric_validator is self.pose_head is self.scale_head is None:
-            raise ValueError("depth is given, but this supervision has no depth decoder: attach with a validator.")
-        if teacher_features is not None and self.teacher_projector is None:
-            raise ValueError("teacher_features are given, but there is no projector: attach with their teacher_size.")
+        return lay_targets(self, self.layout, arguments, geometry, has_geometry, depth_alignment, teacher_features)
 
     def forward(self, recorded: ForwardPass, targets: VideoTargets) -> dict[str, Tensor]:
         """Compute the unweighted terms of a training pass, scalars by name.
@@ -378,24 +315,36 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         terms, self.errors = self.absent_terms(), {}
         if not targets.groups:
             return terms
+        places, arguments = targets.places, recorded.arguments
         device = next(self.parameters()).device
-        is_visual = (recorded.arguments["input_ids"] == self.layout.video_token_id).to(recorded.final_states.device)
-        tokens = self.layout.arrange_tokens(recorded.final_states[is_visual].to(device), targets.places)
         levels: list[list[Tensor]] = []
         if any("depth" in group.targets for group in targets.groups):
             for index in self.geometric_validator.config.layer_indices:
-                states = recorded.states[index].to(device)
-                levels.append(self.layout.arrange_states(states, targets.places, recorded.arguments))
+                states = recorded.states[f"vision.{index}"].to(device)
+                levels.append(self.layout.arrange_states(states, places, arguments))
+        layers = {layer for group in targets.groups for layer in self.list_layers(group.targets)}
+        arranged = {layer: self._arrange(layer, recorded, places, device) for layer in sorted(layers)}
         parts = []
         for group in targets.groups:
             mask, patches = group.grid.frame_mask, group.grid.patch_grid
             padded = tuple(pad_frames(torch.cat([level[i] for i in group.chosen]), mask) for level in levels)
-            visual = torch.cat([tokens[i] for i in group.chosen])
-            predictions = self.predict_geometry(group.targets, padded, patches, visual)
+            states = {layer: torch.cat([videos[i] for i in group.chosen]) for layer, videos in arranged.items()}
+            predictions = self.predict_geometry(group.targets, padded, patches, states)
             parts.append((self.criterion(predictions, group.targets), group.counts))
             for name, figure in measure_cameras(predictions, group.targets).items():
                 self.errors[name] = tuple(map(sum, zip(self.errors.get(name, (0, 0)), figure, strict=True)))
         return {**terms, **merge_terms(parts)}
+
+    def _arrange(
+        self, layer: str, recorded: ForwardPass, places: list[VideoPlace], device: torch.device
+    ) -> list[Tensor]:
+        """Return a hidden state by video, (steps, rows, cols, width), on patches or on visual tokens."""
+        if split_layer(layer)[0] == VISION:
+            videos = self.layout.arrange_states(recorded.states[layer].to(device), places, recorded.arguments)
+            return [video.unflatten(1, place.grid.patches) for video, place in zip(videos, places, strict=True)]
+        states = recorded.final_states if layer == self.state_layers.final else recorded.states[layer]
+        is_visual = (recorded.arguments["input_ids"] == self.layout.video_token_id).to(states.device)
+        return self.layout.arrange_tokens(states[is_visual].to(device), places)
 
 
 __all__ = ["GeometrySupervision"]

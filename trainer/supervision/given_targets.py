@@ -11,13 +11,21 @@ from transformers import PreTrainedModel
 from modeling_ide3d.auxiliary import GeometricValidatorConfig
 from modeling_ide3d.auxiliary.geometry_heads import check_validator_config
 from modeling_ide3d.auxiliary.outputs import CAMERA_TERMS, HEADS
+from modeling_ide3d.auxiliary.state_layers import StateLayers
 from trainer.data.geometry_inputs import to_tensor
 from trainer.field_rules import check_number
 from trainer.supervision.criterion import GeometryCriterion
 from trainer.supervision.vision_layouts import VisionLayout
 from trainer.training_arguments import default_loss_weights
 
-__all__ = ["PerSample", "build_validator_config", "check_frame_counts", "choose_weights", "read_samples"]
+__all__ = [
+    "PerSample",
+    "build_validator_config",
+    "check_frame_counts",
+    "choose_layers",
+    "choose_weights",
+    "read_samples",
+]
 
 PerSample = Tensor | Sequence[Tensor | None]
 VALIDATORS = {"light": GeometricValidatorConfig.light, "paper": GeometricValidatorConfig.from_vision_config}
@@ -90,6 +98,31 @@ def check_frame_counts(geometry: Mapping[str, PerSample | None], samples: Iterab
                 counts[name] = len(value)
         if len(set(counts.values())) > 1:
             raise ValueError(f"Sample {sample}: depth, cameras and poses must have one entry a frame, got {counts}.")
+
+
+def choose_layers(
+    states: StateLayers,
+    teacher_size: int | None,
+    distillation_layers: Sequence[str] | None,
+    camera_layer: str | None,
+) -> set[str]:
+    """Return the names of the hidden states that are read beside the final ones.
+
+    Raises:
+        TypeError: If a name is no text.
+        ValueError: If the model has no such state, one is named twice, or layers are named without a teacher.
+    """
+    read: set[str] = set()
+    if camera_layer is not None:
+        states.check(camera_layer, "camera_layer")
+        read.add(camera_layer)
+    if distillation_layers is None:
+        return read
+    if teacher_size is None:
+        raise ValueError(
+            f"distillation_layers={reprlib.repr(distillation_layers)} need a teacher_size, the width of its features."
+        )
+    return {*read, *states.check_list(distillation_layers, "distillation_layers")}
 
 
 def choose_weights(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from modeling_ide3d.auxiliary.state_layers import LANGUAGE, VISION, split_layer
 from trainer.supervision.vision_layouts import VisionLayout
 
 
@@ -20,14 +21,14 @@ class ForwardPass:
         arguments: Given arguments of the base model that the layout needs.
         video_call: Number of the tower's call for videos, from 1.
         tower_calls: Calls of the tower so far.
-        states: Hidden states of the tower by index, 0 = patch embeddings.
+        states: Hidden states by name, those that were wanted, see `StateLayers`.
         final_states: Final states of the language model, (B, L, hidden_size).
     """
 
     arguments: dict[str, Any]
     video_call: int
     tower_calls: int = 0
-    states: dict[int, Tensor] = field(default_factory=dict)
+    states: dict[str, Tensor] = field(default_factory=dict)
     final_states: Tensor | None = None
 
 
@@ -37,25 +38,21 @@ class ForwardRecorder:
     Args:
         model: Base model, e.g. `Qwen2_5_VLModel`.
         layout: Places of its states.
-        layer_indices: Wanted hidden states of the vision tower.
+        layers: Names of the wanted hidden states, see `StateLayers`; the language model's final ones always are.
 
     Raises:
         ValueError: If the model has a recorder already, or is not built as the layout says.
     """
 
-    def __init__(self, model: nn.Module, layout: VisionLayout, layer_indices: Iterable[int]):
+    def __init__(self, model: nn.Module, layout: VisionLayout, layers: Iterable[str]):
         owners = [getattr(hook, "__self__", None) for hook in model._forward_pre_hooks.values()]
         if any(isinstance(owner, ForwardRecorder) and owner.is_attached for owner in owners):
             raise ValueError(f"This {type(model).__name__} has a geometry supervision already: detach that one first.")
-        tower, blocks, language_model = (
-            layout.find_module(model, name) for name in ("tower", "blocks", "language_model")
-        )
-        indices = set(layer_indices)
-        if not isinstance(blocks, nn.ModuleList) or len(blocks) < max(indices, default=0):
-            raise ValueError(
-                f"The layout has blocks={layout.blocks!r}, which must be a ModuleList of at least "
-                f"{max(indices, default=0)} layers; got {type(blocks).__name__} of {len(list(blocks.children()))}."
-            )
+        tower, language_model = (layout.find_module(model, name) for name in ("tower", "language_model"))
+        wanted: dict[str, set[int]] = {VISION: set(), LANGUAGE: set()}
+        for part, number in map(split_layer, layers):
+            wanted[part].add(number)
+        blocks = self._find_blocks(model, layout, "blocks", max(wanted[VISION], default=0))
         self.layout = layout
         self._running: ForwardPass | None = None
         self._recorded: ForwardPass | None = None
@@ -65,12 +62,29 @@ class ForwardRecorder:
             tower.register_forward_pre_hook(self._count_tower_call),
             language_model.register_forward_hook(self._record_final_states),
         ]
-        for index in sorted(indices):
+        for index in sorted(wanted[VISION]):
             hook = functools.partial(self._record_states, index)
             if index == 0:
                 self._handles.append(blocks[0].register_forward_pre_hook(hook))
             else:
                 self._handles.append(blocks[index - 1].register_forward_hook(hook))
+        # What enters a layer, not what leaves the one before: Qwen3-VL adds features of the tower between them.
+        # The states behind the last layer, and behind its norm, are the final ones.
+        if wanted[LANGUAGE]:
+            blocks = self._find_blocks(model, layout, "language_blocks", max(wanted[LANGUAGE]))
+            for index in sorted(wanted[LANGUAGE] - {len(blocks)}):
+                hook = functools.partial(self._record_inner_states, index)
+                self._handles.append(blocks[index].register_forward_pre_hook(hook, with_kwargs=True))
+
+    @staticmethod
+    def _find_blocks(model: nn.Module, layout: VisionLayout, field_name: str, least: int) -> nn.ModuleList:
+        blocks = layout.find_module(model, field_name)
+        if not isinstance(blocks, nn.ModuleList) or len(blocks) < least:
+            raise ValueError(
+                f"The layout has {field_name}={getattr(layout, field_name)!r}, which must be a ModuleList of at least "
+                f"{least} layers; got {type(blocks).__name__} of {len(list(blocks.children()))}."
+            )
+        return blocks
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy of the model takes copies of the hooks along, which nobody could take out again: they do nothing.
@@ -128,7 +142,11 @@ class ForwardRecorder:
                 "reach them. Checkpoint activations with use_reentrant=False, or freeze the tower by "
                 "requires_grad_(False)."
             )
-        running.states[index] = states
+        running.states[f"{VISION}.{index}"] = states
+
+    def _record_inner_states(self, index: int, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if self._running is not None:
+            self._running.states[f"{LANGUAGE}.{index}"] = args[0] if args else kwargs["hidden_states"]
 
     def _record_final_states(self, module: nn.Module, args: tuple, output: Any) -> None:
         if self._running is not None:

@@ -56,6 +56,8 @@ class VisionLayout:
         window_size: Side in pixels of the windows that the tower sorts its tokens by; None: it does not.
         tokens_after_row: Visual tokens behind every row of a step, such as a newline.
         tokens_after_video: Visual tokens behind the last step of a video.
+        language_blocks: The language model's list of layers, read where a term asks for an inner state; None: `layers`
+            of the language model.
     """
 
     tower: str
@@ -72,6 +74,11 @@ class VisionLayout:
     window_size: int | None = None
     tokens_after_row: int = 0
     tokens_after_video: int = 0
+    language_blocks: str | None = None
+
+    def __post_init__(self):
+        if self.language_blocks is None:
+            object.__setattr__(self, "language_blocks", f"{self.language_model}.layers")
 
     def find_module(self, base_model: nn.Module, field: str) -> nn.Module:
         """Module that the path in `field` leads to.

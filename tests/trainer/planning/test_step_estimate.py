@@ -16,6 +16,12 @@ from trainer.planning.step_estimate import Placement, estimate_step, make_batch
 from trainer.planning.step_recorder import GRADIENTS, StepRecorder
 
 CONFIG_7B = Path(__file__).parents[3] / "examples" / "recipes" / "ide3d_7b_config.json"
+FURTHER = {
+    "pose_weight": 1.0,
+    "scale_weight": 1.0,
+    "distillation_layers": ["vision.1", "language.2"],
+    "camera_layer": "language.1",
+}
 needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
 
 
@@ -73,10 +79,22 @@ class TestBesideAStep:
                 {"frozen_parts": ["vision"], "depth_weight": 0.0, "distillation_weight": 0.0},
                 marks=pytest.mark.slow,
             ),
+            (2, {}, FURTHER),
             pytest.param(2, {"lora": True}, {}, marks=[needs_peft, pytest.mark.slow]),
             pytest.param(1, {"lora": True}, {"activation_checkpointing": True}, marks=needs_peft),
         ],
-        ids=["1", "2", "checkpointing", "mixed", "bfloat16", "paper", "frozen", "lora", "lora checkpointing"],
+        ids=[
+            "1",
+            "2",
+            "checkpointing",
+            "mixed",
+            "bfloat16",
+            "paper",
+            "frozen",
+            "further",
+            "lora",
+            "lora checkpointing",
+        ],
     )
     def test_memory_and_operations(self, tmp_path, samples, model, changes):
         args = arguments(tmp_path, per_device_train_batch_size=samples, **changes)

@@ -71,6 +71,18 @@ class TestOperations:
         assert 1 <= pairs["cross-view"] / own["validator"] < 1.05
         assert set(pairs) <= set(STEP_PARTS)
 
+    def test_heads_of_cameras_and_layers_are_geometry(self, trained, batch):
+        """Two pairs of each three frames in both directions: 8 rows of 2 x 32 states; 2 videos of 32 for the scale."""
+        for head in ("pose_head", "scale_head"):
+            trained.add_camera_head(head)
+        trained.read_layers(["vision.1", "language.2"], None)
+        with StepRecorder(trained) as recorder:
+            take_step(trained, batch, ["loss_pose", "loss_scale", "loss_distillation"])
+        forward = 8 * 2 * (64 * 256 + 256 * 9) + 2 * 2 * (32 * 256 + 256)
+        assert recorder.operations["cameras"] == 3 * forward
+        pooling = recorder.operations["teacher"] - 3 * 2 * (6 * 9) * 2 * (32 * 64 + 64 * 6)
+        assert 0 < pooling < 0.5 * recorder.operations["teacher"]
+
     def test_activation_checkpointing_adds_a_forward_pass(self, trained, batch):
         with StepRecorder(trained) as recorder:
             take_step(trained, batch)

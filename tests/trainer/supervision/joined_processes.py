@@ -30,6 +30,7 @@ ADAPTERS = {"target_modules": r".*(visual\.blocks.*(qkv|proj)|language_model.*(q
 SAMPLES = [make_sample(4), make_sample(2, seed=1), make_sample(2, seed=2), make_sample(4, seed=3), None]
 KINDS = ["all", "nothing", "depth", "geometry", "nothing"]
 TEXT = 4
+LAYERS, CAMERAS = ["vision.1", "language.1", "language.2"], {"loss_pose": 1.0, "loss_scale": 1.0}
 RATE = 0.01
 
 
@@ -52,7 +53,8 @@ def build_model(words: set[str]) -> tuple[nn.Module, GeometrySupervision]:
     model = HOST.build_model().train()
     if "checkpointing" in words:
         model.activation_checkpointing_enable({"use_reentrant": False})
-    supervision = attach(model, loss_weights=ALL)
+    options = {"distillation_layers": LAYERS, "camera_layer": "vision.1"} if "layers" in words else {}
+    supervision = attach(model, loss_weights={**ALL, **(CAMERAS if "layers" in words else {})}, **options)
     whole = model
     if "lora" in words:
         torch.manual_seed(3)

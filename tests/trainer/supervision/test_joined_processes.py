@@ -16,11 +16,14 @@ SETTINGS = (
     "ddp accumulation prepared",
     "ddp checkpointing",
     "ddp lora checkpointing",
+    "ddp layers checkpointing",
     "fsdp",
     "fsdp accumulation",
     "fsdp accumulation prepared",
     "fsdp checkpointing",
     "fsdp lora checkpointing",
+    "fsdp layers",
+    "fsdp layers checkpointing",
 )
 
 

@@ -9,6 +9,7 @@ from tiny_hosts import HOSTS, VIDEO, WIDTH
 from torch import nn
 from torch.nn import functional as F
 
+from modeling_ide3d.auxiliary.state_layers import pool_patches
 from trainer.supervision.geometry_supervision import GeometrySupervision
 from trainer.supervision.recorder import ForwardRecorder
 from trainer.supervision.vision_layouts import LAYOUTS, find_layout
@@ -75,13 +76,15 @@ VIDEOS = {
 }
 
 
+@pytest.mark.parametrize("layer", [None, "vision.1"])
 @pytest.mark.parametrize("colour", [0, 1, 2], ids=["column", "row", "time"])
 @pytest.mark.parametrize("name", HOSTS)
-def test_states_and_targets_show_the_same_place(name, colour):
+def test_states_and_targets_show_the_same_place(name, colour, layer):
     """A colour of the frames, given as depth and as teacher too, is what states and tokens see there."""
     model = build_ruler(name)
     videos = [None if size is None else ramps(*size, HOSTS[name].merged_frames) for size in VIDEOS[name]]
-    supervision = GeometrySupervision.attach(model, validator="light", teacher_size=1)
+    chosen = None if layer is None else [layer]
+    supervision = GeometrySupervision.attach(model, validator="light", teacher_size=1, distillation_layers=chosen)
     seen = {"levels": [], "grids": [], "depth": [], "tokens": [], "teacher": []}
 
     def see_levels(module, args):
@@ -89,7 +92,11 @@ def test_states_and_targets_show_the_same_place(name, colour):
         seen["grids"].append(args[1])
 
     supervision.geometric_validator.register_forward_pre_hook(see_levels)
-    supervision.teacher_projector.register_forward_pre_hook(lambda _, args: seen["tokens"].append(args[0]))
+
+    def see_tokens(module, args):
+        seen["tokens"].append(args[0] if layer is None else pool_patches(args[0][layer], args[1]))
+
+    supervision.teacher_projector.register_forward_pre_hook(see_tokens)
 
     def see_targets(module, args):
         seen["depth"].append(args[1]["depth"])
@@ -125,14 +132,32 @@ def test_states_and_targets_show_the_same_place(name, colour):
     assert compared == sum(place.steps for place in places) == sum(len(tokens) for tokens in seen["tokens"])
 
 
+@pytest.mark.parametrize("name", HOSTS)
+def test_inner_states_are_what_enters_a_layer(name):
+    """They are the hidden states that the model itself returns, in Qwen3-VL with what is added to them after it."""
+    model = HOSTS[name].build_model().train()
+    layout = find_layout(model.config)
+    inputs = HOSTS[name].build_inputs([ramps(4, 90, 140, HOSTS[name].merged_frames)])
+    recorder = ForwardRecorder(model.model, layout, ("language.0", "language.1", "language.2"))
+    told = model(**inputs, output_hidden_states=True).hidden_states
+    recorded = recorder.take()
+    recorder.remove()
+    assert torch.equal(recorded.states["language.0"], told[0]) and torch.equal(recorded.final_states, told[2])
+    difference = (recorded.states["language.1"] - told[1]).abs().amax(-1)
+    is_visual = inputs["input_ids"] == layout.video_token_id
+    assert difference[~is_visual].max() == 0
+    assert bool((difference[is_visual] > 0).all()) == (name == "qwen3_vl")
+    assert set(recorded.states) == {"language.0", "language.1"}
+
+
 def test_a_wrong_order_of_patches_is_seen_by_that_test():
     """The tolerance above is far below what a patch in a wrong place is off by."""
     model = build_ruler("qwen2_5_vl")
     layout = find_layout(model.config)
     inputs = HOSTS["qwen2_5_vl"].build_inputs([ramps(4, 90, 140, 2)], do_normalize=False)
-    recorder = ForwardRecorder(model.model, layout, (0, 2))
+    recorder = ForwardRecorder(model.model, layout, ("vision.0", "vision.2"))
     model(**inputs)
-    states = recorder.take().states[2]
+    states = recorder.take().states["vision.2"]
     recorder.remove()
     places = layout.find_videos(inputs["input_ids"], inputs)
     right = layout.arrange_states(states, places, inputs)[0]
@@ -172,12 +197,12 @@ class TestMismatch:
     def test_missing_parts(self, model, field):
         layout = dataclasses.replace(find_layout(model.config), **{field: "visual.encoder"})
         with pytest.raises(ValueError, match=rf"{field}='visual.encoder'.* no part 'encoder', only .*'blocks'"):
-            ForwardRecorder(model.model, layout, (0,))
+            ForwardRecorder(model.model, layout, ("vision.0",))
         assert not model.model._forward_pre_hooks
 
     def test_too_few_layers(self, model):
         with pytest.raises(ValueError, match="ModuleList of at least 3 layers; got ModuleList of 2"):
-            ForwardRecorder(model.model, find_layout(model.config), (0, 3))
+            ForwardRecorder(model.model, find_layout(model.config), ("vision.0", "vision.3"))
 
     @pytest.mark.parametrize(
         "change", [{"pool_stride": 1}, {"tokens_after_video": 1}, {"tokens_after_row": 1}, {"video_token_id": 5}]

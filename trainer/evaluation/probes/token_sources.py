@@ -79,9 +79,12 @@ class IDE3DTokens:
         self.default_layers = _spread("vision", vision, 4) + _spread("language", text, 2)
         if read_by_losses is None:
             validator = getattr(model, "geometric_validator", None)
-            teacher = getattr(model, "teacher_projector", None)
             read = [] if validator is None else [f"vision.{layer}" for layer in validator.config.layer_indices]
-            read_by_losses = (read + ([] if teacher is None else [f"language.{text}"])) or None
+            if getattr(model, "teacher_projector", None) is not None:
+                read += model.distillation_layers
+            if any(getattr(model, head, None) is not None for head in ("pose_head", "scale_head")):
+                read.append(model.camera_layer)
+            read_by_losses = read or None
         self.read_by_losses = None if read_by_losses is None else frozenset(read_by_losses)
         check_layers(self, self.read_by_losses or ())
 
