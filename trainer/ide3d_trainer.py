@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +126,12 @@ class IDE3DTrainer(Trainer):
             torch.manual_seed(hash((self.args.seed, self.state.global_step, self.args.process_index)) % 2**63)
             for index, batch in enumerate(batches):
                 # From the batch as it came: Trainer casts the floats of what it prepares for DeepSpeed.
-                batches[index] = batch = self._add_targets(batch)
+                batch = self._add_targets(batch)
                 with samples_named(batch):
-                    for name, count in self._count_terms(batch["targets"].tensors).items():
-                        counts[names.index(name)] += count
+                    found = self._count_terms(batch["targets"].tensors)
+                for name, count in found.items():
+                    counts[names.index(name)] += count
+                batches[index] = {**batch, "targets": replace(batch["targets"], counts=found)}
         counts = self.accelerator.gather(counts.unsqueeze(0)).sum(0)
         self._step_counts = dict(zip(names, counts, strict=True))
         return batches, num_items
@@ -150,9 +152,10 @@ class IDE3DTrainer(Trainer):
         weights = self._want_terms(is_training)
         if "targets" not in inputs:
             inputs = self._add_targets(inputs)
-        targets = inputs["targets"].tensors
-        with samples_named(inputs):
-            counts = self._count_terms(targets)
+        targets, counts = inputs["targets"].tensors, inputs["targets"].counts
+        if counts is None:  # outside a training
+            with samples_named(inputs):
+                counts = self._count_terms(targets)
         labels = inputs.get("labels")
         if not is_training:
             num_items_in_batch = None  # Trainer counts the answer tokens of all processes: the loss would be a share
@@ -179,7 +182,8 @@ class IDE3DTrainer(Trainer):
         else:
             auxiliary = sum(weights[name] * term for name, term in terms.items())
             if "loss_view_consistency" in counts:
-                counts["loss_view_consistency"] = self._core.criterion.count_compared(outputs, targets)
+                compared = self._core.criterion.count_compared(outputs, targets)
+                counts = {**counts, "loss_view_consistency": compared}
             figures |= {name: (terms[name] * count, count) for name, count in counts.items() if name in terms}
             figures |= measure_tasks(outputs, labels, targets)
             num_tokens = figures["token_accuracy"][1] if labels is not None else 0

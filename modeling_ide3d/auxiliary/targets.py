@@ -19,9 +19,11 @@ class GeometryTargets:
             `depth_alignment` (videos,), long, where some depth is pseudo, see `align_targets`; `pairs`, the frame
             pairs, and with them `intrinsics` (videos, V, 3, 3), of these pixels; `teacher_features`
             (frames, rows, cols, C).
+        counts: denominator of each term, float32 scalars, where a training has counted them; else None.
     """
 
     tensors: dict[str, Any]
+    counts: dict[str, torch.Tensor] | None = None
 
 
 @dataclass(frozen=True)

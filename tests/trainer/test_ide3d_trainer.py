@@ -114,6 +114,15 @@ class TestLogs:
         for name in parts:
             assert entries[1][name] == pytest.approx(entries[0][name], rel=1e-4), name
 
+    def test_denominators_are_counted_once_a_batch(self, make_trainer, monkeypatch):
+        trainer = make_trainer(
+            [make_sample(2)], max_steps=2, per_device_train_batch_size=1, gradient_accumulation_steps=2
+        )
+        count, calls = trainer.model.criterion.count, []
+        monkeypatch.setattr(trainer.model.criterion, "count", lambda targets: calls.append(targets) or count(targets))
+        trainer.train()
+        assert len(calls) == len({id(targets) for targets in calls}) and len(logged(trainer)) == 2
+
     def test_terms_without_a_head_are_not_logged(self, make_trainer):
         trainer = make_trainer([make_sample(2)], max_steps=1, model=build_model(validator=False, teacher_size=None))
         trainer.train()

@@ -8,6 +8,8 @@ from torch import Tensor
 from trainer.geometry.checks import Protocol, check_intrinsics, check_protocol, multiply_matrices, to_float
 
 __all__ = [
+    "MIN_PROJECTED_DEPTH",
+    "camera_values",
     "invert_pose",
     "pixel_grid",
     "project_points",
@@ -28,7 +30,7 @@ def pixel_grid(height: int, width: int, *, like: Tensor) -> tuple[Tensor, Tensor
     return u, v
 
 
-def _camera_values(intrinsics: Tensor, extra_dims: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def camera_values(intrinsics: Tensor, extra_dims: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return focal lengths and centre (fx, fy, cx, cy), with `extra_dims` axes of length one."""
     shape = intrinsics.shape[:-2] + (1,) * extra_dims
     fx, fy = intrinsics[..., 0, 0].reshape(shape), intrinsics[..., 1, 1].reshape(shape)
@@ -73,7 +75,7 @@ def unproject_depth(
         )
     depth, intrinsics = to_float(depth), to_float(intrinsics)
     u, v = pixel_grid(depth.shape[-2], depth.shape[-1], like=depth)
-    fx, fy, cx, cy = _camera_values(intrinsics, extra_dims=2)
+    fx, fy, cx, cy = camera_values(intrinsics, extra_dims=2)
     points = torch.stack(((u - cx) * depth / fx, (v - cy) * depth / fy, depth), dim=-1)
     if camera_to_world is not None:
         points = transform_points(camera_to_world, points)
@@ -136,7 +138,7 @@ def project_points(points: Tensor, intrinsics: Tensor, camera_to_world: Tensor |
     points, intrinsics = to_float(points), to_float(intrinsics)
     if camera_to_world is not None:
         points = transform_points(invert_pose(camera_to_world), points)
-    fx, fy, cx, cy = _camera_values(intrinsics, extra_dims=points.dim() - len(leading) - 1)
+    fx, fy, cx, cy = camera_values(intrinsics, extra_dims=points.dim() - len(leading) - 1)
     x, y, z = points.unbind(-1)
     has_pixel = z > MIN_PROJECTED_DEPTH
     # The division must be finite where it is not used: NaN would reach gradients.

@@ -1,5 +1,6 @@
 """Checks of cameras and depth; each returns None or raises an error that names the fault."""
 
+import math
 from typing import Literal
 
 import torch
@@ -13,6 +14,7 @@ __all__ = [
     "check_intrinsics",
     "check_protocol",
     "check_same_shape",
+    "is_measurement",
     "multiply_matrices",
     "to_float",
 ]
@@ -147,6 +149,18 @@ def check_intrinsics(
         )
 
 
+def is_measurement(depth: Tensor) -> bool:
+    """Return whether no value is NaN, infinite or negative, in one pass.
+
+    Shape:
+        depth: any, metres.
+    """
+    if not depth.numel():
+        return True
+    lowest, highest = torch.stack(torch.aminmax(depth.detach())).tolist()  # NaN if any value is NaN.
+    return 0 <= lowest and highest < math.inf
+
+
 def check_depth(depth: Tensor, *, name: str = "depth") -> None:
     """Raise ValueError for NaN, Inf or negative depth, and where the median cannot be metres.
 
@@ -154,24 +168,29 @@ def check_depth(depth: Tensor, *, name: str = "depth") -> None:
         depth: any, metres; 0 means no measurement.
     """
     values = to_float(depth.detach())
-    not_finite = int((~torch.isfinite(values)).sum())
-    if not_finite:
-        raise ValueError(
-            f"`{name}` holds {not_finite} values that are NaN or Inf. Write 0 where nothing was measured."
-        )
-    negative = int((values < 0).sum())
-    if negative:
-        raise ValueError(
-            f"`{name}` holds {negative} negative values, lowest {values.min().item():.4g}. "
-            "Write 0 where nothing was measured."
-        )
-    counts = [values > 0, (values > 0) & (values < MIN_MEDIAN_DEPTH), values > MAX_MEDIAN_DEPTH]
-    measured, near, far = torch.stack([count.sum() for count in counts]).tolist()
+    if not is_measurement(values):
+        _raise_broken_depth(values, name)
+    below, above = ((values < MIN_MEDIAN_DEPTH).sum(), (values > MAX_MEDIAN_DEPTH).sum())
+    measured, below, far = torch.stack((values.count_nonzero(), below, above)).tolist()
+    near = below - (values.numel() - measured)
     if measured and not near <= (measured - 1) // 2 < measured - far:
         raise ValueError(
             f"`{name}` must be in metres, but its median is {values[values > 0].median().item():.4g}. "
             "Millimetres? Divide by 1000 before. Metres that were divided? Leave them as they are."
         )
+
+
+def _raise_broken_depth(values: Tensor, name: str) -> None:
+    """Raise ValueError with the number of values that are NaN or infinite, or else negative."""
+    not_finite = int((~torch.isfinite(values)).sum())
+    if not_finite:
+        raise ValueError(
+            f"`{name}` holds {not_finite} values that are NaN or Inf. Write 0 where nothing was measured."
+        )
+    raise ValueError(
+        f"`{name}` holds {int((values < 0).sum())} negative values, lowest {values.min().item():.4g}. "
+        "Write 0 where nothing was measured."
+    )
 
 
 def _raise_where(is_bad: Tensor, message: str, advice: str) -> None:

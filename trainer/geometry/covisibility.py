@@ -3,11 +3,21 @@
 import torch
 from torch import Tensor
 
-from trainer.geometry.cameras import invert_pose, project_points, relative_pose, transform_points, unproject_depth
+from trainer.geometry.cameras import camera_values, invert_pose, relative_pose
 from trainer.geometry.checks import Protocol, check_intrinsics, check_protocol, to_float
 from trainer.geometry.frame_pairs import FramePairs, usable_frames
+from trainer.geometry.warping import (
+    drop_missing,
+    find_inside,
+    interpolate_depth,
+    land_pixels,
+    move_points,
+    pick_nearest,
+    place_cells,
+    split_pairs,
+)
 
-__all__ = ["compute_covisible_share", "compute_voxel_overlap", "covisibility_mask", "sample_depth"]
+__all__ = ["compute_covisible_share", "compute_voxel_overlap", "covisibility_mask"]
 
 RELATIVE_TOLERANCE = 0.02  # Of measured depth.
 PAPER_MIN_DEPTH = 0.01  # Metres, official: nearer points count as missing, in both views.
@@ -46,6 +56,8 @@ def covisibility_mask(
             as a tensor (N, 1, 1).
         absolute_tolerance: Metres added to this share (clean).
 
+    Beside the mask, memory does not grow with the number of pairs: they are warped a few at a time.
+
     Shape:
         depth:      (B, V, H, W), metres.
         intrinsics: (B, V, 3, 3), pixels.
@@ -61,78 +73,53 @@ def covisibility_mask(
             f"got {tuple(depth.shape)} and {tuple(intrinsics.shape)}."
         )
     depth, intrinsics = to_float(depth.detach()), to_float(intrinsics.detach())
-    source_intrinsics = pairs.gather_source(intrinsics)
-    check_intrinsics(source_intrinsics)
-    if protocol == "paper":
-        return _reprojection_mask(pairs.gather_source(depth), source_intrinsics, pairs.target_from_source)
-    target_depth = pairs.gather_target(depth)
-    points = unproject_depth(target_depth, pairs.gather_target(intrinsics))
-    points = transform_points(invert_pose(pairs.target_from_source), points)
-    pixels, z = project_points(points, source_intrinsics)
-    tolerance = absolute_tolerance + relative_tolerance * z
-    nearest, between = sample_depth(pairs.gather_source(depth), pixels)
-    is_same = ((nearest - z).abs() <= tolerance) | ((between - z).abs() <= tolerance)
-    return is_same & (target_depth > 0)
+    check_intrinsics(pairs.gather_source(intrinsics))
+    if protocol == "clean":
+        check_intrinsics(pairs.gather_target(intrinsics))
+    size = (depth.shape[2], depth.shape[3])
+    mask = torch.empty(len(pairs), *size, dtype=torch.bool, device=depth.device)
+    for part in split_pairs(len(pairs), size, depth.device):
+        some = pairs.select(part)
+        if protocol == "paper":
+            mask[part] = _find_hits(depth, intrinsics, some)
+        else:
+            is_per_pair = isinstance(relative_tolerance, Tensor) and relative_tolerance.dim() > 0
+            share = relative_tolerance[part] if is_per_pair else relative_tolerance
+            mask[part] = _find_agreements(depth, intrinsics, some, share, absolute_tolerance)
+    return mask
 
 
-def sample_depth(depth: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Sample depth at given pixels: of the nearest pixel, and between the four around.
-
-    In between the inverse depth is interpolated, which is linear on planes. The result is NaN outside the image and
-    where a pixel that counts has no depth.
-
-    Shape:
-        depth:  (N, H, W), metres.
-        pixels: (N, H, W, 2), (u, v).
-        output: (N, H, W) each, metres. Differentiable in both, also beside NaN.
-    """
-    height, width = depth.shape[-2:]
-    u, v = pixels.unbind(-1)
-    is_inside = (u >= -0.5) & (u <= width - 0.5) & (v >= -0.5) & (v <= height - 0.5)
-    u, v = torch.where(is_inside, u, 0.0), torch.where(is_inside, v, 0.0)
-    has_depth = depth > 0
-    # The fill is finite: NaN would reach the gradients of the pixels, even where it is not used.
-    flat, has_depth = torch.where(has_depth, depth, 1.0).flatten(1), has_depth.flatten(1)
-
-    def pick(row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-        index = row.long().clamp(0, height - 1) * width + column.long().clamp(0, width - 1)
-        return flat.gather(1, index.flatten(1)).view(index.shape), has_depth.gather(1, index.flatten(1)).view(
-            index.shape
-        )
-
-    nearest, has_nearest = pick((v + 0.5).floor(), (u + 0.5).floor())
-    u, v = u.clamp(0, width - 1), v.clamp(0, height - 1)
-    left, top = u.floor(), v.floor()
-    right_share, low_share = u - left, v - top
-    # A neighbour of weight zero must not matter: on the last column and row it would lie outside.
-    right, low = torch.where(right_share > 0, left + 1, left), torch.where(low_share > 0, top + 1, top)
-    corners = [pick(top, left), pick(top, right), pick(low, left), pick(low, right)]
-    upper = (1 - right_share) / corners[0][0] + right_share / corners[1][0]
-    lower = (1 - right_share) / corners[2][0] + right_share / corners[3][0]
-    between = 1 / ((1 - low_share) * upper + low_share * lower)
-    has_all = corners[0][1] & corners[1][1] & corners[2][1] & corners[3][1]
-    return (
-        torch.where(is_inside & has_nearest, nearest, torch.nan),
-        torch.where(is_inside & has_all, between, torch.nan),
+def _find_agreements(
+    depth: Tensor, intrinsics: Tensor, pairs: FramePairs, relative_tolerance: float | Tensor, absolute_tolerance: float
+) -> Tensor:
+    """Return the target pixels (N, H, W) at which the source view measured the same depth."""
+    landing = land_pixels(
+        drop_missing(pairs.gather_target(depth)),
+        pairs.gather_target(intrinsics),
+        pairs.gather_source(intrinsics),
+        invert_pose(pairs.target_from_source),
     )
+    source_depth = drop_missing(pairs.gather_source(depth))
+    tolerance = (landing.z * relative_tolerance).add_(absolute_tolerance)
+    is_same = pick_nearest(source_depth, landing).sub_(landing.z).abs_() <= tolerance
+    is_same |= interpolate_depth(source_depth, landing).depth.sub_(landing.z).abs_() <= tolerance
+    return is_same.logical_and_(find_inside(landing, (depth.shape[2], depth.shape[3]), margin=0.5))
 
 
-def _reprojection_mask(source_depth: Tensor, intrinsics: Tensor, target_from_source: Tensor) -> Tensor:
+def _find_hits(depth: Tensor, intrinsics: Tensor, pairs: FramePairs) -> Tensor:
     """Return the target pixels (N, H, W) hit by a source point, by the official rule."""
-    height, width = source_depth.shape[-2:]
-    points = transform_points(target_from_source, unproject_depth(source_depth, intrinsics, protocol="paper"))
-    x, y, z = points.unbind(-1)
-    focal_x, focal_y = intrinsics[:, 0, 0, None, None], intrinsics[:, 1, 1, None, None]
+    height, width = depth.shape[2:]
+    source_depth, cameras = pairs.gather_source(depth), pairs.gather_source(intrinsics)
+    u, v, z = move_points(source_depth, cameras, pairs.target_from_source)
+    fx, fy, cx, cy = camera_values(cameras, extra_dims=2)
     divisor = z + PAPER_DEPTH_EPSILON
-    u = x * focal_x / divisor + intrinsics[:, 0, 2, None, None]
-    v = y * focal_y / divisor + intrinsics[:, 1, 2, None, None]
-    is_hit = (
-        (u >= 0) & (u < width) & (v >= 0) & (v < height) & (z > PAPER_MIN_DEPTH) & (source_depth > PAPER_MIN_DEPTH)
-    )
-    u, v = torch.where(is_hit, u, 0.0).long(), torch.where(is_hit, v, 0.0).long()
-    index = torch.where(is_hit, v * width + u, height * width).flatten(1)  # The extra cell takes all misses.
-    hits = torch.zeros(index.shape[0], height * width + 1, dtype=torch.bool, device=index.device)
-    return hits.scatter_(1, index, True)[:, :-1].view(source_depth.shape)
+    u, v = u.mul_(fx).div_(divisor).add_(cx), v.mul_(fy).div_(divisor).add_(cy)
+    is_hit = (u >= 0).logical_and_(u < width).logical_and_(v >= 0).logical_and_(v < height)
+    is_hit = is_hit.logical_and_(z > PAPER_MIN_DEPTH).logical_and_(source_depth > PAPER_MIN_DEPTH)
+    rows, columns = torch.where(is_hit, v, 0.0).int(), torch.where(is_hit, u, 0.0).int()
+    hits = torch.zeros(source_depth.numel() + 1, dtype=torch.bool, device=depth.device)
+    cells = torch.where(is_hit, place_cells(rows, columns, (height, width)), len(hits) - 1)  # All misses share a cell.
+    return hits.index_fill_(0, cells.view(-1).long(), True)[:-1].view(source_depth.shape)
 
 
 def compute_covisible_share(

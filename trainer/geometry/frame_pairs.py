@@ -66,11 +66,11 @@ class FramePairs:
         """Return the same pairs on another device."""
         return self._map(lambda tensor: tensor.to(device))
 
-    def select(self, keep: Tensor) -> "FramePairs":
+    def select(self, keep: Tensor | slice) -> "FramePairs":
         """Return the pairs that `keep` chooses.
 
         Shape:
-            keep: (N,) bool, or (M,) long.
+            keep: (N,) bool, (M,) long, or a slice of pairs.
         """
         return self._map(lambda tensor: tensor[keep])
 

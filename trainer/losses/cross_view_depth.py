@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from trainer.geometry.checks import Protocol, check_protocol, check_same_shape
+from trainer.geometry.checks import Protocol, check_protocol, check_same_shape, is_measurement
 from trainer.losses.blocks import CITATION_3D_IDE, graph_zero, replace_non_finite
 
 __all__ = ["MIN_PIXELS_PER_PAIR", "CrossViewDepthLoss"]
@@ -78,9 +78,9 @@ class CrossViewDepthLoss(nn.Module):
 
         In "paper" it is the number of these pairs.
         """
-        nothing = torch.zeros_like(covisible, dtype=torch.float32)
+        nothing = target_depth.new_zeros(()).expand(covisible.shape)
         prediction, measurement, covisible = self._check(nothing, target_depth, covisible)
-        is_used = self._pair_losses(prediction, measurement, covisible)[1] >= MIN_PIXELS_PER_PAIR
+        is_used = self._find_used(measurement, covisible).flatten(1).sum(1) >= MIN_PIXELS_PER_PAIR
         return is_used.sum() if self.protocol == "paper" else self._check_weight(weight, prediction)[is_used].sum()
 
     @staticmethod
@@ -107,7 +107,7 @@ class CrossViewDepthLoss(nn.Module):
         if self.protocol == "paper" and len(measurement) == len(covisible) == len(prediction):
             measurement, covisible = _resize_as_original(measurement, covisible, prediction.shape[-2:])
         check_same_shape("predicted_depth", prediction, target_depth=measurement, covisible=covisible)
-        if self.protocol == "clean":
+        if self.protocol == "clean" and not is_measurement(measurement):
             is_bad = covisible & ~(torch.isfinite(measurement) & (measurement >= 0))
             if is_bad.any():
                 pairs = is_bad.flatten(1).any(1).nonzero().flatten().tolist()[:4]
@@ -117,16 +117,18 @@ class CrossViewDepthLoss(nn.Module):
                 )
         return prediction, measurement, covisible
 
+    def _find_used(self, measurement: Tensor, covisible: Tensor) -> Tensor:
+        """Return the pixels (N, H, W) that are covisible and measured."""
+        return covisible & (measurement > (PAPER_MIN_DEPTH if self.protocol == "paper" else 0))
+
     def _pair_losses(self, prediction: Tensor, measurement: Tensor, covisible: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean L1 (N,) of each pair and its number of used pixels (N,)."""
+        is_used = self._find_used(measurement, covisible)
+        counts = is_used.flatten(1).sum(1)
         if self.protocol == "paper":
-            is_used = covisible & (measurement > PAPER_MIN_DEPTH)
-            counts = is_used.flatten(1).sum(1)
             # Multiplied, not selected: that is how one NaN pixel outside the mask empties the pair in the original.
             total = ((prediction - measurement).abs() * is_used).flatten(1).sum(1)
             return replace_non_finite(total / counts.clamp(min=1)), counts
-        is_used = covisible & (measurement > 0)
-        counts = is_used.flatten(1).sum(1)
         residual = torch.where(is_used, (prediction - measurement).abs(), 0.0)
         return residual.flatten(1).sum(1) / counts.clamp(min=1), counts
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from trainer.geometry.checks import Protocol, check_protocol, check_same_shape
+from trainer.geometry.checks import Protocol, check_protocol, check_same_shape, is_measurement
 from trainer.losses.blocks import (
     CITATION_3D_IDE,
     PAPER_HARD_MAX,
@@ -129,8 +129,12 @@ class DepthRegressionLoss(nn.Module):
             return self._zero_terms(prediction, confidence)
         is_paper = self.protocol == "paper"
         # A norm over one channel, as in the original: same value as abs(), but its gradient at NaN is NaN.
-        residual = torch.linalg.vector_norm((measurement[mask] - prediction[mask]).unsqueeze(-1), dim=-1)
-        chosen = confidence[mask]
+        # One list of pixels for all three maps: each mask as index would be searched anew, and again for the gradient.
+        pixels = mask.reshape(-1).nonzero().squeeze(1).int()
+        measured, predicted, chosen = (
+            each.reshape(-1).index_select(0, pixels) for each in (measurement, prediction, confidence)
+        )
+        residual = torch.linalg.vector_norm((measured - predicted).unsqueeze(-1), dim=-1)
         log_confidence = chosen.clamp(min=PAPER_MIN_CONFIDENCE).log() if is_paper else chosen.log()
         if is_paper:
             residual = replace_non_finite(residual)
@@ -168,6 +172,8 @@ class DepthRegressionLoss(nn.Module):
         if self.protocol == "paper":
             depth = replace_non_finite(depth)
             return depth, depth > 0 if depth_mask is None else depth_mask
+        if depth_mask is None and is_measurement(depth):
+            return depth, depth > 0
         inside = torch.ones_like(depth, dtype=torch.bool) if depth_mask is None else depth_mask
         for what, is_bad in (("NaN", depth.isnan()), ("Inf", depth.isinf()), ("negative", depth < 0)):
             count = int((is_bad & inside).sum())

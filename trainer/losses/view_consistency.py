@@ -1,17 +1,19 @@
 """Loss of the difference between the depth predictions of two views."""
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from trainer.geometry import FramePairs, check_intrinsics, project_points, transform_points, unproject_depth
-from trainer.geometry.cameras import invert_pose
-from trainer.geometry.covisibility import sample_depth
+from trainer.geometry import FramePairs, check_intrinsics
+from trainer.geometry.checks import is_measurement
 from trainer.losses.blocks import graph_zero
 from trainer.losses.cross_view_depth import MIN_PIXELS_PER_PAIR
+from trainer.losses.view_comparison import Tolerance, compare_pairs
 
 __all__ = ["ViewConsistencyLoss"]
-
-ROUNDING = 1e-5  # Relative difference that float32 leaves after a warp; below it two depths are the same.
 
 CITATION_CONSISTENCY = """@inproceedings{bian2019scsfm,
   title = {Unsupervised Scale-consistent Depth and Ego-motion Learning from Monocular Video},
@@ -82,44 +84,27 @@ class ViewConsistencyLoss(nn.Module):
         zero = graph_zero(predicted_depth.float())  # NaN has no pixel to be compared at, but must show.
         if not len(pairs):
             return zero
-        pair_loss, weight = self._compare(predicted_depth, intrinsics, pairs, depth)
-        return zero + (pair_loss * weight).sum() / weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        arguments = self._prepare(predicted_depth, intrinsics, pairs, depth)
+        return zero + _MeanDifference.apply(*arguments, torch.is_grad_enabled())  # Inside, it is always off.
 
+    @torch.no_grad()
     def count_pairs(
         self, predicted_depth: Tensor, intrinsics: Tensor, pairs: FramePairs, depth: Tensor | None = None
     ) -> Tensor:
         """Return the weight of the compared pairs, a scalar; shapes as in the class."""
-        return self._compare(predicted_depth, intrinsics, pairs, depth)[1].sum()
+        return compare_pairs(*self._prepare(predicted_depth, intrinsics, pairs, depth))[1].sum()
 
-    def _compare(
+    def _prepare(
         self, predicted_depth: Tensor, intrinsics: Tensor, pairs: FramePairs, depth: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return loss and weight (N,) of each pair; a pair that drops out weighs 0."""
-        prediction, cameras = predicted_depth.float(), intrinsics.detach().float()
-        # Both directions at once: every pair, and every pair turned around.
-        there = pairs.target_from_source.detach().float()
-        motion = torch.cat((there, invert_pose(there)))
-        batch, source, target = (
-            torch.cat(rows)
-            for rows in ((pairs.batch,) * 2, (pairs.source, pairs.target), (pairs.target, pairs.source))
-        )
-        cameras = cameras[batch, source], cameras[batch, target]
-        for camera in cameras:
-            check_intrinsics(camera)
-        warped, sampled = _warp(prediction[batch, source], prediction[batch, target], cameras, motion)
-        tolerance = self.absolute_tolerance + self.relative_tolerance * warped.detach()
-        is_hidden = warped.detach() > sampled.detach() + tolerance
-        if depth is not None:
-            measured = depth.detach().float()
-            moved, found = _warp(measured[batch, source], measured[batch, target], cameras, motion)
-            differs = (moved - found).abs() > self.absolute_tolerance + self.relative_tolerance * moved
-            is_hidden = torch.where(torch.isfinite(moved - found), differs, is_hidden)
-        is_compared = torch.isfinite(warped) & torch.isfinite(sampled) & ~is_hidden
-        difference = (torch.where(is_compared, warped, 0.0) - torch.where(is_compared, sampled, 0.0)).abs()
-        difference = torch.where(difference > ROUNDING * warped.detach(), difference, 0.0)
-        counts = is_compared.flatten(1).sum(1).view(2, -1).sum(0)
-        pair_loss = difference.flatten(1).sum(1).view(2, -1).sum(0) / counts.clamp(min=1)
-        return pair_loss, pairs.weight.to(pair_loss) * (counts >= MIN_PIXELS_PER_PAIR)
+    ) -> tuple[Tensor, Tensor, FramePairs, Tensor | None, Tolerance, int]:
+        """Return the arguments of `compare_pairs`, in float32."""
+        cameras = intrinsics.detach().float()
+        for gather in (pairs.gather_source, pairs.gather_target):
+            check_intrinsics(gather(cameras))
+        pairs = replace(pairs, target_from_source=pairs.target_from_source.detach().float())
+        measured = None if depth is None else depth.detach().float()
+        tolerance = Tolerance(self.relative_tolerance, self.absolute_tolerance)
+        return predicted_depth.float(), cameras, pairs, measured, tolerance, MIN_PIXELS_PER_PAIR
 
     @property
     def citation(self) -> str:
@@ -140,8 +125,8 @@ class ViewConsistencyLoss(nn.Module):
                 f"`depth` must have the shape of `predicted_depth`, {tuple(predicted_depth.shape)}, "
                 f"got {tuple(depth.shape)}."
             )
-        bad = ~(torch.isfinite(depth) & (depth >= 0))
-        if bad.any():
+        if not is_measurement(depth):
+            bad = ~(torch.isfinite(depth) & (depth >= 0))
             frames = bad.flatten(2).any(-1).nonzero().tolist()[:4]
             raise ValueError(
                 f"`depth` holds {int(bad.sum())} NaN, Inf or negative values, first (sample, frame): {frames}. "
@@ -149,22 +134,26 @@ class ViewConsistencyLoss(nn.Module):
             )
 
 
-def _warp(
-    source: Tensor, target: Tensor, cameras: tuple[Tensor, Tensor], target_from_source: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the depth of source pixels in the target camera, and the target's depth there.
+class _MeanDifference(torch.autograd.Function):
+    """Mean loss of pairs, with its gradient in the same pass.
 
-    Both are NaN where there is none.
-
-    Shape:
-        source, target:     (N, H, W), metres.
-        cameras:            (N, 3, 3) each, of source and target.
-        target_from_source: (N, 4, 4), metres.
-        output:             (N, H, W) each, on the source's pixels.
+    No map of a pair is kept for the backward pass.
     """
-    points = transform_points(target_from_source, unproject_depth(source, cameras[0]))
-    pixels, z = project_points(points, cameras[1])
-    last = pixels.new_tensor([target.shape[-1] - 1, target.shape[-2] - 1])
-    is_inside = ((pixels >= 0) & (pixels <= last)).all(-1)  # Beyond the outer pixel centres nothing lies in between.
-    _, between = sample_depth(target, pixels)
-    return torch.where(is_inside, z, torch.nan), between
+
+    @staticmethod
+    def forward(ctx: Any, prediction: Tensor, *arguments: Any) -> Tensor:
+        *arguments, is_recorded = arguments
+        gradient = None
+        if is_recorded and ctx.needs_input_grad[0]:
+            gradient = torch.zeros(prediction.shape, dtype=prediction.dtype, device=prediction.device)
+        pair_loss, weight = compare_pairs(prediction, *arguments, gradient=gradient)
+        total = weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
+        if gradient is not None:
+            ctx.save_for_backward(gradient.div_(total))
+        return (pair_loss * weight).sum() / total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return upstream * gradient, *(None,) * (len(ctx.needs_input_grad) - 1)

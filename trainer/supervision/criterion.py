@@ -188,7 +188,8 @@ class GeometryCriterion(nn.Module):
             options["relative_tolerance"] = torch.where(is_metric, RELATIVE_TOLERANCE, PSEUDO_TOLERANCE)
         covisible = covisibility_mask(depth, intrinsics, pairs, **options)
         if size is not None and covisible.shape[1:] != size:
-            covisible = F.interpolate(covisible.unsqueeze(1).float(), size, mode="nearest").squeeze(1) > 0.5
+            bits = covisible.view(torch.uint8).unsqueeze(1)
+            covisible = F.interpolate(bits, size, mode="nearest").squeeze(1).view(torch.bool)
         # Official: pairs with an empty mask are dropped before the prediction.
         return pairs.with_covisible(covisible).select(covisible.flatten(1).any(-1))
 
@@ -239,14 +240,17 @@ class GeometryCriterion(nn.Module):
 
     def _compare_pairs(self, outputs: Any, depth: Tensor, targets: Mapping[str, Any]) -> dict[str, Tensor]:
         pairs, terms = targets["pairs"], {}
+        consistency = {}
+        if "loss_view_consistency" in self.terms and "intrinsics" in targets:
+            # First of all: its maps are gone before the other terms gather theirs, which they keep.
+            loss = self.consistency_loss(outputs.depth, targets["intrinsics"], pairs, depth)
+            consistency["loss_view_consistency"] = loss
         arguments = (pairs.gather_target(depth), pairs.covisible, pairs.weight)
         if "loss_cross_view_depth" in self.terms:
             terms["loss_cross_view_depth"] = self.cross_view_loss(outputs.cross_view_depth, *arguments)
         if "loss_overlap_l1" in self.terms:
             terms["loss_overlap_l1"] = self.cross_view_loss(pairs.gather_target(outputs.depth), *arguments)
-        if "loss_view_consistency" in self.terms and "intrinsics" in targets:
-            terms["loss_view_consistency"] = self.consistency_loss(outputs.depth, targets["intrinsics"], pairs, depth)
-        return terms
+        return {**terms, **consistency}
 
     def _compare_depth(self, predicted_depth: Tensor, confidence: Tensor, depth: Tensor) -> Tensor:
         """Compute the depth term.
@@ -261,7 +265,8 @@ class GeometryCriterion(nn.Module):
         used = counts.nonzero().flatten().tolist()
         if not used:
             return graph_zero(predicted_depth, confidence)
-        losses = [self.depth_loss(predicted_depth[[i]], confidence[[i]], depth[[i]]) for i in used]
+        videos = list(zip(predicted_depth.split(1), confidence.split(1), depth.split(1), strict=True))
+        losses = [self.depth_loss(*videos[i]) for i in used]
         return (torch.stack(losses) * counts[used]).sum() / counts.sum()
 
     def _count_depth(self, depth: Tensor) -> Tensor:

@@ -1,0 +1,212 @@
+"""Warp of depth maps from one view into another, a few pairs at a time.
+
+The numbers are those of `unproject_depth`, `transform_points` and `project_points`, bit for bit on a CPU: the order of
+operations is theirs. Maps stand in the place of points (N, H, W, 3), and operations write into the memory they have.
+NaN marks what has no value: it compares as False. Nothing here has a gradient.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainer.geometry.cameras import MIN_PROJECTED_DEPTH, camera_values
+
+__all__ = [
+    "Interpolation",
+    "Landing",
+    "drop_missing",
+    "find_inside",
+    "interpolate_depth",
+    "land_pixels",
+    "move_points",
+    "move_rays",
+    "pick_nearest",
+    "place_cells",
+    "split_pairs",
+]
+
+# Pixels that are warped at once. On a CPU the maps of a pair should stay in the cache; a GPU wants more work a call.
+CPU_PIXELS = 2**17
+GPU_PIXELS = 2**21
+
+
+class Landing(NamedTuple):
+    """Places where the pixels of one view lie in another.
+
+    They are NaN for pixels without depth and for points behind the other camera.
+
+    Shape:
+        u, v: (N, H, W), pixels of the other view, right and down; they may lie outside of it.
+        z:    (N, H, W), metres, z-depth in the other view.
+    """
+
+    u: Tensor
+    v: Tensor
+    z: Tensor
+
+
+class Interpolation(NamedTuple):
+    """Depth between the four pixels around each place, with what its derivatives need.
+
+    Shape:
+        depth:        (N, H, W), metres; NaN where a pixel that counts has no depth.
+        upper, lower: (N, H, W), 1 / metres, inverse depth on the row above and on the row below.
+        right, low:   (N, H, W), share of the right column and of the lower row, 0 to 1.
+        corners:      four times (N, H, W), metres: upper left, upper right, lower left, lower right.
+        cells:        four times (N, H, W), int32, their places in the flattened (N, h, w) map.
+    """
+
+    depth: Tensor
+    upper: Tensor
+    lower: Tensor
+    right: Tensor
+    low: Tensor
+    corners: list[Tensor]
+    cells: list[Tensor]
+
+
+def split_pairs(num_pairs: int, size: tuple[int, int], device: torch.device) -> Iterator[slice]:
+    """Yield slices of pairs that are few enough to be warped at once.
+
+    Args:
+        num_pairs: Number of all pairs.
+        size: Height and width of their maps.
+        device: Device of the maps.
+    """
+    pixels = CPU_PIXELS if device.type == "cpu" else GPU_PIXELS
+    step = max(1, pixels // max(1, size[0] * size[1]))
+    for start in range(0, num_pairs, step):
+        yield slice(start, start + step)
+
+
+def drop_missing(depth: Tensor) -> Tensor:
+    """Return the depth, with NaN where nothing was measured."""
+    return F.threshold(depth, 0.0, torch.nan)
+
+
+def move_points(depth: Tensor, intrinsics: Tensor, target_from_source: Tensor) -> list[Tensor]:
+    """Return the points that pixels see, in the frame of another camera.
+
+    Shape:
+        depth:              (N, H, W), metres.
+        intrinsics:         (N, 3, 3), of these pixels.
+        target_from_source: (N, 4, 4), metres.
+        output:             x, y and z, (N, H, W) each, metres.
+    """
+    u, v, fx, fy = _centred_pixels(intrinsics, depth.shape[1:])
+    x, y = (depth * u).div_(fx), (depth * v).div_(fy)
+    product = torch.empty_like(x)
+    moved = []
+    for row in target_from_source[:, :3, :, None, None].unbind(1):
+        # Products and sums by themselves: `addcmul` rounds once where the sum of a product rounds twice.
+        coordinate = (x * row[:, 0]).add_(row[:, 3])
+        coordinate += torch.mul(y, row[:, 1], out=product)
+        coordinate += torch.mul(depth, row[:, 2], out=product)
+        moved.append(coordinate)
+    return moved
+
+
+def move_rays(intrinsics: Tensor, target_from_source: Tensor, size: tuple[int, int]) -> list[Tensor]:
+    """Return the motion of each pixel's point in another camera's frame, per metre of depth.
+
+    Shape:
+        intrinsics:         (N, 3, 3), of the pixels.
+        target_from_source: (N, 4, 4), metres.
+        output:             x, y and z, (N, *size) each, without unit.
+    """
+    u, v, fx, fy = _centred_pixels(intrinsics, size)
+    x, y = u / fx, v / fy
+    rows = target_from_source[:, :3, :3, None, None].unbind(1)
+    return [x * row[:, 0] + (y * row[:, 1] + row[:, 2]) for row in rows]
+
+
+def land_pixels(depth: Tensor, intrinsics: Tensor, target_intrinsics: Tensor, target_from_source: Tensor) -> Landing:
+    """Return where the pixels of source views lie in target views.
+
+    Shape:
+        depth:                         (N, H, W), metres; NaN = no measurement, see `drop_missing`.
+        intrinsics, target_intrinsics: (N, 3, 3), pixels.
+        target_from_source:            (N, 4, 4), metres.
+    """
+    u, v, z = move_points(depth, intrinsics, target_from_source)
+    z = F.threshold_(z, MIN_PROJECTED_DEPTH, torch.nan)
+    fx, fy, cx, cy = camera_values(target_intrinsics, extra_dims=2)
+    return Landing(u.mul_(fx).div_(z).add_(cx), v.mul_(fy).div_(z).add_(cy), z)
+
+
+def find_inside(landing: Landing, size: tuple[int, int], margin: float) -> Tensor:
+    """Return the pixels (N, H, W) that land in a picture of `size` (height, width), bool.
+
+    Args:
+        landing: Places of the pixels.
+        size: Height and width of the other view.
+        margin: Pixels beyond the outer pixel centres; 0.5 reaches to the border of the picture.
+    """
+    is_inside = landing.u >= -margin
+    is_inside &= landing.u <= size[1] - 1 + margin
+    is_inside &= landing.v >= -margin
+    is_inside &= landing.v <= size[0] - 1 + margin
+    return is_inside
+
+
+def pick_nearest(depth: Tensor, landing: Landing) -> Tensor:
+    """Return the depth (N, H, W) of the pixel nearest to each place.
+
+    Places outside get the depth of the border, places that are NaN that of any pixel: the caller leaves both out.
+
+    Shape:
+        depth: (N, h, w), metres.
+    """
+    rows = (landing.v + 0.5).nan_to_num_(0.0).clamp_(0, depth.shape[1] - 1).int()
+    columns = (landing.u + 0.5).nan_to_num_(0.0).clamp_(0, depth.shape[2] - 1).int()
+    return _pick(depth, place_cells(rows, columns, depth.shape[1:]))
+
+
+def interpolate_depth(depth: Tensor, landing: Landing) -> Interpolation:
+    """Interpolate inverse depth, which is linear on planes, between the four pixels around each place.
+
+    Places outside are moved to the border, and places that are NaN anywhere: the caller leaves both out.
+
+    Shape:
+        depth: (N, h, w), metres; NaN = no depth, see `drop_missing`.
+    """
+    height, width = depth.shape[1:]
+    u, v = landing.u.clamp(0, width - 1).nan_to_num_(0.0), landing.v.clamp(0, height - 1).nan_to_num_(0.0)
+    left, top = u.floor(), v.floor()
+    # Rounded up, not left + 1: a neighbour of weight zero must not matter, and beside the last column it lies outside.
+    columns, rows = (left.int(), u.ceil().int()), (top.int(), v.ceil().int())
+    cells = [place_cells(row, column, (height, width)) for row in rows for column in columns]
+    corners = [_pick(depth, places) for places in cells]
+    right, low = u.sub_(left), v.sub_(top)
+    rest = 1 - right
+    upper = (rest / corners[0]).add_(right / corners[1])
+    lower = rest.div_(corners[2]).add_(right / corners[3])
+    between = (1 - low).mul_(upper).add_(low * lower).reciprocal_()
+    return Interpolation(between, upper, lower, right, low, corners, cells)
+
+
+def place_cells(rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the places (N, H, W) of pixels in flattened maps (N, *size), of the type of the rows.
+
+    Shape:
+        rows, columns: (N, H, W), int32 or int64.
+    """
+    cells = (rows * size[1]).add_(columns)
+    if len(cells) > 1:
+        cells += torch.arange(len(cells), dtype=cells.dtype, device=cells.device).view(-1, 1, 1) * (size[0] * size[1])
+    return cells
+
+
+def _centred_pixels(intrinsics: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return u - cx (N, 1, W), v - cy (N, H, 1), and the focal lengths (N, 1, 1)."""
+    fx, fy, cx, cy = camera_values(intrinsics, extra_dims=2)
+    u = torch.arange(size[1], dtype=intrinsics.dtype, device=intrinsics.device) - cx
+    v = torch.arange(size[0], dtype=intrinsics.dtype, device=intrinsics.device).unsqueeze(1) - cy
+    return u, v, fx, fy
+
+
+def _pick(depth: Tensor, cells: Tensor) -> Tensor:
+    return depth.reshape(-1).index_select(0, cells.view(-1)).view(cells.shape)
