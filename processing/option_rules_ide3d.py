@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from transformers.image_utils import PILImageResampling, SizeDict
 
 logger = logging.getLogger(__name__)
 
@@ -169,6 +170,33 @@ def _check_range(
         )
 
 
+def find_resize(processor: Any, options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the options of a resize that treats one frame as it treats a batch.
+
+    Args:
+        processor (`Any`):
+            Video processor, with `do_resize`, `size` and `resample`.
+        options (`Mapping[str, Any]`):
+            Arguments of the call, which win over the processor's.
+
+    Returns:
+        `dict[str, Any]` or None: `size` and `resample` for `processor.resize`. None where frames keep their size or
+        aspect, another device resizes them, or Transformers has to judge the options first.
+    """
+    found = {
+        name: getattr(processor, name) if options.get(name) is None else options[name]
+        for name in ("do_resize", "size", "resample")
+    }
+    size, device = found["size"], options.get("device")
+    given = dict(size) if isinstance(size, (dict, SizeDict)) else {}
+    given = {key: value for key, value in given.items() if value is not None}
+    is_fixed = set(given) == {"height", "width"} and all(type(v) is int and v > 0 for v in given.values())
+    is_known = found["resample"] in list(PILImageResampling)
+    if found["do_resize"] is not True or not is_fixed or not is_known or device not in (None, "cpu"):
+        return None
+    return {"size": SizeDict(**given), "resample": found["resample"]}
+
+
 def check_sizes(**sizes: int) -> None:
     """Check the whole numbers that the token grid is made of.
 
@@ -190,4 +218,4 @@ def check_sizes(**sizes: int) -> None:
         )
 
 
-__all__ = ["check_options", "check_scaling", "check_sizes", "naming_options", "to_plain"]
+__all__ = ["check_options", "check_scaling", "check_sizes", "find_resize", "naming_options", "to_plain"]

@@ -1,7 +1,7 @@
 """Packets of video files: which stream is read, when its frames are shown, and whether the file is whole."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .frame_times_ide3d import TimedVideoMetadata, describe_times, to_shown_times
+from .video_seeking_ide3d import PacketTable
 
 __all__ = [
     "ShownFrames",
@@ -37,6 +38,7 @@ OPTIONS = {"protocol_whitelist": "file"}
 INVISIBLE_CODEC = "vp8"  # its reference frames that are not shown have packets of their own
 TRANSPORT_PACKET = 188  # bytes of MPEG-TS
 _EBML, _SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # RFC 8794 and 9559
+Transform = Callable[[np.ndarray], np.ndarray]
 UNKNOWN_RIFF_SIZES = (0, 2**32 - 1)  # of a recording whose header was never completed
 
 
@@ -49,9 +51,12 @@ class ShownFrames:
     backend: str = "pyav"
     times: list[float | None] = field(default_factory=list)
     durations: list[float] = field(default_factory=list)
-    pictures: dict[int, np.ndarray] = field(default_factory=dict)
     size: tuple[int, int, str] | None = None
+    kept: list[int] = field(default_factory=list)
+    picture_size: tuple[int, int] | None = None
     can_be_invisible: bool = False
+    table: PacketTable = field(default_factory=PacketTable)
+    _block: np.ndarray | None = None
 
     @classmethod
     def of(cls, stream: Any, name: str, backend: str = "pyav") -> "ShownFrames":
@@ -79,6 +84,32 @@ class ShownFrames:
                 f"All frames of a video must have one size: {self.name} has {sizes}. "
                 "Convert it to one size with `ffmpeg -i FILE -vf scale=WIDTH:HEIGHT converted.mp4`."
             )
+
+    def keep(self, index: int, picture: np.ndarray, count: int, transform: Transform | None = None) -> None:
+        """Keep the picture of a wanted frame, in memory for all of them.
+
+        Args:
+            index (`int`):
+                Index of the frame, larger than those before.
+            picture (`np.ndarray` of shape `(height, width, 3)`):
+                Upright picture, uint8.
+            count (`int`):
+                Number of wanted frames.
+            transform (`Callable`, *optional*):
+                Function of the picture whose result is kept instead.
+        """
+        self.picture_size = picture.shape[:2]
+        picture = picture if transform is None else transform(picture)
+        if self._block is None:
+            self._block = np.empty((count, *picture.shape), picture.dtype)
+        self._block[len(self.kept)] = picture
+        self.kept.append(index)
+
+    def take(self, indices: Sequence[int]) -> np.ndarray:
+        """Return the kept pictures of increasing indices, one for each."""
+        if list(indices) == self.kept:
+            return self._block
+        return self._block[[self.kept.index(index) for index in indices]]
 
     def describe(self) -> TimedVideoMetadata:
         """Return metadata of the shown frames.
@@ -217,6 +248,7 @@ def scan_packets(file: str | BinaryIO, name: str) -> ShownFrames:
         _warn_of_choice(container, stream, name)
         _warn_of_wide_pixels(stream, name)
         packets, end = ShownFrames.of(stream, name), 0.0
+        packets.table = PacketTable.of(stream)
         indexed = max((entry.pos + entry.size for entry in stream.index_entries), default=0)
         indexed = max(indexed, _find_end_of_segment(head))
         if 0 < container.size < indexed:
@@ -228,14 +260,23 @@ def scan_packets(file: str | BinaryIO, name: str) -> ShownFrames:
             )
         if head[::TRANSPORT_PACKET] == b"GG" and container.size % TRANSPORT_PACKET:
             logger.warning("%s ends within a packet: it was cut off, and its last pictures may be missing.", name)
+        bases: dict[int, Any] = {}  # to ask each packet for its fraction costs more than all else of this loop
         for packet in read_packets(container):
-            end = max(end, (time_of(packet) or 0.0) + duration_of(packet))
-            if packet.stream_index != stream.index or packet.size == 0:
+            base = bases.get(packet.stream_index)
+            if base is None:
+                base = bases[packet.stream_index] = packet.time_base
+            time, duration = _in_seconds(_ticks_of(packet), base), _in_seconds(packet.duration or 0, base) or 0.0
+            end = max(end, (time or 0.0) + duration)
+            if packet.stream_index != stream.index:
+                continue
+            if packet.size or packet.dts is not None:  # not the end of the stream
+                packets.table.note(packet)
+            if packet.size == 0:
                 continue
             if packet.is_corrupt and container.format.name != "mpegts":  # there it marks where recordings were joined
-                raise damaged(name, f"the packet at {say_time(time_of(packet))} is incomplete")
+                raise damaged(name, f"the packet at {say_time(time)} is incomplete")
             if not packet.is_discard:
-                packets.add(time_of(packet), duration_of(packet))
+                packets.add(time, duration)
         announced, is_sure = _announced_end(container, stream)
         if end < announced - max(DURATION_TOLERANCE, 2 / (packets.rate or 10)):
             reason = f"it announces {announced:.2f} s, and its packets end at {end:.2f} s"
@@ -325,13 +366,21 @@ def _warn_of_wide_pixels(stream: Any, name: str) -> None:
 
 def time_of(timed: Any) -> float | None:
     """Return the time of a frame or packet in seconds, if it has one."""
-    ticks = timed.pts if timed.pts is not None else timed.dts
-    return None if ticks is None or timed.time_base is None else float(ticks * timed.time_base)
+    return _in_seconds(_ticks_of(timed), timed.time_base)
 
 
 def duration_of(timed: Any) -> float:
     """Return the duration of a frame or packet in seconds, 0 if unknown."""
-    return float((timed.duration or 0) * timed.time_base) if timed.time_base else 0.0
+    return _in_seconds(timed.duration or 0, timed.time_base) or 0.0
+
+
+def _ticks_of(timed: Any) -> int | None:
+    return timed.pts if timed.pts is not None else timed.dts
+
+
+def _in_seconds(ticks: int | None, base: Any) -> float | None:
+    """Return ticks of a time base, a fraction, in seconds; None if either is unknown."""
+    return None if ticks is None or not base else ticks * base.numerator / base.denominator
 
 
 def say_time(time: float | None) -> str:

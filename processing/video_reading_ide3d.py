@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,11 @@ import torch
 from transformers.image_utils import is_pil_image
 from transformers.video_utils import VideoMetadata
 
-from .frame_order_ide3d import check_indices
+from .frame_order_ide3d import check_count, check_indices
 from .image_opening_ide3d import is_animation, is_image, is_image_path
 from .image_reading_ide3d import FrameSampler, list_images, read_animation, read_images
 from .pixel_rules_ide3d import COLOUR_CHANNELS, check_dense
-from .video_decoding_ide3d import decode_with_pyav
+from .video_decoding_ide3d import DecodingOptions, decode_with_pyav
 from .video_sources_ide3d import is_source, open_source, to_local_path
 from .video_torchcodec_ide3d import decode_with_torchcodec
 
@@ -81,13 +82,22 @@ def is_stored(video: Any) -> bool:
 
 
 def read_video(
-    source: Any, sample_indices_fn: FrameSampler, backend: str | None = None
+    source: Any,
+    sample_indices_fn: FrameSampler,
+    backend: str | None = None,
+    *,
+    seeks: bool = True,
+    num_threads: int | None = None,
+    transform: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tuple[np.ndarray, VideoMetadata]:
     """Read the wanted frames of a stored video.
 
     Video files are decoded by PyAV, which brings its own FFmpeg (see [`decode_with_pyav`]), or on request by
     torchcodec (see [`decode_with_torchcodec`]). Every door gives the same upright pixels at the same times. The images
     of a folder are taken in natural order (2 before 10).
+
+    Of a video file, what lies between a wanted frame and the next key frame need not be decoded. Its packets are read
+    and checked, but damage within its pictures is not found; `seeks=False` decodes them too.
 
     Args:
         source (`Any`):
@@ -98,6 +108,14 @@ def read_video(
         backend (`str`, *optional*):
             Decoder of video files, `"pyav"` or `"torchcodec"`. Default: the environment variable
             `IDE3D_VIDEO_BACKEND`, or PyAV.
+        seeks (`bool`, *optional*, defaults to `True`):
+            Whether a video file is decoded from key frames on, where the frames are surely the same. Otherwise all
+            frames up to the last wanted one are decoded.
+        num_threads (`int`, *optional*):
+            Threads that decode a video file, at least 1. Default: the number that FFmpeg chooses by the processor.
+        transform (`Callable`, *optional*):
+            Function of each wanted picture of a video file, of shape `(height, width, 3)`, uint8, once it is decoded.
+            Its result, an array of one shape and type, is kept instead. So a long video fits into memory.
 
     Returns:
         `tuple[np.ndarray, VideoMetadata]`: frames of shape `(frames, height, width, 3)`, uint8 RGB, one for each index
@@ -107,11 +125,14 @@ def read_video(
     Raises:
         FileNotFoundError: when nothing is there.
         ConnectionError: when a download fails.
-        TypeError: when `sample_indices_fn` does not give whole numbers.
+        TypeError: when `sample_indices_fn` or `num_threads` gives no whole numbers.
         ValueError: for a folder without images, a file that is truncated or no video, no index, or indices of frames
             that the video does not have.
         ImportError: when PyAV cannot be imported.
     """
+    if num_threads is not None:
+        check_count(num_threads, "num_threads")
+    options = DecodingOptions(seeks, num_threads or 0, transform)
     asked: list[int] = []
 
     def sample_increasing(metadata: VideoMetadata) -> list[int]:
@@ -119,7 +140,7 @@ def read_video(
         asked[:] = check_indices(sample_indices_fn(metadata=metadata), metadata.total_num_frames)
         return sorted(set(asked))
 
-    frames, metadata = _read_increasing(source, sample_increasing, _choose_backend(backend))
+    frames, metadata = _read_increasing(source, sample_increasing, _choose_backend(backend), options)
     taken = list(metadata.frames_indices)
     if taken != asked:
         frames = frames[[taken.index(index) for index in asked]]
@@ -136,7 +157,9 @@ def _choose_backend(backend: str | None) -> str:
     return backend
 
 
-def _read_increasing(source: Any, sample_indices_fn: FrameSampler, backend: str) -> tuple[np.ndarray, VideoMetadata]:
+def _read_increasing(
+    source: Any, sample_indices_fn: FrameSampler, backend: str, options: DecodingOptions
+) -> tuple[np.ndarray, VideoMetadata]:
     """Read a stored video as [`read_video`] does, at increasing indices."""
     if isinstance(source, (list, tuple)):
         return read_images(source, f"the list of {len(source)} images", sample_indices_fn)
@@ -149,7 +172,7 @@ def _read_increasing(source: Any, sample_indices_fn: FrameSampler, backend: str)
         if path is None and is_image(file):  # Bytes and downloads have no ending: the content tells.
             file.seek(0)
             return read_animation(file, sample_indices_fn, name)
-        return DECODERS[backend](file, name, sample_indices_fn)
+        return DECODERS[backend](file, name, sample_indices_fn, options)
 
 
 def _warn_of_one_frame(frame: np.ndarray | torch.Tensor) -> None:

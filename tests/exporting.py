@@ -33,9 +33,11 @@ CODE_FILES = {
     "processing_ide3d.py",
     "processor_files_ide3d.py",
     "video_decoding_ide3d.py",
+    "video_entries_ide3d.py",
     "video_packets_ide3d.py",
     "video_processing_ide3d.py",
     "video_reading_ide3d.py",
+    "video_seeking_ide3d.py",
     "video_sources_ide3d.py",
     "video_torchcodec_ide3d.py",
 }

@@ -19,7 +19,7 @@ from transformers.video_utils import VideoMetadata
 from .frame_order_ide3d import MAX_COUNT, check_count, check_indices
 from .frame_times_ide3d import find_highest_rate, find_indices_at_rate, find_indices_over_time
 from .image_reading_ide3d import FrameSampler, frames_to_tensor
-from .option_rules_ide3d import check_options, check_scaling, naming_options, to_plain
+from .option_rules_ide3d import check_options, check_scaling, find_resize, naming_options, to_plain
 from .pixel_rules_ide3d import check_scale
 from .video_reading_ide3d import is_stored, list_videos, read_video
 
@@ -197,7 +197,7 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
         sampling = {key: kwargs.pop(key, None) for key in ("do_sample_frames", "num_frames", "fps")}
         metadata = kwargs.pop("video_metadata", None)
         frames, metadata = self._load_videos(
-            list_videos(videos), metadata, kwargs.pop("input_data_format", None), **sampling
+            list_videos(videos), metadata, kwargs.pop("input_data_format", None), find_resize(self, kwargs), **sampling
         )
         for index, video in enumerate(frames):
             check_scale(video, f"video {index}", self, kwargs)
@@ -218,11 +218,16 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
         videos: list[Any],
         video_metadata: Any,
         input_data_format: str | ChannelDimension | None,
+        resize: dict[str, Any] | None,
         do_sample_frames: bool | None,
         num_frames: int | None,
         fps: float | None,
     ) -> tuple[list[torch.Tensor], list[VideoMetadata]]:
-        """Return the sampled frames of every video, channels first, with metadata that names them."""
+        """Return the sampled frames of every video, channels first, with metadata that names them.
+
+        Frames of a video file are resized one by one as they are decoded, so that few whole ones are in memory.
+        """
+        transform = None if resize is None else partial(self._resize_picture, **resize)
         _one_sampling_rule({"num_frames": num_frames, "fps": fps})
         sampler = partial(self.sample_frames, num_frames=num_frames, fps=fps)
         if do_sample_frames is None and (num_frames is not None or fps is not None):
@@ -232,7 +237,8 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
             name = f"video {index}"
             if is_stored(video):
                 samples = self.do_sample_frames if do_sample_frames is None else do_sample_frames
-                video, metadata = read_video(video, partial(_sample_stored, sampler if samples else _keep_all, given))
+                sample = partial(_sample_stored, sampler if samples else _keep_all, given)
+                video, metadata = read_video(video, sample, transform=transform)
                 frames = frames_to_tensor(video, name, ChannelDimension.LAST)
             else:
                 frames = frames_to_tensor(video, name, input_data_format)
@@ -245,6 +251,11 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
             all_frames.append(frames)
             all_metadata.append(metadata)
         return all_frames, all_metadata
+
+    def _resize_picture(self, picture: np.ndarray, **resize: Any) -> np.ndarray:
+        """Return a picture (height, width, 3), resized as a frame of a batch."""
+        frame = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None]
+        return self.resize(frame, **resize)[0].permute(1, 2, 0).numpy()
 
 
 def _one_sampling_rule(kwargs: dict[str, Any]) -> dict[str, Any]:
