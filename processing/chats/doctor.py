@@ -261,6 +261,7 @@ def _find_repeats(digests: array) -> Iterator[tuple[int, int]]:
     order = np.argsort(values, kind="stable")
     ranked = values[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    for start, end in zip(starts, [*starts[1:], len(ranked)], strict=True):
-        if end - start > 1 and ranked[start]:
-            yield from ((int(order[place]), int(order[start])) for place in range(start + 1, end))
+    counts = np.diff(starts, append=len(ranked))
+    is_repeated = (counts > 1) & (ranked[starts] > 0)
+    for start, count in zip(starts[is_repeated], counts[is_repeated], strict=True):
+        yield from ((int(order[place]), int(order[start])) for place in range(start + 1, start + count))
