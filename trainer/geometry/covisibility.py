@@ -13,7 +13,7 @@ from trainer.geometry.warping import (
     land_pixels,
     move_points,
     pick_nearest,
-    place_cells,
+    place_rows,
     split_pairs,
 )
 
@@ -118,7 +118,8 @@ def _find_hits(depth: Tensor, intrinsics: Tensor, pairs: FramePairs) -> Tensor:
     is_hit = is_hit.logical_and_(z > PAPER_MIN_DEPTH).logical_and_(source_depth > PAPER_MIN_DEPTH)
     rows, columns = torch.where(is_hit, v, 0.0).int(), torch.where(is_hit, u, 0.0).int()
     hits = torch.zeros(source_depth.numel() + 1, dtype=torch.bool, device=depth.device)
-    cells = torch.where(is_hit, place_cells(rows, columns, (height, width)), len(hits) - 1)  # All misses share a cell.
+    cells = place_rows(rows, (height, width)).add_(columns)
+    cells = torch.where(is_hit, cells, len(hits) - 1)  # All misses share one.
     return hits.index_fill_(0, cells.view(-1).long(), True)[:-1].view(source_depth.shape)
 
 

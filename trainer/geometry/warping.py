@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from trainer.geometry.cameras import MIN_PROJECTED_DEPTH, camera_values
+from trainer.geometry.checks import multiply_matrices
 
 __all__ = [
     "Interpolation",
@@ -22,9 +23,9 @@ __all__ = [
     "interpolate_depth",
     "land_pixels",
     "move_points",
-    "move_rays",
     "pick_nearest",
-    "place_cells",
+    "place_rows",
+    "project_rays",
     "split_pairs",
 ]
 
@@ -109,17 +110,20 @@ def move_points(depth: Tensor, intrinsics: Tensor, target_from_source: Tensor) -
     return moved
 
 
-def move_rays(intrinsics: Tensor, target_from_source: Tensor, size: tuple[int, int]) -> list[Tensor]:
-    """Return the motion of each pixel's point in another camera's frame, per metre of depth.
+def project_rays(
+    intrinsics: Tensor, target_intrinsics: Tensor, target_from_source: Tensor, size: tuple[int, int]
+) -> list[Tensor]:
+    """Return the change of each point's homogeneous target pixel (u z, v z, z), per metre of depth.
 
     Shape:
         intrinsics:         (N, 3, 3), of the pixels.
+        target_intrinsics:  (N, 3, 3), of the target views.
         target_from_source: (N, 4, 4), metres.
-        output:             x, y and z, (N, *size) each, without unit.
+        output:             three times (N, *size); pixels, pixels and no unit.
     """
     u, v, fx, fy = _centred_pixels(intrinsics, size)
     x, y = u / fx, v / fy
-    rows = target_from_source[:, :3, :3, None, None].unbind(1)
+    rows = multiply_matrices(target_intrinsics, target_from_source[:, :3, :3])[..., None, None].unbind(1)
     return [x * row[:, 0] + (y * row[:, 1] + row[:, 2]) for row in rows]
 
 
@@ -145,11 +149,11 @@ def find_inside(landing: Landing, size: tuple[int, int], margin: float) -> Tenso
         size: Height and width of the other view.
         margin: Pixels beyond the outer pixel centres; 0.5 reaches to the border of the picture.
     """
-    is_inside = landing.u >= -margin
-    is_inside &= landing.u <= size[1] - 1 + margin
-    is_inside &= landing.v >= -margin
-    is_inside &= landing.v <= size[0] - 1 + margin
-    return is_inside
+    beyond = [
+        torch.maximum(place - (length - 1 + margin), -margin - place)
+        for place, length in ((landing.u, size[1]), (landing.v, size[0]))
+    ]
+    return torch.maximum(*beyond) <= 0
 
 
 def pick_nearest(depth: Tensor, landing: Landing) -> Tensor:
@@ -162,7 +166,7 @@ def pick_nearest(depth: Tensor, landing: Landing) -> Tensor:
     """
     rows = (landing.v + 0.5).nan_to_num_(0.0).clamp_(0, depth.shape[1] - 1).int()
     columns = (landing.u + 0.5).nan_to_num_(0.0).clamp_(0, depth.shape[2] - 1).int()
-    return _pick(depth, place_cells(rows, columns, depth.shape[1:]))
+    return _pick(depth, place_rows(rows, (depth.shape[1], depth.shape[2])).add_(columns))
 
 
 def interpolate_depth(depth: Tensor, landing: Landing) -> Interpolation:
@@ -177,8 +181,9 @@ def interpolate_depth(depth: Tensor, landing: Landing) -> Interpolation:
     u, v = landing.u.clamp(0, width - 1).nan_to_num_(0.0), landing.v.clamp(0, height - 1).nan_to_num_(0.0)
     left, top = u.floor(), v.floor()
     # Rounded up, not left + 1: a neighbour of weight zero must not matter, and beside the last column it lies outside.
-    columns, rows = (left.int(), u.ceil().int()), (top.int(), v.ceil().int())
-    cells = [place_cells(row, column, (height, width)) for row in rows for column in columns]
+    columns = (left.int(), u.ceil().int())
+    rows = [place_rows(row.int(), (height, width)) for row in (top, v.ceil())]
+    cells = [row + column for row in rows for column in columns]
     corners = [_pick(depth, places) for places in cells]
     right, low = u.sub_(left), v.sub_(top)
     rest = 1 - right
@@ -188,16 +193,17 @@ def interpolate_depth(depth: Tensor, landing: Landing) -> Interpolation:
     return Interpolation(between, upper, lower, right, low, corners, cells)
 
 
-def place_cells(rows: Tensor, columns: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the places (N, H, W) of pixels in flattened maps (N, *size), of the type of the rows.
+def place_rows(rows: Tensor, size: tuple[int, int]) -> Tensor:
+    """Replace rows of maps (N, *size) by the places of their first pixels in the flattened maps.
 
     Shape:
-        rows, columns: (N, H, W), int32 or int64.
+        rows: (N, H, W), int32; overwritten.
     """
-    cells = (rows * size[1]).add_(columns)
-    if len(cells) > 1:
-        cells += torch.arange(len(cells), dtype=cells.dtype, device=cells.device).view(-1, 1, 1) * (size[0] * size[1])
-    return cells
+    rows *= size[1]
+    if len(rows) > 1:
+        first = torch.arange(len(rows), dtype=rows.dtype, device=rows.device) * (size[0] * size[1])
+        rows += first.view(-1, 1, 1)
+    return rows
 
 
 def _centred_pixels(intrinsics: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -194,7 +194,8 @@ class DepthRegressionLoss(nn.Module):
         if self.protocol == "paper":
             return replace_non_finite(kept).mean()
         # NaN and Inf lie in the tail that is cut; they must show in the loss all the same.
-        return torch.where(torch.isfinite(values).all(), kept.mean(), torch.nan)
+        extremes = torch.stack(torch.aminmax(values.detach()))  # NaN if any value is NaN.
+        return torch.where(torch.isfinite(extremes).all(), kept.mean(), torch.nan)
 
     def _zero_terms(self, prediction: Tensor, confidence: Tensor) -> DepthLossTerms:
         if self.protocol == "paper":

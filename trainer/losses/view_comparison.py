@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainer.geometry import FramePairs
-from trainer.geometry.cameras import camera_values, invert_pose
+from trainer.geometry.cameras import invert_pose
 from trainer.geometry.warping import (
     Interpolation,
     Landing,
@@ -14,7 +14,7 @@ from trainer.geometry.warping import (
     find_inside,
     interpolate_depth,
     land_pixels,
-    move_rays,
+    project_rays,
     split_pairs,
 )
 
@@ -132,9 +132,10 @@ def _compare(own: _View, other: _View, other_from_own: Tensor, tolerance: Tolera
     is_compared = is_compared.logical_and_(find_inside(landing, size, margin=0.0))
     count = is_compared.flatten(1).sum(1)
     differs = is_compared.logical_and_(distance > landing.z * ROUNDING)
-    total = torch.where(differs, distance, 0.0).flatten(1).sum(1)
+    difference.nan_to_num_(0.0, 0.0, 0.0)  # None of these is compared.
+    sign = difference.sign().mul_(differs)
+    total = difference.mul_(sign).flatten(1).sum(1)
     if own.slope is not None and other.slope is not None:
-        sign = difference.sign_().nan_to_num_(0.0).mul_(differs)
         _add_slopes(sign, landing, between, own, other, other_from_own)
     return total, count
 
@@ -155,9 +156,8 @@ def _add_slopes(
 ) -> None:
     """Add the derivatives of sum(sign * (z - between.depth)) by both predictions to their slopes.
 
-    The depth z of a moved pixel is linear in its own depth, and its place is u = fx * x / z + cx. The other depth is
-    1 / i(u, v), where i is bilinear in u and v and linear in the inverse depths of four pixels. The maps of `landing`
-    and `between` are overwritten.
+    The homogeneous pixel (u z, v z, z) is linear in its own depth. The other depth is 1 / i(u, v), where i is bilinear
+    in u and v and linear in the inverse depths of four pixels. The maps of `landing` and `between` are overwritten.
 
     Args:
         sign: Derivative of the sum by each difference (N, H, W): -1, 0 or 1.
@@ -172,21 +172,22 @@ def _add_slopes(
         values.nan_to_num_(1.0)
     u, v, z = landing
     depth, right, low = between.depth, between.right, between.low
-    fx, fy, cx, cy = camera_values(other.camera, extra_dims=2)
-    ray_x, ray_y, ray_z = move_rays(own.camera, other_from_own, (sign.shape[1], sign.shape[2]))
-    u_slope = ray_x.mul_(fx).sub_(u.sub_(cx).mul_(ray_z)).div_(z)
-    v_slope = ray_y.mul_(fy).sub_(v.sub_(cy).mul_(ray_z)).div_(z)
+    size = (sign.shape[1], sign.shape[2])
+    u_slope, v_slope, z_slope = project_rays(own.camera, other.camera, other_from_own, size)
+    u_slope = u_slope.addcmul_(u, z_slope, value=-1).div_(z)
+    v_slope = v_slope.addcmul_(v, z_slope, value=-1).div_(z)
     # Depth times inverse depth of each corner; times depth once more this is - d between / d i.
     ratios = [torch.div(depth, corner, out=corner) for corner in between.corners]
     left, high = 1 - right, 1 - low
-    by_u = (ratios[1] - ratios[0]).mul_(high).add_((ratios[3] - ratios[2]).mul_(low)).mul_(depth)
+    by_u = (ratios[1] - ratios[0]).mul_(high).addcmul_(ratios[3] - ratios[2], low).mul_(depth)
     by_v = between.lower.sub_(between.upper).mul_(depth).mul_(depth)
-    own.slope.add_(by_u.mul_(u_slope).add_(by_v.mul_(v_slope)).add_(ray_z).mul_(sign))
+    own.slope.addcmul_(z_slope.addcmul_(by_u, u_slope).addcmul_(by_v, v_slope), sign)
+    against = sign.neg_()
     for share in (high, low):
-        share.mul_(sign)
+        share.mul_(against)
     slope = other.slope.view(-1)
     for ratio, cells, row, column in zip(
         ratios, between.cells, (high, high, low, low), (left, right, left, right), strict=True
     ):
         weight = ratio.square_().mul_(row).mul_(column)
-        slope.scatter_add_(0, cells.view(-1).long(), weight.view(-1).neg_())
+        slope.scatter_add_(0, cells.view(-1).long(), weight.view(-1))
