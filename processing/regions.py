@@ -18,6 +18,7 @@ from processing.token_grid import TokenGrid
 
 __all__ = [
     "TokenGrid",
+    "box_limits",
     "check_grid",
     "check_region_masks",
     "covered_share",
@@ -231,7 +232,7 @@ def regions_from_boxes_3d(
     check_number(min_share, "min_share", "a share of a token's area", least=0, largest=1)  # at 0 one point counts
     check_choice(protocol, ("clean", "paper"), "protocol")
     check_grid(grid)
-    low, high = _box_limits(boxes)
+    low, high = box_limits(boxes)
     points = _as_tensor(world_points, "world_points").float()
     if points.dim() != 4 or points.shape[-1] != 3:
         raise ValueError(f"`world_points` must have shape (V, h, w, 3), got {tuple(points.shape)}.")
@@ -239,9 +240,11 @@ def regions_from_boxes_3d(
     if protocol == "paper":
         points = torch.nn.functional.interpolate(points.permute(0, 3, 1, 2), grid.image_size, mode="nearest")
         points = points.permute(0, 2, 3, 1)
-    masks = []
+    planes, masks = [plane.contiguous() for plane in points.unbind(-1)], []
     for index in range(len(low)):  # One box at a time: N times all pixels would not fit for big scenes.
-        inside = ((points >= low[index]) & (points <= high[index])).all(-1)
+        inside = torch.ones((), dtype=torch.bool)
+        for axis, plane in enumerate(planes):
+            inside = inside & (plane >= low[index, axis]) & (plane <= high[index, axis])
         count, size = _count_pixels(inside.unsqueeze(0), grid, "world_points")
         masks.append(count >= (size.double() * min_share).floor().clamp(min=1))
     if not masks:
@@ -282,7 +285,7 @@ def regions_from_boxes_and_poses(
     """
     check_min_share(min_share)
     check_grid(grid)
-    low, high = (limit.double() for limit in _box_limits(boxes))
+    low, high = (limit.double() for limit in box_limits(boxes))
     check_poses(camera_to_world)
     check_intrinsics(intrinsics, len(camera_to_world), grid.image_size)
     cameras, poses = (
@@ -352,7 +355,8 @@ def covered_share(start: Tensor, end: Tensor, cells: int, length: float) -> Tens
     return torch.where(covered > 0, covered, 0.0) / (length / cells)
 
 
-def _box_limits(boxes: ArrayLike) -> tuple[Tensor, Tensor]:
+def box_limits(boxes: ArrayLike) -> tuple[Tensor, Tensor]:
+    """Return the lower and upper limits (N, 3) of boxes (N, 6) or (6,), float32; ValueError for broken boxes."""
     boxes = _as_tensor(boxes, "boxes").float()
     if boxes.dim() == 1:
         boxes = boxes.unsqueeze(0)

@@ -1,6 +1,7 @@
 """Decode pictures of video files with torchcodec, by the same plan, checks and colours as with PyAV."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -102,13 +103,11 @@ def _decode_runs(
     times = ticks * second
     try:
         for run in runs:
-            if run.start:
-                demuxer.seek(table.read[run.start] * second)
-                decoder.reset()
+            first = times[run.first]
+            # MP4 is sought by times of showing, transport streams by those of decoding.
+            moments = (first, table.read[run.start] * second) if run.start else (None,)
             ends, index = run.last == len(times) - 1, run.first  # then the file must end too
-            for frame in _raw_frames(demuxer, decoder):
-                if frame.pts_seconds < times[run.first] - SAME_TIME:  # it leads the key frame
-                    continue
+            for frame in _begin(demuxer, decoder, first, moments):
                 look = look or _describe_look(frame)
                 is_it = index < len(times) and abs(frame.pts_seconds - times[index]) < SAME_TIME
                 if not is_it or _describe_look(frame) != look:
@@ -123,6 +122,23 @@ def _decode_runs(
     except RuntimeError as error:
         raise NotAsPlannedError(f"{name} cannot be sought: {error}") from error
     return shown
+
+
+def _begin(demuxer: Any, decoder: Any, first: float, moments: Sequence[float | None]) -> Iterable[Any]:
+    """Return the frames from one on; seek to one moment or another, all in seconds.
+
+    Raises:
+        NotAsPlannedError: if no seek gives that frame.
+    """
+    for moment in moments:
+        if moment is not None:
+            demuxer.seek(moment)
+            decoder.reset()
+        frames = _raw_frames(demuxer, decoder)
+        frame = next((frame for frame in frames if frame.pts_seconds >= first - SAME_TIME), None)
+        if frame is not None and frame.pts_seconds <= first + SAME_TIME:
+            return chain([frame], frames)
+    raise NotAsPlannedError(f"No seek gives the frame at {first:.3f} s.")
 
 
 def _open(file: str | BinaryIO, name: str, options: DecodingOptions) -> tuple[ShownFrames, Any, Any, Any]:

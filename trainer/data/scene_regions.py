@@ -10,8 +10,9 @@ import torch
 from processing import PosedVideo
 from processing.benchmarks.readers.requirements import REGION_SOURCES
 from processing.geometry_rules import rescaled_intrinsics
-from processing.regions import regions_from_boxes_3d, regions_from_boxes_and_poses
+from processing.regions import regions_from_boxes_and_poses
 from processing.token_grid import TokenGrid
+from trainer.data.scene_points import ScenePoints
 from trainer.geometry import unproject_depth
 from trainer.geometry.checks import Protocol
 
@@ -26,7 +27,7 @@ TRIMMED = 0.15
 class SceneRegions:
     """Region masks of boxes in a scene.
 
-    The world point of every pixel is computed once.
+    Depth is brought into the order of the tokens once.
 
     Args:
         scene: Scene with poses in the frame of the boxes; for "depth" also with depth.
@@ -53,7 +54,7 @@ class SceneRegions:
 
     def _compute(self, boxes: torch.Tensor) -> torch.Tensor:
         if self.source == "depth":
-            return regions_from_boxes_3d(boxes, self._world_points, self.grid, protocol=self.protocol)
+            return self._points.masks(boxes)
         poses = torch.from_numpy(self.scene.camera_to_world)
         return regions_from_boxes_and_poses(boxes, self._cameras(self.grid.image_size), poses, self.grid)
 
@@ -79,6 +80,11 @@ class SceneRegions:
     def _cameras(self, size: tuple[int, int]) -> torch.Tensor:
         """Return the intrinsics (V, 3, 3) of frames of another size."""
         return _cameras_of(self.scene, size)
+
+    @cached_property
+    def _points(self) -> ScenePoints:
+        depth, poses = torch.from_numpy(self.scene.depth), torch.from_numpy(self.scene.camera_to_world)
+        return ScenePoints(depth, self._cameras(tuple(depth.shape[1:])), poses, self.grid, self.protocol)
 
     @cached_property
     def _world_points(self) -> torch.Tensor:
