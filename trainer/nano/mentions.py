@@ -57,12 +57,13 @@ class MentionCollator(IDE3DDataCollator):
     def _locate(self, sample: Mapping[str, Any], batch: Mapping[str, Tensor], index: int) -> list[tuple[int, Tensor]]:
         ids, segments = batch["input_ids"][index], batch["segment_ids"][index]
         mentions = sample.get("mentions") or []
-        if mentions and len(mentions) != int(segments.max()):
-            raise ValueError(f"Sample {index}: {len(mentions)} lists of mentions for {int(segments.max())} chats.")
+        last = int(segments.max())
+        if mentions and len(mentions) != max(last, 1):
+            raise ValueError(f"Sample {index}: {len(mentions)} lists of mentions for {max(last, 1)} chats.")
         cells = self.grid.split((ids == self.processor.video_token_id).nonzero().flatten())
         first = int((segments >= 0).int().argmax())
         found = []
-        for number, entries in enumerate(mentions, start=1):
+        for number, entries in enumerate(mentions, start=min(last, 1)):  # a single chat is segment 0, with its video
             places = (segments == number).nonzero().flatten()
             position = 0
             for word, shown in entries:

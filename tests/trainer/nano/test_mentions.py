@@ -62,6 +62,21 @@ def test_without_mentions_the_batch_is_the_usual_one(collator):
     assert "mention_positions" not in collator([make_sample(2)])
 
 
+def test_a_sample_of_one_chat_beside_packed_ones(collator):
+    """A long lens may show one thing to ask about."""
+    packed = mentioning_sample()
+    single = {**packed, "messages": [chat(QUESTIONS[0])], "mentions": packed["mentions"][:1]}
+    batch = collator([packed, single])
+    assert batch["segment_ids"][1].max() == 0
+    positions, targets = batch["mention_positions"], batch["mention_targets"]
+    assert (positions[1] >= 0).sum() == 2
+    words = [collator.processor.tokenizer.decode(batch["input_ids"][1, place]) for place in positions[1, :2]]
+    assert [word[-1:] for word in words] == ["l", "p"]
+    assert torch.equal(targets[1, :2], targets[0, :2])  # both chats begin with the same video
+    with pytest.raises(ValueError, match="Sample 1: 3 lists of mentions for 1 chats"):
+        collator([packed, {**single, "mentions": packed["mentions"]}])
+
+
 def test_what_is_not_there_raises(collator):
     with pytest.raises(ValueError, match="No 'sofa' behind token 0 of the chat"):
         collator([mentioning_sample(mentions=[[("sofa", cells())], [], []])])
