@@ -14,7 +14,7 @@ _MIN_DEPTH = 1e-6  # metres; a box that reaches nearer to the plane of the camer
 
 
 def outline_shares(low: Tensor, high: Tensor, cameras: Tensor, poses: Tensor, grid: TokenGrid) -> Tensor:
-    """Return the share of each token's rays that hit a box in front of the camera.
+    """Return the share of each token's rays that hit a box before it.
 
     Rays are cast in the cells around the projected corners alone, and in the whole frame where a box reaches the plane
     of the camera. A box that no ray hits has a tiny share, below every threshold, in the token of its centre.
