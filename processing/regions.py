@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from processing.argument_rules import check_choice, check_number
+from processing.box_outlines import outline_shares
 from processing.box_rules import check_boxes, check_boxes_2d
 from processing.geometry_rules import check_intrinsics, check_poses
 from processing.token_grid import TokenGrid
@@ -31,7 +32,6 @@ __all__ = [
 
 ArrayLike = Tensor | np.ndarray
 MIN_SHARE = 0.125  # Official: a token belongs to an object if at least this share of its pixels does.
-RAYS_PER_SIDE = 6  # Rays per token and side for boxes without depth; 36 rays resolve the share of 12.5%.
 
 
 def _as_tensor(values: ArrayLike, name: str, *, is_mask: bool = False) -> torch.Tensor:
@@ -292,20 +292,7 @@ def regions_from_boxes_and_poses(
         _as_tensor(intrinsics, "intrinsics").double(),
         _as_tensor(camera_to_world, "camera_to_world").double(),
     )
-    rays = RAYS_PER_SIDE
-    v = (torch.arange(grid.rows * rays).double() + 0.5) * grid.covered_size[0] / (grid.rows * rays) - 0.5
-    u = (torch.arange(grid.cols * rays).double() + 0.5) * grid.covered_size[1] / (grid.cols * rays) - 0.5
-    v, u = torch.meshgrid(v, u, indexing="ij")
-    x = (u - cameras[:, 0, 2, None, None]) / cameras[:, 0, 0, None, None]
-    y = (v - cameras[:, 1, 2, None, None]) / cameras[:, 1, 1, None, None]
-    directions = torch.stack((x, y, torch.ones_like(x)), dim=-1) @ poses[:, None, :3, :3].mT
-    centres = poses[:, None, None, :3, 3]
-    shares = torch.zeros(len(low), len(cameras), grid.rows, grid.cols, dtype=torch.float64)
-    for index in range(len(low)):
-        hit = _rays_hit_box(centres, directions, low[index], high[index])
-        shares[index] = hit.view(len(cameras), grid.rows, rays, grid.cols, rays).double().mean((2, 4))
-    shares = torch.maximum(shares, _centre_share((low + high) / 2, cameras, poses, grid))
-    return _keep_best(shares, min_share)
+    return _keep_best(outline_shares(low, high, cameras, poses, grid), min_share)
 
 
 def _count_pixels(masks: Tensor, grid: TokenGrid, name: str) -> tuple[Tensor, Tensor]:
@@ -363,32 +350,3 @@ def box_limits(boxes: ArrayLike) -> tuple[Tensor, Tensor]:
     check_boxes(boxes, is_metric=False)  # The points may have any unit.
     half = boxes[:, 3:] / 2
     return boxes[:, :3] - half, boxes[:, :3] + half
-
-
-def _rays_hit_box(centres: Tensor, directions: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return whether rays (V, h, w, 3) from centres (V, 1, 1, 3) meet the box in front of the camera."""
-    # A direction of exactly 0 gives +-Inf, which minimum and maximum order rightly. 0 / 0 on a face becomes +-Inf.
-    near, far = (low - centres) / directions, (high - centres) / directions
-    near, far = torch.where(near.isnan(), -torch.inf, near), torch.where(far.isnan(), torch.inf, far)
-    enter = torch.minimum(near, far).amax(-1)
-    leave = torch.maximum(near, far).amin(-1)
-    return (leave >= enter) & (leave > 0)
-
-
-def _centre_share(centres: Tensor, cameras: Tensor, poses: Tensor, grid: TokenGrid) -> Tensor:
-    """Return shares (N, V, rows, cols) that are tiny at each box centre's token, else 0.
-
-    They lie below every threshold; a visible box that no ray hits is then not missed.
-    """
-    world_to_camera = torch.linalg.inv(poses)
-    points = torch.einsum("vij,nj->nvi", world_to_camera[:, :3, :3], centres) + world_to_camera[:, :3, 3]
-    z = points[..., 2]
-    divisor = torch.where(z > 0, z, 1.0)
-    u = cameras[:, 0, 0] * points[..., 0] / divisor + cameras[:, 0, 2]
-    v = cameras[:, 1, 1] * points[..., 1] / divisor + cameras[:, 1, 2]
-    row, column = grid.locate(v, u)
-    is_seen = (z > 0) & (row >= 0)
-    shares = torch.zeros(*z.shape, grid.rows * grid.cols + 1, dtype=torch.float64)
-    index = torch.where(is_seen, row * grid.cols + column, grid.rows * grid.cols)
-    shares.scatter_(2, index.unsqueeze(-1), torch.finfo(torch.float64).tiny)
-    return shares[..., :-1].view(*z.shape, *grid.shape)
