@@ -24,7 +24,6 @@ TARGETS = ("depth", "intrinsics", "camera_to_world", "has_geometry", "depth_alig
 PREPARED = "prepared_targets"
 HEADS_NAME = "geometry_supervision"  # of the heads inside the model
 IGNORED_LABEL = -100
-LEAST = 1e-30  # keeps 0 of 0 from being NaN
 # Targets that lose their meaning in these types: a rotation is none any more, 3 m are off by a centimetre.
 TOO_COARSE = {
     "depth": (torch.bfloat16,),
