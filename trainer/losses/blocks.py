@@ -111,8 +111,8 @@ def gradient_difference(
         prediction, measurement = prediction.unsqueeze(-1), measurement.unsqueeze(-1)
     weight = mask.to(prediction.dtype).unsqueeze(-1)
     residual = weight * (prediction - measurement)
-    horizontal = (residual[:, :, 1:] - residual[:, :, :-1]).abs() * (weight[:, :, 1:] * weight[:, :, :-1])
-    vertical = (residual[:, 1:] - residual[:, :-1]).abs() * (weight[:, 1:] * weight[:, :-1])
+    horizontal = (residual[:, :, 1:] - residual[:, :, :-1]).abs() * weight[:, :, 1:] * weight[:, :, :-1]
+    vertical = (residual[:, 1:] - residual[:, :-1]).abs() * weight[:, 1:] * weight[:, :-1]
     if hard_max is not None:
         horizontal, vertical = horizontal.clamp(max=hard_max), vertical.clamp(max=hard_max)
     if confidence is not None:
