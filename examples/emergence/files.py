@@ -95,7 +95,7 @@ def describe_run(study: Study, arm: Arm) -> Entries:
     """Return the settings that the weights of a run depend on."""
     entries = {**dataclasses.asdict(study), "teacher_wavelengths": list(study.teacher_wavelengths)}  # as JSON has it
     kept = {name: value for name, value in entries.items() if name not in LEFT_OUT}
-    own = {name: value for name, value in dataclasses.asdict(arm).items() if name not in LEFT_OUT_OF_ARM}
+    own = {name: value for name, value in arm.settings().items() if name not in LEFT_OUT_OF_ARM}
     return {**kept, "row": own}
 
 

@@ -7,16 +7,23 @@ from typing import TypeVar, get_args, get_type_hints
 
 import yaml
 
+from modeling_ide3d.auxiliary.state_layers import StateLayers
 from trainer.teachers.point_map import CAMERAS
 
-__all__ = ["SPLITS", "Arm", "Phase", "Study", "read_study"]
+from .pseudo import BLOCK
+
+__all__ = ["SPLITS", "VISION_LAYERS", "Arm", "Phase", "Study", "read_study"]
 
 SPLITS = ("validation", "test")
+VISION_LAYERS = 4  # of the tower, see `models.build_model`
 TARGETS = ("depth", "grey")
 # What the weights after the pool phase depend on; arms that agree in all of it share these weights.
 SHARED_BY_POOLS = ("num_rooms", "image_size", "patch_size", "num_frames", "hidden_size", "text_layers", "say_boxes")
 SHARED_BY_POOLS += ("teacher_wavelengths", "teacher_camera", "lesson", "reading", "pool")
 OF_POOL = ("depth", "cross_view", "teacher", "target", "learning_rate", "validator")
+# Entries of an arm that came later: at their defaults they are no settings, so that earlier results are still taken.
+LATER = ("pose", "scale", "layers", "camera_layer", "pseudo")
+OF_POOL += LATER
 
 Entries = dict[str, object]
 Kind = TypeVar("Kind")
@@ -58,6 +65,11 @@ class Arm:
         depth: Weight of the depth loss.
         cross_view: Weight of the loss of depth predicted from another view.
         teacher: Weight of the alignment with the teacher.
+        pose: Weight of the poses between frames.
+        scale: Weight of the mean depth of a video.
+        layers: Hidden states that the teacher is compared with, such as "vision.2"; none: the final states.
+        camera_layer: Hidden state that poses and mean depth are read from; None: the final states.
+        pseudo: Whether the rooms without questions have the geometry of `distort_geometry` in place of the truth.
         target: Target of the depth decoder and of the teacher: "depth", or "grey", the brightness of the pixels.
         in_questions: Factor of these weights in the question phase; 0: geometry is a first phase only.
         learning_rate: Factor of all learning rates.
@@ -71,6 +83,11 @@ class Arm:
     depth: float = 0.0
     cross_view: float = 0.0
     teacher: float = 0.0
+    pose: float = 0.0
+    scale: float = 0.0
+    layers: tuple[str, ...] = ()
+    camera_layer: str | None = None
+    pseudo: bool = False
     target: str = "depth"
     in_questions: float = 1.0
     learning_rate: float = 1.0
@@ -78,6 +95,19 @@ class Arm:
     validator: Entries = field(default_factory=dict)
     label: str | None = None
     more_seeds: tuple[int, ...] = ()
+
+    @property
+    def has_losses(self) -> bool:
+        """Whether the arm has a loss beside words and answers."""
+        return any((self.depth, self.cross_view, self.teacher, self.pose, self.scale))
+
+    def settings(self) -> Entries:
+        """Return the entries by name, as JSON has them, without later ones at their defaults."""
+        found = dataclasses.asdict(self)
+        for entry in dataclasses.fields(self):
+            if entry.name in LATER and found[entry.name] == entry.default:
+                del found[entry.name]
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
 @dataclass(frozen=True)
@@ -166,7 +196,7 @@ class Study:
 
     def pool_settings(self, arm: Arm) -> Entries:
         """Return what the weights after the pool phase depend on, beside the seed."""
-        own = {name: value for name, value in dataclasses.asdict(arm).items() if name in OF_POOL}
+        own = {name: value for name, value in arm.settings().items() if name in OF_POOL}
         return {"study": {name: dataclasses.asdict(self)[name] for name in SHARED_BY_POOLS}, "row": own}
 
     def first_scored(self, split: str) -> int:
@@ -235,9 +265,16 @@ def _read_lengths(waves: object, where: str) -> tuple[float, ...]:
     return tuple(map(float, waves))
 
 
+def _read_layers(layers: object, where: str) -> tuple[str, ...]:
+    if not isinstance(layers, list) or not all(isinstance(layer, str) for layer in layers):
+        raise ValueError(f"{where} must be a list of names such as vision.2, got {layers!r}.")
+    return tuple(layers)
+
+
 def _build_arm(entries: object, where: str) -> Arm:
-    if isinstance(entries, dict) and "more_seeds" in entries:
-        entries = {**entries, "more_seeds": _read_seeds(entries["more_seeds"], f"{where}: more_seeds")}
+    for name, read in (("more_seeds", _read_seeds), ("layers", _read_layers)):
+        if isinstance(entries, dict) and name in entries:
+            entries = {**entries, name: read(entries[name], f"{where}: {name}")}
     return _build(Arm, entries, where)
 
 
@@ -299,13 +336,14 @@ def _check_arm(study: Study, name: str, where: str) -> None:
         raise ValueError(f"{where} has seeds {alone} that the control {study.control} does not have: add them there.")
     if arm.target not in TARGETS:
         raise ValueError(f"{where}: `target` must be one of {TARGETS}, got {arm.target!r}.")
-    if not arm.pool and (arm.depth or arm.cross_view or arm.teacher):
+    if not arm.pool and arm.has_losses:
         raise ValueError(f"{where} has losses but sees no rooms for them: leave out `pool: false`.")
     if arm.target != "depth" and (arm.cross_view or (arm.teacher and study.teacher_camera != "own")):
         raise ValueError(
             f"{where} regresses {arm.target}: other views need depth, and so does a teacher, unless its points are in "
             "each frame's own camera (`teacher_camera: own`)."
         )
+    _check_terms(study, arm, where)
     if arm.target != "depth" and arm.in_questions:
         raise ValueError(
             f"{where} regresses {arm.target}: views with questions have depth alone. Set `in_questions: 0`."
@@ -314,3 +352,35 @@ def _check_arm(study: Study, name: str, where: str) -> None:
         raise ValueError(f"{where}: `validator` must hold entries, got {arm.validator!r}.")
     if not 0 < study.rooms_labelled(name) <= study.num_rooms:
         raise ValueError(f"{where} labels more than the {study.num_rooms} rooms, or none.")
+
+
+def _check_terms(study: Study, arm: Arm, where: str) -> None:
+    """Raise ValueError unless the pool phase has what the terms of an arm need."""
+    has_cameras = bool(arm.pose or arm.scale)
+    if has_cameras and (arm.pseudo or arm.target != "depth"):
+        raise ValueError(f"{where}: poses and mean depth need depth in metres. Leave out `pseudo` and `target`.")
+    if arm.pseudo and (arm.target != "depth" or arm.in_questions):
+        raise ValueError(
+            f"{where}: pseudo geometry replaces depth of rooms without questions. Leave out `target`, and set "
+            "`in_questions: 0`."
+        )
+    if arm.pseudo and not (arm.depth or arm.cross_view or arm.teacher):
+        raise ValueError(f"{where} has pseudo geometry, but no loss that reads it: leave out `pseudo`.")
+    if arm.pseudo and study.image_size % BLOCK:
+        raise ValueError(
+            f"{where}: pseudo geometry has errors in blocks of {BLOCK} px. `image_size` must be a multiple, got "
+            f"{study.image_size}."
+        )
+    if (arm.layers and not arm.teacher) or (arm.camera_layer is not None and not has_cameras):
+        raise ValueError(f"{where}: `layers` need the weight `teacher`, `camera_layer` needs `pose` or `scale`.")
+    states = StateLayers(VISION_LAYERS, study.hidden_size, study.text_layers, study.hidden_size)
+    named = [*arm.layers, *filter(None, [arm.camera_layer])]
+    if arm.layers:
+        states.check_list(arm.layers, f"{where}: layers")
+    for layer in named:
+        states.check(layer, where)
+        if layer in {f"language.{number}" for number in range(1, study.text_layers)}:
+            raise ValueError(
+                f"{where}: the language model has no layers in the pool phase, so there is no {layer}. Name states of "
+                f"the tower, language.0 or {states.final}."
+            )

@@ -16,6 +16,7 @@ from processing.writing import write_json
 
 from ..storage import load_json
 from .files import ADVICE
+from .pseudo import distort_geometry
 
 __all__ = ["COLOUR_WORDS", "COLUMN_WORDS", "KIND_WORDS", "ROW_WORDS", "RoomArrays", "decode_room", "store_rooms"]
 
@@ -89,17 +90,18 @@ class RoomArrays(Sequence[dict]):
         folder: Folder of the rooms.
         target: Content of `depth`: "depth" in metres, or "grey", the brightness of each pixel. Brightness is brought
             to mean and spread of the depth, so that a loss of the same size regresses it.
+        is_pseudo: Whether depth and poses are those of `distort_geometry`, the same at every visit.
 
     Raises:
         ValueError: If the target is unknown.
     """
 
-    def __init__(self, folder: Path, target: str = "depth"):
+    def __init__(self, folder: Path, target: str = "depth", is_pseudo: bool = False):
         if target not in ("depth", "grey"):
             raise ValueError(f"`target` must be depth or grey, got {target!r}.")
         self.names: list[str] = load_json(folder / "names.json", ADVICE)["names"]
         self.arrays = {key: np.load(folder / f"{key}.npy", mmap_mode="r") for key in ARRAYS}
-        self.target, self.scale = target, (0.0, 0.0)
+        self.target, self.scale, self.is_pseudo = target, (0.0, 0.0), is_pseudo
         if target == "grey":
             grey = to_grey(self.arrays["frames"][:NUM_SCALED_BY])
             depth = self.arrays["depth"][:NUM_SCALED_BY]
@@ -114,6 +116,8 @@ class RoomArrays(Sequence[dict]):
         if self.target == "grey":
             slope, offset = self.scale
             room["depth"] = np.clip(slope * to_grey(room["frames"]) + offset, LEAST_DEPTH, None).astype(np.float32)
+        if self.is_pseudo:
+            room |= distort_geometry(room["depth"], room["camera_to_world"], index)
         return {"scene_id": self.names[index], "messages": VIDEO_CHAT, **room}
 
     def cell_words(self, index: int, kind: int) -> np.ndarray:

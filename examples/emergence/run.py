@@ -14,13 +14,14 @@ from pathlib import Path
 import datasets
 import torch
 
+from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from processing.rooms import load_rooms
 from processing.writing import write_json
 
 from .files import RunFiles
 from .models import build_processor, load_run, study_grid
 from .questions import read_asked, say_boxes, store_asked
-from .recipe import SPLITS, Study, read_study
+from .recipe import SPLITS, Arm, Study, read_study
 from .scores import score_split
 from .training import labelled_questions, take_lesson, train_run
 
@@ -42,6 +43,19 @@ def open_split(study: Study, split: str) -> datasets.Dataset:
     return load_rooms(split, count, start=first, **options)
 
 
+def list_read_layers(model: IDE3DForConditionalGenerationWithGeometry, arm: Arm) -> list[str]:
+    """Return the hidden states that losses of the pool phase read.
+
+    The language model has no layers there: its final states are its input behind the norm.
+    """
+    final, layers = model.state_layers.final, []
+    if arm.depth or arm.cross_view:
+        layers += [f"vision.{layer}" for layer in model.geometric_validator.config.layer_indices]
+    layers += model.distillation_layers if arm.teacher else ()
+    layers += [model.camera_layer] if arm.pose or arm.scale else []
+    return list(dict.fromkeys(["language.0", *layers] if final in layers else layers))
+
+
 def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:
     """Ask a trained run about a split and probe it.
 
@@ -53,9 +67,7 @@ def evaluate_run(study: Study, name: str, seed: int, split: str) -> None:
     processor = build_processor(study)
     model = load_run(study, name, seed, processor).eval()
     rooms = open_split(study, split)
-    arm, text = study.rows[name], model.config.text_config.num_hidden_layers
-    read = [f"vision.{layer}" for layer in model.geometric_validator.config.layer_indices]
-    read = (read if arm.depth or arm.cross_view else []) + (["language.0", f"language.{text}"] if arm.teacher else [])
+    read = list_read_layers(model, study.rows[name])
     samples = read_asked(store_questions(study, split))
     if study.say_boxes:
         samples = [say_boxes(sample) if sample["questions"] else sample for sample in samples]

@@ -85,6 +85,8 @@ def phase_arguments(phase: Phase, arm: Arm, scale: float, seed: int, output: Pat
         depth_weight=scale * arm.depth,
         cross_view_weight=scale * arm.cross_view,
         distillation_weight=scale * arm.teacher,
+        pose_weight=scale * arm.pose,
+        scale_weight=scale * arm.scale,
         pair_mode="random",
         pairs_per_frame=1,
         consistency_weight=0.0,
@@ -134,9 +136,9 @@ def train_phase(
     }
 
 
-def open_pool(study: Study, target: str = "depth") -> RoomArrays:
-    """Open the training rooms, which the study has stored."""
-    return RoomArrays(Path(study.output_dir) / "rooms" / "train", target)
+def open_pool(study: Study, arm: Arm) -> RoomArrays:
+    """Open the training rooms, which the study has stored, with the geometry of an arm."""
+    return RoomArrays(Path(study.output_dir) / "rooms" / "train", arm.target, arm.pseudo)
 
 
 def take_lesson(study: Study) -> Path:
@@ -155,7 +157,7 @@ def take_lesson(study: Study) -> Path:
     if path.is_file():
         return path
     processor, phase = build_processor(study), study.lesson
-    model, rooms = build_model(study, Arm(), LESSON_SEED, processor), open_pool(study)
+    model, rooms = build_model(study, Arm(), LESSON_SEED, processor), open_pool(study, Arm())
     collator = StudyCollator(IDE3DDataCollator(processor, protocol="clean"))
     steps = StudySteps(rooms, [], num_steps=phase.steps, rooms_per_step=phase.rooms, seed=LESSON_SEED)
     args = phase_arguments(phase, Arm(), 0.0, LESSON_SEED, path.parent)
@@ -244,9 +246,9 @@ def train_run(study: Study, name: str, seed: int) -> None:
     write_json(begun, {"settings": settings})
     processor = build_processor(study)
     model = build_model(study, arm, seed, processor)
-    teacher = build_teacher(study) if arm.teacher else None
+    teacher = build_teacher(study, arm) if arm.teacher else None
     collator = StudyCollator(IDE3DDataCollator(processor, teacher, protocol="clean"))
-    trainee = Trainee(study, arm, files, model, collator, open_pool(study, arm.target))
+    trainee = Trainee(study, arm, files, model, collator, open_pool(study, arm))
     phases = {}
     if arm.pool and study.pool.steps:
         phases["pool"] = train_pool(trainee)
