@@ -9,17 +9,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from processing.boxes_in_words import NUM_BINS, NumberStyle, key_tokens, number_tokens
 
-__all__ = ["add_box_tokens", "find_box_tokens", "start_number_tokens"]
+__all__ = ["add_box_tokens", "find_box_tokens", "list_box_tokens", "start_number_tokens"]
 
 _MOST_WAVES = 16
 _LENGTH = 0.5  # of the deviation of other rows: longer ones are said in the place of words at first
 _SHORTEST, _LONGEST = 8.0, 4.0 * NUM_BINS  # bins a wavelength: neighbours are alike, ends are not
 
 
+def list_box_tokens() -> list[str]:
+    """Return `number_tokens` in order, then `key_tokens`."""
+    return [*number_tokens(), *key_tokens()]
+
+
 def add_box_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Add the words of boxes to a tokenizer and to the embeddings of its model.
 
-    They are `number_tokens` and `key_tokens`. A word that the tokenizer has stays as it is, and so does the size of
+    They are those of `list_box_tokens`. A word that the tokenizer has stays as it is, and so does the size of
     embeddings that have rows to spare. Numbers start as `start_number_tokens` says, keys as the mean of the pieces
     that they were spelled in.
 
@@ -31,7 +36,7 @@ def add_box_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
         Number of words that were added.
     """
     known = tokenizer.get_vocab()
-    missing = [word for word in (*number_tokens(), *key_tokens()) if word not in known]
+    missing = [word for word in list_box_tokens() if word not in known]
     if not missing:
         return 0
     pieces = {word: tokenizer(word, add_special_tokens=False)["input_ids"] for word in key_tokens() if word in missing}
@@ -55,7 +60,7 @@ def find_box_tokens(tokenizer: PreTrainedTokenizerBase, numbers: NumberStyle = "
         tokenizer: Tokenizer with these words.
         numbers: Way of writing measures; none of the words is needed for another than "tokens".
     """
-    return tokenizer.convert_tokens_to_ids([*number_tokens(), *key_tokens()]) if numbers == "tokens" else []
+    return tokenizer.convert_tokens_to_ids(list_box_tokens()) if numbers == "tokens" else []
 
 
 def _tables(model: PreTrainedModel) -> list[Tensor]:

@@ -15,13 +15,12 @@ from modeling_ide3d.auxiliary import (
     load_converted_for_training,
 )
 from processing import IDE3DProcessor
-from processing.boxes_in_words import key_tokens, number_tokens
 from processing.token_grid import TokenGrid
 from trainer.data.pseudo_inputs import check_store
 from trainer.loop.adapters import add_adapters
 from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 from trainer.recipes.arguments import DataArguments, ModelArguments
-from trainer.recipes.box_tokens import add_box_tokens, start_number_tokens
+from trainer.recipes.box_tokens import add_box_tokens, list_box_tokens, start_number_tokens
 from trainer.teachers import PointMapTeacher, Teacher, TeacherStore, load_teacher
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -107,7 +106,7 @@ def load_model(
             patch_size=arguments.patch_size,
             spatial_pool_stride=arguments.spatial_pool_stride,
             num_frames=data.num_frames,
-            words=[*number_tokens(), *key_tokens()] if data.box_numbers == "tokens" else (),
+            words=list_box_tokens() if data.box_numbers == "tokens" else (),
         )
         config = build_nano_config(
             processor,
