@@ -100,11 +100,14 @@ def _lay_out(handlers: PageHandlers, settings: PageSettings) -> None:
                 sources=["upload", "webcam"],
                 webcam_options=gr.WebcamOptions(mirror=False),
                 height=260,
+                elem_id="video",
             )
             with gr.Row():
                 rooms = [gr.Button(name, size="sm", min_width=80) for name in ROOM_NAMES]
             status = gr.HTML(as_status("No video is open. Upload or record one, or take a room."), elem_id="status")
-            chat = gr.Chatbot(label="Questions and answers", height=300, buttons=["copy"], feedback_options=None)
+            chat = gr.Chatbot(
+                label="Questions and answers", height=300, buttons=["copy"], feedback_options=None, elem_id="chat"
+            )
             question = gr.Textbox(label="Question", placeholder="Is there a red chair in the room?", max_length=2000)
             ask = gr.Button("Ask", variant="primary")
             keeps_turns = gr.Checkbox(False, label="The model reads the questions and answers before, too")
