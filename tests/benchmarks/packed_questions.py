@@ -36,7 +36,7 @@ from trainer.nano.build import build_nano_config, build_nano_model, build_nano_p
 from trainer.supervision.criterion import GeometryCriterion
 from trainer.teachers import PointMapTeacher
 
-NUM_FRAMES, SIZE, NUM_SCENES = 4, 64, 3
+NUM_FRAMES, SIZE, NUM_SCENES = 4, 64, 1
 QUESTIONS = 67  # of a scene of ScanRefer in the mean
 TERMS = ("loss_depth", "loss_cross_view_depth", "loss_view_consistency", "loss_distillation", "loss_grounding")
 
