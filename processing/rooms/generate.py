@@ -112,14 +112,15 @@ def _object_rows(room: Room) -> list[dict]:
     ]
 
 
-def _encode(image: np.ndarray, **options) -> dict:
+def _encode(image: np.ndarray) -> dict:
     """Encode an image: PNG for integers, losslessly compressed TIFF for float32."""
     buffer = io.BytesIO()
     if image.dtype == np.float32:
-        # 317 is the TIFF predictor tag, 3 its floating-point variant.
-        Image.fromarray(image).save(buffer, "TIFF", compression="tiff_adobe_deflate", tiffinfo={317: 3})
+        # 317 is the TIFF predictor tag, 3 its floating-point variant. LZW takes a third of the time of deflate, for
+        # 1.3 times the bytes.
+        Image.fromarray(image).save(buffer, "TIFF", compression="tiff_lzw", tiffinfo={317: 3})
     else:
-        Image.fromarray(image).save(buffer, "PNG", **options)
+        Image.fromarray(image).save(buffer, "PNG", compress_level=1)
     return {"bytes": buffer.getvalue(), "path": None}
 
 
@@ -154,7 +155,7 @@ def make_room(
         questions = ask_questions(SceneFacts(objects, rendering.instance_ids, poses, room.featured), rng)
         row = {
             "scene_id": f"{_family(split, style)}_{seed}_{index:06d}",
-            "frames": [_encode(frame, compress_level=2) for frame in rendering.frames],
+            "frames": [_encode(frame) for frame in rendering.frames],
             "depth": [_encode(frame) for frame in rendering.depth],
             "intrinsics": np.repeat(intrinsics[None], num_frames, axis=0).astype(np.float32),
             "camera_to_world": poses.astype(np.float32),

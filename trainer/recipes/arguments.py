@@ -62,8 +62,7 @@ class ModelArguments:
         default=256, metadata={"help": "Tokens beside the visual ones of a sample, as the dry run supposes."}
     )
     model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "Converted or exported checkpoint; default: a nano model from scratch."},
+        default=None, metadata={"help": "Converted or exported checkpoint; default: a nano model from scratch."}
     )
     validator: Literal["light", "paper", "original", "none"] = field(
         default="light",
@@ -136,8 +135,9 @@ class DataArguments:
     frames: Literal["uniform", "listed", "coverage"] = field(
         default="uniform", metadata={"help": "Which frames of a scene are shown; a stored teacher has uniform ones."}
     )
-    regions: Literal["depth", "poses"] = field(
-        default="depth", metadata={"help": "Whether masks of boxes are made from depth or from poses alone."}
+    regions: Literal["depth", "poses"] = field(default="depth", metadata={"help": "Source of the masks of boxes."})
+    packed_tokens: int = field(
+        default=0, metadata={"help": "Most text tokens of a scene's chats in one sample; 0: one chat a sample."}
     )
     skip_invalid_poses: bool = field(
         default=False, metadata={"help": "Leave out frames whose pose is not finite, instead of an error."}
@@ -219,7 +219,7 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        counts = ("num_validation_samples", "max_grounding", "data_seed_rooms", "place_samples")
+        counts = ("num_validation_samples", "max_grounding", "data_seed_rooms", "place_samples", "packed_tokens")
         steps = ("naming_steps", "reading_steps")
         shares = {
             "confidence_drop_share": (0, 0.99),

@@ -16,7 +16,8 @@ OF_ROOMS = ("num_rooms", "labelled_rooms", "num_validation_rooms", "data_seed_ro
             "naming_depth", "reading_steps", "reading_lessons", "lesson_learning_rate", "word_search",
             "mention_weight")  # fmt: skip
 OF_BOXES = ("box_numbers", "box_lenses", "field_of_view")
-OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions", "pseudo_geometry", "confidence_drop_share")
+OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions", "packed_tokens", "pseudo_geometry",
+                 "confidence_drop_share")  # fmt: skip
 OF_CHATS = ("chats", "validation_chats", "streaming")
 OF_FILES = ("data_dir", "skip_invalid_poses", "num_validation_samples")  # of benchmarks and of chats
 OF_DRY_RUN = ("planned_config", "planned_processes", "planned_sharding", "planned_teacher_size", "planned_text_tokens")
