@@ -243,6 +243,8 @@ def rooms(add: Callable[..., None]) -> None:
     for name in ("split", "style"):
         for what, value in {"unknown": "nonsense", "empty": "", **TEXTS}.items():
             add(f"{name} {what}", lambda f, n=name, v=value: load(f, **{n: v}), name)
+    for what, value in {"unknown": ["rain"], "one text": "pitch", "a number": 5, "numbers": [5], "None": None}.items():
+        add(f"variations {what}", lambda f, v=value: load(f, variations=v), "variations")
     for what, make in PATHS.items():
         if what not in ("missing", "a folder", "None"):
             add(

@@ -12,6 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from processing.benchmarks.readers.tasks import TASKS
 from processing.chats.files import SUFFIXES as CHAT_FILES
+from processing.rooms.variations import VARIATIONS
 from trainer.field_rules import POSITIVE, check_choice, check_kind, check_number, find_choices, find_kinds, find_near
 from trainer.recipes.shares import read_shares
 from trainer.recipes.yaml_reading import Place, read_words
@@ -173,6 +174,7 @@ class DataArguments:
     room_style: Literal["plain", "loft"] = field(
         default="plain", metadata={"help": "Furniture, shades and sizes of the rooms."}
     )
+    room_variations: list[str] = field(default_factory=list, metadata={"help": "Changes of rooms, see load_rooms."})
     reference: Literal["region", "word", "both"] = field(
         default="region", metadata={"help": "Questions that point at an object, name it, or both."}
     )
@@ -239,8 +241,9 @@ class DataArguments:
                     raise ValueError(
                         f"{name} must name files that end with {', '.join(CHAT_FILES)}, got {file!r:.100}."
                     )
-        for task in self.tasks:
-            check_choice("tasks", task, sorted(TASKS))
+        for name, known in {"tasks": sorted(TASKS), "room_variations": VARIATIONS}.items():
+            for value in getattr(self, name):
+                check_choice(name, value, known)
         if self.task_weights and len(self.task_weights) != len(self.tasks):
             raise ValueError(
                 f"task_weights must have one number for each of tasks, {self.tasks}, got {self.task_weights}."

@@ -12,9 +12,9 @@ __all__ = ["list_idle", "warn_of_idle"]
 logger = logging.getLogger(__name__)
 
 OF_NANO = ("hidden_size", "text_layers", "rope_theta", "tie_word_embeddings", "patch_size", "spatial_pool_stride")
-OF_ROOMS = ("num_rooms", "labelled_rooms", "num_validation_rooms", "data_seed_rooms", "room_style", "reference",
-            "max_questions", "max_grounding", "grounding_share", "lessons", "place_samples", "naming_steps",
-            "naming_depth", "reading_steps", "reading_lessons", "lesson_learning_rate", "word_search",
+OF_ROOMS = ("num_rooms", "labelled_rooms", "num_validation_rooms", "data_seed_rooms", "room_style", "room_variations",
+            "reference", "max_questions", "max_grounding", "grounding_share", "lessons", "place_samples",
+            "naming_steps", "naming_depth", "reading_steps", "reading_lessons", "lesson_learning_rate", "word_search",
             "mention_weight")  # fmt: skip
 OF_BOXES = ("box_numbers", "box_lenses", "field_of_view")
 OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions", "packed_tokens", "pseudo_geometry",
