@@ -64,6 +64,9 @@ class IDE3DProcessor(ProcessorMixin):
             Region the user points at (in a prompt), or the grounding query (in an answer).
     """
 
+    # The video processor has converted its own; without padding they stay lists.
+    skip_tensor_conversion = [*ProcessorMixin.skip_tensor_conversion, "pixel_values_videos", "video_frame_mask"]
+
     def __init__(
         self,
         image_processor=None,
