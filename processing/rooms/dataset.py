@@ -3,17 +3,22 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import datasets
 from datasets import Features, Image, List, Value
 
+<<<<<<< HEAD
 from processing.argument_rules import as_path, check_choice, check_whole
 from processing.rooms.furniture.catalogue import FURNITURE_FILE, read_catalogue
+=======
+from processing.argument_rules import as_path, check_choice, check_texts, check_whole
+>>>>>>> main
 from processing.rooms.generate import SPLITS, make_room, recipe_digest
 from processing.rooms.scene.styles import FURNISHED, PLAIN, STYLES
 from processing.rooms.sizes import MAX_SCENES, check_room_sizes
+from processing.rooms.variations import VARIATIONS
 
 __all__ = ["FEATURES", "load_rooms"]
 
@@ -67,11 +72,18 @@ def _rows(
     image_size: int,
     num_frames: int,
     style: str,
+<<<<<<< HEAD
     furniture: str | None = None,
 ) -> Iterator[dict]:
     for index in indices:
         pieces = Path(furniture) if furniture else FURNITURE_FILE
         yield make_room(split, seed, index, image_size, num_frames, style, pieces)[1]
+=======
+    variations: tuple[str, ...] = (),
+) -> Iterator[dict]:
+    for index in indices:
+        yield make_room(split, seed, index, image_size, num_frames, style, variations)[1]
+>>>>>>> main
 
 
 def _check_cache(cache_dir: str | Path) -> Path:
@@ -89,7 +101,11 @@ def load_rooms(
     *,
     start: int = 0,
     style: str = PLAIN.name,
+<<<<<<< HEAD
     furniture: str | Path | None = None,
+=======
+    variations: Collection[str] = (),
+>>>>>>> main
     seed: int = 0,
     image_size: int = 126,
     num_frames: int = 8,
@@ -106,11 +122,17 @@ def load_rooms(
         split: Split of the rooms, "train", "validation" or "test".
         num_scenes: Number of rooms.
         start: Index of the first room; the rooms are the rows from `start` on of a longer load.
+<<<<<<< HEAD
         style: Look of the rooms, "plain", "loft" or "furnished". Loft rooms have other shades of the same colour
             names, other materials and furniture, and are larger. Furnished rooms have meshes of real furniture, true
             in size; a colour is "" where a piece has none that covers most of it.
         furniture: File of meshes for furnished rooms, made by `processing.rooms.furniture.convert`. Default: the 60
             pieces of the package.
+=======
+        style: Look of the rooms, "plain" or "loft". Loft rooms have other shades of the same colour names, other
+            materials and furniture, and are larger.
+        variations: Changes of cameras, pictures and looks, see below; none by default.
+>>>>>>> main
         seed: Seed of the family of rooms.
         image_size: Height and width of frames, depth and ids in pixels.
         num_frames: Frames per room (V).
@@ -130,17 +152,31 @@ def load_rooms(
                 answer must find, value the numbers behind a metric answer. hint_objects are the ids that the question
                 is about, the one asked about first.
 
+    Variations make training rooms more like what a hand-held camera sees. The place of a room's furniture stays, but a
+    walk that they forbid is drawn again.
+
+    - "pitch", "height", "roll", "field_of_view": cameras of a real walk, which looks down.
+    - "blur", "exposure", "noise", "jpeg": faults of its pictures. "holes": pixels without depth, 0.
+    - "texture": any surfaces and colours of what has no colour name, any pattern on furniture. "light": brightness and
+      colour of lamp, daylight and bounced light.
+
     Distances are from the first camera to the centre of the object's box. Positions are that centre in the first
     camera's frame: x right, y down, z forward, metres.
 
     Raises:
+<<<<<<< HEAD
         ValueError: If split or style is unknown, a count is below 1, `start` is negative, or frames are below 24 px.
             Also if a number is too large, `cache_dir` cannot be a folder, or `furniture` is no file of meshes or given
             with another style.
+=======
+        ValueError: If split, style or a variation is unknown, a count is below 1, or `start` is negative.
+            If frames are below 24 px, a number is too large, or `cache_dir` cannot be a folder.
+>>>>>>> main
         TypeError: If a number is no integer, or another argument of another kind.
     """
     check_choice(split, SPLITS, "split")
     check_choice(style, STYLES, "style")
+    chosen = check_texts(variations, "variations", VARIATIONS)
     num_scenes, seed, image_size, num_frames = check_room_sizes(num_scenes, seed, image_size, num_frames)
     start = check_whole(start, "start", 0, MAX_SCENES)
     if num_proc is None:
@@ -149,6 +185,7 @@ def load_rooms(
     if cache_dir is not None:
         cache_dir = str(_check_cache(cache_dir))
     arguments = {"split": split, "seed": seed, "image_size": image_size, "num_frames": num_frames, "style": style}
+<<<<<<< HEAD
     told = dict(arguments)
     if furniture is not None:
         if style != FURNISHED.name:
@@ -156,6 +193,10 @@ def load_rooms(
         path = as_path(furniture, "furniture").absolute()
         read_catalogue(path)  # what cannot be read is told before processes start
         arguments["furniture"], told["furniture"] = str(path), hashlib.sha256(path.read_bytes()).hexdigest()
+=======
+    if chosen:  # rooms without any keep the key of their cached files
+        arguments["variations"] = tuple(name for name in VARIATIONS if name in chosen)
+>>>>>>> main
     rooms = (start, num_scenes) if start else num_scenes  # rooms from 0 on keep the key of their cached files
     key = hashlib.sha256(repr((recipe_digest(), rooms, sorted(told.items()))).encode()).hexdigest()[:16]
     return datasets.Dataset.from_generator(

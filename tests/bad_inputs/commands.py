@@ -11,7 +11,7 @@ from bad_inputs import goods
 from bad_inputs.cases import ToldError, door
 from bad_inputs.damage import NUMBERS, PATH_WORDS, PATHS, TEXTS
 
-COMMANDS = ("ask", "find", "describe", "evaluate", "clicks", "doctor", "probe", "convert", "export", "push", "env", "captures", "train", "plan", "teachers", "geometry",
+COMMANDS = ("ask", "find", "describe", "serve", "evaluate", "clicks", "doctor", "probe", "convert", "export", "push", "env", "captures", "train", "plan", "teachers", "geometry",
             "rooms measure", "rooms export", "rooms evaluate")  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def commands(add: Callable[..., None]) -> None:
     for name in COMMANDS:
         words = name.split()
         add(f"{name}: unknown option", lambda f, w=words: run(*w, "--nonsense", 1), "nonsense", expect="refused")
-        if name not in ("env", "rooms measure", "rooms export", "train", "plan"):
+        if name not in ("env", "rooms measure", "rooms export", "train", "plan", "serve"):
             add(
                 f"{name}: nothing given",
                 lambda f, w=words: run(*w),
@@ -105,6 +105,8 @@ def commands(add: Callable[..., None]) -> None:
         lambda f: run("ask", goods.video_file(f), "", "--model", goods.model_folder()),
         "question",
     )
+    for option, value in {"--port": 70000, "--max-upload": 0, "--num-frames": 0, "--allow-file": "x"}.items():
+        add(f"serve: {option} {value}", lambda f, o=option, v=value: run("serve", o, v), option)
     add("right: env", lambda f: run("env"), expect="taken")
     add("right: captures", lambda f: run("captures", goods.scene_folder(f)), expect="taken")
     add(
@@ -244,6 +246,8 @@ def rooms(add: Callable[..., None]) -> None:
     for name in ("split", "style"):
         for what, value in {"unknown": "nonsense", "empty": "", **TEXTS}.items():
             add(f"{name} {what}", lambda f, n=name, v=value: load(f, **{n: v}), name)
+    for what, value in {"unknown": ["rain"], "one text": "pitch", "a number": 5, "numbers": [5], "None": None}.items():
+        add(f"variations {what}", lambda f, v=value: load(f, variations=v), "variations")
     for what, make in PATHS.items():
         if what not in ("missing", "a folder", "None"):
             add(

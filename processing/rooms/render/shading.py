@@ -54,6 +54,9 @@ class Shader:
         self.half = table.half.astype(np.float32).T
         self.taper = ((table.top - table.bottom) / 2).astype(np.float32)
         self.light = room.shell.light.astype(np.float32)
+        self.lighting = room.shell.lighting
+        self.lamp = _LAMP * np.array(self.lighting.tint, np.float32)[:, None] * np.float32(self.lighting.lamp)
+        self.day = _DAY * np.float32(self.lighting.day)
         self.power = 0.5 * float(room.shell.light[2]) ** 2 + 0.05 * room.shell.width * room.shell.depth
         self.bounce = 0.5 * self.first[:, len(table) + 4] + 0.1
         self.windows = self._window_lights(room)
@@ -179,17 +182,26 @@ class Shader:
         square = _dot(to_light, to_light)
         to_light /= np.sqrt(square)
         lit = self._lit(position, normal)
+<<<<<<< HEAD
         light = np.maximum(_dot(normal, to_light), 0) * lit * (self.power / (square + 0.8)) * _LAMP
         for number, (spot, inward, area) in enumerate(self.windows):
+=======
+        light = np.maximum(_dot(normal, to_light), 0) * lit * (self.power / (square + 0.8)) * self.lamp
+        for spot, inward, area in self.windows:
+>>>>>>> main
             ray = spot[:, None] - position
             far = _dot(ray, ray) + 0.1
             ray /= np.sqrt(far)
             facing = np.maximum(_dot(normal, ray) * 0.8 + 0.2, 0) * np.maximum(-(inward @ ray), 0)
+<<<<<<< HEAD
             light += (
                 facing * (1.5 * area / (3.1 * far + area)) * self._window_lit(number, position, normal, lit) * _DAY
             )
+=======
+            light += facing * (1.5 * area / (3.1 * far + area)) * (0.45 + 0.55 * lit) * self.day
+>>>>>>> main
         up = 0.5 + 0.5 * normal[2]
-        ambient = self.bounce[:, None] * (1 - up) + (0.42 * up + 0.1)
+        ambient = self.lighting.bounced * (self.bounce[:, None] * (1 - up) + (0.42 * up + 0.1))
         light += ambient * (0.8 * self._corner_shade(position, normal))
         light += self.look[3, material] * 1.2
         return albedo * light + self._highlight(position, normal, to_light, eye) * self.look[2, material] * lit, face

@@ -8,7 +8,7 @@ from processing.rooms.scene.palette import METAL, pick, shade
 from processing.rooms.scene.primitives import Material, Primitive, box, yaw_matrix
 from processing.rooms.scene.styles import Style
 
-__all__ = ["WALL_YAWS", "Opening", "Shell", "build_shell", "rug", "wall_point"]
+__all__ = ["WALL_YAWS", "Lighting", "Opening", "Shell", "build_shell", "rug", "wall_point"]
 
 # Yaw that turns a piece's back (+y) towards the wall: walls at +y, -x, -y, +x.
 WALL_YAWS = (0.0, np.pi / 2, np.pi, -np.pi / 2)
@@ -27,10 +27,20 @@ class Opening:
 
 
 @dataclass(frozen=True)
+class Lighting:
+    """Gains of lamp, daylight and bounced light, and the tint of the lamp."""
+
+    lamp: float = 1.0
+    day: float = 1.0
+    bounced: float = 1.0
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Shell:
     """Empty room centred on the origin, floor at z = 0.
 
-    `faces` are the materials of -x, +x, -y, +y, floor, ceiling.
+    `faces` are the materials of -x, +x, -y, +y, floor, ceiling; `light` is the place of the lamp.
     """
 
     width: float
@@ -40,6 +50,7 @@ class Shell:
     parts: list[Primitive]
     faces: list[Material]
     light: np.ndarray
+    lighting: Lighting = Lighting()
 
     def wall_length(self, wall: int) -> float:
         """Length of a wall in metres."""
