@@ -12,23 +12,13 @@ from processing.rooms.furniture.catalogue import FURNITURE_FILE, read_catalogue
 from processing.rooms.furniture.pieces import furnish
 from processing.rooms.furniture.rendering import cast_room, render_room, room_table
 from processing.rooms.questions.asking import CLEAR_SHARE, MIN_SHARE, SceneFacts, ask_questions
-<<<<<<< HEAD
 from processing.rooms.render.images import pinhole_view
-from processing.rooms.scene.camera import draw_path, path_shows
-from processing.rooms.scene.layout import COUNTABLE, Room, build_room
-from processing.rooms.scene.palette import pick
-from processing.rooms.scene.primitives import PrimitiveTable
-from processing.rooms.scene.styles import FURNISHED, PLAIN, STYLES
-=======
-from processing.rooms.render.images import pinhole_view, primitive_table, render
-from processing.rooms.render.raycast import cast_view
 from processing.rooms.scene.camera import draw_path, path_is_free, path_shows
 from processing.rooms.scene.layout import COUNTABLE, Room, build_room
 from processing.rooms.scene.palette import pick
 from processing.rooms.scene.primitives import PrimitiveTable
-from processing.rooms.scene.styles import PLAIN, STYLES
+from processing.rooms.scene.styles import FURNISHED, PLAIN, STYLES
 from processing.rooms.variations import RoomVariations
->>>>>>> main
 
 __all__ = ["MIN_IMAGE_SIZE", "SPLITS", "make_room", "recipe_digest", "room_rng"]
 
@@ -39,9 +29,9 @@ _MIN_SHOWN = 4  # objects shown well in frame 0
 _MIN_OVERLAP = 0.5  # of a frame's points that fall into the next frame
 _PATHS_PER_ROOM = 20
 # Code that a row depends on.
-<<<<<<< HEAD
 _MAKERS = (
     "generate.py",
+    "variations.py",
     "scene/*.py",
     "render/*.py",
     "furniture/*.py",
@@ -49,9 +39,6 @@ _MAKERS = (
     "questions/asking.py",
     "questions/wording.py",
 )
-=======
-_MAKERS = ("generate.py", "variations.py", "scene/*.py", "render/*.py", "questions/asking.py", "questions/wording.py")
->>>>>>> main
 _MAX_ATTEMPTS = 1000
 
 
@@ -157,11 +144,8 @@ def make_room(
     image_size: int,
     num_frames: int,
     style: str = PLAIN.name,
-<<<<<<< HEAD
-    furniture: Path = FURNITURE_FILE,
-=======
     variations: Collection[str] = (),
->>>>>>> main
+    furniture: Path = FURNITURE_FILE,
 ) -> tuple[Room, dict]:
     """Return the room and its dataset row.
 

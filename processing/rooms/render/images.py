@@ -86,13 +86,8 @@ def render_frame(shader: Shader, cast_fine: CastFine, view: View, depth: np.ndar
     at = np.flatnonzero(rough)
     if not len(at):
         return srgb
-<<<<<<< HEAD
-    tan = np.stack([tan_x.ravel()[at][:, None] + RAYS[:, 0] * pixel, tan_y.ravel()[at][:, None] + RAYS[:, 1] * pixel])
+    tan = np.stack([tan_x.ravel()[at][:, None] + RAYS[:, 0] * pixel, tan_y.ravel()[at][:, None] + RAYS[:, 1] * tall])
     fine_depth, fine_winner = cast_fine(view, winner, at, tan)
-=======
-    tan = np.stack([tan_x.ravel()[at][:, None] + _RAYS[:, 0] * pixel, tan_y.ravel()[at][:, None] + _RAYS[:, 1] * tall])
-    fine_depth, fine_winner = cast_loose(view, table, tan, _neighbours(winner, at))
->>>>>>> main
     points = _world(view, tan[0].ravel(), tan[1].ravel(), fine_depth.ravel())
     fine, _ = shader.shade(fine_winner.ravel(), points, eye, fine_depth.ravel() * (pixel * 0.5))
     result = srgb.reshape(-1, 3)

@@ -182,24 +182,14 @@ class Shader:
         square = _dot(to_light, to_light)
         to_light /= np.sqrt(square)
         lit = self._lit(position, normal)
-<<<<<<< HEAD
-        light = np.maximum(_dot(normal, to_light), 0) * lit * (self.power / (square + 0.8)) * _LAMP
-        for number, (spot, inward, area) in enumerate(self.windows):
-=======
         light = np.maximum(_dot(normal, to_light), 0) * lit * (self.power / (square + 0.8)) * self.lamp
-        for spot, inward, area in self.windows:
->>>>>>> main
+        for number, (spot, inward, area) in enumerate(self.windows):
             ray = spot[:, None] - position
             far = _dot(ray, ray) + 0.1
             ray /= np.sqrt(far)
             facing = np.maximum(_dot(normal, ray) * 0.8 + 0.2, 0) * np.maximum(-(inward @ ray), 0)
-<<<<<<< HEAD
-            light += (
-                facing * (1.5 * area / (3.1 * far + area)) * self._window_lit(number, position, normal, lit) * _DAY
-            )
-=======
-            light += facing * (1.5 * area / (3.1 * far + area)) * (0.45 + 0.55 * lit) * self.day
->>>>>>> main
+            share = self._window_lit(number, position, normal, lit)
+            light += facing * (1.5 * area / (3.1 * far + area)) * share * self.day
         up = 0.5 + 0.5 * normal[2]
         ambient = self.lighting.bounced * (self.bounce[:, None] * (1 - up) + (0.42 * up + 0.1))
         light += ambient * (0.8 * self._corner_shade(position, normal))

@@ -1,13 +1,9 @@
 """Layout of furniture: rooms as people furnish them, with nothing inside anything else."""
 
-<<<<<<< HEAD
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-=======
-import math
-from dataclasses import dataclass, field
 from functools import cached_property
->>>>>>> main
 
 import numpy as np
 
