@@ -12,7 +12,7 @@ from processing.boxes_in_words import MAX_BOXES, NumberStyle, write_boxes
 from processing.focal_length import FieldOfView, FocalWindow
 from processing.oriented_boxes import CameraBox, box_in_camera
 from processing.rooms.questions.asking import GROUND, SceneFacts
-from processing.rooms.questions.wording import object_phrase, plural
+from processing.rooms.questions.wording import has_colour, object_phrase, plural
 from processing.rooms.samples import chat, room_samples, video_arrays
 from processing.rooms.scene.palette import COLOURS, pick
 from processing.token_grid import TokenGrid
@@ -173,7 +173,8 @@ def ask_boxes(
         same = [o["id"] for o in facts.objects if o["category"] == kind]
         if 1 < len(same) <= MAX_BOXES and all(n in boxes for n in same):
             questions.append(say("several", plural(kind), kind, same))
-    coloured = [o for o in clear if o["category"] != "plant"]
+    vague = {o["category"] for o in facts.objects if not has_colour(o)}
+    coloured = [o for o in clear if o["category"] not in vague]
     for _ in range(max(round(len(questions) * _SHARE_OF_NONE / (1 - _SHARE_OF_NONE)), 1) if coloured else 0):
         kind = pick(rng, coloured)["category"]
         absent = [c for c in COLOURS if all(o["colour"] != c for o in facts.objects if o["category"] == kind)]

@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from processing.rooms.furniture.catalogue import FURNITURE_FILE, read_catalogue
+from processing.rooms.furniture.pieces import furnish
+from processing.rooms.furniture.rendering import cast_room, render_room, room_table
 from processing.rooms.questions.asking import CLEAR_SHARE, MIN_SHARE, SceneFacts, ask_questions
-from processing.rooms.render.images import pinhole_view, primitive_table, render
-from processing.rooms.render.raycast import cast_view
+from processing.rooms.render.images import pinhole_view
 from processing.rooms.scene.camera import draw_path, path_is_free, path_shows
 from processing.rooms.scene.layout import COUNTABLE, Room, build_room
 from processing.rooms.scene.palette import pick
 from processing.rooms.scene.primitives import PrimitiveTable
-from processing.rooms.scene.styles import PLAIN, STYLES
+from processing.rooms.scene.styles import FURNISHED, PLAIN, STYLES
 from processing.rooms.variations import RoomVariations
 
 __all__ = ["MIN_IMAGE_SIZE", "SPLITS", "make_room", "recipe_digest", "room_rng"]
@@ -27,7 +29,16 @@ _MIN_SHOWN = 4  # objects shown well in frame 0
 _MIN_OVERLAP = 0.5  # of a frame's points that fall into the next frame
 _PATHS_PER_ROOM = 20
 # Code that a row depends on.
-_MAKERS = ("generate.py", "variations.py", "scene/*.py", "render/*.py", "questions/asking.py", "questions/wording.py")
+_MAKERS = (
+    "generate.py",
+    "variations.py",
+    "scene/*.py",
+    "render/*.py",
+    "furniture/*.py",
+    "furniture/*.safetensors",
+    "questions/asking.py",
+    "questions/wording.py",
+)
 _MAX_ATTEMPTS = 1000
 
 
@@ -79,7 +90,7 @@ def _cast_good_path(table: PrimitiveTable, poses: np.ndarray, intrinsics: np.nda
     views, depths, winners = [], [], []
     for number, pose in enumerate(poses):
         view = pinhole_view(pose, intrinsics, size)
-        depth, winner = cast_view(view, table)
+        depth, winner = cast_room(view, table)
         shares = np.bincount(table.object_id[winner].ravel(), minlength=2)[1:] / winner.size
         if shares.max() > _MAX_COVER or (number == 0 and (shares >= MIN_SHARE).sum() < _MIN_SHOWN):
             return None
@@ -134,6 +145,7 @@ def make_room(
     num_frames: int,
     style: str = PLAIN.name,
     variations: Collection[str] = (),
+    furniture: Path = FURNITURE_FILE,
 ) -> tuple[Room, dict]:
     """Return the room and its dataset row.
 
@@ -142,9 +154,10 @@ def make_room(
     plan, scene_id = room_rng(split, seed, index, style=style), f"{_family(split, style)}_{seed}_{index:06d}"
     varied = RoomVariations(variations, scene_id)
     featured, number = pick(plan, COUNTABLE), int(plan.integers(5))
+    furnishing = furnish(read_catalogue(furniture)) if style == FURNISHED.name else None
     for attempt in range(1, _MAX_ATTEMPTS):
         rng = room_rng(split, seed, index, attempt, style)
-        room, intrinsics = build_room(rng, featured, number, STYLES[style]), _intrinsics(rng, image_size)
+        room, intrinsics = build_room(rng, featured, number, STYLES[style], furnishing), _intrinsics(rng, image_size)
         if room is None:
             continue
         room, intrinsics = varied.vary_room(room), varied.vary_intrinsics(intrinsics)
@@ -158,13 +171,13 @@ def make_room(
             is_free = "height" not in varied.names or path_is_free(room, poses[:, :3, 3])
             if not is_free or not path_shows(poses, intrinsics, wanted, image_size):
                 continue
-            table = table or primitive_table(room)
+            table = table or room_table(room)
             hits = _cast_good_path(table, poses, intrinsics, image_size)
             if hits is not None and _shows_featured(room, table.object_id[hits[2]]):
                 break
         else:
             continue
-        rendering = render(room, table, *hits)
+        rendering = render_room(room, table, *hits)
         objects = _object_rows(room)
         questions = ask_questions(SceneFacts(objects, rendering.instance_ids, poses, room.featured), rng)
         row = {

@@ -11,7 +11,7 @@ from processing.regions import regions_from_ids
 from processing.rooms.box_questions import BoxLesson, best_frames, box_sample, pointed_outlines, show_room
 from processing.rooms.places import place_sample
 from processing.rooms.questions.asking import SceneFacts, ask_questions
-from processing.rooms.questions.wording import TEMPLATES, plural
+from processing.rooms.questions.wording import TEMPLATES, has_colour, plural
 from processing.rooms.samples import naming_sample, packed_word_sample, room_samples
 from processing.rooms.scene.layout import COUNTABLE
 from processing.rooms.scene.palette import COLOURS, pick
@@ -122,10 +122,10 @@ def find_mentions(text: str, objects: Sequence[dict], kinds: Sequence[str]) -> l
     mentions = []
     for word, before, after in zip(words, ["", *words], [*words[1:], ""], strict=False):
         if word in singular:
-            colours = (before,) if before in COLOURS else COLOURS
+            colours = (before,) if before in COLOURS else (*COLOURS, "")
             fits = [o for o in objects if o["category"] == singular[word] and o["colour"] in colours]
         elif word in COLOURS and after not in singular:
-            fits = [o for o in objects if o["colour"] == word and o["category"] != "plant"]
+            fits = [o for o in objects if o["colour"] == word and has_colour(o)]
         else:
             continue
         mentions.append((word, [o["id"] for o in fits]))

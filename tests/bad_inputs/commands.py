@@ -214,11 +214,14 @@ def commands(add: Callable[..., None]) -> None:
 @door(
     "rooms",
     "processing.rooms.load_rooms",
+    "processing.rooms.furniture.read_catalogue",
     "processing.rooms.room_samples",
     "processing.rooms.score_answer",
     "ide3d.load_rooms",
 )
 def rooms(add: Callable[..., None]) -> None:
+    from processing.rooms.furniture.catalogue import FURNITURE_FILE
+
     def load(folder: Path, /, **fields: Any) -> Any:
         from processing.rooms import load_rooms
 
@@ -257,6 +260,19 @@ def rooms(add: Callable[..., None]) -> None:
                 "xxx",
                 "/dev/full",
                 expect="either" if what == "empty name" else "refused",
+            )
+    add("furniture with another style", lambda f: load(f, furniture=FURNITURE_FILE), "furniture", "style")
+    add(
+        "right: furniture of a file",
+        lambda f: load(f, style="furnished", furniture=FURNITURE_FILE),
+        expect="taken",
+    )
+    for what, make in PATHS.items():
+        if what != "None":
+            add(
+                f"furniture {what}",
+                lambda f, m=make: load(f, style="furnished", furniture=m(f)),
+                *("furniture", "pipe", "loop", "inner", "xxx", "missing", "folder", "/dev/full"),
             )
     for what, value in {**NUMBERS, "bool": True, "an array": np.array([1, 2]), "a whole float": 3.0}.items():
         expect = "either" if what in ("0", "-1", "huge") else "refused"

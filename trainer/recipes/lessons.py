@@ -127,7 +127,7 @@ def take_lessons(
 
 def content_words(tokenizer: PreTrainedTokenizerBase, rooms: list[dict]) -> list[list[int]]:
     """List first tokens of colours, kinds and plurals, as a question has them."""
-    colours = sorted({thing["colour"] for room in rooms for thing in room["objects"]})
+    colours = sorted({thing["colour"] for room in rooms for thing in room["objects"]} - {""})
     kinds = sorted({thing["category"] for room in rooms for thing in room["objects"]})
     groups = (colours, kinds, [plural(kind) for kind in kinds])
     return [[tokenizer.encode(f" {word}")[0] for word in group] for group in groups]
