@@ -34,10 +34,11 @@ __all__ = [
 REGION_QUESTIONS = ("distance", "position", "closer", "direction", "colour")
 
 
-def room_options(data: DataArguments) -> dict[str, int | str]:
+def room_options(data: DataArguments) -> dict[str, int | str | list[str]]:
     """Return what `load_rooms` has to know beside the split and the number of rooms."""
     return {
         "style": data.room_style,
+        "variations": data.room_variations,
         "seed": data.data_seed_rooms,
         "image_size": data.image_size,
         "num_frames": data.num_frames,

@@ -1,20 +1,22 @@
 """Layout of furniture: rooms as people furnish them, with nothing inside anything else."""
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
 from processing.rooms.scene.furniture import FLOOR_PIECES, Piece, Support
 from processing.rooms.scene.loft_furniture import LOFT_PIECES
+from processing.rooms.scene.meshes import Mesh
 from processing.rooms.scene.palette import COLOURS, pick
 from processing.rooms.scene.primitives import Primitive, bounds, yaw_matrix
 from processing.rooms.scene.shell import WALL_YAWS, Shell, build_shell, rug, wall_point
 from processing.rooms.scene.small_things import CEILING_PIECES, TOP_PIECES, WALL_PIECES
 from processing.rooms.scene.styles import LOFT, Style
 
-__all__ = ["COUNTABLE", "Room", "RoomObject", "build_room", "rectangles_overlap"]
+__all__ = ["COUNTABLE", "DRAWN", "Furnishing", "Room", "RoomObject", "build_room", "rectangles_overlap"]
 
 # Kinds a room is built around. Each room holds, and shows, a planned 0 to 4 of one kind, so counts are spread evenly.
 COUNTABLE = ("chair", "stool", "plant", "basket", "picture", "armchair", "pendant", "ball")
@@ -51,6 +53,29 @@ _THEMES = {
     "studio": ("bed:wall", "sofa:free", "table:free", "stool:free", "bookshelf:wall", "desk:wall", "plant:wall"),
 }
 _GAP = 0.04  # metres between footprints
+_SMALL = ("vase", "box", "vase", "box", "picture", "picture", "clock", "shelf", "pendant", "pendant")
+_Makers = Mapping[str, Callable[[np.random.Generator, str, Style], Piece]]
+
+
+@dataclass(frozen=True)
+class Furnishing:
+    """Makers of pieces by kind and place, themes of rooms, and small things.
+
+    `floor` makes what stands on the floor, `top`, `wall` and `ceiling` the rest. An entry of a theme is
+    "kind:how it is placed". A kind of `small` is placed by where it is made for, tops first.
+    """
+
+    floor: _Makers
+    top: _Makers
+    wall: _Makers
+    ceiling: _Makers
+    themes: Mapping[str, Sequence[str]]
+    small: Sequence[str]
+
+
+# The lamps of drawn rooms are small ones, on the floor too.
+DRAWN = Furnishing({**FLOOR_PIECES, **TOP_PIECES}, TOP_PIECES, WALL_PIECES, CEILING_PIECES, _THEMES, _SMALL)
+_LOFT = replace(DRAWN, floor={**DRAWN.floor, **LOFT_PIECES})
 
 
 @dataclass
@@ -73,6 +98,7 @@ class RoomObject:
     support_id: int = 0
     yaw: float = 0.0
     supports: list[Support] = field(default_factory=list)
+    mesh: Mesh | None = None  # in place of parts, in the world frame
 
     @property
     def center(self) -> np.ndarray:
@@ -126,9 +152,8 @@ def _footprint(low: np.ndarray, high: np.ndarray, yaw: float, offset: np.ndarray
 class _Builder:
     """Builder of one room, with the pieces placed so far."""
 
-    def __init__(self, rng: np.random.Generator, style: Style):
-        self.rng, self.style = rng, style
-        self.pieces = {**FLOOR_PIECES, **TOP_PIECES, **(LOFT_PIECES if style is LOFT else {})}
+    def __init__(self, rng: np.random.Generator, style: Style, furnishing: Furnishing):
+        self.rng, self.style, self.furnishing = rng, style, furnishing
         self.shell = build_shell(rng, style)
         self.objects: list[RoomObject] = []
         self.extras: list[Primitive] = []
@@ -143,7 +168,8 @@ class _Builder:
     def add(self, piece: Piece, yaw: float, offset, place: str, support_id: int = 0) -> RoomObject:
         low, high = piece.extent
         parts = [part.moved(yaw, offset) for part in piece.parts]
-        low_world, high_world = bounds(parts)
+        mesh = piece.mesh.moved(yaw, offset) if piece.mesh else None
+        low_world, high_world = mesh.bounds if mesh else bounds(parts)
         placed = RoomObject(
             id=len(self.objects) + 1,
             category=piece.category,
@@ -157,6 +183,7 @@ class _Builder:
             support_id=support_id,
             yaw=yaw,
             supports=piece.supports,
+            mesh=mesh,
         )
         self.objects.append(placed)
         return placed
@@ -185,7 +212,7 @@ class _Builder:
         return zones
 
     def place_on_floor(self, category: str, mode: str) -> RoomObject | None:
-        piece = self.pieces[category](self.rng, self.colour(category), self.style)
+        piece = self.furnishing.floor[category](self.rng, self.colour(category), self.style)
         for _ in range(14):
             spot = self.draw_spot(piece, mode)
             if spot is not None and self.fits_on_floor(piece, *spot):
@@ -235,7 +262,7 @@ class _Builder:
             return self.place_on_floor(category, "free")
         for _ in range(8):
             host, support = pick(rng, hosts)
-            piece = TOP_PIECES[category](rng, self.colour(category), self.style)
+            piece = self.furnishing.top[category](rng, self.colour(category), self.style)
             low, high = piece.extent
             room_x, room_y = np.subtract(support.x[1], high[0]), np.subtract(support.y[1], high[1])
             if room_x <= 0.02 or room_y <= 0.02 or support.z + high[2] > self.shell.height - 0.2:
@@ -260,7 +287,7 @@ class _Builder:
 
     def place_on_wall(self, category: str) -> RoomObject | None:
         rng, shell = self.rng, self.shell
-        piece = WALL_PIECES[category](rng, self.colour(category), self.style)
+        piece = self.furnishing.wall[category](rng, self.colour(category), self.style)
         low, high = piece.extent
         for _ in range(14):
             wall = int(rng.integers(4))
@@ -280,7 +307,7 @@ class _Builder:
 
     def place_on_ceiling(self, category: str) -> RoomObject | None:
         rng, shell = self.rng, self.shell
-        piece = CEILING_PIECES[category](rng, self.colour(category), self.style)
+        piece = self.furnishing.ceiling[category](rng, self.colour(category), self.style)
         low, _ = piece.extent
         area = np.array([shell.width, shell.depth]) / 2 - 0.8
         for _ in range(14):
@@ -296,19 +323,30 @@ class _Builder:
         return None
 
     def place(self, category: str, mode: str = "wall") -> RoomObject | None:
-        if category in WALL_PIECES:
+        if category in self.furnishing.wall:
             return self.place_on_wall(category)
-        if category in CEILING_PIECES:
+        if category in self.furnishing.ceiling:
             return self.place_on_ceiling(category)
-        if category in ("vase", "box"):
+        if mode == "top" or category in ("vase", "box"):
             return self.place_on_top(category)
         return self.place_on_floor(category, mode)
 
 
-def build_room(rng: np.random.Generator, featured: str, number: int, style: Style) -> Room | None:
-    """Draw a room with exactly `number` `featured` pieces, or None if they do not fit."""
-    builder = _Builder(rng, style)
-    theme = _THEMES[pick(rng, list(_THEMES))]
+def build_room(
+    rng: np.random.Generator, featured: str, number: int, style: Style, furnishing: Furnishing | None = None
+) -> Room | None:
+    """Draw a room with exactly `number` `featured` pieces, or None if they do not fit.
+
+    Args:
+        rng: Generator of this room.
+        featured: Kind of `COUNTABLE` whose number is planned.
+        number: Pieces of that kind.
+        style: Look of walls, floor and drawn pieces.
+        furnishing: Makers of pieces, and themes. Default: drawn pieces of the style.
+    """
+    builder = _Builder(rng, style, furnishing or (_LOFT if style is LOFT else DRAWN))
+    themes = builder.furnishing.themes
+    theme = themes[pick(rng, list(themes))]
     plan = [entry for entry in theme if entry.split(":")[0] != featured]
     first, rest = plan[0], [plan[i] for i in rng.permutation(np.arange(1, len(plan)))[: int(rng.integers(3, 6))]]
     builder.place(*first.split(":"))
@@ -320,10 +358,10 @@ def build_room(rng: np.random.Generator, featured: str, number: int, style: Styl
     for entry in [*rest, f"{pick(rng, twins)}:free", f"{pick(rng, rest).split(':')[0]}:wall"]:
         if entry.split(":")[0] != featured:
             builder.place(*entry.split(":"))
-    small = ["vase", "box", "vase", "box", "picture", "picture", "clock", "shelf", "pendant", "pendant"]
+    small = builder.furnishing.small
     for index in rng.permutation(len(small))[: int(rng.integers(5, 9))]:
         if small[index] != featured:
-            builder.place(small[index])
+            builder.place(small[index], "top" if small[index] in builder.furnishing.top else "wall")
     if rng.random() < 0.6:
         builder.extras.append(rug(rng, rng.uniform(-0.6, 0.6, 2), pick(rng, (0.0, np.pi / 2)) + rng.normal(0, 0.06)))
     return Room(builder.shell, builder.objects, builder.extras, featured)
