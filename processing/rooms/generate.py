@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from processing.rooms.furniture.catalogue import FURNITURE_FILE, read_catalogue
-from processing.rooms.furniture.pieces import furnish
-from processing.rooms.furniture.rendering import cast_room, render_room, room_table
+from processing.rooms.furnished.catalogue import FURNITURE_FILE, read_catalogue
+from processing.rooms.furnished.pieces import furnish
+from processing.rooms.furnished.rendering import cast_room, render_room, room_table
 from processing.rooms.questions.asking import CLEAR_SHARE, MIN_SHARE, SceneFacts, ask_questions
 from processing.rooms.render.images import pinhole_view
 from processing.rooms.scene.camera import draw_path, path_is_free, path_shows

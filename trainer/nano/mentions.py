@@ -143,10 +143,13 @@ class MentionTrainer(IDE3DTrainer):
         """Compute the term of a batch that mentions something; see the class."""
         if "mention_positions" not in targets or not self.mention_weight:
             return {}, {}
+        hidden, rotary = self._states["hidden_states"], self._states["position_embeddings"]
+        if packed := self._states.get("shared_prefix"):
+            hidden, rotary = packed.pad(hidden), tuple(packed.pad(part) for part in rotary)
         shares = attention_shares(
             self._attention,
-            self._states["hidden_states"],
-            self._states["position_embeddings"],
+            hidden,
+            rotary,
             targets["mention_positions"],
             targets["mention_targets"],
             inputs["segment_ids"],
