@@ -35,7 +35,7 @@ from trainer.evaluation.tasks import EVALUATED_TASKS
 __all__ = ["model_index", "score_rows", "write_report"]
 
 EXAMPLES = 4  # right ones, and as many wrong ones
-LEFT_OUT = ("scores", "versions", "main_score")
+LEFT_OUT = ("scores", "versions", "later_versions", "scored_with", "main_score")
 MODE_NOTES = {
     "proposals": ["Mode `proposals`: the model is given boxes, which were made with depth and poses."],
     "rgb_only": [
@@ -199,7 +199,11 @@ def _notes(results: Mapping[str, Any], settings: EvaluationSettings) -> list[str
 
 def _facts(results: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [(name, str(value)) for name, value in results.items() if name not in LEFT_OUT and value is not None]
-    return facts + [(f"{name} version", value) for name, value in results["versions"].items()]
+    for number, versions in enumerate([results["versions"], *results.get("later_versions", ())]):
+        of_later = f", later answers {number}" if number else ""
+        for name, text in versions.items():
+            facts.append((f"{name}{'' if name == 'hardware' else ' version'}{of_later}", text))
+    return facts + [(f"{name} version, scores", text) for name, text in results["scored_with"].items()]
 
 
 def _draw_sample(

@@ -1,6 +1,5 @@
 """Run a model over a benchmark, scene by scene, in one or several processes; a stopped run goes on."""
 
-import importlib.metadata
 import json
 import logging
 import math
@@ -24,9 +23,14 @@ from trainer.data.scene_regions import SceneRegions
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.clicks import read_clicks
 from trainer.evaluation.identity import (
+    ANSWERING_PACKAGES,
+    SCORING_PACKAGES,
+    computing_facts,
     digest,
     find_base,
+    hardware_name,
     model_revision,
+    package_versions,
     scene_files_digest,
     tokenizer_digest,
 )
@@ -51,8 +55,6 @@ from trainer.session.scene_session import SceneSession
 __all__ = ["run_evaluation", "score_answers", "split_scenes"]
 
 logger = logging.getLogger(__name__)
-
-DISTRIBUTIONS = ("ide3d", "torch", "transformers", "accelerate", "evaluate", "datasets", "pycocoevalcap", "numpy")
 
 
 def load_processor(model: str) -> IDE3DProcessor:
@@ -119,7 +121,8 @@ class Evaluation:
         self.model = IDE3DForConditionalGeneration.from_pretrained(settings.model, dtype=settings.dtype, **options)
         self.model = self.model.to(processes.device).eval()
         self.identity = self._identity()
-        self.log = AnswerLog(settings.output, self.identity, processes.process_index)
+        versions = {**package_versions(ANSWERING_PACKAGES), "hardware": hardware_name(self.model.device)}
+        self.log = AnswerLog(settings.output, self.identity, processes.process_index, versions)
 
     def _tell_empty_scenes(self) -> None:
         """Warn of scenes where grounding has nothing to choose from."""
@@ -166,6 +169,7 @@ class Evaluation:
             "model": Path(settings.model).name if Path(settings.model).is_dir() else settings.model,
             "model_revision": model_revision(settings.model, getattr(self.model.config, "_commit_hash", None)),
             "dtype": str(self.model.dtype).removeprefix("torch."),
+            **computing_facts(self.model, reads_videos=not all(by_scene.values())),
             "prompt_digest": digest(LOCATE)
             if is_said
             else prompt_digest(settings.task, protocol=settings.protocol, stage="eval"),
@@ -304,16 +308,6 @@ def score_answers(
     return load_metric(task).compute(predictions=predictions, references=references, protocol=protocol, **options)
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def _plain(value: Any) -> Any:
     """Return a value with None in place of NaN, which JSON does not know."""
     if isinstance(value, dict):
@@ -373,7 +367,9 @@ def _write_results(evaluation: Evaluation) -> dict[str, Any]:
         name: score_answers(settings.task, samples, answers, name, variant=settings.variant, meteor=settings.meteor)
         for name in protocols
     }
-    results = _plain({**facts, "scores": scores, "versions": _versions()})
+    versions, *later = evaluation.log.list_versions()
+    made = {"versions": versions, **({"later_versions": later} if later else {})}
+    results = _plain({**facts, "scores": scores, **made, "scored_with": package_versions(SCORING_PACKAGES)})
     write_json(folder / "results.json", results)
     write_report(folder, results, samples, answers, settings, evaluation.grid)
     logger.info("Wrote %s", folder / "report.html")

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -86,7 +86,6 @@ class GreedyDecoder:
         if ignored:
             logger.warning("Greedy decoding is plain here; the model's generation settings %s are left out.", ignored)
 
-    @torch.no_grad()
     def decode(
         self,
         reader: QuestionReader,
@@ -108,6 +107,23 @@ class GreedyDecoder:
             TypeError: If `max_new_tokens` is no integer.
             ValueError: If `max_new_tokens` is below 1, or scores of a token are NaN or Inf.
         """
+        *_, answers = self.stream(reader, suffixes, max_new_tokens, output_logits, names)
+        return answers
+
+    @torch.no_grad()
+    def stream(
+        self,
+        reader: QuestionReader,
+        suffixes: Sequence[Tensor],
+        max_new_tokens: int,
+        output_logits: bool = False,
+        names: Sequence[str] | None = None,
+    ) -> Iterator[list[SceneAnswer]]:
+        """Yield the answers of `decode` as they grow, once for each token and then whole.
+
+        The answers are the same objects each time. Until the last time they have tokens and margins alone. The reader
+        serves nothing else until then. Arguments and errors are those of `decode`.
+        """
         check_whole(max_new_tokens, "max_new_tokens", 1)
         names = names or [f"question {index}" for index in range(len(suffixes))]
         answers = [SceneAnswer("", [], []) for _ in suffixes]
@@ -127,6 +143,7 @@ class GreedyDecoder:
                 answers[question].margins.append(margins[row])
                 if output_logits:
                     kept[question].append(logits[row].clone())
+            yield answers
             going = [row for row, token in enumerate(tokens) if token not in self.end_tokens]
             if not going or step == max_new_tokens - 1:
                 break
@@ -138,4 +155,4 @@ class GreedyDecoder:
             if key not in texts:
                 texts[key] = self.processor.decode(answer.tokens, skip_special_tokens=True)
             answer.text, answer.logits = texts[key], torch.stack(rows) if output_logits else None
-        return answers
+        yield answers

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from modeling_ide3d.grounding_ide3d import fill_empty_regions, find_open_references
+from modeling_ide3d.grounding_ide3d import fill_empty_regions
 from modeling_ide3d.inputs_ide3d import check_scores
 from processing.argument_rules import check_whole
 from processing.benchmarks import build_prompt
@@ -33,6 +33,7 @@ from trainer.session.questions import (
 )
 from trainer.session.said_boxes import LOCATE, SaidBoxes, check_template, say_boxes
 from trainer.session.shared_prefix import PackedQuestions, RepeatedPrefix, choose_strategy, has_other_layers
+from trainer.session.streaming import check_references
 
 __all__ = ["SceneAnswer", "SceneSession"]
 
@@ -186,14 +187,7 @@ class SceneSession:
         names = name_all(names, "question", len(questions))
         regions = list_regions(regions, len(questions))
         tokens = [self._tokenize(question) for question in questions]
-        ground, ends = self.model.config.ground_token_id, sorted(self.decoder.end_tokens)
-        for index, (row, own) in enumerate(zip(tokens, regions, strict=True)):
-            count = torch.tensor([0 if own is None else len(own)])
-            if find_open_references(row[None], ground, ends, count).any():
-                raise ValueError(
-                    f"{names[index]} points at more regions than the {int(count)} given: give a mask for each "
-                    f"{self.processor.ground_token}, in order."
-                )
+        check_references(self, tokens, regions, names)
         answers: dict[int, SceneAnswer] = {}
         for group in self._groups(tokens, max_new_tokens, batch_size):
             suffixes = [self._embed(tokens[index], regions[index]) for index in group]

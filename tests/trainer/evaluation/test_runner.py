@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,10 @@ def test_every_task_runs_and_says_how(settings, task):
     assert results["num_scenes"] == 2 and results["protocol"] == "clean"
     for key in ("model_revision", "prompt_digest", "frame_list_digest", "versions"):
         assert results[key]
+    assert results["attention_vision"] == results["attention_language"] == "sdpa"
+    assert (results["device"], results["kernels"]) == ("cpu", "torch")
+    decodes = results["decoder"] is not None and re.fullmatch(r"av [\d.]+, libavcodec [\d.]+", results["decoder"])
+    assert bool(decodes) == (task == "vsibench")
     assert (results["proposals"] == "pred") == (EVALUATED_TASKS[task].task.kind == "ground")
     for protocol in ("clean", "paper"):
         main = EVALUATED_TASKS[task].main_score[protocol]
@@ -140,10 +145,30 @@ def test_what_changed_since_the_last_run_is_refused(settings, model_folder, tmp_
         "prompt_digest": {"protocol": "paper"},
         "frame_list_digest": {"num_frames": 2},
         "max_new_tokens": {"max_new_tokens": 5},
+        "attention_vision": {"attention": "eager"},
     }
     for key, change in changes.items():
         with pytest.raises(ValueError, match=rf"answers of another run(.|\n)*  {key}: "):
             run_evaluation(settings(**change))
+
+
+def test_a_run_that_went_on_with_other_libraries_says_so(settings, monkeypatch, caplog):
+    append = AnswerLog.append
+
+    def dies(log, rows):
+        append(log, rows)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(AnswerLog, "append", dies)
+        patch.setattr("trainer.evaluation.runner.package_versions", lambda names: {"torch": "0.1"})
+        run_evaluation(settings())
+    results = run_evaluation(settings())
+    assert "torch 0.1, now 2" in caplog.text
+    first, (later,) = results["versions"], results["later_versions"]
+    assert first["torch"] == "0.1" and later["torch"] == version("torch")
+    report = (Path(settings().output) / "report.md").read_text()
+    assert "torch version, later answers 1" in report
 
 
 def change_tokenizer(model, data):
