@@ -140,7 +140,7 @@ def make_room(
     """
     plan, scene_id = room_rng(split, seed, index, style=style), f"{_family(split, style)}_{seed}_{index:06d}"
     varied = RoomVariations(variations, scene_id)
-    featured, number = pick(plan, COUNTABLE), int(plan.integers(5))
+    featured, number = pick(plan, varied.choose_countable(COUNTABLE)), int(plan.integers(5))
     for attempt in range(1, _MAX_ATTEMPTS):
         rng = room_rng(split, seed, index, attempt, style)
         room, intrinsics = build_room(rng, featured, number, STYLES[style]), _intrinsics(rng, image_size)
