@@ -21,7 +21,9 @@ from trainer.evaluation.tasks import EVALUATED_TASKS
 from trainer.field_rules import POSITIVE, check_choice, check_number, check_text, whole_number
 from trainer.session.scene_session import DEFAULT_MAX_MEMORY
 
-__all__ = ["EvaluationSettings"]
+__all__ = ["SCENE_SCORES", "EvaluationSettings"]
+
+SCENE_SCORES = "scene_scores.json"  # of a run's folder: what `compare_runs` needs beside `results.json`
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from yaml import safe_load
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing.benchmarks.export.rooms import export_rooms
-from trainer.evaluation import EvaluationSettings, run_evaluation
+from trainer.evaluation import EvaluationSettings, compare_runs, run_evaluation
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.runner import split_scenes
 from trainer.evaluation.tasks import EVALUATED_TASKS
@@ -169,6 +169,21 @@ def test_a_run_that_went_on_with_other_libraries_says_so(settings, monkeypatch, 
     assert first["torch"] == "0.1" and later["torch"] == version("torch")
     report = (Path(settings().output) / "report.md").read_text()
     assert "torch version, later answers 1" in report
+
+
+def test_runs_with_two_kinds_of_attention_are_compared(settings, tmp_path):
+    folders = [str(tmp_path / name) for name in ("sdpa", "eager")]
+    for folder in folders:
+        run_evaluation(settings("multi3drefer", attention=Path(folder).name, output=folder))
+    found = compare_runs(folders)
+    assert found.differences == {
+        "attention_vision": ["sdpa", "eager"],
+        "attention_language": ["sdpa", "eager"],
+    }
+    results = read(folders[1])
+    assert found.num_samples == results["num_samples"] and found.main_score == "f1@0.5"
+    row = next(row for row in found.scores if (row.score, row.run) == ("f1@0.5", "eager"))
+    assert row.value == results["scores"]["clean"]["f1@0.5"] and row.band is None
 
 
 def change_tokenizer(model, data):
