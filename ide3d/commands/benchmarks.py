@@ -84,6 +84,10 @@ def evaluate(
     answer_only: Annotated[
         bool, typer.Option("--answer-only", help="Leave scores out; the same command without it scores the answers.")
     ] = False,
+    dataset_id: Annotated[
+        str | None,
+        typer.Option(help="Name of the benchmark on the Hub, for .eval_results. Default: known for VSI-Bench alone."),
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -130,6 +134,7 @@ def evaluate(
             variant=variant,
             meteor=meteor,
             answer_only=answer_only,
+            dataset_id=dataset_id,
             output=output or f"outputs/evaluation/{task}-{chosen}-{protocol}{of_mode}",
         )
     )
