@@ -33,7 +33,8 @@ __all__ = [
 SHARED_PREFIX = "shared_prefix"  # name of the attention implementation
 CHUNK_BYTES = 32 * 1024**2  # scores of one chunk, where no fused kernel tells the sums of exponentials
 LAST_LAYER_PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp")  # what a row of a layer alone pays for itself
-_SWITCHING = threading.RLock()
+_SWITCHING = threading.Lock()
+_SHARING: dict[int, list[Any]] = {}  # by configuration: contexts that it is in, and its attention before
 
 
 class AttentionPlan(Protocol):
@@ -87,12 +88,16 @@ def sharing_prefix(language_model: nn.Module) -> Iterator[None]:
     """
     config = language_model.config
     with _SWITCHING:
-        before = config._attn_implementation
+        users = _SHARING.setdefault(id(config), [0, config._attn_implementation])
+        users[0] += 1
         config._attn_implementation = SHARED_PREFIX
-        try:
-            yield
-        finally:
-            config._attn_implementation = before
+    try:
+        yield
+    finally:
+        with _SWITCHING:
+            users[0] -= 1
+            if not users[0]:
+                config._attn_implementation = _SHARING.pop(id(config))[1]
 
 
 @contextmanager

@@ -80,7 +80,7 @@ class Visitor:
     def upload(self, video: Path) -> None:
         """Upload a video in place of an earlier one."""
         if (clear := self.page.locator("#video").get_by_label("Clear")).count():
-            clear.click()
+            clear.first.click()
             self.read("status", "No video is open.")
         self.page.locator("#video input[type=file]").set_input_files(video)
 

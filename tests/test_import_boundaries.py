@@ -19,7 +19,7 @@ PROCESSES, FIELD_RULES = "trainer.processes", "trainer.field_rules"
 READERS, METRICS = "processing.benchmarks.readers", f"{EVALUATION}.metrics"
 ROOMS, SCENE, RENDER, QUESTIONS, FURNITURE = (
     "processing.rooms",
-    *(f"processing.rooms.{name}" for name in ("scene", "render", "questions", "furniture")),
+    *(f"processing.rooms.{name}" for name in ("scene", "render", "questions", "furnished")),
 )
 PROPOSALS, CAPTURES, CHATS = "processing.proposals", "processing.captures", "processing.chats"
 BENCHMARKS, DOCTOR, EXPORT = "processing.benchmarks", "processing.benchmarks.doctor", "processing.benchmarks.export"

@@ -222,13 +222,13 @@ def commands(add: Callable[..., None]) -> None:
 @door(
     "rooms",
     "processing.rooms.load_rooms",
-    "processing.rooms.furniture.read_catalogue",
+    "processing.rooms.furnished.read_catalogue",
     "processing.rooms.room_samples",
     "processing.rooms.score_answer",
     "ide3d.load_rooms",
 )
 def rooms(add: Callable[..., None]) -> None:
-    from processing.rooms.furniture.catalogue import FURNITURE_FILE
+    from processing.rooms.furnished.catalogue import FURNITURE_FILE
 
     def load(folder: Path, /, **fields: Any) -> Any:
         from processing.rooms import load_rooms

@@ -78,7 +78,7 @@ def test_a_broken_file_and_one_that_is_too_large_are_told(visitor, served, room,
     visitor.page.get_by_role("button", name="Room 1").wait_for()
     (tmp_path / "large.mp4").write_bytes(bytes(2_000_000))
     visitor.upload(tmp_path / "large.mp4")
-    visitor.page.get_by_text("exceeds the maximum allowed size").first.wait_for()
+    visitor.page.get_by_text("exceed the maximum allowed size").first.wait_for()
 
 
 def test_two_people_at_once_see_their_own_room_alone(browser, served):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from processing.rooms.furniture import read_catalogue
-from processing.rooms.furniture.casting import TriangleCaster
-from processing.rooms.furniture.catalogue import FURNITURE_FILE, read_table
+from processing.rooms.furnished import read_catalogue
+from processing.rooms.furnished.casting import TriangleCaster
+from processing.rooms.furnished.catalogue import FURNITURE_FILE, read_table
 from processing.rooms.render.raycast import View
 from processing.rooms.scene.palette import COLOURS
 
