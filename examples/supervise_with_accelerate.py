@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from processing.rooms import load_rooms
 from trainer import GeometrySupervision
+from trainer.processes import leave_processes
 
 logger = logging.getLogger("supervise")
 
@@ -64,8 +65,8 @@ def main(words: list[str] | None = None) -> None:
     state = accelerator.get_state_dict(wrapped)
     model.save_pretrained(options.output, state_dict=state, is_main_process=accelerator.is_main_process)
     logger.info("Saved %s without a trace of the supervision to %s", type(model).__name__, options.output)
-    accelerator.end_training()
 
 
 if __name__ == "__main__":
     main()
+    leave_processes()

@@ -13,6 +13,7 @@ from transformers import Trainer, TrainingArguments, set_seed
 
 from processing.rooms import load_rooms
 from trainer import GeometrySupervision
+from trainer.processes import leave_processes
 
 logger = logging.getLogger("supervise")
 
@@ -55,3 +56,4 @@ def main(words: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main()
+    leave_processes()

@@ -15,6 +15,7 @@ from trl import SFTConfig, SFTTrainer
 
 from processing.rooms import load_rooms
 from trainer import GeometrySupervision
+from trainer.processes import leave_processes
 from trainer.supervision import SupervisedTraining
 
 logger = logging.getLogger("supervise")
@@ -71,3 +72,4 @@ def main(words: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     main()
+    leave_processes()

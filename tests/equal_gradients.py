@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from training_samples import build_collator, build_model, chat, make_grounding_sample, make_regions, make_sample
 
 from trainer import IDE3DDataCollator, IDE3DTrainer, IDE3DTrainingArguments
+from trainer.processes import leave_processes
 
 WEIGHTS = (
     "depth_weight",
@@ -102,3 +103,4 @@ if __name__ == "__main__":
     update = take_step(folder, mixture(), per_device=2, ddp_backend="gloo", save=True, **options)
     if int(os.environ.get("RANK", "0")) == 0:
         torch.save(update, folder / "gradients.pt")
+    leave_processes()

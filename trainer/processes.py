@@ -1,5 +1,6 @@
 """Processes that a launcher started: either they know each other, or nothing is done."""
 
+import gc
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -98,14 +99,17 @@ def join_processes() -> "PartialState":
 def leave_processes() -> None:
     """Wait for the other processes and end their group, at the end of a program.
 
-    Its threads are then gone before the interpreter shuts down, and a process that is done early does not take the
-    connection from the others.
+    A process that is done early does not take the connection from the others. The threads of the group end before the
+    interpreter shuts down: one that wants it back by then would abort the process. They end with the last user of the
+    group, so call this behind the function that trains. A script that wraps a model in `DistributedDataParallel`
+    itself should import `torch.distributed.nn` first: else that module keeps the group.
     """
     import torch
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
+        gc.collect()  # a trainer is part of reference cycles, and holds the group
 
 
 def refuse_several(work: str) -> None:

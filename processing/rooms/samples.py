@@ -121,7 +121,7 @@ def naming_sample(row: dict, token_grid: TokenGrid, rng: np.random.Generator, *,
         return flat[turn % len(flat)]
     things = row["objects"]
     if turn == 4:
-        words = [" " + o["colour"] for o in things]
+        words = [" " + o["colour"] if o["colour"] else "" for o in things]
     elif turn < 7:
         words = [" " + (plural(o["category"]) if turn == 6 else o["category"]) for o in things]
     else:

@@ -20,6 +20,7 @@ from training_samples import build_collator, build_model, chat, make_grounding_s
 from transformers import EvalPrediction
 
 from trainer import IDE3DTrainer, IDE3DTrainingArguments
+from trainer.processes import leave_processes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BATCH_SIZES = (1, 2, 3)
@@ -136,3 +137,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_processes()

@@ -18,6 +18,7 @@ from training_samples import build_model, build_processor
 
 from trainer.data import chat_samples
 from trainer.loop import chat_stream
+from trainer.processes import leave_processes
 from trainer.recipes import read_recipe, train
 
 STEPS = 6
@@ -73,3 +74,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_processes()

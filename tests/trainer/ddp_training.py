@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 from training_samples import build_collator, build_model, chat, make_grounding_sample, make_sample
 
 from trainer import IDE3DTrainer, IDE3DTrainingArguments
+from trainer.processes import leave_processes
 
 FSDP = {"version": 2, "auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "state_dict_type": "FULL_STATE_DICT"}
 
@@ -87,3 +88,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    leave_processes()

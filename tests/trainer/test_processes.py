@@ -130,6 +130,37 @@ def launched(monkeypatch):
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
+HELD_GROUP = """
+import gc, pathlib, sys, torch, torch.distributed.nn
+from torch.nn.parallel import DistributedDataParallel
+from trainer.processes import leave_processes
+
+def train():
+    model = DistributedDataParallel(torch.nn.Linear(2, 2))
+    model(torch.ones(1, 2)).sum().backward()
+    model.itself = [model]  # as a trainer and its callbacks hold each other
+
+def threads():
+    return [name.read_text().strip() for name in pathlib.Path("/proc/self/task").glob("*/comm")]
+
+gc.disable()
+torch.distributed.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=0, world_size=1)
+train()
+print(sum("gloo" in name for name in threads()) > 0)
+leave_processes()
+print(sum("gloo" in name for name in threads()))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are listed by /proc")
+def test_no_thread_of_a_group_outlives_it(tmp_path):
+    """One that wants the interpreter back while it shuts down aborts the process."""
+    done = subprocess.run(
+        [sys.executable, "-c", HELD_GROUP, str(tmp_path / "store")], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert done.stdout.split() == ["True", "0"], done.stderr[-2000:]
+
+
 class TestWhatIsNotConnected:
     """As after `accelerate launch --multi_gpu` on a machine without accelerators."""
 

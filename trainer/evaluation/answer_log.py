@@ -15,6 +15,9 @@ __all__ = ["AnswerLog"]
 
 logger = logging.getLogger(__name__)
 
+VERSIONS, LATER = "versions", "later_versions"  # keys of `run.json` that are no part of the identity
+UNKNOWN = "not recorded"
+
 
 class AnswerLog:
     """Append-only JSONL of answers by sample id, beside a file that identifies the run.
@@ -24,19 +27,29 @@ class AnswerLog:
 
     Args:
         folder: Output folder of the run; made if it does not exist.
-        identity: Facts that all answers of a run share: model, prompts, frames, protocol and so on.
+        identity: Facts that all answers of a run share: model, prompts, frames, protocol, attention and so on.
         rank: Rank of this process.
+        versions: Versions of libraries, which may change within a run: `run.json` then lists the later ones from the
+            first answer on that was made with them.
 
     Raises:
-        ValueError: If the folder holds answers of another run (the differences are named). Also if its `run.json` is
-            not what a run writes, or a file of it is a pipe or a device.
+        ValueError: If the folder holds answers of another run (the differences are named). A fact that an older
+            version did not record differs from one that is known. Also if its `run.json` is not what a run writes, or
+            a file of it is a pipe or a device.
         BlockingIOError: If another run is writing into the folder.
     """
 
-    def __init__(self, folder: str | Path, identity: Mapping[str, Any], rank: int = 0):
+    def __init__(
+        self,
+        folder: str | Path,
+        identity: Mapping[str, Any],
+        rank: int = 0,
+        versions: Mapping[str, str] | None = None,
+    ):
         self.folder = Path(folder)
         self.file = self.folder / f"answers.{rank:05d}.jsonl"
-        self._check_identity(dict(identity))
+        self.versions, self._is_recorded = dict(versions or {}), False
+        self._check_identity(dict(identity), is_first=rank == 0)
         with ExitStack() as stack:
             if not stack.enter_context(hold_file(self.file)):
                 raise BlockingIOError(
@@ -50,29 +63,56 @@ class AnswerLog:
         """Let other runs write into the folder."""
         self._held.close()
 
-    def _check_identity(self, identity: dict[str, Any]) -> None:
+    def _check_identity(self, identity: dict[str, Any], is_first: bool) -> None:
         file = self.folder / "run.json"
         wanted = json.loads(json.dumps(identity))
         if not os.path.lexists(file):
             if any(self.folder.glob("answers.*.jsonl")):
                 raise ValueError(f"{self.folder} holds answers, but no `run.json` of their run. Use another folder.")
-            write_json(file, wanted, sort_keys=True)  # several processes write the same
+            write_json(file, {**wanted, VERSIONS: self.versions}, sort_keys=True)  # several processes write the same
             return
-        check_file(file, "IDE3D_MAX_JSON_BYTES")
-        stored = _parse(file.read_bytes())
-        if not isinstance(stored, dict):
-            raise ValueError(
-                f"{file} is not what a run writes: expected one JSON object, got {_shorten(file.read_bytes())}. Use "
-                "another folder, or remove this one with its answers."
-            )
-        changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
+        stored = self._read_run()
+        changed = sorted(
+            key
+            for key in (stored.keys() | wanted.keys()) - {VERSIONS, LATER}
+            if key not in stored or key not in wanted or stored[key] != wanted[key]
+        )
         if changed:
-            lines = [f"  {key}: {stored.get(key)!r}, now {wanted.get(key)!r}" for key in changed]
+            lines = [f"  {key}: {_tell(stored, key)}, now {_tell(wanted, key)}" for key in changed]
             raise ValueError(
                 f"{self.folder} holds answers of another run. Changed:\n"
                 + "\n".join(lines)
                 + "\nGo on with what it was, or choose another output folder."
             )
+        known = _list_versions(stored)
+        if is_first and self.versions not in known:
+            logger.warning(
+                "%s was begun with other libraries, and its answers may differ: %s. `run.json` lists both.",
+                self.folder,
+                _tell_changes(known[-1], self.versions),
+            )
+
+    def _read_run(self) -> dict[str, Any]:
+        """Return what `run.json` holds, checked."""
+        file = self.folder / "run.json"
+        check_file(file, "IDE3D_MAX_JSON_BYTES")
+        stored = _parse(file.read_bytes())
+        if not isinstance(stored, dict) or not all(isinstance(entry, dict) for entry in _list_versions(stored)):
+            raise ValueError(
+                f"{file} is not what a run writes: expected one JSON object, got {_shorten(file.read_bytes())}. Use "
+                "another folder, or remove this one with its answers."
+            )
+        return stored
+
+    def list_versions(self) -> list[dict[str, str]]:
+        """Return the versions of libraries that answers were made with, the first ones first."""
+        return _list_versions(self._read_run())
+
+    def _record_versions(self) -> None:
+        """Add the versions of this process to those of the run."""
+        stored = self._read_run()
+        if self.versions not in (known := _list_versions(stored)):
+            write_json(self.folder / "run.json", {**stored, LATER: [*known[1:], self.versions]}, sort_keys=True)
 
     def _drop_torn_line(self) -> None:
         """Cut off an unfinished last line of a killed process; its sample is asked again.
@@ -125,6 +165,9 @@ class AnswerLog:
 
     def append(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Write answers, each with its `id`, and hand them to the disk."""
+        if not self._is_recorded:
+            self._record_versions()
+            self._is_recorded = True
         append_text(self.file, "".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -134,6 +177,23 @@ def _parse(text: bytes) -> Any:
         return json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError):
         return None
+
+
+def _list_versions(run: Any) -> list[Any]:
+    """Return the versions in a `run.json`, those of its first answers first."""
+    if not isinstance(run, dict):
+        return []
+    later = run.get(LATER, [])
+    return [run.get(VERSIONS, {}), *(later if isinstance(later, list) else [later])]
+
+
+def _tell(facts: Mapping[str, Any], key: str) -> str:
+    return repr(facts[key]) if key in facts else UNKNOWN
+
+
+def _tell_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+    return ", ".join(f"{name} {old.get(name, UNKNOWN)}, now {new.get(name, UNKNOWN)}" for name in names)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,19 +1,49 @@
 """Facts that the answers of a run depend on, as short texts that differ when a fact does."""
 
 import hashlib
+import importlib.metadata
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import find_adapter_config_file
 
 from processing.benchmarks.readers.scenes import scene_infos
 from processing.benchmarks.readers.tasks import Layout
+from processing.video_reading_ide3d import choose_backend
 
-__all__ = ["digest", "find_base", "model_revision", "scene_files_digest", "tokenizer_digest"]
+__all__ = [
+    "ANSWERING_PACKAGES",
+    "SCORING_PACKAGES",
+    "computing_facts",
+    "digest",
+    "find_base",
+    "hardware_name",
+    "model_revision",
+    "package_versions",
+    "scene_files_digest",
+    "tokenizer_digest",
+]
+
+ANSWERING_PACKAGES = (
+    "ide3d",
+    "torch",
+    "torchvision",
+    "transformers",
+    "tokenizers",
+    "accelerate",
+    "peft",
+    "safetensors",
+    "numpy",
+    "pillow",
+)
+SCORING_PACKAGES = ("ide3d", "evaluate", "datasets", "pycocoevalcap", "numpy", "scipy")
+DECODING_PACKAGES = {"pyav": ("av",), "torchcodec": ("torchcodec", "av")}  # PyAV plans, and converts colours, for both
+ATTENTION_PACKAGES = {"flash_attention_2": "flash-attn", "flash_attention_3": "flash-attn-3"}
 
 
 def digest(value: Any) -> str:
@@ -47,6 +77,65 @@ def find_base(model: str) -> str | None:
     """Folder or Hub name of the model that an adapter is for."""
     adapter = find_adapter_config_file(model)
     return None if adapter is None else json.loads(Path(adapter).read_text("utf-8"))["base_model_name_or_path"]
+
+
+def computing_facts(model: PreTrainedModel, reads_videos: bool) -> dict[str, str | None]:
+    """Return how a loaded model computes: attention of both parts, device, kernels and decoder.
+
+    Args:
+        model: `IDE3DForConditionalGeneration`, on its device.
+        reads_videos: Whether video files are decoded; otherwise `decoder` is None.
+
+    Returns:
+        `attention_vision` and `attention_language`: the implementations that the parts run, not what was asked for.
+        `device`: kind, such as "cuda". `kernels`: packages that compute in place of torch, "torch" for none.
+        `decoder`: decoder of video files, with its version and that of FFmpeg's codecs.
+    """
+    vision, language = model.model.vision_tower.config, model.model.language_model.config
+    attention = [str(config._attn_implementation) for config in (vision, language)]
+    kinds = [name.removeprefix("paged|") for name in attention]
+    packages = {ATTENTION_PACKAGES[kind] for kind in kinds if kind in ATTENTION_PACKAGES}
+    if model.use_kernels or any("/" in kind for kind in kinds):  # kernels of the Hub
+        packages.add("kernels")
+    kernels = [_name_package(name) for name in sorted(packages)]
+    return {
+        "attention_vision": attention[0],
+        "attention_language": attention[1],
+        "device": model.device.type,
+        "kernels": ", ".join(kernels + ["layers of the Hub"] * model.use_kernels) or "torch",
+        "decoder": _describe_decoder() if reads_videos else None,
+    }
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the version of each installed package; names that are not installed are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware_name(device: torch.device) -> str:
+    """Return the name of an accelerator, or the instruction set of the processor."""
+    module = getattr(torch, device.type, None)
+    if hasattr(module, "get_device_name"):
+        return module.get_device_name(device)
+    return torch.backends.cpu.get_cpu_capability() if device.type == "cpu" else device.type
+
+
+def _name_package(name: str) -> str:
+    return f"{name} {package_versions([name]).get(name, 'of unknown version')}"
+
+
+def _describe_decoder() -> str:
+    """Return the decoder that videos are read with, its version and that of FFmpeg's codecs."""
+    import av
+
+    versions = " with ".join(_name_package(name) for name in DECODING_PACKAGES[choose_backend()])
+    return f"{versions}, libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -1,6 +1,5 @@
 """Run a model over a benchmark, scene by scene, in one or several processes; a stopped run goes on."""
 
-import importlib.metadata
 import json
 import logging
 import math
@@ -24,9 +23,14 @@ from trainer.data.scene_regions import SceneRegions
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.clicks import read_clicks
 from trainer.evaluation.identity import (
+    ANSWERING_PACKAGES,
+    SCORING_PACKAGES,
+    computing_facts,
     digest,
     find_base,
+    hardware_name,
     model_revision,
+    package_versions,
     scene_files_digest,
     tokenizer_digest,
 )
@@ -34,7 +38,7 @@ from trainer.evaluation.lifting import lift_answers, load_truth
 from trainer.evaluation.metrics import load_metric
 from trainer.evaluation.metrics.scores import Protocol, check_protocol
 from trainer.evaluation.report import write_report
-from trainer.evaluation.results import EvaluationSettings
+from trainer.evaluation.results import SCENE_SCORES, EvaluationSettings
 from trainer.evaluation.rgb_only import (
     WORD_TOKENS,
     describe_clicked,
@@ -51,8 +55,6 @@ from trainer.session.scene_session import SceneSession
 __all__ = ["run_evaluation", "score_answers", "split_scenes"]
 
 logger = logging.getLogger(__name__)
-
-DISTRIBUTIONS = ("ide3d", "torch", "transformers", "accelerate", "evaluate", "datasets", "pycocoevalcap", "numpy")
 
 
 def load_processor(model: str) -> IDE3DProcessor:
@@ -119,7 +121,8 @@ class Evaluation:
         self.model = IDE3DForConditionalGeneration.from_pretrained(settings.model, dtype=settings.dtype, **options)
         self.model = self.model.to(processes.device).eval()
         self.identity = self._identity()
-        self.log = AnswerLog(settings.output, self.identity, processes.process_index)
+        versions = {**package_versions(ANSWERING_PACKAGES), "hardware": hardware_name(self.model.device)}
+        self.log = AnswerLog(settings.output, self.identity, processes.process_index, versions)
 
     def _tell_empty_scenes(self) -> None:
         """Warn of scenes where grounding has nothing to choose from."""
@@ -166,6 +169,7 @@ class Evaluation:
             "model": Path(settings.model).name if Path(settings.model).is_dir() else settings.model,
             "model_revision": model_revision(settings.model, getattr(self.model.config, "_commit_hash", None)),
             "dtype": str(self.model.dtype).removeprefix("torch."),
+            **computing_facts(self.model, reads_videos=not all(by_scene.values())),
             "prompt_digest": digest(LOCATE)
             if is_said
             else prompt_digest(settings.task, protocol=settings.protocol, stage="eval"),
@@ -281,11 +285,13 @@ def score_answers(
     *,
     variant: str | None = None,
     meteor: bool | None = None,
+    jackknife: bool = False,
 ) -> dict[str, Any]:
     """Return the scores of answers under a protocol; see `BenchmarkMetric`.
 
-    `meteor` matters where a metric has it. Answers of the mode "rgb_only" have `boxes` in the world, see
-    `trainer.evaluation.lifting`; those of the mode "proposals" have not, and the two are not scored together.
+    `meteor` matters where a metric has it; `jackknife` is that of `summarise`. Answers of the mode "rgb_only" have
+    `boxes` in the world, see `trainer.evaluation.lifting`; those of the mode "proposals" have not, and the two are not
+    scored together.
 
     Raises:
         TypeError: If samples or answers are no sequence of mappings.
@@ -301,17 +307,9 @@ def score_answers(
     options = {**spec.options, **({} if variant is None else {"variant": variant})}
     if meteor is not None and spec.has_meteor:
         options["meteor"] = meteor
+    if jackknife:
+        options["jackknife"] = jackknife
     return load_metric(task).compute(predictions=predictions, references=references, protocol=protocol, **options)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _plain(value: Any) -> Any:
@@ -325,6 +323,8 @@ def _plain(value: Any) -> Any:
 
 def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
     """Answer, score under both protocols, and write `answers.jsonl`, `results.json` and the report.
+
+    `scene_scores.json` holds the scores without each scene, and how right each answer is, for `compare_runs`.
 
     Returns:
         The results, in the main process; None in the others. With `answer_only` they have no scores, and are not
@@ -360,6 +360,7 @@ def _write_results(evaluation: Evaluation) -> dict[str, Any]:
         "num_samples": len(answers),
         "num_scenes": len({sample["scene_id"] for sample in evaluation.samples}),
         "main_score": evaluation.task.main_score[settings.protocol],
+        "variant": settings.variant or evaluation.task.options.get("variant"),
     }
     if settings.answer_only:
         return facts
@@ -370,10 +371,19 @@ def _write_results(evaluation: Evaluation) -> dict[str, Any]:
         facts |= {"unparsable": unparsable} if settings.finding == "words" else {}
     protocols: tuple[Literal["clean", "paper"], ...] = ("clean", "paper")
     scores = {
-        name: score_answers(settings.task, samples, answers, name, variant=settings.variant, meteor=settings.meteor)
+        name: score_answers(
+            settings.task, samples, answers, name, variant=settings.variant, meteor=settings.meteor, jackknife=True
+        )
         for name in protocols
     }
-    results = _plain({**facts, "scores": scores, "versions": _versions()})
+    by_scene = {name: found.pop("jackknife") for name, found in scores.items()}
+    qualities = {
+        sample["id"]: evaluation.task.quality(sample, answer) for sample, answer in zip(samples, answers, strict=True)
+    }
+    write_json(folder / SCENE_SCORES, _plain({"samples": qualities, "protocols": by_scene}), indent=None)
+    versions, *later = evaluation.log.list_versions()
+    made = {"versions": versions, **({"later_versions": later} if later else {})}
+    results = _plain({**facts, "scores": scores, **made, "scored_with": package_versions(SCORING_PACKAGES)})
     write_json(folder / "results.json", results)
     write_report(folder, results, samples, answers, settings, evaluation.grid)
     logger.info("Wrote %s", folder / "report.html")

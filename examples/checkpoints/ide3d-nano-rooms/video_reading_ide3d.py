@@ -140,7 +140,7 @@ def read_video(
         asked[:] = check_indices(sample_indices_fn(metadata=metadata), metadata.total_num_frames)
         return sorted(set(asked))
 
-    frames, metadata = _read_increasing(source, sample_increasing, _choose_backend(backend), options)
+    frames, metadata = _read_increasing(source, sample_increasing, choose_backend(backend), options)
     taken = list(metadata.frames_indices)
     if taken != asked:
         frames = frames[[taken.index(index) for index in asked]]
@@ -148,7 +148,16 @@ def read_video(
     return frames, metadata
 
 
-def _choose_backend(backend: str | None) -> str:
+def choose_backend(backend: str | None = None) -> str:
+    """Return the decoder of video files that [`read_video`] takes.
+
+    Args:
+        backend (`str`, *optional*):
+            Name of the decoder. Default: the environment variable `IDE3D_VIDEO_BACKEND`, or `"pyav"`.
+
+    Raises:
+        ValueError: for a name that no decoder has.
+    """
     backend = backend or os.environ.get(BACKEND_VARIABLE) or "pyav"
     if backend not in DECODERS:
         raise ValueError(

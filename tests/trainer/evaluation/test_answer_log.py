@@ -7,7 +7,16 @@ import pytest
 
 from trainer.evaluation.answer_log import AnswerLog
 
-IDENTITY = {"model_revision": "sha256:1", "prompt_digest": "abc", "num_frames": 8}
+IDENTITY = {
+    "model_revision": "sha256:1",
+    "prompt_digest": "abc",
+    "num_frames": 8,
+    "attention_vision": "sdpa",
+    "attention_language": "sdpa",
+    "device": "cpu",
+    "decoder": None,
+    "kernels": "torch",
+}
 
 
 def rows(*names):
@@ -42,6 +51,32 @@ def test_another_run_is_refused_and_the_change_is_named(tmp_path, key):
     assert list(AnswerLog(tmp_path, IDENTITY).read()) == ["a"]
 
 
+def test_facts_that_an_older_version_did_not_record_are_refused_as_unknown(tmp_path):
+    known = {key: value for key, value in IDENTITY.items() if key not in ("decoder", "attention_language")}
+    AnswerLog(tmp_path, known).append(rows("a"))
+    told = "Changed:\n  attention_language: not recorded, now 'sdpa'\n  decoder: not recorded, now None\n"
+    with pytest.raises(ValueError, match=told):
+        AnswerLog(tmp_path, IDENTITY)
+
+
+def test_other_libraries_are_warned_of_once_and_recorded_with_their_first_answer(tmp_path, caplog):
+    old, new = {"torch": "2.13", "av": "18.0"}, {"torch": "2.14", "numpy": "2.4"}
+    AnswerLog(tmp_path, IDENTITY, versions=old).append(rows("a"))
+    AnswerLog(tmp_path, IDENTITY, rank=1, versions=new).close()
+    assert not caplog.records, "one process says it"
+    log = AnswerLog(tmp_path, IDENTITY, versions=new)
+    assert len(caplog.records) == 1
+    told = "av 18.0, now not recorded, numpy not recorded, now 2.4, torch 2.13, now 2.14"
+    assert told in caplog.text
+    assert log.list_versions() == [old], "nothing was answered with the new ones yet"
+    log.append(rows("b"))
+    assert log.list_versions() == [old, new]
+    log.close(), caplog.clear()
+    log = AnswerLog(tmp_path, IDENTITY, versions=new)
+    log.append(rows("c"))
+    assert not caplog.records and log.list_versions() == [old, new]
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -64,7 +99,9 @@ def test_lines_that_nobody_wrote_are_named(tmp_path, line, told):
         log.read(lambda row: None if row["id"] in ("a", "b") else f"{row['id']!r} is unknown")
 
 
-@pytest.mark.parametrize("content", ['{"model_revision": "sha', "[1, 2]", "\x80", "", "7"])
+@pytest.mark.parametrize(
+    "content", ['{"model_revision": "sha', "[1, 2]", "\x80", "", "7", '{"versions": 7}', '{"later_versions": [7]}']
+)
 def test_a_run_file_that_nobody_wrote_is_named(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content.encode("latin1"))
     with pytest.raises(ValueError, match=r"run\.json is not what a run writes: expected one JSON object"):

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from training_samples import make_sample
 
 from trainer import GeometrySupervision
+from trainer.processes import leave_processes
 from trainer.supervision.joined_model import HEADS_NAME
 
 HOST = HOSTS["qwen2_5_vl"]
@@ -163,9 +164,8 @@ def main() -> None:
     }
     if rank == 0:
         (folder / "report.json").write_text(json.dumps(report))
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
     main()
+    leave_processes()
