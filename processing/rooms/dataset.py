@@ -10,7 +10,7 @@ import datasets
 from datasets import Features, Image, List, Value
 
 from processing.argument_rules import as_path, check_choice, check_texts, check_whole
-from processing.rooms.furniture.catalogue import FURNITURE_FILE, read_catalogue
+from processing.rooms.furnished.catalogue import FURNITURE_FILE, read_catalogue
 from processing.rooms.generate import SPLITS, make_room, recipe_digest
 from processing.rooms.scene.styles import FURNISHED, PLAIN, STYLES
 from processing.rooms.sizes import MAX_SCENES, check_room_sizes
@@ -113,7 +113,7 @@ def load_rooms(
             names, other materials and furniture, and are larger. Furnished rooms have meshes of real furniture, true
             in size; a colour is "" where a piece has none that covers most of it.
         variations: Changes of cameras, pictures and looks, see below; none by default.
-        furniture: File of meshes for furnished rooms, made by `processing.rooms.furniture.convert`. Default: the 60
+        furniture: File of meshes for furnished rooms, made by `processing.rooms.furnished.convert`. Default: the 60
             pieces of the package.
         seed: Seed of the family of rooms.
         image_size: Height and width of frames, depth and ids in pixels.

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from processing.rooms.furniture.catalogue import FURNITURE_FILE, read_catalogue
-from processing.rooms.furniture.pieces import furnish
-from processing.rooms.furniture.rendering import cast_room, render_room, room_table
+from processing.rooms.furnished.catalogue import FURNITURE_FILE, read_catalogue
+from processing.rooms.furnished.pieces import furnish
+from processing.rooms.furnished.rendering import cast_room, render_room, room_table
 from processing.rooms.questions.asking import CLEAR_SHARE, MIN_SHARE, SceneFacts, ask_questions
 from processing.rooms.render.images import pinhole_view
 from processing.rooms.scene.camera import draw_path, path_is_free, path_shows
@@ -153,7 +153,7 @@ def make_room(
     """
     plan, scene_id = room_rng(split, seed, index, style=style), f"{_family(split, style)}_{seed}_{index:06d}"
     varied = RoomVariations(variations, scene_id)
-    featured, number = pick(plan, COUNTABLE), int(plan.integers(5))
+    featured, number = pick(plan, varied.choose_countable(COUNTABLE)), int(plan.integers(5))
     furnishing = furnish(read_catalogue(furniture)) if style == FURNISHED.name else None
     for attempt in range(1, _MAX_ATTEMPTS):
         rng = room_rng(split, seed, index, attempt, style)

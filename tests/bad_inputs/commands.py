@@ -11,7 +11,7 @@ from bad_inputs import goods
 from bad_inputs.cases import ToldError, door
 from bad_inputs.damage import NUMBERS, PATH_WORDS, PATHS, TEXTS
 
-COMMANDS = ("ask", "find", "describe", "serve", "evaluate", "clicks", "doctor", "probe", "convert", "export", "push", "env", "captures", "train", "plan", "teachers", "geometry",
+COMMANDS = ("ask", "find", "describe", "serve", "app", "evaluate", "clicks", "doctor", "probe", "convert", "export", "push", "env", "captures", "train", "plan", "teachers", "geometry",
             "rooms measure", "rooms export", "rooms evaluate")  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def commands(add: Callable[..., None]) -> None:
     for name in COMMANDS:
         words = name.split()
         add(f"{name}: unknown option", lambda f, w=words: run(*w, "--nonsense", 1), "nonsense", expect="refused")
-        if name not in ("env", "rooms measure", "rooms export", "train", "plan", "serve"):
+        if name not in ("env", "rooms measure", "rooms export", "train", "plan", "serve", "app"):
             add(
                 f"{name}: nothing given",
                 lambda f, w=words: run(*w),
@@ -107,6 +107,14 @@ def commands(add: Callable[..., None]) -> None:
     )
     for option, value in {"--port": 70000, "--max-upload": 0, "--num-frames": 0, "--allow-file": "x"}.items():
         add(f"serve: {option} {value}", lambda f, o=option, v=value: run("serve", o, v), option)
+    for option, value in {
+        "--port": 70000,
+        "--max-upload": 0,
+        "--max-seconds": 0,
+        "--max-users": 0,
+        "--share": "x",
+    }.items():
+        add(f"app: {option} {value}", lambda f, o=option, v=value: run("app", o, v), option)
     add("right: env", lambda f: run("env"), expect="taken")
     add("right: captures", lambda f: run("captures", goods.scene_folder(f)), expect="taken")
     add(
@@ -214,13 +222,13 @@ def commands(add: Callable[..., None]) -> None:
 @door(
     "rooms",
     "processing.rooms.load_rooms",
-    "processing.rooms.furniture.read_catalogue",
+    "processing.rooms.furnished.read_catalogue",
     "processing.rooms.room_samples",
     "processing.rooms.score_answer",
     "ide3d.load_rooms",
 )
 def rooms(add: Callable[..., None]) -> None:
-    from processing.rooms.furniture.catalogue import FURNITURE_FILE
+    from processing.rooms.furnished.catalogue import FURNITURE_FILE
 
     def load(folder: Path, /, **fields: Any) -> Any:
         from processing.rooms import load_rooms

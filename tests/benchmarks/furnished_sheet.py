@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from processing.rooms.furniture.casting import default_engine
-from processing.rooms.furniture.catalogue import read_catalogue
+from processing.rooms.furnished.casting import default_engine
+from processing.rooms.furnished.catalogue import read_catalogue
 from processing.rooms.generate import make_room
 from processing.rooms.scene.styles import STYLES
 

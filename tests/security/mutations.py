@@ -138,7 +138,7 @@ def _furniture(folder: Path) -> Path:
     import safetensors.numpy
     from PIL import Image
 
-    from processing.rooms.furniture.catalogue import pack, read_catalogue
+    from processing.rooms.furnished.catalogue import pack, read_catalogue
 
     pieces = [piece for group in read_catalogue().values() for piece in group]
     pieces = sorted(pieces, key=lambda piece: len(piece.shape.corners))[:2]
@@ -152,7 +152,7 @@ def _furniture(folder: Path) -> Path:
 
 
 def _read_furniture(path: Path) -> Any:
-    from processing.rooms.furniture import read_catalogue
+    from processing.rooms.furnished import read_catalogue
 
     return read_catalogue(path)
 

@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from example_scripts import load_script
 from exporting import build_model, build_processor
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
 
 from trainer import push
@@ -86,6 +87,51 @@ def test_push_makes_one_commit_of_all_files(run, export, monkeypatch):
         assert b'model_id = "me/room-model"' in card.read()
     with operations["model.safetensors"].as_file() as weights:
         assert weights.read() == (export / "model.safetensors").read_bytes()
+
+
+def write_results(folder, name="scanqa.yaml", content=None):
+    (folder / ".eval_results").mkdir(parents=True)
+    entry = EvalResultEntry("someone/scanqa", "default", 30.1, notes="em")
+    text = yaml.safe_dump(eval_result_entries_to_yaml([entry])) if content is None else content
+    (folder / ".eval_results" / name).write_text(text)
+    return folder
+
+
+def test_scores_of_evaluations_go_along(export, tmp_path, monkeypatch, no_network):
+    folders = [write_results(tmp_path / "a"), write_results(tmp_path / "b", "sqa3d.yaml")]
+    target = tmp_path / "dry"
+    for _ in range(2):  # the second one replaces the first
+        push.push_export(export, "me/room-model", target, results=folders)
+    assert is_export(target)
+    assert sorted(path.name for path in (target / ".eval_results").iterdir()) == ["scanqa.yaml", "sqa3d.yaml"]
+    seen = []
+
+    class FakeApi:
+        def create_repo(self, *args, **kwargs):
+            pass
+
+        def create_commit(self, repo_id, operations, commit_message):
+            seen.extend(operation.path_in_repo for operation in operations)
+            return type("Commit", (), {"commit_url": "https://hub/commit"})
+
+    monkeypatch.setattr(push, "HfApi", FakeApi)
+    push.push_export(target, "me/room-model")
+    assert {".eval_results/scanqa.yaml", ".eval_results/sqa3d.yaml", "README.md"} < set(seen)
+
+
+@pytest.mark.parametrize("content", ["", "- 7", "- {value: 1}", "{: [", "- dataset: {id: a/b}\n  value: 1"])
+def test_scores_that_the_hub_does_not_read_are_refused(export, tmp_path, content, no_network):
+    folder = write_results(tmp_path / "a", content=content)
+    with pytest.raises(ValueError, match=r"scanqa\.yaml is no file of scores that the Hub reads"):
+        push.push_export(export, "me/room-model", tmp_path / "dry", results=[folder])
+
+
+def test_folders_without_scores_or_with_equal_names_are_refused(export, tmp_path, no_network):
+    with pytest.raises(FileNotFoundError, match="holds no .yaml file. Evaluate with --dataset-id"):
+        push.push_export(export, "me/room-model", tmp_path / "dry", results=[tmp_path])
+    folders = [write_results(tmp_path / "a"), write_results(tmp_path / "b")]
+    with pytest.raises(ValueError, match="have one name"):
+        push.push_export(export, "me/room-model", tmp_path / "dry", results=folders)
 
 
 def fails(run, *arguments) -> str:

@@ -140,12 +140,13 @@ class DataArguments:
         default="uniform", metadata={"help": "Which frames of a scene are shown; a stored teacher has uniform ones."}
     )
     regions: Literal["depth", "poses"] = field(default="depth", metadata={"help": "Source of the masks of boxes."})
+    kept_scenes: int = field(
+        default=0, metadata={"help": "Scenes of each benchmark that a process that reads keeps in memory."}
+    )
     packed_tokens: int = field(
         default=0, metadata={"help": "Most text tokens of a scene's chats in one sample; 0: one chat a sample."}
     )
-    skip_invalid_poses: bool = field(
-        default=False, metadata={"help": "Leave out frames whose pose is not finite, instead of an error."}
-    )
+    skip_invalid_poses: bool = field(default=False, metadata={"help": "Leave out frames whose pose is not finite."})
     pseudo_geometry: str | None = field(
         default=None,
         metadata={
@@ -226,14 +227,14 @@ class DataArguments:
 
     def __post_init__(self):
         counts = ("num_validation_samples", "max_grounding", "data_seed_rooms", "place_samples", "packed_tokens")
-        steps = ("naming_steps", "reading_steps")
+        others = ("naming_steps", "reading_steps", "kept_scenes")
         shares = {
             "confidence_drop_share": (0, 0.99),
             "grounding_share": (0, 1),
             "mention_weight": (0, math.inf),
             "lesson_learning_rate": (0, math.inf),
         }
-        _check_fields(self, dict.fromkeys((*counts, *steps), 0), shares)
+        _check_fields(self, dict.fromkeys((*counts, *others), 0), shares)
         _check_numbers("task_weights", self.task_weights)
         for name in ("chats", "validation_chats"):
             for file in getattr(self, name):

@@ -115,6 +115,7 @@ def build_benchmarks(
         "regions": data.regions,
         "skip_invalid_poses": data.skip_invalid_poses,
         "pseudo_geometry": pseudo_geometry,
+        "kept_scenes": data.kept_scenes,
     }
     grid = TokenGrid.of(processor)
     packing = {"weights": data.task_weights, "packed_tokens": data.packed_tokens, "processor": processor}

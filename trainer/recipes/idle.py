@@ -17,7 +17,7 @@ OF_ROOMS = ("num_rooms", "labelled_rooms", "num_validation_rooms", "data_seed_ro
             "naming_steps", "naming_depth", "reading_steps", "reading_lessons", "lesson_learning_rate", "word_search",
             "mention_weight")  # fmt: skip
 OF_BOXES = ("box_numbers", "box_lenses", "field_of_view")
-OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions", "packed_tokens", "pseudo_geometry",
+OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions", "kept_scenes", "packed_tokens", "pseudo_geometry",
                  "confidence_drop_share")  # fmt: skip
 OF_CHATS = ("chats", "validation_chats", "streaming")
 OF_FILES = ("data_dir", "skip_invalid_poses", "num_validation_samples")  # of benchmarks and of chats

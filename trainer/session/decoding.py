@@ -47,8 +47,16 @@ class SceneAnswer:
 class QuestionReader(Protocol):
     """Language model that reads questions, and then further tokens of each."""
 
-    def start(self, suffixes: Sequence[Tensor], max_new_tokens: int) -> list[Tensor]:
-        """Read the embeddings (L_i, hidden_size) of each question; return its states (L_i, hidden_size)."""
+    def start(self, suffixes: Sequence[Tensor], max_new_tokens: int) -> Tensor:
+        """Read questions.
+
+        Args:
+            suffixes: Embeddings (L_i, hidden_size) of each question.
+            max_new_tokens: Number of tokens to keep room for in each answer.
+
+        Returns:
+            State (n, hidden_size) of the last token of each question.
+        """
 
     def step(self, embeds: Tensor, questions: Sequence[int]) -> Tensor:
         """Read one more token (n, hidden_size) of n questions, given by index; return states (n, hidden_size)."""
@@ -121,7 +129,7 @@ class GreedyDecoder:
         answers = [SceneAnswer("", [], []) for _ in suffixes]
         kept: list[list[Tensor]] = [[] for _ in suffixes]
         open_questions = list(range(len(suffixes)))
-        states = torch.stack([state[-1] for state in reader.start(suffixes, max_new_tokens)])
+        states = reader.start(suffixes, max_new_tokens)
         for step in range(max_new_tokens):
             logits = self.model.lm_head(states).float()
             # Half precision has ties, among which `topk` takes any token and `generate` the first.

@@ -115,8 +115,16 @@ class TestSamples:
         )
         samples = dataset(rooms, "scanqa")
         assert opened == []
-        samples[0], samples[len(samples) - 1]
-        assert opened == [samples.rows[0]["scene_id"], samples.rows[len(samples) - 1]["scene_id"]]
+        samples[0], samples[1], samples[len(samples) - 1]
+        scenes = [samples.rows[index]["scene_id"] for index in (0, 1, len(samples) - 1)]
+        assert opened == scenes and scenes[0] == scenes[1]
+        kept = dataset(rooms, "scanrefer", kept_scenes=1)
+        opened.clear()
+        pairs = [(kept[index], dataset(rooms, "scanrefer")[index]) for index in (0, 1, len(kept) - 1)]
+        assert len(opened) == len(pairs) + 2 and pairs[0][0]["frames"] is pairs[1][0]["frames"]
+        for ours, fresh in pairs:
+            assert torch.equal(ours["region_masks"], fresh["region_masks"])
+            np.testing.assert_array_equal(ours["depth"], fresh["depth"])
         again = pickle.loads(pickle.dumps(samples))  # workers of a data loader
         np.testing.assert_array_equal(again[0]["frames"], samples[0]["frames"])
 

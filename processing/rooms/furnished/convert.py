@@ -5,7 +5,7 @@ of its materials. Needs the extra `furniture` (trimesh, fast-simplification).
 
     apt-get download sweethome3d-furniture && dpkg -x sweethome3d-furniture_*.deb unpacked
     cp unpacked/usr/share/sweethome3d/furniture/BlendSwap-CC-0.sh3f .
-    python -m processing.rooms.furniture.convert BlendSwap-CC-0.sh3f processing/rooms/furniture/furniture.safetensors
+    python -m processing.rooms.furnished.convert BlendSwap-CC-0.sh3f processing/rooms/furnished/furniture.safetensors
 
 Beside the file it writes a table of where each piece comes from, `.tsv`.
 """
@@ -24,9 +24,9 @@ import numpy as np
 import safetensors.numpy
 from PIL import Image
 
-from processing.rooms.furniture.casting import TriangleCaster
-from processing.rooms.furniture.catalogue import MeshMaterial, MeshPiece, make_shape, pack, read_table
-from processing.rooms.furniture.decimation import areas, carried_uv, decimated, smooth_normals, thinned
+from processing.rooms.furnished.casting import TriangleCaster
+from processing.rooms.furnished.catalogue import MeshMaterial, MeshPiece, make_shape, pack, read_table
+from processing.rooms.furnished.decimation import areas, carried_uv, decimated, smooth_normals, thinned
 from processing.rooms.render.raycast import View
 from processing.writing import write_bytes, write_text
 

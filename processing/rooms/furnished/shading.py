@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from processing.rooms.furniture.casting import TriangleCaster
+from processing.rooms.furnished.casting import TriangleCaster
 from processing.rooms.render.raycast import View, cast_view
 from processing.rooms.render.shading import Shader
 from processing.rooms.render.textures import TEXTURES

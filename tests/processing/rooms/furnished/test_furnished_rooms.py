@@ -9,8 +9,8 @@ from PIL import Image
 
 from processing.rooms import load_rooms
 from processing.rooms.box_questions import ask_boxes
-from processing.rooms.furniture.catalogue import FURNITURE_FILE, read_catalogue
-from processing.rooms.furniture.pieces import furnish
+from processing.rooms.furnished.catalogue import FURNITURE_FILE, read_catalogue
+from processing.rooms.furnished.pieces import furnish
 from processing.rooms.generate import make_room
 from processing.rooms.questions.wording import has_colour, object_phrase
 from processing.rooms.scene.layout import build_room
@@ -113,7 +113,7 @@ def test_furniture_of_a_file_is_used_and_has_rows_of_its_own(tmp_path):
     ):
         load_rooms("test", 1, furniture=path)
     path.write_bytes(b"chairs")
-    with pytest.raises(ValueError, match="must be a file that processing.rooms.furniture.convert made"):
+    with pytest.raises(ValueError, match="must be a file that processing.rooms.furnished.convert made"):
         load_rooms("test", 1, style="furnished", furniture=path, cache_dir=tmp_path / "cache", **SHAPE)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from processing.rooms.furniture import read_catalogue
-from processing.rooms.furniture.catalogue import FURNITURE_FILE, read_table
+from processing.rooms.furnished import read_catalogue
+from processing.rooms.furnished.catalogue import FURNITURE_FILE, read_table
 from processing.rooms.scene.palette import COLOURS
 
 

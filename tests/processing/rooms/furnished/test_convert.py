@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from processing.rooms.furniture.catalogue import read_catalogue
-from processing.rooms.furniture.convert import colour_word, convert_library
-from processing.rooms.furniture.decimation import areas, decimated, smooth_normals
+from processing.rooms.furnished.catalogue import read_catalogue
+from processing.rooms.furnished.convert import colour_word, convert_library
+from processing.rooms.furnished.decimation import areas, decimated, smooth_normals
 
 pytest.importorskip("trimesh")
 pytest.importorskip("fast_simplification")
@@ -50,7 +50,7 @@ def library(path, licence: str = "Released under <a href=x>Creative Commons\n Ze
 @pytest.fixture
 def one_piece(monkeypatch):
     table = {"cupboard": {"id": "cupboard", "category": "wardrobe", "place": "floor", "packed": "yes"}}
-    monkeypatch.setattr("processing.rooms.furniture.convert.read_table", lambda: table)
+    monkeypatch.setattr("processing.rooms.furnished.convert.read_table", lambda: table)
 
 
 def test_a_piece_keeps_size_front_texture_and_origin(tmp_path, one_piece):

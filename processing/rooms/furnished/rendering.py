@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from processing.rooms.furniture.shading import FurnishedShader, FurnishedTable
+from processing.rooms.furnished.shading import FurnishedShader, FurnishedTable
 from processing.rooms.render.images import RAYS, Rendering, neighbours, primitive_table, render, render_frame
 from processing.rooms.render.raycast import View, cast_loose, cast_view
 from processing.rooms.scene.layout import Room

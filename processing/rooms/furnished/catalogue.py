@@ -131,7 +131,7 @@ def read_catalogue(path: Path = FURNITURE_FILE) -> dict[str, tuple[MeshPiece, ..
     """Return the pieces of a file by category; read once in a process.
 
     Args:
-        path: Safetensors file of `processing.rooms.furniture.convert`. Default: the pieces of the package.
+        path: Safetensors file of `processing.rooms.furnished.convert`. Default: the pieces of the package.
 
     Raises:
         ValueError: The file is none of furniture, is too large, or its arrays do not fit its header.
@@ -152,7 +152,7 @@ def _read(path: Path, changed: int, length: int) -> dict[str, tuple[MeshPiece, .
         pieces = _unpacked(rows, arrays)
     except (safetensors.SafetensorError, KeyError, TypeError, IndexError, ValueError, OSError, QhullError) as error:
         raise ValueError(
-            f"{path} must be a file that processing.rooms.furniture.convert made, got {error!r}. Make it again."
+            f"{path} must be a file that processing.rooms.furnished.convert made, got {error!r}. Make it again."
         ) from error
     by_category: dict[str, list[MeshPiece]] = {}
     for piece in pieces:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from processing.rooms.furniture import cast_room, room_table
-from processing.rooms.furniture.casting import TriangleCaster
+from processing.rooms.furnished import cast_room, room_table
+from processing.rooms.furnished.casting import TriangleCaster
 from processing.rooms.generate import make_room
 from processing.rooms.render.images import RAYS, pinhole_view
 from processing.rooms.render.raycast import NEAR, View

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from processing.rooms.furniture.catalogue import MeshMaterial, MeshPiece
+from processing.rooms.furnished.catalogue import MeshMaterial, MeshPiece
 from processing.rooms.scene.furniture import FLOOR_PIECES, Piece, Support
 from processing.rooms.scene.layout import Furnishing
 from processing.rooms.scene.meshes import Mesh, MeshLook
