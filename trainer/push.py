@@ -1,4 +1,4 @@
-"""Push an export to the Hub, with a model card whose quick start loads it from there."""
+"""Push an export, or rooms as a data set, to the Hub, with a card that says how to load it from there."""
 
 import shutil
 from collections.abc import Sequence
@@ -10,10 +10,11 @@ from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
 from huggingface_hub.utils import validate_repo_id
 
 from processing.limits import check_file
+from processing.rooms.sharing import is_room_dataset
 from trainer.export import CARD_FILE, is_export, replace_folder
 from trainer.model_card import EVAL_RESULTS, set_model_id
 
-__all__ = ["push_export"]
+__all__ = ["check_repo_id", "push_export", "push_rooms"]
 
 
 def push_export(
@@ -43,7 +44,7 @@ def push_export(
         ConnectionError: The Hub cannot be reached, or does not let this user write.
     """
     export = Path(export)
-    _check_repo_id(repo_id)
+    check_repo_id(repo_id)
     if not is_export(export):
         raise ValueError(f"{export} is no export, or holds other files too. Write it by export_inference_model.")
     card = set_model_id(ModelCard.load(export / CARD_FILE), repo_id)
@@ -61,11 +62,35 @@ def push_export(
     return _commit(repo_id, operations, private, "Upload 3D-IDE model")
 
 
-def _check_repo_id(repo_id: str) -> None:
+def push_rooms(folder: str | Path, repo_id: str, private: bool = False) -> str:
+    """Push rooms as a data set in one commit.
+
+    Args:
+        folder: Folder that `export_room_dataset` wrote.
+        repo_id: Name on the Hub, `your-name/data-set-name`.
+        private: Whether a new repository is private.
+
+    Returns:
+        Address of the commit.
+
+    Raises:
+        ValueError: `repo_id` is no name of a repository, or `folder` holds no rooms for the Hub.
+        ConnectionError: The Hub cannot be reached, or does not let this user write.
+    """
+    folder = Path(folder)
+    check_repo_id(repo_id)
+    if not folder.is_dir() or not is_room_dataset(folder):
+        raise ValueError(f"{folder} holds no rooms for the Hub, or other files too. Write it by `ide3d rooms share`.")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in files]
+    return _commit(repo_id, operations, private, "Upload rooms", repo_type="dataset")
+
+
+def check_repo_id(repo_id: str) -> None:
     """Raise ValueError for what is no name of a repository with its owner."""
     validate_repo_id(repo_id)
     if "/" not in repo_id:
-        raise ValueError(f"REPO_ID is your-name/model-name, got {repo_id!r}.")
+        raise ValueError(f"REPO_ID is your-name/name, got {repo_id!r}.")
 
 
 def _commit(repo_id: str, operations: list[CommitOperationAdd], private: bool, message: str, **kind: str) -> str:

@@ -32,10 +32,10 @@ from trainer.evaluation.pictures import draw_example
 from trainer.evaluation.results import EvaluationSettings
 from trainer.evaluation.rgb_only import read_cells
 from trainer.evaluation.tasks import EVALUATED_TASKS
-from trainer.model_card import EVAL_RESULTS
 
 __all__ = ["DATASET_IDS", "eval_results", "model_index", "score_rows", "write_report"]
 
+EVAL_RESULTS = ".eval_results"  # the Hub's name of the folder, as in `trainer.model_card`
 DATASET_IDS = {"vsibench": "nyu-visionx/VSI-Bench"}  # benchmarks whose own data set is on the Hub
 
 EXAMPLES = 4  # right ones, and as many wrong ones
