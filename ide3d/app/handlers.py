@@ -22,7 +22,7 @@ __all__ = ["PageHandlers", "as_status"]
 
 logger = logging.getLogger(__name__)
 
-TOLD = (OSError, ValueError, TypeError, ImportError)  # errors whose message is written for the visitor
+TOLD = (OSError, ValueError, ImportError)  # errors whose message is written for the visitor
 SHOWN_REQUESTS = {DESCRIBE: "Describe the marked object.", HOW_FAR: "How far is the marked object from the camera?"}
 BIG_WIDTH = 640  # pixels of the frame that is clicked
 # A page of its own, without the rights of this one: it loads nothing and can reach nothing.
@@ -88,7 +88,7 @@ class PageHandlers:
         try:
             return self._open(video, title, model, f"{title} is open.", request)
         except TOLD as error:  # the folder of uploads is no business of the visitor
-            raise type(error)(str(error).replace(str(Path(video)), title)) from error
+            raise ValueError(str(error).replace(str(Path(video)), title)) from error
 
     @tells_errors
     def open_room(self, room: str, model: str, request: gr.Request) -> list[Any]:
@@ -101,9 +101,9 @@ class PageHandlers:
     def _open(self, video: Path | str, title: str, model: str, words: str, request: gr.Request) -> list[Any]:
         opened = self.shelf.open(request.session_hash, model, video, title)
         count = len(opened.scene.frames)
-        words = f"{words} The model sees {count} of {opened.scene.total_frames} frames."
+        opened.status = f"{words} The model sees {count} of {opened.scene.total_frames} frames."
         return [
-            as_status(words),
+            as_status(opened.status),
             list_pictures(opened.drawing),
             _big(opened, 0),
             gr.update(maximum=max(count - 1, 1), value=0, interactive=count > 1),
@@ -123,14 +123,20 @@ class PageHandlers:
     def show_frame(self, frame: float, request: gr.Request) -> list[Any]:
         """Show a frame large, by its number."""
         opened = self.shelf.get(request.session_hash)
-        return [gr.skip(), _big(opened, min(int(frame), len(opened.scene.frames) - 1))]
+        return [as_status(opened.status), _big(opened, min(int(frame), len(opened.scene.frames) - 1))]
 
     @tells_errors
     def mark(self, frame: float, across: float, down: float, request: gr.Request) -> list[Any]:
         """Mark the object at a place of a frame, in percent of its sides."""
         opened = self.shelf.get(request.session_hash)
         words = mark_object(opened, int(frame), (across / 100, down / 100))
-        return [gr.skip(), as_status(words), list_pictures(opened.drawing), _big(opened, int(frame)), _view(opened)]
+        return [
+            as_status(opened.status),
+            as_status(words),
+            list_pictures(opened.drawing),
+            _big(opened, int(frame)),
+            _view(opened),
+        ]
 
     @tells_errors
     def ask(self, question: str, keeps_turns: bool, chat: list[Any], request: gr.Request) -> Iterator[list[Any]]:
@@ -152,7 +158,7 @@ class PageHandlers:
             if answer.is_cut:
                 words += f" Cut after {self.settings.answer_seconds:g} s."
             said = {"role": "assistant", "content": answer.text or "(no word)"}
-            yield [gr.skip(), [*asked, said], "", as_status(words)]
+            yield [as_status(opened.status), [*asked, said], "", as_status(words)]
 
     @tells_errors
     def find(self, description: str, frame: float, request: gr.Request) -> list[Any]:
@@ -162,7 +168,14 @@ class PageHandlers:
         words = find_object(opened, description, is_nano=is_nano)
         shown = opened.drawing.marks[0].masks.any((1, 2)).nonzero()[0] if opened.drawing.marks else []
         first = int(shown[0]) if len(shown) else int(frame)
-        return [gr.skip(), as_status(words), list_pictures(opened.drawing), _big(opened, first), _view(opened), first]
+        return [
+            as_status(opened.status),
+            as_status(words),
+            list_pictures(opened.drawing),
+            _big(opened, first),
+            _view(opened),
+            first,
+        ]
 
     def close(self, request: gr.Request) -> None:
         """Forget the scene of a visitor who has left."""

@@ -53,6 +53,7 @@ class OpenScene:
         marked: Cells of the object that the visitor clicked, bool (V, rows, cols); None before.
         drawing: Frames with all that lights up in them.
         turns: Questions and answers so far.
+        status: Words that tell the visitor what is open.
     """
 
     scene: VideoScene
@@ -61,6 +62,7 @@ class OpenScene:
     marked: torch.Tensor | None = None
     drawing: Drawing = field(init=False)
     turns: list[Turn] = field(default_factory=list)
+    status: str = ""
 
     def __post_init__(self):
         self.drawing = self.draw([])

@@ -62,6 +62,7 @@ def test_questions_that_cannot_be_asked_are_told(handlers, room, words):
     handlers.open_video(str(room.frames), NANO, ANNA)
     ((status, *others),) = handlers.ask(words, False, [], ANNA)
     assert 'role="alert"' in status and len(others) == handlers.outputs["ask"]
+    assert "frames is open." in handlers.show_frame(1, ANNA)[0]  # what has gone well since takes the error away
 
 
 def test_rooms_come_along_and_say_what_is_in_them(handlers):
