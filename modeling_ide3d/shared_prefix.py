@@ -67,6 +67,7 @@ def shared_prefix_attention(
     if shared_prefix is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotary positions make them float32
     return shared_prefix.attend(module, query, key, value, scale).transpose(1, 2).contiguous(), None
 
 
