@@ -34,8 +34,8 @@ _MAKERS = (
     "variations.py",
     "scene/*.py",
     "render/*.py",
-    "furniture/*.py",
-    "furniture/*.safetensors",
+    "furnished/*.py",
+    "furnished/*.safetensors",
     "questions/asking.py",
     "questions/wording.py",
 )

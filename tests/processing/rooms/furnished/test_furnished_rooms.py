@@ -2,12 +2,13 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from processing.rooms import load_rooms
+from processing.rooms import generate, load_rooms
 from processing.rooms.box_questions import ask_boxes
 from processing.rooms.furnished.catalogue import FURNITURE_FILE, read_catalogue
 from processing.rooms.furnished.pieces import furnish
@@ -128,3 +129,9 @@ def test_kinds_that_no_theme_names_stand_in_a_hall():
     rng = np.random.default_rng(0)
     rooms = [build_room(rng, "chair", 0, FURNISHED, more) for _ in range(40)]
     assert any(thing.category == "organ" for room in rooms for thing in room.objects)
+
+
+def test_rooms_are_made_anew_when_the_meshes_change():
+    folder = Path(generate.__file__).parent
+    hashed = {file for pattern in generate._MAKERS for file in folder.glob(pattern)}
+    assert FURNITURE_FILE in hashed and all(list(folder.glob(pattern)) for pattern in generate._MAKERS)
