@@ -5,7 +5,7 @@ from importlib.metadata import version
 
 import typer
 
-from ide3d.commands import benchmarks, checkpoints, data, environment, rooms, scenes, training
+from ide3d.commands import benchmarks, checkpoints, data, environment, page, rooms, scenes, serving, training
 from ide3d.commands.errors import OneLineErrors, show_help
 
 __all__ = ["app", "main"]
@@ -15,7 +15,7 @@ HELP = """3D-IDE: a model that answers questions about a room from plain video, 
 Exit codes: 0 for success, 1 if the task failed or its data cannot be used, 2 for wrong usage, 130 if interrupted.
 Errors are one line on stderr; `ide3d --debug COMMAND` shows where they come from.
 """
-COMMANDS = (scenes, training, benchmarks, checkpoints, data, environment)
+COMMANDS = (scenes, page, serving, training, benchmarks, checkpoints, data, environment)
 
 app = typer.Typer(
     name="ide3d",

@@ -5,6 +5,7 @@ import os
 import socket
 import time
 import urllib.request
+from collections.abc import Collection
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from threading import Timer
 from types import SimpleNamespace
@@ -42,7 +43,7 @@ def check_not_special(path: str) -> None:
         raise ValueError(f"{path} is a pipe, device or socket, which is not opened by its path. Give a file.")
 
 
-def download(url: str, file: BinaryIO, limit: int) -> None:
+def download(url: str, file: BinaryIO, limit: int, hosts: Collection[str] | None = None) -> None:
     """Write the content of an http or https URL into a file.
 
     Names and redirects that lead to this machine or a private network are refused. A URL may say such an address
@@ -57,6 +58,9 @@ def download(url: str, file: BinaryIO, limit: int) -> None:
             Open for writing; it is left at its end.
         limit (`int`):
             Most bytes that are accepted. The announced size is checked before the content comes.
+        hosts (`Collection[str]`, *optional*):
+            For URLs of strangers: the hosts that may be asked, wherever they lie; if empty, every public one. Private
+            addresses are then refused also where the URL says them itself.
 
     Raises:
         ConnectionError: if the server does not answer, has no such file, or ends early.
@@ -70,7 +74,7 @@ def download(url: str, file: BinaryIO, limit: int) -> None:
     try:
         # As browsers do, which take blanks and letters of all languages.
         request = urllib.request.Request(quote(url, safe=URL_CHARACTERS), headers={"User-Agent": "ide3d"})
-        with _make_opener(sockets, url).open(request, timeout=TIMEOUT_SECONDS) as answer:
+        with _make_opener(sockets, url, hosts).open(request, timeout=TIMEOUT_SECONDS) as answer:
             length = answer.headers.get("Content-Length") or ""
             announced = int(length) if length.isdecimal() else 0
             _check_size(announced, limit, url)
@@ -126,13 +130,20 @@ def _late(name: str) -> TimeoutError:
     return TimeoutError(f"{name} is still coming after {MAX_SECONDS} s. Download it first, and give the path.")
 
 
-def _make_opener(sockets: list[socket.socket], url: str) -> urllib.request.OpenerDirector:
-    """Return an opener that notes its sockets and refuses private addresses but the URL's own."""
-    is_free = os.environ.get(PRIVATE_VARIABLE, "").lower() in ("1", "true", "yes")
-    own = urlsplit(url).hostname if os.environ.get(PRIVATE_VARIABLE, "") == "" else None
+def _make_opener(
+    sockets: list[socket.socket], url: str, hosts: Collection[str] | None = None
+) -> urllib.request.OpenerDirector:
+    """Return an opener that notes its sockets and refuses addresses; see `download`."""
+    opens_all = os.environ.get(PRIVATE_VARIABLE, "").lower() in ("1", "true", "yes")
+    is_own_choice = hosts is None and os.environ.get(PRIVATE_VARIABLE, "") == ""
+    own = urlsplit(url).hostname if is_own_choice else None
 
     def open_with(handler: Any, kind: type, request: Any, **options: Any) -> Any:
         address = urlsplit(request.full_url)
+        if hosts and address.hostname not in hosts:  # of a redirect too
+            allowed = ", ".join(sorted(hosts))
+            raise _RefusedAddressError(f"It leads to {address.hostname}; allowed hosts are {allowed}.")
+        is_free = opens_all or bool(hosts)
         is_proxied = request.has_proxy() or bool(request._tunnel_host)
         if is_proxied and not is_free:  # The proxy looks the name up, so numbers alone are known here.
             _check_address(address.hostname, [address.hostname], own)

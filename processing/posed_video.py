@@ -1,8 +1,9 @@
 """`PosedVideo`: the RGB frames of one scene with what is known of its geometry, and readers for it."""
 
+import copy
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from processing.scene_folders import (
     choose_names,
     drop_nonfinite,
     has_part,
-    read_depth,
+    read_depths,
     read_folder_intrinsics,
     read_matrix,
     stack_images,
@@ -74,41 +75,75 @@ class PosedVideo:
     scene_id: str | None = None
 
     def __post_init__(self) -> None:
-        frames = _check_frames(self.frames)
+        self._check_parts({part.name for part in fields(self)})
+
+    def _check_parts(self, changed: Collection[str]) -> None:
+        """Check parts, and whether they belong to the others; the others were checked before."""
+        changed = {name for name in changed if name == "frames" or getattr(self, name) is not None}
+        frames = _check_frames(self.frames) if "frames" in changed else self.frames
         size = frames.shape[1:3]
         put = {"frames": frames}
         for name in ("depth", "intrinsics", "camera_to_world", "boxes"):
-            if getattr(self, name) is not None:
-                put[name] = as_float32(getattr(self, name), name)
-        if self.depth is not None:
+            if (value := getattr(self, name)) is not None:
+                put[name] = as_float32(value, name) if name in changed else value
+        if "depth" in changed:
             check_depth(put["depth"], len(frames))
-        if self.intrinsics is not None:
+        if "intrinsics" in changed:
             if put["intrinsics"].shape == (3, 3):
                 put["intrinsics"] = np.repeat(put["intrinsics"][None], len(frames), axis=0)
             check_intrinsics(put["intrinsics"], len(frames), size)
-        if self.camera_to_world is not None:
+        if "camera_to_world" in changed:
             check_poses(put["camera_to_world"], len(frames))
-        if self.boxes is not None:
+        if "boxes" in changed:
             check_boxes(put["boxes"])
             if points := int((put["boxes"][:, 3:] == 0).all(axis=1).sum()):
                 logger.warning("%d of the `boxes` have no size: they are points. Is padding left in?", points)
-        if self.depth is not None:
+        if "depth" in put and changed & {"frames", "depth", "intrinsics"}:
             check_same_view(put["depth"].shape[1:], size, put.get("intrinsics"))
-        if self.has_geometry:
+        if self.has_geometry and changed & {"frames", "depth", "intrinsics", "camera_to_world", "boxes"}:
             check_sample(put["depth"], put["intrinsics"], put["camera_to_world"], size, put.get("boxes"))
-        if self.labels is not None:
+        if self.labels is not None and changed & {"labels", "boxes"}:
             put["labels"] = check_texts(self.labels, "labels", is_ordered=True)
             count = 0 if self.boxes is None else len(put["boxes"])
             if len(put["labels"]) != count:
                 raise ValueError(f"`labels` must be one per box, got {len(put['labels'])} labels for {count} boxes.")
-        if self.frame_names is not None:
+        if self.frame_names is not None and changed & {"frames", "frame_names"}:
             put["frame_names"] = _check_frame_names(self.frame_names, frames)
-        if self.scene_id is not None:
+        if "scene_id" in changed:
             if not isinstance(self.scene_id, str):
                 raise TypeError(f"`scene_id` must be a string, got {self.scene_id!r}.")
             check_name(self.scene_id, where="`scene_id`")
         for name, value in put.items():
             object.__setattr__(self, name, value)
+
+    def with_cameras(self, camera_to_world: Any, intrinsics: Any) -> "PosedVideo":
+        """Return the video with other poses and cameras; frames and depth are not checked again.
+
+        Args:
+            camera_to_world: Poses (V, 4, 4), metres.
+            intrinsics: Cameras (V, 3, 3) or (3, 3), of the frames' pixels.
+
+        Raises:
+            TypeError: One holds no numbers.
+            ValueError: One that `processing.geometry_rules` refuses, or that does not belong to the other parts.
+        """
+        return self._with(camera_to_world=camera_to_world, intrinsics=intrinsics)
+
+    def named(self, scene_id: str) -> "PosedVideo":
+        """Return the video under another name; nothing else is checked again.
+
+        Raises:
+            TypeError: The name is no string.
+            ValueError: A name that cannot be one of a file.
+        """
+        return self._with(scene_id=scene_id)
+
+    def _with(self, **parts: Any) -> "PosedVideo":
+        video = copy.copy(self)
+        for name, value in parts.items():
+            object.__setattr__(video, name, value)
+        video._check_parts(parts)
+        return video
 
     def __len__(self) -> int:
         """Return the number of frames."""
@@ -233,9 +268,9 @@ class PosedVideo:
                 names, poses = drop_nonfinite(folder, names, poses)
             poses = convert_poses(poses, convention)
         frames = stack_images([read_image(folder / f"{name}.jpg") for name in names], names)
-        depth = None
+        depth, turned = None, []
         if has_part(folder, names, parts, "depth", ".png"):
-            steps = stack_images([read_depth(folder / f"{name}.png") for name in names], names)
+            steps, turned = read_depths(folder, names)
             check_steps(steps, folder)
             # A division gives the nearest float32 of millimetres.
             depth = (steps / (1 / depth_unit)).astype(np.float32)
@@ -244,7 +279,7 @@ class PosedVideo:
             depth_size = None if depth is None else depth.shape[1:3]
             intrinsics = read_folder_intrinsics(folder, frames.shape[1:3], depth_size)
         if any(part is not None for part in (depth, intrinsics, poses)):
-            check_not_turned(folder, names, has_depth=depth is not None)
+            check_not_turned(folder, names, turned)
         return cls(frames, depth, intrinsics, poses, frame_names=tuple(names), scene_id=folder.resolve().name or None)
 
 

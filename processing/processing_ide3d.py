@@ -64,6 +64,9 @@ class IDE3DProcessor(ProcessorMixin):
             Region the user points at (in a prompt), or the grounding query (in an answer).
     """
 
+    # The video processor has converted its own; without padding they stay lists.
+    skip_tensor_conversion = [*ProcessorMixin.skip_tensor_conversion, "pixel_values_videos", "video_frame_mask"]
+
     def __init__(
         self,
         image_processor=None,
@@ -279,7 +282,8 @@ class IDE3DProcessor(ProcessorMixin):
             *args:
                 Further arguments of [`ProcessorMixin.apply_chat_template`].
             **kwargs:
-                Further arguments of [`ProcessorMixin.apply_chat_template`], such as `tokenize=True`.
+                Further arguments of [`ProcessorMixin.apply_chat_template`], such as `tokenize=True`. The sound of a
+                video is not read: `load_audio_from_video`, which `transformers serve` sets, changes nothing.
 
         Returns:
             `str`, `list[str]`, or with `tokenize=True` and `return_dict=True` a [`BatchFeature`].
@@ -289,6 +293,7 @@ class IDE3DProcessor(ProcessorMixin):
                 message and the part.
         """
         kwargs = to_plain(kwargs)
+        kwargs.pop("load_audio_from_video", None)
         check_options(kwargs)
         check_chats(conversation)
         try:

@@ -26,6 +26,7 @@ __all__ = [
     "list_frame_names",
     "lost_pictures",
     "read_depth",
+    "read_depths",
     "read_folder_intrinsics",
     "read_matrix",
     "stack_images",
@@ -218,10 +219,16 @@ def drop_nonfinite(folder: Path, names: list[str], poses: np.ndarray) -> tuple[l
     return [name for index, name in enumerate(names) if index not in dropped], np.delete(poses, dropped, axis=0)
 
 
-def check_not_turned(folder: Path, names: list[str], *, has_depth: bool) -> None:
-    """Check that frames are stored upright: depth, cameras and poses belong to the stored pixels."""
-    files = [folder / f"{name}{suffix}" for suffix in (".jpg", ".png")[: 1 + has_depth] for name in names]
-    if turned := [file.name for file in files if is_turned(file)]:
+def check_not_turned(folder: Path, names: list[str], turned_depth: list[str]) -> None:
+    """Check that frames are stored upright: depth, cameras and poses belong to the stored pixels.
+
+    Args:
+        folder: Folder of the scene.
+        names: Names of the frames.
+        turned_depth: Names of the frames whose depth is not upright, as `read_depths` found them.
+    """
+    turned = [f"{name}.jpg" for name in names if is_turned(folder / f"{name}.jpg")]
+    if turned := turned + [f"{name}.png" for name in turned_depth]:
         raise ValueError(
             f"{folder}: the EXIF orientation of {turned[0]} ({len(turned)} files) turns the picture, while depth, "
             "intrinsics and poses belong to the stored pixels. If the geometry fits the stored pixels, remove the tag "
@@ -229,14 +236,26 @@ def check_not_turned(folder: Path, names: list[str], *, has_depth: bool) -> None
         )
 
 
+def read_depths(folder: Path, names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Return the steps (V, h, w) of depth files, and the frames whose file is not upright."""
+    read = [_read_depth(folder / f"{name}.png") for name in names]
+    turned = [name for name, (_, is_turned) in zip(names, read, strict=True) if is_turned]
+    return stack_images([steps for steps, _ in read], names), turned
+
+
 def read_depth(file: Path) -> np.ndarray:
     """Return the steps (h, w) of a depth file of 16 bits."""
+    return _read_depth(file)[0]
+
+
+def _read_depth(file: Path) -> tuple[np.ndarray, bool]:
+    """Return the steps (h, w) of a depth file, and whether a tag turns it."""
     with open_image(file) as image:
         check_picture(image)
-        steps = np.asarray(image)
+        steps, has_tag = np.asarray(image), is_turned(image)
     if steps.ndim != 2 or steps.dtype not in (np.uint16, np.int32):
         raise ValueError(f"{file} must be a 16-bit grey PNG, got {steps.dtype} {steps.shape}. Save it as uint16.")
-    return steps
+    return steps, has_tag
 
 
 def check_steps(steps: np.ndarray, where: Path) -> None:

@@ -31,6 +31,12 @@ RATE_TOLERANCE = 1e-3  # Relative: 24000/1001 is typed as 23.98, and times in mi
 _OF_FILES = ("auto_map", "feature_extractor_type", "image_processor_type", "processor_class", "video_processor_type")
 
 
+class IDE3DVideosKwargs(VideosKwargs, total=False):
+    """Arguments of [`IDE3DVideoProcessor`]: those of Transformers, and `pad_frames`."""
+
+    pad_frames: bool
+
+
 class IDE3DVideoProcessor(BaseVideoProcessor):
     """Prepares videos for the SigLIP vision tower of 3D-IDE.
 
@@ -67,6 +73,9 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
             Size of the vision input in pixels.
         do_sample_frames (`bool`, *optional*, defaults to `True`):
             Whether videos are sampled at all when the call does not say so.
+        pad_frames (`bool`, *optional*, defaults to `True`):
+            Whether videos of unlike length are padded to one. Otherwise both outputs are then lists with an entry for
+            each video, which does not depend on the others: serving engines keep the entries apart.
         **kwargs:
             Other arguments of [`VideosKwargs`].
     """
@@ -82,6 +91,8 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
     do_sample_frames = True
     num_frames = 32
     fps = None
+    pad_frames = True
+    valid_kwargs = IDE3DVideosKwargs
     model_input_names = ["pixel_values_videos", "video_frame_mask"]
 
     def __init__(self, **kwargs: Unpack[VideosKwargs]) -> None:
@@ -196,6 +207,10 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
         return_metadata = kwargs.pop("return_metadata", None)
         sampling = {key: kwargs.pop(key, None) for key in ("do_sample_frames", "num_frames", "fps")}
         metadata = kwargs.pop("video_metadata", None)
+        pad_frames = kwargs.pop("pad_frames", None)
+        pad_frames = self.pad_frames if pad_frames is None else pad_frames
+        if not isinstance(pad_frames, bool):
+            raise TypeError(f"pad_frames must be True or False, got {pad_frames!r}.")
         frames, metadata = self._load_videos(
             list_videos(videos), metadata, kwargs.pop("input_data_format", None), find_resize(self, kwargs), **sampling
         )
@@ -208,10 +223,11 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
             input_data_format=ChannelDimension.FIRST,
             **kwargs,
         )
-        data = _pad_frames(processed["pixel_values_videos"])
+        data = _pad_frames(processed["pixel_values_videos"], pad_frames)
+        as_lists = [key for key, value in data.items() if isinstance(value, list)]
         if return_metadata or (return_metadata is None and self.return_metadata):
             data["video_metadata"] = metadata
-        return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata"])
+        return BatchFeature(data, tensor_type=return_tensors, skip_tensor_conversion=["video_metadata", *as_lists])
 
     def _load_videos(
         self,
@@ -366,8 +382,8 @@ def _complete_metadata(given: VideoMetadata | None, frames: torch.Tensor, name: 
     )
 
 
-def _pad_frames(videos: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Stack videos over a new batch dimension, shorter ones with zero frames at the end.
+def _pad_frames(videos: list[torch.Tensor], pads: bool) -> dict[str, torch.Tensor | list[torch.Tensor]]:
+    """Stack videos, shorter ones padded with zero frames, or list those of unlike length.
 
     Shape:
         videos: list of (V_i, 3, H, W).
@@ -378,6 +394,9 @@ def _pad_frames(videos: list[torch.Tensor]) -> dict[str, torch.Tensor]:
     if len(sizes) > 1:
         raise ValueError(f"Videos of one batch must have one size, got (height, width) {sizes}. Leave do_resize on.")
     counts = torch.tensor([len(video) for video in videos])
+    if not pads and len(counts.unique()) > 1:
+        masks = [video.new_ones(len(video), dtype=torch.bool) for video in videos]
+        return {"pixel_values_videos": list(videos), "video_frame_mask": masks}
     padded = torch.nn.utils.rnn.pad_sequence(list(videos), batch_first=True)
     mask = torch.arange(padded.shape[1])[None] < counts[:, None]
     return {"pixel_values_videos": padded, "video_frame_mask": mask.to(padded.device)}

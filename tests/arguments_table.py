@@ -224,8 +224,7 @@ CHAT: dict[str, Row] = {
         kwargs="tests/processing/test_chat_options.py test_arguments_that_nothing_takes_are_refused",
     ),
     **_taken("other", continue_final_message=True),
-    **_taken("same", sanitize_control_tokens=True),
-    **_refused(load_audio_from_video=(True, "audio")),
+    **_taken("same", sanitize_control_tokens=True, load_audio_from_video=True),
 }
 
 PROCESSING: dict[str, Row] = {

@@ -109,7 +109,7 @@ def export_inference_model(
     card = _plain_card(Path(folder), inference, processor, auto_model) if card is None else card
     with replace_folder(folder) as unfinished:
         inference.save_pretrained(unfinished, max_shard_size=max_shard_size)
-        _save_processor(processor, unfinished)
+        _save_processor(processor, unfinished, auto_model)
         for path in code_files():
             shutil.copyfile(path, unfinished / path.name)
         card.save(unfinished / CARD_FILE)
@@ -373,13 +373,15 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
     )
 
 
-def _save_processor(processor: IDE3DProcessor, folder: Path) -> None:
+def _save_processor(processor: IDE3DProcessor, folder: Path, auto_model: str) -> None:
     """Processor and tokenizer files, with the classes of the code files in the `auto_map`."""
     processor.save_pretrained(folder)
     path = folder / "processor_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     content["auto_map"] = {"AutoProcessor": _reference(IDE3DProcessor)}
     content["video_processor"]["auto_map"] = {"AutoVideoProcessor": _reference(IDE3DVideoProcessor)}
+    if auto_model == "base":  # engines keep the frames of a video, and put them beside those of others later
+        content["video_processor"]["pad_frames"] = False
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 

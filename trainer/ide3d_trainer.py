@@ -24,6 +24,7 @@ from trainer.loop.checkpoints import (
 )
 from trainer.loop.checks import IdleHeads, check_processes, check_protocol, prepare_model, set_max_length
 from trainer.loop.compiled import with_own_loss
+from trainer.loop.length_groups import LengthSampler, measure_lengths
 from trainer.loop.mixture import MixtureDataset, build_mixture_sampler
 from trainer.loop.model_parts import compute_gradient_norms, split_groups
 from trainer.loop.nonfinite import NonfiniteBatches
@@ -356,6 +357,10 @@ class IDE3DTrainer(Trainer):
         # Trainer has no argument for a sampler; `get_train_dataloader` would have to be copied whole for one.
         dataset = self.train_dataset if train_dataset is None else train_dataset
         check_train_samples(dataset)
+        if isinstance(dataset, list) and self.args.train_sampling_strategy == "group_by_length":
+            lengths, seed = measure_lengths(dataset, self.data_collator), self.args.data_seed
+            batch = self._train_batch_size * self.args.world_size
+            return LengthSampler(lengths, batch, self.args.seed if seed is None else seed)
         if not isinstance(dataset, MixtureDataset):
             return super()._get_train_sampler(train_dataset)
         # Not the size of the arguments, which `auto_find_batch_size` may have lowered.

@@ -1,6 +1,7 @@
 """The inference model with its training-only heads in one module, as Trainer, DDP, FSDP and PEFT need it."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from modeling_ide3d.auxiliary.geometric_validator import (
 )
 from modeling_ide3d.auxiliary.geometry_heads import GeometryHeads, check_validator_config
 from modeling_ide3d.auxiliary.outputs import Criterion, IDE3DGeometryOutputWithPast
-from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
+from modeling_ide3d.auxiliary.packed_attention import PackedChats, build_packed_attention
 from modeling_ide3d.auxiliary.region_queries import score_queries, select_query_references
 from modeling_ide3d.auxiliary.state_layers import StateLayers, build_projector
 from modeling_ide3d.auxiliary.state_reading import StateReading
@@ -31,6 +32,7 @@ from modeling_ide3d.auxiliary.targets import (
 )
 from modeling_ide3d.configuration_ide3d import IDE3DConfig
 from modeling_ide3d.modeling_ide3d import IDE3DForConditionalGeneration
+from modeling_ide3d.shared_prefix import SHARED_PREFIX
 
 GEOMETRY_PREFIXES = ("geometric_validator.", "teacher_projector.", "pose_head.", "scale_head.")
 MODEL_FOR_CAUSAL_LM_MAPPING_NAMES["ide3d_with_geometry"] = "IDE3DForConditionalGenerationWithGeometry"  # for Trainer
@@ -201,9 +203,13 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         zero = 0.0
         if mm_encoder_outputs is None:
             mm_encoder_outputs, zero = self.encode(pixel_values, pixel_values_videos, video_frame_mask, wanted)
+        packed = None
         if segment_ids is not None:
             attention = self.config.text_config._attn_implementation
-            attention_mask, position_ids = build_packed_attention(segment_ids, attention, self.dtype)
+            if attention == SHARED_PREFIX and logits_to_keep is None and PackedChats.can_serve(segment_ids.device):
+                packed, attention_mask = PackedChats(segment_ids), None
+            else:
+                attention_mask, position_ids = build_packed_attention(segment_ids, attention, self.dtype)
         if region_targets is not None and region_masks is None:
             raise ValueError("region_targets need region_masks, which say where the regions are.")
         if region_targets is not None and region_references is None:
@@ -214,21 +220,31 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         kwargs = self.keep_states(wanted, kwargs)
         if logits_to_keep is not None:
             kwargs["logits_to_keep"] = logits_to_keep
+        elif packed is not None:
+            read = None
+            if self.training and not is_asked and not self.model.language_model.is_activation_checkpointing:
+                tokens = [self.config.ground_token_id]
+                tokens += [self.config.video_token_id] if self.state_layers.final in wanted else []
+                read = torch.isin(input_ids, torch.tensor(tokens, device=input_ids.device))
+            kwargs = {**packed.choose_rows(labels if has_labels else None, read), **kwargs}
         elif has_labels and self.training:
             kwargs = {**select_answers(labels), **kwargs}
-        outputs = super().forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            labels=labels if has_labels else None,
-            region_masks=region_masks,
-            region_valid=region_valid,
-            region_references=region_references,
-            mm_encoder_outputs=mm_encoder_outputs,
-            return_dict=True,
-            **kwargs,
-        )
+        with nullcontext() if packed is None else packed.inside(self.model.language_model):
+            outputs = super().forward(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                labels=labels if has_labels else None,
+                region_masks=region_masks,
+                region_valid=region_valid,
+                region_references=region_references,
+                mm_encoder_outputs=mm_encoder_outputs,
+                return_dict=True,
+                **kwargs,
+            )
         outputs = IDE3DGeometryOutputWithPast(**outputs)
+        if packed is not None:
+            packed.pad_outputs(outputs)
         if labels is not None:  # where a batch has nothing to say, the graph stays whole
             outputs.loss = zero + (outputs.loss if has_labels else outputs.logits.sum() * 0.0)
         if self.criterion is None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -10,22 +11,38 @@ from processing.argument_rules import check_choice
 from processing.boxes_in_words import MAX_BOXES, NumberStyle, write_boxes
 from processing.focal_length import FieldOfView, FocalWindow
 from processing.oriented_boxes import CameraBox, box_in_camera
-from processing.rooms.questions.asking import SceneFacts
-from processing.rooms.questions.wording import object_phrase, plural
-from processing.rooms.samples import chat, video_arrays
+from processing.rooms.questions.asking import GROUND, SceneFacts
+from processing.rooms.questions.wording import has_colour, object_phrase, plural
+from processing.rooms.samples import chat, room_samples, video_arrays
 from processing.rooms.scene.palette import COLOURS, pick
+from processing.token_grid import TokenGrid
 
-__all__ = ["BoxLesson", "Lenses", "MeanBoxes", "ask_boxes", "box_sample", "change_lens", "show_room"]
+__all__ = [
+    "BoxLesson",
+    "Lenses",
+    "MeanBoxes",
+    "ask_boxes",
+    "box_sample",
+    "change_lens",
+    "outline_box",
+    "pointed_outlines",
+    "show_room",
+]
 
 Lenses = Literal["one", "several"]
-# Without the word "box", which is a kind of furniture.
+# Without the words "box" and "picture", which are kinds of furniture.
 _TEMPLATES = {
-    "one": ("Locate {a} in 3D.", "Where in 3D is {a}?", "Give place and size of {a} in 3D."),
-    "several": ("Locate all {a} in 3D.", "Where in 3D are the {a}?", "Give place and size of all {a} in 3D."),
+    "one": ("Locate {a} in {space}.", "Where in {space} is {a}?", "Give place and size of {a} in {space}."),
+    "several": (
+        "Locate all {a} in {space}.",
+        "Where in {space} are the {a}?",
+        "Give place and size of all {a} in {space}.",
+    ),
 }
 _SHARE_OF_NONE = 0.2  # of the questions, at least one, ask for what is not there
 _ZOOMS = (0.55, 1.0)  # share of the width that a lens keeps: 41 to 68 degrees of the rooms' own
 _ASPECTS = (1.0, 0.75, 4 / 3, 0.5625)  # height by width
+_OUTLINE_DISTANCE = 2.5  # metres; such boxes have centres about as far aside and up as boxes in 3D, and no depth
 
 
 @dataclass(frozen=True)
@@ -88,8 +105,37 @@ def best_frames(ids: np.ndarray, objects: Sequence[int]) -> dict[int, int]:
     return {n: int((ids == n).sum(axis=(1, 2)).argmax()) for n in objects}
 
 
-def ask_boxes(row: dict, rng: np.random.Generator, numbers: NumberStyle = "digits") -> list[dict]:
-    """Ask where in 3D objects are, with boxes in words as answers.
+def outline_box(ids: np.ndarray, thing: int, intrinsics: np.ndarray, frame: int) -> CameraBox:
+    """Return an object's outline in a frame as a flat box at a fixed distance.
+
+    It says where in the picture an object is and how large it looks, in the form of a box in words; nothing of it
+    needs depth or a pose.
+
+    Args:
+        ids: Instance ids (V, h, w); the frame shows the object.
+        thing: Id of the object.
+        intrinsics: Matrix (3, 3) of the frame.
+        frame: Index of the frame.
+
+    Returns:
+        Box with its centre 2.5 m ahead, of the width and height that the object has in that plane, 1 cm deep.
+    """
+    ends = np.stack([[places.min(), places.max() + 1] for places in np.nonzero(ids[frame] == thing)[::-1]])
+    focal, principal = np.diag(intrinsics)[:2], intrinsics[:2, 2]
+    ends = (ends - principal[:, None]) / focal[:, None] * _OUTLINE_DISTANCE
+    center, size = ends.mean(1), ends[:, 1] - ends[:, 0]
+    return CameraBox(frame, (*center, _OUTLINE_DISTANCE), (*size, 0.01), 0.0)
+
+
+def ask_boxes(
+    row: dict,
+    rng: np.random.Generator,
+    numbers: NumberStyle = "digits",
+    *,
+    outlines: bool = False,
+    pointing: bool = False,
+) -> list[dict]:
+    """Ask where in 3D or 2D objects are; answers are boxes in words.
 
     Each object is asked for that some frame shows clearly and that colour and kind single out; a kind of which several
     are there, all of them clear; and objects of colours that their kind does not have.
@@ -98,6 +144,8 @@ def ask_boxes(row: dict, rng: np.random.Generator, numbers: NumberStyle = "digit
         row: Row of `load_rooms`; its frames are the video.
         rng: Generator of the draws.
         numbers: Way of writing measures.
+        outlines: Whether the questions are about the picture, see `outline_box`, not about 3D.
+        pointing: Whether they point at an object each, with `<ground>` in place of its words.
 
     Returns:
         Dicts as the questions of a room, of type "box", in random order. `target_objects` are the ids in the order of
@@ -107,25 +155,31 @@ def ask_boxes(row: dict, rng: np.random.Generator, numbers: NumberStyle = "digit
     poses = np.asarray(row["camera_to_world"], np.float64)
     facts = SceneFacts(row["objects"], ids, poses, "")
     clear = [o for o in facts.objects if facts.is_clear(o)]
-    boxes = {
-        n: box_in_camera(o["box"], poses[frame], frame)
-        for o in clear
-        for n, frame in best_frames(ids, [o["id"]]).items()
-    }
+    frames = best_frames(ids, [o["id"] for o in clear])
+    if outlines:
+        boxes = {n: outline_box(ids, n, np.asarray(row["intrinsics"][frame]), frame) for n, frame in frames.items()}
+    else:
+        boxes = {o["id"]: box_in_camera(o["box"], poses[frames[o["id"]]], frames[o["id"]]) for o in clear}
+    say = partial(_question, rng, boxes=boxes, numbers=numbers, space="2D" if outlines else "3D")
+    if pointing:
+        questions = [say("one", GROUND, o["category"], [o["id"]]) for o in clear]
+        questions = [{**q, "reference": "region", "region_objects": q["target_objects"]} for q in questions]
+        return [questions[i] for i in rng.permutation(len(questions))]
     questions = []
     for thing in clear:
         if phrase := object_phrase(facts.objects, thing):
-            questions.append(_question(rng, "one", phrase, thing["category"], boxes, [thing["id"]], numbers))
+            questions.append(say("one", phrase, thing["category"], [thing["id"]]))
     for kind in sorted({o["category"] for o in clear}):
         same = [o["id"] for o in facts.objects if o["category"] == kind]
         if 1 < len(same) <= MAX_BOXES and all(n in boxes for n in same):
-            questions.append(_question(rng, "several", plural(kind), kind, boxes, same, numbers))
-    coloured = [o for o in clear if o["category"] != "plant"]
+            questions.append(say("several", plural(kind), kind, same))
+    vague = {o["category"] for o in facts.objects if not has_colour(o)}
+    coloured = [o for o in clear if o["category"] not in vague]
     for _ in range(max(round(len(questions) * _SHARE_OF_NONE / (1 - _SHARE_OF_NONE)), 1) if coloured else 0):
         kind = pick(rng, coloured)["category"]
         absent = [c for c in COLOURS if all(o["colour"] != c for o in facts.objects if o["category"] == kind)]
         if absent:
-            questions.append(_question(rng, "one", f"the {pick(rng, absent)} {kind}", kind, boxes, [], numbers))
+            questions.append(say("one", f"the {pick(rng, absent)} {kind}", kind, []))
     return [questions[i] for i in rng.permutation(len(questions))]
 
 
@@ -134,15 +188,17 @@ def _question(
     template: str,
     words: str,
     kind: str,
-    boxes: dict[int, CameraBox],
     objects: list[int],
+    *,
+    boxes: dict[int, CameraBox],
     numbers: NumberStyle,
+    space: str,
 ) -> dict:
     objects = sorted(objects, key=lambda n: (boxes[n].frame, boxes[n].center[0], n))
     return {
         "type": "box",
         "reference": "word",
-        "question": pick(rng, _TEMPLATES[template]).format(a=words),
+        "question": pick(rng, _TEMPLATES[template]).format(a=words, space=space),
         "answer": write_boxes([boxes[n] for n in objects], numbers=numbers),
         "region_objects": [],
         "target_objects": objects,
@@ -159,7 +215,12 @@ def show_room(row: dict, rng: np.random.Generator, lesson: BoxLesson) -> dict:
 
 
 def box_sample(
-    row: dict, rng: np.random.Generator, numbers: NumberStyle = "digits", max_questions: int | None = None
+    row: dict,
+    rng: np.random.Generator,
+    numbers: NumberStyle = "digits",
+    max_questions: int | None = None,
+    *,
+    outlines: bool = False,
 ) -> dict | None:
     """Pack questions about boxes over the video of a room, if there are any.
 
@@ -168,14 +229,42 @@ def box_sample(
         rng: Generator of the draws.
         numbers: Way of writing measures.
         max_questions: Largest number of questions; None keeps all.
+        outlines: See `ask_boxes`.
 
     Returns:
         Dict as `room_samples` gives it, with `questions` as `ask_boxes` gives them.
     """
-    questions = ask_boxes(row, rng, numbers)[:max_questions]
+    questions = ask_boxes(row, rng, numbers, outlines=outlines)[:max_questions]
     if not questions:
         return None
     return {**video_arrays(row), "messages": [chat(q) for q in questions], "questions": questions}
+
+
+def pointed_outlines(
+    row: dict, grid: TokenGrid, rng: np.random.Generator, numbers: NumberStyle = "digits", max_questions: int = 16
+) -> dict | None:
+    """Pack questions that point at objects and ask for their outlines, if there are any.
+
+    A region holds cells of the frame that the answer is about.
+
+    Args:
+        row: Row of `load_rooms`, `retake_room` or `show_room`.
+        grid: Token grid of the model.
+        rng: Generator of the draws.
+        numbers: Way of writing measures.
+        max_questions: Largest number of questions.
+
+    Returns:
+        Dict as `room_samples` gives it, with regions.
+    """
+    questions = ask_boxes(row, rng, numbers, outlines=True, pointing=True)[:max_questions]
+    ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
+    frames = best_frames(ids, [n for q in questions for n in q["region_objects"]])
+    for thing, frame in frames.items():
+        others = np.arange(len(ids)) != frame
+        ids[others] = np.where(ids[others] == thing, 0, ids[others])
+    asked = {**row, "questions": questions, "instance_ids": list(ids)}
+    return next(iter(room_samples(asked, grid, first_frame_only=False)), None)
 
 
 class MeanBoxes:

@@ -3,16 +3,18 @@
 import hashlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import datasets
 from datasets import Features, Image, List, Value
 
-from processing.argument_rules import as_path, check_choice, check_whole
+from processing.argument_rules import as_path, check_choice, check_texts, check_whole
+from processing.rooms.furnished.catalogue import FURNITURE_FILE, read_catalogue
 from processing.rooms.generate import SPLITS, make_room, recipe_digest
-from processing.rooms.scene.styles import PLAIN, STYLES
+from processing.rooms.scene.styles import FURNISHED, PLAIN, STYLES
 from processing.rooms.sizes import MAX_SCENES, check_room_sizes
+from processing.rooms.variations import VARIATIONS
 
 __all__ = ["FEATURES", "load_rooms"]
 
@@ -59,9 +61,19 @@ FEATURES = Features(
 )
 
 
-def _rows(indices: list[int], split: str, seed: int, image_size: int, num_frames: int, style: str) -> Iterator[dict]:
+def _rows(
+    indices: list[int],
+    split: str,
+    seed: int,
+    image_size: int,
+    num_frames: int,
+    style: str,
+    variations: tuple[str, ...] = (),
+    furniture: str | None = None,
+) -> Iterator[dict]:
+    pieces = Path(furniture) if furniture else FURNITURE_FILE
     for index in indices:
-        yield make_room(split, seed, index, image_size, num_frames, style)[1]
+        yield make_room(split, seed, index, image_size, num_frames, style, variations, pieces)[1]
 
 
 def _check_cache(cache_dir: str | Path) -> Path:
@@ -79,6 +91,8 @@ def load_rooms(
     *,
     start: int = 0,
     style: str = PLAIN.name,
+    variations: Collection[str] = (),
+    furniture: str | Path | None = None,
     seed: int = 0,
     image_size: int = 126,
     num_frames: int = 8,
@@ -95,8 +109,12 @@ def load_rooms(
         split: Split of the rooms, "train", "validation" or "test".
         num_scenes: Number of rooms.
         start: Index of the first room; the rooms are the rows from `start` on of a longer load.
-        style: Look of the rooms, "plain" or "loft". Loft rooms have other shades of the same colour names, other
-            materials and furniture, and are larger.
+        style: Look of the rooms, "plain", "loft" or "furnished". Loft rooms have other shades of the same colour
+            names, other materials and furniture, and are larger. Furnished rooms have meshes of real furniture, true
+            in size; a colour is "" where a piece has none that covers most of it.
+        variations: Changes of cameras, pictures and looks, see below; none by default.
+        furniture: File of meshes for furnished rooms, made by `processing.rooms.furnished.convert`. Default: the 60
+            pieces of the package.
         seed: Seed of the family of rooms.
         image_size: Height and width of frames, depth and ids in pixels.
         num_frames: Frames per room (V).
@@ -116,16 +134,26 @@ def load_rooms(
                 answer must find, value the numbers behind a metric answer. hint_objects are the ids that the question
                 is about, the one asked about first.
 
+    Variations make training rooms more like what a hand-held camera sees. The place of a room's furniture stays, but a
+    walk that they forbid is drawn again.
+
+    - "pitch", "height", "roll", "field_of_view": cameras of a real walk, which looks down.
+    - "blur", "exposure", "noise", "jpeg": faults of its pictures. "holes": pixels without depth, 0.
+    - "texture": any surfaces and colours of what has no colour name, any pattern on furniture. "light": brightness and
+      colour of lamp, daylight and bounced light.
+
     Distances are from the first camera to the centre of the object's box. Positions are that centre in the first
     camera's frame: x right, y down, z forward, metres.
 
     Raises:
-        ValueError: If split or style is unknown, a count is below 1, `start` is negative, or frames are below 24 px.
-            Also if a number is too large, or `cache_dir` cannot be a folder.
+        ValueError: If split, style or a variation is unknown, a count is below 1, or `start` is negative.
+            If frames are below 24 px, a number is too large, or `cache_dir` cannot be a folder. If `furniture` is no
+            file of meshes, or given with another style.
         TypeError: If a number is no integer, or another argument of another kind.
     """
     check_choice(split, SPLITS, "split")
     check_choice(style, STYLES, "style")
+    chosen = check_texts(variations, "variations", VARIATIONS)
     num_scenes, seed, image_size, num_frames = check_room_sizes(num_scenes, seed, image_size, num_frames)
     start = check_whole(start, "start", 0, MAX_SCENES)
     if num_proc is None:
@@ -134,8 +162,17 @@ def load_rooms(
     if cache_dir is not None:
         cache_dir = str(_check_cache(cache_dir))
     arguments = {"split": split, "seed": seed, "image_size": image_size, "num_frames": num_frames, "style": style}
+    if chosen:  # rooms without any keep the key of their cached files
+        arguments["variations"] = tuple(name for name in VARIATIONS if name in chosen)
+    told = dict(arguments)
+    if furniture is not None:
+        if style != FURNISHED.name:
+            raise ValueError(f"`furniture` must be None for the style {style!r}. Choose the style {FURNISHED.name!r}.")
+        path = as_path(furniture, "furniture").absolute()
+        read_catalogue(path)  # what cannot be read is told before processes start
+        arguments["furniture"], told["furniture"] = str(path), hashlib.sha256(path.read_bytes()).hexdigest()
     rooms = (start, num_scenes) if start else num_scenes  # rooms from 0 on keep the key of their cached files
-    key = hashlib.sha256(repr((recipe_digest(), rooms, sorted(arguments.items()))).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((recipe_digest(), rooms, sorted(told.items()))).encode()).hexdigest()[:16]
     return datasets.Dataset.from_generator(
         _rows,
         features=FEATURES,

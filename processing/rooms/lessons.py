@@ -8,10 +8,10 @@ import numpy as np
 
 from processing.argument_rules import check_flag
 from processing.regions import regions_from_ids
-from processing.rooms.box_questions import BoxLesson, best_frames, box_sample, show_room
+from processing.rooms.box_questions import BoxLesson, best_frames, box_sample, pointed_outlines, show_room
 from processing.rooms.places import place_sample
 from processing.rooms.questions.asking import SceneFacts, ask_questions
-from processing.rooms.questions.wording import TEMPLATES, plural
+from processing.rooms.questions.wording import TEMPLATES, has_colour, plural
 from processing.rooms.samples import naming_sample, packed_word_sample, room_samples
 from processing.rooms.scene.layout import COUNTABLE
 from processing.rooms.scene.palette import COLOURS, pick
@@ -19,7 +19,7 @@ from processing.token_grid import TokenGrid
 
 __all__ = ["Lesson", "LessonSamples", "find_mentions", "mention_masks", "retake_room", "say_otherwise"]
 
-Lesson = Literal["naming", "place", "region", "word", "view", "box"]
+Lesson = Literal["naming", "place", "region", "word", "view", "box", "outline", "pointed"]
 _PICTURES = ("frames", "depth", "instance_ids", "intrinsics", "camera_to_world")
 _MAX_DRAWS = 1000
 _NOT_ASKED = ("description",)  # what pictures of a nano model do not show
@@ -122,10 +122,10 @@ def find_mentions(text: str, objects: Sequence[dict], kinds: Sequence[str]) -> l
     mentions = []
     for word, before, after in zip(words, ["", *words], [*words[1:], ""], strict=False):
         if word in singular:
-            colours = (before,) if before in COLOURS else COLOURS
+            colours = (before,) if before in COLOURS else (*COLOURS, "")
             fits = [o for o in objects if o["category"] == singular[word] and o["colour"] in colours]
         elif word in COLOURS and after not in singular:
-            fits = [o for o in objects if o["colour"] == word and o["category"] != "plant"]
+            fits = [o for o in objects if o["colour"] == word and has_colour(o)]
         else:
             continue
         mentions.append((word, [o["id"] for o in fits]))
@@ -174,10 +174,12 @@ class LessonSamples(Sequence):
     - "region": questions that point at objects, about all frames, forwards or backwards;
     - "word": questions that name objects, and requests to find them, about all frames, forwards or backwards;
     - "view": the same about one frame;
-    - "box": where in 3D objects are, answered by boxes in words; half of the time about one frame, else about all.
+    - "box": where in 3D objects are, answered by boxes in words; half of the time about one frame, else about all;
+    - "outline": the same about where in the picture they are, without depth and metres, see `outline_box`;
+    - "pointed": the same with questions that point at objects.
 
-    Samples of the last three have `mentions`, see `mention_masks`. "word" and "view" ask a third of their questions in
-    words that the templates do not have.
+    Samples of "word", "view", "box" and "outline" have `mentions`, see `mention_masks`. "word" and "view" ask a third
+    of their questions in words that the templates do not have.
 
     Args:
         rooms: Rows of `load_rooms`.
@@ -186,7 +188,7 @@ class LessonSamples(Sequence):
         num_passes: Samples per room.
         max_questions: Largest number of questions that share a video.
         seed: Seed of all draws.
-        boxes: Settings of the lesson "box"; default: those of `BoxLesson()`.
+        boxes: Settings of the lessons "box" and "outline"; default: those of `BoxLesson()`.
         naming_depth: Whether the lesson "naming" names depth too, see `naming_sample`.
 
     Raises:
@@ -236,11 +238,12 @@ class LessonSamples(Sequence):
             return naming_sample(row, self.grid, rng, depth=self.naming_depth)
         if self.lesson == "place":
             return place_sample(row, self.grid, rng, self.max_questions, view=int(rng.integers(num_frames)))
-        if self.lesson == "view" or (self.lesson == "box" and rng.integers(2)):
+        has_boxes = self.lesson in ("box", "outline", "pointed")
+        if self.lesson == "view" or (has_boxes and rng.integers(2)):
             views = [int(rng.integers(num_frames))]
         else:
             views = list(range(num_frames))[:: 1 if rng.integers(2) else -1]
-        if self.lesson == "box":
+        if has_boxes:
             return self._draw_boxes(take_views(row, views), rng)
         retaken = retake_room(row, views, rng)
         reference = "region" if self.lesson == "region" else "word"
@@ -260,6 +263,9 @@ class LessonSamples(Sequence):
 
     def _draw_boxes(self, row: dict, rng: np.random.Generator) -> dict | None:
         row = show_room(row, rng, self.boxes)
-        sample = box_sample(row, rng, self.boxes.numbers, self.max_questions)
+        if self.lesson == "pointed":
+            return pointed_outlines(row, self.grid, rng, self.boxes.numbers, self.max_questions)
+        outlines = self.lesson == "outline"
+        sample = box_sample(row, rng, self.boxes.numbers, self.max_questions, outlines=outlines)
         asked = {**row, "questions": sample["questions"]} if sample else None
         return sample and {**sample, "mentions": mention_masks(asked, self.grid, self._kinds)}

@@ -76,8 +76,12 @@ class _PlaceAsker:
         return (order[i] for i in self.rng.permutation(number))
 
     def draw(self) -> tuple[int, int]:
-        rows, cols = self.distance.shape
-        return int(self.rng.integers(rows)), int(self.rng.integers(cols))
+        """Draw a cell whose middle is measured; of a frame without any, some cell."""
+        (rows, cols), is_measured = self.distance.shape, self.distance > 0
+        while True:
+            cell = int(self.rng.integers(rows)), int(self.rng.integers(cols))
+            if is_measured[cell] or not is_measured.any():
+                return cell
 
     def draw_pair(self, kind: str) -> tuple[tuple[int, int], tuple[int, int]]:
         """Draw two cells that differ clearly in what is asked; after many tries, any two."""

@@ -85,8 +85,8 @@ def naming_samples(row: dict, token_grid: TokenGrid, *, depth: bool = True) -> l
     Returns:
         Four dicts as `room_samples` gives them, without questions, with `cell_words` (V, rows, cols), str, "" = none.
         The first has the colour of the object that fills most of the cell. The second has the whole metres of depth at
-        its middle, one digit, and is left out without `depth`. The others have its column and its row in tenths of the
-        picture, a letter each.
+        its middle, one digit or "" without a measurement, and is left out without `depth`. The others have its column
+        and its row in tenths of the picture, a letter each.
     """
     video = video_arrays(row)
     metres, _ = cell_depth(video["depth"], token_grid)
@@ -95,7 +95,7 @@ def naming_samples(row: dict, token_grid: TokenGrid, *, depth: bool = True) -> l
     letters = np.array(list("abcdefghijklmnopqrst"))
     words = (
         cell_colours(row, token_grid),
-        *([np.clip(metres, 0, 9).astype(int).astype(str)] if depth else []),
+        *([np.where(metres > 0, np.clip(metres, 0, 9).astype(int).astype(str), "")] if depth else []),
         np.broadcast_to(letters[column_of], metres.shape),
         np.broadcast_to(letters[10 + row_of][:, None], metres.shape),
     )
@@ -121,7 +121,7 @@ def naming_sample(row: dict, token_grid: TokenGrid, rng: np.random.Generator, *,
         return flat[turn % len(flat)]
     things = row["objects"]
     if turn == 4:
-        words = [" " + o["colour"] for o in things]
+        words = [" " + o["colour"] if o["colour"] else "" for o in things]
     elif turn < 7:
         words = [" " + (plural(o["category"]) if turn == 6 else o["category"]) for o in things]
     else:

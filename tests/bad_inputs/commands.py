@@ -11,7 +11,7 @@ from bad_inputs import goods
 from bad_inputs.cases import ToldError, door
 from bad_inputs.damage import NUMBERS, PATH_WORDS, PATHS, TEXTS
 
-COMMANDS = ("ask", "find", "describe", "evaluate", "clicks", "doctor", "probe", "convert", "export", "push", "env", "captures", "train", "plan", "teachers", "geometry",
+COMMANDS = ("ask", "find", "describe", "serve", "app", "evaluate", "clicks", "doctor", "probe", "convert", "export", "push", "env", "captures", "train", "plan", "teachers", "geometry",
             "rooms measure", "rooms export", "rooms share", "rooms evaluate")  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def commands(add: Callable[..., None]) -> None:
     for name in COMMANDS:
         words = name.split()
         add(f"{name}: unknown option", lambda f, w=words: run(*w, "--nonsense", 1), "nonsense", expect="refused")
-        if name not in ("env", "rooms measure", "rooms export", "train", "plan"):
+        if name not in ("env", "rooms measure", "rooms export", "train", "plan", "serve", "app"):
             add(
                 f"{name}: nothing given",
                 lambda f, w=words: run(*w),
@@ -105,6 +105,16 @@ def commands(add: Callable[..., None]) -> None:
         lambda f: run("ask", goods.video_file(f), "", "--model", goods.model_folder()),
         "question",
     )
+    for option, value in {"--port": 70000, "--max-upload": 0, "--num-frames": 0, "--allow-file": "x"}.items():
+        add(f"serve: {option} {value}", lambda f, o=option, v=value: run("serve", o, v), option)
+    for option, value in {
+        "--port": 70000,
+        "--max-upload": 0,
+        "--max-seconds": 0,
+        "--max-users": 0,
+        "--share": "x",
+    }.items():
+        add(f"app: {option} {value}", lambda f, o=option, v=value: run("app", o, v), option)
     add("right: env", lambda f: run("env"), expect="taken")
     add("right: captures", lambda f: run("captures", goods.scene_folder(f)), expect="taken")
     add(
@@ -214,12 +224,15 @@ def commands(add: Callable[..., None]) -> None:
 @door(
     "rooms",
     "processing.rooms.load_rooms",
+    "processing.rooms.furnished.read_catalogue",
     "processing.rooms.room_samples",
     "processing.rooms.score_answer",
     "processing.rooms.export_room_dataset",
     "ide3d.load_rooms",
 )
 def rooms(add: Callable[..., None]) -> None:
+    from processing.rooms.furnished.catalogue import FURNITURE_FILE
+
     def load(folder: Path, /, **fields: Any) -> Any:
         from processing.rooms import load_rooms
 
@@ -266,6 +279,8 @@ def rooms(add: Callable[..., None]) -> None:
     for name in ("split", "style"):
         for what, value in {"unknown": "nonsense", "empty": "", **TEXTS}.items():
             add(f"{name} {what}", lambda f, n=name, v=value: load(f, **{n: v}), name)
+    for what, value in {"unknown": ["rain"], "one text": "pitch", "a number": 5, "numbers": [5], "None": None}.items():
+        add(f"variations {what}", lambda f, v=value: load(f, variations=v), "variations")
     for what, make in PATHS.items():
         if what not in ("missing", "a folder", "None"):
             add(
@@ -278,6 +293,19 @@ def rooms(add: Callable[..., None]) -> None:
                 "xxx",
                 "/dev/full",
                 expect="either" if what == "empty name" else "refused",
+            )
+    add("furniture with another style", lambda f: load(f, furniture=FURNITURE_FILE), "furniture", "style")
+    add(
+        "right: furniture of a file",
+        lambda f: load(f, style="furnished", furniture=FURNITURE_FILE),
+        expect="taken",
+    )
+    for what, make in PATHS.items():
+        if what != "None":
+            add(
+                f"furniture {what}",
+                lambda f, m=make: load(f, style="furnished", furniture=m(f)),
+                *("furniture", "pipe", "loop", "inner", "xxx", "missing", "folder", "/dev/full"),
             )
     for what, value in {**NUMBERS, "bool": True, "an array": np.array([1, 2]), "a whole float": 3.0}.items():
         expect = "either" if what in ("0", "-1", "huge") else "refused"

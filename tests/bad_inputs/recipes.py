@@ -94,10 +94,10 @@ def recipes(add: Callable[..., None]) -> None:
         "num_rooms": (0, -1, "x", 1.5, None, [1]), "labelled_rooms": (0, -1, "x", 10**6), "num_validation_rooms": (-1, "x"), "image_size": (0, -8, "x", 7), "num_frames": (0, -1, "x"), "patch_size": (0, "x", 99),
         "hidden_size": (0, -1, "x", 7), "text_layers": (0, -1), "spatial_pool_stride": (0, "x"), "max_questions": (0, -1, "x"), "max_grounding": (-1, "x"),
         "grounding_share": (7, -1, "x", float("nan")), "place_samples": (-1, "x"), "naming_steps": (-1, "x"), "reading_steps": (-1,), "mention_weight": (-1.0, "x"),
-        "lessons": (["nonsense=1"], ["view=x"], ["view=-1"], 5, ["view"], ["view=0"], ["box=none"]), "box_numbers": ("roman", 5), "box_lenses": ("two", True), "field_of_view": ("wide", 68), "room_style": ("nonsense", 5), "reference": ("nonsense",), "source": ("nonsense", 5), "chats": (5, ["no.json"]), "validation_chats": (5,), "streaming": ("x",),
+        "lessons": (["nonsense=1"], ["view=x"], ["view=-1"], 5, ["view"], ["view=0"], ["box=none"]), "box_numbers": ("roman", 5), "box_lenses": ("two", True), "field_of_view": ("wide", 68), "room_style": ("nonsense", 5), "room_variations": (["rain"], [5], "pitch"), "reference": ("nonsense",), "source": ("nonsense", 5), "chats": (5, ["no.json"]), "validation_chats": (5,), "streaming": ("x",),
         "teacher": ("nonsense", 5), "validator": ("nonsense", 5), "validator_stride": (0, "x"), "lora_rank": (-1, "x"), "lora_dropout": (2.0, -1.0), "lora_alpha": (-1.0,),
         "dtype": ("float99",), "attention": ("nonsense",), "rope_theta": (0.0, -1.0), "model_name_or_path": ("./missing-folder", 5), "learning_rate": ("x", -1.0),
-        "confidence_drop_share": (-1.0, 1.0, "x"), "pseudo_geometry": (5,), "planned_processes": (0, -1), "planned_sharding": ("x",), "planned_teacher_size": (0,), "planned_text_tokens": (-1,), "validator_chunk": (0, -1),
+        "confidence_drop_share": (-1.0, 1.0, "x"), "pseudo_geometry": (5,), "planned_processes": (0, -1), "planned_sharding": ("x",), "planned_teacher_size": (0,), "planned_text_tokens": (-1,), "packed_tokens": (-1, 1.5, "x"), "kept_scenes": (-1, "x"), "teacher_wavelengths": ([0.0], [-4.0], ["x"], 5.5), "validator_chunk": (0, -1),
         "lesson_learning_rate": (-1.0, "x"), "data_seed_rooms": ("x", -1), "word_search": ("x",), "naming_depth": ("x",), "teacher_camera": ("second", 5), "dry_run": ("x",), "tie_word_embeddings": ("x",), "output_dir": (5,), "num_romms": (1,),
     }  # fmt: skip
     for name, values in changed.items():
@@ -183,7 +183,7 @@ def _odd_values(add: Callable[..., None], write: Callable[..., Path], read: Call
     for name, fields_of in {
         "attention": {"attention": "eager"}, "lora_alpha": {"lora_alpha": 4.0}, "validator_chunk": {"validator": "none", "validator_chunk": 2}, "data_dir": {"data_dir": "x"},
         "task_weights": {"tasks": ["scanqa"], "task_weights": [2.0]}, "planned_config": {"planned_config": "x"}, "lesson_learning_rate": {"lesson_learning_rate": 1e-3},
-        "field_of_view": {"lessons": ["view=1"], "field_of_view": "unify"}, "box_numbers": {"box_numbers": "bins"}, "labelled_rooms": {"labelled_rooms": 1}, "teacher_camera": {"teacher": "none", "teacher_camera": "own"}, "naming_depth": {"naming_steps": 0, "naming_depth": False},
+        "field_of_view": {"lessons": ["view=1"], "field_of_view": "unify"}, "box_numbers": {"box_numbers": "bins"}, "labelled_rooms": {"labelled_rooms": 1}, "teacher_camera": {"teacher": "none", "teacher_camera": "own"}, "teacher_wavelengths": {"teacher": "none", "teacher_wavelengths": [4.0]}, "naming_depth": {"naming_steps": 0, "naming_depth": False},
         "reading_lessons": {"reading_lessons": ["view=1"]}, "hidden_size": {"model_name_or_path": "x", "hidden_size": 64}, "num_rooms": {"source": "benchmarks", "model_name_or_path": "x", "num_rooms": 3},
     }.items():  # fmt: skip
         add(f"{name} without an effect", lambda f, c=fields_of: warn_of_idle(*read(f, **c)[:2]), name)

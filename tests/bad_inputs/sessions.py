@@ -13,9 +13,11 @@ from bad_inputs.damage import NUMBERS, TEXTS
 
 
 @door("SceneSession", "trainer.session.SceneSession", "trainer.session.VideoScene", "trainer.session.answer_from_regions",
-      "trainer.session.pool_sample_regions", "trainer.session.MemoryPlan")  # fmt: skip
+      "trainer.session.pool_sample_regions", "trainer.session.MemoryPlan", "trainer.session.stream_answer")  # fmt: skip
 def sessions(add: Callable[..., None]) -> None:
     import torch
+
+    from trainer.session import stream_answer
 
     cached: dict[str, Any] = {}
 
@@ -47,6 +49,16 @@ def sessions(add: Callable[..., None]) -> None:
     }.items():  # fmt: skip
         title = f"question {what}"
         add(title, lambda f, v=value: session().ask(v, max_new_tokens=2), "question", "text", "memory", "video")
+        add(
+            f"stream: {title}",
+            lambda f, v=value: list(stream_answer(session(), v, max_new_tokens=2)),
+            "question",
+            "text",
+            "memory",
+            "video",
+            "chat",
+            expect="either" if what == "a text, not a list" else "refused",
+        )
         add(
             f"ground: description {what}",
             lambda f, v=value: session().ground(v, masks()),

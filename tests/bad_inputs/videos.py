@@ -150,7 +150,7 @@ def _headers() -> dict[str, bytes]:
     }
 
 
-@door("video reader", "trainer.session.open_video")
+@door("video reader", "trainer.session.open_video", "trainer.session.show_video")
 def videos(add: Callable[..., None]) -> None:
     def read(folder: Path, /, suffix: str = "mp4", change: Callable[[bytes], bytes] = bytes, **options: Any) -> Any:
         path = goods.video_file(folder, suffix, LONG)
@@ -228,7 +228,22 @@ def _open_video(add: Callable[..., None]) -> None:
         given = {"model": goods.model_folder(), "video": goods.video_file(folder), "device": "cpu", **fields}
         return open_video(given.pop("model"), given.pop("video"), **given)
 
+    def show(folder: Path, /, **fields: Any) -> Any:
+        from trainer.session import show_video
+
+        given = {"model": goods.model(), "processor": goods.processor(), "video": goods.video_file(folder), **fields}
+        return show_video(given.pop("model"), given.pop("processor"), given.pop("video"), **given)
+
     add("right: open_video", run, expect="taken")
+    add("right: show_video", show, expect="taken")
+    for name, values in {
+        "model": {"a folder": "folder", "None": None}, "processor": {"a folder": "folder", "None": None}, "video": {"missing": "missing-file.mp4", "None": None},
+        "max_seconds": {k: v for k, v in NUMBERS.items() if k != "None"} | {"too few": 1e-3},
+    }.items():  # fmt: skip
+        for what, value in values.items():
+            expect = "either" if (name, what) in (("max_seconds", "1.5"), ("max_seconds", "huge")) else "refused"
+            words = (name, "missing-f", "taken")
+            add(f"show_video: {name} {what}", lambda f, n=name, v=value: show(f, **{n: v}), *words, expect=expect)
     for name, values in {
         "num_frames": {k: v for k, v in NUMBERS.items() if k != "None"} | {"more than there are": 99, "bool": True},
         "max_memory": {k: v for k, v in NUMBERS.items() if k != "huge"},

@@ -29,7 +29,7 @@ from trainer.session.scene_session import DEFAULT_MAX_MEMORY
 
 REPOSITORY = Path(__file__).parents[2]
 ROOMS = ("rooms measure", "rooms export", "rooms evaluate")
-COMMANDS = ("ask", "find", "describe", "train", "plan", "teachers", "geometry", "evaluate", "clicks")
+COMMANDS = ("ask", "find", "describe", "app", "serve", "train", "plan", "teachers", "geometry", "evaluate", "clicks")
 COMMANDS += ("doctor", "probe", "convert", "export", "push", "env", "captures", *ROOMS)
 ALIASES = {
     "trainer.evaluation": "evaluate",

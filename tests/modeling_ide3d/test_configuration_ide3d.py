@@ -2,7 +2,11 @@
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
@@ -229,3 +233,17 @@ def test_contradictions_raise_before_saving(tiny_config, tmp_path):
 def test_positional_arguments_are_refused():
     with pytest.raises((TypeError, ValueError), match="positional|keyword"):
         IDE3DConfig({"hidden_size": 32})
+
+
+def test_transformers_serve_finds_an_export_by_its_config(tmp_path):
+    """`transformers serve` looks for the model type between config and model; a fresh process knows no more."""
+    folder = Path(__file__).parents[2] / "examples" / "checkpoints" / "ide3d-nano-rooms"
+    code = f"""
+from transformers import AutoConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES as names
+config = AutoConfig.from_pretrained({str(folder)!r}, trust_remote_code=True)
+assert names[config.model_type] == config.architectures[0], names
+"""
+    environment = {name: os.environ[name] for name in ("PATH", "HOME")} | {"HF_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -53,6 +53,19 @@ def closed(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
+def test_hosts_of_a_list_may_be_private_and_redirects_leave_it_not(serve, monkeypatch):
+    monkeypatch.delenv(PRIVATE_VARIABLE, raising=False)
+    url = serve(send)
+    elsewhere = serve(lambda handler: send(handler, status=302, Location=url.replace("127.0.0.1", "localhost")))
+    file = io.BytesIO()
+    download(url, file, 100, hosts={"127.0.0.1"})
+    assert file.getvalue() == b"bytes"
+    with pytest.raises(ValueError, match="leads to localhost; allowed hosts are 127.0.0.1"):
+        download(elsewhere, file, 100, hosts={"127.0.0.1"})
+    with pytest.raises(ValueError, match="private network"):  # a stranger's URL, which says it itself
+        download(url, file, 100, hosts=())
+
+
 @pytest.mark.parametrize(
     "host",
     ["127.0.0.1", "localhost", "2130706433", "0.0.0.0", "10.0.0.1", "192.168.1.1", "169.254.169.254", "[::1]",

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from processing.posed_video import PosedVideo
 from processing.rooms import load_rooms
@@ -259,3 +260,32 @@ def test_names_and_arguments_of_the_folder_reader(folder):
         PosedVideo.from_folder(None)
     with pytest.raises(ValueError, match="at least one frame"):
         PosedVideo.from_folder(folder, indices=[])
+
+
+def test_other_cameras_and_another_name_check_nothing_else_again(monkeypatch):
+    video = PosedVideo(**parts())
+    poses = parts()["camera_to_world"]
+    poses[:, 1, 3] = 0.25
+    cameras = np.array([[11.0, 0, 3.5], [0, 11, 2.5], [0, 0, 1]])
+    monkeypatch.setattr("processing.posed_video.check_depth", lambda *words: pytest.fail("depth was checked again"))
+    moved = video.with_cameras(poses, cameras).named("b")
+    assert moved.scene_id == "b" and video.scene_id is None and moved.depth is video.depth
+    np.testing.assert_array_equal(moved.camera_to_world, poses.astype(np.float32))
+    assert moved.intrinsics.shape == (3, 3, 3) and video.intrinsics[0, 0, 0] == 10
+    with pytest.raises(ValueError, match="camera_to_world"):
+        video.with_cameras(broken_pose(np.nan), cameras)
+    with pytest.raises(ValueError, match="intrinsics"):
+        video.with_cameras(poses, cameras[:2])
+    with pytest.raises(ValueError, match="scene_id"):
+        video.named("../b")
+
+
+def test_a_depth_file_is_decoded_once(tmp_path, monkeypatch):
+    given = parts()
+    for number in range(3):
+        Image.fromarray(given["frames"][number]).save(tmp_path / f"0000{number}.jpg")
+        Image.fromarray((given["depth"][number] * 1000).astype(np.uint16)).save(tmp_path / f"0000{number}.png")
+    np.savetxt(tmp_path / "intrinsic.txt", given["intrinsics"])
+    decoded, prepare = [], PngImageFile.load_prepare
+    monkeypatch.setattr(PngImageFile, "load_prepare", lambda image: decoded.append(image) or prepare(image))
+    assert PosedVideo.from_folder(tmp_path).depth.shape == (3, 6, 8) and len(decoded) == 3

@@ -174,6 +174,9 @@ def test_chats_with_files_folders_and_frames(processor, frames, write_video, tmp
     for video, expected in forms.items():
         inputs = encode(processor, [user(("video", video), "Hi")])
         assert count(processor, inputs, "<video>") == [expected * TOKENS_PER_FRAME]
+        # `transformers serve` asks every multimodal processor for the sound too.
+        silent = encode(processor, [user(("video", video), "Hi")], load_audio_from_video=True)
+        assert silent["input_ids"].tolist() == inputs["input_ids"].tolist()
     for video, expected in ((frames(20), 20), (list(frames(3)), 3), (paths, 3), (torch.zeros(2, 3, 8, 8), 2)):
         inputs = encode(processor, [user(("video", video), "Hi")])
         assert count(processor, inputs, "<video>") == [expected * TOKENS_PER_FRAME]

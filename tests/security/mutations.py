@@ -131,6 +131,32 @@ def _read_store(path: Path) -> Any:
     return TeacherStore(path.parent).load_features("scene", ("a", "b"), goods.processor_grid())
 
 
+def _furniture(folder: Path) -> Path:
+    """The smallest pieces of the package in a file of their own."""
+    import io
+
+    import safetensors.numpy
+    from PIL import Image
+
+    from processing.rooms.furnished.catalogue import pack, read_catalogue
+
+    pieces = [piece for group in read_catalogue().values() for piece in group]
+    pieces = sorted(pieces, key=lambda piece: len(piece.shape.corners))[:2]
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), "brown").save(buffer, "JPEG")
+    pictures = [[buffer.getvalue() if m.picture is not None else None for m in piece.materials] for piece in pieces]
+    arrays, header = pack(pieces, pictures)
+    path = folder / "furniture.safetensors"
+    path.write_bytes(safetensors.numpy.save(arrays, header))
+    return path
+
+
+def _read_furniture(path: Path) -> Any:
+    from processing.rooms.furnished import read_catalogue
+
+    return read_catalogue(path)
+
+
 def _json(folder: Path) -> Path:
     path = folder / "regions.json"
     path.write_text(json.dumps({"frame_size": [48, 64], "boxes": {"ball": [[5, 5, 30, 30]] * 4}}))
@@ -217,6 +243,7 @@ FORMATS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
     "colmap_images": (_colmap("images.bin"), _read_model),
     "colmap_points": (_colmap("points3D.bin"), _read_points),
     "colmap_depth": (_colmap("1.png.geometric.bin"), _read_depth_map),
+    "furniture": (_furniture, _read_furniture),
 }
 
 

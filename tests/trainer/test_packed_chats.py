@@ -4,9 +4,12 @@ import copy
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
 from training_samples import chat, make_grounding_sample, make_regions, make_sample
 
-from modeling_ide3d.auxiliary.packed_attention import build_packed_attention
+from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
+from modeling_ide3d.auxiliary.packed_attention import PackedChats, build_packed_attention
+from trainer import IDE3DTrainer, IDE3DTrainingArguments
 
 CHATS = [
     chat("How far is <ground>?", "It is near."),
@@ -17,7 +20,7 @@ REGIONS = {"region_masks": make_regions(4), "region_references": [2, 0, 3]}
 OWN_REFERENCES = [[2], [], [0, 3]]
 
 
-@pytest.fixture(params=["sdpa", "eager"])
+@pytest.fixture(params=["sdpa", "eager", "shared_prefix"])
 def attentive_model(request, model):
     model.set_attn_implementation(request.param)
     return model.eval()
@@ -81,6 +84,82 @@ def test_losses_and_gradients_add_up(collator, attentive_model):
         )
 
 
+def step(model, batch, attention, **changes):
+    """Loss, outputs and gradients of a training step with this attention."""
+    model = copy.deepcopy(model).train()
+    model.set_attn_implementation({"text_config": attention})
+    outputs = model(**batch, **changes)
+    outputs.loss.backward()
+    return outputs, {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("key_heads", [2, 1])
+def test_attention_in_parts_has_the_gradients_of_the_mask(collator, model, key_heads, checkpointing):
+    """Another order of sums is the only difference; norms and losses round to single precision in any model."""
+    config = copy.deepcopy(model.config)
+    config.text_config.num_key_value_heads = key_heads
+    model = IDE3DForConditionalGenerationWithGeometry(config).double()
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    batch = collator([packed_sample(), make_sample(1), make_sample(messages=[*CHATS, *CHATS[1:2] * 3], **REGIONS)])
+    batch = {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
+    (expected, reference), (outputs, gradients) = (step(model, batch, name) for name in ("sdpa", "shared_prefix"))
+    torch.testing.assert_close(outputs.loss, expected.loss, rtol=1e-6, atol=0)
+    assert gradients.keys() == reference.keys()
+    for name, gradient in gradients.items():
+        assert (gradient - reference[name]).norm() <= 1e-6 * (reference[name].norm() + 1e-3), name
+
+
+def test_a_training_step_computes_final_states_where_something_reads_them(collator, model):
+    batch = collator([packed_sample(), make_sample(1)])
+    outputs, _ = step(model, batch, "shared_prefix")
+    expected, _ = step(model, batch, "sdpa")
+    read = outputs.last_hidden_state.abs().sum(-1) > 0
+    labelled = torch.nn.functional.pad(batch["labels"][:, 1:], (0, 1), value=-100) != -100
+    ground = batch["input_ids"] == collator.processor.ground_token_id
+    assert torch.equal(read, labelled | ground)
+    torch.testing.assert_close(outputs.last_hidden_state[read], expected.last_hidden_state[read], atol=1e-5, rtol=1e-4)
+    assert outputs.logits.shape[:2] == (1, int(labelled.sum()))
+    outputs, _ = step(model, batch, "shared_prefix", output_hidden_states=True)
+    there = batch["segment_ids"] >= 0
+    states = step(model, batch, "sdpa", output_hidden_states=True)[0].hidden_states
+    for own, other in zip(outputs.hidden_states, states, strict=True):
+        torch.testing.assert_close(own[there], other[there], atol=1e-5, rtol=1e-4)
+
+
+def test_the_block_mask_of_flex_attention_is_the_packed_mask(collator):
+    batch = collator([packed_sample(), make_sample(1)])
+    chats = PackedChats(batch["segment_ids"])
+    mask, positions = build_packed_attention(batch["segment_ids"], "sdpa", torch.float32)
+    query, key, value = torch.randn(3, 1, 2, len(chats.places), 16, generator=torch.Generator().manual_seed(0))
+    in_parts = chats.attend(None, query, key, value, 0.25)
+    by_flex = flex_attention(query, key, value, block_mask=chats.block_mask, scale=0.25)
+    torch.testing.assert_close(in_parts, by_flex, atol=1e-6, rtol=1e-5)
+    padded = [chats.pad(states.transpose(1, 2)).transpose(1, 2) for states in (query, key, value)]
+    dense = torch.nn.functional.scaled_dot_product_attention(*padded, attn_mask=mask, scale=0.25)
+    torch.testing.assert_close(in_parts, chats.pick(dense.transpose(1, 2)).transpose(1, 2), atol=1e-6, rtol=1e-5)
+    assert torch.equal(chats.position_ids, chats.pick(positions))
+
+
+def test_a_training_takes_attention_in_parts(collator, model, tmp_path):
+    args = IDE3DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    trainer = IDE3DTrainer(model, args, train_dataset=[packed_sample()], data_collator=collator)
+    assert trainer.model.config.text_config._attn_implementation == "shared_prefix"
+    assert "shared_prefix" not in trainer.model.config.to_json_string(use_diff=False)
+    model.set_attn_implementation({"text_config": "eager"})
+    IDE3DTrainer(model, args, train_dataset=[packed_sample()], data_collator=collator)
+    assert model.config.text_config._attn_implementation == "eager"
+
+
+def test_segments_in_pieces_are_refused(model, collator):
+    batch = collator([packed_sample()])
+    batch["segment_ids"][0, -1] = 1
+    model.set_attn_implementation({"text_config": "shared_prefix"})
+    with pytest.raises(ValueError, match="segment_ids must count up in each sample"):
+        model(**batch)
+
+
 def test_a_reference_of_a_later_chat_takes_its_own_region(collator, attentive_model):
     """Only the third chat points at the regions 0 and 3; only the first at region 2."""
     before = collator([packed_sample()])
@@ -130,5 +209,5 @@ def test_chats_without_a_video_are_not_packed(collator):
 
 def test_other_attentions_are_refused(collator, model):
     model.config.text_config._attn_implementation = "flash_attention_2"
-    with pytest.raises(ValueError, match='"sdpa" or "eager", got \'flash_attention_2\''):
+    with pytest.raises(ValueError, match='"shared_prefix", "sdpa" or "eager", got \'flash_attention_2\''):
         model(**collator([packed_sample()]))

@@ -45,8 +45,12 @@ def optimizer_state(folder):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1, "pair_mode": "random"}],
-    ids=["plain", "accumulated, random pairs"],
+    [
+        {},
+        {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1, "pair_mode": "random"},
+        {"train_sampling_strategy": "group_by_length"},
+    ],
+    ids=["plain", "accumulated, random pairs", "one length"],
 )
 def test_resume_reproduces_the_uninterrupted_run(make_trainer, tmp_path, options):
     """Bit for bit: weights, heads, optimizer and every logged loss, across the border of an epoch."""

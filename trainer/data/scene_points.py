@@ -1,5 +1,7 @@
 """Measured points of a scene in the order of its tokens: how many of each token lie in a box."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -48,20 +50,8 @@ class ScenePoints:
                 f"`depth` must be of at least a pixel per token, got {size[0]} x {size[1]} px, coarser than the token "
                 f"grid {grid.shape}. Give it in the resolution of the pictures."
             )
-        rows, columns = torch.arange(size[0]), torch.arange(size[1])
-        if protocol == "paper":
-            rows, columns = (
-                F.interpolate(line[None, None, :].double(), length, mode="nearest")[0, 0].long()
-                for line, length in zip((rows, columns), grid.image_size, strict=True)
-            )
-        index = grid.token_index((len(rows), len(columns)))
-        of_rows = _group(torch.where(index[:, 0] >= 0, index[:, 0] // grid.cols, -1), grid.rows)
-        of_columns = _group(torch.where(index[0] >= 0, index[0] % grid.cols, -1), grid.cols)
-        is_pixel = ((of_rows >= 0)[:, None, :, None] & (of_columns >= 0)[None, :, None, :]).flatten(2).flatten(0, 1)
-        of_rows, of_columns = rows[of_rows.clamp(min=0)], columns[of_columns.clamp(min=0)]
+        of_rows, of_columns, is_pixel, self.v, self.u = _lay_out(grid, size, protocol)
         shape = (grid.rows, grid.cols, of_rows.shape[1], of_columns.shape[1])
-        self.v = of_rows[:, None, :, None].expand(shape).flatten(2).flatten(0, 1).float()
-        self.u = of_columns[None, :, None, :].expand(shape).flatten(2).flatten(0, 1).float()
         self.depth = torch.stack([
             frame[of_rows.flatten()][:, of_columns.flatten()]
             .view(shape[0], shape[2], shape[1], shape[3]).transpose(1, 2).flatten(2).flatten(0, 1)
@@ -137,6 +127,26 @@ class ScenePoints:
             + z * poses[:, axis, 2, None]
             for axis in range(3)
         )  # fmt: skip
+
+
+@lru_cache(maxsize=8)  # the scenes of a data set have one size
+def _lay_out(grid: TokenGrid, size: tuple[int, int], protocol: Protocol) -> tuple[Tensor, ...]:
+    """Return rows, columns, validity, v and u of the pixels of each cell."""
+    rows, columns = torch.arange(size[0]), torch.arange(size[1])
+    if protocol == "paper":
+        rows, columns = (
+            F.interpolate(line[None, None, :].double(), length, mode="nearest")[0, 0].long()
+            for line, length in zip((rows, columns), grid.image_size, strict=True)
+        )
+    index = grid.token_index((len(rows), len(columns)))
+    of_rows = _group(torch.where(index[:, 0] >= 0, index[:, 0] // grid.cols, -1), grid.rows)
+    of_columns = _group(torch.where(index[0] >= 0, index[0] % grid.cols, -1), grid.cols)
+    is_pixel = ((of_rows >= 0)[:, None, :, None] & (of_columns >= 0)[None, :, None, :]).flatten(2).flatten(0, 1)
+    of_rows, of_columns = rows[of_rows.clamp(min=0)], columns[of_columns.clamp(min=0)]
+    shape = (grid.rows, grid.cols, of_rows.shape[1], of_columns.shape[1])
+    v = of_rows[:, None, :, None].expand(shape).flatten(2).flatten(0, 1).float()
+    u = of_columns[None, :, None, :].expand(shape).flatten(2).flatten(0, 1).float()
+    return of_rows, of_columns, is_pixel, v, u
 
 
 def _group(groups: Tensor, count: int) -> Tensor:

@@ -12,7 +12,9 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from processing.benchmarks.readers.tasks import TASKS
 from processing.chats.files import SUFFIXES as CHAT_FILES
+from processing.rooms.variations import VARIATIONS
 from trainer.field_rules import POSITIVE, check_choice, check_kind, check_number, find_choices, find_kinds, find_near
+from trainer.recipes.shares import read_shares
 from trainer.recipes.yaml_reading import Place, read_words
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -23,10 +25,7 @@ __all__ = [
     "check_source",
     "check_weights",
     "read_recipe",
-    "read_shares",
 ]
-
-KINDS = ("place", "region", "word", "view", "box")  # lessons of a training, `processing.rooms.lessons`
 
 
 @dataclass
@@ -62,8 +61,7 @@ class ModelArguments:
         default=256, metadata={"help": "Tokens beside the visual ones of a sample, as the dry run supposes."}
     )
     model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "Converted or exported checkpoint; default: a nano model from scratch."},
+        default=None, metadata={"help": "Converted or exported checkpoint; default: a nano model from scratch."}
     )
     validator: Literal["light", "paper", "original", "none"] = field(
         default="light",
@@ -83,6 +81,10 @@ class ModelArguments:
             "help": "Camera of the points that the teacher point_map tells: of the first frame, or each one's own."
         },
     )
+    teacher_wavelengths: list[float] = field(
+        default_factory=list,
+        metadata={"help": "Wavelengths of the teacher point_map, metres; default: 16, 8, 4 and 2."},
+    )
     hidden_size: int = field(default=128, metadata={"help": "Width of the nano model."})
     text_layers: int = field(default=3, metadata={"help": "Layers of the nano model's language model."})
     rope_theta: float = field(default=300.0, metadata={"help": "Base of the nano model's rotary positions."})
@@ -95,6 +97,7 @@ class ModelArguments:
     def __post_init__(self):
         shares = {"lora_dropout": (0, 1), "lora_alpha": (0, math.inf)}
         _check_fields(self, {"lora_rank": 0, "planned_text_tokens": 0}, shares)
+        _check_numbers("teacher_wavelengths", self.teacher_wavelengths)
         # A kernel of the Hub is named by its repository.
         if self.attention is not None and "/" not in self.attention:
             known = sorted({"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()})
@@ -136,12 +139,14 @@ class DataArguments:
     frames: Literal["uniform", "listed", "coverage"] = field(
         default="uniform", metadata={"help": "Which frames of a scene are shown; a stored teacher has uniform ones."}
     )
-    regions: Literal["depth", "poses"] = field(
-        default="depth", metadata={"help": "Whether masks of boxes are made from depth or from poses alone."}
+    regions: Literal["depth", "poses"] = field(default="depth", metadata={"help": "Source of the masks of boxes."})
+    kept_scenes: int = field(
+        default=0, metadata={"help": "Scenes of each benchmark that a process that reads keeps in memory."}
     )
-    skip_invalid_poses: bool = field(
-        default=False, metadata={"help": "Leave out frames whose pose is not finite, instead of an error."}
+    packed_tokens: int = field(
+        default=0, metadata={"help": "Most text tokens of a scene's chats in one sample; 0: one chat a sample."}
     )
+    skip_invalid_poses: bool = field(default=False, metadata={"help": "Leave out frames whose pose is not finite."})
     pseudo_geometry: str | None = field(
         default=None,
         metadata={
@@ -170,6 +175,7 @@ class DataArguments:
     room_style: Literal["plain", "loft"] = field(
         default="plain", metadata={"help": "Furniture, shades and sizes of the rooms."}
     )
+    room_variations: list[str] = field(default_factory=list, metadata={"help": "Changes of rooms, see load_rooms."})
     reference: Literal["region", "word", "both"] = field(
         default="region", metadata={"help": "Questions that point at an object, name it, or both."}
     )
@@ -184,7 +190,8 @@ class DataArguments:
         },
     )
     box_numbers: Literal["digits", "bins", "tokens"] = field(
-        default="digits", metadata={"help": "How boxes in words write their measures, for the lesson box."}
+        default="digits",
+        metadata={"help": "How the lessons box and outline write measures of boxes."},
     )
     box_lenses: Literal["one", "several"] = field(
         default="one", metadata={"help": "Whether each video of the lesson box has a lens of its own."}
@@ -219,31 +226,29 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        counts = ("num_validation_samples", "max_grounding", "data_seed_rooms", "place_samples")
-        steps = ("naming_steps", "reading_steps")
+        counts = ("num_validation_samples", "max_grounding", "data_seed_rooms", "place_samples", "packed_tokens")
+        others = ("naming_steps", "reading_steps", "kept_scenes")
         shares = {
             "confidence_drop_share": (0, 0.99),
             "grounding_share": (0, 1),
             "mention_weight": (0, math.inf),
             "lesson_learning_rate": (0, math.inf),
         }
-        _check_fields(self, dict.fromkeys((*counts, *steps), 0), shares)
-        if not isinstance(self.task_weights, (list, tuple)):
-            raise TypeError(f"task_weights must be a list of numbers, got {reprlib.repr(self.task_weights)}.")
+        _check_fields(self, dict.fromkeys((*counts, *others), 0), shares)
+        _check_numbers("task_weights", self.task_weights)
         for name in ("chats", "validation_chats"):
             for file in getattr(self, name):
                 if not isinstance(file, str) or not file.lower().endswith(CHAT_FILES):
                     raise ValueError(
                         f"{name} must name files that end with {', '.join(CHAT_FILES)}, got {file!r:.100}."
                     )
-        for task in self.tasks:
-            check_choice("tasks", task, sorted(TASKS))
+        for name, known in {"tasks": sorted(TASKS), "room_variations": VARIATIONS}.items():
+            for value in getattr(self, name):
+                check_choice(name, value, known)
         if self.task_weights and len(self.task_weights) != len(self.tasks):
             raise ValueError(
                 f"task_weights must have one number for each of tasks, {self.tasks}, got {self.task_weights}."
             )
-        for weight in self.task_weights:
-            check_number("task_weights", weight, POSITIVE)
         if self.labelled_rooms is not None and self.labelled_rooms > self.num_rooms:
             raise ValueError(f"labelled_rooms must be at most num_rooms={self.num_rooms}, got {self.labelled_rooms}.")
         for name in ("lessons", "reading_lessons"):
@@ -251,6 +256,14 @@ class DataArguments:
         for name, needed in (("mention_weight", "lessons"), ("word_search", "naming_steps")):
             if getattr(self, name) and not getattr(self, needed):
                 raise ValueError(f"{name}={getattr(self, name)} needs {needed}, which is not set.")
+
+
+def _check_numbers(name: str, values: Any) -> None:
+    """Raise unless `values` is a list of positive numbers."""
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(f"{name} must be a list of numbers, got {reprlib.repr(values)}.")
+    for value in values:
+        check_number(name, value, POSITIVE)
 
 
 def _check_fields(arguments: Any, least: dict[str, int], measures: dict[str, tuple[float, float]]) -> None:
@@ -273,35 +286,6 @@ def _check_fields(arguments: Any, least: dict[str, int], measures: dict[str, tup
             check_number(item.name, value, POSITIVE)
         else:
             check_kind(item.name, value, kind)
-
-
-def read_shares(lessons: Sequence[str], argument: str = "lessons") -> dict[str, float]:
-    """Read the share of each kind from lessons such as `view=2`.
-
-    Args:
-        lessons: Lessons, each as `kind=share`.
-        argument: Argument that they are of, for the message.
-
-    Raises:
-        ValueError: A lesson that is not written as `kind=share`. A kind is there twice or unknown, a share is not
-            positive, or it is the lesson before the training.
-    """
-    shares: dict[str, float] = {}
-    for lesson in lessons:
-        name, _, share = lesson.partition("=")
-        if name == "naming":
-            raise ValueError(f"{argument}: naming is what naming_steps trains; {argument} are of {', '.join(KINDS)}.")
-        if name not in KINDS or name in shares:
-            problem = "there twice" if name in shares else f"none of {', '.join(KINDS)}"
-            raise ValueError(f"{argument}: {name!r} of {lesson!r} is {problem}.{find_near(name, KINDS)}")
-        try:
-            shares[name] = float(share)
-            check_number(argument, shares[name], POSITIVE)
-        except ValueError:
-            raise ValueError(
-                f"{argument} are written kind=share with a positive share, such as view=2, got {lesson!r}."
-            ) from None
-    return shares
 
 
 class _RecipeParser(HfArgumentParser):

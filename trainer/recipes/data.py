@@ -6,6 +6,7 @@ import numpy as np
 from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
+from processing import IDE3DProcessor
 from processing.rooms import load_rooms
 from processing.rooms.places import place_sample
 from processing.rooms.samples import room_samples
@@ -33,10 +34,11 @@ __all__ = [
 REGION_QUESTIONS = ("distance", "position", "closer", "direction", "colour")
 
 
-def room_options(data: DataArguments) -> dict[str, int | str]:
+def room_options(data: DataArguments) -> dict[str, int | str | list[str]]:
     """Return what `load_rooms` has to know beside the split and the number of rooms."""
     return {
         "style": data.room_style,
+        "variations": data.room_variations,
         "seed": data.data_seed_rooms,
         "image_size": data.image_size,
         "num_frames": data.num_frames,
@@ -92,7 +94,7 @@ def list_texts(samples: list[dict]) -> list[str]:
 def build_benchmarks(
     data: DataArguments,
     args: IDE3DTrainingArguments,
-    grid: TokenGrid,
+    processor: IDE3DProcessor,
     has_teacher: bool,
     pseudo_geometry: TeacherStore | None = None,
 ) -> tuple[MixtureDataset, MixtureDataset | None]:
@@ -113,8 +115,11 @@ def build_benchmarks(
         "regions": data.regions,
         "skip_invalid_poses": data.skip_invalid_poses,
         "pseudo_geometry": pseudo_geometry,
+        "kept_scenes": data.kept_scenes,
     }
-    train = build_benchmark_mixture(data.tasks, "train", data.data_dir, grid, weights=data.task_weights, **options)
+    grid = TokenGrid.of(processor)
+    packing = {"weights": data.task_weights, "packed_tokens": data.packed_tokens, "processor": processor}
+    train = build_benchmark_mixture(data.tasks, "train", data.data_dir, grid, **packing, **options)
     count = data.num_validation_samples
     if not count:
         return train, None

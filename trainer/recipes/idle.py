@@ -5,18 +5,20 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from trainer.recipes.arguments import DataArguments, ModelArguments
+from trainer.recipes.shares import BOX_LESSONS, read_shares
 
 __all__ = ["list_idle", "warn_of_idle"]
 
 logger = logging.getLogger(__name__)
 
 OF_NANO = ("hidden_size", "text_layers", "rope_theta", "tie_word_embeddings", "patch_size", "spatial_pool_stride")
-OF_ROOMS = ("num_rooms", "labelled_rooms", "num_validation_rooms", "data_seed_rooms", "room_style", "reference",
-            "max_questions", "max_grounding", "grounding_share", "lessons", "place_samples", "naming_steps",
-            "naming_depth", "reading_steps", "reading_lessons", "lesson_learning_rate", "word_search",
+OF_ROOMS = ("num_rooms", "labelled_rooms", "num_validation_rooms", "data_seed_rooms", "room_style", "room_variations",
+            "reference", "max_questions", "max_grounding", "grounding_share", "lessons", "place_samples",
+            "naming_steps", "naming_depth", "reading_steps", "reading_lessons", "lesson_learning_rate", "word_search",
             "mention_weight")  # fmt: skip
 OF_BOXES = ("box_numbers", "box_lenses", "field_of_view")
-OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions", "pseudo_geometry", "confidence_drop_share")
+OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions", "kept_scenes", "packed_tokens", "pseudo_geometry",
+                 "confidence_drop_share")  # fmt: skip
 OF_CHATS = ("chats", "validation_chats", "streaming")
 OF_FILES = ("data_dir", "skip_invalid_poses", "num_validation_samples")  # of benchmarks and of chats
 OF_DRY_RUN = ("planned_config", "planned_processes", "planned_sharding", "planned_teacher_size", "planned_text_tokens")
@@ -30,7 +32,7 @@ def list_idle(arguments: ModelArguments, data: DataArguments) -> dict[str, str]:
         "a nano model is built, no checkpoint is loaded": (not has_checkpoint, ("attention",)),
         "lora_rank is 0": (not arguments.lora_rank, ("lora_alpha", "lora_dropout")),
         "validator is none": (arguments.validator == "none", ("validator_stride", "validator_chunk")),
-        "teacher is not point_map": (arguments.teacher != "point_map", ("teacher_camera",)),
+        "teacher is not point_map": (arguments.teacher != "point_map", ("teacher_camera", "teacher_wavelengths")),
         "source is benchmarks": (data.source == "benchmarks", (*OF_ROOMS, *OF_BOXES, *OF_CHATS)),
         "source is chats": (data.source == "chats", (*OF_ROOMS, *OF_BOXES[1:], *OF_BENCHMARKS)),
         "source is chats, which write numbers as they are": (
@@ -44,7 +46,7 @@ def list_idle(arguments: ModelArguments, data: DataArguments) -> dict[str, str]:
             has_rooms and not (data.naming_steps or data.reading_steps),
             ("lesson_learning_rate",),
         ),
-        "lessons have no box": (has_rooms and not any(o.startswith("box=") for o in data.lessons), OF_BOXES),
+        "lessons have no boxes": (has_rooms and not {*BOX_LESSONS} & {*read_shares(data.lessons)}, OF_BOXES),
         "lessons are not set": (has_rooms and not data.lessons, ("labelled_rooms",)),
         "naming_steps is 0": (has_rooms and not data.naming_steps, ("naming_depth",)),
         "reading_steps is 0": (has_rooms and not data.reading_steps, ("reading_lessons",)),

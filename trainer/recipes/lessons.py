@@ -20,7 +20,8 @@ from trainer.loop.mixture import MixtureDataset
 from trainer.nano.build import search_by_words
 from trainer.nano.lessons import lesson_kept, name_cells, read_regions
 from trainer.nano.mentions import MentionCollator, MentionTrainer
-from trainer.recipes.arguments import DataArguments, read_shares
+from trainer.recipes.arguments import DataArguments
+from trainer.recipes.shares import read_shares
 from trainer.training_arguments import IDE3DTrainingArguments
 
 __all__ = ["choose_trainer", "draw_lessons", "draw_validation", "list_box_texts", "take_lessons"]
@@ -47,16 +48,20 @@ def make_lesson(rooms: list[dict], data: DataArguments, grid: TokenGrid, name: s
 
 
 def box_lesson(data: DataArguments) -> BoxLesson:
-    """Return the settings of the lesson box."""
+    """Return the settings of the lessons box and outline."""
     return BoxLesson(data.box_numbers, data.box_lenses, data.field_of_view)
 
 
 def list_box_texts(rooms: list[dict], data: DataArguments) -> list[str]:
-    """List the questions and answers of the lesson box; none without that lesson."""
-    if "box" not in read_shares(data.lessons):
-        return []
+    """List the questions and answers of the lessons box and outline; none without them."""
     rng = np.random.default_rng(data.data_seed_rooms)
-    asked = [question for room in rooms for question in ask_boxes(room, rng, data.box_numbers)]
+    asked = [
+        question
+        for lesson in ("box", "outline")
+        if lesson in read_shares(data.lessons)
+        for room in rooms
+        for question in ask_boxes(room, rng, data.box_numbers, outlines=lesson == "outline")
+    ]
     return [text for question in asked for text in (question["question"], question["answer"])]
 
 
@@ -122,7 +127,7 @@ def take_lessons(
 
 def content_words(tokenizer: PreTrainedTokenizerBase, rooms: list[dict]) -> list[list[int]]:
     """List first tokens of colours, kinds and plurals, as a question has them."""
-    colours = sorted({thing["colour"] for room in rooms for thing in room["objects"]})
+    colours = sorted({thing["colour"] for room in rooms for thing in room["objects"]} - {""})
     kinds = sorted({thing["category"] for room in rooms for thing in room["objects"]})
     groups = (colours, kinds, [plural(kind) for kind in kinds])
     return [[tokenizer.encode(f" {word}")[0] for word in group] for group in groups]

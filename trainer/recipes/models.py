@@ -42,7 +42,8 @@ def build_teacher(arguments: ModelArguments, args: IDE3DTrainingArguments) -> Te
     if arguments.teacher in ("none", "stored"):
         return None
     if arguments.teacher == "point_map":
-        return PointMapTeacher(camera=arguments.teacher_camera)
+        options = {"wavelengths": arguments.teacher_wavelengths} if arguments.teacher_wavelengths else {}
+        return PointMapTeacher(camera=arguments.teacher_camera, **options)
     return load_teacher(arguments.teacher, protocol=args.protocol)
 
 

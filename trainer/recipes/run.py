@@ -31,7 +31,7 @@ from trainer.recipes.box_tokens import find_box_tokens
 from trainer.recipes.data import build_benchmarks, build_chats, build_samples, list_texts, load_decoded
 from trainer.recipes.idle import warn_of_idle
 from trainer.recipes.lessons import choose_trainer, list_box_texts, take_lessons
-from trainer.recipes.models import adapt, build_pseudo_geometry, build_teacher, find_grid, load_model
+from trainer.recipes.models import adapt, build_pseudo_geometry, build_teacher, find_grid, load_model, load_processor
 from trainer.recipes.plan import dry_run
 from trainer.teachers import ConfidenceRule, Teacher
 from trainer.training_arguments import IDE3DTrainingArguments
@@ -97,7 +97,8 @@ def _train_on_files(
             samples, validation = build_chats(data, args, teacher is not None)
     else:
         pseudo = build_pseudo_geometry(data, args)
-        samples, validation = build_benchmarks(data, args, find_grid(model_arguments, data), is_stored, pseudo)
+        own = load_processor(model_arguments.model_name_or_path)
+        samples, validation = build_benchmarks(data, args, own, is_stored, pseudo)
     teacher_size = teacher.feature_size if teacher else None
     if is_stored:
         teacher_size = samples[0]["teacher_features"].shape[-1]

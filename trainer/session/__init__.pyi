@@ -6,7 +6,9 @@ from .region_reading import answer_from_regions as answer_from_regions
 from .region_reading import pool_sample_regions as pool_sample_regions
 from .said_boxes import SaidBoxes as SaidBoxes
 from .scene_session import SceneSession as SceneSession
+from .streaming import stream_answer as stream_answer
 from .video_scene import FoundRegion as FoundRegion
 from .video_scene import VideoScene as VideoScene
 from .video_scene import load_inference_model as load_inference_model
 from .video_scene import open_video as open_video
+from .video_scene import show_video as show_video

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -47,8 +47,16 @@ class SceneAnswer:
 class QuestionReader(Protocol):
     """Language model that reads questions, and then further tokens of each."""
 
-    def start(self, suffixes: Sequence[Tensor], max_new_tokens: int) -> list[Tensor]:
-        """Read the embeddings (L_i, hidden_size) of each question; return its states (L_i, hidden_size)."""
+    def start(self, suffixes: Sequence[Tensor], max_new_tokens: int) -> Tensor:
+        """Read questions.
+
+        Args:
+            suffixes: Embeddings (L_i, hidden_size) of each question.
+            max_new_tokens: Number of tokens to keep room for in each answer.
+
+        Returns:
+            State (n, hidden_size) of the last token of each question.
+        """
 
     def step(self, embeds: Tensor, questions: Sequence[int]) -> Tensor:
         """Read one more token (n, hidden_size) of n questions, given by index; return states (n, hidden_size)."""
@@ -78,7 +86,6 @@ class GreedyDecoder:
         if ignored:
             logger.warning("Greedy decoding is plain here; the model's generation settings %s are left out.", ignored)
 
-    @torch.no_grad()
     def decode(
         self,
         reader: QuestionReader,
@@ -100,12 +107,29 @@ class GreedyDecoder:
             TypeError: If `max_new_tokens` is no integer.
             ValueError: If `max_new_tokens` is below 1, or scores of a token are NaN or Inf.
         """
+        *_, answers = self.stream(reader, suffixes, max_new_tokens, output_logits, names)
+        return answers
+
+    @torch.no_grad()
+    def stream(
+        self,
+        reader: QuestionReader,
+        suffixes: Sequence[Tensor],
+        max_new_tokens: int,
+        output_logits: bool = False,
+        names: Sequence[str] | None = None,
+    ) -> Iterator[list[SceneAnswer]]:
+        """Yield the answers of `decode` as they grow, once for each token and then whole.
+
+        The answers are the same objects each time. Until the last time they have tokens and margins alone. The reader
+        serves nothing else until then. Arguments and errors are those of `decode`.
+        """
         check_whole(max_new_tokens, "max_new_tokens", 1)
         names = names or [f"question {index}" for index in range(len(suffixes))]
         answers = [SceneAnswer("", [], []) for _ in suffixes]
         kept: list[list[Tensor]] = [[] for _ in suffixes]
         open_questions = list(range(len(suffixes)))
-        states = torch.stack([state[-1] for state in reader.start(suffixes, max_new_tokens)])
+        states = reader.start(suffixes, max_new_tokens)
         for step in range(max_new_tokens):
             logits = self.model.lm_head(states).float()
             # Half precision has ties, among which `topk` takes any token and `generate` the first.
@@ -119,6 +143,7 @@ class GreedyDecoder:
                 answers[question].margins.append(margins[row])
                 if output_logits:
                     kept[question].append(logits[row].clone())
+            yield answers
             going = [row for row, token in enumerate(tokens) if token not in self.end_tokens]
             if not going or step == max_new_tokens - 1:
                 break
@@ -130,4 +155,4 @@ class GreedyDecoder:
             if key not in texts:
                 texts[key] = self.processor.decode(answer.tokens, skip_special_tokens=True)
             answer.text, answer.logits = texts[key], torch.stack(rows) if output_logits else None
-        return answers
+        yield answers

@@ -12,6 +12,7 @@ __all__ = ["MemoryPlan"]
 
 # Tensors of the hidden size that live at the same time inside a layer: residual, norm, queries, output, ...
 HIDDEN_COPIES = 6
+PART_COPIES = 6  # queries, keys, values and outputs of attention in parts, side by side
 MLP_COPIES = 3  # gate, up and their product
 MIN_PACKED_TOKENS = 512  # enough rows to keep a matrix product busy
 PIXEL_BYTES = 4 * 4  # float32, held up to four times by the processor: resized, scaled, normalised, cast
@@ -28,7 +29,9 @@ class MemoryPlan:
         max_memory: Bytes that may be used beside the weights.
         prefix_length: Number of tokens before the questions.
         num_frames: Number of frames of the video.
-        is_packed: Whether questions follow each other in one sequence, instead of side by side in a batch.
+        is_packed: Whether questions follow each other in one sequence behind one prefix, instead of side by side in a
+            batch, each behind a copy of it.
+        needs_pairs: Whether questions in one sequence take a mask for every pair of tokens.
         needs_equal_lengths: Whether the questions of a batch must be equally long.
 
     Raises:
@@ -44,6 +47,7 @@ class MemoryPlan:
         num_frames: int,
         *,
         is_packed: bool = True,
+        needs_pairs: bool = False,
         needs_equal_lengths: bool = False,
     ):
         check_model(model)
@@ -53,7 +57,7 @@ class MemoryPlan:
         check_whole(num_frames, "num_frames", 1)
         self.text, vision = model.config.get_text_config(), model.config.vision_config
         self.size, self.max_memory, self.prefix_length = model.dtype.itemsize, max_memory, prefix_length
-        self.is_packed, self.needs_equal_lengths = is_packed, needs_equal_lengths
+        self.is_packed, self.needs_pairs, self.needs_equal_lengths = is_packed, needs_pairs, needs_equal_lengths
         self.heads = self.text.num_attention_heads
         self.head_size = getattr(self.text, "head_dim", None) or self.text.hidden_size // self.heads
         self.token_cache = 2 * self.text.num_hidden_layers * self.text.num_key_value_heads * self.head_size * self.size
@@ -99,8 +103,14 @@ class MemoryPlan:
         """
         count, longest = len(lengths), max(lengths)
         logits = count * self.text.vocab_size * (self.size + 4)
+        suffix = sum(lengths)
+        if self.is_packed and not self.needs_pairs:
+            # Where some questions have ended, a layer's keys and values move; while they are read, they exist twice.
+            cache = count * (longest + max_new_tokens) * self.token_cache * (1 + 2 / self.text.num_hidden_layers)
+            side_by_side = PART_COPIES * count * longest * self.heads * self.head_size * self.size
+            activations = self.activations(suffix, self.prefix_length, masked=False)
+            return int(cache) + side_by_side + activations + logits
         if self.is_packed:
-            suffix = sum(lengths)
             tokens = suffix + count * max_new_tokens
             # A buffer that grows exists twice while one layer moves.
             moving = 2 * self.prefix_length * self.token_cache // self.text.num_hidden_layers
@@ -134,7 +144,7 @@ class MemoryPlan:
                     f"Question {index} of {length} tokens takes {needed / 1e6:.1f} MB; beside the scene "
                     f"{left / 1e6:.1f} MB of `max_memory` are left: give more, or lower `max_new_tokens`."
                 )
-        order = range(len(lengths)) if self.is_packed else sorted(range(len(lengths)), key=lengths.__getitem__)
+        order = range(len(lengths)) if self.needs_pairs else sorted(range(len(lengths)), key=lengths.__getitem__)
         groups: list[list[int]] = []
         for index in order:
             together = [lengths[other] for other in groups[-1]] + [lengths[index]] if groups else []
@@ -147,6 +157,6 @@ class MemoryPlan:
     def _fits(self, lengths: list[int], max_new_tokens: int) -> bool:
         if self.questions(lengths, max_new_tokens) > self.max_memory - self.scene:
             return False
-        if self.is_packed:  # beyond a third of the prefix, masked pairs cost more than large products gain
+        if self.needs_pairs:  # beyond a third of the prefix, masked pairs cost more than large products gain
             return sum(lengths) <= max(self.prefix_length // 3, MIN_PACKED_TOKENS)
         return not self.needs_equal_lengths or len(set(lengths)) == 1

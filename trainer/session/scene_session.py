@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from modeling_ide3d.grounding_ide3d import fill_empty_regions, find_open_references
+from modeling_ide3d.grounding_ide3d import fill_empty_regions
 from modeling_ide3d.inputs_ide3d import check_scores
 from processing.argument_rules import check_whole
 from processing.benchmarks import build_prompt
@@ -32,7 +32,8 @@ from trainer.session.questions import (
     tokenize_after_video,
 )
 from trainer.session.said_boxes import LOCATE, SaidBoxes, check_template, say_boxes
-from trainer.session.shared_prefix import PACKABLE_ATTENTION, PackedQuestions, RepeatedPrefix
+from trainer.session.shared_prefix import PackedQuestions, RepeatedPrefix, choose_strategy, has_other_layers
+from trainer.session.streaming import check_references
 
 __all__ = ["SceneAnswer", "SceneSession"]
 
@@ -90,28 +91,29 @@ class SceneSession:
         pixels = pixels.to(self.model.device, self.model.dtype)
         self.num_frames = pixels.shape[1]
         text_config = self.model.config.get_text_config()
-        kinds = set(getattr(text_config, "layer_types", None) or ["full_attention"])
-        can_pack = text_config._attn_implementation in PACKABLE_ATTENTION and kinds == {"full_attention"}
-        strategy = PackedQuestions if can_pack else RepeatedPrefix
+        strategy = choose_strategy(text_config)
         self.memory = MemoryPlan(
             self.model,
             max_memory,
             self.prefix_ids.shape[1],
             self.num_frames,
-            is_packed=can_pack,
+            is_packed=strategy is not RepeatedPrefix,
+            needs_pairs=strategy is PackedQuestions,
             # Padding between prefix and question would shift a sliding window, and enter a recurrent state.
-            needs_equal_lengths=kinds != {"full_attention"},
+            needs_equal_lengths=has_other_layers(text_config),
         )
         with torch.no_grad():
             self.encoded = {"video": self._encode(pixels)}
             del inputs, pixels
             cache = strategy.new_cache(text_config)
-            self.model.model(
-                input_ids=self.prefix_ids,
-                mm_encoder_outputs=self.encoded,
-                use_cache=True,
-                cache=cache,
-            )
+            with strategy.reading_prefix(self.model.model.language_model) as options:
+                self.model.model(
+                    input_ids=self.prefix_ids,
+                    mm_encoder_outputs=self.encoded,
+                    use_cache=True,
+                    cache=cache,
+                    **options,
+                )
         self.questions = strategy(self.model.model.language_model, cache)
 
     def _encode(self, pixels: torch.Tensor):
@@ -185,14 +187,7 @@ class SceneSession:
         names = name_all(names, "question", len(questions))
         regions = list_regions(regions, len(questions))
         tokens = [self._tokenize(question) for question in questions]
-        ground, ends = self.model.config.ground_token_id, sorted(self.decoder.end_tokens)
-        for index, (row, own) in enumerate(zip(tokens, regions, strict=True)):
-            count = torch.tensor([0 if own is None else len(own)])
-            if find_open_references(row[None], ground, ends, count).any():
-                raise ValueError(
-                    f"{names[index]} points at more regions than the {int(count)} given: give a mask for each "
-                    f"{self.processor.ground_token}, in order."
-                )
+        check_references(self, tokens, regions, names)
         answers: dict[int, SceneAnswer] = {}
         for group in self._groups(tokens, max_new_tokens, batch_size):
             suffixes = [self._embed(tokens[index], regions[index]) for index in group]
@@ -262,8 +257,7 @@ class SceneSession:
         # Never one row alone: the last bit of a product with a vector depends on where in memory it lies.
         queries = features.new_zeros(max(len(tokens), 2), features.shape[-1])
         for group in self._groups(tokens, 0, batch_size):
-            states = self.questions.start([self._embed(tokens[index], None) for index in group], 0)
-            queries[group] = torch.stack([state[-1] for state in states]).to(queries)
+            queries[group] = self.questions.start([self._embed(tokens[i], None) for i in group], 0).to(queries)
         scores = self.model.grounding_head(queries, features[None], empty[None])[: len(tokens)]
         check_scores(scores, names=names)
         return scores

@@ -1,15 +1,34 @@
 """Many questions behind one prefix: its keys and values are computed once and read by all of them."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
+from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
-__all__ = ["PackedQuestions", "RepeatedPrefix", "SharedPrefixLayer"]
+from modeling_ide3d.shared_prefix import (
+    SideBySide,
+    attend,
+    can_share_prefix,
+    empty_row,
+    empty_sums,
+    merge_parts,
+    only_rows,
+    sharing_prefix,
+)
 
-PACKABLE_ATTENTION = ("eager", "sdpa")  # these take a mask for every pair of query and key
+__all__ = [
+    "PackedQuestions",
+    "PrefixQuestions",
+    "RepeatedPrefix",
+    "SharedPrefixLayer",
+    "choose_strategy",
+    "has_other_layers",
+]
 
 
 class SharedPrefixLayer(DynamicLayer):
@@ -68,6 +87,12 @@ class _Questions:
         self.language_model, self.prefix = language_model, prefix
         self.prefix_length = prefix.get_seq_length()
 
+    @classmethod
+    @contextmanager
+    def reading_prefix(cls, language_model: nn.Module) -> Iterator[dict[str, Any]]:
+        """Yield arguments of the forward pass that fills the cache with the prefix."""
+        yield {}
+
     def _run(self, embeds: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Cache) -> torch.Tensor:
         outputs = self.language_model(
             inputs_embeds=embeds,
@@ -80,11 +105,140 @@ class _Questions:
         return outputs.last_hidden_state
 
 
-class PackedQuestions(_Questions):
-    """Questions in one sequence, each of which sees the prefix and itself only.
+class PrefixQuestions(_Questions):
+    """Questions behind one prefix, by attention in parts; see `modeling_ide3d.shared_prefix`.
 
-    The prefix is neither copied nor read once for each question. It takes an attention with a mask for every pair of
-    query and key, and full attention in every layer.
+    The prefix is neither copied nor read once for each question, and no mask of pairs is made. In the last layer the
+    last token of a question is computed alone, and of the prefix only keys and values.
+    """
+
+    def __init__(self, language_model: nn.Module, prefix: Cache):
+        super().__init__(language_model, prefix)
+        self.rows: list[int] = []
+        self.lengths = torch.zeros(0, dtype=torch.long)
+        self.own: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}  # keys and values by layer
+        self.capacity = 0
+        self.suffixes: SideBySide | None = None  # while questions are read
+        self.last_rows: torch.Tensor | None = None
+
+    @staticmethod
+    def new_cache(config: PreTrainedConfig) -> Cache:
+        """Return an empty cache for the prefix, given the configuration of the language model."""
+        return Cache(layers=[SharedPrefixLayer() for _ in range(config.num_hidden_layers)])
+
+    @classmethod
+    @contextmanager
+    def reading_prefix(cls, language_model: nn.Module) -> Iterator[dict[str, Any]]:
+        """See `_Questions.reading_prefix`; the last layer computes keys and values alone."""
+        nothing = torch.zeros(0, dtype=torch.long, device=language_model.device)
+        with sharing_prefix(language_model), only_rows(language_model.layers[-1], nothing):
+            yield {"shared_prefix": _PrefixReading(len(language_model.layers) - 1)}
+
+    def start(self, suffixes: Sequence[torch.Tensor], max_new_tokens: int) -> torch.Tensor:
+        """Read the questions; see `QuestionReader.start`."""
+        device = suffixes[0].device
+        lengths = [len(suffix) for suffix in suffixes]
+        ends = torch.tensor(lengths, device=device).cumsum(0)
+        self.rows, self.lengths, self.own = list(range(len(suffixes))), torch.tensor(lengths, device=device), {}
+        self.capacity = max(lengths) + max(max_new_tokens - 1, 0)
+        starts = [0, *ends.tolist()][:-1]
+        self.suffixes, self.last_rows = SideBySide.of(starts, lengths, device), ends - 1
+        positions = torch.cat([torch.arange(length, device=device) for length in lengths])
+        try:
+            states = self._read(torch.cat(list(suffixes)), positions, self.last_rows)
+        finally:
+            self.suffixes = None
+        return states[self.last_rows]
+
+    def step(self, embeds: torch.Tensor, questions: Sequence[int]) -> torch.Tensor:
+        """Read one more token of some questions; see `QuestionReader.step`. Questions left out are dropped."""
+        if list(questions) != self.rows:
+            places = {question: place for place, question in enumerate(self.rows)}
+            keep = torch.tensor([places[question] for question in questions], device=embeds.device)
+            for layer, (keys, values) in self.own.items():  # one after the other, so that one alone exists twice
+                self.own[layer] = keys[keep], values[keep]
+                del keys, values
+            self.lengths, self.rows = self.lengths[keep], list(questions)
+        states = self._read(embeds, self.lengths, None)
+        self.lengths = self.lengths + 1
+        return states
+
+    def _read(self, embeds: torch.Tensor, positions: torch.Tensor, rows: torch.Tensor | None) -> torch.Tensor:
+        with sharing_prefix(self.language_model), only_rows(self.language_model.layers[-1], rows):
+            outputs = self.language_model(
+                inputs_embeds=embeds[None],
+                attention_mask={"full_attention": None},
+                position_ids=(positions + self.prefix_length)[None],
+                use_cache=False,
+                return_dict=True,
+                shared_prefix=self,
+            )
+        return outputs.last_hidden_state[0]
+
+    def attend(
+        self, module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """Attend to the prefix and to the question's own tokens; see `AttentionPlan`."""
+        layer = module.layer_idx
+        prefix = self.prefix.layers[layer]
+        if self.suffixes is None:
+            keys, values = self.own[layer]
+            place = torch.arange(len(keys), device=keys.device)
+            keys[place, :, self.lengths], values[place, :, self.lengths] = (s[0].transpose(0, 1) for s in (key, value))
+            return self._attend_last(query, prefix, layer, scale, self.lengths + 1)
+        shape = len(self.rows), key.shape[1], self.capacity, key.shape[3]
+        buffers = key.new_zeros(shape), value.new_zeros(shape)
+        own = [self.suffixes.take(states) for states in (key, value)]
+        for buffer, states in zip(buffers, own, strict=True):
+            buffer[:, :, : states.shape[2]] = states
+        self.own[layer] = buffers
+        if layer == len(self.prefix.layers) - 1:
+            last = self._attend_last(query[:, :, self.last_rows], prefix, layer, scale, self.lengths)
+            return torch.zeros_like(query).index_copy(2, self.last_rows, last)
+        output, sums = empty_row(query), empty_sums(query)
+        states, own_sums = attend(self.suffixes.take(query), *own, scale, is_causal=True)
+        self.suffixes.put(output, states)
+        self.suffixes.put(sums, own_sums.unsqueeze(-1))
+        shared = attend(query, prefix.keys, prefix.values, scale)
+        return merge_parts((output, sums[..., 0]), shared)[0]
+
+    def _attend_last(
+        self, query: torch.Tensor, prefix: "SharedPrefixLayer", layer: int, scale: float, lengths: torch.Tensor
+    ) -> torch.Tensor:
+        """Attend from one token of each question to prefix and own tokens."""
+        keys, values = (states[:, :, : int(lengths.max())] for states in self.own[layer])
+        hidden = torch.arange(keys.shape[2], device=keys.device) >= lengths.unsqueeze(1)
+        mask = torch.zeros_like(hidden, dtype=query.dtype).masked_fill_(hidden, -torch.inf)[:, None, None]
+        own, sums = attend(query[0].transpose(0, 1).unsqueeze(2), keys, values, scale, mask=mask)
+        own = own.squeeze(2).transpose(0, 1)[None], sums.squeeze(2).transpose(0, 1)[None]
+        return merge_parts(own, attend(query, prefix.keys, prefix.values, scale))[0]
+
+
+class _PrefixReading:
+    """Causal attention of the prefix to itself, of which the last layer needs no output.
+
+    Args:
+        last_layer: Index of the last layer.
+    """
+
+    def __init__(self, last_layer: int):
+        self.last_layer = last_layer
+
+    def attend(
+        self, module: nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+    ) -> torch.Tensor:
+        """See `AttentionPlan`."""
+        if module.layer_idx == self.last_layer:
+            return torch.zeros_like(query)
+        return nn.functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scale, enable_gqa=True
+        )
+
+
+class PackedQuestions(_Questions):
+    """Questions in one sequence, with a mask for every pair of tokens.
+
+    Each sees the prefix and itself only. It takes an attention with such a mask, and full attention in every layer.
     """
 
     def __init__(self, language_model: nn.Module, prefix: Cache):
@@ -97,16 +251,8 @@ class PackedQuestions(_Questions):
         """Return an empty cache for the prefix, given the configuration of the language model."""
         return Cache(layers=[SharedPrefixLayer() for _ in range(config.num_hidden_layers)])
 
-    def start(self, suffixes: Sequence[torch.Tensor], max_new_tokens: int) -> list[torch.Tensor]:
-        """Read the questions.
-
-        Args:
-            suffixes: Embeddings (L_i, hidden_size) of each question.
-            max_new_tokens: Number of tokens to keep room for in each answer.
-
-        Returns:
-            States (L_i, hidden_size) of each question.
-        """
+    def start(self, suffixes: Sequence[torch.Tensor], max_new_tokens: int) -> torch.Tensor:
+        """Read the questions; see `QuestionReader.start`."""
         lengths = torch.tensor([len(suffix) for suffix in suffixes])
         total = int(lengths.sum())
         for layer in self.prefix.layers:
@@ -117,18 +263,10 @@ class PackedQuestions(_Questions):
         self.next_position = lengths + self.prefix_length
         owner = torch.arange(1, len(suffixes) + 1).repeat_interleave(lengths)
         states = self._append(torch.cat(list(suffixes)), owner, positions)
-        return list(states.split(lengths.tolist()))
+        return states[lengths.cumsum(0) - 1]
 
     def step(self, embeds: torch.Tensor, questions: Sequence[int]) -> torch.Tensor:
-        """Read one more token of some questions.
-
-        Args:
-            embeds: Embeddings (n, hidden_size) of the tokens.
-            questions: Index of the question that each token belongs to.
-
-        Returns:
-            States (n, hidden_size).
-        """
+        """Read one more token of some questions; see `QuestionReader.step`."""
         index = torch.tensor(questions)
         states = self._append(embeds, index + 1, self.next_position[index])
         self.next_position[index] += 1
@@ -169,8 +307,8 @@ class RepeatedPrefix(_Questions):
         """Return a reader of questions that stand alone, for an `IDE3DForConditionalGeneration`."""
         return cls(model.model.language_model, cls.new_cache(model.config.get_text_config()))
 
-    def start(self, suffixes: Sequence[torch.Tensor], max_new_tokens: int) -> list[torch.Tensor]:
-        """Read the questions; see `PackedQuestions.start`."""
+    def start(self, suffixes: Sequence[torch.Tensor], max_new_tokens: int) -> torch.Tensor:
+        """Read the questions; see `QuestionReader.start`."""
         self.cache = copy.deepcopy(self.prefix)
         self.cache.batch_repeat_interleave(len(suffixes))
         self.rows = list(range(len(suffixes)))
@@ -182,10 +320,10 @@ class RepeatedPrefix(_Questions):
         self.next_position = lengths + self.prefix_length
         positions = (exists.cumsum(-1) - 1).clamp(min=0) + self.prefix_length
         states = self._run(embeds, self.mask, positions, self.cache)
-        return [row[-length:] for row, length in zip(states, lengths.tolist(), strict=True)]
+        return states[:, -1]
 
     def step(self, embeds: torch.Tensor, questions: Sequence[int]) -> torch.Tensor:
-        """Read one more token of some questions; see `PackedQuestions.step`. Questions left out are dropped."""
+        """Read one more token of some questions; see `QuestionReader.step`. Questions left out are dropped."""
         if list(questions) != self.rows:
             places = {question: place for place, question in enumerate(self.rows)}
             keep = torch.tensor([places[question] for question in questions], device=embeds.device)
@@ -196,3 +334,17 @@ class RepeatedPrefix(_Questions):
         states = self._run(embeds.unsqueeze(1), self.mask, self.next_position.unsqueeze(1), self.cache)
         self.next_position = self.next_position + 1
         return states[:, 0]
+
+
+def has_other_layers(config: PreTrainedConfig) -> bool:
+    """Return whether a language model has layers without full attention."""
+    return set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}
+
+
+def choose_strategy(config: PreTrainedConfig) -> type[PrefixQuestions | PackedQuestions | RepeatedPrefix]:
+    """Choose how the language model of this configuration reads many questions."""
+    if can_share_prefix(config):
+        return PrefixQuestions
+    if config._attn_implementation == "eager" and not has_other_layers(config):
+        return PackedQuestions
+    return RepeatedPrefix

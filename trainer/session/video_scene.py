@@ -2,26 +2,27 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedConfig
+from transformers.video_utils import VideoMetadata
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
 from modeling_ide3d.loading_ide3d import check_dtype, read_json_object
 from processing import IDE3DProcessor
-from processing.argument_rules import path_text
+from processing.argument_rules import check_number, path_text
 from processing.proposals.protocol import RegionProposals
 from processing.region_files import NamedRegions, read_regions
 from processing.video_sources_ide3d import to_local_path
 from trainer.session.finding import FoundObjects
+from trainer.session.questions import check_model, check_processor
 from trainer.session.said_boxes import SaidBoxes
 from trainer.session.scene_session import DEFAULT_MAX_MEMORY, GROUND, SceneSession
 
-__all__ = ["FoundRegion", "VideoScene", "load_inference_model", "open_video"]
+__all__ = ["FoundRegion", "VideoScene", "load_inference_model", "open_video", "show_video"]
 
 
 @dataclass(frozen=True)
@@ -220,9 +221,48 @@ def open_video(
     if path is not None and not Path(path).exists():
         raise FileNotFoundError(f"There is no video file or folder of images at {video}.")
     loaded, processor = load_inference_model(model, device=device, dtype=dtype)
+    return show_video(loaded, processor, video, num_frames=num_frames, max_memory=max_memory)
+
+
+def show_video(
+    model: IDE3DForConditionalGeneration,
+    processor: IDE3DProcessor,
+    video: str | Path,
+    *,
+    num_frames: int | None = None,
+    max_seconds: float | None = None,
+    max_memory: int = DEFAULT_MAX_MEMORY,
+) -> VideoScene:
+    """Show a stored video to a loaded model.
+
+    Args:
+        model: Model, as `load_inference_model` gives it.
+        processor: Its processor.
+        video: See `open_video`.
+        num_frames: See `open_video`.
+        max_seconds: Longest video that is taken; default: any. Where the length is unknown, none is checked.
+        max_memory: See `open_video`.
+
+    Raises:
+        FileNotFoundError: There is no such video.
+        TypeError: An argument is of another type.
+        ValueError: The video cannot be read, has fewer frames, or is longer than `max_seconds`.
+    """
+    check_model(model)
+    check_processor(processor)
+    if max_seconds is not None:
+        max_seconds = check_number(max_seconds, "max_seconds", above=0)
     reader = processor.video_processor
-    frames, metadata = reader.fetch_videos(video, partial(reader.sample_frames, num_frames=num_frames))
-    session = SceneSession(loaded, processor, frames, max_memory=max_memory, do_sample_frames=False)
+
+    def sample(metadata: VideoMetadata) -> np.ndarray:
+        if max_seconds is not None and (metadata.duration or 0) > max_seconds:
+            raise ValueError(
+                f"The video has {metadata.duration:.0f} s, more than the {max_seconds:g} s that are taken. Cut it."
+            )
+        return reader.sample_frames(metadata, num_frames=num_frames)
+
+    frames, metadata = reader.fetch_videos(path_text(video, "video"), sample)
+    session = SceneSession(model, processor, frames, max_memory=max_memory, do_sample_frames=False)
     return VideoScene(session, tuple(metadata.frames_indices), metadata.total_num_frames, frames)
 
 

@@ -14,8 +14,18 @@ from transformers.activations import ACT2FN
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
+)
 
 logger = logging.getLogger(__name__)
+
+# Transformers judges a class by its name in these tables: Trainer compares smoothed labels with the next token for the
+# first alone, and `transformers serve` reads the second before the first, which it takes for text. They are written
+# here because `transformers serve` reads them after the config of an export and before its model.
+for _names in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES):
+    _names.setdefault("ide3d", "IDE3DForConditionalGeneration")
 
 SIZES = (
     "hidden_size", "intermediate_size", "vocab_size", "image_size", "patch_size", "num_channels", "num_hidden_layers",

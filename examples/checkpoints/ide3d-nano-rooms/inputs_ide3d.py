@@ -93,13 +93,16 @@ def as_frame_mask(mask: torch.Tensor, shape: tuple[int, int]) -> torch.Tensor:
     """Return the mask of a batch's frames as bool.
 
     Args:
-        mask (`torch.Tensor` of shape `(num_videos, num_frames)`): Whether a frame is none of padding.
+        mask (`torch.Tensor` of shape `(num_videos, num_frames)`):
+            Whether a frame is none of padding. vLLM gives the rows as a list.
         shape (`tuple[int, int]`): Shape that it must have.
 
     Raises:
         TypeError: It is no tensor.
         ValueError: It has another shape, or holds something else than 0 and 1.
     """
+    if isinstance(mask, (list, tuple)) and mask and all(isinstance(row, torch.Tensor) for row in mask):
+        mask = torch.stack(tuple(mask))
     check_tensors(video_frame_mask=mask)
     if mask.shape != shape:
         raise ValueError(f"video_frame_mask must have shape {shape}, as pixel_values_videos, got {tuple(mask.shape)}.")

@@ -10,10 +10,6 @@ from transformers.activations import ACT2FN
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import PreTrainedModel, slice_logits_to_keep
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
-)
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs, torch_compilable_check
 from transformers.utils.deprecation import deprecate_kwarg
@@ -48,11 +44,6 @@ from .inputs_ide3d import (
 )
 from .loading_ide3d import IDE3DLoadingMixin
 from .outputs_ide3d import IDE3DCausalLMOutputWithPast, IDE3DModelOutputWithPast
-
-# Transformers judges a class by its name in these tables: Trainer compares smoothed labels with the next token for the
-# first alone, and `transformers serve` reads the second before the first, which it takes for text.
-for names in (MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES):
-    names.setdefault(IDE3DConfig.model_type, "IDE3DForConditionalGeneration")
 
 
 class IDE3DPreTrainedModel(IDE3DLoadingMixin, PreTrainedModel):

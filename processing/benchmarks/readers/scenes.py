@@ -1,6 +1,5 @@
 """Names of the frames that are shown of a scene, and the scene as a `PosedVideo` of the parts that are asked for."""
 
-import dataclasses
 import os
 from collections.abc import Collection, Sequence
 from functools import lru_cache
@@ -200,7 +199,7 @@ def load_scene(
         parts=[{"poses": "camera_to_world"}.get(part, part) for part in parts if part != "frames"],
         skip_invalid_poses=skip_invalid_poses,
     )
-    scene = dataclasses.replace(scene, scene_id=scene_id)
+    scene = scene.named(scene_id)
     return _aligned(scene, layout) if "poses" in parts else scene
 
 
@@ -225,7 +224,7 @@ def _aligned(scene: PosedVideo, layout: Layout) -> PosedVideo:
             f"Expected intrinsic.txt or a depth image in {depth_file.parent} to know the camera, found neither."
         )
     poses = info["axis_align_matrix"] @ scene.camera_to_world.astype(np.float64)
-    return dataclasses.replace(scene, camera_to_world=poses, intrinsics=intrinsics)
+    return scene.with_cameras(poses, intrinsics)
 
 
 def _read_video_file(path: Path, scene_id: str, num_frames: int) -> PosedVideo:

@@ -5,7 +5,15 @@ from itertools import combinations
 
 import numpy as np
 
-from processing.rooms.questions.wording import TEMPLATES, article, metres, object_phrase, plural, position_words
+from processing.rooms.questions.wording import (
+    TEMPLATES,
+    article,
+    has_colour,
+    metres,
+    object_phrase,
+    plural,
+    position_words,
+)
 from processing.rooms.scene.palette import COLOURS, pick
 
 __all__ = ["CLEAR_SHARE", "MIN_SHARE", "SceneFacts", "ask_questions"]
@@ -122,7 +130,7 @@ class _Asker:
         kinds = [o["category"] for o in facts.objects]
         asked = 0
         for thing, name in self.named("region"):
-            if thing["category"] == "plant" or asked == _PER_TYPE:
+            if not has_colour(thing) or asked == _PER_TYPE:
                 continue
             if reference == "word":
                 if kinds.count(thing["category"]) > 1:
@@ -133,7 +141,7 @@ class _Asker:
 
     def describe(self, thing: dict) -> str:
         """Describe an object: colour, kind, a feature and where it stands."""
-        words = [article(f"{thing['colour']} {thing['category']}"), thing["feature"], self.whereabouts(thing)]
+        words = [article(f"{thing['colour']} {thing['category']}".strip()), thing["feature"], self.whereabouts(thing)]
         return " ".join(word for word in words if word)
 
     def whereabouts(self, thing: dict) -> str:
@@ -229,13 +237,16 @@ class _Asker:
     def coloured_phrase(self, truth: bool) -> tuple[str, list[int]] | None:
         """Draw a colour and kind that the room shows or lacks."""
         facts = self.facts
-        clear = [o for o in facts.objects if facts.is_clear(o) and o["category"] != "plant"]
+        clear = [o for o in facts.objects if facts.is_clear(o) and has_colour(o)]
+        if not truth:  # what has no main colour may have a little of each
+            vague = {o["category"] for o in facts.objects if not has_colour(o)}
+            clear = [o for o in clear if o["category"] not in vague]
         if not clear:
             return None
         kind = pick(self.rng, clear)["category"]
         same = [o for o in facts.objects if o["category"] == kind]
         if truth:
-            colour = pick(self.rng, [o for o in same if facts.is_clear(o)])["colour"]
+            colour = pick(self.rng, [o for o in same if facts.is_clear(o) and has_colour(o)])["colour"]
         else:
             colour = pick(self.rng, [c for c in COLOURS if all(o["colour"] != c for o in same)])
         return f"{colour} {kind}", [o["id"] for o in same if o["colour"] == colour]
@@ -254,7 +265,8 @@ class _Asker:
             yield self.ground("several", plural(chosen[0]["category"]), [o["id"] for o in chosen])
         colour = pick(self.rng, COLOURS)
         same = [o for o in facts.objects if o["colour"] == colour]
-        if not any(facts.is_doubtful(o) or o["category"] == "plant" for o in same):
+        vague = any(facts.best_share[o["id"]] > 0 and o["colour"] == "" for o in facts.objects)
+        if not vague and not any(facts.is_doubtful(o) or o["category"] == "plant" for o in same):
             yield self.ground("of_colour", colour, [o["id"] for o in same if facts.is_clear(o)])
 
     def ground(self, template: str, words: str, targets: list[int]) -> dict:

@@ -1,6 +1,6 @@
 """Words of questions and answers: templates, phrases for objects, numbers."""
 
-__all__ = ["TEMPLATES", "TYPES", "article", "metres", "object_phrase", "plural", "position_words"]
+__all__ = ["TEMPLATES", "TYPES", "article", "has_colour", "metres", "object_phrase", "plural", "position_words"]
 
 # "{a}" and "{b}" are objects: `<ground>` in questions that point, a phrase such as "the red chair" in the others.
 TEMPLATES = {
@@ -86,14 +86,16 @@ def position_words(point) -> str:
     return f"x {x:.1f} y {y:.1f} z {z:.1f}"
 
 
-def object_phrase(objects: list[dict], wanted: dict) -> str | None:
-    """Return words that fit this object and no other of the room, or None.
+def has_colour(thing: dict) -> bool:
+    """Return whether colour tells an object: not plants, nor what has no main one."""
+    return thing["category"] != "plant" and thing["colour"] != ""
 
-    Plants have no colour to be told apart by.
-    """
+
+def object_phrase(objects: list[dict], wanted: dict) -> str | None:
+    """Return words that fit this object and no other of the room, or None."""
     same_kind = [o for o in objects if o["category"] == wanted["category"]]
-    if wanted["category"] != "plant":
+    if has_colour(wanted):
         if sum(o["colour"] == wanted["colour"] for o in same_kind) == 1:
             return f"the {wanted['colour']} {wanted['category']}"
         return None
-    return "the plant" if len(same_kind) == 1 else None
+    return f"the {wanted['category']}" if len(same_kind) == 1 else None

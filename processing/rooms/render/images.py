@@ -1,5 +1,6 @@
 """Pixels of a room along a camera path: colour, z-depth, instance ids."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,12 @@ from processing.rooms.render.shading import Shader, to_srgb
 from processing.rooms.scene.layout import Room
 from processing.rooms.scene.primitives import PrimitiveTable
 
-__all__ = ["Rendering", "pinhole_view", "primitive_table", "render"]
+__all__ = ["RAYS", "Rendering", "neighbours", "pinhole_view", "primitive_table", "render", "render_frame"]
 
 # Rotated grid: every one of four rays has its own row and column inside the pixel.
-_RAYS = np.array([[-0.125, -0.375], [0.375, -0.125], [-0.375, 0.125], [0.125, 0.375]])
+RAYS = np.array([[-0.125, -0.375], [0.375, -0.125], [-0.375, 0.125], [0.125, 0.375]])
 _CONTRAST = 14.0  # sRGB steps between neighbours above which a pixel is worth four rays
+CastFine = Callable[[View, np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass
@@ -54,28 +56,38 @@ def render(room: Room, table: PrimitiveTable, views: list[View], depth: np.ndarr
     """Shade the first hits of views, with four rays a pixel wherever neighbours differ."""
     size = depth.shape[-1]
     shader = Shader(room, table, shadow_size=int(np.clip(size * 1.8, 96, 256)))
-    frames = [_render_frame(shader, table, view, d, w) for view, d, w in zip(views, depth, winner, strict=True)]
+
+    def cast_fine(view: View, winner: np.ndarray, at: np.ndarray, tan: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return cast_loose(view, table, tan, neighbours(winner, at))
+
+    frames = [render_frame(shader, cast_fine, view, d, w) for view, d, w in zip(views, depth, winner, strict=True)]
     return Rendering(np.stack(frames), depth, table.object_id[winner])
 
 
-def _render_frame(
-    shader: Shader, table: PrimitiveTable, view: View, depth: np.ndarray, winner: np.ndarray
-) -> np.ndarray:
+def render_frame(shader: Shader, cast_fine: CastFine, view: View, depth: np.ndarray, winner: np.ndarray) -> np.ndarray:
+    """Shade the first hits of a view (h, w), with four rays a pixel wherever neighbours differ.
+
+    Args:
+        shader: Shader of the room.
+        cast_fine: Function of the view, winners (h, w), flat pixels (n,) and tangents (2, n, 4) that casts these rays
+            and returns their depth and winner, (n, 4).
+        view: Camera.
+        depth: z-depth (h, w), metres.
+        winner: Rows of the table that are hit, (h, w).
+    """
     h, w = depth.shape
     tan_y, tan_x = np.meshgrid(view.tan_y, view.tan_x, indexing="ij")
-    pixel = float(view.tan_x[1] - view.tan_x[0])
+    pixel, tall = float(view.tan_x[1] - view.tan_x[0]), float(view.tan_y[1] - view.tan_y[0])
     eye = view.position.astype(np.float32)
     points = _world(view, tan_x.ravel(), tan_y.ravel(), depth.ravel())
     colour, face = shader.shade(winner.ravel(), points, eye, depth.ravel() * pixel)
     srgb = np.ascontiguousarray(to_srgb(colour).T).reshape(h, w, 3)
-    rough = _needs_more_rays(srgb, winner.astype(np.int32) * 8 + face.reshape(h, w))
+    rough = _needs_more_rays(srgb, shader.edge_keys(winner.ravel(), face).reshape(h, w))
     at = np.flatnonzero(rough)
     if not len(at):
         return srgb
-    tan = np.stack(
-        [tan_x.ravel()[at][:, None] + _RAYS[:, 0] * pixel, tan_y.ravel()[at][:, None] + _RAYS[:, 1] * pixel]
-    )
-    fine_depth, fine_winner = cast_loose(view, table, tan, _neighbours(winner, at))
+    tan = np.stack([tan_x.ravel()[at][:, None] + RAYS[:, 0] * pixel, tan_y.ravel()[at][:, None] + RAYS[:, 1] * tall])
+    fine_depth, fine_winner = cast_fine(view, winner, at, tan)
     points = _world(view, tan[0].ravel(), tan[1].ravel(), fine_depth.ravel())
     fine, _ = shader.shade(fine_winner.ravel(), points, eye, fine_depth.ravel() * (pixel * 0.5))
     result = srgb.reshape(-1, 3)
@@ -95,7 +107,7 @@ def _needs_more_rays(srgb: np.ndarray, key: np.ndarray) -> np.ndarray:
     return rough
 
 
-def _neighbours(winner: np.ndarray, at: np.ndarray) -> list[tuple[int, np.ndarray]]:
+def neighbours(winner: np.ndarray, at: np.ndarray) -> list[tuple[int, np.ndarray]]:
     """Mark, for every solid, the pixels `at` that see it in or next to themselves."""
     padded = np.pad(winner.astype(np.int64), 1, mode="edge")
     h, w = winner.shape

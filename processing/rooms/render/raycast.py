@@ -12,6 +12,7 @@ from processing.rooms.scene.primitives import BOX, CYLINDER, PrimitiveTable
 __all__ = ["NEAR", "View", "cast_loose", "cast_view", "intersect"]
 
 NEAR = 0.02  # metres; nothing is ever this close to a camera, see camera.py
+_RAYS = 8192  # met at once: their numbers stay in the cache, and a small room needs few calls
 _TINY = np.float32(1e-12)  # keeps rays along a face from dividing by zero
 
 
@@ -55,12 +56,15 @@ class View:
 
 
 def _box_entry(origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    inverse = 1.0 / (direction + _TINY)
+    inverse = direction + _TINY
+    np.divide(1.0, inverse, out=inverse)
     middle = origin * inverse
     np.abs(inverse, out=inverse)
-    enter = np.maximum.reduce(-middle - inverse, axis=0)
-    leave = np.minimum.reduce(inverse - middle, axis=0)
-    enter[enter > leave] = np.inf
+    leave = inverse - middle
+    middle += inverse
+    enter = -np.minimum(np.minimum(middle[0], middle[1]), middle[2])
+    leave = np.minimum(np.minimum(leave[0], leave[1]), leave[2])
+    np.copyto(enter, np.inf, where=enter > leave)
     return enter
 
 
@@ -68,14 +72,14 @@ def _ball_entry(origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
     x, y, z = direction
     a = x * x + y * y + z * z
     b = (direction * origin).sum(axis=0)
-    c = (origin**2).sum() - 1.0
+    c = (origin**2).sum(axis=0) - 1.0
     inside = b * b - a * c
     return np.where(inside > 0, (-b - np.sqrt(np.maximum(inside, 0))) / a, np.inf)
 
 
-def _cylinder_entry(origin: np.ndarray, direction: np.ndarray, bottom: float, top: float) -> np.ndarray:
+def _cylinder_entry(origin: np.ndarray, direction: np.ndarray, bottom: np.ndarray, top: np.ndarray) -> np.ndarray:
     x, y, z = direction
-    ox, oy, oz = origin.ravel()
+    ox, oy, oz = origin
     middle, slope = (bottom + top) / 2, (top - bottom) / 2
     radius = middle + slope * oz
     a = x * x + y * y - (slope * slope) * z * z
@@ -85,37 +89,47 @@ def _cylinder_entry(origin: np.ndarray, direction: np.ndarray, bottom: float, to
     root = np.sqrt(np.maximum(inside, 0))
     entry = (-b - root) / a
     at = oz + entry * z
-    ok = (inside > 0) & (np.abs(at) <= 1.0) & (entry > 0)
-    if slope:  # a cone's other root can be the way in
-        other = (root - b) / a
-        at = oz + other * z
-        other = np.where((inside > 0) & (np.abs(at) <= 1.0) & (other > 0), other, np.inf)
-        entry = np.minimum(np.where(ok, entry, np.inf), other)
-    else:
-        entry = np.where(ok, entry, np.inf)
-    if abs(oz) > 1.0:  # only the end that faces the eye can be entered
-        end, end_radius = (1.0, top) if oz > 0 else (-1.0, bottom)
+    entry = np.where((inside > 0) & (np.abs(at) <= 1.0) & (entry > 0), entry, np.inf)
+    is_cone = np.flatnonzero(slope)
+    if len(is_cone):  # a cone's other root can be the way in
+        other = (root[is_cone] - b[is_cone]) / a[is_cone]
+        at = oz[is_cone] + other * z[is_cone]
+        other = np.where((inside[is_cone] > 0) & (np.abs(at) <= 1.0) & (other > 0), other, np.inf)
+        entry[is_cone] = np.minimum(entry[is_cone], other)
+    is_beyond = np.flatnonzero(np.abs(oz) > 1.0)
+    if len(is_beyond):  # only the end that faces the eye can be entered
+        x, y, z, ox, oy, oz = (values[is_beyond] for values in (x, y, z, ox, oy, oz))
+        end, end_radius = np.copysign(np.float32(1), oz), np.where(oz > 0, top[is_beyond], bottom[is_beyond])
         lid = (end - oz) / z
         hit = (lid > 0) & ((ox + lid * x) ** 2 + (oy + lid * y) ** 2 <= end_radius * end_radius)
-        entry = np.minimum(entry, np.where(hit, lid, np.inf))
+        entry[is_beyond] = np.minimum(entry[is_beyond], np.where(hit, lid, np.inf))
     return entry
 
 
-def intersect(table: PrimitiveTable, index: int, origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
-    """Return the depth at which rays enter a solid, inf where they miss.
+def intersect(
+    table: PrimitiveTable, rows: np.ndarray, counts: np.ndarray, origins: np.ndarray, direction: np.ndarray
+) -> np.ndarray:
+    """Return the depth at which rays enter solids of one kind, inf where they miss.
+
+    Args:
+        table: Solids.
+        rows: Rows of the table, all of one kind.
+        counts: Number of rays of each.
+        origins: Camera position in the unit frame of every solid.
+        direction: Rays one solid after the other, each in the unit frame of its solid.
 
     Shape:
-        origin: (3,), direction: (3, ...), both in the unit frame of the solid; output: (...), metres.
+        rows, counts: (k,); origins: (n, 3); direction: (3, r); output: (r,), metres.
     """
-    origin = origin.reshape((3,) + (1,) * (direction.ndim - 1))
+    origin = np.repeat(origins[rows].T, counts, axis=1)
+    kind = table.kind[rows[0]]
     with np.errstate(divide="ignore", invalid="ignore"):
-        if table.kind[index] == BOX:
-            entry = _box_entry(origin, direction)
-        elif table.kind[index] == CYLINDER:
-            entry = _cylinder_entry(origin, direction, table.bottom[index], table.top[index])
-        else:
-            entry = _ball_entry(origin, direction)
-    return entry
+        if kind == BOX:
+            return _box_entry(origin, direction)
+        if kind == CYLINDER:
+            ends = (np.repeat(ends[rows], counts) for ends in (table.bottom, table.top))
+            return _cylinder_entry(origin, direction, *ends)
+        return _ball_entry(origin, direction)
 
 
 def _leave_room(origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
@@ -132,30 +146,48 @@ def cast_view(view: View, table: PrimitiveTable, rows: list[int] | None = None) 
     With `rows` only those solids exist, the room does not, and rays that meet nothing have depth inf.
     """
     origins, axes = view.ray_basis(table)
-    tan_x, tan_y = view.tan_x.astype(np.float32), view.tan_y.astype(np.float32)
-
-    def directions(index: int, up: int, low: int, left: int, right: int) -> np.ndarray:
-        axis = axes[index]
-        rows = axis[:, 2, None] + axis[:, 1, None] * tan_y[None, up:low]
-        return rows[:, :, None] + (axis[:, 0, None] * tan_x[None, left:right])[:, None, :]
-
-    h, w = len(tan_y), len(tan_x)
+    down = axes[:, :, 2, None] + axes[:, :, 1, None] * view.tan_y.astype(np.float32)
+    across = axes[:, :, 0, None] * view.tan_x.astype(np.float32)
     if rows is None:
-        depth = _leave_room(origins[0], directions(0, 0, h, 0, w)).astype(np.float32)
+        depth = _leave_room(origins[0], down[0][:, :, None] + across[0][:, None, :]).astype(np.float32)
     else:
-        depth = np.full((h, w), np.inf, np.float32)
-    winner = np.zeros((h, w), np.int16)
-    rectangles = view.rectangles(table).tolist()
-    for index in range(1, len(table)) if rows is None else rows:
-        up, low, left, right = rectangles[index]
-        if up >= low or left >= right:
-            continue
-        entry = intersect(table, index, origins[index], directions(index, up, low, left, right))
-        nearest = depth[up:low, left:right]
-        closer = (entry < nearest) & (entry > NEAR)
+        depth = np.full((len(view.tan_y), len(view.tan_x)), np.inf, np.float32)
+    winner = np.zeros(depth.shape, np.int16)
+    rectangles = view.rectangles(table)
+    chosen = np.arange(1, len(table)) if rows is None else np.asarray(rows, int)
+    size = np.clip(rectangles[chosen, 1::2] - rectangles[chosen, ::2], 0, None)
+    chosen, size = chosen[size.all(axis=1)], size[size.all(axis=1)]
+    entries: dict[int, np.ndarray] = {}
+    for together in _batches(table.kind[chosen], size.prod(axis=1)):
+        counts, shapes, indices = size[together].prod(axis=1), size[together].tolist(), chosen[together].tolist()
+        direction = np.empty((3, counts.sum()), np.float32)
+        ends = np.cumsum(counts).tolist()
+        places = [slice(end - count, end) for end, count in zip(ends, counts.tolist(), strict=True)]
+        for index, place, shape in zip(indices, places, shapes, strict=True):
+            up, low, left, right = rectangles[index].tolist()
+            out = direction[:, place].reshape(3, *shape)
+            np.add(down[index, :, up:low, None], across[index, :, None, left:right], out=out)
+        entry = intersect(table, chosen[together], counts, origins, direction)
+        np.copyto(entry, np.inf, where=~(entry > NEAR))
+        for index, place, shape in zip(indices, places, shapes, strict=True):
+            entries[index] = entry[place].reshape(shape)
+    for index in chosen.tolist():
+        up, low, left, right = rectangles[index].tolist()
+        entry, nearest = entries[index], depth[up:low, left:right]
+        closer = entry < nearest
         np.copyto(nearest, entry, where=closer)
         np.copyto(winner[up:low, left:right], index, where=closer)
     return depth, winner
+
+
+def _batches(kinds: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
+    """Return places of solids that are met together: of one kind, with few rays."""
+    batches = []
+    for kind in np.unique(kinds):
+        places = np.flatnonzero(kinds == kind)
+        number = (np.cumsum(counts[places]) - counts[places]) // _RAYS
+        batches += np.split(places, np.flatnonzero(np.diff(number)) + 1)
+    return batches
 
 
 def cast_loose(
@@ -172,14 +204,21 @@ def cast_loose(
     axis = axes[0][:, :, None, None]
     depth = _leave_room(origins[0], axis[:, 2] + axis[:, 0] * tan[0] + axis[:, 1] * tan[1]).astype(np.float32)
     winner = np.zeros(depth.shape, np.int16)
+    groups = [group for group in groups if group[0] != 0]
+    entries: dict[int, np.ndarray] = {}
+    for kind in np.unique(table.kind[[index for index, _ in groups]]) if groups else ():
+        of_kind = [(index, pixels) for index, pixels in groups if table.kind[index] == kind]
+        indices, counts = np.array([index for index, _ in of_kind]), np.array([len(pixels) for _, pixels in of_kind])
+        tan_x, tan_y = tan[:, np.concatenate([pixels for _, pixels in of_kind])]
+        axis = np.repeat(axes[indices].transpose(1, 2, 0), counts, axis=2)[..., None]
+        direction = (axis[:, 2] + axis[:, 0] * tan_x + axis[:, 1] * tan_y).reshape(3, -1)
+        entry = intersect(table, indices, counts * tan.shape[2], origins, direction)
+        np.copyto(entry, np.inf, where=~(entry > NEAR))
+        parts = np.split(entry.reshape(-1, tan.shape[2]), np.cumsum(counts)[:-1])
+        entries.update(zip(indices.tolist(), parts, strict=True))
     for index, pixels in groups:
-        if index == 0:
-            continue
-        axis = axes[index][:, :, None, None]
-        tan_x, tan_y = tan[0, pixels], tan[1, pixels]
-        entry = intersect(table, index, origins[index], axis[:, 2] + axis[:, 0] * tan_x + axis[:, 1] * tan_y)
-        nearest, first = depth[pixels], winner[pixels]
-        closer = (entry < nearest) & (entry > NEAR)
+        entry, nearest = entries[index], depth[pixels]
+        closer = entry < nearest
         depth[pixels] = np.where(closer, entry, nearest)
-        winner[pixels] = np.where(closer, np.int16(index), first)
+        winner[pixels] = np.where(closer, np.int16(index), winner[pixels])
     return depth, winner

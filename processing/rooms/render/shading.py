@@ -54,6 +54,9 @@ class Shader:
         self.half = table.half.astype(np.float32).T
         self.taper = ((table.top - table.bottom) / 2).astype(np.float32)
         self.light = room.shell.light.astype(np.float32)
+        self.lighting = room.shell.lighting
+        self.lamp = _LAMP * np.array(self.lighting.tint, np.float32)[:, None] * np.float32(self.lighting.lamp)
+        self.day = _DAY * np.float32(self.lighting.day)
         self.power = 0.5 * float(room.shell.light[2]) ** 2 + 0.05 * room.shell.width * room.shell.depth
         self.bounce = 0.5 * self.first[:, len(table) + 4] + 0.1
         self.windows = self._window_lights(room)
@@ -72,11 +75,13 @@ class Shader:
     def _cast_shadows(self, room: Room, size: int) -> None:
         angles = (np.arange(size) + 0.5) / size * 2 - 1
         tan = np.tan(angles * _SHADOW_ANGLE)
-        # The room itself casts no shadow: it is convex, and its lamp hangs above the light.
-        casters = np.flatnonzero(self.table.object_id).tolist()
-        depth, _ = cast_view(View(_LOOKING_DOWN, room.shell.light, tan, tan), self.table, casters)
+        depth = self._depth_of_objects(View(_LOOKING_DOWN, room.shell.light, tan, tan))
         self.shadow = np.pad(depth, 2, mode="edge")
         self.shadow_size = size
+
+    def _depth_of_objects(self, view: View) -> np.ndarray:
+        # The room itself casts no shadow: it is convex, and its lamp hangs above the light.
+        return cast_view(view, self.table, np.flatnonzero(self.table.object_id).tolist())[0]
 
     def _lit(self, position: np.ndarray, normal: np.ndarray) -> np.ndarray:
         """Return the share of the lamp seen from points (3, n), tent filtered."""
@@ -98,7 +103,11 @@ class Shader:
         inside = ok & (np.abs(angle[0]) < 0.99) & (np.abs(angle[1]) < 0.99)
         return np.where(inside, total / 9, np.float32(1))
 
-    def _surface(self, winner: np.ndarray, position: np.ndarray):
+    def edge_keys(self, winner: np.ndarray, face: np.ndarray) -> np.ndarray:
+        """Return a number per surface (n,); an edge between two is worth more rays."""
+        return winner.astype(np.int32) * 8 + face
+
+    def _surface(self, winner: np.ndarray, position: np.ndarray, eye: np.ndarray):
         """Return material row, unit normal (3, n), texture coordinates and flat face of points (3, n)."""
         matrix, half = self.unit_from_world[:, :, winner], self.half[:, winner]
         offset = position - self.center[:, winner]
@@ -167,21 +176,22 @@ class Shader:
             footprint (n,): width of a pixel on the surface, metres.
         """
         winner = winner.astype(np.int32)
-        material, normal, u, v, face = self._surface(winner, position)
+        material, normal, u, v, face = self._surface(winner, position, eye)
         albedo = self._albedo(material, u, v, footprint)
         to_light = self.light[:, None] - position
         square = _dot(to_light, to_light)
         to_light /= np.sqrt(square)
         lit = self._lit(position, normal)
-        light = np.maximum(_dot(normal, to_light), 0) * lit * (self.power / (square + 0.8)) * _LAMP
-        for spot, inward, area in self.windows:
+        light = np.maximum(_dot(normal, to_light), 0) * lit * (self.power / (square + 0.8)) * self.lamp
+        for number, (spot, inward, area) in enumerate(self.windows):
             ray = spot[:, None] - position
             far = _dot(ray, ray) + 0.1
             ray /= np.sqrt(far)
             facing = np.maximum(_dot(normal, ray) * 0.8 + 0.2, 0) * np.maximum(-(inward @ ray), 0)
-            light += facing * (1.5 * area / (3.1 * far + area)) * (0.45 + 0.55 * lit) * _DAY
+            share = self._window_lit(number, position, normal, lit)
+            light += facing * (1.5 * area / (3.1 * far + area)) * share * self.day
         up = 0.5 + 0.5 * normal[2]
-        ambient = self.bounce[:, None] * (1 - up) + (0.42 * up + 0.1)
+        ambient = self.lighting.bounced * (self.bounce[:, None] * (1 - up) + (0.42 * up + 0.1))
         light += ambient * (0.8 * self._corner_shade(position, normal))
         light += self.look[3, material] * 1.2
         return albedo * light + self._highlight(position, normal, to_light, eye) * self.look[2, material] * lit, face
@@ -195,6 +205,10 @@ class Shader:
         shine *= shine  # cosine to the 8th
         high = shine**2
         return 0.5 * shine * high * high
+
+    def _window_lit(self, number: int, position, normal, lit) -> np.ndarray:
+        """Return the share of a window's light at points, guessed by the lamp's shadow."""
+        return 0.45 + 0.55 * lit
 
     def _corner_shade(self, position, normal) -> np.ndarray:
         """Return the share of bounced light, less in corners and just above the floor."""

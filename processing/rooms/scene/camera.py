@@ -19,7 +19,9 @@ def look_at(positions: np.ndarray, targets: np.ndarray, rolls: np.ndarray) -> np
     forward /= np.linalg.norm(forward, axis=1, keepdims=True)
     right = np.stack([forward[:, 1], -forward[:, 0], np.zeros(len(forward))], axis=1)  # forward x up
     right /= np.linalg.norm(right, axis=1, keepdims=True)
-    down = np.cross(forward, right)
+    # forward x right; `right` is level.
+    x, y, z = forward.T
+    down = np.stack([-z * right[:, 1], z * right[:, 0], x * right[:, 1] - y * right[:, 0]], axis=1)
     cos, sin = np.cos(rolls)[:, None], np.sin(rolls)[:, None]
     poses = np.tile(np.eye(4), (len(positions), 1, 1))
     poses[:, :3, 0], poses[:, :3, 1] = cos * right + sin * down, cos * down - sin * right
@@ -33,7 +35,7 @@ def path_is_free(room: Room, positions: np.ndarray) -> bool:
     away = area[:2] - np.abs(positions[:, :2])
     if (away < _CLEARANCE).any() or (positions[:, 2] > room.shell.height - 0.3).any():
         return False
-    low, high = np.array([thing.low for thing in room.objects]), np.array([thing.high for thing in room.objects])
+    low, high = room.boxes
     inside = (positions[:, None] > low - _CLEARANCE) & (positions[:, None] < high + _CLEARANCE)
     return not inside.all(axis=2).any()
 
@@ -68,7 +70,8 @@ def draw_path(rng: np.random.Generator, room: Room, num_frames: int) -> np.ndarr
     positions = np.concatenate([flat, height[:, None]], axis=1)
     if not path_is_free(room, positions):
         return None
-    ahead = [o.center for o in room.objects if (o.center[:2] - start) @ heading < -0.8]
+    centers = sum(room.boxes) / 2
+    ahead = list(centers[(centers[:, :2] - start) @ heading < -0.8])
     if len(ahead) < 3:
         return None
     chosen = [ahead[i] for i in rng.permutation(len(ahead))[:3]] + [o.center for o in room.featured_objects]

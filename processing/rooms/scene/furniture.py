@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from processing.rooms.scene.meshes import Mesh
 from processing.rooms.scene.palette import (
     DARK_METAL,
     METAL,
@@ -43,11 +44,12 @@ class Piece:
     parts: list[Primitive]
     feature: str = ""
     supports: list[Support] = field(default_factory=list)
+    mesh: Mesh | None = None  # in place of parts
 
     @cached_property
     def extent(self) -> tuple[np.ndarray, np.ndarray]:
         """Bounds over all parts in the local frame, two arrays (3,), metres."""
-        return bounds(self.parts)
+        return self.mesh.bounds if self.mesh else bounds(self.parts)
 
 
 def _four_legs(

@@ -1,18 +1,22 @@
 """Layout of furniture: rooms as people furnish them, with nothing inside anything else."""
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
 from processing.rooms.scene.furniture import FLOOR_PIECES, Piece, Support
 from processing.rooms.scene.loft_furniture import LOFT_PIECES
+from processing.rooms.scene.meshes import Mesh
 from processing.rooms.scene.palette import COLOURS, pick
 from processing.rooms.scene.primitives import Primitive, bounds, yaw_matrix
 from processing.rooms.scene.shell import WALL_YAWS, Shell, build_shell, rug, wall_point
 from processing.rooms.scene.small_things import CEILING_PIECES, TOP_PIECES, WALL_PIECES
 from processing.rooms.scene.styles import LOFT, Style
 
-__all__ = ["COUNTABLE", "Room", "RoomObject", "build_room", "rectangles_overlap"]
+__all__ = ["COUNTABLE", "DRAWN", "Furnishing", "Room", "RoomObject", "build_room", "rectangles_overlap"]
 
 # Kinds a room is built around. Each room holds, and shows, a planned 0 to 4 of one kind, so counts are spread evenly.
 COUNTABLE = ("chair", "stool", "plant", "basket", "picture", "armchair", "pendant", "ball")
@@ -49,6 +53,29 @@ _THEMES = {
     "studio": ("bed:wall", "sofa:free", "table:free", "stool:free", "bookshelf:wall", "desk:wall", "plant:wall"),
 }
 _GAP = 0.04  # metres between footprints
+_SMALL = ("vase", "box", "vase", "box", "picture", "picture", "clock", "shelf", "pendant", "pendant")
+_Makers = Mapping[str, Callable[[np.random.Generator, str, Style], Piece]]
+
+
+@dataclass(frozen=True)
+class Furnishing:
+    """Makers of pieces by kind and place, themes of rooms, and small things.
+
+    `floor` makes what stands on the floor, `top`, `wall` and `ceiling` the rest. An entry of a theme is
+    "kind:how it is placed". A kind of `small` is placed by where it is made for, tops first.
+    """
+
+    floor: _Makers
+    top: _Makers
+    wall: _Makers
+    ceiling: _Makers
+    themes: Mapping[str, Sequence[str]]
+    small: Sequence[str]
+
+
+# The lamps of drawn rooms are small ones, on the floor too.
+DRAWN = Furnishing({**FLOOR_PIECES, **TOP_PIECES}, TOP_PIECES, WALL_PIECES, CEILING_PIECES, _THEMES, _SMALL)
+_LOFT = replace(DRAWN, floor={**DRAWN.floor, **LOFT_PIECES})
 
 
 @dataclass
@@ -71,6 +98,7 @@ class RoomObject:
     support_id: int = 0
     yaw: float = 0.0
     supports: list[Support] = field(default_factory=list)
+    mesh: Mesh | None = None  # in place of parts, in the world frame
 
     @property
     def center(self) -> np.ndarray:
@@ -97,15 +125,21 @@ class Room:
         """Pieces of the featured kind."""
         return [thing for thing in self.objects if thing.category == self.featured]
 
+    @cached_property
+    def boxes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Least and largest corners (n, 3) of all objects, world metres."""
+        return np.array([thing.low for thing in self.objects]), np.array([thing.high for thing in self.objects])
+
 
 def rectangles_overlap(a: np.ndarray, b: np.ndarray, margin: float = 0.0) -> bool:
     """Return whether two convex quadrilaterals (4, 2) come nearer than `margin` (metres)."""
-    for quad in (a, b):
-        for i in (0, 1):
-            edge = quad[i + 1] - quad[i]
-            normal = np.array([-edge[1], edge[0]]) / max(float(np.hypot(*edge)), 1e-9)
-            pa, pb = a @ normal, b @ normal
-            if pa.max() + margin <= pb.min() or pb.max() + margin <= pa.min():
+    quads = a.tolist(), b.tolist()  # plain numbers: of eight corners, an array takes five times as long
+    for quad in quads:
+        for (x, y), (end_x, end_y) in zip(quad[:2], quad[1:3], strict=True):
+            length = max(math.hypot(end_x - x, end_y - y), 1e-9)
+            across, up = (y - end_y) / length, (end_x - x) / length
+            first, second = ([px * across + py * up for px, py in corners] for corners in quads)
+            if max(first) + margin <= min(second) or max(second) + margin <= min(first):
                 return False
     return True
 
@@ -118,9 +152,8 @@ def _footprint(low: np.ndarray, high: np.ndarray, yaw: float, offset: np.ndarray
 class _Builder:
     """Builder of one room, with the pieces placed so far."""
 
-    def __init__(self, rng: np.random.Generator, style: Style):
-        self.rng, self.style = rng, style
-        self.pieces = {**FLOOR_PIECES, **TOP_PIECES, **(LOFT_PIECES if style is LOFT else {})}
+    def __init__(self, rng: np.random.Generator, style: Style, furnishing: Furnishing):
+        self.rng, self.style, self.furnishing = rng, style, furnishing
         self.shell = build_shell(rng, style)
         self.objects: list[RoomObject] = []
         self.extras: list[Primitive] = []
@@ -135,7 +168,8 @@ class _Builder:
     def add(self, piece: Piece, yaw: float, offset, place: str, support_id: int = 0) -> RoomObject:
         low, high = piece.extent
         parts = [part.moved(yaw, offset) for part in piece.parts]
-        low_world, high_world = bounds(parts)
+        mesh = piece.mesh.moved(yaw, offset) if piece.mesh else None
+        low_world, high_world = mesh.bounds if mesh else bounds(parts)
         placed = RoomObject(
             id=len(self.objects) + 1,
             category=piece.category,
@@ -149,6 +183,7 @@ class _Builder:
             support_id=support_id,
             yaw=yaw,
             supports=piece.supports,
+            mesh=mesh,
         )
         self.objects.append(placed)
         return placed
@@ -161,20 +196,23 @@ class _Builder:
         for other in self.objects:
             if other.low[2] < high[2] + _GAP and rectangles_overlap(quad, other.footprint, _GAP):
                 return False
+        return not any(high[2] >= least and rectangles_overlap(quad, zone) for least, zone in self.kept_free)
+
+    @cached_property
+    def kept_free(self) -> list[tuple[float, np.ndarray]]:
+        """Zones (4, 2) before doors and windows, with the least height (metres) that they keep out."""
+        zones = []
         for opening in self.shell.openings:
             reach = 0.75 if opening.is_door else 0.3
-            if not opening.is_door and high[2] < opening.z[0] - 0.1:
-                continue
             mid = sum(opening.along) / 2
             half = (opening.along[1] - opening.along[0]) / 2
             corners = [(mid - half, 0), (mid + half, 0), (mid + half, reach), (mid - half, reach)]
             zone = np.array([wall_point(self.shell, opening.wall, u, inward, 0)[:2] for u, inward in corners])
-            if rectangles_overlap(quad, zone):
-                return False
-        return True
+            zones.append((-np.inf if opening.is_door else opening.z[0] - 0.1, zone))
+        return zones
 
     def place_on_floor(self, category: str, mode: str) -> RoomObject | None:
-        piece = self.pieces[category](self.rng, self.colour(category), self.style)
+        piece = self.furnishing.floor[category](self.rng, self.colour(category), self.style)
         for _ in range(14):
             spot = self.draw_spot(piece, mode)
             if spot is not None and self.fits_on_floor(piece, *spot):
@@ -224,7 +262,7 @@ class _Builder:
             return self.place_on_floor(category, "free")
         for _ in range(8):
             host, support = pick(rng, hosts)
-            piece = TOP_PIECES[category](rng, self.colour(category), self.style)
+            piece = self.furnishing.top[category](rng, self.colour(category), self.style)
             low, high = piece.extent
             room_x, room_y = np.subtract(support.x[1], high[0]), np.subtract(support.y[1], high[1])
             if room_x <= 0.02 or room_y <= 0.02 or support.z + high[2] > self.shell.height - 0.2:
@@ -249,7 +287,7 @@ class _Builder:
 
     def place_on_wall(self, category: str) -> RoomObject | None:
         rng, shell = self.rng, self.shell
-        piece = WALL_PIECES[category](rng, self.colour(category), self.style)
+        piece = self.furnishing.wall[category](rng, self.colour(category), self.style)
         low, high = piece.extent
         for _ in range(14):
             wall = int(rng.integers(4))
@@ -269,7 +307,7 @@ class _Builder:
 
     def place_on_ceiling(self, category: str) -> RoomObject | None:
         rng, shell = self.rng, self.shell
-        piece = CEILING_PIECES[category](rng, self.colour(category), self.style)
+        piece = self.furnishing.ceiling[category](rng, self.colour(category), self.style)
         low, _ = piece.extent
         area = np.array([shell.width, shell.depth]) / 2 - 0.8
         for _ in range(14):
@@ -285,19 +323,30 @@ class _Builder:
         return None
 
     def place(self, category: str, mode: str = "wall") -> RoomObject | None:
-        if category in WALL_PIECES:
+        if category in self.furnishing.wall:
             return self.place_on_wall(category)
-        if category in CEILING_PIECES:
+        if category in self.furnishing.ceiling:
             return self.place_on_ceiling(category)
-        if category in ("vase", "box"):
+        if mode == "top" or category in ("vase", "box"):
             return self.place_on_top(category)
         return self.place_on_floor(category, mode)
 
 
-def build_room(rng: np.random.Generator, featured: str, number: int, style: Style) -> Room | None:
-    """Draw a room with exactly `number` `featured` pieces, or None if they do not fit."""
-    builder = _Builder(rng, style)
-    theme = _THEMES[pick(rng, list(_THEMES))]
+def build_room(
+    rng: np.random.Generator, featured: str, number: int, style: Style, furnishing: Furnishing | None = None
+) -> Room | None:
+    """Draw a room with exactly `number` `featured` pieces, or None if they do not fit.
+
+    Args:
+        rng: Generator of this room.
+        featured: Kind of `COUNTABLE` whose number is planned.
+        number: Pieces of that kind.
+        style: Look of walls, floor and drawn pieces.
+        furnishing: Makers of pieces, and themes. Default: drawn pieces of the style.
+    """
+    builder = _Builder(rng, style, furnishing or (_LOFT if style is LOFT else DRAWN))
+    themes = builder.furnishing.themes
+    theme = themes[pick(rng, list(themes))]
     plan = [entry for entry in theme if entry.split(":")[0] != featured]
     first, rest = plan[0], [plan[i] for i in rng.permutation(np.arange(1, len(plan)))[: int(rng.integers(3, 6))]]
     builder.place(*first.split(":"))
@@ -309,10 +358,10 @@ def build_room(rng: np.random.Generator, featured: str, number: int, style: Styl
     for entry in [*rest, f"{pick(rng, twins)}:free", f"{pick(rng, rest).split(':')[0]}:wall"]:
         if entry.split(":")[0] != featured:
             builder.place(*entry.split(":"))
-    small = ["vase", "box", "vase", "box", "picture", "picture", "clock", "shelf", "pendant", "pendant"]
+    small = builder.furnishing.small
     for index in rng.permutation(len(small))[: int(rng.integers(5, 9))]:
         if small[index] != featured:
-            builder.place(small[index])
+            builder.place(small[index], "top" if small[index] in builder.furnishing.top else "wall")
     if rng.random() < 0.6:
         builder.extras.append(rug(rng, rng.uniform(-0.6, 0.6, 2), pick(rng, (0.0, np.pi / 2)) + rng.normal(0, 0.06)))
     return Room(builder.shell, builder.objects, builder.extras, featured)

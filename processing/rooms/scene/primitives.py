@@ -4,7 +4,8 @@ World frame of all rooms: metres, z up, floor at z = 0. A solid is a unit shape 
 moved: a cube of side 2, a cylinder of radius 1 and height 2, a sphere of radius 1.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -64,7 +65,8 @@ class Primitive:
     def moved(self, yaw: float, offset: np.ndarray) -> "Primitive":
         """Turn the solid by `yaw` radians around the z axis, then shift it in metres."""
         turn = yaw_matrix(yaw)
-        return replace(self, center=turn @ self.center + np.asarray(offset), rotation=turn @ self.rotation)
+        center, rotation = turn @ self.center + np.asarray(offset), turn @ self.rotation
+        return Primitive(self.kind, center, self.half, rotation, self.material, self.bottom, self.top)
 
 
 def bounds(solids: list[Primitive]) -> tuple[np.ndarray, np.ndarray]:
@@ -83,10 +85,13 @@ def bounds(solids: list[Primitive]) -> tuple[np.ndarray, np.ndarray]:
     return (center + low).min(axis=0), (center + high).max(axis=0)
 
 
+@lru_cache(maxsize=256)  # all parts of a piece, and most pieces, turn alike
 def yaw_matrix(yaw: float) -> np.ndarray:
-    """Return the rotation (3, 3) by `yaw` radians around z."""
+    """Return the rotation (3, 3) by `yaw` radians around z, not to be written to."""
     cos, sin = np.cos(yaw), np.sin(yaw)
-    return np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    matrix = np.array([[cos, -sin, 0.0], [sin, cos, 0.0], [0.0, 0.0, 1.0]])
+    matrix.setflags(write=False)
+    return matrix
 
 
 def box(center, size, material: Material, yaw: float = 0.0) -> Primitive:

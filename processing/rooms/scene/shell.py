@@ -8,7 +8,7 @@ from processing.rooms.scene.palette import METAL, pick, shade
 from processing.rooms.scene.primitives import Material, Primitive, box, yaw_matrix
 from processing.rooms.scene.styles import Style
 
-__all__ = ["WALL_YAWS", "Opening", "Shell", "build_shell", "rug", "wall_point"]
+__all__ = ["WALL_YAWS", "Lighting", "Opening", "Shell", "build_planned_shell", "build_shell", "rug", "wall_point"]
 
 # Yaw that turns a piece's back (+y) towards the wall: walls at +y, -x, -y, +x.
 WALL_YAWS = (0.0, np.pi / 2, np.pi, -np.pi / 2)
@@ -27,10 +27,20 @@ class Opening:
 
 
 @dataclass(frozen=True)
+class Lighting:
+    """Gains of lamp, daylight and bounced light, and the tint of the lamp."""
+
+    lamp: float = 1.0
+    day: float = 1.0
+    bounced: float = 1.0
+    tint: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+
+@dataclass(frozen=True)
 class Shell:
     """Empty room centred on the origin, floor at z = 0.
 
-    `faces` are the materials of -x, +x, -y, +y, floor, ceiling.
+    `faces` are the materials of -x, +x, -y, +y, floor, ceiling; `light` is the place of the lamp.
     """
 
     width: float
@@ -40,6 +50,7 @@ class Shell:
     parts: list[Primitive]
     faces: list[Material]
     light: np.ndarray
+    lighting: Lighting = Lighting()
 
     def wall_length(self, wall: int) -> float:
         """Length of a wall in metres."""
@@ -158,11 +169,48 @@ def build_shell(rng: np.random.Generator, style: Style) -> Shell:
         at = _free_interval(rng, shell.wall_length(wall), size, taken)
         if at is None:
             continue
-        shell.openings.append(Opening(wall, (at - size / 2 - 0.1, at + size / 2 + 0.1), z, is_door))
-        parts = _door_parts(rng, size, z[1]) if is_door else _window_parts(rng, size, *z)
-        shell.parts.extend(_turned(parts, shell, wall, at))
+        _open(rng, shell, wall, at, size, z, is_door)
     shell.parts.extend(_skirting(shell))
     return shell
+
+
+def build_planned_shell(
+    rng: np.random.Generator,
+    style: Style,
+    size: tuple[float, float, float],
+    plans: list[tuple[int, float, float, tuple[float, float], bool]],
+) -> Shell:
+    """Draw the looks of an empty room whose sizes and openings are known.
+
+    Args:
+        rng: Generator of the looks and of the lamp's place.
+        style: Style of the room.
+        size: Width, depth and height, metres.
+        plans: Wall, place along it, width, height interval and whether it is a door, of each opening; metres.
+    """
+    width, depth, height = size
+    light = np.array([rng.uniform(-0.15, 0.15) * width, rng.uniform(-0.15, 0.15) * depth, height - 0.12])
+    shell = Shell(width, depth, height, [], [], _faces(rng, style), light)
+    shell.parts.append(_ceiling_lamp(light))
+    for plan in plans:
+        _open(rng, shell, *plan)
+    shell.parts.extend(_skirting(shell))
+    return shell
+
+
+def _open(
+    rng: np.random.Generator,
+    shell: Shell,
+    wall: int,
+    at: float,
+    size: float,
+    z: tuple[float, float],
+    is_door: bool,
+) -> None:
+    """Put a door or window into a wall."""
+    shell.openings.append(Opening(wall, (at - size / 2 - 0.1, at + size / 2 + 0.1), z, is_door))
+    parts = _door_parts(rng, size, z[1]) if is_door else _window_parts(rng, size, *z)
+    shell.parts.extend(_turned(parts, shell, wall, at))
 
 
 def _ceiling_lamp(light: np.ndarray) -> Primitive:

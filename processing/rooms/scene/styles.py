@@ -1,9 +1,9 @@
 """Styles of rooms: shades, materials and sizes. The names of colours are the same in all."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-__all__ = ["LOFT", "PLAIN", "STYLES", "Style"]
+__all__ = ["FURNISHED", "LOFT", "PLAIN", "STYLES", "Style"]
 
 _RGB = tuple[float, float, float]
 
@@ -103,4 +103,26 @@ LOFT = Style(
     height=(2.9, 3.7),
 )
 
-STYLES = {style.name: style for style in (PLAIN, LOFT)}
+# Rooms with meshes: walls and floors of homes, furniture painted in softer shades.
+FURNISHED = replace(
+    PLAIN,
+    name="furnished",
+    colours={
+        "red": (0.64, 0.16, 0.15),
+        "orange": (0.88, 0.50, 0.18),
+        "yellow": (0.88, 0.76, 0.28),
+        "green": (0.26, 0.48, 0.28),
+        "blue": (0.20, 0.36, 0.64),
+        "purple": (0.42, 0.24, 0.54),
+        "white": (0.92, 0.92, 0.90),
+        "black": (0.08, 0.08, 0.09),
+    },
+    wall_textures=("plaster", "plaster", "plaster", "plaster", "stripes"),
+    accent_share=0.3,
+    brick_share=0.2,
+    width=(3.6, 6.0),
+    depth=(3.4, 5.4),
+    height=(2.4, 2.8),
+)
+
+STYLES = {style.name: style for style in (PLAIN, LOFT, FURNISHED)}

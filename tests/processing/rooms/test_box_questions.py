@@ -8,7 +8,15 @@ from processing.boxes_in_words import parse_boxes
 from processing.focal_length import FOCAL_SHARE
 from processing.oriented_boxes import box_in_world, enclosing_boxes, oriented_iou
 from processing.rooms import load_rooms
-from processing.rooms.box_questions import BoxLesson, MeanBoxes, ask_boxes, box_sample, change_lens, show_room
+from processing.rooms.box_questions import (
+    BoxLesson,
+    MeanBoxes,
+    ask_boxes,
+    box_sample,
+    change_lens,
+    pointed_outlines,
+    show_room,
+)
 from processing.rooms.lessons import LessonSamples, take_views
 from processing.token_grid import TokenGrid
 
@@ -76,6 +84,54 @@ class TestAnswers:
         assert box_sample(empty, rng()) is None
 
 
+class TestOutlines:
+    def test_are_where_the_frame_shows_the_object(self, rooms):
+        """Corners of a flat box, seen by the frame's camera, are the ends of the object in pixels."""
+        count = 0
+        for row in rooms:
+            for question in ask_boxes(row, rng(), outlines=True):
+                for box, n in zip(parse_boxes(question["answer"]), question["target_objects"], strict=True):
+                    rows, columns = np.nonzero(np.asarray(row["instance_ids"][box.frame]) == n)
+                    focal, _, middle = np.asarray(row["intrinsics"][box.frame])[0]
+                    for axis, places in enumerate((columns, rows)):
+                        ends = np.array([-0.5, 0.5]) * box.size[axis] + box.center[axis]
+                        seen = focal * ends / box.center[2] + middle
+                        np.testing.assert_allclose(seen, [places.min(), places.max() + 1], atol=0.5)
+                        count += 1
+        assert count > 20
+
+    def test_say_nothing_of_depth(self, rooms):
+        """Another depth and other poses leave questions and answers as they are."""
+        row = rooms[0]
+        far = {**row, "depth": [9 * np.asarray(image) for image in row["depth"]]}
+        far["camera_to_world"] = np.asarray(row["camera_to_world"]) + np.eye(4, k=3) * 5
+        asked = ask_boxes(row, rng(), outlines=True)
+        assert asked == ask_boxes(far, rng(), outlines=True)
+        assert len({box.center[2] for q in asked for box in parse_boxes(q["answer"])}) == 1
+
+    def test_can_be_pointed_at(self, rooms):
+        """Each region lies inside the outline that its question asks for, in the frame that the answer names."""
+        grid = TokenGrid(64, 8, 1)
+        for row in rooms:
+            sample = pointed_outlines(row, grid, rng(), max_questions=5)
+            assert 0 < len(sample["questions"]) == len(sample["region_references"]) <= 5
+            for question, region in zip(sample["questions"], sample["region_references"], strict=True):
+                assert question["question"].count("<ground>") == 1
+                (box,) = parse_boxes(question["answer"])
+                views, rows_, columns = np.nonzero(sample["region_masks"][region])
+                assert set(views) <= {box.frame}
+                focal, _, middle = np.asarray(row["intrinsics"][box.frame])[0]
+                for places, axis in ((columns, 0), (rows_, 1)):
+                    low, high = (box.center[axis] + side * box.size[axis] / 2 for side in (-1, 1))
+                    seen = 8 * np.array([places.min() + 1, places.max()])  # pixels inside the outermost cells
+                    assert (seen[0] > focal * low / 2.5 + middle - 1) and (seen[1] < focal * high / 2.5 + middle + 1)
+
+    def test_are_asked_for_in_words_of_their_own(self, rooms):
+        asked = {q["question"] for row in rooms for q in ask_boxes(row, rng(), outlines=True)}
+        assert all("2D" in text for text in asked)
+        assert not any("2D" in q["question"] for row in rooms for q in ask_boxes(row, rng()))
+
+
 class TestLenses:
     def test_a_longer_lens_shows_the_same_points(self, rooms):
         """Depth at the middle of a pixel is where the room has it, seen through the new camera."""
@@ -115,10 +171,10 @@ class TestLenses:
 
 
 class TestLesson:
-    @pytest.mark.parametrize("lenses", ["one", "several"])
-    def test_samples_are_of_the_form_of_the_others(self, rooms, lenses):
+    @pytest.mark.parametrize(("lesson", "lenses"), [("box", "one"), ("box", "several"), ("outline", "one")])
+    def test_samples_are_of_the_form_of_the_others(self, rooms, lesson, lenses):
         samples = LessonSamples(
-            rooms, TokenGrid(64, 8, 1), "box", num_passes=3, max_questions=5, boxes=BoxLesson(lenses=lenses)
+            rooms, TokenGrid(64, 8, 1), lesson, num_passes=3, max_questions=5, boxes=BoxLesson(lenses=lenses)
         )
         counts = set()
         for index in range(len(samples)):
@@ -127,6 +183,7 @@ class TestLesson:
             assert 0 < len(sample["messages"]) == len(sample["questions"]) == len(sample["mentions"]) <= 5
             assert sample["frames"].shape[:3] == sample["depth"].shape
             assert all(word_and_cells for word_and_cells in sample["mentions"])
+            assert all(("2D" in q["question"]) == (lesson == "outline") for q in sample["questions"])
             for question, mentions in zip(sample["questions"], sample["mentions"], strict=True):
                 (_, cells) = mentions[-1]
                 assert cells.shape == (len(sample["frames"]), 8, 8)

@@ -92,7 +92,7 @@ def test_loft_rooms_ask_about_everything(loft_rooms):
 
 
 def test_an_unknown_style_is_refused():
-    with pytest.raises(ValueError, match="`style` must be one of 'plain', 'loft', got 'attic'"):
+    with pytest.raises(ValueError, match="`style` must be one of 'plain', 'loft', 'furnished', got 'attic'"):
         load_rooms("train", 2, style="attic")
 
 

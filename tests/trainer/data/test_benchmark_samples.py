@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from equal_gradients import largest_difference
 
 from processing.benchmarks import build_prompt, load_task
 from processing.benchmarks.export.rooms import export_rooms
@@ -17,6 +18,7 @@ from trainer.data import benchmark_samples
 from trainer.data.benchmark_samples import BenchmarkDataset
 from trainer.loop.benchmark_mixture import build_benchmark_mixture
 from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
+from trainer.supervision.criterion import GeometryCriterion
 
 TASKS = ["scanrefer", "multi3drefer", "scan2cap", "scanqa", "sqa3d"]
 NUM_FRAMES, SIZE = 4, 48
@@ -113,8 +115,16 @@ class TestSamples:
         )
         samples = dataset(rooms, "scanqa")
         assert opened == []
-        samples[0], samples[len(samples) - 1]
-        assert opened == [samples.rows[0]["scene_id"], samples.rows[len(samples) - 1]["scene_id"]]
+        samples[0], samples[1], samples[len(samples) - 1]
+        scenes = [samples.rows[index]["scene_id"] for index in (0, 1, len(samples) - 1)]
+        assert opened == scenes and scenes[0] == scenes[1]
+        kept = dataset(rooms, "scanrefer", kept_scenes=1)
+        opened.clear()
+        pairs = [(kept[index], dataset(rooms, "scanrefer")[index]) for index in (0, 1, len(kept) - 1)]
+        assert len(opened) == len(pairs) + 2 and pairs[0][0]["frames"] is pairs[1][0]["frames"]
+        for ours, fresh in pairs:
+            assert torch.equal(ours["region_masks"], fresh["region_masks"])
+            np.testing.assert_array_equal(ours["depth"], fresh["depth"])
         again = pickle.loads(pickle.dumps(samples))  # workers of a data loader
         np.testing.assert_array_equal(again[0]["frames"], samples[0]["frames"])
 
@@ -159,6 +169,79 @@ def processor(rooms):
     return build_nano_processor(
         texts, image_size=SIZE, patch_size=8, spatial_pool_stride=2, num_frames=NUM_FRAMES, vocab_size=400
     )
+
+
+class TestPackedChats:
+    def pack(self, rooms, processor, task, packed_tokens=10_000, **options):
+        return dataset(rooms, task, packed_tokens=packed_tokens, processor=processor, **options)
+
+    @pytest.mark.parametrize("task", TASKS)
+    def test_each_chat_is_in_one_sample_with_what_it_has_alone(self, rooms, processor, task):
+        singles, packed = dataset(rooms, task), self.pack(rooms, processor, task, 300)
+        assert len({scene for scene in singles.rows["scene_id"]}) < len(packed) < len(singles)
+        assert sorted(row for pack in packed.packs for row in pack) == list(range(len(singles)))
+        for sample, pack in zip(packed, packed.packs, strict=True):
+            asked = []
+            for row, chat in zip(pack, sample["messages"], strict=True):
+                single = singles[row]
+                assert chat == single["messages"] and sample["scene_id"] == single["scene_id"]
+                np.testing.assert_array_equal(sample["frames"], single["frames"])
+                np.testing.assert_array_equal(sample["depth"], single["depth"])
+                if task == "scan2cap":
+                    asked.append(single["region_masks"][0])
+                elif "region_targets" in single:
+                    asked.append(single["region_targets"])
+                    assert torch.equal(sample["region_masks"], single["region_masks"])
+            if task == "scan2cap":
+                assert torch.equal(sample["region_masks"][sample["region_references"]], torch.stack(asked))
+            elif asked:
+                assert torch.equal(sample["region_targets"], torch.stack(asked))
+
+    def test_a_sample_has_at_most_so_many_tokens_behind_its_video(self, rooms, processor):
+        collator, most = IDE3DDataCollator(processor), 90
+        samples = self.pack(rooms, processor, "scanqa", most)
+        own = [int((collator([s])["segment_ids"] > 0).sum()) for s in samples if len(s["messages"]) > 1]
+        assert 0.7 * most < max(own) <= most
+        alone = self.pack(rooms, processor, "scanqa", 1)  # longer than that are all
+        assert len(alone) == len(dataset(rooms, "scanqa")) and len(alone[0]["messages"]) == 1
+
+    def test_a_sample_mixes_the_objects_of_its_scene(self, rooms, processor):
+        samples = self.pack(rooms, processor, "scanrefer", 200)
+        neighbours = sum(b - a == 1 for pack in samples.packs for a, b in zip(pack, pack[1:], strict=False))
+        assert neighbours < len(samples.rows) / 2
+        assert samples.packs == self.pack(rooms, processor, "scanrefer", 200).packs
+
+    @pytest.mark.parametrize("task", TASKS)
+    def test_gradients_are_those_of_the_chats_one_by_one(self, rooms, processor, task):
+        packed = self.pack(rooms, processor, task, has_teacher=True)
+        singles = dataset(rooms, task, has_teacher=True)
+        config = build_nano_config(processor, hidden_size=32, vision_layers=2, text_layers=2, heads=2)
+        torch.manual_seed(0)
+        model = build_nano_model(config, teacher_size=TEACHER_SIZE, validator={"layer_indices": (0, 1, 1, 2)}).double()
+        model.criterion = GeometryCriterion()
+        collator = IDE3DDataCollator(processor, protocol="clean")
+
+        def step(samples):
+            batch = collator(samples)
+            batch["pixel_values_videos"] = batch["pixel_values_videos"].double()
+            model.zero_grad()
+            outputs = model(**batch)
+            terms = [value for name in outputs if name.startswith("loss_") for value in [outputs[name]]]
+            (outputs.loss + sum(terms)).backward()
+            return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+        together = step([packed[0]])
+        one_by_one = step([singles[row] for row in packed.packs[0]])
+        assert len(packed.packs[0]) > 3 and largest_difference(one_by_one, together) < 1e-6
+        assert set(together) == set(one_by_one)
+
+    def test_packing_needs_a_processor_and_the_clean_protocol(self, rooms, processor):
+        with pytest.raises(ValueError, match="needs protocol 'clean' and the `processor`"):
+            self.pack(rooms, None, "scanqa")
+        with pytest.raises(ValueError, match="got 'paper'"):
+            self.pack(rooms, processor, "scanqa", protocol="paper")
+        with pytest.raises(ValueError, match="`packed_tokens` must be"):
+            self.pack(rooms, processor, "scanqa", -1)
 
 
 class TestTraining:

@@ -331,26 +331,50 @@ class TestBoxes:
         _, data, args = read_recipe(EXAMPLES / "recipes" / "boxes_nano.yaml")
         assert any(lesson.startswith("box=") for lesson in data.lessons) and args.depth_weight > 0
 
-    def test_arms_of_the_small_recipe_differ_in_geometry_terms_alone(self):
-        path = EXAMPLES / "recipes" / "boxes_nano_small.yaml"
-        words = "--teacher none --validator none --depth_weight 0 --distillation_weight 0"
+    @pytest.mark.parametrize("name", ["boxes_nano_small", "boxes_nano_terms"])
+    def test_arms_differ_in_geometry_terms_alone(self, name):
+        path = EXAMPLES / "recipes" / f"{name}.yaml"
+        pairs = "--cross_view_weight 0 " if name == "boxes_nano_terms" else ""
+        words = f"--teacher none --validator none --depth_weight 0 {pairs}--distillation_weight 0"
         assert words in path.read_text()
         ours, theirs = read_recipe(path), read_recipe(path, words.split())
-        assert build_teacher(ours[0], ours[2]).camera == "own" and not ours[1].naming_depth
+        assert build_teacher(ours[0], ours[2]).camera == "own"
         changed = {
             item.name
             for one, other in zip(ours, theirs, strict=True)
             for item in fields(one)
             if item.init and getattr(one, item.name) != getattr(other, item.name)
         }
-        assert changed == {"teacher", "validator", "depth_weight", "distillation_weight"}
-        # In the training itself the arms have the same terms.
-        assert ours[2].geometry_start_step == ours[2].max_steps
+        assert changed == {word.removeprefix("--") for word in words.split() if word.startswith("--")}
         assert not any(theirs[2].loss_weights.values())
+
+    def test_geometry_terms_of_the_small_recipe_are_in_the_naming_lesson(self):
+        _, data, args = read_recipe(EXAMPLES / "recipes" / "boxes_nano_small.yaml")
+        assert not data.naming_depth
+        assert args.geometry_start_step == args.max_steps  # in the training itself the arms have the same terms
+
+    def test_the_stages_follow_each_other(self, tiny_recipe):
+        """The recipes outline, terms and few: each begins with the export of the one before."""
+        recipes = EXAMPLES / "recipes"
+        tiny = "--num_rooms 4 --num_validation_rooms 1 --max_steps 1 --per_device_train_batch_size 2 --save_steps 1"
+        small = "--image_size 32 --hidden_size 32 --text_layers 2 --naming_steps 1"
+        folder = tiny_recipe().parent
+        source = run_recipe(
+            *read_recipe(
+                recipes / "boxes_nano_outline.yaml", [*f"{tiny} {small}".split(), "--output_dir", str(folder)]
+            )
+        )
+        for name in ("terms", "few"):
+            words = [*tiny.split(), "--output_dir", str(folder / name), "--model_name_or_path", str(source)]
+            given = read_recipe(recipes / f"boxes_nano_{name}.yaml", words)
+            assert any(given[2].loss_weights.values()) == (name == "terms")
+            source = run_recipe(*given)
+        assert (source / "config.json").is_file()
 
     def test_settings_of_boxes_without_the_lesson_are_told(self, tiny_recipe):
         given = read_recipe(tiny_recipe(), ["--lessons", "view=1", "--field_of_view", "unify"])
-        assert list_idle(*given[:2]) == {"field_of_view": "lessons have no box"}
+        assert list_idle(*given[:2]) == {"field_of_view": "lessons have no boxes"}
+        assert not list_idle(*read_recipe(tiny_recipe(), ["--lessons", "outline=1", "--box_numbers", "bins"])[:2])
         assert "box_numbers" not in list_idle(
             *read_recipe(tiny_recipe(), ["--lessons", "box=1", "--box_numbers", "bins"])[:2]
         )

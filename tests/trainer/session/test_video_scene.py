@@ -7,7 +7,7 @@ from exporting import NUM_FRAMES, build_model, build_processor, write_video
 
 from processing.region_files import NamedRegions
 from trainer.export import export_inference_model
-from trainer.session import SceneSession, open_video
+from trainer.session import SceneSession, load_inference_model, open_video, show_video
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,16 @@ def test_frames_are_spread_over_the_video_and_counted_in_it(scene, export, tmp_p
     fewer = open_video(export, write_video(tmp_path / "room.mp4"), num_frames=2, device="cpu")
     assert fewer.frame_indices == (0, 5) and fewer.session.num_frames == 2
     assert fewer.frames.shape == (2, *scene.frames.shape[1:]) and np.array_equal(fewer.frames[0], scene.frames[0])
+
+
+def test_a_loaded_model_sees_the_same_and_no_video_that_is_too_long(scene, export, tmp_path):
+    video = write_video(tmp_path / "room.mp4", count=9)  # 5 frames a second
+    loaded = load_inference_model(export, device="cpu")
+    shown = show_video(*loaded, video, max_seconds=2)
+    assert shown.frame_indices == scene.frame_indices and np.array_equal(shown.frames, scene.frames)
+    assert shown.ask(["Where?"]) == scene.ask(["Where?"])
+    with pytest.raises(ValueError, match="has 2 s, more than the 1.5 s that are taken"):
+        show_video(*loaded, video, max_seconds=1.5)
 
 
 @pytest.mark.parametrize(

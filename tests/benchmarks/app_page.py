@@ -1,0 +1,74 @@
+"""Pictures of the page of `ide3d app`, and its memory over many uploads, in a real browser.
+
+    PYTHONPATH=.:tests python tests/benchmarks/app_page.py --picture docs/assets/app.jpg
+    PYTHONPATH=.:tests python tests/benchmarks/app_page.py --uploads 50
+
+Needs the extra `app`, playwright and a Chromium.
+"""
+
+import argparse
+import io
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from browsing import Visitor, serve_page, start_browser
+from exporting import write_frames
+from PIL import Image
+
+from processing.rooms import load_rooms
+
+EVERY = 10  # uploads between two lines of the table
+
+
+def draw_picture(path: Path) -> None:
+    """Write a picture of the page after a question, a click and a search in a rendered room."""
+    with serve_page() as (url, _), start_browser() as browser:
+        visitor = Visitor(browser, url)
+        visitor.page.get_by_role("button", name="Room 1").click()
+        visitor.read("status", "Room 1 is open.")
+        visitor.ask("What colour is the armchair?")
+        visitor.click_frame(0.75, 0.72)
+        visitor.press("How far is what is marked?")
+        visitor.find("the blue table")
+        canvas = visitor.page.frame_locator("#view iframe").locator("canvas")
+        canvas.scroll_into_view_if_needed()
+        visitor.page.wait_for_timeout(3000)
+        visitor.page.evaluate("window.scrollTo(0, 0)")
+        picture = Image.open(io.BytesIO(visitor.page.screenshot(full_page=True))).convert("RGB")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, quality=80, optimize=True)
+    sys.stdout.write(f"{path}: {picture.width} x {picture.height}\n")
+
+
+def measure_uploads(count: int) -> None:
+    """Print the memory of the server after uploads of so many different videos, each asked about once."""
+    rows = load_rooms("test", 2, image_size=64, num_frames=8)
+    with tempfile.TemporaryDirectory() as folder, serve_page() as (url, handlers), start_browser() as browser:
+        visitor = Visitor(browser, url)
+        sys.stdout.write("| Uploads | Memory of the server, MB | Open scenes |\n|---|---|---|\n")
+        for number in range(1, count + 1):
+            frames = np.stack([np.asarray(frame) for frame in rows[number % 2]["frames"]])
+            frames[:, 0, 0] = number  # another file each time
+            video = write_frames(Path(folder) / f"room{number}.mp4", frames.repeat(6, 1).repeat(6, 2))
+            visitor.upload(video)
+            visitor.read("status", f"room{number}.mp4 is open.")
+            visitor.ask("Is there a red chair in the room?")
+            if number == 1 or number % EVERY == 0:
+                status = Path("/proc/self/status").read_text(encoding="ascii")
+                memory = int(re.search(r"VmRSS:\s+(\d+)", status)[1]) // 1024
+                sys.stdout.write(f"| {number} | {memory} | {len(handlers.shelf)} |\n")
+                sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--picture", type=Path, help="file to write, such as docs/assets/app.jpg")
+    parser.add_argument("--uploads", type=int, default=0, help="videos to upload")
+    given = parser.parse_args()
+    if given.picture is not None:
+        draw_picture(given.picture)
+    if given.uploads:
+        measure_uploads(given.uploads)

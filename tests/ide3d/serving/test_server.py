@@ -1,0 +1,256 @@
+"""A server of the nano model, asked by the stock client `openai`."""
+
+import base64
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+import torch
+from example_scripts import load_script
+from serving import MODEL, about, as_url, ask, connect, video_part
+
+from ide3d.serving.media import MediaRules, read_chat
+from ide3d.serving.memory import SceneMemory
+from trainer.session import SceneSession
+
+openai = pytest.importorskip("openai", reason="needs the extra `serve`")
+pytest.importorskip("fastapi", reason="needs the extra `serve`")
+
+
+QUESTIONS = ("Is there a red chair?", "How many chairs are in the room?", "Is there a bed?")
+
+
+@pytest.fixture
+def encoded(loaded, monkeypatch) -> list[int]:
+    """Numbers of frames of the videos that the model has encoded."""
+    model, _ = loaded
+    counts, encode = [], model.model._encode_frames
+
+    def record(frames, *args, **kwargs):
+        counts.append(len(frames))
+        return encode(frames, *args, **kwargs)
+
+    monkeypatch.setattr(model.model, "_encode_frames", record)
+    return counts
+
+
+@contextmanager
+def web(folder) -> Iterator[str]:
+    """Serve a folder from this machine."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    handler.log_message = None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def expected(loaded, videos) -> list[list[str]]:
+    """Answers of a session about each video."""
+    return [SceneSession(*loaded, str(video)).ask(QUESTIONS) for video in videos]
+
+
+def refused(client, part, **options) -> str:
+    with pytest.raises(openai.BadRequestError) as told:
+        ask(client, about("Is there a red chair?", part), **options)
+    assert told.value.body["type"] == "invalid_request_error"
+    return told.value.body["message"]
+
+
+class TestAnswers:
+    def test_text_alone(self, served):
+        assert isinstance(ask(served[0], about("Is there a red chair?")), str)
+
+    @pytest.mark.parametrize("question", range(3))
+    def test_a_video_as_base64_gets_the_answers_of_a_session(self, served, videos, expected, question):
+        assert ask(served[0], about(QUESTIONS[question], video_part(as_url(videos[0])))) == expected[0][question]
+
+    def test_a_video_as_file(self, served, videos, expected):
+        for data in (as_url(videos[1]), base64.b64encode(videos[1].read_bytes()).decode()):
+            part = {"type": "file", "file": {"file_data": data, "filename": "room.mp4"}}
+            assert ask(served[0], about(QUESTIONS[1], part)) == expected[1][1]
+
+    def test_pictures_as_base64_and_as_file(self, loaded, served, videos):
+        picture = videos[0].with_suffix(".png")
+        url = as_url(picture, "image/png")
+        model, processor = loaded
+        chat = about(QUESTIONS[0], {"type": "image", "path": str(picture)})
+        inputs = processor.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True,
+                                               return_tensors="pt")  # fmt: skip
+        answer = model.generate(**inputs, max_new_tokens=64)[0, inputs["input_ids"].shape[1] :]
+        words = processor.decode(answer, skip_special_tokens=True)
+        for part in (
+            {"type": "image_url", "image_url": {"url": url}},
+            {"type": "file", "file": {"file_data": url, "filename": "room.png"}},
+        ):
+            assert ask(served[0], about(QUESTIONS[0], part), max_tokens=64) == words
+
+    def test_several_turns_and_media(self, served, videos):
+        chat = about("How many chairs are in the room?", video_part(as_url(videos[0])))
+        chat += [{"role": "assistant", "content": "2"}, *about("Is there a bed?", video_part(as_url(videos[1])))]
+        assert ask(served[0], chat)
+
+    def test_tokens_are_streamed(self, served, videos, expected):
+        chat = about(QUESTIONS[0], video_part(as_url(videos[0])))
+        stream = served[0].chat.completions.create(model=MODEL, messages=chat, stream=True)
+        chunks = list(stream)
+        said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        assert said == expected[0][0] and chunks[-1].choices[0].finish_reason == "stop"
+
+    def test_requests_at_once_get_their_own_answers(self, served, videos, expected):
+        asked = [(video, question) for video in range(2) for question in range(3)] * 2
+        with ThreadPoolExecutor(len(asked)) as pool:
+            answers = pool.map(
+                lambda pair: ask(served[0], about(QUESTIONS[pair[1]], video_part(as_url(videos[pair[0]])))), asked
+            )
+            assert list(answers) == [expected[video][question] for video, question in asked]
+
+    def test_the_model_is_listed_and_no_other_is_loaded(self, served, videos):
+        client, _ = served
+        assert [model.id for model in client.models.list().data] == [MODEL]
+        with pytest.raises(openai.BadRequestError, match="pinned"):
+            ask(client, about("Is there a bed?"), model="other/model")
+        for path in ("/load_model", "/reset", "/v1/responses", "/v1/completions"):
+            with pytest.raises(openai.NotFoundError):
+                client.post(str(client.base_url).replace("/v1/", path), body={"model": "other/model"}, cast_to=object)
+
+
+def test_the_example_asks(served, videos, expected, capsys):
+    load_script("ask_server").main([str(videos[0]), *QUESTIONS[:2], "--url", str(served[0].base_url)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[-1] for line in lines] == expected[0][:2]
+
+
+class TestFrames:
+    def test_a_clip_shorter_than_asked_for_is_shown_whole(self, loaded, videos, encoded):
+        with connect(loaded) as (client, _):
+            part = video_part(as_url(videos[0]))
+            few = ask(client, about(QUESTIONS[0], part), extra_body={"chat_template_kwargs": {"num_frames": 2}})
+            many = ask(client, about(QUESTIONS[0], part), extra_body={"chat_template_kwargs": {"num_frames": 32}})
+        assert encoded == [2, 4] and few and many
+
+    def test_frames_of_a_request_are_those_of_the_processor(self, loaded, videos, encoded):
+        with connect(loaded) as (client, _):
+            ask(client, about(QUESTIONS[0], video_part(as_url(videos[0]))))
+        assert encoded == [loaded[1].video_processor.num_frames]
+
+    @pytest.mark.parametrize("count", [0, -1, 2.5, True, "4", 10**6])
+    def test_other_numbers_of_frames_are_refused(self, served, videos, count):
+        options = {"extra_body": {"chat_template_kwargs": {"num_frames": count}}}
+        told = refused(served[0], video_part(as_url(videos[0])), **options)
+        assert told.startswith("num_frames must be a whole number from 1 to 113")
+
+
+class TestMemory:
+    def test_a_video_is_encoded_once(self, loaded, videos, encoded):
+        with connect(loaded) as (client, app):
+            for question in QUESTIONS:
+                ask(client, about(question, video_part(as_url(videos[0]))))
+            chat = [{"role": "system", "content": "Be short."}, *about(QUESTIONS[0], video_part(as_url(videos[0])))]
+            ask(client, chat)  # another prompt, the same visual tokens
+            assert encoded == [4] and app.state.memory.store.num_bytes > 0
+
+    def test_what_was_not_used_for_longest_leaves(self, loaded, videos, encoded):
+        with connect(loaded) as (client, app):
+            ask(client, about(QUESTIONS[0], video_part(as_url(videos[0]))))
+            room_for_one = app.state.memory.store.num_bytes
+        encoded.clear()
+        with connect(loaded, max_memory=int(1.5 * room_for_one)) as (client, app):
+            for video in (0, 1, 1, 0):
+                ask(client, about(QUESTIONS[0], video_part(as_url(videos[video]))))
+                assert app.state.memory.store.num_bytes <= 1.5 * room_for_one
+        assert encoded == [4, 4, 4]
+
+    def test_nothing_is_kept_where_nothing_fits(self, loaded, videos, expected):
+        with connect(loaded, max_memory=1) as (client, app):
+            assert ask(client, about(QUESTIONS[1], video_part(as_url(videos[0])))) == expected[0][1]
+            assert len(app.state.memory.store) == 0
+
+    def test_prompts_are_those_of_the_processor(self, loaded, videos):
+        model, processor = loaded
+        memory = SceneMemory(model, processor, 2**30)
+        messages = about(QUESTIONS[0], video_part(as_url(videos[0])))
+        chat, media = read_chat(messages, MediaRules())
+        inputs = memory.prepare(chat, media, [memory.read_pixels(medium) for medium in media])
+        told = processor.apply_chat_template(
+            about(QUESTIONS[0], {"type": "video", "path": str(videos[0])}),
+            add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
+        )  # fmt: skip
+        assert torch.equal(inputs["input_ids"], told["input_ids"])
+        kept = inputs["cache"].get_seq_length()
+        model.generate(**inputs, max_new_tokens=3)
+        again = memory.prepare(chat, media, [memory.read_pixels(medium) for medium in media])
+        assert again["cache"].get_seq_length() == kept  # what one answer added is not the next one's
+
+
+class TestRefusals:
+    def test_bad_media_get_the_message_of_the_reader(self, served):
+        told = refused(served[0], video_part("data:video/mp4;base64," + base64.b64encode(b"no video").decode()))
+        assert "the video of 8 bytes" in told
+
+    @pytest.mark.parametrize(
+        ("part", "words"),
+        [
+            (video_part("data:video/mp4;base64,?"), "is no base64"),
+            (video_part("data:video/mp4,AAAA"), "must be base64"),
+            (video_part("/etc/passwd"), "expected a URL of http, https, data: or file:"),
+            (video_part("file:///etc/passwd"), "reads no local files"),
+            (video_part("http://127.0.0.1:1/room.mp4"), "private network"),
+            (video_part("http://localhost:1/room.mp4"), "private network"),
+            (video_part("http://169.254.169.254/latest"), "private network"),
+            ({"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}, "has the type 'input_audio'"),
+            ({"type": "file", "file": {"file_id": "file-1"}}, "no file is kept here"),
+            ({"type": "video_url"}, "needs a URL"),
+            ({"type": "text", "text": "<video>"}, "may not hold <image>, <video>, <ground>"),
+            ({"type": "text", "text": "Where is <ground>?"}, "may not hold <image>, <video>, <ground>"),
+        ],
+    )
+    def test_what_may_not_be_read(self, served, part, words):
+        assert words in refused(served[0], part)
+
+    def test_a_chat_that_is_none(self, served):
+        for messages in ([], [{"role": "tool", "content": "x"}], [{"role": "user", "content": None}]):
+            with pytest.raises(openai.BadRequestError):
+                ask(served[0], messages)
+
+    def test_a_long_prompt(self, served, videos):
+        with pytest.raises(openai.BadRequestError, match="the context of the model holds 8192"):
+            ask(served[0], about("chair " * 9000, video_part(as_url(videos[0]))))
+
+    def test_many_small_videos(self, loaded, videos):
+        with connect(loaded, max_memory=1) as (client, _):
+            with pytest.raises(openai.BadRequestError, match="at most 113 frames"):
+                ask(client, about("Is there a bed?", *[video_part(as_url(videos[0]))] * 29))
+
+    def test_long_requests_do_not_reach_memory(self, loaded, videos):
+        with connect(loaded, rules=MediaRules(max_bytes=1000)) as (client, _):
+            assert "are left for the pictures and videos" in refused(client, video_part(as_url(videos[0])))
+            with pytest.raises(openai.APIStatusError) as told:
+                ask(client, about("chair " * 400_000))
+            assert told.value.status_code == 413
+
+
+class TestAllowed:
+    def test_a_host_of_the_list_may_be_private_and_no_other_is_asked(self, loaded, videos, expected):
+        with (
+            web(videos[0].parent) as address,
+            connect(loaded, rules=MediaRules(frozenset({"127.0.0.1"}))) as (client, _),
+        ):
+            assert ask(client, about(QUESTIONS[1], video_part(f"{address}/room0.mp4"))) == expected[0][1]
+            assert "404" in refused(client, video_part(f"{address}/none.mp4"))
+            assert "allowed hosts are 127.0.0.1" in refused(client, video_part("http://localhost:1/room0.mp4"))
+
+    def test_files_of_one_folder(self, loaded, videos, expected, tmp_path):
+        with connect(loaded, rules=MediaRules(folder=videos[0].parent)) as (client, _):
+            assert ask(client, about(QUESTIONS[1], video_part(videos[0].as_uri()))) == expected[0][1]
+            (tmp_path / "other.mp4").write_bytes(videos[0].read_bytes())
+            (videos[0].parent / "link.mp4").symlink_to(tmp_path / "other.mp4")
+            for path in ("other.mp4", tmp_path / "other.mp4", videos[0].parent / "link.mp4"):
+                url = f"file://{path}" if str(path)[0] == "/" else (videos[0].parent / ".." / path).as_posix()
+                told = refused(client, video_part(url if "://" in url else f"file://{url}"))
+                assert "this is none of them" in told
