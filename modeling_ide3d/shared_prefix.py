@@ -33,7 +33,8 @@ __all__ = [
 SHARED_PREFIX = "shared_prefix"  # name of the attention implementation
 CHUNK_BYTES = 32 * 1024**2  # scores of one chunk, where no fused kernel tells the sums of exponentials
 LAST_LAYER_PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp")  # what a row of a layer alone pays for itself
-_SWITCHING = threading.RLock()
+_SWITCHING = threading.Lock()
+_SHARING: dict[int, list[Any]] = {}  # by configuration: contexts that it is in, and its attention before
 
 
 class AttentionPlan(Protocol):
@@ -66,6 +67,7 @@ def shared_prefix_attention(
     if shared_prefix is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast rotary positions make them float32
     return shared_prefix.attend(module, query, key, value, scale).transpose(1, 2).contiguous(), None
 
 
@@ -87,12 +89,16 @@ def sharing_prefix(language_model: nn.Module) -> Iterator[None]:
     """
     config = language_model.config
     with _SWITCHING:
-        before = config._attn_implementation
+        users = _SHARING.setdefault(id(config), [0, config._attn_implementation])
+        users[0] += 1
         config._attn_implementation = SHARED_PREFIX
-        try:
-            yield
-        finally:
-            config._attn_implementation = before
+    try:
+        yield
+    finally:
+        with _SWITCHING:
+            users[0] -= 1
+            if not users[0]:
+                config._attn_implementation = _SHARING.pop(id(config))[1]
 
 
 @contextmanager

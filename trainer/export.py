@@ -26,7 +26,7 @@ from processing.limits import parse_size
 from processing.writing import whole_folder
 from trainer.loop.adapters import load_and_merge_adapters
 from trainer.loop.checkpoints import get_last_checkpoint
-from trainer.model_card import create_model_card
+from trainer.model_card import EVAL_RESULTS, create_model_card
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +48,7 @@ SOMETIMES_PRESENT = TOKENIZER_FILES | {
     "model.safetensors",
     "model.safetensors.index.json",
     ".gitattributes",
+    EVAL_RESULTS,
 }
 # pip compiles the code files of an export that an installed package carries.
 BYTE_CODE = "__pycache__"

@@ -31,6 +31,7 @@ METADATA = {
         "video-text-to-text",
     ],
 }
+EVAL_RESULTS = ".eval_results"  # folder of a repository whose files the Hub shows as scores
 REPOSITORY_LINE = re.compile(r'(?m)^model_id = ".*"$')
 BIBTEX_START = re.compile(r"(?m)^(?=@)")
 
@@ -292,4 +293,4 @@ def _join_citations(citations: Sequence[str]) -> str:
     return "\n\n".join(dict.fromkeys(entry for entry in entries if entry))
 
 
-__all__ = ["LossTerm", "TeacherFacts", "create_model_card", "list_loss_terms", "set_model_id"]
+__all__ = ["EVAL_RESULTS", "LossTerm", "TeacherFacts", "create_model_card", "list_loss_terms", "set_model_id"]

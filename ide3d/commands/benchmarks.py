@@ -1,4 +1,4 @@
-"""Commands about measuring: `evaluate`, `clicks`, `probe`."""
+"""Commands about measuring: `evaluate`, `compare`, `clicks`, `probe`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     """Add the commands to an application."""
     example = "ide3d evaluate --model path/to/export --task scanqa --data data --protocol paper"
     command(app, "evaluate", example, shares_work=True)(evaluate)
+    command(app, "compare", "ide3d compare outputs/sdpa outputs/eager --tolerance 0.5")(compare)
     command(app, "clicks", "ide3d clicks --data data --output clicks.json --num-frames 32")(clicks)
     command(app, "probe", "ide3d probe --model path/to/export --num-rooms 200")(probe)
 
@@ -83,6 +84,10 @@ def evaluate(
     answer_only: Annotated[
         bool, typer.Option("--answer-only", help="Leave scores out; the same command without it scores the answers.")
     ] = False,
+    dataset_id: Annotated[
+        str | None,
+        typer.Option(help="Name of the benchmark on the Hub, for .eval_results. Default: known for VSI-Bench alone."),
+    ] = None,
     output: Annotated[
         str | None,
         typer.Option(
@@ -129,6 +134,7 @@ def evaluate(
             variant=variant,
             meteor=meteor,
             answer_only=answer_only,
+            dataset_id=dataset_id,
             output=output or f"outputs/evaluation/{task}-{chosen}-{protocol}{of_mode}",
         )
     )
@@ -141,6 +147,36 @@ def evaluate(
     low, high = scores["bands"][name]
     band = " (too few scenes for a band)" if low is None else f" (95 % band {low:.1f} to {high:.1f})"
     typer.echo(f"{task} {name}: {scores[name]:.2f}{band}, {protocol}, {results['mode']}")
+
+
+def compare(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Output folders of `ide3d evaluate`.", show_default=False)
+    ],
+    tolerance: Annotated[
+        float, typer.Option(min=0, help="Difference that still counts as the same, in points of the scores.")
+    ] = 1.0,
+    differing: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FACT", help="Fact about what was asked that may differ, such as mode; once for each."),
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="File for everything, scores of types too, JSON.")] = None,
+) -> None:
+    """Compare finished evaluations with the first one.
+
+    Needs two or more folders that `ide3d evaluate` wrote about the same samples. Lists which facts of the runs differ.
+    Differences of scores have intervals over scenes, paired, and a verdict: the same within the tolerance, one is
+    better, or cannot tell. Writes Markdown to stdout.
+    """
+    speak()
+    from trainer.evaluation.run_comparison import compare_runs
+
+    found = compare_runs(folders, tolerance, differing or ())
+    typer.echo(found.as_text())
+    if output is not None:
+        from processing.writing import write_json
+
+        write_json(output, found.as_dict())
 
 
 def clicks(

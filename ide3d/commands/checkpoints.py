@@ -123,6 +123,10 @@ def push(
         Path | None, typer.Option(metavar="FOLDER", help="Write what would be pushed to this folder, push nothing.")
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Output folder of an evaluation whose scores go along; once for each."),
+    ] = None,
 ) -> None:
     """Push an export to the Hub.
 
@@ -132,4 +136,4 @@ def push(
     speak()
     from trainer.push import push_export
 
-    typer.echo(push_export(export, repo_id, dry_run, private))
+    typer.echo(push_export(export, repo_id, dry_run, private, results or ()))

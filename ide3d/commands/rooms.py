@@ -1,4 +1,4 @@
-"""Commands about procedural rooms: `rooms measure`, `rooms export`, `rooms evaluate`."""
+"""Commands about procedural rooms: `rooms measure`, `rooms export`, `rooms share`, `rooms evaluate`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the group of commands to an application."""
     group = typer.Typer(
         cls=OneLineErrors,
-        help="Procedural rooms: measure, export, evaluate.",
+        help="Procedural rooms: measure, export, share, evaluate.",
         epilog="Example: ide3d rooms export outputs/benchmark_rooms",
         callback=show_help,
         invoke_without_command=True,
@@ -28,6 +28,7 @@ def register(app: typer.Typer) -> None:
     )
     command(group, "measure", "ide3d rooms measure --num-scenes 50 --style loft")(measure)
     command(group, "export", "ide3d rooms export outputs/benchmark_rooms --num-scenes 4")(export)
+    command(group, "share", "ide3d rooms share outputs/rooms_for_the_hub --num-scenes 100")(share)
     command(group, "evaluate", "ide3d rooms evaluate path/to/export --num-rooms 100")(evaluate)
     app.add_typer(group, name="rooms")
 
@@ -80,6 +81,39 @@ def export(
 
     folder = export_rooms(target, num_scenes=num_scenes, seed=seed, image_size=image_size, num_frames=num_frames)
     typer.echo(f"Wrote {folder}; next: ide3d doctor {folder}")
+
+
+def share(
+    target: Annotated[Path, typer.Argument(metavar="TARGET", help="Folder to make.", show_default=False)],
+    num_scenes: Annotated[int, typer.Option(min=1, help="Rooms of each split.")] = 100,
+    style: Style = "plain",
+    seed: Seed = 0,
+    image_size: ImageSize = 126,
+    num_frames: NumFrames = 8,
+    num_proc: Annotated[
+        int | None, typer.Option(min=1, help="Processes that render. Default: one for each core.")
+    ] = None,
+    push: Annotated[
+        str | None, typer.Option(metavar="REPO_ID", help="Also push it as a data set, your-name/name on the Hub.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+) -> None:
+    """Write rooms as a data set for the Hub.
+
+    Parquet files of rooms and of their questions, with a dataset card; `datasets.load_dataset` reads the folder. An
+    existing target is replaced only if it is an earlier one. --push needs a login that may write (`hf auth login`).
+    """
+    speak()
+    from processing.rooms.sharing import export_room_dataset
+    from trainer.push import check_repo_id, push_rooms
+
+    if push is not None:
+        check_repo_id(push)
+    shape = {"style": style, "seed": seed, "image_size": image_size, "num_frames": num_frames}
+    folder = export_room_dataset(target, num_scenes=num_scenes, **shape, num_proc=num_proc, repo_id=push)
+    typer.echo(f"Wrote {folder}")
+    if push is not None:
+        typer.echo(push_rooms(folder, push, private))
 
 
 def evaluate(

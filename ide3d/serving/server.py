@@ -3,19 +3,19 @@
 import asyncio
 import inspect
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from fastapi import FastAPI, HTTPException
 from fastapi.responses import JSONResponse
-from torch import nn
+from torch import Tensor, nn
 from transformers.cli.serving import server as transformers_server
 from transformers.cli.serving.chat_completion import ChatCompletionHandler
 from transformers.cli.serving.model_manager import ModelManager, TimedModel
 from transformers.cli.serving.utils import GenerationState
 
-from ide3d.serving.media import MediaRules, read_chat
+from ide3d.serving.media import MediaRules, Medium, read_chat
 from ide3d.serving.memory import SceneMemory
 
 __all__ = ["build_server"]
@@ -67,13 +67,23 @@ class SceneChatHandler(ChatCompletionHandler):
             config = self._build_generation_config(body, model.generation_config)
             async with self._readers:
                 chat, media = await asyncio.to_thread(read_chat, body.get("messages"), self.rules)
-                pixels = [await asyncio.to_thread(self.memory.read_pixels, medium, num_frames) for medium in media]
+                pixels = await self._read_all(media, num_frames)
                 inputs = await manager.async_submit(self.memory.prepare, chat, media, pixels, num_frames)
             room = self.memory.context - inputs["input_ids"].shape[1]
             config.max_new_tokens = min(config.max_new_tokens, room)
             respond = self._streaming if body.get("stream") else self._non_streaming
             answer = respond(request_id, model, processor, model_id, inputs, config, gen_manager=manager)
             return await answer if inspect.isawaitable(answer) else answer
+
+    async def _read_all(self, media: Sequence[Medium], num_frames: int | None) -> list[Tensor | None]:
+        """Return the pixels of media, or None where these are kept; see `SceneMemory.read_pixels`."""
+        pixels, left = [], self.memory.max_frames
+        for medium in media:
+            pixels.append(await asyncio.to_thread(self.memory.read_pixels, medium, num_frames))
+            left -= 0 if pixels[-1] is None else len(pixels[-1])
+            if left < 0:  # many small files of many frames would fill the memory
+                raise ValueError(f"A chat holds at most {self.memory.max_frames} frames. Ask for fewer of each video.")
+        return pixels
 
     def _read_options(self, body: dict) -> int | None:
         """Return the number of frames that a request asks for; refuse unknown options."""

@@ -206,7 +206,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         packed = None
         if segment_ids is not None:
             attention = self.config.text_config._attn_implementation
-            if attention == SHARED_PREFIX and logits_to_keep is None and not torch.compiler.is_compiling():
+            if attention == SHARED_PREFIX and logits_to_keep is None and PackedChats.can_serve(segment_ids.device):
                 packed, attention_mask = PackedChats(segment_ids), None
             else:
                 attention_mask, position_ids = build_packed_attention(segment_ids, attention, self.dtype)

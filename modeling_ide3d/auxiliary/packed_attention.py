@@ -122,6 +122,11 @@ class PackedChats:
         self.groups = group_parts(starts, lengths, segment_ids.device)
         self.prefixes = _find_prefixes([divmod(name, self.shape[1] + 1) for name in names], starts)
 
+    @staticmethod
+    def can_serve(device: torch.device) -> bool:
+        """Return whether there is an attention for it; a compiled graph takes the mask instead."""
+        return device.type in ("cpu", "cuda") and not torch.compiler.is_compiling()
+
     def pick(self, states: Tensor) -> Tensor:
         """Return the states (1, T, ...) of the tokens of a padded batch (B, L, ...)."""
         return states.flatten(0, 1)[self.places][None]

@@ -34,8 +34,8 @@ _MAKERS = (
     "variations.py",
     "scene/*.py",
     "render/*.py",
-    "furniture/*.py",
-    "furniture/*.safetensors",
+    "furnished/*.py",
+    "furnished/*.safetensors",
     "questions/asking.py",
     "questions/wording.py",
 )
@@ -153,7 +153,7 @@ def make_room(
     """
     plan, scene_id = room_rng(split, seed, index, style=style), f"{_family(split, style)}_{seed}_{index:06d}"
     varied = RoomVariations(variations, scene_id)
-    featured, number = pick(plan, COUNTABLE), int(plan.integers(5))
+    featured, number = pick(plan, varied.choose_countable(COUNTABLE)), int(plan.integers(5))
     furnishing = furnish(read_catalogue(furniture)) if style == FURNISHED.name else None
     for attempt in range(1, _MAX_ATTEMPTS):
         rng = room_rng(split, seed, index, attempt, style)

@@ -78,6 +78,15 @@ class RoomVariations:
         digest = hashlib.sha256(f"{self.scene}/{name}".encode()).digest()
         return np.random.default_rng(np.frombuffer(digest, np.uint32))
 
+    def choose_countable(self, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the kinds that a room may be built around.
+
+        A narrow view that looks down shows neither pictures nor pendants, so nobody could count them.
+        """
+        if not {"pitch", "field_of_view"} <= self.names:
+            return kinds
+        return tuple(kind for kind in kinds if kind not in ("picture", "pendant"))
+
     def vary_intrinsics(self, intrinsics: np.ndarray) -> np.ndarray:
         """Return the camera (3, 3) of a wide picture that is squashed to the square frame."""
         if "field_of_view" not in self.names:

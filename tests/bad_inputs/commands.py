@@ -12,7 +12,7 @@ from bad_inputs.cases import ToldError, door
 from bad_inputs.damage import NUMBERS, PATH_WORDS, PATHS, TEXTS
 
 COMMANDS = ("ask", "find", "describe", "serve", "app", "evaluate", "clicks", "doctor", "probe", "convert", "export", "push", "env", "captures", "train", "plan", "teachers", "geometry",
-            "rooms measure", "rooms export", "rooms evaluate")  # fmt: skip
+            "rooms measure", "rooms export", "rooms share", "rooms evaluate")  # fmt: skip
 
 
 def run(*words: Any) -> None:
@@ -126,6 +126,8 @@ def commands(add: Callable[..., None]) -> None:
     add(
         "doctor: unknown task", lambda f: run("doctor", goods.rooms_folder(), "--task", "nonsense"), "task", "nonsense"
     )
+    for what, options in {"owner": ("--push", "x"), "style": ("--style", "x"), "size": ("--image-size", 2)}.items():
+        add(f"rooms share: wrong {what}", lambda f, o=options: run("rooms", "share", f / "out", *o), *options[:1], "REPO_ID", "image_size")  # fmt: skip
     add(
         "evaluate: unknown task",
         lambda f: run(
@@ -225,6 +227,7 @@ def commands(add: Callable[..., None]) -> None:
     "processing.rooms.furnished.read_catalogue",
     "processing.rooms.room_samples",
     "processing.rooms.score_answer",
+    "processing.rooms.export_room_dataset",
     "ide3d.load_rooms",
 )
 def rooms(add: Callable[..., None]) -> None:
@@ -244,6 +247,28 @@ def rooms(add: Callable[..., None]) -> None:
         return load_rooms(given.pop("split"), given.pop("num_scenes"), **given)
 
     add("right: a room", load, expect="taken")
+
+    def share(folder: Path, /, **fields: Any) -> Any:
+        from processing.rooms import export_room_dataset
+
+        given = {
+            "num_scenes": 1,
+            "image_size": 24,
+            "num_frames": 1,
+            "cache_dir": str(goods.root() / "cache"),
+            **fields,
+        }
+        return export_room_dataset(given.pop("target", folder / "out"), **given)
+
+    add("right: a data set", share, expect="taken")
+    for what, fields in {"a file": {"target": __file__}, "an int": {"target": 5}, "None": {"target": None}}.items():
+        add(f"shared target {what}", lambda f, g=fields: share(f, **g), "target", "file", "commands.py")
+    for what, fields in {
+        "style": {"style": "x"},
+        "num_scenes": {"num_scenes": 0},
+        "image_size": {"image_size": 2},
+    }.items():
+        add(f"shared {what}", lambda f, g=fields: share(f, **g), what)
     for name in ("num_scenes", "image_size", "num_frames", "num_proc"):
         for what, value in NUMBERS.items():
             if not (name == "num_proc" and what in ("None", "huge")):

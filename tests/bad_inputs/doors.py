@@ -10,6 +10,7 @@ from bad_inputs import (  # noqa: F401 (each adds its doors)
     captures,
     chatting,
     commands,
+    comparing,
     conversion,
     drawings,
     evaluating,

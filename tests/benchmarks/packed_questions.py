@@ -25,6 +25,7 @@ import torch
 from benchmarks.step_cost import measure_peak
 from equal_gradients import largest_difference
 
+from modeling_ide3d.shared_prefix import SHARED_PREFIX
 from processing import IDE3DProcessor
 from processing.benchmarks import TASKS, load_task
 from processing.benchmarks.export.rooms import export_rooms
@@ -65,6 +66,7 @@ def build(folder: Path, task: str) -> tuple[torch.nn.Module, IDE3DDataCollator, 
     config = build_nano_config(processor, hidden_size=192, vision_layers=8, text_layers=8)
     model = build_nano_model(config, teacher_size=teacher.feature_size, validator={"output_stride": 2})
     model.criterion = GeometryCriterion()
+    model.config.text_config._attn_implementation = SHARED_PREFIX  # as `IDE3DTrainer` does
     return model.train(), IDE3DDataCollator(processor, teacher=teacher, protocol="clean"), processor
 
 

@@ -21,7 +21,7 @@ from processing.captures import open_capture  # noqa: E402
 from processing.tables import format_number, markdown_table  # noqa: E402
 from trainer.geometry import unproject_depth  # noqa: E402
 
-STEP = 8  # pixels between points whose normal is taken
+POINTS = 80  # across a frame, whose normal is taken
 SPREAD, CORE = 30.0, 10.0  # degrees around the first guess of up, and around each better one
 LEVEL = 0.05  # metres
 COMMON = 0.1  # of the points of the fullest level
@@ -38,7 +38,9 @@ def _points_and_normals(video: PosedVideo) -> tuple[np.ndarray, np.ndarray]:
             f"Depth must have the size of the frames, {video.frames.shape[1:3]}, got {video.depth.shape}."
         )
     tensors = (torch.from_numpy(part) for part in (video.depth, video.intrinsics, video.camera_to_world))
-    points = unproject_depth(*tensors).numpy()[:, ::STEP, ::STEP]
+    points = unproject_depth(*tensors).numpy()
+    step = max(1, points.shape[2] // POINTS)
+    points = points[:, ::step, ::step]
     across, down = points[:, :-1, 1:] - points[:, :-1, :-1], points[:, 1:, :-1] - points[:, :-1, :-1]
     points = points[:, :-1, :-1]
     normals = np.cross(across, down)

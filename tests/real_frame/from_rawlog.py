@@ -3,6 +3,8 @@
     apt-get download mrpt-common && dpkg-deb -x mrpt-common_*.deb mrpt
     python tests/real_frame/from_rawlog.py mrpt/usr/share/mrpt/datasets/tests_rgbd.rawlog tests/real_frame
 
+`--picture docs/assets/real_frame.jpg` draws colour and depth beside each other, half as large.
+
 The log is gzip around one serialised `CObservation3DRangeScan` of version 9. What is read of it: the range image
 (uint16 with a unit in metres; ranges along the axis of the camera, registered to the colour image), the colour image
 (raw BGR), and the parameters of the colour camera.
@@ -49,12 +51,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rawlog", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--picture", type=Path)
     args = parser.parse_args()
     with gzip.open(args.rawlog) as file:
         colour, depth, intrinsics = read_rawlog(file.read(MAX_BYTES))
     Image.fromarray(colour).save(args.folder / "00000.jpg", quality=92, subsampling=0)
     Image.fromarray(depth).save(args.folder / "00000.png", optimize=True)
     np.savetxt(args.folder / "intrinsic.txt", intrinsics, fmt="%.6f")
+    if args.picture is not None:
+        grey = np.where(depth > 0, 255 - 220 * (depth / depth.max()), 0).astype(np.uint8)
+        both = Image.fromarray(np.concatenate([colour, grey[..., None].repeat(3, -1)], 1))
+        both.resize((both.width // 2, both.height // 2), Image.Resampling.LANCZOS).save(args.picture, quality=85)
 
 
 if __name__ == "__main__":

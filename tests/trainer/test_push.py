@@ -6,11 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from commanding import run_command
 from example_scripts import load_script
 from exporting import build_model, build_processor
-from huggingface_hub import EvalResult, ModelCard
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
 from huggingface_hub.errors import HTTPError, LocalTokenNotFoundError
 
+from processing.rooms.generate import SPLITS
 from trainer import push
 from trainer.export import export_inference_model, is_export
 from trainer.model_card import LossTerm, TeacherFacts, create_model_card
@@ -86,6 +89,75 @@ def test_push_makes_one_commit_of_all_files(run, export, monkeypatch):
         assert b'model_id = "me/room-model"' in card.read()
     with operations["model.safetensors"].as_file() as weights:
         assert weights.read() == (export / "model.safetensors").read_bytes()
+
+
+def write_results(folder, name="scanqa.yaml", content=None):
+    (folder / ".eval_results").mkdir(parents=True)
+    entry = EvalResultEntry("someone/scanqa", "default", 30.1, notes="em")
+    text = yaml.safe_dump(eval_result_entries_to_yaml([entry])) if content is None else content
+    (folder / ".eval_results" / name).write_text(text)
+    return folder
+
+
+def test_scores_of_evaluations_go_along(export, tmp_path, monkeypatch, no_network):
+    folders = [write_results(tmp_path / "a"), write_results(tmp_path / "b", "sqa3d.yaml")]
+    target = tmp_path / "dry"
+    for _ in range(2):  # the second one replaces the first
+        push.push_export(export, "me/room-model", target, results=folders)
+    assert is_export(target)
+    assert sorted(path.name for path in (target / ".eval_results").iterdir()) == ["scanqa.yaml", "sqa3d.yaml"]
+    seen = []
+
+    class FakeApi:
+        def create_repo(self, *args, **kwargs):
+            pass
+
+        def create_commit(self, repo_id, operations, commit_message):
+            seen.extend(operation.path_in_repo for operation in operations)
+            return type("Commit", (), {"commit_url": "https://hub/commit"})
+
+    monkeypatch.setattr(push, "HfApi", FakeApi)
+    push.push_export(target, "me/room-model")
+    assert {".eval_results/scanqa.yaml", ".eval_results/sqa3d.yaml", "README.md"} < set(seen)
+
+
+@pytest.mark.parametrize("content", ["", "- 7", "- {value: 1}", "{: [", "- dataset: {id: a/b}\n  value: 1"])
+def test_scores_that_the_hub_does_not_read_are_refused(export, tmp_path, content, no_network):
+    folder = write_results(tmp_path / "a", content=content)
+    with pytest.raises(ValueError, match=r"scanqa\.yaml is no file of scores that the Hub reads"):
+        push.push_export(export, "me/room-model", tmp_path / "dry", results=[folder])
+
+
+def test_folders_without_scores_or_with_equal_names_are_refused(export, tmp_path, no_network):
+    with pytest.raises(FileNotFoundError, match="holds no .yaml file. Evaluate with --dataset-id"):
+        push.push_export(export, "me/room-model", tmp_path / "dry", results=[tmp_path])
+    folders = [write_results(tmp_path / "a"), write_results(tmp_path / "b")]
+    with pytest.raises(ValueError, match="have one name"):
+        push.push_export(export, "me/room-model", tmp_path / "dry", results=folders)
+
+
+def test_rooms_are_pushed_as_a_data_set(tmp_path, monkeypatch):
+    folder, calls = tmp_path / "rooms", []
+
+    class FakeApi:
+        def create_repo(self, repo_id, private, exist_ok, repo_type):
+            calls.append((repo_id, private, repo_type))
+
+        def create_commit(self, repo_id, operations, commit_message, repo_type):
+            calls.append((repo_id, repo_type, {operation.path_in_repo for operation in operations}))
+            return type("Commit", (), {"commit_url": "https://hub/datasets/commit"})
+
+    monkeypatch.setattr(push, "HfApi", FakeApi)
+    words = ("--num-scenes", 1, "--image-size", 32, "--num-frames", 1, "--num-proc", 1)
+    told = run_command("rooms", "share", folder, *words, "--push", "me/rooms", "--private").stdout
+    assert told.split()[-1] == "https://hub/datasets/commit"
+    tables = {f"{table}/{split}-00000.parquet" for table in ("rooms", "questions") for split in SPLITS}
+    assert calls == [("me/rooms", True, "dataset"), ("me/rooms", "dataset", {"README.md", *tables})]
+    (folder / "diary.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds no rooms for the Hub, or other files too"):
+        push.push_rooms(folder, "me/rooms")
+    run_command("rooms", "share", tmp_path / "other", *words, "--push", "rooms", code=1)
+    assert not (tmp_path / "other").exists(), "the name is looked at first"
 
 
 def fails(run, *arguments) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import EvalResult, ModelCardData
+import yaml
+from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 from PIL import Image
 
 from processing.benchmarks import load_scene
@@ -32,7 +33,10 @@ from trainer.evaluation.results import EvaluationSettings
 from trainer.evaluation.rgb_only import read_cells
 from trainer.evaluation.tasks import EVALUATED_TASKS
 
-__all__ = ["model_index", "score_rows", "write_report"]
+__all__ = ["DATASET_IDS", "eval_results", "model_index", "score_rows", "write_report"]
+
+EVAL_RESULTS = ".eval_results"  # the Hub's name of the folder, as in `trainer.model_card`
+DATASET_IDS = {"vsibench": "nyu-visionx/VSI-Bench"}  # benchmarks whose own data set is on the Hub
 
 EXAMPLES = 4  # right ones, and as many wrong ones
 LEFT_OUT = ("scores", "versions", "later_versions", "scored_with", "main_score")
@@ -85,6 +89,29 @@ def model_index(results: Mapping[str, Any]) -> str:
     return ModelCardData(model_name=results["model"], eval_results=values).to_yaml() + "\n"
 
 
+def eval_results(results: Mapping[str, Any], dataset_id: str) -> str:
+    """Return the main score as the Hub's `.eval_results/*.yaml` has it.
+
+    Notes say how it was measured: modes and protocols are apart by their notes, and by the names of their files.
+
+    Args:
+        results: Results as `run_evaluation` writes them.
+        dataset_id: Name of the benchmark's data set on the Hub.
+    """
+    name, protocol, mode = (results[key] for key in ("main_score", "protocol", "mode"))
+    attention = f"{results['attention_vision']} (vision) and {results['attention_language']} (language)"
+    notes = [
+        f"{name}, protocol {protocol}, mode {mode}",
+        f"{results['split']}: {results['num_samples']} samples in {results['num_scenes']} scenes",
+        f"{results['num_frames']} frames at most, {results['dtype']}, attention {attention}, {results['device']}",
+    ]
+    if results["variant"]:
+        notes[0] += f", variant {results['variant']}"
+    value = round(results["scores"][protocol][name], 2)
+    entry = EvalResultEntry(dataset_id=dataset_id, task_id="default", value=value, notes="; ".join(notes))
+    return yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, width=1000)
+
+
 def _choose_examples(samples: Sequence[Mapping], answers: Sequence[Mapping], task: str) -> list[tuple[bool, int]]:
     """Return verdict and index of right and wrong answers, sampled with a fixed seed."""
     spec = EVALUATED_TASKS[task]
@@ -128,6 +155,8 @@ def write_report(
 ) -> None:
     """Write `report.md`, `report.html`, `model_index.yml` and the pictures that they show.
 
+    Also a file in `.eval_results`, where the benchmark's data set has a name on the Hub.
+
     Args:
         folder: Output folder of the run.
         results: Results as `run_evaluation` writes them.
@@ -158,6 +187,10 @@ def write_report(
         ],
     )
     write_text(folder / "model_index.yml", index)
+    dataset_id = settings.dataset_id or DATASET_IDS.get(results["task"])
+    if dataset_id is not None and results["scores"][results["protocol"]][results["main_score"]] is not None:
+        name = "-".join(results[key] for key in ("task", "split", "mode", "protocol"))
+        write_text(folder / EVAL_RESULTS / f"{name}.yaml", eval_results(results, dataset_id))
     write_text(folder / "report.md", render_markdown(page))
     write_text(folder / "report.html", render_html(page))
 

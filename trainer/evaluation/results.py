@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import torch
+from huggingface_hub.utils import validate_repo_id
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from modeling_ide3d.loading_ide3d import check_dtype
@@ -21,7 +22,9 @@ from trainer.evaluation.tasks import EVALUATED_TASKS
 from trainer.field_rules import POSITIVE, check_choice, check_number, check_text, whole_number
 from trainer.session.scene_session import DEFAULT_MAX_MEMORY
 
-__all__ = ["EvaluationSettings"]
+__all__ = ["SCENE_SCORES", "EvaluationSettings"]
+
+SCENE_SCORES = "scene_scores.json"  # of a run's folder: what `compare_runs` needs beside `results.json`
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class EvaluationSettings:
         meteor: Whether to run METEOR, which takes long; default: where there is Java.
         answer_only: Whether to leave the scores out. The same settings without it score the stored answers; `data` may
             then be another copy of the folder, which holds the truth.
+        dataset_id: Name of the benchmark's data set on the Hub, by which `.eval_results` names it. Default: that of
+            VSI-Bench; without one no such file is written.
         output: Folder of answers, results and report.
 
     Raises:
@@ -87,6 +92,7 @@ class EvaluationSettings:
     variant: str | None = None
     meteor: bool | None = None
     answer_only: bool = False
+    dataset_id: str | None = None
     output: str = "outputs/evaluation"
 
     def __post_init__(self):
@@ -127,6 +133,9 @@ class EvaluationSettings:
                     self.attention.removeprefix("paged|"),
                     ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()],
                 )
+        if self.dataset_id is not None:
+            check_text("`dataset_id`", self.dataset_id)
+            validate_repo_id(self.dataset_id)
         if self.meteor is not None:
             self._set("meteor", check_flag(self.meteor, "meteor"))
         if (self.variant == "ptb" or (self.meteor and spec.has_meteor)) and not has_java():

@@ -38,7 +38,7 @@ from trainer.evaluation.lifting import lift_answers, load_truth
 from trainer.evaluation.metrics import load_metric
 from trainer.evaluation.metrics.scores import Protocol, check_protocol
 from trainer.evaluation.report import write_report
-from trainer.evaluation.results import EvaluationSettings
+from trainer.evaluation.results import SCENE_SCORES, EvaluationSettings
 from trainer.evaluation.rgb_only import (
     WORD_TOKENS,
     describe_clicked,
@@ -285,11 +285,13 @@ def score_answers(
     *,
     variant: str | None = None,
     meteor: bool | None = None,
+    jackknife: bool = False,
 ) -> dict[str, Any]:
     """Return the scores of answers under a protocol; see `BenchmarkMetric`.
 
-    `meteor` matters where a metric has it. Answers of the mode "rgb_only" have `boxes` in the world, see
-    `trainer.evaluation.lifting`; those of the mode "proposals" have not, and the two are not scored together.
+    `meteor` matters where a metric has it; `jackknife` is that of `summarise`. Answers of the mode "rgb_only" have
+    `boxes` in the world, see `trainer.evaluation.lifting`; those of the mode "proposals" have not, and the two are not
+    scored together.
 
     Raises:
         TypeError: If samples or answers are no sequence of mappings.
@@ -305,6 +307,8 @@ def score_answers(
     options = {**spec.options, **({} if variant is None else {"variant": variant})}
     if meteor is not None and spec.has_meteor:
         options["meteor"] = meteor
+    if jackknife:
+        options["jackknife"] = jackknife
     return load_metric(task).compute(predictions=predictions, references=references, protocol=protocol, **options)
 
 
@@ -319,6 +323,8 @@ def _plain(value: Any) -> Any:
 
 def run_evaluation(settings: EvaluationSettings) -> dict[str, Any] | None:
     """Answer, score under both protocols, and write `answers.jsonl`, `results.json` and the report.
+
+    `scene_scores.json` holds the scores without each scene, and how right each answer is, for `compare_runs`.
 
     Returns:
         The results, in the main process; None in the others. With `answer_only` they have no scores, and are not
@@ -354,6 +360,7 @@ def _write_results(evaluation: Evaluation) -> dict[str, Any]:
         "num_samples": len(answers),
         "num_scenes": len({sample["scene_id"] for sample in evaluation.samples}),
         "main_score": evaluation.task.main_score[settings.protocol],
+        "variant": settings.variant or evaluation.task.options.get("variant"),
     }
     if settings.answer_only:
         return facts
@@ -364,9 +371,16 @@ def _write_results(evaluation: Evaluation) -> dict[str, Any]:
         facts |= {"unparsable": unparsable} if settings.finding == "words" else {}
     protocols: tuple[Literal["clean", "paper"], ...] = ("clean", "paper")
     scores = {
-        name: score_answers(settings.task, samples, answers, name, variant=settings.variant, meteor=settings.meteor)
+        name: score_answers(
+            settings.task, samples, answers, name, variant=settings.variant, meteor=settings.meteor, jackknife=True
+        )
         for name in protocols
     }
+    by_scene = {name: found.pop("jackknife") for name, found in scores.items()}
+    qualities = {
+        sample["id"]: evaluation.task.quality(sample, answer) for sample, answer in zip(samples, answers, strict=True)
+    }
+    write_json(folder / SCENE_SCORES, _plain({"samples": qualities, "protocols": by_scene}), indent=None)
     versions, *later = evaluation.log.list_versions()
     made = {"versions": versions, **({"later_versions": later} if later else {})}
     results = _plain({**facts, "scores": scores, **made, "scored_with": package_versions(SCORING_PACKAGES)})

@@ -76,7 +76,7 @@ def prepare_model(model: nn.Module, args: IDE3DTrainingArguments) -> IDE3DForCon
         grounding_temperature=core.config.grounding_temperature,
     )
     text = core.config.get_text_config()
-    if can_share_prefix(text) and not text.attention_dropout:
+    if can_share_prefix(text) and not getattr(text, "attention_dropout", 0.0):
         text._attn_implementation = SHARED_PREFIX  # packed chats without a mask of pairs; else it is "sdpa"
     core.read_layers(args.distillation_layers or None, args.camera_layer)
     for term in sorted(CAMERA_TERMS):

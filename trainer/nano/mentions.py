@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.qwen2.modeling_qwen2 import apply_rotary_pos_emb
+from transformers.models.qwen2.modeling_qwen2 import rotate_half
 
 from modeling_ide3d.auxiliary import IDE3DForConditionalGenerationWithGeometry
 from modeling_ide3d.auxiliary.targets import GeometryTargets
@@ -199,16 +199,20 @@ def attention_shares(
         hidden_states: (B, L, C).
         output:        (words, heads / 2), existing words only.
     """
-    shape = (*hidden_states.shape[:2], -1, attention.head_dim)
-    query, key = (
-        projection(hidden_states).view(shape).transpose(1, 2) for projection in (attention.q_proj, attention.k_proj)
-    )
-    query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
-    heads = slice(query.shape[1] // 2, None)
     there = positions >= 0
     places = positions.clamp(min=0)
-    index = places[:, None, :, None].expand(-1, query.shape[1], -1, query.shape[-1])
-    scores = query.gather(2, index)[:, heads] @ key[:, heads].transpose(2, 3) * attention.scaling
+
+    def project(projection: nn.Module, *states: Tensor) -> Tensor:
+        hidden, cosines, sines = states
+        heads = projection(hidden).unflatten(-1, (-1, attention.head_dim))
+        half = heads[:, :, heads.shape[2] // 2 :].transpose(1, 2)
+        return half * cosines.unsqueeze(1) + rotate_half(half) * sines.unsqueeze(1)
+
+    states = (hidden_states, *position_embeddings)
+    rows = (part.expand(len(places), -1, -1) for part in states)
+    at_words = (part.gather(1, places.unsqueeze(-1).expand(-1, -1, part.shape[-1])) for part in rows)
+    query, key = project(attention.q_proj, *at_words), project(attention.k_proj, *states)
+    scores = query @ key.transpose(2, 3) * attention.scaling
     at = torch.arange(segments.shape[1], device=segments.device)
     own = segments.gather(1, places)[:, :, None]
     visible = ((segments == 0)[:, None] | (segments[:, None] == own)) & (at <= places[:, :, None])

@@ -6,7 +6,7 @@ from pathlib import Path
 from processing.argument_rules import as_path, check_choice, check_text
 from processing.scene_names import check_name
 
-__all__ = ["BOX_SOURCES", "FRAME_RULES", "NO_BOXES", "PARTS", "TASKS", "Layout", "Task", "find_task"]
+__all__ = ["BOX_SOURCES", "FRAME_RULES", "NO_BOXES", "PARTS", "TASKS", "VSI_SUBSETS", "Layout", "Task", "find_task"]
 
 PARTS = ("frames", "boxes", "poses", "depth")
 BOX_SOURCES = ("gt", "pred")
@@ -21,7 +21,7 @@ class Task:
     Attributes:
         name: Key of `TASKS`.
         kind: "ground" (choose among boxes), "describe" (say what a box holds) or "answer" (a question in words).
-        splits: Splits of the public layout.
+        splits: Splits of the public layout; "debiased" and "pruned" are subsets of VSI-Bench's "test".
         eval_split: Split that papers report.
         needs: Parts of the data without which it cannot run as in the original, of `PARTS`. Grounding and description
             need depth only to make region masks; masks from boxes and poses do without.
@@ -38,6 +38,8 @@ class Task:
     has_prompt: bool = True
 
 
+# Halves of the test split: what is left without the questions that text alone answers, and these questions.
+VSI_SUBSETS = ("debiased", "pruned")
 _WITH_GEOMETRY = ("frames", "boxes", "poses", "depth")
 
 TASKS = {
@@ -48,7 +50,7 @@ TASKS = {
         Task("scan2cap", "describe", ("train", "val"), "val", ("frames", "poses", "depth"), ("scan2cap",)),
         Task("scanqa", "answer", ("train", "val"), "val", ("frames",), ("scanqa",)),
         Task("sqa3d", "answer", ("train", "val", "test"), "test", ("frames",), ("sqa3d",)),
-        Task("vsibench", "answer", ("test",), "test", ("frames",), ()),
+        Task("vsibench", "answer", ("test", *VSI_SUBSETS), "test", ("frames",), ()),
         # Scored from result files of others; no prompt of it is published with this method.
         Task("nr3d", "ground", ("val",), "val", _WITH_GEOMETRY, ("nr3d",), has_prompt=False),
     )
@@ -91,7 +93,9 @@ class Layout:
     def annotations(self, task: Task, split: str) -> list[Path]:
         """Return the files that may hold the samples; the first that exists counts."""
         if task.name == "vsibench":
-            return [self.root / "vsibench" / name for name in ("test-00000-of-00001.parquet", "test.jsonl")]
+            whole = ("test-00000-of-00001.parquet", "test.jsonl")
+            names = (f"test_{split}.parquet",) if split in VSI_SUBSETS else whole
+            return [self.root / "vsibench" / name for name in names]
         return [self.root / "processed" / f"{stem}_{split}_llava_style.json" for stem in task.file_stems]
 
     def boxes(self, split: str, source: str) -> Path:

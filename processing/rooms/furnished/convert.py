@@ -128,16 +128,19 @@ def _surface(mesh, turn: np.ndarray) -> _Surface | None:
 
 def _fitted(surfaces: list[_Surface], row: dict[str, str]) -> list[_Surface]:
     """Scale a piece to its catalogue's size, standing on the origin."""
-    points = np.concatenate([s.corners.reshape(-1, 3) for s in surfaces])
-    low, high = points.min(axis=0), points.max(axis=0)
-    scale = _size(row) / np.maximum(high - low, 1e-9)
-    origin = np.array([*(low + high)[:2] / 2, low[2]])
+    whole = np.concatenate([s.corners for s in surfaces])
     for surface in surfaces:
-        surface.corners = (surface.corners - origin) * scale
+        surface.corners = _on_origin(surface.corners, whole, _size(row))
         kept = areas(surface.corners) > 1e-10
         surface.corners = surface.corners[kept]
         surface.uv = None if surface.uv is None else surface.uv[kept]
     return [s for s in surfaces if len(s.corners)]
+
+
+def _on_origin(corners: np.ndarray, whole: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Move and stretch corners so that the whole (t, 3, 3) has its size, on the origin."""
+    low, high = whole.min(axis=(0, 1)), whole.max(axis=(0, 1))
+    return (corners - [*(low + high)[:2] / 2, low[2]]) * (size / np.maximum(high - low, 1e-9))
 
 
 def _size(row: dict[str, str]) -> np.ndarray:
@@ -245,6 +248,7 @@ def convert_piece(archive: zipfile.ZipFile, row: dict[str, str], name: str, cate
         looks.append((colour, surface.gloss, pixels))
         files.append(file)
     corners, material = np.concatenate(corners), np.concatenate(material)
+    corners = _on_origin(corners, corners, size)  # decimation may cut tips
     shares = _seen_shares(corners, material, len(looks), size)
     main = _main_materials(np.array([colour for colour, _, _ in looks]), shares)
     colour = sum(look[0] * share for look, share, m in zip(looks, shares, main, strict=True) if m)

@@ -32,12 +32,16 @@ def decimated(corners: np.ndarray, target: int) -> np.ndarray:
         if len(faces) <= count:
             break
         fewer = fast_simplification.simplify(points, faces, target_count=count, agg=3)
-        corners = fewer[0][fewer[1]].astype(np.float64)
-        corners = corners[areas(corners) > 1e-9]
+        corners = _without_slivers(fewer[0][fewer[1]])
         # Thin parts may collapse: then the surface shrinks, and more triangles are needed.
         if abs(areas(corners).sum() / area - 1) < _MOST_SHRINKAGE:
             return corners
-    return points[faces].astype(np.float64) if len(faces) <= count else corners
+    return _without_slivers(points[faces]) if len(faces) <= count else corners
+
+
+def _without_slivers(corners: np.ndarray) -> np.ndarray:
+    corners = corners.astype(np.float64)
+    return corners[areas(corners) > 1e-9]
 
 
 def thinned(corners: np.ndarray, target: int) -> np.ndarray:

@@ -106,16 +106,24 @@ def furnish(catalogue: Mapping[str, tuple[MeshPiece, ...]]) -> Furnishing:
             group = tuple(piece for piece in pieces if piece.place == place)
             if group:
                 made[place][category] = _maker(group, drawn[place].get(category))
-    top = {**TOP_PIECES, **made["top"]}
-    floor = {**top, **FLOOR_PIECES, **made["floor"]}
-    return Furnishing(
-        floor,
-        top,
-        {**WALL_PIECES, **made["wall"]},
-        {**CEILING_PIECES, **made["ceiling"]},
-        {name: tuple(entry for entry in theme if entry.split(":")[0] in floor) for name, theme in _THEMES.items()},
-        tuple(kind for kind in _SMALL if kind not in ("television", "lamp") or kind in made["top"]),
+    top, wall, ceiling = (
+        {**drawn["top"], **made["top"]},
+        {**drawn["wall"], **made["wall"]},
+        {**drawn["ceiling"], **made["ceiling"]},
     )
+    floor = {**top, **FLOOR_PIECES, **made["floor"]}
+    themes = {name: tuple(entry for entry in theme if _kind(entry) in floor) for name, theme in _THEMES.items()}
+    # What a larger catalogue has beside stands in rooms of its own, and among the small things.
+    known = {*FLOOR_PIECES, *_SMALL, "ball", *(_kind(entry) for theme in _THEMES.values() for entry in theme)}
+    if others := sorted(set(made["floor"]) - known):
+        themes["hall"] = ("table:free", "chair:around", *(f"{kind}:wall" for kind in others))
+    small = [kind for kind in _SMALL if kind not in ("television", "lamp") or kind in made["top"]]
+    small += sorted({*made["top"], *made["wall"], *made["ceiling"]} - known)
+    return Furnishing(floor, top, wall, ceiling, themes, tuple(small))
+
+
+def _kind(entry: str) -> str:
+    return entry.split(":")[0]
 
 
 def _maker(pieces: tuple[MeshPiece, ...], drawn: _Maker | None) -> _Maker:

@@ -222,6 +222,11 @@ class TestRefusals:
         with pytest.raises(openai.BadRequestError, match="the context of the model holds 8192"):
             ask(served[0], about("chair " * 9000, video_part(as_url(videos[0]))))
 
+    def test_many_small_videos(self, loaded, videos):
+        with connect(loaded, max_memory=1) as (client, _):
+            with pytest.raises(openai.BadRequestError, match="at most 113 frames"):
+                ask(client, about("Is there a bed?", *[video_part(as_url(videos[0]))] * 29))
+
     def test_long_requests_do_not_reach_memory(self, loaded, videos):
         with connect(loaded, rules=MediaRules(max_bytes=1000)) as (client, _):
             assert "are left for the pictures and videos" in refused(client, video_part(as_url(videos[0])))

@@ -7,11 +7,14 @@ import pickle
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy import sparse
 
 from processing.benchmarks import FEATURES, TASKS, load_scene, load_task
+from processing.benchmarks.doctor import examine
 from processing.benchmarks.export.pickle_free import export_pickle_free
 from processing.benchmarks.readers.files import (
     boxes_from_masks,
@@ -383,6 +386,22 @@ def test_candidates_can_be_annotated_boxes(rooms):
     assert annotated["candidate_boxes"][annotated["object_ids"][0]] == annotated["gt_boxes"][0]
     assert predicted["candidate_boxes"] != annotated["candidate_boxes"]
     assert load_task("scanrefer", "val", rooms)[0] == predicted
+
+
+def test_subsets_of_vsi_bench_are_splits(data):
+    """Its folder has a file of each, with the records of the whole that are in it, and a column `pruned`."""
+    path = data / "vsibench" / "test-00000-of-00001.parquet"
+    records = pq.read_table(path).to_pylist()
+    for split, rows in {"debiased": records[::2], "pruned": records[1::2]}.items():
+        with pytest.raises(FileNotFoundError, match=f"test_{split}.parquet"):
+            load_task("vsibench", split, data)
+        table = pa.Table.from_pylist([{**row, "pruned": split == "pruned"} for row in rows])
+        pq.write_table(table, data / "vsibench" / f"test_{split}.parquet")
+        samples = load_task("vsibench", split, data)
+        assert samples["id"] == [str(row["id"]) for row in rows]
+    assert len(load_task("vsibench", "test", data)) == len(records)
+    states = {(state.task, state.split): state for state in examine(data, tasks=["vsibench"]).splits}
+    assert all(states["vsibench", split].can_run for split in ("test", "debiased", "pruned"))
 
 
 def test_frames_stand_in_for_a_missing_video(data):

@@ -138,3 +138,11 @@ def test_cells_in_holes_are_neither_asked_about_nor_named():
         masks = [next(regions) for _ in range(2 if kind in ("closer", "direction") else 1)]
         asked += [mask[0] for mask in masks if kind != "colour"]
     assert not (np.any(asked, axis=0) & (metres[0] == 0)).any()
+
+
+def test_a_narrow_view_that_looks_down_is_not_asked_to_count_what_hangs_high():
+    """Room 11 of this split is built around pendants, which no such walk can show."""
+    assert make_room("train", 0, 11, 24, 2)[0].featured in ("pendant", "picture")
+    room, row = make_room("train", 0, 11, 24, 2, "plain", CAMERAS)
+    assert room.featured not in ("pendant", "picture")
+    assert {question["type"] for question in row["questions"]} >= {"distance", "counting"}

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commanding import run_command
+from huggingface_hub import parse_eval_result_entries
 from PIL import Image
 from safetensors.torch import save_file
 from scene_models import build_scene_model, build_scene_processor
@@ -23,7 +24,7 @@ from yaml import safe_load
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing.benchmarks.export.rooms import export_rooms
-from trainer.evaluation import EvaluationSettings, run_evaluation
+from trainer.evaluation import EvaluationSettings, compare_runs, run_evaluation
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.runner import split_scenes
 from trainer.evaluation.tasks import EVALUATED_TASKS
@@ -78,6 +79,8 @@ def test_every_task_runs_and_says_how(settings, task):
     main = results["main_score"]
     value = next(metric["value"] for metric in index["metrics"] if metric["type"] == main)
     assert value == pytest.approx(results["scores"]["clean"][main], abs=0.01)
+    files = list((folder / ".eval_results").glob("*"))
+    assert [file.name for file in files] == (["vsibench-test-rgb_only-clean.yaml"] if task == "vsibench" else [])
     for page in ("report.md", "report.html"):
         text = (folder / page).read_text()
         assert main in text and results["model_revision"] in text and "too few" in text
@@ -86,6 +89,18 @@ def test_every_task_runs_and_says_how(settings, task):
         for picture in pictures:
             with Image.open(folder / picture) as image:
                 assert image.width == 3 * 320
+
+
+def test_the_hub_reads_the_main_score_with_how_it_was_measured(settings):
+    results = run_evaluation(settings("scanrefer", dataset_id="someone/scanrefer", protocol="paper"))
+    (file,) = (Path(settings("scanrefer").output) / ".eval_results").iterdir()
+    (entry,) = parse_eval_result_entries(safe_load(file.read_text()))
+    assert file.name == "scanrefer-val-proposals-paper.yaml" and entry.dataset_id == "someone/scanrefer"
+    assert entry.value == pytest.approx(results["scores"]["paper"]["acc@0.5"], abs=0.01)
+    for fact in ("acc@0.5", "protocol paper", "mode proposals", "in 2 scenes", "attention sdpa", "float32", "cpu"):
+        assert fact in entry.notes
+    with pytest.raises(ValueError, match="Repo id"):
+        settings(dataset_id="someone//scanrefer")
 
 
 def test_answers_of_strangers_are_escaped_in_the_page(settings, monkeypatch):
@@ -169,6 +184,21 @@ def test_a_run_that_went_on_with_other_libraries_says_so(settings, monkeypatch, 
     assert first["torch"] == "0.1" and later["torch"] == version("torch")
     report = (Path(settings().output) / "report.md").read_text()
     assert "torch version, later answers 1" in report
+
+
+def test_runs_with_two_kinds_of_attention_are_compared(settings, tmp_path):
+    folders = [str(tmp_path / name) for name in ("sdpa", "eager")]
+    for folder in folders:
+        run_evaluation(settings("multi3drefer", attention=Path(folder).name, output=folder))
+    found = compare_runs(folders)
+    assert found.differences == {
+        "attention_vision": ["sdpa", "eager"],
+        "attention_language": ["sdpa", "eager"],
+    }
+    results = read(folders[1])
+    assert found.num_samples == results["num_samples"] and found.main_score == "f1@0.5"
+    row = next(row for row in found.scores if (row.score, row.run) == ("f1@0.5", "eager"))
+    assert row.value == results["scores"]["clean"]["f1@0.5"] and row.band is None
 
 
 def change_tokenizer(model, data):

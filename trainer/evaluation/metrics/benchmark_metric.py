@@ -38,7 +38,8 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
     fields of `prediction_fields` and `reference_fields`. Every reference has a `scene_id`. All scores are in percent.
 
     The result holds the scores by name, their 95 % bands over scenes as `bands` ([None, None] below five scenes), and
-    `counts`. `protocol="paper"` repeats the original, bug for bug. `bands=False` leaves the bands out.
+    `counts`. `protocol="paper"` repeats the original, bug for bug. `bands=False` leaves the bands out,
+    `jackknife=True` adds what they are made from, see `summarise`.
     """
 
     prediction_fields: dict[str, Any]
@@ -87,8 +88,8 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
             ValueError: If an option or a sample cannot be meant, or there is nothing to score.
         """
         check_protocol(options.get("protocol", "clean"))
-        for name in ("bands", "meteor"):
-            if options.get(name) is not None or name == "bands" and name in options:
+        for name in ("bands", "jackknife", "meteor"):
+            if options.get(name) is not None or name != "meteor" and name in options:
                 options[name] = check_flag(options[name], name)
         self._check_variant(options.get("variant"), options.get("meteor"))
         if predictions is not None or references is not None:
@@ -112,6 +113,7 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
         references: list[dict],
         protocol: Protocol = "clean",
         bands: bool = True,
+        jackknife: bool = False,
         resamples: int | None = None,
         seed: int | None = None,
         **options: Any,
@@ -121,7 +123,7 @@ class BenchmarkMetric(evaluate.Metric, abc.ABC):
             raise ValueError("There is nothing to score: `predictions` and `references` are empty.")
         scores = self._scores(predictions, references, protocol, **options)
         scenes = [reference["scene_id"] for reference in references]
-        return summarise(scores, scenes, bands=bands, resamples=resamples, seed=seed)
+        return summarise(scores, scenes, bands=bands, jackknife=jackknife, resamples=resamples, seed=seed)
 
     @abc.abstractmethod
     def _scores(

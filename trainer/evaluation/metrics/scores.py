@@ -108,6 +108,7 @@ def summarise(
     scenes: Sequence[str],
     *,
     bands: bool = True,
+    jackknife: bool = False,
     resamples: int | None = None,
     seed: int | None = None,
 ) -> dict[str, Any]:
@@ -117,17 +118,20 @@ def summarise(
         scores: Scores by name.
         scenes: Scene of each sample.
         bands: Whether to give bands.
+        jackknife: Whether to give what bands are made from, so that another run can be compared scene by scene.
         resamples: Has no effect since bands are no bootstrap any more, except that 0 leaves them out. Goes in 0.3.
         seed: Has no effect. Goes in 0.3.
 
     Returns:
         Each score by name; `bands` with [low, high] by name, [None, None] for too few scenes; `counts`.
+        With `jackknife` also `jackknife`: `scenes`, their names, and `scores`, by name a dict of the arguments of
+        `scene_band` as lists (`value`, `without`, `needs`, `bounds`), with scenes in that order.
     """
     if resamples is not None or seed is not None:
         warnings.warn("`resamples` and `seed` have no effect. Give `bands=False`.", DeprecationWarning, stacklevel=2)
         bands = bands and resamples != 0
     result: dict[str, Any] = {}
-    found, counts = {}, {}
+    found, counts, parts = {}, {}, {}
     names, scene_index = np.unique(np.asarray(scenes, dtype=str), return_inverse=True)
 
     def by_scene(amounts: np.ndarray) -> np.ndarray:
@@ -142,6 +146,10 @@ def summarise(
         result[name] = float(score.of(total, count)[0])
         counts[name] = int(count[0])
         needs = number[:, None] if score.needs is None else by_scene(score.needs * members)
-        band = scene_band(result[name], score.of(total - sums, count - number), needs, score.bounds)
+        without = score.of(total - sums, count - number)
+        band = scene_band(result[name], without, needs, score.bounds)
         found[name] = [None, None] if band is None else list(band)
-    return {**result, "bands": found if bands else {}, "counts": counts}
+        parts[name] = {"value": result[name], "without": without.tolist(), "needs": needs.tolist()}
+        parts[name]["bounds"] = score.bounds and list(score.bounds)
+    details = {"jackknife": {"scenes": names.tolist(), "scores": parts}} if jackknife else {}
+    return {**result, "bands": found if bands else {}, "counts": counts, **details}

@@ -1,0 +1,1 @@
+"""A model and tasks for the evaluation harness lmms-eval, which finds the model by an entry point."""
