@@ -20,13 +20,14 @@ from PIL import Image
 
 from processing.rooms import load_rooms
 
+HEIGHT = 2200  # pixels of the window: what lies below it is not drawn
 EVERY = 10  # uploads between two lines of the table
 
 
 def draw_picture(path: Path) -> None:
     """Write a picture of the page after a question, a click and a search in a rendered room."""
     with serve_page() as (url, _), start_browser() as browser:
-        visitor = Visitor(browser, url)
+        visitor = Visitor(browser, url, HEIGHT)
         visitor.page.get_by_role("button", name="Room 1").click()
         visitor.read("status", "Room 1 is open.")
         visitor.ask("What colour is the armchair?")
