@@ -9,7 +9,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --dist loadfil
 
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: help install install-test demo nano emergence emergence-small test test-slow test-all parity lint docs clean
+.PHONY: help install install-test demo nano emergence emergence-small test test-slow test-all test-app parity lint docs clean
 
 help:
 	@echo "make demo      ask the shipped nano model, fine-tune it on rooms of another style (15 minutes on 2 cores)"
@@ -19,6 +19,7 @@ help:
 	@echo "make test      fast tests"
 	@echo "make test-slow slow tests alone"
 	@echo "make test-all  all tests, slow ones included"
+	@echo "make test-app  tests of the page in the browser, with the older Pillow that gradio asks for"
 	@echo "make parity    comparison with the original's numeric vectors (IDE3D_GOLDEN=folder)"
 	@echo "make lint      ruff, and how docstrings are written"
 	@echo "make docs      the pages of docs/ and the API reference into site/, any warning is an error"
@@ -58,6 +59,9 @@ test-slow: install-test
 
 test-all: install-test
 	$(PYTEST) -m "not gpu and not network"
+
+test-app: $(BIN)/.installed-test,app
+	$(PYTEST) -m "not gpu and not network" tests/ide3d/app
 
 parity: install-test
 	$(BIN)/python -m pytest -q tests/parity -rs
