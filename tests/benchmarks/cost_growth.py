@@ -3,9 +3,9 @@
     PYTHONPATH=. python tests/benchmarks/cost_growth.py
 
 Operations and memory are counted from a fake step (`trainer.planning`), nothing runs: SigLIP-so400m and Qwen2-7B, all
-terms of "clean", bfloat16 without activation checkpointing. Printed as JSON: TFLOP, GB, and the
-share of each part that has at least 1 % of the operations. Questions are chats of about 64 tokens, packed behind one
-video; the mask of pairs is not counted.
+terms of "clean", bfloat16 without activation checkpointing. Printed as JSON: TFLOP, GB of activations where the memory
+of the step is at its peak, and the share of each part that has at least 1 % of the operations. A question has 64
+tokens. Questions are counted as one text behind the video, with an attention to each other that packed chats lack.
 """
 
 import json
