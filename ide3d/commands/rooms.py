@@ -101,7 +101,8 @@ def share(
     """Write rooms as a data set for the Hub.
 
     Parquet files of rooms and of their questions, with a dataset card; `datasets.load_dataset` reads the folder. An
-    existing target is replaced only if it is an earlier one. --push needs a login that may write (`hf auth login`).
+    existing target is replaced only if it is an earlier one. Needs nothing but, with --push, a login that may write
+    (`hf auth login`).
     """
     speak()
     from processing.rooms.sharing import export_room_dataset

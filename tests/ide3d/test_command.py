@@ -43,7 +43,7 @@ COMMANDS = (
     "clicks",
     "compare",
 )
-COMMANDS += ("doctor", "probe", "convert", "export", "push", "env", "captures", *ROOMS)
+COMMANDS += ("compare", "doctor", "probe", "convert", "export", "push", "env", "captures", *ROOMS)
 ALIASES = {
     "trainer.evaluation": "evaluate",
     "trainer.evaluation.probes": "probe",
