@@ -10,7 +10,7 @@ from ide3d.commands.options import Device, speak
 
 __all__ = ["register"]
 
-Style = Annotated[Literal["plain", "loft"], typer.Option(help="Style of the rooms.")]
+Style = Annotated[Literal["plain", "loft", "furnished"], typer.Option(help="Style of the rooms.")]
 Seed = Annotated[int, typer.Option(help="Family of rooms.")]
 ImageSize = Annotated[int, typer.Option(min=1, help="Side of a frame in pixels.")]
 NumFrames = Annotated[int, typer.Option(min=1, help="Frames of a room.")]

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -113,14 +114,16 @@ class PackedChats:
         self.last_rows: Tensor | None = None
         of_part = self.samples * (self.shape[1] + 1) + self.segments
         names, lengths = (found.tolist() for found in torch.unique_consecutive(of_part, return_counts=True))
-        if names != sorted(set(names)):
+        parts = [divmod(name, self.shape[1] + 1) for name in names]
+        behind = {after[0] for before, after in pairwise(parts) if before[0] == after[0] and after[1] == 0}
+        if len(names) != len(set(names)) or behind:
             raise ValueError(
-                "segment_ids must count up in each sample: 0 in the shared prefix, then 1, 2, ... in the chats. The "
-                "collator writes them so."
+                "segment_ids must be one piece for each segment of a sample, and 0, the shared prefix, the first one. "
+                "The collator writes them so."
             )
         starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
         self.groups = group_parts(starts, lengths, segment_ids.device)
-        self.prefixes = _find_prefixes([divmod(name, self.shape[1] + 1) for name in names], starts)
+        self.prefixes = _find_prefixes(parts, starts)
 
     @staticmethod
     def can_serve(device: torch.device) -> bool:

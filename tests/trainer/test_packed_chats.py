@@ -156,7 +156,7 @@ def test_segments_in_pieces_are_refused(model, collator):
     batch = collator([packed_sample()])
     batch["segment_ids"][0, -1] = 1
     model.set_attn_implementation({"text_config": "shared_prefix"})
-    with pytest.raises(ValueError, match="segment_ids must count up in each sample"):
+    with pytest.raises(ValueError, match="segment_ids must be one piece for each segment of a sample"):
         model(**batch)
 
 
@@ -211,3 +211,15 @@ def test_other_attentions_are_refused(collator, model):
     model.config.text_config._attn_implementation = "flash_attention_2"
     with pytest.raises(ValueError, match='"shared_prefix", "sdpa" or "eager", got \'flash_attention_2\''):
         model(**collator([packed_sample()]))
+
+
+def test_a_prefix_that_no_chat_sees_is_a_segment_of_its_own(model, collator):
+    """So the lesson that reads regions hides the video."""
+    batch = collator([packed_sample()])
+    segments = batch["segment_ids"]
+    batch["segment_ids"] = segments.masked_fill(segments == 0, int(segments.max()) + 1)
+    losses = []
+    for attention in ("sdpa", "shared_prefix"):
+        model.set_attn_implementation({"text_config": attention})
+        losses.append(model(**batch).loss)
+    torch.testing.assert_close(*losses)

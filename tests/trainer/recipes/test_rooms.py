@@ -31,7 +31,12 @@ class TestRecipe:
             model, data, args = read_recipe(path, ["--dry-run"])
             assert args.report_to == [] and not args.frozen_parts
             if data.source == "rooms":
-                is_fine_tuning = path.stem in ("rooms_other_style", "boxes_from_nano")
+                is_fine_tuning = path.stem in (
+                    "rooms_other_style",
+                    "boxes_from_nano",
+                    "boxes_nano_terms",
+                    "boxes_nano_few",
+                )
                 assert (model.model_name_or_path is not None) == is_fine_tuning and data.num_rooms > 100
                 assert data.room_style == ("loft" if path.stem == "rooms_other_style" else "plain")
                 assert read_recipe(path, [])[2].use_cpu is True
