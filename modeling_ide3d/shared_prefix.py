@@ -25,6 +25,8 @@ __all__ = [
     "empty_row",
     "empty_sums",
     "group_parts",
+    "has_other_layers",
+    "is_split",
     "merge_parts",
     "only_rows",
     "sharing_prefix",
@@ -33,6 +35,8 @@ __all__ = [
 SHARED_PREFIX = "shared_prefix"  # name of the attention implementation
 CHUNK_BYTES = 32 * 1024**2  # scores of one chunk, where no fused kernel tells the sums of exponentials
 LAST_LAYER_PARTS = ("self_attn.q_proj", "self_attn.o_proj", "mlp")  # what a row of a layer alone pays for itself
+# Kernel behind `scaled_dot_product_attention` on a CPU, which tells the sums; private in torch, so it may go.
+CPU_KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
 _SWITCHING = threading.Lock()
 _SHARING: dict[int, list[Any]] = {}  # by configuration: contexts that it is in, and its attention before
 
@@ -76,9 +80,26 @@ AttentionMaskInterface.register(SHARED_PREFIX, sdpa_mask)
 
 
 def can_share_prefix(config: PreTrainedConfig) -> bool:
-    """Return whether plans can take over the attention of a language model."""
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    return config._attn_implementation in ("sdpa", SHARED_PREFIX) and kinds == {"full_attention"}
+    """Return whether plans can take over the attention of a language model.
+
+    They need kernels that are private in torch; without them attention stays what it is.
+    """
+    kernels = (CPU_KERNEL, f"{CPU_KERNEL}_backward")
+    has_kernels = all(hasattr(torch.ops.aten, name) for name in kernels)
+    return config._attn_implementation in ("sdpa", SHARED_PREFIX) and has_kernels and not has_other_layers(config)
+
+
+def has_other_layers(config: PreTrainedConfig) -> bool:
+    """Return whether a language model has layers without full attention."""
+    return set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}
+
+
+def is_split(model: nn.Module) -> bool:
+    """Return whether `device_map` put parts of a model on several devices.
+
+    The tensors of a plan lie on one.
+    """
+    return len(set((getattr(model, "hf_device_map", None) or {}).values())) > 1
 
 
 @contextmanager
@@ -171,10 +192,8 @@ def attend(
 def _fused(
     query: Tensor, key: Tensor, value: Tensor, scale: float, is_causal: bool, mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    # The kernel behind `scaled_dot_product_attention` on a CPU, which does not return the sums.
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-        query, key, value, is_causal=is_causal, attn_mask=mask, scale=scale
-    )
+    kernel = getattr(torch.ops.aten, CPU_KERNEL)
+    return kernel(query, key, value, is_causal=is_causal, attn_mask=mask, scale=scale)
 
 
 def _plain(
@@ -241,9 +260,8 @@ def attend_backward(
         folded = (shape[0], key.shape[1], -1, shape[3])
         gradient, query, output = (states.reshape(folded) for states in (gradient, query, output))
         sums = sums.reshape(folded[:3])
-    of_query, of_key, of_value = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-        gradient, query, key, value, output, sums, 0.0, is_causal, scale=scale
-    )
+    kernel = getattr(torch.ops.aten, f"{CPU_KERNEL}_backward")
+    of_query, of_key, of_value = kernel(gradient, query, key, value, output, sums, 0.0, is_causal, scale=scale)
     if groups > 1 and is_causal:
         of_key, of_value = (states.unflatten(1, (-1, groups)).sum(2) for states in (of_key, of_value))
     return of_query.reshape(shape), of_key, of_value

@@ -61,7 +61,7 @@ def launch_page(
         host: Address to listen at; default: this machine alone, or what `GRADIO_SERVER_NAME` says.
         port: Port; default: the first free one from 7860, or what `GRADIO_SERVER_PORT` says.
         opens_browser: Whether to open it in the browser of this machine.
-        is_blocking: Whether to return after the server ends alone.
+        is_blocking: Whether to wait until the server ends.
 
     Raises:
         OSError: If the port is not free.

@@ -9,6 +9,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
+from ide3d.commands.options import GIBIBYTE
 from ide3d.nano import nano_model
 from processing.benchmarks import load_scene
 from processing.benchmarks.readers.requirements import list_modes
@@ -22,7 +23,6 @@ __all__ = ["DATA_COLUMN", "IDE3DChat", "find_benchmark"]
 
 logger = logging.getLogger(__name__)
 
-GIBIBYTE = 1024**3
 DATA_COLUMN = "data_dir"  # of a document of our tasks: the folder of the benchmarks
 DEFAULT_TOKENS = 64
 

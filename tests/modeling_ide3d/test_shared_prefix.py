@@ -137,3 +137,8 @@ def test_who_can_share_a_prefix():
     assert not can_share_prefix(Qwen2Config(attn_implementation="eager"))
     windows = {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
     assert not can_share_prefix(Qwen2Config(attn_implementation="sdpa", **windows))
+
+
+def test_a_torch_without_the_kernel_shares_no_prefix(monkeypatch):
+    monkeypatch.setattr("modeling_ide3d.shared_prefix.CPU_KERNEL", "_a_kernel_of_another_version")
+    assert not can_share_prefix(Qwen2Config(attn_implementation="sdpa"))

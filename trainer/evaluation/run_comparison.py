@@ -156,7 +156,7 @@ def compare_runs(
         TypeError: If an argument is of another type.
         FileNotFoundError: If a folder holds no scored run, or one of a version that kept no scores by scene.
         ValueError: If the runs are of other tasks or samples, or were asked in other ways that `differing` does not
-            name. Also if a file is not what a run writes.
+            name. Also if `tolerance` is negative or not finite, or a file is not what a run writes.
     """
     runs = _read_runs(folders)
     check_number("`tolerance`", tolerance)

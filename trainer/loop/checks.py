@@ -12,7 +12,7 @@ from transformers.utils import is_peft_available
 from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary import GeometricValidator, IDE3DForConditionalGenerationWithGeometry
 from modeling_ide3d.auxiliary.outputs import CAMERA_TERMS, HEADS
-from modeling_ide3d.shared_prefix import SHARED_PREFIX, can_share_prefix
+from modeling_ide3d.shared_prefix import SHARED_PREFIX, can_share_prefix, is_split
 from trainer.data_collator import IDE3DDataCollator
 from trainer.loop.model_parts import freeze_parts
 from trainer.supervision.criterion import GeometryCriterion
@@ -76,7 +76,7 @@ def prepare_model(model: nn.Module, args: IDE3DTrainingArguments) -> IDE3DForCon
         grounding_temperature=core.config.grounding_temperature,
     )
     text = core.config.get_text_config()
-    if can_share_prefix(text) and not getattr(text, "attention_dropout", 0.0):
+    if can_share_prefix(text) and not is_split(core) and not getattr(text, "attention_dropout", 0.0):
         text._attn_implementation = SHARED_PREFIX  # packed chats without a mask of pairs; else it is "sdpa"
     core.read_layers(args.distillation_layers or None, args.camera_layer)
     for term in sorted(CAMERA_TERMS):

@@ -9,6 +9,7 @@ from torch import nn
 
 from modeling_ide3d.grounding_ide3d import fill_empty_regions
 from modeling_ide3d.inputs_ide3d import check_scores
+from modeling_ide3d.shared_prefix import has_other_layers
 from processing.argument_rules import check_whole
 from processing.benchmarks import build_prompt
 from processing.boxes_in_words import NumberStyle
@@ -32,7 +33,7 @@ from trainer.session.questions import (
     tokenize_after_video,
 )
 from trainer.session.said_boxes import LOCATE, SaidBoxes, check_template, say_boxes
-from trainer.session.shared_prefix import PackedQuestions, RepeatedPrefix, choose_strategy, has_other_layers
+from trainer.session.shared_prefix import PackedQuestions, RepeatedPrefix, choose_strategy
 from trainer.session.streaming import check_references
 
 __all__ = ["SceneAnswer", "SceneSession"]
@@ -91,7 +92,7 @@ class SceneSession:
         pixels = pixels.to(self.model.device, self.model.dtype)
         self.num_frames = pixels.shape[1]
         text_config = self.model.config.get_text_config()
-        strategy = choose_strategy(text_config)
+        strategy = choose_strategy(self.model)
         self.memory = MemoryPlan(
             self.model,
             max_memory,

@@ -7,15 +7,18 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from modeling_ide3d.shared_prefix import (
+    SHARED_PREFIX,
     SideBySide,
     attend,
     can_share_prefix,
     empty_row,
     empty_sums,
+    has_other_layers,
+    is_split,
     merge_parts,
     only_rows,
     sharing_prefix,
@@ -27,8 +30,9 @@ __all__ = [
     "RepeatedPrefix",
     "SharedPrefixLayer",
     "choose_strategy",
-    "has_other_layers",
 ]
+
+MASKED_ATTENTION = ("eager", "sdpa", SHARED_PREFIX)  # take a mask for every pair of tokens
 
 
 class SharedPrefixLayer(DynamicLayer):
@@ -81,11 +85,16 @@ class SharedPrefixLayer(DynamicLayer):
 
 
 class _Questions:
-    """Language model and cache of the prefix, which both ways of asking share."""
+    """Language model and cache of the prefix, which all ways of asking share."""
 
     def __init__(self, language_model: nn.Module, prefix: Cache):
         self.language_model, self.prefix = language_model, prefix
         self.prefix_length = prefix.get_seq_length()
+
+    @staticmethod
+    def new_cache(config: PreTrainedConfig) -> Cache:
+        """Return an empty cache for the prefix, given the configuration of the language model."""
+        return Cache(layers=[SharedPrefixLayer() for _ in range(config.num_hidden_layers)])
 
     @classmethod
     @contextmanager
@@ -120,11 +129,6 @@ class PrefixQuestions(_Questions):
         self.capacity = 0
         self.suffixes: SideBySide | None = None  # while questions are read
         self.last_rows: torch.Tensor | None = None
-
-    @staticmethod
-    def new_cache(config: PreTrainedConfig) -> Cache:
-        """Return an empty cache for the prefix, given the configuration of the language model."""
-        return Cache(layers=[SharedPrefixLayer() for _ in range(config.num_hidden_layers)])
 
     @classmethod
     @contextmanager
@@ -246,11 +250,6 @@ class PackedQuestions(_Questions):
         self.owner = torch.zeros(self.prefix_length, dtype=torch.long)
         self.next_position = torch.zeros(0, dtype=torch.long)
 
-    @staticmethod
-    def new_cache(config) -> Cache:
-        """Return an empty cache for the prefix, given the configuration of the language model."""
-        return Cache(layers=[SharedPrefixLayer() for _ in range(config.num_hidden_layers)])
-
     def start(self, suffixes: Sequence[torch.Tensor], max_new_tokens: int) -> torch.Tensor:
         """Read the questions; see `QuestionReader.start`."""
         lengths = torch.tensor([len(suffix) for suffix in suffixes])
@@ -298,8 +297,8 @@ class RepeatedPrefix(_Questions):
         self.mask = self.next_position = torch.zeros(0, dtype=torch.long)
 
     @staticmethod
-    def new_cache(config) -> Cache:
-        """Return an empty cache for the prefix, given the configuration of the language model."""
+    def new_cache(config: PreTrainedConfig) -> Cache:
+        """See `_Questions.new_cache`; layers are those that Transformers gives the language model."""
         return DynamicCache(config=config)
 
     @classmethod
@@ -336,15 +335,11 @@ class RepeatedPrefix(_Questions):
         return states[:, 0]
 
 
-def has_other_layers(config: PreTrainedConfig) -> bool:
-    """Return whether a language model has layers without full attention."""
-    return set(getattr(config, "layer_types", None) or ["full_attention"]) != {"full_attention"}
-
-
-def choose_strategy(config: PreTrainedConfig) -> type[PrefixQuestions | PackedQuestions | RepeatedPrefix]:
-    """Choose how the language model of this configuration reads many questions."""
-    if can_share_prefix(config):
+def choose_strategy(model: PreTrainedModel) -> type[PrefixQuestions | PackedQuestions | RepeatedPrefix]:
+    """Choose how an `IDE3DForConditionalGeneration` reads many questions."""
+    config = model.config.get_text_config()
+    if can_share_prefix(config) and not is_split(model):
         return PrefixQuestions
-    if config._attn_implementation == "eager" and not has_other_layers(config):
+    if config._attn_implementation in MASKED_ATTENTION and not has_other_layers(config):
         return PackedQuestions
     return RepeatedPrefix

@@ -31,6 +31,16 @@ __all__ = [
 FURNITURE_FILE = Path(__file__).with_name("furniture.safetensors")
 PLACES = ("floor", "top", "wall", "ceiling")
 _LARGEST, _LARGEST_TEXTURE = 10.0, 1024  # metres, pixels
+_REFUSED = (
+    safetensors.SafetensorError,
+    Image.DecompressionBombError,
+    KeyError,
+    TypeError,
+    IndexError,
+    ValueError,
+    OSError,
+    QhullError,
+)  # errors of a file that is none of furniture
 PIECES_TABLE = Path(__file__).with_name("pieces.tsv")
 
 
@@ -150,7 +160,7 @@ def _read(path: Path, changed: int, length: int) -> dict[str, tuple[MeshPiece, .
             arrays = {name: file.get_tensor(name) for name in file.keys()}
         rows = parse_json(header["pieces"].encode(), str(path))
         pieces = _unpacked(rows, arrays)
-    except (safetensors.SafetensorError, KeyError, TypeError, IndexError, ValueError, OSError, QhullError) as error:
+    except _REFUSED as error:
         raise ValueError(
             f"{path} must be a file that processing.rooms.furnished.convert made, got {error!r}. Make it again."
         ) from error

@@ -98,6 +98,18 @@ def test_answers_end_where_the_model_ends_them(scene_model, processor, frames, a
     assert_same(answers, scene_model, processor, frames)
 
 
+@pytest.mark.filterwarnings("ignore:The following device_map keys")
+def test_a_language_model_on_disk_answers(scene_model, processor, frames, tmp_path):
+    scene_model.save_pretrained(tmp_path / "model")
+    parts = ("model.vision_tower", "model.multi_modal_projector", "model.image_newline", "lm_head", "grounding_head")
+    device_map = {**dict.fromkeys(parts, "cpu"), "model.language_model": "disk"}
+    offloaded = type(scene_model).from_pretrained(
+        tmp_path / "model", device_map=device_map, offload_folder=tmp_path / "offload"
+    )
+    expected = SceneSession(scene_model, processor, frames).ask(QUESTIONS, max_new_tokens=NEW_TOKENS)
+    assert SceneSession(offloaded, processor, frames).ask(QUESTIONS, max_new_tokens=NEW_TOKENS) == expected
+
+
 def test_sliding_windows_take_the_repeated_prefix(processor, frames):
     model = build_scene_model(
         processor, use_sliding_window=True, sliding_window=16, max_window_layers=1, attn_implementation="sdpa"

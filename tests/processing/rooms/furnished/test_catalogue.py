@@ -73,6 +73,9 @@ def test_what_a_file_of_pieces_must_hold_is_checked(tmp_path):
         told = {**header, "pieces": changes.pop("pieces", header["pieces"])}
         path.write_bytes(safetensors.numpy.save({**arrays, **changes}, told))
 
+    huge = arrays["pictures"].copy()  # its first texture says that it has 65,500 x 65,500 pixels
+    size = huge.tobytes().index(b"\xff\xc0") + 5
+    huge[size : size + 4] = np.frombuffer(b"\xff\xdc\xff\xdc", np.uint8)
     shutil.copy(FURNITURE_FILE, path)
     assert set(read_catalogue(path)) == set(read_catalogue())
     for changes in (
@@ -81,6 +84,7 @@ def test_what_a_file_of_pieces_must_hold_is_checked(tmp_path):
         {"material": np.full_like(arrays["material"], 200)},
         {"triangles": np.full_like(arrays["triangles"], 65535)},
         {"pictures": arrays["pictures"][:10]},
+        {"pictures": huge},
         {"pieces": "[]"},
         {"pieces": header["pieces"].replace('"floor"', '"roof"')},
         {"pieces": header["pieces"].replace('"size": [', '"size": [1e9, ', 1)},
