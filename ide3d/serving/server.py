@@ -72,7 +72,9 @@ class SceneChatHandler(ChatCompletionHandler):
             room = self.memory.context - inputs["input_ids"].shape[1]
             config.max_new_tokens = min(config.max_new_tokens, room)
             respond = self._streaming if body.get("stream") else self._non_streaming
-            answer = respond(request_id, model, processor, model_id, inputs, config, gen_manager=manager)
+            # The manager of Transformers searches `stop` in the vocabulary of what it is given; a processor has none.
+            tokenizer = processor.tokenizer
+            answer = respond(request_id, model, tokenizer, model_id, inputs, config, gen_manager=manager)
             return await answer if inspect.isawaitable(answer) else answer
 
     async def _read_all(self, media: Sequence[Medium], num_frames: int | None) -> list[Tensor | None]:

@@ -172,7 +172,7 @@ class DataArguments:
     image_size: int = field(default=64, metadata={"help": "Side of a frame in pixels."})
     num_frames: int = field(default=4, metadata={"help": "Frames a room."})
     data_seed_rooms: int = field(default=0, metadata={"help": "Which family of rooms."})
-    room_style: Literal["plain", "loft"] = field(
+    room_style: Literal["plain", "loft", "furnished"] = field(
         default="plain", metadata={"help": "Furniture, shades and sizes of the rooms."}
     )
     room_variations: list[str] = field(default_factory=list, metadata={"help": "Changes of rooms, see load_rooms."})

@@ -102,6 +102,18 @@ class TestAnswers:
         said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
         assert said == expected[0][0] and chunks[-1].choices[0].finish_reason == "stop"
 
+    @pytest.mark.parametrize("is_streamed", [False, True])
+    def test_an_answer_ends_at_a_stop(self, served, videos, expected, is_streamed):
+        chat, whole = about(QUESTIONS[0], video_part(as_url(videos[0]))), expected[0][0]
+        for stop in (["?!"], whole[0]):
+            given = {"model": MODEL, "messages": chat, "stop": stop, "stream": is_streamed}
+            answer = served[0].chat.completions.create(**given)
+            if is_streamed:
+                said = "".join(chunk.choices[0].delta.content or "" for chunk in answer)
+            else:
+                said = answer.choices[0].message.content
+            assert said == whole if stop == ["?!"] else whole.startswith(said)
+
     def test_requests_at_once_get_their_own_answers(self, served, videos, expected):
         asked = [(video, question) for video in range(2) for question in range(3)] * 2
         with ThreadPoolExecutor(len(asked)) as pool:

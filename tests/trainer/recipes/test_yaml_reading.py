@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from processing.rooms.scene.styles import STYLES
 from trainer.recipes import DataArguments, ModelArguments, dry_run, read_recipe
 from trainer.recipes.yaml_reading import MAX_BYTES
 
@@ -144,6 +145,11 @@ class TestDryRun:
         path.write_text(content)
         with pytest.raises(ValueError, match="planned_config='.*config.json' is no config.json of this model"):
             self.plan(tmp_path, model_name_or_path=str(tmp_path / "x"), planned_config=str(path))
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_of_rooms_is_taken(style):
+    assert DataArguments(room_style=style).room_style == style
 
 
 def test_fields_are_checked_without_a_file_too():
