@@ -29,20 +29,7 @@ from trainer.session.scene_session import DEFAULT_MAX_MEMORY
 
 REPOSITORY = Path(__file__).parents[2]
 ROOMS = ("rooms measure", "rooms export", "rooms share", "rooms evaluate")
-COMMANDS = (
-    "ask",
-    "find",
-    "describe",
-    "app",
-    "serve",
-    "train",
-    "plan",
-    "teachers",
-    "geometry",
-    "evaluate",
-    "clicks",
-    "compare",
-)
+COMMANDS = ("ask", "find", "describe", "app", "serve", "train", "plan", "teachers", "geometry", "evaluate", "clicks")
 COMMANDS += ("compare", "doctor", "probe", "convert", "export", "push", "env", "captures", *ROOMS)
 ALIASES = {
     "trainer.evaluation": "evaluate",
