@@ -143,7 +143,7 @@ def export_room_dataset(
 
 
 def is_room_dataset(folder: Path) -> bool:
-    """Whether a folder is one that `export_room_dataset` wrote, and nothing else."""
+    """Return whether a folder is one that `export_room_dataset` wrote, and nothing else."""
     card = folder / "README.md"
     if {path.name for path in folder.iterdir()} != {ROOMS, QUESTIONS, card.name} or not card.is_file():
         return False

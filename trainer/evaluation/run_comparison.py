@@ -231,7 +231,7 @@ def _cells(row: RunScore) -> tuple[str, ...]:
 
 
 def _is_overall(score: str) -> bool:
-    """Whether a score is of all samples, not of one type of them."""
+    """Return whether a score is of all samples, not of one type of them."""
     return "/" not in score or score.startswith("leo/")
 
 
