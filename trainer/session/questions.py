@@ -13,6 +13,7 @@ from processing.argument_rules import check_texts
 __all__ = [
     "Question",
     "as_regions",
+    "check_context",
     "check_model",
     "check_processor",
     "list_questions",
@@ -181,6 +182,16 @@ def split_at_video(processor: Any, text: str) -> tuple[str, str]:
             f"A question needs exactly one {processor.video_token} in its chat, got {reprlib.repr(text)}."
         )
     return head + video, tail
+
+
+def check_context(model: nn.Module, length: int) -> None:
+    """Raise ValueError if a prompt leaves no token of the context for an answer."""
+    context = model.config.text_config.max_position_embeddings
+    if length >= context:
+        raise ValueError(
+            f"The video and the question have {length} tokens, and the context of the model holds {context} with the "
+            "answer. Ask in fewer words, or show fewer frames."
+        )
 
 
 def tokenize_after_video(processor: Any, tail: str) -> Tensor:

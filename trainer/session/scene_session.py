@@ -23,6 +23,7 @@ from trainer.session.memory import MemoryPlan
 from trainer.session.questions import (
     Question,
     as_regions,
+    check_context,
     check_model,
     check_processor,
     list_questions,
@@ -136,7 +137,9 @@ class SceneSession:
                 f"All questions of a session share what stands before the video, {self.head!r}, got {head!r}: pass "
                 "`system` to the session, or make another session."
             )
-        return tokenize_after_video(self.processor, tail).to(self.model.device)
+        tokens = tokenize_after_video(self.processor, tail).to(self.model.device)
+        check_context(self.model, self.prefix_ids.shape[1] + len(tokens))
+        return tokens
 
     def _pool(self, regions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return region features (N, hidden_size), empty regions (N,) and the mean token (hidden_size,)."""
@@ -179,9 +182,9 @@ class SceneSession:
 
         Raises:
             TypeError: If `questions` is no list of texts and chats, regions are no arrays, or a number no integer.
-            ValueError: If a question is empty, does not fit into `max_memory` or has another text before the video.
-                Also if it has fewer `<ground>` tokens than regions, or one without a region in its last turn, or if
-                scores are NaN or Inf.
+            ValueError: If a question is empty, does not fit into `max_memory` or into the context of the model, or has
+                another text before the video. Also if it has fewer `<ground>` tokens than regions, or one without a
+                region in its last turn, or if scores are NaN or Inf.
         """
         check_whole(max_new_tokens, "max_new_tokens", 1)
         questions = list_questions(questions)

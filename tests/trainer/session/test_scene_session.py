@@ -217,6 +217,14 @@ def test_memory_stays_within_what_was_given(scene_model, processor, frames, atte
     assert 0.1 * budget < memory.peak <= budget
 
 
+def test_a_question_beyond_the_context_is_refused(scene_model, processor, frames):
+    session = SceneSession(scene_model, processor, frames)
+    scene_model.config.text_config.max_position_embeddings = session.prefix_ids.shape[1] + 30
+    session.ask(["Where is the ball?"], max_new_tokens=1)
+    with pytest.raises(ValueError, match="context of the model holds"):
+        session.ask(["Where is the ball? " * 30], max_new_tokens=1)
+
+
 def test_requests_that_cannot_be_answered_are_refused(scene_model, processor, frames):
     session = SceneSession(scene_model, processor, frames)
     with pytest.raises(ValueError, match="exactly one <video>"):
