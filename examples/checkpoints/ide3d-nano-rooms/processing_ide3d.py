@@ -64,9 +64,6 @@ class IDE3DProcessor(ProcessorMixin):
             Region the user points at (in a prompt), or the grounding query (in an answer).
     """
 
-    # The video processor has converted its own; without padding they stay lists.
-    skip_tensor_conversion = [*ProcessorMixin.skip_tensor_conversion, "pixel_values_videos", "video_frame_mask"]
-
     def __init__(
         self,
         image_processor=None,
@@ -211,6 +208,12 @@ class IDE3DProcessor(ProcessorMixin):
         check_options(kwargs)
         with naming_options(text=text, images=images, videos=videos, **kwargs):
             return super().__call__(images=images, text=text, videos=videos, audio=audio, **kwargs)
+
+    @property
+    def skip_tensor_conversion(self) -> list[str]:
+        """Outputs that stay as they are: videos too where they are not padded."""
+        unpadded = [] if self.video_processor.pad_frames else ["pixel_values_videos", "video_frame_mask"]
+        return [*ProcessorMixin.skip_tensor_conversion, *unpadded]
 
     def prepare_inputs_layout(self, images=None, text=None, videos=None, audio=None, **kwargs):
         """Bring inputs into one layout: a list of texts, and a flat list of videos.

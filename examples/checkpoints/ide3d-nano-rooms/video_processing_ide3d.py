@@ -31,7 +31,7 @@ RATE_TOLERANCE = 1e-3  # Relative: 24000/1001 is typed as 23.98, and times in mi
 _OF_FILES = ("auto_map", "feature_extractor_type", "image_processor_type", "processor_class", "video_processor_type")
 
 
-class IDE3DVideosKwargs(VideosKwargs, total=False):
+class IDE3DVideoProcessorKwargs(VideosKwargs, total=False):
     """Arguments of [`IDE3DVideoProcessor`]: those of Transformers, and `pad_frames`."""
 
     pad_frames: bool
@@ -92,7 +92,7 @@ class IDE3DVideoProcessor(BaseVideoProcessor):
     num_frames = 32
     fps = None
     pad_frames = True
-    valid_kwargs = IDE3DVideosKwargs
+    valid_kwargs = IDE3DVideoProcessorKwargs
     model_input_names = ["pixel_values_videos", "video_frame_mask"]
 
     def __init__(self, **kwargs: Unpack[VideosKwargs]) -> None:
