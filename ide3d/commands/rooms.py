@@ -14,6 +14,7 @@ Style = Annotated[Literal["plain", "loft", "furnished"], typer.Option(help="Styl
 Seed = Annotated[int, typer.Option(help="Family of rooms.")]
 ImageSize = Annotated[int, typer.Option(min=1, help="Side of a frame in pixels.")]
 NumFrames = Annotated[int, typer.Option(min=1, help="Frames of a room.")]
+NumProc = Annotated[int | None, typer.Option(min=1, help="Processes that render. Default: one for each core.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -40,9 +41,7 @@ def measure(
     seed: Seed = 0,
     image_size: ImageSize = 126,
     num_frames: NumFrames = 8,
-    num_proc: Annotated[
-        int | None, typer.Option(min=1, help="Processes that render. Default: one for each core.")
-    ] = None,
+    num_proc: NumProc = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the figures to this file.")
     ] = None,
@@ -90,9 +89,7 @@ def share(
     seed: Seed = 0,
     image_size: ImageSize = 126,
     num_frames: NumFrames = 8,
-    num_proc: Annotated[
-        int | None, typer.Option(min=1, help="Processes that render. Default: one for each core.")
-    ] = None,
+    num_proc: NumProc = None,
     push: Annotated[
         str | None, typer.Option(metavar="REPO_ID", help="Also push it as a data set, your-name/name on the Hub.")
     ] = None,
@@ -110,8 +107,8 @@ def share(
 
     if push is not None:
         check_repo_id(push)
-    shape = {"style": style, "seed": seed, "image_size": image_size, "num_frames": num_frames}
-    folder = export_room_dataset(target, num_scenes=num_scenes, **shape, num_proc=num_proc, repo_id=push)
+    shape = {"style": style, "seed": seed, "image_size": image_size, "num_frames": num_frames, "num_proc": num_proc}
+    folder = export_room_dataset(target, num_scenes=num_scenes, **shape, repo_id=push)
     typer.echo(f"Wrote {folder}")
     if push is not None:
         typer.echo(push_rooms(folder, push, private))

@@ -10,7 +10,7 @@ import numpy as np
 
 from processing.rooms.furnished.catalogue import MeshMaterial, MeshPiece
 from processing.rooms.scene.furniture import FLOOR_PIECES, Piece, Support
-from processing.rooms.scene.layout import Furnishing
+from processing.rooms.scene.layout import DRAWN, Furnishing
 from processing.rooms.scene.meshes import Mesh, MeshLook
 from processing.rooms.scene.palette import named_colour, pick
 from processing.rooms.scene.small_things import CEILING_PIECES, TOP_PIECES, WALL_PIECES
@@ -24,72 +24,18 @@ _PAINTED = 0.6  # share of pieces with a main part that are painted in a named c
 _UNPAINTED = ("plant", "piano", "television", "speaker")
 _DRAWN = 0.4  # share of drawn pieces among kinds that have meshes in few builds
 _FEW = 3
+_KITCHEN = (
+    *("table:free", "chair:around", "chair:around", "cabinet:wall", "cabinet:wall", "fridge:wall", "oven:wall"),
+    *("stool:free", "basket:wall", "radiator:wall"),
+)
+# Those of drawn rooms, with what has meshes alone. A theme is drawn by its place: the order counts.
 _THEMES = {
-    "living": (
-        "sofa:wall",
-        "table:front",
-        "cabinet:wall",
-        "armchair:free",
-        "bookshelf:wall",
-        "lamp:wall",
-        "plant:wall",
-        "piano:wall",
-        "speaker:wall",
-        "radiator:wall",
-    ),
-    "dining": (
-        "table:free",
-        "chair:around",
-        "chair:around",
-        "cabinet:wall",
-        "bench:wall",
-        "plant:wall",
-        "lamp:wall",
-        "radiator:wall",
-    ),
-    "bedroom": (
-        "bed:wall",
-        "wardrobe:wall",
-        "cabinet:wall",
-        "chair:wall",
-        "armchair:free",
-        "basket:wall",
-        "lamp:wall",
-        "radiator:wall",
-    ),
-    "office": (
-        "desk:wall",
-        "chair:front",
-        "bookshelf:wall",
-        "cabinet:wall",
-        "table:free",
-        "stool:free",
-        "basket:wall",
-        "plant:wall",
-        "radiator:wall",
-    ),
-    "kitchen": (
-        "table:free",
-        "chair:around",
-        "chair:around",
-        "cabinet:wall",
-        "cabinet:wall",
-        "fridge:wall",
-        "oven:wall",
-        "stool:free",
-        "basket:wall",
-        "radiator:wall",
-    ),
-    "studio": (
-        "bed:wall",
-        "sofa:free",
-        "table:free",
-        "stool:free",
-        "bookshelf:wall",
-        "desk:wall",
-        "plant:wall",
-        "fridge:wall",
-    ),
+    "living": (*DRAWN.themes["living"], "piano:wall", "speaker:wall", "radiator:wall"),
+    "dining": (*DRAWN.themes["dining"], "radiator:wall"),
+    "bedroom": (*DRAWN.themes["bedroom"], "radiator:wall"),
+    "office": (*DRAWN.themes["office"], "plant:wall", "radiator:wall"),
+    "kitchen": _KITCHEN,
+    "studio": (*DRAWN.themes["studio"], "fridge:wall"),
 }
 _SMALL = (
     *("vase", "box", "vase", "box", "television", "lamp"),
@@ -99,18 +45,14 @@ _SMALL = (
 
 def furnish(catalogue: Mapping[str, tuple[MeshPiece, ...]]) -> Furnishing:
     """Return the pieces, themes and small things of rooms that are furnished from a catalogue."""
-    drawn = {"floor": {**FLOOR_PIECES}, "top": TOP_PIECES, "wall": WALL_PIECES, "ceiling": CEILING_PIECES}
+    drawn = {"floor": FLOOR_PIECES, "top": TOP_PIECES, "wall": WALL_PIECES, "ceiling": CEILING_PIECES}
     made: dict[str, dict[str, _Maker]] = {place: {} for place in drawn}
     for category, pieces in catalogue.items():
         for place in drawn:
             group = tuple(piece for piece in pieces if piece.place == place)
             if group:
                 made[place][category] = _maker(group, drawn[place].get(category))
-    top, wall, ceiling = (
-        {**drawn["top"], **made["top"]},
-        {**drawn["wall"], **made["wall"]},
-        {**drawn["ceiling"], **made["ceiling"]},
-    )
+    top, wall, ceiling = ({**drawn[place], **made[place]} for place in ("top", "wall", "ceiling"))
     floor = {**top, **FLOOR_PIECES, **made["floor"]}
     themes = {name: tuple(entry for entry in theme if _kind(entry) in floor) for name, theme in _THEMES.items()}
     # What a larger catalogue has beside stands in rooms of its own, and among the small things.
