@@ -12,6 +12,7 @@ import numpy as np
 from processing.argument_rules import path_text
 from processing.limits import load_json
 from processing.tables import format_band, format_number, markdown_table
+from trainer.evaluation.answer_log import LATER, UNKNOWN, VERSIONS
 from trainer.evaluation.metrics.bands import scene_band
 from trainer.evaluation.results import SCENE_SCORES
 from trainer.field_rules import check_number
@@ -40,8 +41,7 @@ ASKED = (
     "decoding",
 )
 OUTCOMES = ("scores", "num_samples", "num_scenes", "main_score", "unparsable")  # of `results.json`, no facts of a run
-VERSIONS = ("versions", "later_versions", "scored_with")
-UNKNOWN = "not recorded"
+OF_VERSIONS = (VERSIONS, LATER, "scored_with")
 RIGHT = 0.5  # quality of an answer that counts as right, as in reports
 
 
@@ -255,7 +255,7 @@ def _find_differences(runs: Sequence[_Run]) -> dict[str, list[str]]:
 
 def _list_facts(results: Mapping[str, Any]) -> dict[str, Any]:
     """Return the facts of a run, libraries one by one."""
-    facts = {key: value for key, value in results.items() if key not in (*OUTCOMES, *VERSIONS)}
+    facts = {key: value for key, value in results.items() if key not in (*OUTCOMES, *OF_VERSIONS)}
     for number, versions in enumerate([results.get("versions"), *(results.get("later_versions") or [])]):
         if isinstance(versions, dict):
             later = f", later answers {number}" if number else ""
