@@ -166,7 +166,10 @@ class DataArguments:
     )
     num_rooms: int = field(default=900, metadata={"help": "Training rooms."})
     labelled_rooms: int | None = field(
-        default=None, metadata={"help": "Rooms, the first ones, that `lessons` ask about; default: all of them."}
+        default=None,
+        metadata={
+            "help": "Rooms, the first ones of num_rooms, that `lessons` ask about; default: all, and further_rooms."
+        },
     )
     num_validation_rooms: int = field(default=64, metadata={"help": "Rooms of the evaluation loss."})
     image_size: int = field(default=64, metadata={"help": "Side of a frame in pixels."})
@@ -176,6 +179,13 @@ class DataArguments:
         default="plain", metadata={"help": "Furniture, shades and sizes of the rooms."}
     )
     room_variations: list[str] = field(default_factory=list, metadata={"help": "Changes of rooms, see load_rooms."})
+    further_rooms: int = field(
+        default=0, metadata={"help": "Training rooms of another style or other variations, beside num_rooms."}
+    )
+    further_style: Literal["plain", "loft", "furnished"] = field(
+        default="furnished", metadata={"help": "Furniture, shades and sizes of the further rooms."}
+    )
+    further_variations: list[str] = field(default_factory=list, metadata={"help": "Changes of the further rooms."})
     reference: Literal["region", "word", "both"] = field(
         default="region", metadata={"help": "Questions that point at an object, name it, or both."}
     )
@@ -227,7 +237,7 @@ class DataArguments:
 
     def __post_init__(self):
         counts = ("num_validation_samples", "max_grounding", "data_seed_rooms", "place_samples", "packed_tokens")
-        others = ("naming_steps", "reading_steps", "kept_scenes")
+        others = ("naming_steps", "reading_steps", "kept_scenes", "further_rooms")
         shares = {
             "confidence_drop_share": (0, 0.99),
             "grounding_share": (0, 1),
@@ -242,7 +252,8 @@ class DataArguments:
                     raise ValueError(
                         f"{name} must name files that end with {', '.join(CHAT_FILES)}, got {file!r:.100}."
                     )
-        for name, known in {"tasks": sorted(TASKS), "room_variations": VARIATIONS}.items():
+        variations = dict.fromkeys(("room_variations", "further_variations"), VARIATIONS)
+        for name, known in {"tasks": sorted(TASKS), **variations}.items():
             for value in getattr(self, name):
                 check_choice(name, value, known)
         if self.task_weights and len(self.task_weights) != len(self.tasks):

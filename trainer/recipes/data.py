@@ -1,5 +1,6 @@
 """Rooms, benchmarks and chats as the training and evaluation data of a recipe."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = [
     "build_samples",
     "list_texts",
     "load_decoded",
+    "load_training_rooms",
     "make_samples",
     "room_options",
 ]
@@ -53,6 +55,14 @@ def load_decoded(split: str, num_rooms: int, data: DataArguments) -> list[dict]:
         {**room, **{key: [np.asarray(image) for image in room[key]] for key in pictures}}
         for room in tqdm(rooms, desc=f"Rooms of {split}", unit="room")
     ]
+
+
+def load_training_rooms(data: DataArguments) -> list[dict]:
+    """Load the training rooms of a recipe, the further ones behind the others."""
+    further = replace(data, room_style=data.further_style, room_variations=data.further_variations)
+    counts = {"num_rooms": data.num_rooms, "further_rooms": data.further_rooms}
+    parts = zip(counts.values(), (data, further), strict=True)
+    return [room for count, options in parts if count for room in load_decoded("train", count, options)]
 
 
 def make_samples(rooms: list[dict], data: DataArguments, grid: TokenGrid, *, training: bool) -> list[dict]:

@@ -13,9 +13,9 @@ logger = logging.getLogger(__name__)
 
 OF_NANO = ("hidden_size", "text_layers", "rope_theta", "tie_word_embeddings", "patch_size", "spatial_pool_stride")
 OF_ROOMS = ("num_rooms", "labelled_rooms", "num_validation_rooms", "data_seed_rooms", "room_style", "room_variations",
-            "reference", "max_questions", "max_grounding", "grounding_share", "lessons", "place_samples",
-            "naming_steps", "naming_depth", "reading_steps", "reading_lessons", "lesson_learning_rate", "word_search",
-            "mention_weight")  # fmt: skip
+            "further_rooms", "further_style", "further_variations", "reference", "max_questions", "max_grounding",
+            "grounding_share", "lessons", "place_samples", "naming_steps", "naming_depth", "reading_steps",
+            "reading_lessons", "lesson_learning_rate", "word_search", "mention_weight")  # fmt: skip
 OF_BOXES = ("box_numbers", "box_lenses", "field_of_view")
 OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions", "kept_scenes", "packed_tokens", "pseudo_geometry",
                  "confidence_drop_share")  # fmt: skip
@@ -47,6 +47,7 @@ def list_idle(arguments: ModelArguments, data: DataArguments) -> dict[str, str]:
             ("lesson_learning_rate",),
         ),
         "lessons have no boxes": (has_rooms and not {*BOX_LESSONS} & {*read_shares(data.lessons)}, OF_BOXES),
+        "further_rooms is 0": (has_rooms and not data.further_rooms, ("further_style", "further_variations")),
         "lessons are not set": (has_rooms and not data.lessons, ("labelled_rooms",)),
         "naming_steps is 0": (has_rooms and not data.naming_steps, ("naming_depth",)),
         "reading_steps is 0": (has_rooms and not data.reading_steps, ("reading_lessons",)),

@@ -28,7 +28,14 @@ from trainer.recipes.arguments import (
     read_recipe,
 )
 from trainer.recipes.box_tokens import find_box_tokens
-from trainer.recipes.data import build_benchmarks, build_chats, build_samples, list_texts, load_decoded
+from trainer.recipes.data import (
+    build_benchmarks,
+    build_chats,
+    build_samples,
+    list_texts,
+    load_decoded,
+    load_training_rooms,
+)
 from trainer.recipes.idle import warn_of_idle
 from trainer.recipes.lessons import choose_trainer, list_box_texts, take_lessons
 from trainer.recipes.models import adapt, build_pseudo_geometry, build_teacher, find_grid, load_model, load_processor
@@ -57,7 +64,7 @@ def train(
     teacher = build_teacher(model_arguments, args)
     grid = find_grid(model_arguments, data)
     with args.main_process_first(desc="drawing rooms"):
-        rooms = load_decoded("train", data.num_rooms, data)
+        rooms = load_training_rooms(data)
         validation = load_decoded("validation", data.num_validation_rooms, data)
     samples = build_samples(rooms, data, grid, training=True)
     validation = build_samples(validation, data, grid, training=False)
