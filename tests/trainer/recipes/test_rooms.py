@@ -15,7 +15,7 @@ from processing.token_grid import TokenGrid
 from trainer import IDE3DTrainingArguments
 from trainer.export import export_checkpoint, is_export
 from trainer.recipes import DataArguments, lessons, read_recipe, run, run_recipe, train
-from trainer.recipes.data import REGION_QUESTIONS, load_decoded, make_samples
+from trainer.recipes.data import REGION_QUESTIONS, load_decoded, load_training_rooms, make_samples
 from trainer.recipes.idle import list_idle
 from trainer.recipes.models import build_teacher, load_model
 
@@ -36,6 +36,7 @@ class TestRecipe:
                     "boxes_from_nano",
                     "boxes_nano_terms",
                     "boxes_nano_few",
+                    "nano_more_rooms",
                 )
                 assert (model.model_name_or_path is not None) == is_fine_tuning and data.num_rooms > 100
                 assert data.room_style == ("loft" if path.stem == "rooms_other_style" else "plain")
@@ -124,6 +125,16 @@ class TestSamples:
         assert len(self.load(max_grounding=0)) <= 4
         counts = {len(self.load("validation", place_samples=number)) for number in (0, 1)}
         assert len(counts) == 1  # the evaluation loss is of objects alone
+
+    def test_further_rooms_of_another_style(self):
+        further = {"further_rooms": 2, "further_style": "loft", "further_variations": ["noise"]}
+        rooms = load_training_rooms(DataArguments(num_rooms=3, image_size=32, num_frames=2, **further))
+        own = load_decoded("train", 3, DataArguments(image_size=32, num_frames=2))
+        loft = load_decoded("train", 2, DataArguments(image_size=32, num_frames=2, room_style="loft"))
+        assert [room["scene_id"] for room in rooms] == [room["scene_id"] for room in own + loft]
+        assert (rooms[0]["frames"][0] == own[0]["frames"][0]).all()
+        assert (rooms[3]["frames"][0] != loft[0]["frames"][0]).any()  # it has noise
+        assert (rooms[3]["instance_ids"][0] == loft[0]["instance_ids"][0]).all()
 
     def test_words_or_regions(self):
         for reference in ("word", "region"):
