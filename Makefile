@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-NANO := outputs/ide3d_nano_rooms
+NANO := ide3d_nano_rooms nano_more_rooms nano_all_tasks
 
 # A file of tests to each core, each with one thread: the tests are many and small.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --dist loadfile
@@ -41,9 +41,9 @@ demo: install
 	$(BIN)/python -m examples.demo
 
 nano: install
-	$(BIN)/python examples/train.py examples/recipes/ide3d_nano_rooms.yaml
-	$(BIN)/python examples/evaluate_rooms.py $(NANO)/export --num-rooms 500 --output $(NANO)/evaluation.json
-	$(BIN)/python examples/ship_nano.py $(NANO) examples/checkpoints/ide3d-nano-rooms
+	$(foreach stage,$(NANO),$(BIN)/python examples/train.py examples/recipes/$(stage).yaml &&) true
+	$(BIN)/python examples/evaluate_rooms.py outputs/$(lastword $(NANO))/export --num-rooms 500 --output outputs/$(lastword $(NANO))/evaluation.json
+	$(BIN)/python examples/ship_nano.py $(NANO:%=outputs/%) --target examples/checkpoints/ide3d-nano-rooms
 
 emergence: install
 	$(BIN)/python -m examples.emergence examples/recipes/emergence.yaml --split test

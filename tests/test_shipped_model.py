@@ -77,7 +77,9 @@ class TestFolder:
 
     def test_how_it_was_made_lies_beside_it(self):
         assert {"torch", "transformers"} <= set(FACTS["versions"]) and len(FACTS["commit"]) == 40
-        assert FACTS["log"][-1]["step"] > 1000 and "seed" in FACTS["recipe"] and FACTS["commands"]
+        assert FACTS["commands"] and FACTS["stages"]
+        for stage in FACTS["stages"]:
+            assert stage["log"][-1]["step"] > 1000 and "seed" in stage["recipe"]
         assert (SHIPPED / "training.png").stat().st_size > 1000
 
     def test_no_trace_of_geometry(self, model):

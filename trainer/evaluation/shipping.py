@@ -32,7 +32,7 @@ A request counts if the region with the highest score is a true one. Questions r
 a region. Bands are 95 % over rooms; `lead` is over the best baseline, and `~` marks a lead that is not
 surely above zero. {named}
 
-`training.json` holds recipe, versions and the log of the training, {steps} steps after its lessons; `training.png`
+`training.json` holds recipes, versions and the log of the training, {steps} steps after its lessons; `training.png`
 draws it. It has only ever seen rendered rooms of 64 px.
 """
 
@@ -47,6 +47,40 @@ def read_history(run: Path) -> list[dict]:
     if not states:
         raise FileNotFoundError(f"{run} has no checkpoint: train the model first.")
     return json.loads(states[max(states)].read_text(encoding="utf-8"))["log_history"]
+
+
+def read_stages(runs: Sequence[Path], recipes: Sequence[Path]) -> list[dict]:
+    """Read recipe and log of each stage of a training.
+
+    Args:
+        runs: Output folder of each stage, in order. In place of the first ones may stand the `training.json` of a
+            shipped model, whose stages those are.
+        recipes: Recipes of the stages; the last ones belong to the folders.
+
+    Raises:
+        FileNotFoundError: A run has no checkpoint.
+        ValueError: There are more folders than recipes.
+    """
+    folders = [run for run in runs if not run.is_file()]
+    if len(folders) > len(recipes):
+        raise ValueError(f"Expected at most {len(recipes)} runs, one a recipe, got {len(folders)}.")
+    of_folder = dict(zip(folders, recipes[len(recipes) - len(folders) :], strict=True))
+    stages = []
+    for run in runs:
+        if run in of_folder:
+            stages.append({"recipe": of_folder[run].read_text(encoding="utf-8"), "log": read_history(run)})
+        else:
+            stages += json.loads(run.read_text(encoding="utf-8"))["stages"]
+    return stages
+
+
+def join_histories(stages: Sequence[dict]) -> list[dict]:
+    """Return the logs of all stages as one, with steps that go on."""
+    joined: list[dict] = []
+    for stage in stages:
+        before = joined[-1]["step"] if joined else 0
+        joined += [{**entry, "step": entry["step"] + before} for entry in stage["log"]]
+    return joined
 
 
 def draw_curves(history: list[dict], path: Path) -> None:
@@ -93,11 +127,11 @@ def write_card(folder: Path, evaluation: dict, history: list[dict], tried: str |
 
 
 def ship(
-    run: Path,
+    runs: Sequence[Path],
     target: Path,
     evaluation: Path,
     *,
-    recipe: Path,
+    recipes: Sequence[Path],
     commands: Sequence[str],
     note: str | None = None,
     tried: str | None = None,
@@ -105,27 +139,29 @@ def ship(
     """Replace the shipped folder.
 
     Args:
-        run: Output folder of the training.
+        runs: Output folders of the stages of the training, see `read_stages`. The last one's export is shipped.
         target: Folder of the shipped model.
         evaluation: File of what `evaluate_rooms` returned about the export.
-        recipe: Recipe of the training, for the record.
+        recipes: Recipes of the stages, for the record.
         commands: Commands that make the model again, for the record.
         note: Further facts of how the model was made, such as changes on the way.
         tried: Attempts at the types that are not above their baselines, for the card.
 
     Raises:
-        FileNotFoundError: If the run has no export, no checkpoint or no evaluation.
+        FileNotFoundError: If the last run has no export, a run no checkpoint, or there is no evaluation.
         FileExistsError: If the target holds something else.
+        ValueError: If there are more runs than recipes.
     """
+    run = runs[-1]
     if not (run / "export" / "config.json").is_file():
         raise FileNotFoundError(f"{run / 'export'} is no export: train the model first.")
-    history = read_history(run)
-    scores = json.loads(evaluation.read_text())
+    stages = read_stages(runs, recipes)
+    history, scores = join_histories(stages), json.loads(evaluation.read_text())
     with whole_folder(target, is_shipped, refusal="is neither empty nor a shipped model") as unfinished:
         shutil.copytree(run / "export", unfinished, dirs_exist_ok=True)
         write_card(unfinished, scores, history, tried)
         draw_curves(history, unfinished / "training.png")
-        write_json(unfinished / "training.json", training_facts(scores, history, recipe, commands, note))
+        write_json(unfinished / "training.json", training_facts(scores, stages, commands, note))
     size = sum(file.stat().st_size for file in target.iterdir())
     logger.info("%s: %d files, %.1f MB", target, len(list(target.iterdir())), size / 1e6)
 
@@ -135,15 +171,15 @@ def is_shipped(folder: Path) -> bool:
     return (folder / "training.json").is_file()
 
 
-def training_facts(scores: dict, history: list[dict], recipe: Path, commands: Sequence[str], note: str | None) -> dict:
-    """Return recipe, versions, scores and log of the training."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=recipe.parent)
+def training_facts(scores: dict, stages: Sequence[dict], commands: Sequence[str], note: str | None) -> dict:
+    """Return recipes, versions, scores and logs of the training."""
+    here = Path(__file__).parent
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=here)
     return {
         "commands": list(commands),
-        "recipe": recipe.read_text(),
         "commit": commit.stdout.strip() or None,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "note": note,
         **{key: scores[key] for key in ("split", "num_rooms", "table")},
-        "log": history,
+        "stages": list(stages),
     }

@@ -19,7 +19,7 @@ LOG = [{"step": 1, "loss_language": 3.0}, {"step": 7, "loss_language": 1.5, "los
 
 @pytest.fixture
 def ship(monkeypatch):
-    """`ship(run, target, ...)` runs the command line of examples/ship_nano.py."""
+    """`ship(run, "--target", target, ...)` runs the command line of examples/ship_nano.py."""
     script = load_script("ship_nano")
 
     def call(*words) -> None:
@@ -45,7 +45,7 @@ def run(tmp_path):
 
 def test_the_folder_holds_export_scores_and_record(ship, run, tmp_path):
     target = tmp_path / "shipped"
-    ship(run, target, "--note", "by hand", "--tried", "twice as long.")
+    ship(run, "--target", target, "--note", "by hand", "--tried", "twice as long.")
     weights = "model.safetensors"
     assert is_export(target) and (target / weights).read_bytes() == (run / "export" / weights).read_bytes()
     card = ModelCard.load(target / "README.md")
@@ -54,30 +54,48 @@ def test_the_folder_holds_export_scores_and_record(ship, run, tmp_path):
     assert "40 rooms of test" in card.text and "7 steps after its lessons" in card.text
     assert "Not surely above the best baseline: counting (word). What was tried: twice as long." in card.text
     record = json.loads((target / "training.json").read_text())
-    assert record["log"] == LOG and record["note"] == "by hand" and "num_rooms" in record["recipe"]
-    assert record["table"] == [ROW, LEVEL] and "torch" in record["versions"] and len(record["commands"]) == 3
+    (stage,) = record["stages"]
+    assert stage["log"] == LOG and record["note"] == "by hand" and "num_rooms" in stage["recipe"]
+    assert record["table"] == [ROW, LEVEL] and "torch" in record["versions"] and len(record["commands"]) == 5
     assert (target / "training.png").stat().st_size > 1000
+
+
+def test_stages_go_on_from_those_of_a_shipped_model(ship, run, tmp_path):
+    target, later = tmp_path / "shipped", tmp_path / "later"
+    ship(run, "--target", target)
+    first = json.loads((target / "training.json").read_text())["stages"]
+    shutil.copytree(run, later)
+    ship(target / "training.json", run, later, "--target", target)
+    stages = json.loads((target / "training.json").read_text())["stages"]
+    assert [stage["log"] for stage in stages] == [LOG] * 3 and stages[0] == first[0]
+    assert "nano_more_rooms" in stages[1]["recipe"] and "nano_all_tasks" in stages[2]["recipe"]
+    assert "21 steps after its lessons" in (target / "README.md").read_text()
+
+
+def test_more_runs_than_recipes_are_refused(ship, run, tmp_path):
+    with pytest.raises(ValueError, match="at most 3 runs, one a recipe, got 4"):
+        ship(*(shutil.copytree(run, tmp_path / name) for name in "abcd"), "--target", tmp_path / "target")
 
 
 def test_a_shipped_model_is_replaced_and_nothing_else(ship, run, tmp_path):
     target = tmp_path / "shipped"
-    ship(run, target)
-    ship(run, target)
+    ship(run, "--target", target)
+    ship(run, "--target", target)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="neither empty nor a shipped model"):
-        ship(run, tmp_path / "mine")
+        ship(run, "--target", tmp_path / "mine")
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
 
 
 def test_what_is_missing_is_named(ship, run, tmp_path):
     (run / "evaluation.json").unlink()
     with pytest.raises(FileNotFoundError, match="evaluation.json"):
-        ship(run, tmp_path / "target")
+        ship(run, "--target", tmp_path / "target")
     shutil.rmtree(run / "checkpoint-7")
     with pytest.raises(FileNotFoundError, match="has no checkpoint"):
-        ship(run, tmp_path / "target")
+        ship(run, "--target", tmp_path / "target")
     shutil.rmtree(run / "export")
     with pytest.raises(FileNotFoundError, match="is no export"):
-        ship(run, tmp_path / "target")
+        ship(run, "--target", tmp_path / "target")
     assert not (tmp_path / "target").exists()
