@@ -13,7 +13,7 @@ from processing.focal_length import FieldOfView
 from processing.rooms.box_questions import BoxLesson, Lenses
 from processing.rooms.scene.styles import STYLES
 from processing.writing import write_json
-from trainer.evaluation.room_boxes import evaluate_room_boxes, format_box_table
+from trainer.evaluation.room_boxes import RoomFinding, evaluate_room_boxes, format_box_table
 
 logger = logging.getLogger("evaluate_room_boxes")
 
@@ -27,6 +27,12 @@ def main(words: list[str] | None = None) -> dict:
     parser.add_argument("--num-rooms", type=int, default=500)
     parser.add_argument("--num-baseline-rooms", type=int, default=1000, help="Training rooms behind the mean boxes.")
     parser.add_argument("--num-frames", type=int, help="Frames of a room. Default: those of the model's processor.")
+    parser.add_argument(
+        "--finding",
+        default="words",
+        choices=get_args(RoomFinding),
+        help="Source of a box: the model's words, regions that it finds, or one of the true boxes, which it chooses.",
+    )
     parser.add_argument("--numbers", default="digits", choices=get_args(NumberStyle), help="As in the training.")
     parser.add_argument("--lenses", default="one", choices=get_args(Lenses))
     parser.add_argument("--field-of-view", default="squash", choices=get_args(FieldOfView))

@@ -149,7 +149,8 @@ def ask_boxes(
 
     Returns:
         Dicts as the questions of a room, of type "box", in random order. `target_objects` are the ids in the order of
-        the answer: by frame, then from left to right. `kind` is the kind that the question names.
+        the answer: by frame, then from left to right. `kind` is the kind that the question names, `words` what it
+        asks for: "the red chair", "all lamps".
     """
     ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
     poses = np.asarray(row["camera_to_world"], np.float64)
@@ -205,6 +206,7 @@ def _question(
         "value": [],
         "hint_objects": objects,
         "kind": kind,
+        "words": f"all {words}" if template == "several" else words,
     }
 
 

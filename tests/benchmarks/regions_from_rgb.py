@@ -27,15 +27,23 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from ide3d.nano import nano_model
-from processing.proposals import Mark, RegionProposals, TokenClusters
+from processing.proposals import Mark, RegionProposals, TokenClusters, clusters
 from processing.regions import regions_from_ids
 from processing.rooms import load_rooms
+from processing.writing import write_json
 from trainer.evaluation.metrics.scores import mean_score, summarise
 from trainer.session import SceneSession, finding, load_inference_model
 
 LEAST_IOU = 0.25
 WEIGHTS, MARGINS = (0.0, 0.25, 0.5, 0.75, 1.0), (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4)
 SEVERAL = (0.0, 0.02, 0.05, 0.1, 0.15)
+COMPARED = {  # measures of a request or click; None where it has none
+    "found_regions": lambda entry: entry.get("right"),
+    "found_where_there_is_one": lambda entry: entry["right"] if entry.get("is_there") else None,
+    "true_regions": lambda entry: entry.get("right_with_true"),
+    "tokens_at_truth": lambda entry: entry.get("tokens_at_truth"),
+    "truth_covered": lambda entry: entry.get("truth_covered"),
+}
 
 
 @dataclass
@@ -151,18 +159,19 @@ def band(groups: list[list[dict]], key: str) -> list[float | None]:
     return [None if end is None else round(end, 1) for end in ends]
 
 
-def measure(scenes: list[Scene]) -> dict:
-    """Return recall, finding and following."""
+def measure(scenes: list[Scene]) -> tuple[dict, list[list[dict]]]:
+    """Return recall, finding and following; and what each request and click of each room gave."""
     proposals = [scene.session.propose() for scene in scenes]
     best = np.concatenate(
         [iou(scene.true, own.masks).max(1) for scene, own in zip(scenes, proposals, strict=True) if len(scene.true)]
     )
-    judged = [entry for scene, own in zip(scenes, proposals, strict=True) for entry in judge(scene, own)]
+    asked = [judge(scene, own) for scene, own in zip(scenes, proposals, strict=True)]
+    judged = [entry for own in asked for entry in own]
     followed = [follow(scene) for scene in tqdm(scenes, desc="Clicks", delay=5, disable=None)]
     groups = [group for group, _ in followed]
     clicks = [entry for group in groups for entry in group]
     there, absent = ([e for e in judged if e["is_there"] is kind] for kind in (True, False))
-    return {
+    found = {
         "rooms": len(scenes),
         "objects": len(best),
         "recall_iou_25": percent(best >= 0.25),
@@ -192,6 +201,43 @@ def measure(scenes: list[Scene]) -> dict:
             "background_called_object": percent(called for _, group in followed for called in group),
         },
     }
+    return found, [[*own, *group] for own, group in zip(asked, groups, strict=True)]
+
+
+def compare(ours: list[list[dict]], theirs: list[list[dict]]) -> dict:
+    """Return by measure ours minus theirs over the requests or clicks that both know, in percent, with its band.
+
+    Args:
+        ours: What each request and click of each room gave, as `measure` returns it.
+        theirs: The same of another model, on the same rooms.
+    """
+    pairs = [
+        (room, our, their)
+        for room, (own, other) in enumerate(zip(ours, theirs, strict=True))
+        for our, their in zip(own, other, strict=True)
+    ]
+    if any(our.get("is_there") != their.get("is_there") for _, our, their in pairs):
+        raise ValueError("The answers are to different requests. Measure both models on the same rooms.")
+    found = {}
+    for name, measure_of in COMPARED.items():
+        known = [(room, measure_of(our), measure_of(their)) for room, our, their in pairs]
+        known = [entry for entry in known if None not in entry]
+        if known:
+            rooms, our, their = zip(*known, strict=True)
+            gaps = {name: mean_score(np.subtract(our, their, dtype=float))}
+            gap = summarise(gaps, list(map(str, rooms)))
+            ends = [None if end is None else round(end, 1) for end in gap["bands"][name]]
+            found[name] = {"count": len(known), "difference": round(gap[name], 1), "band": ends}
+    return found
+
+
+def use_settings(found: dict | list[dict]) -> None:
+    """Set scores, weights and margins as `--fit` or `--calibrate` print them; of several the first."""
+    for name, value in (found[0] if isinstance(found, list) else found).items():
+        if name == "OBJECTNESS":
+            clusters.OBJECTNESS = np.array(value)
+        elif hasattr(finding, name):
+            setattr(finding, name, value)
 
 
 def calibrate(scenes: list[Scene]) -> list[dict]:
@@ -207,19 +253,19 @@ def calibrate(scenes: list[Scene]) -> list[dict]:
     return sorted(rows, key=lambda row: (row["right"], row["f1"]), reverse=True)[:10]
 
 
-def fit(scenes: Iterable[Scene]) -> list[list[float]]:
-    """Return the coefficients of `OBJECTNESS`, by least squares."""
+def fit(scenes: Iterable[Scene]) -> dict[str, list[list[float]]]:
+    """Return the coefficients `OBJECTNESS`, by least squares."""
     statistics, targets = [], []
     for scene in scenes:
-        clusters = TokenClusters(scene.session.video.tokens)
-        statistics.append(clusters.statistics)
-        targets.append(iou(torch.from_numpy(clusters.members), scene.true).max(1))
+        own = TokenClusters(scene.session.video.tokens)
+        statistics.append(own.statistics)
+        targets.append(iou(torch.from_numpy(own.members), scene.true).max(1))
     z = np.concatenate(statistics)
     z = np.concatenate([np.ones((len(z), 1)), z], axis=1)
     rows, cols = np.triu_indices(z.shape[1])
     coefficients = np.zeros((z.shape[1], z.shape[1]))
     coefficients[rows, cols] = np.linalg.lstsq(z[:, rows] * z[:, cols], np.concatenate(targets), rcond=None)[0]
-    return coefficients.round(4).tolist()
+    return {"OBJECTNESS": coefficients.round(4).tolist()}
 
 
 def main() -> None:
@@ -230,7 +276,12 @@ def main() -> None:
     parser.add_argument("--num-rooms", type=int, default=100)
     parser.add_argument("--fit", action="store_true", help="print OBJECTNESS by as many training rooms")
     parser.add_argument("--calibrate", action="store_true", help="print the best weights and margins")
+    parser.add_argument("--settings", type=Path, nargs="+", default=[], help="what --fit and --calibrate printed")
+    parser.add_argument("--answers", type=Path, help="file to write what each request and click gave")
+    parser.add_argument("--against", type=Path, help="answers of another model to compare with")
     args = parser.parse_args()
+    for path in args.settings:
+        use_settings(json.loads(path.read_text()))
     logging.basicConfig(level=logging.WARNING)
     torch.set_num_threads(1)
     model, processor = load_inference_model(args.model, device="cpu", dtype=torch.float32)
@@ -241,7 +292,11 @@ def main() -> None:
         result = fit(scenes)
     else:
         scenes = list(scenes)
-        result = calibrate(scenes) if args.calibrate else measure(scenes)
+        result, entries = (calibrate(scenes), []) if args.calibrate else measure(scenes)
+        if args.against:
+            result["against"] = compare(entries, json.loads(args.against.read_text()))
+        if args.answers:
+            write_json(args.answers, entries)
     sys.stdout.write(json.dumps(result, indent=1) + "\n")
 
 
