@@ -121,6 +121,14 @@ def build_tiny_inputs(
     return inputs
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked gpu where no GPU is; elsewhere they convolve in float32, as they multiply matrices."""
+    if item.get_closest_marker("gpu") is not None:
+        if not torch.cuda.is_available():
+            pytest.skip("needs a CUDA device")
+        torch.backends.cudnn.allow_tf32 = False
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> Callable[..., IDE3DConfig]:
     """`tiny_config(vision={...}, text={...}, **fields)` builds a new tiny config."""

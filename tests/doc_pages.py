@@ -13,6 +13,7 @@ DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
 ROOT_PAGES = [
     README,
     REPOSITORY / "CONTRIBUTING.md",
+    REPOSITORY / "GPU.md",
     REPOSITORY / "SECURITY.md",
     REPOSITORY / "examples" / "README.md",
 ]

@@ -1,8 +1,8 @@
 """One optimizer step over the same mixed samples, cut differently: all of them give one gradient.
 
-As a script, `torchrun --nproc_per_node 2 equal_gradients.py OUTPUT [--fsdp] [--layers]` takes the step in two
-processes; without torchrun in one. OUTPUT/gradients.pt of the first process has the update of each parameter,
-OUTPUT/model the weights.
+As a script, `torchrun --nproc_per_node 2 equal_gradients.py OUTPUT [--fsdp] [--layers] [--cuda]` takes the step in two
+processes; with 1, or without torchrun, in one. OUTPUT/gradients.pt of the first process has the update of each
+parameter, OUTPUT/model the weights.
 """
 
 import os
@@ -63,7 +63,6 @@ def take_step(
     model = build_model()
     args = IDE3DTrainingArguments(
         output_dir=str(output),
-        use_cpu=True,
         report_to="none",
         disable_tqdm=True,
         save_strategy="no",
@@ -75,7 +74,7 @@ def take_step(
         train_sampling_strategy="sequential",
         per_device_train_batch_size=per_device,
         gradient_accumulation_steps=accumulation,
-        **arguments,
+        **{"use_cpu": True, **arguments},
     )
     torch.manual_seed(0)  # of the heads that the trainer adds
     trainer = make_trainer(model, args, train_dataset=samples, data_collator=collator or build_collator())
@@ -100,7 +99,13 @@ if __name__ == "__main__":
     if "--fsdp" in sys.argv:
         enable_fsdp_on_cpu()
         options |= {"fsdp": True, "fsdp_config": FSDP}
-    update = take_step(folder, mixture(), per_device=2, ddp_backend="gloo", save=True, **options)
+    if "--cuda" in sys.argv:
+        torch.backends.cudnn.allow_tf32 = False  # ten bits would hide a difference
+        options |= {"use_cpu": False, "ddp_backend": "nccl"}
+    else:
+        options["ddp_backend"] = "gloo"
+    per_device = 4 // int(os.environ.get("WORLD_SIZE", "1"))
+    update = take_step(folder, mixture(), per_device=per_device, save=True, **options)
     if int(os.environ.get("RANK", "0")) == 0:
         torch.save(update, folder / "gradients.pt")
     leave_processes()

@@ -89,20 +89,24 @@ def evaluate(folder: Path) -> dict[str, dict[str, float]]:
     return found
 
 
-def launch(processes: int, folder: Path) -> dict[str, dict[str, float]]:
-    """Return the figures of `evaluate` in several processes.
+def start_processes(script: str | Path, processes: int, folder: Path, *words: str) -> None:
+    """Run a script of the tests in several processes, in a folder.
 
     Raises:
         RuntimeError: If one of them fails, with what it wrote.
     """
-    file = folder / f"figures_{processes}.json"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command += [__file__, "--figures", str(file)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     environment["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder)
+    done = subprocess.run([*command, str(script), *words], env=environment, capture_output=True, text=True, cwd=folder)
     if done.returncode:
         raise RuntimeError(done.stderr[-4000:])
+
+
+def launch(processes: int, folder: Path) -> dict[str, dict[str, float]]:
+    """Return the figures of `evaluate` in several processes."""
+    file = folder / f"figures_{processes}.json"
+    start_processes(__file__, processes, folder, "--figures", str(file))
     return json.loads(file.read_text())
 
 

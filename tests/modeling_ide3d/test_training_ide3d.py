@@ -56,9 +56,8 @@ def test_flex_attention_equals_sdpa(tiny_model, tiny_inputs):
     torch.testing.assert_close(logits_of(tiny_model, inputs), expected, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.skipif(
-    not (torch.cuda.is_available() and is_flash_attn_2_available()), reason="FlashAttention needs a CUDA device"
-)
+@pytest.mark.gpu
+@pytest.mark.skipif(not is_flash_attn_2_available(), reason="flash-attn is not installed")
 def test_flash_attention_equals_sdpa(tiny_model, batch):
     model = tiny_model.to("cuda", torch.bfloat16)
     inputs = {key: value.to("cuda") for key, value in batch.items()}
