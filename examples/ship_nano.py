@@ -1,6 +1,6 @@
-"""Put a trained nano model where it is shipped: its export, its scores in the card, and how to make it again.
+r"""Put a trained nano model where it is shipped: its export, its scores in the card, and how to make it again.
 
-python examples/ship_nano.py outputs/ide3d_nano_rooms outputs/nano_more_rooms outputs/nano_all_tasks \\
+python examples/ship_nano.py outputs/ide3d_nano_rooms outputs/nano_more_rooms outputs/nano_all_tasks \
     --target examples/checkpoints/ide3d-nano-rooms
 """
 
