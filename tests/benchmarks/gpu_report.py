@@ -78,8 +78,12 @@ def run_process(command: Sequence[str], environment: dict[str, str], rows: Path,
             verdict = f"failed: more than {limit:g} s"
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                os.killpg(process.pid, signal.SIGTERM)  # torchrun ends its workers, which are in groups of their own
+                try:
+                    process.wait(60)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
         log.seek(0)
         written = log.read()
     found = [json.loads(line) for line in rows.read_text("utf-8").splitlines()] if rows.is_file() else []
