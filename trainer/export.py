@@ -35,6 +35,7 @@ MAX_NEW_TOKENS = 256  # without a limit of its own a model stops after 20 tokens
 CARD_FILE = "README.md"
 WEIGHT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 TOKENIZER_FILES = {"tokenizer.json", "tokenizer_config.json"}
+OF_LOADING = ("is_local", "local_files_only")  # how a tokenizer was loaded: Transformers writes it into its config
 ALWAYS_PRESENT = {"config.json", "generation_config.json", "processor_config.json", CARD_FILE}
 # What a tokenizer, a chat template, git or the record of a shipped model may add; nothing else belongs to an export.
 SOMETIMES_PRESENT = TOKENIZER_FILES | {
@@ -376,6 +377,10 @@ def _generation_config(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
 def _save_processor(processor: IDE3DProcessor, folder: Path, auto_model: str) -> None:
     """Processor and tokenizer files, with the classes of the code files in the `auto_map`."""
     processor.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    kept = {name: value for name, value in content.items() if name not in OF_LOADING}
+    path.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
     path = folder / "processor_config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
     content["auto_map"] = {"AutoProcessor": _reference(IDE3DProcessor)}

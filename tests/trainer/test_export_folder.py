@@ -54,6 +54,14 @@ def test_inference_model_exports_as_well(processor, inputs, tmp_path):
         assert torch.equal(model(**inputs).logits, loaded(**inputs).logits)
 
 
+def test_how_a_tokenizer_was_loaded_stays_out(processor, export, tmp_path):
+    loaded = IDE3DProcessor.from_pretrained(export, local_files_only=True)
+    assert loaded.tokenizer.init_kwargs["local_files_only"]
+    again = export_inference_model(build_model(loaded), loaded, tmp_path / "again")
+    config = json.loads((again / "tokenizer_config.json").read_text())
+    assert not {"is_local", "local_files_only"} & set(config) and config["eos_token"]
+
+
 def test_tied_embeddings_are_stored_once_and_stay_tied(processor, inputs, tmp_path):
     model = build_model(processor, tie_word_embeddings=True)
     folder = export_inference_model(model, processor, tmp_path / "out")

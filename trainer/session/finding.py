@@ -15,9 +15,9 @@ __all__ = ["FollowedObject", "FoundObjects", "choose_proposals", "follow_mark", 
 
 # Calibrated for the shipped nano model on validation rooms, by
 # `python tests/benchmarks/regions_from_rgb.py --num-rooms 100 --calibrate`.
-OBJECTNESS_WEIGHT = 0.5  # of a proposal's score beside its cosine: the cosine alone prefers fragments of objects
-NO_OBJECT_MARGIN = 0.2  # added to the cosine of "no such object", which competes with every proposal
-SEVERAL_MARGIN = 0.15  # below the best that a further object may lie
+OBJECTNESS_WEIGHT = 0.25  # of a proposal's score beside its cosine: the cosine alone prefers fragments of objects
+NO_OBJECT_MARGIN = 0.15  # added to the cosine of "no such object", which competes with every proposal
+SEVERAL_MARGIN = 0.1  # below the best that a further object may lie
 MAX_SHARED = 0.3  # of the smaller of two found regions; more of it is the same object
 MIN_OBJECT_SCORE = 0.25  # of what a mark marks; below it is a wall, a floor or nothing whole
 

@@ -37,6 +37,7 @@ class TestRecipe:
                     "boxes_nano_terms",
                     "boxes_nano_few",
                     "nano_more_rooms",
+                    "nano_all_tasks",
                     "smollm2_rooms",
                     "smollm2_rooms_lora",
                 )
