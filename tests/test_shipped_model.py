@@ -15,6 +15,7 @@ from processing.rooms.questions.baselines import Baselines
 from processing.rooms.samples import room_samples
 from processing.token_grid import TokenGrid
 from trainer.evaluation.rooms import is_ahead, judge_rooms, tabulate
+from trainer.session import SceneSession
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHIPPED = REPOSITORY / "examples" / "checkpoints" / "ide3d-nano-rooms"
@@ -120,6 +121,14 @@ class TestAnswers:
         chat = [{"role": "user", "content": [{"type": "video", "path": str(video)}, question]}]
         (result,) = answer(text=chat, max_new_tokens=8, return_full_text=False)
         assert result["generated_text"].strip().isdigit()
+
+    def test_boxes_in_words_are_in_front_of_their_camera(self, model, processor, rooms):
+        session = SceneSession(model, processor, [*rooms[0]["frames"]], do_sample_frames=False)
+        kinds = [thing["category"] for thing in rooms[0]["objects"]]
+        said = session.boxes([f"the {kind}" for kind in kinds])
+        assert all(entry.boxes is not None for entry in said)
+        boxes = [box for entry in said for box in entry.boxes]
+        assert boxes and all(0 < box.center[2] < 10 for box in boxes)
 
     def test_grounding_scores_every_region(self, model, processor, rooms):
         grid = TokenGrid.of(processor)

@@ -89,7 +89,12 @@ def find(
     boxes: Annotated[
         bool, typer.Option("--boxes", help="Ask for 3D boxes in words, of a model that was taught them.")
     ] = False,
-    numbers: Annotated[Numbers, typer.Option(help="How that model writes the measures of boxes.")] = "digits",
+    numbers: Annotated[
+        Numbers | None,
+        typer.Option(
+            help="How that model writes the measures of boxes. Default: tokens where it has them, else digits."
+        ),
+    ] = None,
     model: Model = None,
     template: Annotated[
         str | None,

@@ -42,7 +42,7 @@ def say_boxes(
     session: "SceneSession",
     descriptions: Sequence[str],
     *,
-    numbers: NumberStyle = "digits",
+    numbers: NumberStyle | None = None,
     template: str = LOCATE,
     max_boxes: int = 8,
     batch_size: int | None = None,
@@ -55,7 +55,8 @@ def say_boxes(
     Args:
         session: Session of the scene.
         descriptions: Objects in words, such as "the red chair" or "all chairs".
-        numbers: Way of writing measures that the model was trained with.
+        numbers: Way of writing measures that the model was trained with. Default: "tokens" where the tokenizer has
+            them, else "digits".
         template: Request with `{description}` in it, which each text takes the place of.
         max_boxes: Largest number of boxes of an answer. A longer answer is cut off, and is then none.
         batch_size: Largest number of descriptions at a time; default: as many as `max_memory` holds.
@@ -68,13 +69,15 @@ def say_boxes(
         ValueError: If a description is empty, `template` has no `{description}`, or `max_boxes` is not from 1 to 64.
             Also if `numbers` is unknown, or "tokens" where the tokenizer has none.
     """
+    tokenizer = session.processor.tokenizer
+    if numbers is None:
+        numbers = "tokens" if has_number_tokens(tokenizer) else "digits"
     check_choice(numbers, get_args(NumberStyle), "numbers")
     max_boxes = check_whole(max_boxes, "max_boxes", 1, MAX_BOXES)
     descriptions = list_questions(descriptions, "descriptions")
     if wrong := [text for text in descriptions if not isinstance(text, str)]:
         raise TypeError(f"`descriptions` must be texts such as 'the red chair', got {wrong[0]!r:.100} among them.")
     check_template(template)
-    tokenizer = session.processor.tokenizer
     check_number_tokens(numbers, tokenizer)
     longest = write_boxes([CameraBox(session.num_frames - 1, **_LONGEST)] * max_boxes, numbers=numbers)
     texts = session.ask(
@@ -89,9 +92,14 @@ def say_boxes(
     ]
 
 
+def has_number_tokens(tokenizer: Any) -> bool:
+    """Return whether a tokenizer has a token for each number of a box."""
+    return set(number_tokens()) <= set(tokenizer.get_vocab())
+
+
 def check_number_tokens(numbers: NumberStyle, tokenizer: Any) -> None:
     """Raise ValueError where measures are tokens that the tokenizer does not have."""
-    if numbers == "tokens" and not set(number_tokens()) <= set(tokenizer.get_vocab()):
+    if numbers == "tokens" and not has_number_tokens(tokenizer):
         raise ValueError(
             '`numbers` is "tokens", but the tokenizer has no <bin_0> and its like. Choose "digits" or "bins", the way '
             "that the model was trained with."

@@ -340,13 +340,19 @@ class SceneSession:
         return [choose_proposals(text, row, proposals) for text, row in zip(descriptions, cosines, strict=True)]
 
     def boxes(
-        self, descriptions: Sequence[str], *, numbers: NumberStyle = "digits", template: str = LOCATE, **options: Any
+        self,
+        descriptions: Sequence[str],
+        *,
+        numbers: NumberStyle | None = None,
+        template: str = LOCATE,
+        **options: Any,
     ) -> list[SaidBoxes]:
         """Ask in words where in 3D objects are; see `trainer.session.said_boxes.say_boxes`.
 
         Args:
             descriptions: Objects in words, such as "the red chair" or "all chairs".
-            numbers: Way of writing measures that the model was trained with: "digits", "bins" or "tokens".
+            numbers: Way of writing measures that the model was trained with: "digits", "bins" or "tokens". Default:
+                "tokens" where the tokenizer has them, else "digits".
             template: Request with `{description}` in it.
             **options: `max_boxes` of an answer and `batch_size`.
 
