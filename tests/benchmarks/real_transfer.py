@@ -10,6 +10,7 @@ it is skipped. All regressions are fitted on rendered rooms (`--rooms-style`, `-
   `cell mean` the mean of the rooms at that cell, `colour` the cell's mean colour, row and column. `first half` is the
   regression fitted on the first half of the walk; it and its constants are scored on the second half.
 - variations (`--parts variations`): the same, fitted on rooms with one variation of `load_rooms`, or with several.
+- change (`--parts change --before FOLDER`): depth by two models, cell by cell.
 - pose, covisibility: ridge regressions from matches of cells, see `transfer_pairs`.
 - following: `follow_clicks` on videos of the walk.
 - questions: closer, left or right, how far, how tall, see `transfer_questions`; baselines are fitted on rooms.
@@ -53,6 +54,7 @@ from trainer.session import SceneSession, load_inference_model  # noqa: E402
 logger = logging.getLogger("real_transfer")
 
 PARTS = ("depth", "pairs", "following", "questions")
+MORE_PARTS = ("variations", "change")
 CAMERAS, LOOKS = ("pitch", "height", "roll", "field_of_view"), ("texture", "light")
 FAULTS = tuple(name for name in VARIATIONS if name not in (*CAMERAS, *LOOKS))
 GROUPS = {"all of cameras": CAMERAS, "all faults": FAULTS, "all looks": LOOKS, "all": VARIATIONS}
@@ -90,6 +92,24 @@ def measure_depth(source: IDE3DTokens, rooms: list[PosedVideo], blocks: list[Pos
         "cells": len(real.depth),
         "all": score_depth(on_rooms.predict(real), real),
         "second_half": score_depth(halves, second, "rooms, colour"),
+    }
+
+
+def measure_change(
+    before: IDE3DTokens, source: IDE3DTokens, rooms: list[PosedVideo], blocks: list[PosedVideo]
+) -> dict[str, dict]:
+    """Score depth of two models of the same grid on the same cells, by layer; differences are from the first."""
+    layers = tuple(name for name in source.layers if name.startswith("vision."))
+    real = collect_cells(before, blocks, layers)
+    reads = [
+        Predictors(collect_cells(model, rooms, layers)).predict(collect_cells(model, blocks, layers))
+        for model in (before, source)
+    ]
+    return {
+        layer: score_depth(
+            dict(zip(("before", "after"), (read[layer] for read in reads), strict=True)), real, "before"
+        )
+        for layer in layers
     }
 
 
@@ -206,6 +226,18 @@ def format_results(results: dict) -> str:
         parts += [f"Depth, {found['cells']} cells; rooms choose {found['best_layer_on_rooms']}:"]
         parts += [depth_table(found["all"], "colour"), "Depth of the second half:"]
         parts += [depth_table(found["second_half"], "rooms, colour")]
+    if "change" in results:
+        rows = [
+            [
+                layer,
+                *(_cell(found[key][name]) for key in ("abs_rel", "delta1", "closer") for name in ("before", "after")),
+            ]
+            + [_difference(found[key]["after"]) for key in ("abs_rel", "delta1", "closer")]
+            for layer, found in results["change"].items()
+        ]
+        head = [f"{key}, {name}" for key in ("AbsRel", "delta1", "closer") for name in ("before", "after")]
+        head += [f"{key} - before" for key in ("AbsRel", "delta1", "closer")]
+        parts.append(markdown_table(["layer", *head], rows, "lrrrrrrrrr"))
     if "pairs" in results:
         scores = {**results["pairs"]["pose"], "covisibility": results["pairs"]["covisibility"]}
         rows = [
@@ -241,10 +273,11 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="Walk with depth and poses. Without it nothing is measured.")
     parser.add_argument("--model", default=str(nano_model()), help="Folder of an export. Default: the nano model.")
+    parser.add_argument("--before", help="Another export of the same input size, for `--parts change`.")
     parser.add_argument("--rooms-style", default="plain", choices=tuple(STYLES), help="Rooms of the regressions.")
     parser.add_argument("--variations", nargs="+", default=(), choices=VARIATIONS, help="Variations of these rooms.")
     parser.add_argument("--num-rooms", type=int, default=300, help="Rooms of the regressions and of the baselines.")
-    parser.add_argument("--parts", nargs="+", default=PARTS, choices=(*PARTS, "variations"), help="What is measured.")
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=(*PARTS, *MORE_PARTS), help="What is measured.")
     parser.add_argument("--blocks", type=int, default=10, help="Blocks of successive frames, for bands.")
     parser.add_argument("--gap", type=int, default=3, help="Steps of the walk between frames of a short video.")
     parser.add_argument("--output", type=Path, help="JSON file of all results.")
@@ -260,6 +293,8 @@ def main() -> None:
             f"Skipped: no real walk at {args.data}. Give --data FOLDER, a capture with depth and poses.\n"
         )
         return
+    if "change" in args.parts and args.before is None:
+        raise ValueError("--parts change needs --before, the export that the model is compared with.")
     torch.set_num_threads(1)
     video = open_capture(args.data)
     if not video.has_geometry:
@@ -281,6 +316,9 @@ def main() -> None:
         "questions": lambda: measure_questions(model, processor, rooms, video, args.gap, args.blocks),
     }
     measures["variations"] = lambda: measure_variations(source, blocks, load)
+    if args.before is not None:
+        earlier = IDE3DTokens(*load_inference_model(args.before, device="cpu", dtype=torch.float32))
+        measures["change"] = lambda: measure_change(earlier, source, videos, blocks)
     results = {}
     for part in args.parts:
         results[part] = measures[part]()
