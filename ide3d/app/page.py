@@ -25,7 +25,7 @@ CSS = """
 .view { width: 100%; height: 640px; border: 0; }
 """
 LIMIT = (
-    "The shipped model has seen rendered rooms alone: **its answers about a real room mean nothing.** It was never "
+    "The shipped model has seen rendered rooms alone: **its answers about a real room are not to be trusted.** It was never "
     "taught to describe."
 )
 

@@ -25,7 +25,7 @@ WORDS = """
 # Ask about a room
 
 Upload a video of a room, ask about it, click an object, or type what to find. The shipped model has seen rendered
-rooms alone: its answers about a real room mean nothing.
+rooms alone: its answers about a real room are not to be trusted.
 """
 
 

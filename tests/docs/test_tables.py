@@ -24,7 +24,7 @@ def test_readme_is_one_page():
 
 def test_readme_says_the_limit_in_the_first_screen():
     start = "\n".join(read(README).splitlines()[:12])
-    assert "its answers about a real room mean nothing" in start
+    assert "its answers about a real room are not to be trusted" in start
     pictures = [target for _, target in find_links(README) if target.endswith(".png")]
     assert len(pictures) == 1 and pictures[0] in start
 
