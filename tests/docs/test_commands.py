@@ -107,7 +107,9 @@ def test_command_exists(command):
             return
         program, words = "python", words[start:]
     checks = {"ide3d": check_ide3d, "python": check_python, "make": check_make, "pip": check_pip}
-    if program in ("apt-get", "ffmpeg", "hf", "pre-commit", "vllm", "lmms-eval"):  # not ours
+    if program == "docker":
+        program, *words = words[words.index("ide3d") :] if words[0] == "run" else ("hadolint",)
+    if program in ("apt-get", "ffmpeg", "hadolint", "hf", "pre-commit", "vllm", "lmms-eval"):  # not ours
         return
     checks[program](words)
 
