@@ -53,6 +53,7 @@ SCRIPTS = {
     "boxes in words": ("boxes in words",),
     "ask for boxes": ("ask for boxes",),
     "requirements": ("requirements",),
+    "store size": ("store size",),
 }
 NOT_RUN = {"find by words"}  # names of blocks with the comment that says why
 
@@ -281,3 +282,10 @@ def test_arrays_are_handed_over(run, tmp_path):
     found = source.compute_geometry(None, FrameSource("scannet/scene0000_00", names))
     np.testing.assert_allclose(found.camera_to_world, sample["camera_to_world"], atol=1e-6)
     np.testing.assert_array_equal(found.depth, sample["depth"])
+
+
+def test_size_of_a_stored_clip_is_that_of_the_page(run):
+    size = int(run(code_of("store size"))[0].split()[0])
+    page = read(REPOSITORY / "docs" / "jobs.md")
+    assert f"{size} bytes" in page and f"{size:,} bytes x 10 million | " in page
+    assert f"| {size * 10_000_000 / 1e12:.0f} TB |" in page

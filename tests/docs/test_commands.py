@@ -99,6 +99,10 @@ def check_pip(words: list[str]) -> None:
 def test_command_exists(command):
     program, *words = shlex.split(command)
     program = program.rpartition("/")[2]  # of another environment
+    if program == "sbatch":
+        start = next(place for place, word in enumerate(words) if word.endswith(".sbatch"))
+        assert (REPOSITORY / words[start]).is_file()
+        program, words = "accelerate", words[start + 1 :]
     if program in ("accelerate", "torchrun"):
         if "--config_file" in words:
             assert (REPOSITORY / words[words.index("--config_file") + 1]).is_file()
