@@ -34,7 +34,7 @@ __all__ = [
 GIBIBYTE = 1024**3
 
 # A test holds these equal to what the packages know; the packages are imported only by the commands that run.
-Task = Literal["multi3drefer", "scan2cap", "scanqa", "scanrefer", "sqa3d", "vsibench"]
+Task = Literal["multi3drefer", "revsi", "scan2cap", "scanqa", "scanrefer", "sqa3d", "vsibench"]
 Protocol = Literal["clean", "paper"]
 Frames = Literal["uniform", "listed", "coverage"]
 Mode = Literal["proposals", "rgb_only"]

@@ -2,7 +2,7 @@
 
     >>> from processing.benchmarks import TASKS, build_prompt, load_scene, load_task
     >>> sorted(TASKS)
-    ['multi3drefer', 'nr3d', 'scan2cap', 'scanqa', 'scanrefer', 'sqa3d', 'vsibench']
+    ['multi3drefer', 'nr3d', 'revsi', 'scan2cap', 'scanqa', 'scanrefer', 'sqa3d', 'vsibench']
     >>> TASKS["scanqa"].needs
     ('frames',)
 
@@ -20,7 +20,8 @@ Samples of one scene stand together in the order of the file; `scene_id` groups 
 
     id: str, unique in an evaluation split.
     task: str, key of TASKS.
-    scene_id: str, "scannet/scene0000_00"; a video file of VSI-Bench is "vsibench/scannet/scene0000_00".
+    scene_id: str, "scannet/scene0000_00"; a video file of VSI-Bench is "vsibench/scannet/scene0000_00",
+        one of ReVSI "revsi/32_frame/scene0000_00".
     question: description to find (ScanRefer, Multi3DRefer), question (ScanQA, VSI-Bench), situation and question
         (SQA3D), "" (Scan2Cap).
     options: the choices of a multiple choice question, "A. 3" and so on; else empty.

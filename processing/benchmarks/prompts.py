@@ -1,11 +1,12 @@
-"""The words around a question: six tasks, two protocols, training and evaluation.
+"""The words around a question: seven tasks, two protocols, training and evaluation.
 
 `protocol="paper"` repeats the original. It writes the description in small letters behind a capital and tells
 coordinates that no RGB frame shows. Training has a sentence that evaluation lacks, and three tasks begin with a blank.
 `protocol="clean"` says the same without these, and the same in training as in evaluation.
 
 A prompt follows the video and its newline in the user's turn. The chat template of `IDE3DProcessor` then gives the
-original's `<image>` + newline + text. VSI-Bench has no prompt in the original; its own is used.
+original's `<image>` + newline + text. VSI-Bench and ReVSI have no prompt in the original; their own
+are used.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from processing.argument_rules import check_choice, check_keys, check_text, check_texts
-from processing.benchmarks.readers.tasks import TASKS, find_task
+from processing.benchmarks.readers.tasks import SPATIAL_TASKS, TASKS, find_task
 from processing.box_rules import check_boxes
 
 __all__ = ["PROTOCOLS", "STAGES", "build_chat", "build_prompt", "format_source_text", "prompt_digest", "question_of"]
@@ -40,7 +41,10 @@ SOURCE_TEMPLATES = {
 }
 _CLEAN_SCAN2CAP = f"Carefully watch the video and describe the object {GROUND} in detail."
 _VSI_START = "These are frames of a video.\n"
-_VSI_NUMBER = "Please answer the question using a single word or phrase."
+_NUMBER_ENDS = {
+    "vsibench": "Please answer the question using a single word or phrase.",
+    "revsi": "Answer the question using a single integer or decimal number.",
+}
 _VSI_CHOICE = "Answer with the option's letter from the given choices directly."
 
 
@@ -101,8 +105,8 @@ def build_prompt(task: str, sample: Mapping[str, Any], *, protocol: str = "clean
     check_choice(protocol, PROTOCOLS, "protocol")
     check_choice(stage, STAGES, "stage")
     check_keys(sample, ("input_box",) if task == "scan2cap" else ("question",), "sample")
-    if task == "vsibench":
-        return _vsi_prompt(sample)
+    if task in SPATIAL_TASKS:
+        return _spatial_prompt(task, sample)
     point = _point_of(sample) if task == "scan2cap" else None
     if protocol == "clean":
         return _clean_prompt(task, sample, point)
@@ -146,10 +150,10 @@ def _clean_prompt(task: str, sample: Mapping[str, Any], point: list[float] | Non
     return _CLEAN_SCAN2CAP
 
 
-def _vsi_prompt(sample: Mapping[str, Any]) -> str:
+def _spatial_prompt(task: str, sample: Mapping[str, Any]) -> str:
     question, options = _text_of(sample, "question"), _texts_of(sample, "options")
     if not options:
-        return f"{_VSI_START}{question}\n{_VSI_NUMBER}"
+        return f"{_VSI_START}{question}\n{_NUMBER_ENDS[task]}"
     return "\n".join([_VSI_START + question, "Options:", *options, _VSI_CHOICE])
 
 
@@ -181,6 +185,6 @@ def prompt_digest(task: str, *, protocol: str = "clean", stage: str = "eval") ->
     """Return a short digest of a prompt's wording, the same for the same words."""
     blank = {"id": "", "question": "a Question", "input_box": [0.0] * 6, "options": []}
     texts = [build_prompt(task, blank, protocol=protocol, stage=stage)]
-    if task == "vsibench":
+    if task in SPATIAL_TASKS:
         texts.append(build_prompt(task, {**blank, "options": ["{option}"]}, protocol=protocol, stage=stage))
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]

@@ -219,6 +219,7 @@ PAIRS: dict[str, tuple[dict, dict]] = {
     "scanqa": ({"text": "a"}, {"id": "1", "texts": ["a", "b"]}),
     "sqa3d": ({"text": "a"}, {"text": "a", "question": "What is it?"}),
     "vsibench": ({"text": "A"}, {"text": "A", "question_type": "object_counting"}),
+    "revsi": ({"text": "A"}, {"text": "A", "question_type": "object_counting_single"}),
     "scan2cap": ({"text": "a chair"}, {"texts": ["a chair"], "id": "1"}),
 }
 
@@ -236,9 +237,12 @@ def metrics(add: Callable[..., None]) -> None:
 
         features = load_metric(name).features
         fill = {
-            "question_type": {"vsibench": "object_counting", "multi3drefer": "st_w_d", "scanrefer": "unique"}.get(
-                name, "what"
-            )
+            "question_type": {
+                "vsibench": "object_counting",
+                "revsi": "object_counting_single",
+                "multi3drefer": "st_w_d",
+                "scanrefer": "unique",
+            }.get(name, "what")
         }
 
         if name == "boxes_in_words":

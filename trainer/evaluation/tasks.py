@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from processing.benchmarks import TASKS, Task, build_chat, requirements_for
+from processing.benchmarks.readers.tasks import SPATIAL_TASKS
 from trainer.data.scene_regions import RegionSource, SceneRegions
 from trainer.evaluation.metrics.answers import normalise_answer, score_spatial_answer
 from trainer.evaluation.metrics.boxes import box_iou, choose_object, choose_objects, matched_f1
@@ -27,7 +28,7 @@ SCORED_FIELDS = {
     "scan2cap": ("answers", "input_box", "gt_boxes"),
     "scanqa": ("answers",),
     "sqa3d": ("answers", "question_type"),
-    "vsibench": ("answers", "question_type"),
+    **dict.fromkeys(SPATIAL_TASKS, ("answers", "question_type")),
 }
 
 
@@ -161,7 +162,7 @@ class EvaluatedTask:
             if name == "multi3drefer":
                 return matched_f1(found, sample["gt_boxes"], 0.5)
             return float(box_iou(found, sample["gt_boxes"])[0, 0]) if found else 0.0
-        if name == "vsibench":
+        if name in SPATIAL_TASKS:
             return score_spatial_answer(answer["text"], sample["answers"][0], sample["question_type"])
         said = normalise_answer(answer["text"])
         accepted = [normalise_answer(text) for text in sample["answers"]]
@@ -275,4 +276,5 @@ EVALUATED_TASKS = {
     "scanqa": _evaluated("scanqa", 64, variants=("leo", "ptb"), variant="leo"),
     "sqa3d": _evaluated("sqa3d", 32, variants=("leo",), variant="leo"),
     "vsibench": _evaluated("vsibench", 32, main="macro"),
+    "revsi": _evaluated("revsi", 16, main="macro"),
 }

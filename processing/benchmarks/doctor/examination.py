@@ -23,9 +23,19 @@ from processing.benchmarks.doctor.findings import KINDS, Finding
 from processing.benchmarks.doctor.scene_checks import check_folder, check_scene, tried
 from processing.benchmarks.doctor.task_checks import check_boxes, check_samples
 from processing.benchmarks.readers.files import read_boxes, read_infos, read_selected_frames
+from processing.benchmarks.readers.records import video_scene
 from processing.benchmarks.readers.requirements import MODES, list_modes, requirements_for
 from processing.benchmarks.readers.scenes import uniform_names
-from processing.benchmarks.readers.tasks import PARTS, TASKS, VSI_SUBSETS, Layout, Task, find_task
+from processing.benchmarks.readers.tasks import (
+    PARTS,
+    REVSI_SUBSETS,
+    SPATIAL_TASKS,
+    TASKS,
+    VSI_SUBSETS,
+    Layout,
+    Task,
+    find_task,
+)
 from processing.geometry_rules import is_pose
 from processing.scene_folders import list_frame_names
 
@@ -161,7 +171,7 @@ def examine(
     if mode is not None:
         check_choice(mode, MODES, "mode")
     tasks = None if tasks is None else _check_some(tasks, "tasks", sorted(TASKS))
-    splits = None if splits is None else _check_some(splits, "splits", (*_SPLITS, *VSI_SUBSETS))
+    splits = None if splits is None else _check_some(splits, "splits", (*_SPLITS, *VSI_SUBSETS, *REVSI_SUBSETS))
     try:
         layout = Layout(data_dir)
     except ValueError as error:
@@ -182,8 +192,9 @@ def examine(
     findings += _check_root(layout)
     for task in chosen:
         for split in task.splits:
-            # Few folders have the subsets of VSI-Bench; nobody misses them who did not ask.
-            is_meant = split not in VSI_SUBSETS or os.path.lexists(layout.annotations(task, split)[0])
+            # Few folders have all subsets of a benchmark; nobody misses them who did not ask.
+            is_extra = task.name in SPATIAL_TASKS and split != task.eval_split
+            is_meant = not is_extra or os.path.lexists(layout.annotations(task, split)[0])
             if is_meant if splits is None else split in splits:
                 required = requirements_for(task.name, mode, split=split)
                 needs = tuple(part for part in required.parts if part not in without)
@@ -299,7 +310,7 @@ def _look_at_split(layout: Layout, task: Task, state: SplitState, findings: list
     state.is_there = all(finding.kind != "annotations-missing" for finding in found)
     if records is not None:
         state.samples = len(records)
-        state.scenes = list(dict.fromkeys(_scene_of(layout, task, record) for record in records))
+        state.scenes = list(dict.fromkeys(_scene_of(layout, task, record, split) for record in records))
         found += _replaced_videos(layout, task, state)
         if "boxes" in state.needs:
             found += check_boxes(layout, task, split, "gt" if split == "train" else "pred", records)
@@ -313,11 +324,13 @@ def _replaced_videos(layout: Layout, task: Task, state: SplitState) -> list[Find
     return [Finding(kind, str(layout.video(f"vsibench/{scene}")), text, scene, task.name) for scene in scenes]
 
 
-def _scene_of(layout: Layout, task: Task, record: dict) -> str:
-    if task.name != "vsibench":
+def _scene_of(layout: Layout, task: Task, record: dict, split: str) -> str:
+    if task.name not in SPATIAL_TASKS:
         return record["video"]
-    scene_id = f"{record['dataset']}/{record['scene_name']}"
-    video = f"vsibench/{scene_id}"
+    video = video_scene(task, record, split)
+    if task.name == "revsi":
+        return video
+    scene_id = video.removeprefix("vsibench/")
     return scene_id if layout.frames(scene_id).is_dir() and not layout.video(video).is_file() else video
 
 

@@ -13,7 +13,7 @@ from processing.benchmarks.doctor.findings import KINDS, Finding
 from processing.benchmarks.doctor.jpeg_ends import holds_jpeg_end
 from processing.benchmarks.readers.files import read_masks, read_point_cloud
 from processing.benchmarks.readers.scenes import check_same_camera, uniform_names
-from processing.benchmarks.readers.tasks import Layout
+from processing.benchmarks.readers.tasks import Layout, is_video_file
 from processing.benchmarks.readers.teacher import open_teacher, stored_names
 from processing.frame_order_ide3d import sort_frames
 from processing.geometry_rules import (
@@ -78,7 +78,7 @@ def check_scene(
         parts: Parts that are needed beside the frames, of "poses", "depth" and "boxes".
         boxes: True boxes of the scene, (cx, cy, cz, dx, dy, dz), metres; none are compared where there are none.
     """
-    if scene_id.startswith("vsibench/"):
+    if is_video_file(scene_id):
         return list(_check_video(layout, scene_id))
     folder, findings = layout.frames(scene_id), []
     if not folder.is_dir():

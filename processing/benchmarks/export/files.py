@@ -15,9 +15,10 @@ from scipy import sparse
 from processing.benchmarks.export.annotations import rounded_box
 from processing.benchmarks.readers.files import boxes_from_masks
 from processing.benchmarks.readers.tasks import Layout
+from processing.frame_order_ide3d import find_uniform_indices
 from processing.image_opening_ide3d import open_image
 
-__all__ = ["RoomWriter", "write_infos", "write_vsi_rows"]
+__all__ = ["RoomWriter", "write_infos", "write_parquet_rows"]
 
 _FRAME_STEP = 10  # posed_images keeps every tenth frame of a scan.
 _VOXEL = 0.1  # Metres.
@@ -172,15 +173,16 @@ class RoomWriter:
             "num_select_voxels": len(union),
         }
 
-    def write_video(self) -> None:
-        """Write the frames as a video file of VSI-Bench."""
-        path = self.layout.video(f"vsibench/{self.scene_id}")
+    def write_video(self, scene_id: str, num_frames: int | None = None) -> None:
+        """Write the frames, at most `num_frames`, as a video file; see `is_video_file`."""
+        path = self.layout.video(scene_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         height, width = (side - side % 2 for side in self.frames.shape[1:3])  # The codec wants even sides.
         with av.open(str(path), "w") as container:
             stream = container.add_stream("mpeg4", rate=Fraction(2))
             stream.width, stream.height, stream.pix_fmt, stream.bit_rate = width, height, "yuv420p", 4_000_000
-            for frame in self.frames:
+            chosen = find_uniform_indices(len(self.frames), num_frames or len(self.frames))
+            for frame in self.frames[chosen]:
                 picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="rgb24")
                 container.mux(stream.encode(picture))
             container.mux(stream.encode())
@@ -198,9 +200,12 @@ def write_infos(layout: Layout, split: str, items: list[dict]) -> None:
     path.write_bytes(pickle.dumps({"metainfo": {"DATASET": "rooms"}, "data_list": items}))
 
 
-def write_vsi_rows(path: Path, rows: list[dict]) -> None:
-    """Write the parquet file of VSI-Bench."""
-    columns = {name: pa.string() for name in ("dataset", "scene_name", "question_type", "question", "ground_truth")}
-    schema = pa.schema([("id", pa.int64()), *columns.items(), ("options", pa.list_(pa.string()))])
+def write_parquet_rows(path: Path, rows: list[dict]) -> None:
+    """Write the parquet file of VSI-Bench or ReVSI.
+
+    `id` is a number, `options` are texts, the other columns text.
+    """
+    kinds = {"id": pa.int64(), "options": pa.list_(pa.string())}
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in rows[0]])
     path.parent.mkdir(parents=True, exist_ok=True)
     pyarrow.parquet.write_table(pa.Table.from_pylist(rows, schema=schema), path)

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from processing.argument_rules import as_path
 from processing.benchmarks.export.annotations import RoomScene, llava_records, rounded_box
-from processing.benchmarks.export.files import RoomWriter, write_infos, write_vsi_rows
-from processing.benchmarks.export.vsi import vsi_records
-from processing.benchmarks.readers.tasks import TASKS, Layout
+from processing.benchmarks.export.files import RoomWriter, write_infos, write_parquet_rows
+from processing.benchmarks.export.vsi import revsi_records, vsi_records
+from processing.benchmarks.readers.tasks import SPATIAL_TASKS, TASKS, Layout
 from processing.rooms.generate import make_room
 from processing.rooms.sizes import check_room_sizes
 from processing.writing import whole_folder, write_json
@@ -69,12 +69,15 @@ def _write_rooms(layout: Layout, num_scenes: int, seed: int, image_size: int, nu
             selected.append(writer.select_frames())
             scene = RoomScene(writer.scene_id, row, writer.instance_ids, np.array(pred[writer.scene_id]))
             for task in TASKS:
-                if task != "vsibench" and split in TASKS[task].splits and TASKS[task].has_prompt:
+                if task not in SPATIAL_TASKS and split in TASKS[task].splits and TASKS[task].has_prompt:
                     records[task] += llava_records(task, split, scene)
             if split in TASKS["vsibench"].splits:
-                writer.write_video()
+                writer.write_video(f"vsibench/{writer.scene_id}")
+                writer.write_video(f"revsi/32_frame/{writer.scene_id.split('/')[1]}", 32)
                 area = room.shell.width * room.shell.depth
-                records["vsibench"] += vsi_records(scene, area, np.random.default_rng((seed, number)))
+                asked = vsi_records(scene, area, np.random.default_rng((seed, number)))
+                records["vsibench"] += asked
+                records["revsi"] += revsi_records(asked)
             number += 1
             progress.update()
         write_infos(layout, split, infos)
@@ -90,9 +93,9 @@ def _write_records(layout: Layout, split: str, records: dict[str, list[dict]]) -
         if not listed:
             continue
         numbered = [{"id": number, **record} for number, record in enumerate(listed)]
-        path = layout.annotations(TASKS[task], split)[0]
-        if task == "vsibench":
-            write_vsi_rows(path, numbered)
+        path = layout.annotations(TASKS[task], "32_frame" if task == "revsi" else split)[0]
+        if task in SPATIAL_TASKS:
+            write_parquet_rows(path, numbered)
         else:
             write_json(path, numbered, indent=None)
 

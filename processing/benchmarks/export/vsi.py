@@ -1,4 +1,4 @@
-"""Questions in the style of VSI-Bench about a rendered room: all ten kinds, from its geometry."""
+"""Questions in the style of VSI-Bench about a rendered room: all ten kinds, from its geometry; and of ReVSI."""
 
 from itertools import permutations
 from typing import Any
@@ -8,8 +8,19 @@ import numpy as np
 from processing.benchmarks.export.annotations import RoomScene
 from processing.rooms.questions.wording import plural
 
-__all__ = ["vsi_records"]
+__all__ = ["revsi_records", "vsi_records"]
 
+# Types of VSI-Bench whose questions ReVSI has too, and their names there.
+_REVSI_NAMES = {
+    "object_counting": "object_counting_single",
+    "object_abs_distance": "object_abs_distance",
+    "object_size_estimation": "object_size_estimation",
+    "room_size_estimation": "room_size_estimation_single",
+    "object_rel_distance": "object_rel_distance_closest",
+    "object_rel_direction_medium": "object_rel_direction_forward_easy",
+    "object_rel_direction_hard": "object_rel_direction_forward_hard",
+    "route_planning": "route_planning",
+}
 _LETTERS = "ABCD"
 _MIN_GAP = 0.15  # Metres between distances whose order is asked for.
 _CLEAR_ANGLE = np.deg2rad(10)  # Least distance from the border between two answers.
@@ -27,6 +38,21 @@ def vsi_records(scene: RoomScene, floor_area: float, rng: np.random.Generator) -
     name = scene.scene_id.split("/")[1]
     asked = [*asker.numbers(floor_area), *asker.order(), *asker.nearest(), *asker.directions(), *asker.route()]
     return [{"dataset": "scannet", "scene_name": name, **question} for question in asked]
+
+
+def revsi_records(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the questions of VSI-Bench that ReVSI has too, as its rows."""
+    return [
+        {
+            "dataset": record["dataset"],
+            "scene_id": record["scene_name"],
+            "num_frames": "32",
+            **{name: record[name] for name in ("question", "ground_truth", "options")},
+            "question_type": _REVSI_NAMES[record["question_type"]],
+        }
+        for record in records
+        if record["question_type"] in _REVSI_NAMES
+    ]
 
 
 def _gap(one: dict, two: dict) -> float:

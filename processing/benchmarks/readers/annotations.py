@@ -15,10 +15,10 @@ from datasets import Features, List, Value
 from processing.argument_rules import check_text, check_texts
 from processing.benchmarks.prompts import SOURCE_TEMPLATES, question_of
 from processing.benchmarks.readers.files import checked_box, read_boxes
-from processing.benchmarks.readers.records import NOTES, object_ids, sample_faults, sample_name
+from processing.benchmarks.readers.records import NOTES, object_ids, sample_faults, sample_name, video_scene
 from processing.benchmarks.readers.requirements import check_box_source, requirements_for
 from processing.benchmarks.readers.scenes import FrameLists
-from processing.benchmarks.readers.tasks import NO_BOXES, Layout, Task, find_task
+from processing.benchmarks.readers.tasks import NO_BOXES, SPATIAL_TASKS, Layout, Task, find_task
 from processing.limits import check_bound, check_file, load_json, parse_json
 
 __all__ = ["FEATURES", "load_task", "read_records"]
@@ -98,7 +98,7 @@ def load_task(
     lists = FrameLists(layout, frames, num_frames, coverage)
     path, records = read_records(layout, spec, split)
     passed = NOTES if split != "train" else {*NOTES, _TYPE_UNKNOWN}  # Only scores are split by types.
-    rows = [_row(spec, record, passed, path, number, reads_boxes) for number, record in enumerate(records)]
+    rows = [_row(spec, split, record, passed, path, number, reads_boxes) for number, record in enumerate(records)]
     if task == "vsibench":
         _put_scenes(rows, layout)
     if wanted is not None:
@@ -166,7 +166,7 @@ def _read_parquet(path: Path) -> list[dict]:
 
 
 def _row(
-    task: Task, record: dict, passed: Collection[str], path: Path, number: int, reads_boxes: bool
+    task: Task, split: str, record: dict, passed: Collection[str], path: Path, number: int, reads_boxes: bool
 ) -> dict[str, Any]:
     where = f"{path}, sample {sample_name(record, number)}"
     faults = sample_faults(task, record, reads_boxes=reads_boxes)
@@ -174,19 +174,21 @@ def _row(
     if fault is not None:
         raise ValueError(f"{where}: {fault.rstrip('.')}. Correct or remove it; `ide3d doctor` lists all such samples.")
     try:
-        return _vsi_row(record) if task.name == "vsibench" else _llava_row(task, record, reads_boxes)
+        if task.name in SPATIAL_TASKS:
+            return _spatial_row(task, split, record)
+        return _llava_row(task, record, reads_boxes)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(
             f"{where}: a field is missing or of another type than expected: {error}. Make it again."
         ) from error
 
 
-def _vsi_row(record: dict) -> dict[str, Any]:
-    known = ("id", "dataset", "scene_name", "question_type", "question", "ground_truth", "options")
+def _spatial_row(task: Task, split: str, record: dict) -> dict[str, Any]:
+    known = ("id", "dataset", "scene_name", "scene_id", "question_type", "question", "ground_truth", "options")
     return {
         "id": str(record["id"]),
-        "task": "vsibench",
-        "scene_id": f"vsibench/{record['dataset']}/{record['scene_name']}",
+        "task": task.name,
+        "scene_id": video_scene(task, record, split),
         "question": record["question"],
         "options": record.get("options") or [],
         "answers": [str(record["ground_truth"])],

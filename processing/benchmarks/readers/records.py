@@ -7,10 +7,10 @@ from typing import Any
 
 from processing.benchmarks.prompts import SOURCE_TEMPLATES, question_of
 from processing.benchmarks.readers.files import checked_box
-from processing.benchmarks.readers.tasks import Task
+from processing.benchmarks.readers.tasks import SPATIAL_TASKS, Task
 from processing.scene_names import check_name
 
-__all__ = ["QUESTION_TYPES", "box_faults", "object_ids", "sample_faults", "sample_name"]
+__all__ = ["QUESTION_TYPES", "box_faults", "object_ids", "sample_faults", "sample_name", "video_scene"]
 
 QUESTION_TYPES = {
     "scanrefer": {"unique", "multiple"},
@@ -23,6 +23,19 @@ VSI_CHOICES = {f"object_rel_direction_{level}" for level in ("easy", "medium", "
     "route_planning",
     "obj_appearance_order",
 }
+REVSI_NUMBERS = {
+    *(f"{what}_{which}" for what in ("object_counting", "room_size_estimation") for which in ("single", "multiple")),
+    "object_abs_distance",
+    "object_size_estimation",
+}
+REVSI_CHOICES = {
+    *(f"object_rel_direction_{way}_{level}" for way in ("forward", "backward") for level in ("easy", "hard")),
+    "object_rel_distance_closest",
+    "object_rel_distance_farthest",
+    "route_planning",
+}
+_SPATIAL_TYPES = {"vsibench": (VSI_NUMBERS, VSI_CHOICES), "revsi": (REVSI_NUMBERS, REVSI_CHOICES)}
+_SCENE_FIELDS = {"vsibench": ("dataset", "scene_name"), "revsi": ("scene_id",)}
 _FIELDS = {
     "scanrefer": ("box",),
     "multi3drefer": ("box",),
@@ -49,7 +62,20 @@ def sample_faults(task: Task, record: dict, *, reads_boxes: bool = True) -> Iter
         record: Sample as it stands in the file.
         reads_boxes: Whether boxes and ids of objects are read; if not, they may be missing or anything.
     """
-    yield from _vsi_faults(record) if task.name == "vsibench" else _llava_faults(task, record, reads_boxes)
+    is_spatial = task.name in SPATIAL_TASKS
+    yield from _spatial_faults(task, record) if is_spatial else _llava_faults(task, record, reads_boxes)
+
+
+def video_scene(task: Task, record: dict, split: str) -> str:
+    """Return the scene id of the video file that a spatial record asks about.
+
+    Args:
+        task: Benchmark of the record, of `SPATIAL_TASKS`.
+        record: Record as it stands in the file.
+        split: Split of the benchmark; each subset of ReVSI has videos of its own.
+    """
+    first = [split] if task.name == "revsi" else []
+    return "/".join([task.name, *first, *(str(record[name]) for name in _SCENE_FIELDS[task.name])])
 
 
 def object_ids(metadata: dict) -> list[int]:
@@ -161,8 +187,8 @@ def box_faults(boxes: Any) -> Iterator[tuple[str, str]]:
             yield "box-bad", str(error)
 
 
-def _vsi_faults(record: dict) -> Iterator[tuple[str, str]]:
-    kinds = {"question": str, "question_type": str} | dict.fromkeys(("dataset", "scene_name"), str | int)
+def _spatial_faults(task: Task, record: dict) -> Iterator[tuple[str, str]]:
+    kinds = {"question": str, "question_type": str} | dict.fromkeys(_SCENE_FIELDS[task.name], str | int)
     kinds |= {"id": str | int, "ground_truth": str | int | float, "options": list | None}
     missing = [
         name
@@ -174,15 +200,16 @@ def _vsi_faults(record: dict) -> Iterator[tuple[str, str]]:
     if missing:
         yield "field-missing", f"it lacks {', '.join(missing)}, or has another type there"
         return
-    yield from _name_faults(f"{record['dataset']}/{record['scene_name']}")
+    yield from _name_faults("/".join(str(record[name]) for name in _SCENE_FIELDS[task.name]))
     if not record["question"].strip():
         yield "question-empty", "nothing is asked"
     kind, truth, options = record["question_type"], str(record["ground_truth"]), record.get("options") or []
-    if kind in VSI_CHOICES:
+    numbers, choices = _SPATIAL_TYPES[task.name]
+    if kind in choices:
         letters = [option.partition(".")[0].strip() for option in options]
         if truth not in letters:
             yield "choice-bad", f"the truth is {truth!r}, the options are {letters}"
-    elif kind in VSI_NUMBERS:
+    elif kind in numbers:
         try:
             number = float(truth)
         except ValueError:
@@ -192,4 +219,4 @@ def _vsi_faults(record: dict) -> Iterator[tuple[str, str]]:
         elif number == 0:
             yield "truth-zero", "the truth is 0"
     else:
-        yield "question-type-unknown", f"its type {kind[:90]!r} is none of {sorted(VSI_CHOICES | VSI_NUMBERS)}"
+        yield "question-type-unknown", f"its type {kind[:90]!r} is none of {sorted(choices | numbers)}"

@@ -133,4 +133,6 @@ def _list_files(spec: Task, split: str, parts: tuple[str, ...], frames: str, box
     scene = [name for part in parts for name in _PART_FILES.get(part, ())]
     if spec.name == "vsibench":
         scene = ["vsibench/<dataset>/<scene>.mp4", *scene]
+    elif spec.name == "revsi":
+        scene = [f"revsi/{split}/<scene>.mp4"]
     return (*(path.as_posix() for path in opened), *scene)

@@ -9,7 +9,7 @@ import numpy as np
 
 from processing.argument_rules import check_choice, check_flag, check_number, check_texts, check_whole
 from processing.benchmarks.readers.files import read_infos, read_selected_frames
-from processing.benchmarks.readers.tasks import FRAME_RULES, Layout
+from processing.benchmarks.readers.tasks import FRAME_RULES, Layout, is_video_file
 from processing.frame_order_ide3d import find_uniform_indices, sort_frames
 from processing.geometry_rules import rescaled_intrinsics
 from processing.image_opening_ide3d import open_image
@@ -68,13 +68,13 @@ class FrameLists:
         """Return the frame names in order of time; none for a video file.
 
         Args:
-            scene_id: Name such as "scannet/scene0000_00". A video file of VSI-Bench is sampled when it is read.
+            scene_id: Name such as "scannet/scene0000_00". A video file is sampled when it is read.
 
         Raises:
             FileNotFoundError: The scene has neither frames nor a video.
             ValueError: The rule's file does not list the scene.
         """
-        if scene_id.startswith("vsibench/"):
+        if is_video_file(scene_id):
             if not self.layout.video(scene_id).is_file():
                 raise FileNotFoundError(f"{scene_id} has no video: expected {self.layout.video(scene_id)}.")
             return []
@@ -172,8 +172,8 @@ def load_scene(
         frame_names: Names of the frames, as in a sample of `load_task`; None or none takes `num_frames` uniformly.
         parts: Parts to read, of "frames", "poses", "depth". Frames are always read. "poses" brings camera_to_world in
             the axis-aligned world frame, in which the boxes are, and intrinsics; it needs EmbodiedScan's file.
-        num_frames: Largest number of frames without `frame_names`. A video file of VSI-Bench is sampled by the rule
-            of `IDE3DVideoProcessor`.
+        num_frames: Largest number of frames without `frame_names`. A video file is sampled by the rule of
+            `IDE3DVideoProcessor`.
         skip_invalid_poses: Whether to leave out, with a warning, frames whose pose holds inf or nan; `frame_names` of
             the result says which are left.
 
@@ -188,7 +188,7 @@ def load_scene(
     skip_invalid_poses = check_flag(skip_invalid_poses, "skip_invalid_poses")
     names = [] if frame_names is None else check_names(frame_names, "frame_names", "name of a frame", is_ordered=True)
     layout = Layout(data_dir)
-    if check_name(scene_id, where="`scene_id`").startswith("vsibench/"):
+    if is_video_file(check_name(scene_id, where="`scene_id`")):
         if set(parts) - {"frames"}:
             raise FileNotFoundError(f"{scene_id} is a video without poses or depth. Ask for parts=('frames',).")
         return _read_video_file(layout.video(scene_id), scene_id, num_frames)

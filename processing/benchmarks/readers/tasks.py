@@ -6,7 +6,20 @@ from pathlib import Path
 from processing.argument_rules import as_path, check_choice, check_text
 from processing.scene_names import check_name
 
-__all__ = ["BOX_SOURCES", "FRAME_RULES", "NO_BOXES", "PARTS", "TASKS", "VSI_SUBSETS", "Layout", "Task", "find_task"]
+__all__ = [
+    "BOX_SOURCES",
+    "FRAME_RULES",
+    "NO_BOXES",
+    "PARTS",
+    "REVSI_SUBSETS",
+    "SPATIAL_TASKS",
+    "TASKS",
+    "VSI_SUBSETS",
+    "Layout",
+    "Task",
+    "find_task",
+    "is_video_file",
+]
 
 PARTS = ("frames", "boxes", "poses", "depth")
 BOX_SOURCES = ("gt", "pred")
@@ -21,7 +34,8 @@ class Task:
     Attributes:
         name: Key of `TASKS`.
         kind: "ground" (choose among boxes), "describe" (say what a box holds) or "answer" (a question in words).
-        splits: Splits of the public layout; "debiased" and "pruned" are subsets of VSI-Bench's "test".
+        splits: Splits of the public layout; "debiased" and "pruned" are subsets of VSI-Bench's "test",
+            those of ReVSI are its subsets by number of frames.
         eval_split: Split that papers report.
         needs: Parts of the data without which it cannot run as in the original, of `PARTS`. Grounding and description
             need depth only to make region masks; masks from boxes and poses do without.
@@ -40,6 +54,9 @@ class Task:
 
 # Halves of the test split: what is left without the questions that text alone answers, and these questions.
 VSI_SUBSETS = ("debiased", "pruned")
+# A subset holds the questions that its frames can answer, with their answers; its videos hold these frames alone.
+REVSI_SUBSETS = ("16_frame", "32_frame", "64_frame", "all_frame")
+SPATIAL_TASKS = ("vsibench", "revsi")  # Questions in a parquet file about video files
 _WITH_GEOMETRY = ("frames", "boxes", "poses", "depth")
 
 TASKS = {
@@ -51,10 +68,16 @@ TASKS = {
         Task("scanqa", "answer", ("train", "val"), "val", ("frames",), ("scanqa",)),
         Task("sqa3d", "answer", ("train", "val", "test"), "test", ("frames",), ("sqa3d",)),
         Task("vsibench", "answer", ("test", *VSI_SUBSETS), "test", ("frames",), ()),
+        Task("revsi", "answer", REVSI_SUBSETS, "32_frame", ("frames",), ()),
         # Scored from result files of others; no prompt of it is published with this method.
         Task("nr3d", "ground", ("val",), "val", _WITH_GEOMETRY, ("nr3d",), has_prompt=False),
     )
 }
+
+
+def is_video_file(scene_id: str) -> bool:
+    """Return whether a scene id names a video file, such as "vsibench/scannet/scene0000_00"."""
+    return scene_id.startswith(tuple(f"{name}/" for name in SPATIAL_TASKS))
 
 
 def find_task(name: str, split: str | None = None) -> Task:
@@ -81,8 +104,8 @@ class Layout:
     """Paths of the layout that 3D-IDE, 3DRS and Video-3D-LLM share.
 
     Nothing is opened or checked here. `scene_id` is "scannet/scene0000_00", the folder of a data set and a scene in
-    it. A video file of VSI-Bench is "vsibench/scannet/scene0000_00". An id that would lead out of the folder raises
-    ValueError by `check_name`.
+    it. A video file of VSI-Bench is "vsibench/scannet/scene0000_00", one of ReVSI "revsi/32_frame/scene0000_00". An id
+    that would lead out of the folder raises ValueError by `check_name`.
     """
 
     root: Path
@@ -96,6 +119,8 @@ class Layout:
             whole = ("test-00000-of-00001.parquet", "test.jsonl")
             names = (f"test_{split}.parquet",) if split in VSI_SUBSETS else whole
             return [self.root / "vsibench" / name for name in names]
+        if task.name == "revsi":
+            return [self.root / "revsi" / split / "test-00000-of-00001.parquet"]
         return [self.root / "processed" / f"{stem}_{split}_llava_style.json" for stem in task.file_stems]
 
     def boxes(self, split: str, source: str) -> Path:
@@ -117,7 +142,7 @@ class Layout:
         return self.root / dataset / "posed_images" / scene
 
     def video(self, scene_id: str) -> Path:
-        """Return the video file of one scene of VSI-Bench, whose id is "vsibench/scannet/scene0000_00"."""
+        """Return the video file of a scene id; see `is_video_file`."""
         return self.root / f"{check_name(scene_id)}.mp4"
 
     def masks(self, scene_id: str) -> Path:

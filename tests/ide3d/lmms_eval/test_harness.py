@@ -1,9 +1,12 @@
 """Our model and tasks in the released lmms-eval, on rooms: the scores are those of our own runner."""
 
+import importlib
 import json
 import math
+from pathlib import Path
 
 import pytest
+import yaml
 
 pytest.importorskip("lmms_eval", reason="needs lmms-eval in an environment of its own, see docs/lmms_eval.md")
 pytest.importorskip("filelock._api", reason="lmms-eval 0.7.3 needs an older filelock, see docs/lmms_eval.md")
@@ -16,8 +19,10 @@ from ide3d.lmms_eval import __file__ as package
 from ide3d.lmms_eval.benchmark_task import DATA_VARIABLE, read_scores
 from ide3d.lmms_eval.model import IDE3DChat, cut, split_video
 from ide3d.nano import nano_model
+from processing.benchmarks import build_prompt
 from processing.benchmarks.export.rooms import export_rooms
 from trainer.evaluation import EvaluationSettings, run_evaluation
+from trainer.evaluation.metrics import load_metric
 
 BENCHMARKS = ("scanqa", "sqa3d", "scanrefer", "scan2cap")
 NUM_FRAMES = 4
@@ -70,6 +75,34 @@ def test_both_harnesses_give_the_same_answers_and_scores(told, data, tmp_path, b
     for key, value in scores.items():
         protocol, _, score = key.partition(":")
         assert math.isfinite(value) and value == pytest.approx(ours["scores"][protocol][score], abs=1e-6)
+
+
+def test_answers_to_revsi_score_as_in_its_own_task():
+    """Prompts and scores of the task that the benchmark's authors wrote, on answers of every form and type."""
+    theirs = importlib.import_module("lmms_eval.tasks.revsi.utils")
+    task = yaml.load((Path(theirs.__file__).parent / "_default_template_yaml").read_text(), yaml.BaseLoader)
+    said = ["A", "b.", "B) left", "4", "2.0 metres", "about 3", "", "0", "-1", "nan", "1e2", "4."]
+    rows = [
+        {"question": "Which?", "question_type": kind, "text": text, **truth}
+        for kinds, truths in (
+            (theirs.MCQ_QUESTION_TYPES, [{"ground_truth": "B", "options": ["A. left", "B. right"]}]),
+            (theirs.NQ_QUESTION_TYPES, [{"ground_truth": number, "options": None} for number in ("4", "2.1")]),
+        )
+        for kind in kinds
+        for truth in truths
+        for text in said
+    ]
+    words = task["lmms_eval_specific_kwargs"]["default"]
+    for row in rows:
+        assert build_prompt("revsi", row) == theirs.revsi_doc_to_text(row, words)
+    scored = [theirs.revsi_process_results(dict(row), [row["text"]])["overall_acc"] for row in rows]
+    ours = load_metric("revsi").compute(
+        predictions=[{"text": row["text"]} for row in rows],
+        references=[{"text": r["ground_truth"], "question_type": r["question_type"], "scene_id": "a"} for r in rows],
+        protocol="paper",
+    )
+    assert ours["macro"] == pytest.approx(100 * theirs.revsi_aggregate_overall(scored), abs=1e-6)
+    assert ours["micro"] == pytest.approx(100 * sum(row["acc"] for row in scored) / len(scored), abs=1e-6)
 
 
 def test_the_entry_point_names_the_model():

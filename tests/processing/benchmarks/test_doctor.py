@@ -21,7 +21,7 @@ from processing.benchmarks.doctor.findings import KINDS
 from processing.benchmarks.export.pickle_free import export_pickle_free
 from processing.benchmarks.export.rooms import export_rooms
 
-QA = {"scanqa", "sqa3d", "vsibench"}
+QA = {"scanqa", "sqa3d", "vsibench", "revsi"}
 GROUNDING = {"scanrefer", "multi3drefer"}
 POSED = GROUNDING | {"scan2cap"}
 ALL = POSED | QA

@@ -26,6 +26,8 @@ def test_every_kind_of_file_is_there(rooms):
         "processed/*_llava_style.json": 11,
         "vsibench/*.parquet": 1,
         "vsibench/scannet/*.mp4": 2,
+        "revsi/32_frame/*.parquet": 1,
+        "revsi/32_frame/*.mp4": 2,
         "scannet/posed_images/*/00010.jpg": 6,
         "scannet/posed_images/*/00010.png": 6,
         "scannet/posed_images/*/00010.txt": 6,
@@ -41,7 +43,7 @@ def test_every_kind_of_file_is_there(rooms):
 def test_the_same_arguments_give_the_same_samples(rooms, tmp_path):
     again = export_rooms(tmp_path / "again", num_scenes=1, image_size=48, num_frames=4)
     for task, spec in EVALUATED.items():
-        first = load_task(task, "train" if "train" in spec.splits else "test", again)
+        first = load_task(task, "train" if "train" in spec.splits else spec.eval_split, again)
         if "train" in spec.splits:
             assert first[:]["question"] == load_task(task, "train", rooms)[:]["question"][: len(first)]
 

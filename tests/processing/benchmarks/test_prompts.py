@@ -18,6 +18,8 @@ SAMPLES = {
     "sqa3d": {"question": "I face the door. Can I sit?", "answers": ["yes"]},
     "vsibench": {"question": "How many chairs?", "answers": ["4"]},
     "vsibench choice": {"question": "Left?", "options": ["A. yes", "B. no"], "answers": ["B"]},
+    "revsi": {"question": "How many chairs?", "answers": ["4"]},
+    "revsi choice": {"question": "Left?", "options": ["A. yes", "B. no"], "answers": ["B"]},
 }
 INSTRUCTION = (
     "The video captures 3D spatial information of a scene. Please focus on the spatial relationships in the video "
@@ -30,7 +32,7 @@ WORD = "Answer the question using a single word or phrase."
 CHOICE = "Answer with the option's letter from the given choices directly."
 VSI = "These are frames of a video.\n"
 
-# Evaluation, protocol "paper". In training the instruction stands in front of all but VSI-Bench.
+# Evaluation, protocol "paper". In training the instruction stands in front of all but VSI-Bench and ReVSI.
 PAPER = {
     "scanrefer": IDENTIFY + "The red chair, next to the tv.",
     "multi3drefer": IDENTIFY + "All chairs\n" + MAYBE,
@@ -39,15 +41,17 @@ PAPER = {
     "sqa3d": f" I face the door. Can I sit? {WORD}",
     "vsibench": VSI + "How many chairs?\nPlease answer the question using a single word or phrase.",
     "vsibench choice": VSI + "Left?\nOptions:\nA. yes\nB. no\n" + CHOICE,
+    "revsi": VSI + "How many chairs?\nAnswer the question using a single integer or decimal number.",
+    "revsi choice": VSI + "Left?\nOptions:\nA. yes\nB. no\n" + CHOICE,
 }
+VIDEO_ONLY = ("vsibench", "vsibench choice", "revsi", "revsi choice")
 CLEAN = {
     "scanrefer": IDENTIFY + "The Red chair, next to the TV.",
     "multi3drefer": IDENTIFY + "All Chairs\n" + MAYBE,
     "scan2cap": f"{WATCH} <ground> in detail.",
     "scanqa": "What is on the desk? Answer the question simply.",
     "sqa3d": f"I face the door. Can I sit? {WORD}",
-    "vsibench": PAPER["vsibench"],
-    "vsibench choice": PAPER["vsibench choice"],
+    **{name: PAPER[name] for name in VIDEO_ONLY},
 }
 ANSWERS = {
     "scanrefer": "<ground>",
@@ -57,6 +61,8 @@ ANSWERS = {
     "sqa3d": "yes",
     "vsibench": "4",
     "vsibench choice": "B",
+    "revsi": "4",
+    "revsi choice": "B",
 }
 CASES = [(name, protocol, stage) for name in SAMPLES for protocol in PROTOCOLS for stage in STAGES]
 # sha256 of the token ids of the whole chat, by the tokenizer of these tests.
@@ -89,6 +95,14 @@ TOKEN_DIGESTS = {
     ("vsibench choice", "clean", "eval"): "626c865f7077",
     ("vsibench choice", "paper", "train"): "0fdcb61a402d",
     ("vsibench choice", "paper", "eval"): "626c865f7077",
+    ("revsi", "clean", "train"): "aab6ab548da4",
+    ("revsi", "clean", "eval"): "e91e6b774e22",
+    ("revsi", "paper", "train"): "aab6ab548da4",
+    ("revsi", "paper", "eval"): "e91e6b774e22",
+    ("revsi choice", "clean", "train"): "0fdcb61a402d",
+    ("revsi choice", "clean", "eval"): "626c865f7077",
+    ("revsi choice", "paper", "train"): "0fdcb61a402d",
+    ("revsi choice", "paper", "eval"): "626c865f7077",
 }
 
 
@@ -99,7 +113,7 @@ def sample_of(name: str) -> dict:
 def expected_text(name: str, protocol: str, stage: str) -> str:
     if protocol == "clean":
         return CLEAN[name]
-    instructed = stage == "train" and not name.startswith("vsibench")
+    instructed = stage == "train" and name not in VIDEO_ONLY
     return (INSTRUCTION if instructed else "") + PAPER[name]
 
 
@@ -172,7 +186,7 @@ def test_digest_changes_with_the_words():
     assert len(set(paper.values())) == 2
     assert prompt_digest("scanqa", stage="train") == prompt_digest("scanqa", stage="eval") not in paper.values()
     tasks = [name for name, task in TASKS.items() if task.has_prompt]
-    assert len({prompt_digest(task, protocol=protocol) for task in tasks for protocol in PROTOCOLS}) == 11
+    assert len({prompt_digest(task, protocol=protocol) for task in tasks for protocol in PROTOCOLS}) == 12
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,12 @@ from processing.benchmarks.readers.files import (
     read_selected_frames,
 )
 from processing.benchmarks.readers.scenes import uniform_names
-from processing.benchmarks.readers.tasks import VSI_SUBSETS
+from processing.benchmarks.readers.tasks import REVSI_SUBSETS, SPATIAL_TASKS, VSI_SUBSETS
 from processing.benchmarks.readers.teacher import load_teacher_features
 from processing.token_grid import TokenGrid
 
 WITH_PROMPT = [(name, split) for name, task in TASKS.items() if task.has_prompt for split in task.splits]
+NOT_OF_ROOMS = {*VSI_SUBSETS, *REVSI_SUBSETS} - {"32_frame"}
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
@@ -156,7 +157,7 @@ def test_instances_span_the_annotated_boxes(rooms):
         np.testing.assert_allclose(corners.max(0) - corners.min(0), box[3:], atol=1e-3)
 
 
-@pytest.mark.parametrize(("task", "split"), [row for row in WITH_PROMPT if row[1] not in VSI_SUBSETS])
+@pytest.mark.parametrize(("task", "split"), [row for row in WITH_PROMPT if row[1] not in NOT_OF_ROOMS])
 def test_samples_are_typed_and_open_no_picture(task, split, rooms, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("a picture was opened")
@@ -166,7 +167,7 @@ def test_samples_are_typed_and_open_no_picture(task, split, rooms, monkeypatch):
     assert samples.features == FEATURES and len(samples) > 0
     kind = TASKS[task].kind
     for sample in samples:
-        assert len(sample["frame_names"]) == (0 if task == "vsibench" else 3)
+        assert len(sample["frame_names"]) == (0 if task in SPATIAL_TASKS else 3)
         assert bool(sample["candidate_boxes"]) == (kind == "ground")
         assert bool(sample["answers"]) == (kind != "ground")
         assert bool(sample["question"]) == (kind != "describe")
@@ -182,7 +183,7 @@ def test_question_answering_opens_rgb_alone(data):
     for path in (data / "scannet/posed_images").glob("*/*"):
         if path.suffix != ".jpg":
             path.unlink()
-    for task in ("scanqa", "sqa3d", "vsibench"):
+    for task in ("scanqa", "sqa3d", *SPATIAL_TASKS):
         sample = load_task(task, TASKS[task].eval_split, data)[0]
         video = load_scene(data, sample["scene_id"], frame_names=sample["frame_names"])
         assert len(video) and video.depth is None and video.camera_to_world is None and video.intrinsics is None
@@ -403,6 +404,24 @@ def test_subsets_of_vsi_bench_are_splits(data):
     assert len(load_task("vsibench", "test", data)) == len(records)
     states = {(state.task, state.split): state for state in examine(data, tasks=["vsibench"]).splits}
     assert all(states["vsibench", split].can_run for split in ("test", "debiased", "pruned"))
+
+
+def test_subsets_of_revsi_have_answers_and_videos_of_their_own(data):
+    """As the Hub has them: a folder of each number of frames, with its own questions and videos."""
+    folder = data / "revsi"
+    shutil.copytree(folder / "32_frame", folder / "16_frame")
+    table = pq.read_table(folder / "32_frame" / "test-00000-of-00001.parquet")
+    rows = [{**row, "ground_truth": "7"} for row in table.to_pylist() if row["options"] is None]
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), folder / "16_frame" / "test-00000-of-00001.parquet")
+    samples = load_task("revsi", "16_frame", data)
+    assert set(sum(samples["answers"], [])) == {"7"} and len(samples) == len(rows)
+    assert set(samples["scene_id"]) == {"revsi/16_frame/room0004_00", "revsi/16_frame/room0005_00"}
+    (folder / "32_frame" / "room0004_00.mp4").unlink()
+    assert len(load_scene(data, "revsi/16_frame/room0004_00", num_frames=3)) == 3
+    with pytest.raises(FileNotFoundError, match="32_frame.room0004_00.mp4"):
+        load_task("revsi", "32_frame", data)
+    states = {state.split: state.can_run for state in examine(data, tasks=["revsi"]).splits}
+    assert states == {"16_frame": True, "32_frame": False}
 
 
 def test_frames_stand_in_for_a_missing_video(data):

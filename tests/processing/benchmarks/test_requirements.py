@@ -18,7 +18,7 @@ BOX_FIELDS = ("box", "box_input", "gt_box")
 def test_rgb_only_names_frames_and_annotations_alone(task):
     needed = requirements_for(task, "rgb_only")
     assert needed.parts == ("frames",) and not needed.reads_boxes
-    assert {path.split("/")[0] for path in needed.files} <= {"processed", "vsibench", "<dataset>"}
+    assert {path.split("/")[0] for path in needed.files} <= {"processed", "vsibench", "revsi", "<dataset>"}
     assert {path.rsplit(".", 1)[1] for path in needed.files} <= {"json", "parquet", "jpg", "mp4"}
     assert needed.needs_clicks == (task == "scan2cap")
 
@@ -43,7 +43,7 @@ def test_every_file_that_is_named_exists(rooms):
     for task in EVALUATED:
         for mode in list_modes(task):
             sample = load_task(task, TASKS[task].eval_split, rooms, mode=mode)[0]
-            dataset, scene = sample["scene_id"].removeprefix("vsibench/").split("/")
+            dataset, scene = sample["scene_id"].split("/")[-2:]
             names = {
                 "<dataset>": dataset,
                 "<scene>": scene,

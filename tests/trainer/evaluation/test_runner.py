@@ -24,6 +24,7 @@ from yaml import safe_load
 
 from modeling_ide3d import IDE3DForConditionalGeneration
 from processing.benchmarks.export.rooms import export_rooms
+from processing.benchmarks.readers.tasks import SPATIAL_TASKS
 from trainer.evaluation import EvaluationSettings, compare_runs, run_evaluation
 from trainer.evaluation.answer_log import AnswerLog
 from trainer.evaluation.runner import split_scenes
@@ -69,7 +70,7 @@ def test_every_task_runs_and_says_how(settings, task):
     assert results["attention_vision"] == results["attention_language"] == "sdpa"
     assert (results["device"], results["kernels"]) == ("cpu", "torch")
     decodes = results["decoder"] is not None and re.fullmatch(r"av [\d.]+, libavcodec [\d.]+", results["decoder"])
-    assert bool(decodes) == (task == "vsibench")
+    assert bool(decodes) == (task in SPATIAL_TASKS)
     assert (results["proposals"] == "pred") == (EVALUATED_TASKS[task].task.kind == "ground")
     for protocol in ("clean", "paper"):
         main = EVALUATED_TASKS[task].main_score[protocol]

@@ -35,7 +35,8 @@ MISSPELT = {
     "waslked": "walked",
     "oclock": "o'clock",
 }
-# VSI-Bench: types of questions whose answer is a number, and the thresholds of their relative accuracy.
+# VSI-Bench and ReVSI: beginnings of the types of questions whose answer is a number, and the thresholds of their
+# relative accuracy.
 NUMERIC_TYPES = ("object_counting", "object_abs_distance", "object_size_estimation", "room_size_estimation")
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 ROUNDING = 1e-9
@@ -177,7 +178,7 @@ def relative_accuracy(found: float, true: float, *, protocol: str = "clean") -> 
 
 
 def score_spatial_answer(text: str, true: str, kind: str, *, protocol: str = "clean") -> float:
-    """Score an answer of VSI-Bench in [0, 1].
+    """Score an answer of VSI-Bench or ReVSI in [0, 1].
 
     A choice counts 1 for the right letter, a number its relative accuracy.
 
@@ -187,7 +188,7 @@ def score_spatial_answer(text: str, true: str, kind: str, *, protocol: str = "cl
         kind: Type of the question.
         protocol: "clean" or "paper".
     """
-    if kind not in NUMERIC_TYPES:
+    if not kind.startswith(NUMERIC_TYPES):
         return float(read_option(text, protocol=protocol) == true.strip().lower())
     number = read_number(text, protocol=protocol)
     return 0.0 if number is None else relative_accuracy(number, float(true), protocol=protocol)

@@ -7,7 +7,17 @@ import evaluate
 __all__ = ["METRICS", "load_metric"]
 
 FOLDER = Path(__file__).parent
-METRICS = ("boxes_in_words", "multi3drefer", "nr3d", "scan2cap", "scanqa", "scanrefer", "sqa3d", "vsibench")
+METRICS = (
+    "boxes_in_words",
+    "multi3drefer",
+    "nr3d",
+    "revsi",
+    "scan2cap",
+    "scanqa",
+    "scanrefer",
+    "sqa3d",
+    "vsibench",
+)
 
 
 def load_metric(name: str) -> evaluate.EvaluationModule:

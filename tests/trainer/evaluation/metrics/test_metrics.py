@@ -235,6 +235,23 @@ def test_spatial_answers_are_averaged_over_tasks():
     assert relative_accuracy(0.0, 0.0, protocol="paper") == 0
 
 
+def test_types_of_revsi_are_averaged_within_their_task():
+    pairs = [
+        ({"text": "B"}, {"text": "B", "question_type": "object_rel_distance_closest"}),
+        ({"text": "A"}, {"text": "B", "question_type": "object_rel_distance_farthest"}),
+        ({"text": "A"}, {"text": "B", "question_type": "object_rel_distance_farthest"}),
+        ({"text": "4"}, {"text": "4", "question_type": "object_counting_single"}),
+        ({"text": "2"}, {"text": "4", "question_type": "object_counting_multiple"}),
+        ({"text": " C."}, {"text": "C", "question_type": "route_planning"}),
+    ]
+    for protocol in ("clean", "paper"):
+        scores = compute("revsi", pairs, protocol=protocol)
+        assert scores["macro"] == pytest.approx((50 + 55 + 100) / 3)
+        assert scores["micro"] == pytest.approx((1 + 0 + 0 + 1 + 0.1 + 1) / 6 * 100)
+    with pytest.raises(ValueError, match="question_type.*object_counting_single"):
+        compute("revsi", [({"text": "4"}, {"text": "4", "question_type": "object_counting"})])
+
+
 def test_corpus_bleu_has_a_band_of_its_own():
     texts = ["a red chair near the window", "two lamps", "the white door is closed", "a bed"]
     pairs = [
