@@ -7,14 +7,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from fastapi import FastAPI, HTTPException
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
 from torch import Tensor, nn
+from transformers import GenerationConfig
 from transformers.cli.serving import server as transformers_server
 from transformers.cli.serving.chat_completion import ChatCompletionHandler
 from transformers.cli.serving.model_manager import ModelManager, TimedModel
 from transformers.cli.serving.utils import GenerationState
 
+from ide3d.serving.fields import check_fields, is_sampled
 from ide3d.serving.media import MediaRules, Medium, read_chat
 from ide3d.serving.memory import SceneMemory
 
@@ -25,7 +30,7 @@ logger = logging.getLogger(__name__)
 # `/load_model` of Transformers would load any model that a stranger names, `/reset` would unload ours, and the others
 # read media by rules of their own.
 SERVED_PATHS = ("/v1/chat/completions", "/v1/models", "/health")
-REFUSED_FIELDS = ("tools", "generation_config")
+NO_OBJECT = "The body of a request must be a JSON object, sent as application/json."
 READERS_AT_ONCE = 4  # requests whose media are in memory before they are encoded
 MEBIBYTE = 2**20
 
@@ -57,14 +62,15 @@ class SceneChatHandler(ChatCompletionHandler):
         """Answer a chat; see the class of Transformers.
 
         Raises:
-            HTTPException: 400 for what cannot be read or asked, with the reader's message; 422 for unknown fields.
+            HTTPException: 400 for what cannot be read or asked, with the reader's message.
         """
-        self._validate_request(body)
+        with _client_errors():
+            check_fields(body)
         model_id, model, processor = self._resolve_model(body)
         manager = self.generation_state.get_manager(model_id)
         with _client_errors():
             num_frames = self._read_options(body)
-            config = self._build_generation_config(body, model.generation_config)
+            config = self._choose_decoding(body, model.generation_config)
             async with self._readers:
                 chat, media = await asyncio.to_thread(read_chat, body.get("messages"), self.rules)
                 pixels = await self._read_all(media, num_frames)
@@ -74,6 +80,8 @@ class SceneChatHandler(ChatCompletionHandler):
             respond = self._streaming if body.get("stream") else self._non_streaming
             # The manager of Transformers searches `stop` in the vocabulary of what it is given; a processor has none.
             tokenizer = processor.tokenizer
+            if body.get("seed") is not None:  # the thread that generates takes it right before this answer
+                manager.submit(torch.manual_seed, body["seed"])
             answer = respond(request_id, model, tokenizer, model_id, inputs, config, gen_manager=manager)
             return await answer if inspect.isawaitable(answer) else answer
 
@@ -87,10 +95,19 @@ class SceneChatHandler(ChatCompletionHandler):
                 raise ValueError(f"A chat holds at most {self.memory.max_frames} frames. Ask for fewer of each video.")
         return pixels
 
+    def _choose_decoding(self, body: dict, default: GenerationConfig) -> GenerationConfig:
+        """Return the decoding that a request asks for.
+
+        Transformers' own leaves a greedy model greedy at any temperature, and takes no whole numbers as a bias. It
+        sets the seed at once, while another answer may be drawn.
+        """
+        biases = {token: float(bias) for token, bias in (body.get("logit_bias") or {}).items()}
+        config = self._build_generation_config({**body, "seed": None, "logit_bias": biases or None}, default)
+        config.do_sample = is_sampled(body, config.do_sample)
+        return config
+
     def _read_options(self, body: dict) -> int | None:
         """Return the number of frames that a request asks for; refuse unknown options."""
-        if refused := [name for name in REFUSED_FIELDS if body.get(name)]:
-            raise ValueError(f"This server does not take {', '.join(refused)}. Leave them out.")
         options = body.get("chat_template_kwargs") or {}
         if not isinstance(options, dict) or set(options) - {"num_frames"}:
             raise ValueError(f"chat_template_kwargs may hold num_frames alone, got {options!r:.100}.")
@@ -165,7 +182,8 @@ def build_server(
     handler = SceneChatHandler(manager, state, memory, rules, num_frames)
     app = transformers_server.build_server(manager, handler, None, None, None, None, generation_state=state)
     app.router.routes[:] = [route for route in app.router.routes if getattr(route, "path", None) in SERVED_PATHS]
-    app.add_exception_handler(HTTPException, lambda _request, error: _tell(error))
+    app.add_exception_handler(StarletteHTTPException, lambda _request, error: _tell(error))
+    app.add_exception_handler(RequestValidationError, lambda _request, _error: _tell(HTTPException(400, NO_OBJECT)))
     # Base64 takes 4 bytes for 3, and there is text too.
     app.add_middleware(BodyLimit, max_bytes=rules.max_bytes * 4 // 3 + MEBIBYTE)
     app.state.memory = memory
@@ -179,11 +197,12 @@ def _client_errors() -> Iterator[None]:
         yield
     except (ValueError, TypeError, OSError) as error:
         logger.info("Refused a request: %s", error)
-        raise HTTPException(400, str(error)) from error
+        raise HTTPException(400, {"message": str(error), "param": getattr(error, "param", None)}) from error
 
 
-def _tell(error: HTTPException) -> JSONResponse:
+def _tell(error: StarletteHTTPException) -> JSONResponse:
     """Return an error in OpenAI's form."""
     kind = "invalid_request_error" if error.status_code < 500 else "server_error"
-    told = {"message": str(error.detail), "type": kind, "param": None, "code": error.status_code}
-    return JSONResponse({"error": told}, status_code=error.status_code)
+    detail = error.detail if isinstance(error.detail, dict) else {"message": str(error.detail), "param": None}
+    told = {**detail, "type": kind, "code": error.status_code}
+    return JSONResponse({"error": told}, status_code=error.status_code, headers=error.headers)

@@ -247,6 +247,103 @@ class TestRefusals:
             assert told.value.status_code == 413
 
 
+def form(error) -> tuple:
+    """The parts of OpenAI's form of an error, checked to be all there."""
+    told = error.response.json()["error"]
+    assert set(told) == {"message", "type", "param", "code"} and told["message"]
+    return told["type"], told["param"], told["code"]
+
+
+class TestFields:
+    """No field is ignored silently."""
+
+    @pytest.mark.parametrize(
+        "field",
+        [
+            {"n": 2},
+            {"logprobs": True},
+            {"top_logprobs": 3},
+            {"presence_penalty": 0.5},
+            {"response_format": {"type": "json_object"}},
+            {"tools": [{"type": "function", "function": {"name": "look"}}]},
+            {"tool_choice": "required"},
+            {"modalities": ["text", "audio"]},
+            {"reasoning_effort": "high"},
+            {"store": True},
+            {"temperature": -1},
+            {"temperature": "hot"},
+            {"top_p": 0},
+            {"max_tokens": 0},
+            {"max_completion_tokens": 1.5},
+            {"frequency_penalty": -1},
+            {"logit_bias": {"chair": 1}},
+            {"seed": "x"},
+            {"stop": ["no", ""]},
+            {"extra_body": {"stream": "yes"}},
+            {"extra_body": {"top_k": 5}},
+            {"extra_body": {"generation_config": "{}"}},
+        ],
+        ids=str,
+    )
+    def test_what_cannot_be_honoured_is_refused_by_name(self, served, field):
+        (name,) = field.get("extra_body", field)
+        with pytest.raises(openai.BadRequestError, match=name) as told:
+            ask(served[0], about("Is there a red chair?"), **field)
+        assert form(told.value) == ("invalid_request_error", name, 400)
+
+    def test_an_unknown_field_names_the_nearest(self, served):
+        with pytest.raises(openai.BadRequestError, match="Did you mean 'max_tokens'"):
+            ask(served[0], about("Is there a red chair?"), extra_body={"max_token": 3})
+
+    def test_what_is_the_default_or_changes_no_answer_is_taken(self, served, videos, expected):
+        options = {
+            "n": 1, "logprobs": False, "response_format": {"type": "text"}, "tools": [], "tool_choice": "auto",
+            "presence_penalty": 0, "user": "someone", "metadata": {"a": "b"}, "service_tier": "auto", "seed": 3,
+            "temperature": 0, "top_p": 1, "frequency_penalty": 0, "stop": None, "extra_body": {"top_k": None},
+        }  # fmt: skip
+        chat = about(QUESTIONS[1], video_part(as_url(videos[0])))
+        assert ask(served[0], chat, **options) == expected[0][1]
+
+    @pytest.mark.parametrize("options", [{"temperature": 2}, {"top_p": 0.999}], ids=str)
+    def test_answers_are_drawn_and_a_seed_repeats_them(self, served, videos, options):
+        """Also while other answers are drawn, and beside one that is greedy by default."""
+        chat = about("Describe the room.", video_part(as_url(videos[0])))
+        draw = functools.partial(ask, served[0], chat, max_tokens=12, **options)
+        greedy = ask(served[0], chat, max_tokens=12)
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(draw, seed=seed) for seed in (1, 2, 3, 4) * 2]
+            answers = [answer.result() for answer in asked]
+        assert answers[:4] == answers[4:]
+        assert "top_p" in options or len({*answers, greedy}) > 2
+        assert ask(served[0], chat, max_tokens=12) == greedy
+
+    def test_a_bias_forbids_a_token(self, loaded, served, videos, expected):
+        (first, *_) = loaded[1].tokenizer(expected[0][1])["input_ids"]
+        chat = about(QUESTIONS[1], video_part(as_url(videos[0])))
+        assert not ask(served[0], chat, logit_bias={first: -100}).startswith(expected[0][1])
+
+
+class TestErrors:
+    """Every error has OpenAI's form."""
+
+    def test_no_such_path(self, served):
+        with pytest.raises(openai.NotFoundError) as told:
+            served[0].embeddings.create(model=MODEL, input="a chair")
+        assert form(told.value) == ("invalid_request_error", None, 404)
+
+    def test_no_such_method(self, served):
+        with pytest.raises(openai.APIStatusError) as told:
+            served[0].get("/chat/completions", cast_to=object)
+        assert form(told.value) == ("invalid_request_error", None, 405)
+        assert told.value.response.headers["allow"] == "POST"
+
+    @pytest.mark.parametrize("body", [[1], "text", None])
+    def test_a_body_that_is_no_object(self, served, body):
+        with pytest.raises(openai.BadRequestError, match="must be a JSON object") as told:
+            served[0].post("/chat/completions", body=body, cast_to=object)
+        assert form(told.value) == ("invalid_request_error", None, 400)
+
+
 class TestAllowed:
     def test_a_host_of_the_list_may_be_private_and_no_other_is_asked(self, loaded, videos, expected):
         with (
