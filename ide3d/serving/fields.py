@@ -107,7 +107,10 @@ def check_fields(body: Mapping[str, Any]) -> None:
 
 
 def is_sampled(body: Mapping[str, Any], default: bool) -> bool:
-    """Return whether an answer is drawn: at a temperature above 0, or by `top_p` below 1 where none is given."""
+    """Return whether an answer is drawn.
+
+    It is at a temperature above 0, or by `top_p` below 1 where no temperature is given.
+    """
     temperature, top_p = body.get("temperature"), body.get("top_p")
     if temperature is not None:
         return temperature > 0

@@ -98,8 +98,8 @@ class SceneChatHandler(ChatCompletionHandler):
     def _choose_decoding(self, body: dict, default: GenerationConfig) -> GenerationConfig:
         """Return the decoding that a request asks for.
 
-        Transformers' own leaves a greedy model greedy at any temperature, takes no whole numbers as a bias, and sets
-        the seed at once, while another answer may be drawn.
+        Transformers' own leaves a greedy model greedy at any temperature, and takes no whole numbers as a bias. It
+        sets the seed at once, while another answer may be drawn.
         """
         biases = {token: float(bias) for token, bias in (body.get("logit_bias") or {}).items()}
         config = self._build_generation_config({**body, "seed": None, "logit_bias": biases or None}, default)

@@ -174,7 +174,7 @@ class RoomWriter:
         }
 
     def write_video(self, scene_id: str, num_frames: int | None = None) -> None:
-        """Write the frames, at most so many, as the video file of a scene id; see `is_video_file`."""
+        """Write the frames, at most `num_frames`, as a video file; see `is_video_file`."""
         path = self.layout.video(scene_id)
         path.parent.mkdir(parents=True, exist_ok=True)
         height, width = (side - side % 2 for side in self.frames.shape[1:3])  # The codec wants even sides.
@@ -201,7 +201,10 @@ def write_infos(layout: Layout, split: str, items: list[dict]) -> None:
 
 
 def write_parquet_rows(path: Path, rows: list[dict]) -> None:
-    """Write the parquet file of VSI-Bench or ReVSI: `id` a number, `options` texts, the other columns text."""
+    """Write the parquet file of VSI-Bench or ReVSI.
+
+    `id` is a number, `options` are texts, the other columns text.
+    """
     kinds = {"id": pa.int64(), "options": pa.list_(pa.string())}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in rows[0]])
     path.parent.mkdir(parents=True, exist_ok=True)

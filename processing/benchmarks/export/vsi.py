@@ -41,7 +41,7 @@ def vsi_records(scene: RoomScene, floor_area: float, rng: np.random.Generator) -
 
 
 def revsi_records(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of VSI-Bench that ReVSI could ask too, in its form, for 32 frames."""
+    """Return the questions of VSI-Bench that ReVSI has too, as its rows."""
     return [
         {
             "dataset": record["dataset"],

@@ -67,7 +67,7 @@ def sample_faults(task: Task, record: dict, *, reads_boxes: bool = True) -> Iter
 
 
 def video_scene(task: Task, record: dict, split: str) -> str:
-    """Return the scene id of the video file that a record of VSI-Bench or ReVSI asks about.
+    """Return the scene id of the video file that a spatial record asks about.
 
     Args:
         task: Benchmark of the record, of `SPATIAL_TASKS`.

@@ -142,7 +142,7 @@ class Layout:
         return self.root / dataset / "posed_images" / scene
 
     def video(self, scene_id: str) -> Path:
-        """Return the video file of one scene whose id is one of a video file; see `is_video_file`."""
+        """Return the video file of a scene id; see `is_video_file`."""
         return self.root / f"{check_name(scene_id)}.mp4"
 
     def masks(self, scene_id: str) -> Path:
