@@ -85,10 +85,10 @@ def write_video(path: Path, count: int = 6) -> Path:
     return write_frames(path, np.stack(frames))
 
 
-def write_frames(path: Path, frames: np.ndarray) -> Path:
+def write_frames(path: Path, frames: np.ndarray, codec: str = "mpeg4") -> Path:
     """An .mp4 of frames (V, h, w, 3), uint8."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=5)
+        stream = container.add_stream(codec, rate=5)
         stream.height, stream.width, stream.pix_fmt = *frames.shape[1:3], "yuv420p"
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))

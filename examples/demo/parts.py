@@ -157,7 +157,7 @@ def add_scores(export: Path, scores: Sequence[dict]) -> None:
 def show_shipped(
     checkpoint: Path, grid: TokenGrid, data: DataArguments, output: Path, seconds: dict[str, float]
 ) -> Part:
-    """Part 1: ask the shipped model about furnished rooms, a style that it was trained on."""
+    """Part 1: ask the shipped model about furnished rooms, which it was trained on."""
     options = room_options(replace(data, room_style=SHIPPED_STYLE))
     with stage("rooms of the model's style", seconds):
         rooms = load_rooms("test", NUM_TEST_ROOMS, **options)

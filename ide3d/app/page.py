@@ -25,8 +25,8 @@ CSS = """
 .view { width: 100%; height: 640px; border: 0; }
 """
 LIMIT = (
-    "The shipped model has seen rendered rooms alone: **its answers about a real room are not to be trusted.** It was never "
-    "taught to describe."
+    "The shipped model has seen rendered rooms alone: **its answers about a real room are not to be trusted.** It was "
+    "never taught to describe."
 )
 
 

@@ -218,7 +218,9 @@ def packed_word_sample(row: dict, token_grid: TokenGrid) -> dict | None:
         token_grid: Token grid of the model that will see the sample.
 
     Returns:
-        Dict as `room_samples` gives it; region_targets (Q, N + 1) has a row for each of the Q requests.
+        Dict as `room_samples` gives it; region_targets (Q, N + 1) has a row for each of the Q requests. The last of the
+        N regions is empty and never meant, so that the model learns what a candidate is worth that no frame shows; its
+        id is 0.
     """
     questions = [q for q in row["questions"] if q["reference"] == "word"]
     if not questions:
@@ -227,16 +229,19 @@ def packed_word_sample(row: dict, token_grid: TokenGrid) -> dict | None:
     requests = [q for q in questions if q["type"] == "grounding"]
     if requests:
         ids = np.stack([np.asarray(image) for image in row["instance_ids"]])
-        found = _ground_samples(requests, [o["id"] for o in row["objects"]], ids, token_grid)
+        found = _ground_samples(requests, [o["id"] for o in row["objects"]], ids, token_grid, hidden=1)
         sample |= {key: found[0][key] for key in ("region_masks", "object_ids")}
         sample["region_targets"] = np.stack([entry["region_targets"] for entry in found])
     return sample
 
 
-def _ground_samples(group: list[dict], objects: list[int], ids: np.ndarray, token_grid: TokenGrid) -> list[dict]:
+def _ground_samples(
+    group: list[dict], objects: list[int], ids: np.ndarray, token_grid: TokenGrid, hidden: int = 0
+) -> list[dict]:
     masks = regions_from_ids(ids, objects, token_grid).numpy()
     seen = masks.any(axis=(1, 2, 3))
-    masks, objects = masks[seen], np.array(objects)[seen]
+    masks, objects = masks[seen], np.pad(np.array(objects)[seen], (0, hidden))
+    masks = np.pad(masks, ((0, hidden), (0, 0), (0, 0), (0, 0)))
     samples = []
     for question in group:
         targets = np.isin(objects, question["target_objects"])

@@ -59,7 +59,7 @@ def write_room(path: Path, row: dict, mark: int | None = None) -> Path:
     frames = np.stack([np.asarray(frame) for frame in row["frames"]])
     if mark is not None:
         frames[:, 0, 0] = mark
-    return write_frames(path, frames.repeat(6, 1).repeat(6, 2))
+    return write_frames(path, frames.repeat(6, 1).repeat(6, 2), "libx264")  # browsers play it, and not mpeg4
 
 
 def save_picture(visitor: Visitor, path: Path, is_whole: bool = True) -> None:
