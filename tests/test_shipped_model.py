@@ -10,6 +10,7 @@ from exporting import write_frames
 from huggingface_hub import ModelCard
 from transformers import AutoModelForImageTextToText, AutoProcessor, pipeline
 
+from processing.regions import regions_from_ids
 from processing.rooms import load_rooms
 from processing.rooms.questions.baselines import Baselines
 from processing.rooms.samples import room_samples
@@ -121,6 +122,17 @@ class TestAnswers:
         chat = [{"role": "user", "content": [{"type": "video", "path": str(video)}, question]}]
         (result,) = answer(text=chat, max_new_tokens=8, return_full_text=False)
         assert result["generated_text"].strip().isdigit()
+
+    def test_a_candidate_that_no_frame_shows_is_never_the_best(self, model, processor, rooms):
+        session = SceneSession(model, processor, [*rooms[0]["frames"]], do_sample_frames=False)
+        objects = [thing["id"] for thing in rooms[0]["objects"]]
+        ids = np.stack([np.asarray(image) for image in rooms[0]["instance_ids"]])
+        masks = regions_from_ids(ids, [*objects, 255], session.token_grid)
+        assert not masks[-1].any()
+        named = [f"the {thing['colour']} {thing['category']}" for thing in rooms[0]["objects"]]
+        for template in ("Find {description}.", "{description}"):
+            scores = session.ground(named, masks, template=template)
+            assert (scores[:, -2] < scores.max(1).values).all()
 
     def test_boxes_in_words_are_in_front_of_their_camera(self, model, processor, rooms):
         session = SceneSession(model, processor, [*rooms[0]["frames"]], do_sample_frames=False)

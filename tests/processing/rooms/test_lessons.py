@@ -100,6 +100,7 @@ class TestSamples:
             sample = lessons(rooms)[index]
             requests = [q for q in sample["questions"] if q["type"] == "grounding"]
             assert sample["region_targets"].shape == (len(requests), len(sample["object_ids"]) + 1)
+            assert not sample["region_masks"][-1].any() and not sample["region_targets"][:, -2].any()  # seen nowhere
             for row, question in zip(sample["region_targets"], requests, strict=True):
                 assert set(sample["object_ids"][row[:-1]]) <= set(question["target_objects"])
                 assert row[-1] == (not row[:-1].any())
