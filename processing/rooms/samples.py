@@ -218,9 +218,9 @@ def packed_word_sample(row: dict, token_grid: TokenGrid) -> dict | None:
         token_grid: Token grid of the model that will see the sample.
 
     Returns:
-        Dict as `room_samples` gives it; region_targets (Q, N + 1) has a row for each of the Q requests. The last of the
-        N regions is empty and never meant, so that the model learns what a candidate is worth that no frame shows; its
-        id is 0.
+        Dict as `room_samples` gives it; region_targets (Q, N + 1) has a row for each of the Q requests. The last of
+        the N regions is empty and never meant, so that the model learns what a candidate is worth that no frame
+        shows; its id is 0.
     """
     questions = [q for q in row["questions"] if q["reference"] == "word"]
     if not questions:
