@@ -1,7 +1,7 @@
 """Pictures of the page of `ide3d app`, and its memory over many uploads, in a real browser.
 
-    PYTHONPATH=.:tests python tests/benchmarks/app_page.py --pictures docs/assets
-    PYTHONPATH=.:tests python tests/benchmarks/app_page.py --uploads 50
+    python tests/benchmarks/app_page.py --pictures docs/assets
+    python tests/benchmarks/app_page.py --uploads 50
 
 Needs the extra `app`, playwright and a Chromium.
 """
@@ -13,12 +13,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-from browsing import Visitor, serve_page, start_browser
-from exporting import write_frames
-from PIL import Image
+sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2])]
 
-from processing.rooms import load_rooms
+import numpy as np  # noqa: E402
+from browsing import Visitor, serve_page, start_browser  # noqa: E402
+from exporting import write_frames  # noqa: E402
+from PIL import Image  # noqa: E402
+
+from processing.rooms import load_rooms  # noqa: E402
 
 HEIGHT = 2200  # pixels of the window: what lies below it is not drawn
 SHORT = 1000  # pixels of a window whose lower part shows nothing yet

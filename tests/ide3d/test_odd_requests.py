@@ -50,18 +50,18 @@ def test_where_nothing_is_proposed_that_fits_it_says_so(forty, monkeypatch):
         return scores
 
     monkeypatch.setattr(SceneSession, "ground", ground)
-    assert run_command("find", forty, "the tower").stdout == "the tower: no such object, score 0.700\n"
+    assert run_command("find", forty, "the tower").stdout == "the tower: no such object, score 0.650\n"
     (row,) = json.loads(run_command("find", forty, "the tower", "--json").stdout)
     assert row["name"] is None and row["frames"] == [] and row["others"] == []
 
 
 def test_forty_things_of_a_kind_are_answered_and_drawn(forty, tmp_path):
     page = tmp_path / "page.html"
-    told = run_command("find", forty, "the red box", "--save", page).stdout
-    assert told.startswith("the red box: region ") and told.count("\n") == 1
-    (row,) = json.loads(run_command("find", forty, "the red box", "--json").stdout)
+    told = run_command("find", forty, "all red boxes", "--save", page).stdout
+    assert told.startswith("all red boxes: region ") and told.count("\n") == 1
+    (row,) = json.loads(run_command("find", forty, "all red boxes", "--json").stdout)
     content = page.read_text(encoding="utf-8")
-    assert all(f"the red box ({name})" in content for name in (row["name"], *row["others"]))
+    assert all(f"all red boxes ({name})" in content for name in (row["name"], *row["others"]))
 
 
 def test_an_object_in_one_frame_of_thirty_two_is_proposed_and_followed_there(once):

@@ -19,6 +19,7 @@ from trainer.session import SceneSession, open_video
 from trainer.session.scene_session import GROUND
 
 REPOSITORY = Path(__file__).parents[2]
+DIGITS = ("--numbers", "digits")  # of what is said below
 SAID = ['[{"frame":1,"center":[-34,12,231],"size":[61,88,58],"yaw":-12}]', "[]", "behind you"]
 QUESTIONS = ("Is there a red chair?", "How many chairs are in the room?")
 
@@ -149,7 +150,18 @@ class TestFind:
 
     def test_boxes_in_words_are_told_in_metres(self, room, scene, monkeypatch):
         monkeypatch.setattr(SceneSession, "ask", lambda self, questions, **settings: SAID[: len(questions)])
-        words = ("find", room.video, "the bed", "the cat", "the lamp", "--boxes", "--num-frames", 2)
+        words = (
+            "find",
+            room.video,
+            "the bed",
+            "the cat",
+            "the lamp",
+            "--boxes",
+            "--numbers",
+            "digits",
+            "--num-frames",
+            2,
+        )
         last = open_video(nano_model(), room.video, num_frames=2).frame_indices[1]
         assert run_command(*words).stdout.splitlines() == [
             f"the bed: frame {last}, centre -0.34 0.12 2.31 m, size 0.61 0.88 0.58 m, yaw -12 degrees",
@@ -167,7 +179,7 @@ class TestFind:
     def test_boxes_in_words_are_drawn(self, room, tmp_path, monkeypatch):
         monkeypatch.setattr(SceneSession, "ask", lambda self, questions, **settings: SAID[: len(questions)])
         page = tmp_path / "page.html"
-        words = ("find", room.video, "the bed", "the cat", "--boxes")
+        words = ("find", room.video, "the bed", "the cat", "--boxes", *DIGITS)
         told = run_command(*words, "--save", page, "--field-of-view", 68).stdout
         assert told == run_command(*words).stdout
         content = page.read_text(encoding="utf-8")

@@ -61,7 +61,8 @@ def test_scores_far_apart_stay_exact(far):
     key[:, :, 2:] += far * query.mean(2, keepdim=True)
     expected = scaled_dot_product_attention(query, key, value, scale=1.0)
     parts = [attend(query, key[:, :, part], value[:, :, part], 1.0) for part in (slice(0, 2), slice(2, None))]
-    torch.testing.assert_close(merge_parts(*parts)[0], expected, rtol=1e-5, atol=1e-5)
+    close = 1e-5 + abs(far) * 2.0**-22  # scores of that size are rounded so
+    torch.testing.assert_close(merge_parts(*parts)[0], expected, rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("key_heads", [4, 2])

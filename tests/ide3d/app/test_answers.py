@@ -75,8 +75,8 @@ def test_a_click_is_followed_as_the_session_follows_it(opened):
 
 
 def test_what_is_found_lights_up_and_stands_in_3d(opened):
-    words = find_object(opened, "the blue table", is_nano=True)
-    assert words.startswith("the blue table: region")
+    words = find_object(opened, "the orange cabinet", is_nano=True)
+    assert words.startswith("the orange cabinet: region")
     mark = opened.drawing.marks[0]
     assert mark.masks.any() and mark.corners.shape == (8, 3) and mark.frame == 0
     assert 0.5 < mark.corners.mean(0)[2] < 10  # metres before the first camera
@@ -84,7 +84,7 @@ def test_what_is_found_lights_up_and_stands_in_3d(opened):
     assert len(pictures) == len(opened.scene.frames)
     plain = list_pictures(opened.draw([]))
     lit = [np.any(np.asarray(now) != np.asarray(then)) for (now, _), (then, _) in zip(pictures, plain, strict=True)]
-    assert any(lit) and [("the blue table" in told) for _, told in pictures] == lit
+    assert any(lit) and [("the orange cabinet" in told) for _, told in pictures] == lit
     assert "seen in the frames" in words and opened.marked is not None
 
 

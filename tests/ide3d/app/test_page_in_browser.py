@@ -43,10 +43,10 @@ def test_upload_ask_click_find_and_nothing_comes_from_elsewhere(visitor, served,
     assert "First token after" in visitor.read("times", "First token")
     assert "seen in the frames" in visitor.click_frame(0.5, 0.8)
     assert "meters" in visitor.press("How far is what is marked?")
-    assert "region" in visitor.find("the blue table")
+    assert "region" in visitor.find("the orange cabinet")
     view = visitor.page.frame_locator("#view iframe")
     view.locator("canvas").wait_for()
-    assert "the blue table" in view.locator("table").inner_text()
+    assert "the orange cabinet" in view.locator("table").inner_text()
     assert "no such object" in visitor.find("the red chair")
     assert {url.partition("/gradio_api")[0].split("/")[2] for url in visitor.requests if url.startswith("http")} == {
         served[0].split("/")[2]
@@ -62,9 +62,9 @@ def test_the_keyboard_does_what_the_pointer_does(visitor):
     page.keyboard.press("Enter")
     visitor.read("marked", "Marked")
     page.get_by_label("What to find").focus()
-    page.keyboard.type("the blue table")
+    page.keyboard.type("the orange cabinet")
     page.keyboard.press("Enter")
-    visitor.read("found", "the blue table:")
+    visitor.read("found", "the orange cabinet:")
 
 
 def test_a_broken_file_and_one_that_is_too_large_are_told(visitor, served, room, tmp_path):

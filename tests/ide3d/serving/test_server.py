@@ -307,7 +307,7 @@ class TestFields:
     @pytest.mark.parametrize("options", [{"temperature": 2}, {"top_p": 0.999}], ids=str)
     def test_answers_are_drawn_and_a_seed_repeats_them(self, served, videos, options):
         """Also while other answers are drawn, and beside one that is greedy by default."""
-        chat = about("Describe the room.", video_part(as_url(videos[0])))
+        chat = about("What colour is the armchair?", video_part(as_url(videos[0])))
         draw = functools.partial(ask, served[0], chat, max_tokens=12, **options)
         greedy = ask(served[0], chat, max_tokens=12)
         with ThreadPoolExecutor(8) as pool:

@@ -65,8 +65,10 @@ def test_a_piece_keeps_size_front_texture_and_origin(tmp_path, one_piece):
         shape.normals[front], (0, -1, 0), atol=0.02
     )
     # The lower edge of the picture is the lower edge of the front.
-    v, z = shape.uv[front][..., 1].ravel(), corners[front][..., 2].ravel()
-    assert np.allclose(v, z / 1.5, atol=0.01)
+    v, z = shape.uv[front][..., 1], corners[front][..., 2]
+    off = v - z / 1.5
+    whole = np.round(off[:, :1])  # a picture repeats: a face may lie whole pictures further
+    assert np.allclose(off, whole, atol=0.01)
     assert piece.colour == "red"  # by the front; the sides are blue
     header, line = (tmp_path / "out.tsv").read_text().splitlines()
     assert line.split("\t")[:6] == [
