@@ -45,7 +45,7 @@ class TestMiniature:
         assert summary["rooms"]["style"] == "loft"
         for part, names in (("shipped", {"model"}), ("fine_tuned", {"before", "after"})):
             asked = json.loads((folder / "inputs" / part / "tasks.json").read_text())
-            assert asked[0]["name"].startswith("loft_test_" if part == "fine_tuned" else "test_")
+            assert asked[0]["name"].startswith("loft_test_" if part == "fine_tuned" else "furnished_test_")
             expected = {item["id"] for scene in asked for item in [*scene["questions"], *scene["requests"]]}
             for name in {"shipped"} if part == "shipped" else names:
                 answers = read_lines(folder / f"answers_{name}.jsonl")
