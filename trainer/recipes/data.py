@@ -59,10 +59,11 @@ def load_decoded(split: str, num_rooms: int, data: DataArguments) -> list[dict]:
 
 def load_training_rooms(data: DataArguments) -> list[dict]:
     """Load the training rooms of a recipe, the further ones behind the others."""
-    further = replace(data, room_style=data.further_style, room_variations=data.further_variations)
-    counts = {"num_rooms": data.num_rooms, "further_rooms": data.further_rooms}
-    parts = zip(counts.values(), (data, further), strict=True)
-    return [room for count, options in parts if count for room in load_decoded("train", count, options)]
+    rooms = load_decoded("train", data.num_rooms, data)
+    if data.further_rooms:
+        further = replace(data, room_style=data.further_style, room_variations=data.further_variations)
+        rooms += load_decoded("train", data.further_rooms, further)
+    return rooms
 
 
 def make_samples(rooms: list[dict], data: DataArguments, grid: TokenGrid, *, training: bool) -> list[dict]:
