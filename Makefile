@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-NANO := ide3d_nano_rooms nano_more_rooms nano_all_tasks
+NANO := ide3d_nano_rooms nano_more_rooms nano_all_tasks nano_benchmark_words
 
 # A file of tests to each core, each with one thread: the tests are many and small.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n logical --dist loadfile

@@ -1,7 +1,7 @@
 """Samples that are drawn anew at every visit of a room: other first frames, other questions, one visual prefix."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,15 +11,16 @@ from processing.regions import regions_from_ids
 from processing.rooms.box_questions import BoxLesson, best_frames, box_sample, pointed_outlines, show_room
 from processing.rooms.places import place_sample
 from processing.rooms.questions.asking import SceneFacts, ask_questions
-from processing.rooms.questions.wording import TEMPLATES, has_colour, plural
+from processing.rooms.questions.wording import find_template, has_colour, plural
 from processing.rooms.samples import naming_sample, packed_word_sample, room_samples
 from processing.rooms.scene.layout import COUNTABLE
 from processing.rooms.scene.palette import COLOURS, pick
 from processing.token_grid import TokenGrid
 
-__all__ = ["Lesson", "LessonSamples", "find_mentions", "mention_masks", "retake_room", "say_otherwise"]
+__all__ = ["Lesson", "LessonSamples", "Rewording", "find_mentions", "mention_masks", "retake_room", "say_otherwise"]
 
 Lesson = Literal["naming", "place", "region", "word", "view", "box", "outline", "pointed"]
+Rewording = Callable[[dict, dict, np.random.Generator], str]  # of a question about a room
 _PICTURES = ("frames", "depth", "instance_ids", "intrinsics", "camera_to_world")
 _MAX_DRAWS = 1000
 _NOT_ASKED = ("description",)  # what pictures of a nano model do not show
@@ -46,21 +47,18 @@ _OTHER_WORDS = {
     "several": ("Locate all {a}.", "Show me all {a}.", "Look for {a}."),
     "of_colour": ("Locate everything {a}.", "Show me all {a} things.", "Look for {a} things."),
 }
-_PATTERNS = [
-    (re.compile(re.escape(template).replace(r"\{a\}", "(?P<a>.+)").replace(r"\{b\}", "(?P<b>.+)")), others)
-    for name, others in _OTHER_WORDS.items()
-    for template in TEMPLATES[name]
-]
 _OTHERWISE = 1 / 3  # of the questions in words are asked in other words
 
 
 def say_otherwise(text: str, rng: np.random.Generator) -> str:
     """Reword a question of the templates; what it names keeps its words."""
-    for pattern, others in _PATTERNS:
-        match = pattern.fullmatch(text)
-        if match:
-            return pick(rng, others).format(**match.groupdict())
-    return text
+    name, named = find_template(text) or ("", {})
+    return pick(rng, _OTHER_WORDS[name]).format(**named) if name in _OTHER_WORDS else text
+
+
+def say_at_times_otherwise(question: dict, row: dict, rng: np.random.Generator) -> str:
+    """Reword a third of the questions, see `say_otherwise`."""
+    return say_otherwise(question["question"], rng) if rng.random() < _OTHERWISE else question["question"]
 
 
 def take_views(row: dict, views: Sequence[int]) -> dict:
@@ -174,12 +172,11 @@ class LessonSamples(Sequence):
     - "region": questions that point at objects, about all frames, forwards or backwards;
     - "word": questions that name objects, and requests to find them, about all frames, forwards or backwards;
     - "view": the same about one frame;
-    - "box": where in 3D objects are, answered by boxes in words; half of the time about one frame, else about all;
+    - "box": where in 3D objects are, answered by boxes in words; about one frame, some or all;
     - "outline": the same about where in the picture they are, without depth and metres, see `outline_box`;
     - "pointed": the same with questions that point at objects.
 
-    Samples of "word", "view", "box" and "outline" have `mentions`, see `mention_masks`. "word" and "view" ask a third
-    of their questions in words that the templates do not have.
+    Samples of "word", "view", "box" and "outline" have `mentions`, see `mention_masks`.
 
     Args:
         rooms: Rows of `load_rooms`.
@@ -190,6 +187,8 @@ class LessonSamples(Sequence):
         seed: Seed of all draws.
         boxes: Settings of the lessons "box" and "outline"; default: those of `BoxLesson()`.
         naming_depth: Whether the lesson "naming" names depth too, see `naming_sample`.
+        rewording: Given a question in words, its room and a generator, returns the text that "word" and "view" ask;
+            default: a third is asked in words that the templates do not have.
 
     Raises:
         TypeError: If `naming_depth` is no flag.
@@ -207,6 +206,7 @@ class LessonSamples(Sequence):
         seed: int = 0,
         boxes: BoxLesson | None = None,
         naming_depth: bool = True,
+        rewording: Rewording = say_at_times_otherwise,
     ):
         if lesson not in get_args(Lesson):
             raise ValueError(f"lesson must be one of {get_args(Lesson)}, got {lesson!r}")
@@ -214,6 +214,7 @@ class LessonSamples(Sequence):
         self.num_passes, self.max_questions, self.seed = num_passes, max_questions, seed
         self.boxes = boxes or BoxLesson()
         self.naming_depth = check_flag(naming_depth, "naming_depth")
+        self.rewording = rewording
         self._kinds = sorted({thing["category"] for row in rooms for thing in row["objects"]})
 
     def __len__(self) -> int:
@@ -243,6 +244,8 @@ class LessonSamples(Sequence):
             views = [int(rng.integers(num_frames))]
         else:
             views = list(range(num_frames))[:: 1 if rng.integers(2) else -1]
+            if has_boxes and num_frames > 2 and rng.integers(2):
+                views = views[: int(rng.integers(2, num_frames))]
         if has_boxes:
             return self._draw_boxes(take_views(row, views), rng)
         retaken = retake_room(row, views, rng)
@@ -250,10 +253,7 @@ class LessonSamples(Sequence):
         questions = [q for q in retaken["questions"] if q["reference"] == reference and q["type"] not in _NOT_ASKED]
         questions = draw_evenly(questions, self.max_questions, rng)
         if reference == "word":
-            questions = [
-                {**q, "question": say_otherwise(q["question"], rng) if rng.random() < _OTHERWISE else q["question"]}
-                for q in questions
-            ]
+            questions = [{**q, "question": self.rewording(q, retaken, rng)} for q in questions]
         retaken["questions"] = questions
         if self.lesson == "region":
             samples = room_samples(retaken, self.grid)

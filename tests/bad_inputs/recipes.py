@@ -98,7 +98,7 @@ def recipes(add: Callable[..., None]) -> None:
         "teacher": ("nonsense", 5), "validator": ("nonsense", 5), "validator_stride": (0, "x"), "lora_rank": (-1, "x"), "lora_dropout": (2.0, -1.0), "lora_alpha": (-1.0,),
         "dtype": ("float99",), "attention": ("nonsense",), "rope_theta": (0.0, -1.0), "model_name_or_path": ("./missing-folder", 5), "learning_rate": ("x", -1.0),
         "confidence_drop_share": (-1.0, 1.0, "x"), "pseudo_geometry": (5,), "planned_processes": (0, -1), "planned_sharding": ("x",), "planned_teacher_size": (0,), "planned_text_tokens": (-1,), "packed_tokens": (-1, 1.5, "x"), "kept_scenes": (-1, "x"), "teacher_wavelengths": ([0.0], [-4.0], ["x"], -5.5), "validator_chunk": (0, -1),
-        "lesson_learning_rate": (-1.0, "x"), "data_seed_rooms": ("x", -1), "word_search": ("x",), "naming_depth": ("x",), "teacher_camera": ("second", 5), "dry_run": ("x",), "tie_word_embeddings": ("x",), "output_dir": (5,), "num_romms": (1,),
+        "lesson_learning_rate": (-1.0, "x"), "data_seed_rooms": ("x", -1), "word_search": ("x",), "benchmark_share": ("x", -0.1, 1.5), "naming_depth": ("x",), "teacher_camera": ("second", 5), "dry_run": ("x",), "tie_word_embeddings": ("x",), "output_dir": (5,), "num_romms": (1,),
     }  # fmt: skip
     for name, values in changed.items():
         for value in values:

@@ -242,6 +242,10 @@ class DataArguments:
     word_search: bool = field(
         default=False, metadata={"help": "Start heads that look for what a word names (nano models, after naming)."}
     )
+    benchmark_share: float = field(
+        default=0.0,
+        metadata={"help": "Share of the questions of the lessons word and view that are asked in prompts of benchmarks."},
+    )
     mention_weight: float = field(
         default=0.0,
         metadata={"help": "Weight of the term that tells attention where what a word names is, for lessons."},
@@ -253,6 +257,7 @@ class DataArguments:
         shares = {
             "confidence_drop_share": (0, 0.99),
             "grounding_share": (0, 1),
+            "benchmark_share": (0, 1),
             "mention_weight": (0, math.inf),
             "lesson_learning_rate": (0, math.inf),
         }
@@ -276,7 +281,7 @@ class DataArguments:
             raise ValueError(f"labelled_rooms must be at most num_rooms={self.num_rooms}, got {self.labelled_rooms}.")
         for name in ("lessons", "reading_lessons"):
             read_shares(getattr(self, name), name)
-        for name, needed in (("mention_weight", "lessons"), ("word_search", "naming_steps")):
+        for name, needed in (("mention_weight", "lessons"), ("benchmark_share", "lessons"), ("word_search", "naming_steps")):
             if getattr(self, name) and not getattr(self, needed):
                 raise ValueError(f"{name}={getattr(self, name)} needs {needed}, which is not set.")
 

@@ -15,7 +15,7 @@ OF_NANO = ("hidden_size", "text_layers", "rope_theta", "tie_word_embeddings", "p
 OF_ROOMS = ("num_rooms", "labelled_rooms", "num_validation_rooms", "data_seed_rooms", "room_style", "room_variations",
             "further_rooms", "further_style", "further_variations", "reference", "max_questions", "max_grounding",
             "grounding_share", "lessons", "place_samples", "naming_steps", "naming_depth", "reading_steps",
-            "reading_lessons", "lesson_learning_rate", "word_search", "mention_weight")  # fmt: skip
+            "reading_lessons", "lesson_learning_rate", "word_search", "benchmark_share", "mention_weight")  # fmt: skip
 OF_BOXES = ("box_numbers", "box_lenses", "field_of_view")
 OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions", "kept_scenes", "packed_tokens", "pseudo_geometry",
                  "confidence_drop_share")  # fmt: skip
@@ -45,6 +45,10 @@ def list_idle(arguments: ModelArguments, data: DataArguments) -> dict[str, str]:
         "naming_steps and reading_steps are 0": (
             has_rooms and not (data.naming_steps or data.reading_steps),
             ("lesson_learning_rate",),
+        ),
+        "lessons have neither word nor view": (
+            has_rooms and not {"word", "view"} & {*read_shares(data.lessons)},
+            ("benchmark_share",),
         ),
         "lessons have no boxes": (has_rooms and not {*BOX_LESSONS} & {*read_shares(data.lessons)}, OF_BOXES),
         "further_rooms is 0": (has_rooms and not data.further_rooms, ("further_style", "further_variations")),

@@ -21,6 +21,7 @@ from trainer.nano.build import search_by_words
 from trainer.nano.lessons import lesson_kept, name_cells, read_regions
 from trainer.nano.mentions import MentionCollator, MentionTrainer
 from trainer.recipes.arguments import DataArguments
+from trainer.recipes.benchmark_words import say_as_benchmark
 from trainer.recipes.shares import read_shares
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -43,8 +44,16 @@ def draw_lessons(
 
 def make_lesson(rooms: list[dict], data: DataArguments, grid: TokenGrid, name: str) -> LessonSamples:
     """Make samples of one kind, more than a training of hours visits."""
-    options = {"num_passes": LESSON_PASSES, "max_questions": data.max_questions, "seed": data.data_seed_rooms}
-    return LessonSamples(rooms, grid, name, boxes=box_lesson(data), naming_depth=data.naming_depth, **options)
+    options = {"num_passes": LESSON_PASSES, "seed": data.data_seed_rooms, "naming_depth": data.naming_depth}
+    return LessonSamples(rooms, grid, name, **options, **lesson_options(data))
+
+
+def lesson_options(data: DataArguments) -> dict:
+    """Return what samples of training and of validation share."""
+    options = {"max_questions": data.max_questions, "boxes": box_lesson(data)}
+    if data.benchmark_share:
+        options["rewording"] = partial(say_as_benchmark, share=data.benchmark_share)
+    return options
 
 
 def box_lesson(data: DataArguments) -> BoxLesson:
@@ -68,8 +77,7 @@ def list_box_texts(rooms: list[dict], data: DataArguments) -> list[str]:
 def draw_validation(rooms: list[dict], data: DataArguments, grid: TokenGrid) -> list[dict]:
     """Make one sample of each kind and room, the same at every evaluation."""
     kinds = read_shares(data.lessons)
-    options = {"max_questions": data.max_questions, "boxes": box_lesson(data)}
-    return [sample for kind in kinds for sample in LessonSamples(rooms, grid, kind, **options)]
+    return [sample for kind in kinds for sample in LessonSamples(rooms, grid, kind, **lesson_options(data))]
 
 
 def choose_trainer(data: DataArguments) -> tuple[type[IDE3DDataCollator], Callable[..., IDE3DTrainer]]:

@@ -9,7 +9,7 @@ import numpy as np
 from processing.benchmarks.prompts import GROUND, format_source_text
 from processing.boxes import box_iou, reaches
 from processing.rooms.questions.asking import CLEAR_SHARE
-from processing.rooms.questions.wording import article, object_phrase, plural
+from processing.rooms.questions.wording import article, object_phrase, plural, whereabouts
 
 __all__ = ["RoomScene", "llava_records", "rounded_box"]
 
@@ -48,10 +48,7 @@ class RoomScene:
 
     def whereabouts(self, thing: dict) -> str:
         """Return the place of an object in words."""
-        if thing["place"] == "top":
-            host = next(other for other in self.objects if other["id"] == thing["support_id"])
-            return f"on the {host['category']}"
-        return {"wall": "on the wall", "ceiling": "below the ceiling", "floor": "on the floor"}[thing["place"]]
+        return whereabouts(self.objects, thing)
 
     def captions(self, thing: dict) -> list[str]:
         """Return two descriptions of an object."""

@@ -13,6 +13,7 @@ from processing.rooms.questions.wording import (
     object_phrase,
     plural,
     position_words,
+    whereabouts,
 )
 from processing.rooms.scene.palette import COLOURS, pick
 
@@ -146,13 +147,8 @@ class _Asker:
 
     def whereabouts(self, thing: dict) -> str:
         facts = self.facts
-        if thing["place"] == "wall":
-            return "on the wall"
-        if thing["place"] == "ceiling":
-            return "below the ceiling"
-        if thing["place"] == "top":
-            host = next(o for o in facts.objects if o["id"] == thing["support_id"])
-            return f"on the {host['category']}"
+        if thing["place"] != "floor":
+            return whereabouts(facts.objects, thing)
         center, size = np.asarray(thing["center"]), np.asarray(thing["size"])
         best, nearest = 0.8, ""
         for other in facts.shown:

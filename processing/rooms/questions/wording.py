@@ -1,6 +1,19 @@
 """Words of questions and answers: templates, phrases for objects, numbers."""
 
-__all__ = ["TEMPLATES", "TYPES", "article", "has_colour", "metres", "object_phrase", "plural", "position_words"]
+import re
+
+__all__ = [
+    "TEMPLATES",
+    "TYPES",
+    "article",
+    "find_template",
+    "has_colour",
+    "metres",
+    "object_phrase",
+    "plural",
+    "position_words",
+    "whereabouts",
+]
 
 # "{a}" and "{b}" are objects: `<ground>` in questions that point, a phrase such as "the red chair" in the others.
 TEMPLATES = {
@@ -62,7 +75,21 @@ TYPES = (
     "grounding",
 )
 
+_PATTERNS = [
+    (name, re.compile(re.escape(template).replace(r"\{a\}", "(?P<a>.+)").replace(r"\{b\}", "(?P<b>.+)")))
+    for name, templates in TEMPLATES.items()
+    for template in templates
+]
 _PLURALS = {"box": "boxes", "bench": "benches", "shelf": "shelves", "bookshelf": "bookshelves"}
+
+
+def find_template(text: str) -> tuple[str, dict[str, str]] | None:
+    """Return the kind of a question of `TEMPLATES` and the words of its objects, by "a" and "b"; None for any other."""
+    for name, pattern in _PATTERNS:
+        match = pattern.fullmatch(text)
+        if match:
+            return name, match.groupdict()
+    return None
 
 
 def plural(category: str) -> str:
@@ -99,3 +126,11 @@ def object_phrase(objects: list[dict], wanted: dict) -> str | None:
             return f"the {wanted['colour']} {wanted['category']}"
         return None
     return f"the {wanted['category']}" if len(same_kind) == 1 else None
+
+
+def whereabouts(objects: list[dict], thing: dict) -> str:
+    """Return the place of an object of a room in words, such as "on the table"."""
+    if thing["place"] == "top":
+        host = next(other for other in objects if other["id"] == thing["support_id"])
+        return f"on the {host['category']}"
+    return {"wall": "on the wall", "ceiling": "below the ceiling", "floor": "on the floor"}[thing["place"]]

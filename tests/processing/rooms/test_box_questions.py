@@ -189,7 +189,7 @@ class TestLesson:
                 assert cells.shape == (len(sample["frames"]), 8, 8)
                 if not question["target_objects"]:
                     assert not cells.any()
-        assert counts == {1, 3}
+        assert counts == {1, 2, 3}
 
     def test_other_lessons_draw_what_they_drew(self, rooms):
         """Their seeds do not depend on this lesson."""

@@ -38,6 +38,7 @@ class TestRecipe:
                     "boxes_nano_few",
                     "nano_more_rooms",
                     "nano_all_tasks",
+                    "nano_benchmark_words",
                     "smollm2_rooms",
                     "smollm2_rooms_lora",
                 )
@@ -397,3 +398,11 @@ class TestBoxes:
         assert "box_numbers" not in list_idle(
             *read_recipe(tiny_recipe(), ["--lessons", "box=1", "--box_numbers", "bins"])[:2]
         )
+
+    def test_prompts_of_benchmarks_without_questions_in_words_are_told(self, tiny_recipe):
+        share = ["--benchmark_share", "0.5"]
+        given = read_recipe(tiny_recipe(), ["--lessons", "place=1", *share])
+        assert list_idle(*given[:2]) == {"benchmark_share": "lessons have neither word nor view"}
+        assert not list_idle(*read_recipe(tiny_recipe(), ["--lessons", "view=1", *share])[:2])
+        with pytest.raises(ValueError, match="benchmark_share=0.5 needs lessons"):
+            read_recipe(tiny_recipe(), share)
