@@ -1,7 +1,7 @@
 r"""Put a trained nano model where it is shipped: its export, its scores in the card, and how to make it again.
 
 python examples/ship_nano.py outputs/ide3d_nano_rooms outputs/nano_more_rooms outputs/nano_all_tasks \
-    --target examples/checkpoints/ide3d-nano-rooms
+    outputs/nano_benchmark_words --target examples/checkpoints/ide3d-nano-rooms
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trainer.evaluation.shipping import ship
 
-STAGES = ("ide3d_nano_rooms", "nano_more_rooms", "nano_all_tasks")
+STAGES = ("ide3d_nano_rooms", "nano_more_rooms", "nano_all_tasks", "nano_benchmark_words")
 RECIPES = tuple(Path(__file__).parent / "recipes" / f"{name}.yaml" for name in STAGES)
 RUNS = tuple(f"outputs/{name}" for name in STAGES)
 COMMANDS = (
