@@ -24,10 +24,14 @@ from .tables import format_tables
 __all__ = ["main", "stop"]
 
 logger = logging.getLogger("emergence")
+PROCESS = os.getpid()
 
 
 def stop(number: int, _: FrameType | None) -> None:
-    """End as an error does, so that the runs are ended too."""
+    """End as an error does, so that the runs are ended too; a forked process, such as one that renders, at once."""
+    if os.getpid() != PROCESS:
+        # An exception may be lost there, and who waits for the end of the process would wait for ever.
+        os._exit(128 + number)
     sys.exit(128 + number)
 
 

@@ -118,6 +118,37 @@ def test_processes_end_with_the_study(monkeypatch, tmp_path):
     assert all(isinstance(process, subprocess.Popen) and process.poll() is not None for process in started)
 
 
+def test_a_forked_process_ends_where_an_exception_is_lost():
+    """As a worker of `datasets` that is told to end while an object is deleted: nobody would see an exception."""
+    script = """
+import multiprocessing, signal, time
+from examples.emergence import __main__ as command
+
+class Deleted:
+    def __del__(self):
+        ready.set()
+        time.sleep(2)
+
+def work():
+    thing = Deleted()
+    del thing
+    time.sleep(600)
+
+signal.signal(signal.SIGTERM, command.stop)
+context = multiprocessing.get_context("fork")
+ready = context.Event()
+process = context.Process(target=work)
+process.start()
+ready.wait()
+process.terminate()
+process.join(20)
+print(process.exitcode)
+process.kill()
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert ended.stdout.strip() == str(128 + signal.SIGTERM), ended.stderr
+
+
 @pytest.mark.slow
 def test_a_study_that_is_told_to_end_ends_its_runs(tmp_path):
     pid = tmp_path / "pid"
