@@ -244,7 +244,7 @@ class DataArguments:
     )
     benchmark_share: float = field(
         default=0.0,
-        metadata={"help": "Share of the questions of the lessons word and view that are asked in prompts of benchmarks."},
+        metadata={"help": "Share of the questions of the lessons word and view asked in prompts of benchmarks."},
     )
     mention_weight: float = field(
         default=0.0,
@@ -281,7 +281,8 @@ class DataArguments:
             raise ValueError(f"labelled_rooms must be at most num_rooms={self.num_rooms}, got {self.labelled_rooms}.")
         for name in ("lessons", "reading_lessons"):
             read_shares(getattr(self, name), name)
-        for name, needed in (("mention_weight", "lessons"), ("benchmark_share", "lessons"), ("word_search", "naming_steps")):
+        needs = {"mention_weight": "lessons", "benchmark_share": "lessons", "word_search": "naming_steps"}
+        for name, needed in needs.items():
             if getattr(self, name) and not getattr(self, needed):
                 raise ValueError(f"{name}={getattr(self, name)} needs {needed}, which is not set.")
 

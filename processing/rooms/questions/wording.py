@@ -84,7 +84,7 @@ _PLURALS = {"box": "boxes", "bench": "benches", "shelf": "shelves", "bookshelf":
 
 
 def find_template(text: str) -> tuple[str, dict[str, str]] | None:
-    """Return the kind of a question of `TEMPLATES` and the words of its objects, by "a" and "b"; None for any other."""
+    """Return the kind of a question of `TEMPLATES` and the words of its objects, "a" and "b"; None for any other."""
     for name, pattern in _PATTERNS:
         match = pattern.fullmatch(text)
         if match:

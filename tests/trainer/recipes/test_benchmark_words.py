@@ -1,4 +1,4 @@
-"""Questions of rooms in prompts of benchmarks: the words that an evaluation shows the model, about the same objects."""
+"""Questions of rooms in prompts of benchmarks: the words that an evaluation shows, about the same objects."""
 
 import numpy as np
 import pytest
