@@ -14,6 +14,8 @@ from processing.rooms.box_questions import BoxLesson, Lenses
 from processing.rooms.scene.styles import STYLES
 from processing.writing import write_json
 from trainer.evaluation.room_boxes import RoomFinding, evaluate_room_boxes, format_box_table
+from trainer.evaluation.runner import load_processor
+from trainer.session.said_boxes import choose_numbers
 
 logger = logging.getLogger("evaluate_room_boxes")
 
@@ -33,12 +35,15 @@ def main(words: list[str] | None = None) -> dict:
         choices=get_args(RoomFinding),
         help="Source of a box: the model's words, regions that it finds, or one of the true boxes, which it chooses.",
     )
-    parser.add_argument("--numbers", default="digits", choices=get_args(NumberStyle), help="As in the training.")
+    parser.add_argument(
+        "--numbers", choices=get_args(NumberStyle), help="As in the training. Default: as the model's tokenizer tells."
+    )
     parser.add_argument("--lenses", default="one", choices=get_args(Lenses))
     parser.add_argument("--field-of-view", default="squash", choices=get_args(FieldOfView))
     parser.add_argument("--output", type=Path, help="JSON with the scores and all answers.")
     settings = vars(parser.parse_args(words))
     output = settings.pop("output")
+    settings["numbers"] = choose_numbers(settings["numbers"], load_processor(settings["model"]).tokenizer)
     lesson = BoxLesson(*(settings.pop(name) for name in ("numbers", "lenses", "field_of_view")))
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     result = evaluate_room_boxes(**settings, lesson=lesson)

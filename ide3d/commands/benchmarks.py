@@ -59,7 +59,10 @@ def evaluate(
         Literal["regions", "words"],
         typer.Option(help="How rgb_only finds objects: by regions that the model proposes, or its boxes in words."),
     ] = "regions",
-    numbers: Annotated[Numbers, typer.Option(help="How boxes in words write measures.")] = "digits",
+    numbers: Annotated[
+        Numbers | None,
+        typer.Option(help="How boxes in words write measures. Default: as the model's tokenizer tells."),
+    ] = None,
     clicks: Annotated[
         Path | None, typer.Option(help="File of clicks on what rgb_only describes; `ide3d clicks` makes one.")
     ] = None,

@@ -43,7 +43,8 @@ class EvaluationSettings:
         boxes: Candidates of grounding, "gt" or "pred"; default: the original's choice.
         regions: Source of the masks of boxes: "depth", as in the original, or "poses" alone.
         finding: Way in which "rgb_only" finds objects: "regions" that the model proposes, or its boxes in "words".
-        numbers: Way in which boxes in words write measures, see `processing.boxes_in_words.write_boxes`.
+        numbers: Way in which boxes in words write measures, see `processing.boxes_in_words.write_boxes`. Default:
+            "tokens" where the model's tokenizer has them, else "digits".
         clicks: File of clicks, by which "rgb_only" is told what to describe; see `trainer.evaluation.clicks`.
         frames: Choice of the frames that are shown: "uniform", "listed" or "coverage".
         num_frames: Largest number of frames; default: that of the processor.
@@ -78,7 +79,7 @@ class EvaluationSettings:
     boxes: str | None = None
     regions: RegionSource = "depth"
     finding: Finding = "regions"
-    numbers: NumberStyle = "digits"
+    numbers: NumberStyle | None = None
     clicks: str | None = None
     frames: str = "uniform"
     num_frames: int | None = None
@@ -157,7 +158,8 @@ class EvaluationSettings:
         needed = requirements_for(self.task, self.mode, split=self.split, frames=self.frames, regions=self.regions)
         self._set("mode", list_modes(self.task, self.frames)[0] if self.mode is None else self.mode)
         check_choice("`finding`", self.finding, FINDINGS)
-        check_choice("`numbers`", self.numbers, get_args(NumberStyle))
+        if self.numbers is not None:
+            check_choice("`numbers`", self.numbers, get_args(NumberStyle))
         if self.clicks is not None:
             self._set("clicks", path_text(self.clicks, "clicks"))
         is_found = self.is_rgb_only and not needed.needs_clicks
@@ -169,7 +171,7 @@ class EvaluationSettings:
         refused = {
             "clicks": self.clicks is not None and not needed.needs_clicks,
             "finding": self.finding != "regions" and not is_found,
-            "numbers": self.numbers != "digits" and self.finding != "words",
+            "numbers": self.numbers is not None and self.finding != "words",
             "boxes": self.boxes is not None and self.is_rgb_only,
             "regions": self.regions != "depth" and self.is_rgb_only,
         }

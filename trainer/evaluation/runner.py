@@ -5,6 +5,7 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,7 +50,7 @@ from trainer.evaluation.rgb_only import (
 from trainer.evaluation.tasks import EVALUATED_TASKS, EvaluatedTask, check_answers
 from trainer.field_rules import check_choice
 from trainer.processes import join_processes
-from trainer.session.said_boxes import LOCATE, check_number_tokens
+from trainer.session.said_boxes import LOCATE, choose_numbers
 from trainer.session.scene_session import SceneSession
 
 __all__ = ["run_evaluation", "score_answers", "split_scenes"]
@@ -94,12 +95,13 @@ class Evaluation:
     """
 
     def __init__(self, settings: EvaluationSettings, processes: PartialState):
-        self.settings, self.processes = settings, processes
+        self.processes = processes
         self.task: EvaluatedTask = EVALUATED_TASKS[settings.task]
-        self.processor = load_processor(settings.model)
-        processor = self.processor
+        self.processor = processor = load_processor(settings.model)
+        if settings.finding == "words":
+            settings = replace(settings, numbers=choose_numbers(settings.numbers, processor.tokenizer))
+        self.settings = settings
         self.grid = TokenGrid.of(processor)
-        check_number_tokens(settings.numbers, processor.tokenizer)
         self.num_frames = settings.num_frames or self.processor.video_processor.num_frames
         self.split = settings.split or self.task.task.eval_split
         self.samples = load_task(

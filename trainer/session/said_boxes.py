@@ -13,7 +13,7 @@ from trainer.session.questions import list_questions
 if TYPE_CHECKING:
     from trainer.session.scene_session import SceneSession
 
-__all__ = ["LOCATE", "SaidBoxes", "check_number_tokens", "say_boxes"]
+__all__ = ["LOCATE", "SaidBoxes", "choose_numbers", "say_boxes"]
 
 LOCATE = "Locate {description} in 3D."
 # Four letters a measure in digits and three in bins, as many as any measure of a room has.
@@ -70,15 +70,12 @@ def say_boxes(
             Also if `numbers` is unknown, or "tokens" where the tokenizer has none.
     """
     tokenizer = session.processor.tokenizer
-    if numbers is None:
-        numbers = "tokens" if has_number_tokens(tokenizer) else "digits"
-    check_choice(numbers, get_args(NumberStyle), "numbers")
+    numbers = choose_numbers(numbers, tokenizer)
     max_boxes = check_whole(max_boxes, "max_boxes", 1, MAX_BOXES)
     descriptions = list_questions(descriptions, "descriptions")
     if wrong := [text for text in descriptions if not isinstance(text, str)]:
         raise TypeError(f"`descriptions` must be texts such as 'the red chair', got {wrong[0]!r:.100} among them.")
     check_template(template)
-    check_number_tokens(numbers, tokenizer)
     longest = write_boxes([CameraBox(session.num_frames - 1, **_LONGEST)] * max_boxes, numbers=numbers)
     texts = session.ask(
         [template.replace("{description}", text) for text in descriptions],
@@ -97,13 +94,21 @@ def has_number_tokens(tokenizer: Any) -> bool:
     return set(number_tokens()) <= set(tokenizer.get_vocab())
 
 
-def check_number_tokens(numbers: NumberStyle, tokenizer: Any) -> None:
-    """Raise ValueError where measures are tokens that the tokenizer does not have."""
+def choose_numbers(numbers: NumberStyle | None, tokenizer: Any) -> NumberStyle:
+    """Return how a model writes measures: as given, else "tokens" where its tokenizer has them, else "digits".
+
+    Raises:
+        ValueError: If `numbers` is unknown, or "tokens" where the tokenizer has none.
+    """
+    if numbers is None:
+        return "tokens" if has_number_tokens(tokenizer) else "digits"
+    check_choice(numbers, get_args(NumberStyle), "numbers")
     if numbers == "tokens" and not has_number_tokens(tokenizer):
         raise ValueError(
             '`numbers` is "tokens", but the tokenizer has no <bin_0> and its like. Choose "digits" or "bins", the way '
             "that the model was trained with."
         )
+    return numbers
 
 
 def check_template(template: Any) -> None:

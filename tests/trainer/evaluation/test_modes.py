@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from yaml import safe_load
 
+from ide3d import nano_model
 from processing import PosedVideo
 from processing.benchmarks import load_scene, load_task
 from processing.benchmarks.export.rooms import export_rooms
@@ -170,7 +171,7 @@ class TestLifting:
         assert SceneRegions(scene, GRID, "depth", "clean").enclosing_box(mask) is None
 
     def test_right_boxes_in_words_score_everything(self, settings, data):
-        chosen = settings("multi3drefer", finding="words", max_new_tokens=None)
+        chosen = settings("multi3drefer", finding="words", numbers="digits", max_new_tokens=None)
         samples = load_truth(chosen, "val", 3)
         scene = load_scene(data, samples[0]["scene_id"], frame_names=samples[0]["frame_names"], parts=("poses",))
         poses = np.asarray(scene.camera_to_world, np.float64)
@@ -280,6 +281,11 @@ class TestSettings:
     def test_numbers_as_tokens_need_a_tokenizer_that_has_them(self, settings):
         with pytest.raises(ValueError, match='`numbers` is "tokens", but the tokenizer has no <bin_0>'):
             run_evaluation(settings(finding="words", numbers="tokens"))
+
+    def test_boxes_are_read_as_the_tokenizer_writes_them(self, settings):
+        told = run_evaluation(settings(finding="words", model=str(nano_model()), max_new_tokens=None))
+        assert told["numbers"] == "tokens"
+        assert told["unparsable"] < told["num_samples"] / 2
 
     def test_scores_are_left_for_later(self, settings):
         chosen = settings(answer_only=True)
