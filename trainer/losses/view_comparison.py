@@ -215,12 +215,7 @@ def _add_slopes(
     u, v, z = landing.u, landing.v, landing.z.nan_to_num_(1.0)
     by_inverse = between.depth.nan_to_num_(0.0).square_()  # - d between / d i
     corners, right, low = between.corners, between.right, between.low
-    by_u = torch.lerp(corners[1].sub_(corners[0]), corners[3].sub_(corners[2]), low)
-    by_v = between.lower.sub_(between.upper)
-    u_ray, v_ray, z_ray = rays
-    by_u.mul_(u_ray.addcmul_(u, z_ray, value=-1)).addcmul_(by_v, v_ray.addcmul_(v, z_ray, value=-1))
-    slope.addcmul_(by_u.mul_(by_inverse).div_(z).add_(z_ray), sign)
-    upper = by_inverse.mul_(sign)
+    upper = by_inverse * sign
     lower = upper * low
     upper -= lower
     lower_right, upper_right = lower * right, upper * right
@@ -228,3 +223,11 @@ def _add_slopes(
     cells = between.cells.view(-1).long()
     for places, weight in zip(find_corners(inverse_slope), weights, strict=True):
         places.scatter_add_(0, cells, weight.view(-1))
+    by_u = torch.lerp(corners[1].sub_(corners[0]), corners[3].sub_(corners[2]), low)
+    by_v = between.lower.sub_(between.upper)
+    # On a row or column of pixels the next one has no share: it may be missing, and must not give a slope.
+    by_u.mul_(right.sign_())
+    by_v.mul_(low.sign_())
+    u_ray, v_ray, z_ray = rays
+    by_u.mul_(u_ray.addcmul_(u, z_ray, value=-1)).addcmul_(by_v, v_ray.addcmul_(v, z_ray, value=-1))
+    slope.addcmul_(by_u.mul_(by_inverse).div_(z).add_(z_ray), sign)

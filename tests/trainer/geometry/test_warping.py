@@ -1,6 +1,7 @@
 """Masks and view consistency in one pass are those of the plain reference, and their memory is flat in the pairs."""
 
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -112,6 +113,22 @@ def test_consistency_and_its_gradient_are_those_of_the_reference(scene, is_measu
     assert gradient.isfinite().all()
     rtol = 1e-6 if dtype == torch.float32 else 1e-2
     assert (gradient - expected_gradient).norm() <= rtol * expected_gradient.norm()
+
+
+def test_pixels_that_land_on_pixels_beside_missing_ones_have_the_slope_of_the_reference():
+    poses = torch.eye(4).repeat(1, 2, 1, 1)
+    poses[0, 1, :2, 3] = torch.tensor([0.5, 0.25])  # two columns and a row, at 2 m
+    camera = torch.tensor([[8.0, 0.0, 7.0], [0.0, 8.0, 5.0], [0.0, 0.0, 1.0]]).expand(1, 2, 3, 3)
+    prediction = torch.full((1, 2, HEIGHT, WIDTH), 2.0)
+    prediction[0, 0] += 0.25 * (torch.rand(HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)) > 0.5)
+    prediction[0, 1, ::3, ::3] = 0.0
+    gradients = []
+    for compare in (ViewConsistencyLoss(absolute_tolerance=1.0), partial(plain_consistency, absolute=1.0)):
+        leaf = prediction.clone().requires_grad_()
+        compare(leaf, camera, select_frame_pairs(poses)).backward()
+        gradients.append(leaf.grad)
+    assert gradients[1].count_nonzero() > HEIGHT * WIDTH / 4
+    torch.testing.assert_close(*gradients)
 
 
 @few
