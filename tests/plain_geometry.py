@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from trainer.geometry import FramePairs, project_points, transform_points, unproject_depth
-from trainer.geometry.cameras import invert_pose
+from trainer.geometry.cameras import MIN_PROJECTED_DEPTH, invert_pose
+from trainer.geometry.checks import multiply_matrices
+from trainer.geometry.warping import project_rays
 
-__all__ = ["plain_consistency", "plain_mask"]
+__all__ = ["move_pixels", "plain_consistency", "plain_mask"]
 
 MIN_PIXELS = 10  # Compared pixels of a pair that counts.
 ROUNDING = 1e-5  # Relative difference of two depths that are the same.
@@ -80,9 +82,9 @@ def sample_depth(depth: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
     # A neighbour of weight zero must not matter: on the last column and row it would lie outside.
     right, low = torch.where(right_share > 0, left + 1, left), torch.where(low_share > 0, top + 1, top)
     corners = [pick(top, left), pick(top, right), pick(low, left), pick(low, right)]
-    upper = (1 - right_share) / corners[0][0] + right_share / corners[1][0]
-    lower = (1 - right_share) / corners[2][0] + right_share / corners[3][0]
-    between = 1 / ((1 - low_share) * upper + low_share * lower)
+    upper = torch.lerp(1 / corners[0][0], 1 / corners[1][0], right_share)
+    lower = torch.lerp(1 / corners[2][0], 1 / corners[3][0], right_share)
+    between = 1 / torch.lerp(upper, lower, low_share)
     has_all = corners[0][1] & corners[1][1] & corners[2][1] & corners[3][1]
     return (
         torch.where(is_inside & has_nearest, nearest, torch.nan),
@@ -124,11 +126,29 @@ def plain_consistency(
     return zero + (pair_loss * weight).sum() / weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
 
 
+def move_pixels(depth: Tensor, cameras: tuple[Tensor, Tensor], target_from_source: Tensor) -> tuple[Tensor, Tensor]:
+    """Return pixels (N, H, W, 2) and z-depth (N, H, W) of each pixel in another view, NaN where it has none.
+
+    They are those of `project_points` up to rounding: the homogeneous pixel is depth times a ray, plus a shift.
+
+    Args:
+        depth: Depth (N, H, W) of the pixels, metres; 0 = none.
+        cameras: Intrinsics (N, 3, 3) of the pixels and of the other view.
+        target_from_source: Motion (N, 4, 4), metres.
+    """
+    rays = torch.stack(project_rays(*cameras, target_from_source, depth.shape[1:]), -1)
+    shift = multiply_matrices(cameras[1], target_from_source[:, :3, 3:])[:, None, None, :, 0]
+    moved = depth.unsqueeze(-1) * rays + shift
+    z = moved[..., 2]
+    has_pixel = (depth > 0) & (z > MIN_PROJECTED_DEPTH)
+    pixels = moved[..., :2] / torch.where(has_pixel, z, 1.0).unsqueeze(-1)
+    return torch.where(has_pixel.unsqueeze(-1), pixels, torch.nan), torch.where(has_pixel, z, torch.nan)
+
+
 def _plain_warp(
     source: Tensor, target: Tensor, cameras: tuple[Tensor, Tensor], target_from_source: Tensor
 ) -> tuple[Tensor, Tensor]:
-    points = transform_points(target_from_source, unproject_depth(source, cameras[0]))
-    pixels, z = project_points(points, cameras[1])
+    pixels, z = move_pixels(source, cameras, target_from_source)
     last = pixels.new_tensor([target.shape[-1] - 1, target.shape[-2] - 1])
     is_inside = ((pixels >= 0) & (pixels <= last)).all(-1)  # Beyond the outer pixel centres nothing lies in between.
     return torch.where(is_inside, z, torch.nan), sample_depth(target, pixels)[1]

@@ -10,6 +10,7 @@ from trainer.geometry.warping import (
     drop_missing,
     find_inside,
     interpolate_depth,
+    invert_depth,
     land_pixels,
     move_points,
     pick_nearest,
@@ -102,8 +103,15 @@ def _find_agreements(
     source_depth = drop_missing(pairs.gather_source(depth))
     tolerance = (landing.z * relative_tolerance).add_(absolute_tolerance)
     is_same = pick_nearest(source_depth, landing).sub_(landing.z).abs_() <= tolerance
-    is_same |= interpolate_depth(source_depth, landing).depth.sub_(landing.z).abs_() <= tolerance
-    return is_same.logical_and_(find_inside(landing, (depth.shape[2], depth.shape[3]), margin=0.5))
+    is_inside = find_inside(landing, (depth.shape[2], depth.shape[3]), margin=0.5)
+    # Places outside are moved to the border, and places that are NaN anywhere: neither counts.
+    u, v = (
+        place.nan_to_num_(0.0).clamp_(0, length - 1)
+        for place, length in ((landing.u, depth.shape[3]), (landing.v, depth.shape[2]))
+    )
+    between = interpolate_depth(invert_depth(source_depth), u, v).depth
+    is_same |= between.sub_(landing.z).abs_() <= tolerance
+    return is_same.logical_and_(is_inside)
 
 
 def _find_hits(depth: Tensor, intrinsics: Tensor, pairs: FramePairs) -> Tensor:

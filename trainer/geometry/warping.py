@@ -19,8 +19,11 @@ __all__ = [
     "Interpolation",
     "Landing",
     "drop_missing",
+    "find_corners",
     "find_inside",
     "interpolate_depth",
+    "invert_depth",
+    "land_on_rays",
     "land_pixels",
     "move_points",
     "pick_nearest",
@@ -32,6 +35,8 @@ __all__ = [
 # Pixels that are warped at once. On a CPU the maps of a pair should stay in the cache; a GPU wants more work a call.
 CPU_PIXELS = 2**17
 GPU_PIXELS = 2**21
+MISSING_INVERSE = 1e19  # 1 / metres, of missing depth.
+MIN_INTERPOLATED = 1e-9  # Metres. Below it a share of the depth was missing.
 
 
 class Landing(NamedTuple):
@@ -56,8 +61,8 @@ class Interpolation(NamedTuple):
         depth:        (N, H, W), metres; NaN where a pixel that counts has no depth.
         upper, lower: (N, H, W), 1 / metres, inverse depth on the row above and on the row below.
         right, low:   (N, H, W), share of the right column and of the lower row, 0 to 1.
-        corners:      four times (N, H, W), metres: upper left, upper right, lower left, lower right.
-        cells:        four times (N, H, W), int32, their places in the flattened (N, h, w) map.
+        corners:      four times (N, H, W), 1 / metres: upper left, upper right, lower left, lower right.
+        cells:        (N, H, W), int32, place of the upper left pixel in the flattened map of `invert_depth`.
     """
 
     depth: Tensor
@@ -66,7 +71,7 @@ class Interpolation(NamedTuple):
     right: Tensor
     low: Tensor
     corners: list[Tensor]
-    cells: list[Tensor]
+    cells: Tensor
 
 
 def split_pairs(num_pairs: int, size: tuple[int, int], device: torch.device) -> Iterator[slice]:
@@ -86,6 +91,18 @@ def split_pairs(num_pairs: int, size: tuple[int, int], device: torch.device) -> 
 def drop_missing(depth: Tensor) -> Tensor:
     """Return the depth, with NaN where nothing was measured."""
     return F.threshold(depth, 0.0, torch.nan)
+
+
+def invert_depth(depth: Tensor) -> Tensor:
+    """Return inverse depth for `interpolate_depth`, with one more column and row.
+
+    Missing depth gets a huge inverse: any share of it shows between pixels, while 0 times it is still 0.
+
+    Shape:
+        depth:  (N, H, W), metres; NaN = no depth, see `drop_missing`.
+        output: (N, H + 1, W + 1), 1 / metres.
+    """
+    return F.pad(depth, (0, 1, 0, 1), value=1.0).nan_to_num_(1 / MISSING_INVERSE).reciprocal_()
 
 
 def move_points(depth: Tensor, intrinsics: Tensor, target_from_source: Tensor) -> list[Tensor]:
@@ -125,6 +142,28 @@ def project_rays(
     x, y = u / fx, v / fy
     rows = multiply_matrices(target_intrinsics, target_from_source[:, :3, :3])[..., None, None].unbind(1)
     return [x * row[:, 0] + (y * row[:, 1] + row[:, 2]) for row in rows]
+
+
+def land_on_rays(depth: Tensor, rays: list[Tensor], target_intrinsics: Tensor, target_from_source: Tensor) -> Landing:
+    """Return where the pixels of source views lie in target views, by rays.
+
+    Rounding differs from `land_pixels`; several depths of one view share their rays. Where the place is NaN there, it
+    is (0, 0) here, and z is NaN.
+
+    Shape:
+        depth:              (N, H, W), metres; NaN = no measurement, see `drop_missing`.
+        rays:               three times (N, H, W), see `project_rays`.
+        target_intrinsics:  (N, 3, 3), pixels.
+        target_from_source: (N, 4, 4), metres.
+    """
+    u, v, z = (
+        (depth * ray).add_(shift)
+        for ray, shift in zip(
+            rays, multiply_matrices(target_intrinsics, target_from_source[:, :3, 3:])[..., None].unbind(1), strict=True
+        )
+    )
+    z = F.threshold_(z, MIN_PROJECTED_DEPTH, torch.nan)
+    return Landing(u.div_(z).nan_to_num_(0.0), v.div_(z).nan_to_num_(0.0), z)
 
 
 def land_pixels(depth: Tensor, intrinsics: Tensor, target_intrinsics: Tensor, target_from_source: Tensor) -> Landing:
@@ -169,28 +208,31 @@ def pick_nearest(depth: Tensor, landing: Landing) -> Tensor:
     return _pick(depth, place_rows(rows, (depth.shape[1], depth.shape[2])).add_(columns))
 
 
-def interpolate_depth(depth: Tensor, landing: Landing) -> Interpolation:
+def interpolate_depth(inverse: Tensor, u: Tensor, v: Tensor) -> Interpolation:
     """Interpolate inverse depth, which is linear on planes, between the four pixels around each place.
 
-    Places outside are moved to the border, and places that are NaN anywhere: the caller leaves both out.
+    Shape:
+        inverse: (N, h + 1, w + 1), 1 / metres, see `invert_depth`.
+        u, v:    (N, H, W), pixels, 0 to w - 1 and 0 to h - 1.
+    """
+    left, top = u.floor(), v.floor()
+    cells = place_rows(top.int(), (inverse.shape[1], inverse.shape[2])).add_(left.int())
+    # The column and the row that `invert_depth` adds have a share of 0.
+    corners = [each.index_select(0, cells.view(-1)).view(cells.shape) for each in find_corners(inverse)]
+    right, low = torch.sub(u, left, out=left), torch.sub(v, top, out=top)
+    upper, lower = torch.lerp(corners[0], corners[1], right), torch.lerp(corners[2], corners[3], right)
+    between = F.threshold_(torch.lerp(upper, lower, low).reciprocal_(), MIN_INTERPOLATED, torch.nan)
+    return Interpolation(between, upper, lower, right, low, corners, cells)
+
+
+def find_corners(maps: Tensor) -> list[Tensor]:
+    """Return flattened maps that start at a cell, right of it, below it, and diagonally.
 
     Shape:
-        depth: (N, h, w), metres; NaN = no depth, see `drop_missing`.
+        maps: (N, h + 1, w + 1), contiguous.
     """
-    height, width = depth.shape[1:]
-    u, v = landing.u.clamp(0, width - 1).nan_to_num_(0.0), landing.v.clamp(0, height - 1).nan_to_num_(0.0)
-    left, top = u.floor(), v.floor()
-    # Rounded up, not left + 1: a neighbour of weight zero must not matter, and beside the last column it lies outside.
-    columns = (left.int(), u.ceil().int())
-    rows = [place_rows(row.int(), (height, width)) for row in (top, v.ceil())]
-    cells = [row + column for row in rows for column in columns]
-    corners = [_pick(depth, places) for places in cells]
-    right, low = u.sub_(left), v.sub_(top)
-    rest = 1 - right
-    upper = (rest / corners[0]).add_(right / corners[1])
-    lower = rest.div_(corners[2]).add_(right / corners[3])
-    between = (1 - low).mul_(upper).add_(low * lower).reciprocal_()
-    return Interpolation(between, upper, lower, right, low, corners, cells)
+    flat, width = maps.view(-1), maps.shape[2]
+    return [flat[start:] for start in (0, 1, width, width + 1)]
 
 
 def place_rows(rows: Tensor, size: tuple[int, int]) -> Tensor:

@@ -1,5 +1,6 @@
 """Comparison of the depth predictions of paired views, with its gradient in the same pass."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -11,9 +12,10 @@ from trainer.geometry.warping import (
     Interpolation,
     Landing,
     drop_missing,
-    find_inside,
+    find_corners,
     interpolate_depth,
-    land_pixels,
+    invert_depth,
+    land_on_rays,
     project_rays,
     split_pairs,
 )
@@ -21,6 +23,8 @@ from trainer.geometry.warping import (
 __all__ = ["Tolerance", "compare_pairs"]
 
 ROUNDING = 1e-5  # Relative difference that float32 leaves after a warp; below it two depths are the same.
+OUTWEIGHS = 1e30  # Factor that makes a measurement's verdict larger than any of a prediction.
+AGREES = 1e-20  # Metres, added to a verdict: 0 stands for no verdict, but 0 itself agrees.
 
 
 class Tolerance(NamedTuple):
@@ -39,20 +43,39 @@ class Tolerance(NamedTuple):
         return (depth * self.relative).add_(self.absolute)
 
 
+class _Depth(NamedTuple):
+    """Depth of one view, as it is warped and as it is looked up.
+
+    Shape:
+        depth:   (N, H, W), metres; NaN = none.
+        inverse: (N, H + 1, W + 1), 1 / metres, see `invert_depth`.
+    """
+
+    depth: Tensor
+    inverse: Tensor
+
+
 class _View(NamedTuple):
     """One of both views of some pairs.
 
     Shape:
-        prediction:  (N, H, W), metres; NaN = no prediction.
-        measured:    (N, H, W), metres; NaN = no measurement. None: nothing is measured.
-        camera:      (N, 3, 3), pixels.
-        slope:       (N, H, W), where the gradient of the summed differences is added; None: nowhere.
+        prediction:    predicted depth.
+        measured:      measured depth; None: nothing is measured.
+        camera:        (N, 3, 3), pixels.
+        slope:         (N, H, W), where the gradient of the summed differences by depth is added; None: nowhere.
+        inverse_slope: (N, H + 1, W + 1), where the one by inverse depth is added; None: nowhere.
     """
 
-    prediction: Tensor
-    measured: Tensor | None
+    prediction: _Depth
+    measured: _Depth | None
     camera: Tensor
     slope: Tensor | None
+    inverse_slope: Tensor | None
+
+    def total_slope(self) -> Tensor:
+        """Return the gradient of the summed differences by depth (N, H, W)."""
+        by_depth = self.prediction.depth.reciprocal().square_().nan_to_num_(0.0, 0.0, 0.0)
+        return self.slope.addcmul_(self.inverse_slope[:, :-1, :-1], by_depth, value=-1)
 
 
 def compare_pairs(
@@ -88,12 +111,7 @@ def compare_pairs(
     for part in split_pairs(len(pairs), size, prediction.device):
         some = pairs.select(part)
         source, target = (
-            _View(
-                drop_missing(gather(prediction)),
-                None if measured is None else drop_missing(gather(measured)),
-                gather(intrinsics),
-                None if gradient is None else prediction.new_zeros(len(some), *size),
-            )
+            _gather_view(gather, prediction, intrinsics, measured, gradient is not None)
             for gather in (some.gather_source, some.gather_target)
         )
         there, there_count = _compare(source, target, some.target_from_source, tolerance)
@@ -106,88 +124,110 @@ def compare_pairs(
             share = (weights[part] / divisor).view(-1, 1, 1)
             for view, frames in ((source, some.source), (target, some.target)):
                 places = some.batch * prediction.shape[1] + frames
-                gradient.flatten(0, 1).index_add_(0, places, view.slope.mul_(share))
+                gradient.flatten(0, 1).index_add_(0, places, view.total_slope().mul_(share))
     return losses, weights
+
+
+def _gather_view(
+    gather: Callable[[Tensor], Tensor],
+    prediction: Tensor,
+    intrinsics: Tensor,
+    measured: Tensor | None,
+    has_slope: bool,
+) -> _View:
+    """Return the views that `gather` picks for each pair."""
+    depths = [None if each is None else drop_missing(gather(each)) for each in (prediction, measured)]
+    predicted, seen = (None if each is None else _Depth(each, invert_depth(each)) for each in depths)
+    slopes = (torch.zeros_like(predicted.depth), torch.zeros_like(predicted.inverse)) if has_slope else (None, None)
+    return _View(predicted, seen, gather(intrinsics), *slopes)
 
 
 def _compare(own: _View, other: _View, other_from_own: Tensor, tolerance: Tolerance) -> tuple[Tensor, Tensor]:
     """Compare the pixels of `own`, moved into `other`, with what `other` predicts there.
 
-    The derivatives of the summed differences are added to the slopes of both.
+    The derivatives of the summed differences are added to the slopes of both. Masks are floats of 0 and 1: comparing
+    floats in place is several times as fast as comparing them into a map of bool.
 
     Returns:
         Sum of the differences (N,), metres, and number of compared pixels (N,).
     """
-    size = (own.prediction.shape[1], own.prediction.shape[2])
-    landing = land_pixels(own.prediction, own.camera, other.camera, other_from_own)
-    between = interpolate_depth(other.prediction, landing)
-    is_hidden = landing.z > tolerance.at(landing.z).add_(between.depth)
+    size = (own.prediction.depth.shape[1], own.prediction.depth.shape[2])
+    motion = (project_rays(own.camera, other.camera, other_from_own, size), other.camera, other_from_own)
+    verdict = None
     if own.measured is not None and other.measured is not None:
-        measured = land_pixels(own.measured, own.camera, other.camera, other_from_own)
-        is_same, is_other = _compare_measured(measured, other.measured, tolerance)
-        is_hidden = is_hidden.logical_and_(is_same.logical_not_()).logical_or_(is_other)
-    difference = landing.z - between.depth
-    distance = difference.abs()
-    is_compared = (distance < torch.inf).logical_and_(is_hidden.logical_not_())
-    is_compared = is_compared.logical_and_(find_inside(landing, size, margin=0.0))
+        verdict = _compare_measured(land_on_rays(own.measured.depth, *motion), other.measured, tolerance)
+    landing, is_compared = _clamp(land_on_rays(own.prediction.depth, *motion))
+    between = interpolate_depth(other.prediction.inverse, landing.u, landing.v)
+    excess = tolerance.at(landing.z).add_(between.depth).sub_(landing.z)
+    if verdict is not None:
+        excess.add_(verdict, alpha=OUTWEIGHS)
+    is_compared.mul_(excess.ge_(0.0))
     count = is_compared.flatten(1).sum(1)
-    differs = is_compared.logical_and_(distance > landing.z * ROUNDING)
-    difference.nan_to_num_(0.0, 0.0, 0.0)  # None of these is compared.
-    sign = difference.sign().mul_(differs)
+    difference = landing.z - between.depth
+    sign = difference.abs().gt_(landing.z * ROUNDING).mul_(is_compared)
+    sign.mul_(difference.nan_to_num_(0.0, 0.0, 0.0).sign())  # Nothing without a number is compared.
     total = difference.mul_(sign).flatten(1).sum(1)
-    if own.slope is not None and other.slope is not None:
-        _add_slopes(sign, landing, between, own, other, other_from_own)
+    if own.slope is not None and other.inverse_slope is not None:
+        _add_slopes(sign, landing, between, motion[0], own.slope, other.inverse_slope)
     return total, count
 
 
-def _compare_measured(landing: Landing, measured: Tensor, tolerance: Tolerance) -> tuple[Tensor, Tensor]:
-    """Return where both measurements are of one surface, and where of two.
+def _clamp(landing: Landing) -> tuple[Landing, Tensor]:
+    """Move places outside of the picture to its border.
 
-    Neither holds where one of them is missing; each is (N, H, W), bool.
+    The maps of `landing` are overwritten.
+
+    Returns:
+        The places, and 1 where they were inside, else 0 (N, H, W).
     """
-    gap = interpolate_depth(measured, landing).depth.sub_(landing.z).abs_()
-    is_inside = find_inside(landing, (gap.shape[1], gap.shape[2]), margin=0.0)
-    limit = tolerance.at(landing.z)
-    return (gap <= limit).logical_and_(is_inside), is_inside.logical_and_(gap > limit)
+    height, width = landing.z.shape[1:]
+    u, v = landing.u.clamp(0, width - 1), landing.v.clamp(0, height - 1)
+    return Landing(u, v, landing.z), landing.u.eq_(u).mul_(landing.v.eq_(v))
+
+
+def _compare_measured(landing: Landing, measured: _Depth, tolerance: Tolerance) -> Tensor:
+    """Return by how much two measurements agree or differ, (N, H, W), metres.
+
+    Above 0 they are of one surface, below 0 of two. It is 0 where one of them is missing.
+    """
+    landing, is_inside = _clamp(landing)
+    gap = interpolate_depth(measured.inverse, landing.u, landing.v).depth.sub_(landing.z).abs_()
+    return tolerance.at(landing.z).sub_(gap).add_(AGREES).mul_(is_inside).nan_to_num_(0.0)
 
 
 def _add_slopes(
-    sign: Tensor, landing: Landing, between: Interpolation, own: _View, other: _View, other_from_own: Tensor
+    sign: Tensor, landing: Landing, between: Interpolation, rays: list[Tensor], slope: Tensor, inverse_slope: Tensor
 ) -> None:
-    """Add the derivatives of sum(sign * (z - between.depth)) by both predictions to their slopes.
+    """Add the derivatives of sum(sign * (z - between.depth)) by both predictions.
 
     The homogeneous pixel (u z, v z, z) is linear in its own depth. The other depth is 1 / i(u, v), where i is bilinear
-    in u and v and linear in the inverse depths of four pixels. The maps of `landing` and `between` are overwritten.
+    in u and v and linear in the inverse depths of four pixels. All maps but `sign` are overwritten.
 
     Args:
         sign: Derivative of the sum by each difference (N, H, W): -1, 0 or 1.
-        landing: Places of the pixels of `own` in `other`.
-        between: Prediction of `other` at these places.
-        own: View whose pixels were moved.
-        other: View that they were compared with.
-        other_from_own: Motion (N, 4, 4), metres.
+        landing: Places of the pixels of the own view in the other one.
+        between: Prediction of the other view at these places.
+        rays: Change of homogeneous pixels by the own depth, see `project_rays`.
+        slope: Map (N, H, W) to which the derivatives by the own depth are added.
+        inverse_slope: Map (N, H + 1, W + 1) to which those by the other inverse depth are added.
     """
-    # Where nothing is compared the sign is 0 and maps may hold NaN: any finite number will do there.
-    for values in (*landing, between.depth, between.upper, between.lower, *between.corners):
-        values.nan_to_num_(1.0)
-    u, v, z = landing
-    depth, right, low = between.depth, between.right, between.low
-    size = (sign.shape[1], sign.shape[2])
-    u_slope, v_slope, z_slope = project_rays(own.camera, other.camera, other_from_own, size)
-    u_slope = u_slope.addcmul_(u, z_slope, value=-1).div_(z)
-    v_slope = v_slope.addcmul_(v, z_slope, value=-1).div_(z)
-    # Depth times inverse depth of each corner; times depth once more this is - d between / d i.
-    ratios = [torch.div(depth, corner, out=corner) for corner in between.corners]
-    left, high = 1 - right, 1 - low
-    by_u = (ratios[1] - ratios[0]).mul_(high).addcmul_(ratios[3] - ratios[2], low).mul_(depth)
-    by_v = between.lower.sub_(between.upper).mul_(depth).mul_(depth)
-    own.slope.addcmul_(z_slope.addcmul_(by_u, u_slope).addcmul_(by_v, v_slope), sign)
-    against = sign.neg_()
-    for share in (high, low):
-        share.mul_(against)
-    slope = other.slope.view(-1)
-    for ratio, cells, row, column in zip(
-        ratios, between.cells, (high, high, low, low), (left, right, left, right), strict=True
-    ):
-        weight = ratio.square_().mul_(row).mul_(column)
-        slope.scatter_add_(0, cells.view(-1).long(), weight.view(-1))
+    # Where nothing is compared the sign is 0, and maps may hold NaN: any finite number will do there.
+    u, v, z = landing.u, landing.v, landing.z.nan_to_num_(1.0)
+    by_inverse = between.depth.nan_to_num_(0.0).square_()  # - d between / d i
+    corners, right, low = between.corners, between.right, between.low
+    upper = by_inverse * sign
+    lower = upper * low
+    upper -= lower
+    lower_right, upper_right = lower * right, upper * right
+    weights = (upper.sub_(upper_right), upper_right, lower.sub_(lower_right), lower_right)
+    cells = between.cells.view(-1).long()
+    for places, weight in zip(find_corners(inverse_slope), weights, strict=True):
+        places.scatter_add_(0, cells, weight.view(-1))
+    by_u = torch.lerp(corners[1].sub_(corners[0]), corners[3].sub_(corners[2]), low)
+    by_v = between.lower.sub_(between.upper)
+    # On a row or column of pixels the next one has no share: it may be missing, and must not give a slope.
+    by_u.mul_(right.sign_())
+    by_v.mul_(low.sign_())
+    u_ray, v_ray, z_ray = rays
+    by_u.mul_(u_ray.addcmul_(u, z_ray, value=-1)).addcmul_(by_v, v_ray.addcmul_(v, z_ray, value=-1))
+    slope.addcmul_(by_u.mul_(by_inverse).div_(z).add_(z_ray), sign)

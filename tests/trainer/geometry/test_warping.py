@@ -1,6 +1,7 @@
 """Masks and view consistency in one pass are those of the plain reference, and their memory is flat in the pairs."""
 
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -8,9 +9,16 @@ from analytic_scenes import camera_to_world, intrinsics, render
 from benchmarks.step_cost import measure_peak
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_geometry import plain_consistency, plain_mask
+from plain_geometry import move_pixels, plain_consistency, plain_mask
 
-from trainer.geometry import covisibility_mask, select_frame_pairs, warping
+from trainer.geometry import (
+    covisibility_mask,
+    project_points,
+    select_frame_pairs,
+    transform_points,
+    unproject_depth,
+    warping,
+)
 from trainer.losses import ViewConsistencyLoss
 
 HEIGHT, WIDTH = 12, 16
@@ -105,6 +113,48 @@ def test_consistency_and_its_gradient_are_those_of_the_reference(scene, is_measu
     assert gradient.isfinite().all()
     rtol = 1e-6 if dtype == torch.float32 else 1e-2
     assert (gradient - expected_gradient).norm() <= rtol * expected_gradient.norm()
+
+
+def test_pixels_that_land_on_pixels_beside_missing_ones_have_the_slope_of_the_reference():
+    poses = torch.eye(4).repeat(1, 2, 1, 1)
+    poses[0, 1, :2, 3] = torch.tensor([0.5, 0.25])  # two columns and a row, at 2 m
+    camera = torch.tensor([[8.0, 0.0, 7.0], [0.0, 8.0, 5.0], [0.0, 0.0, 1.0]]).expand(1, 2, 3, 3)
+    prediction = torch.full((1, 2, HEIGHT, WIDTH), 2.0)
+    prediction[0, 0] += 0.25 * (torch.rand(HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)) > 0.5)
+    prediction[0, 1, ::3, ::3] = 0.0
+    gradients = []
+    for compare in (ViewConsistencyLoss(absolute_tolerance=1.0), partial(plain_consistency, absolute=1.0)):
+        leaf = prediction.clone().requires_grad_()
+        compare(leaf, camera, select_frame_pairs(poses)).backward()
+        gradients.append(leaf.grad)
+    assert gradients[1].count_nonzero() > HEIGHT * WIDTH / 4
+    torch.testing.assert_close(*gradients)
+
+
+@few
+@given(scenes())
+def test_rays_lead_where_points_are_projected(scene):
+    depth, _, cameras, pairs = scene
+    depth, seen_by = pairs.gather_source(depth).double(), (pairs.gather_source(cameras), pairs.gather_target(cameras))
+    seen_by = tuple(each.double() for each in seen_by)
+    motion = pairs.target_from_source.double()
+    pixels, z = move_pixels(depth, seen_by, motion)
+    points = transform_points(motion, unproject_depth(depth, seen_by[0]))
+    expected, expected_z = project_points(points, seen_by[1])
+    expected_z = torch.where(expected[..., 0].isfinite(), expected_z, torch.nan)
+    torch.testing.assert_close((pixels, z), (expected, expected_z), equal_nan=True, rtol=1e-9, atol=1e-9)
+    rays = warping.project_rays(*seen_by, motion, (HEIGHT, WIDTH))
+    landing = warping.land_on_rays(warping.drop_missing(depth), rays, seen_by[1], motion)
+    assert torch.equal(landing.z.isnan(), z.isnan())
+    torch.testing.assert_close(torch.stack(landing[:2], -1), pixels.nan_to_num(0.0), rtol=1e-9, atol=1e-9)
+
+
+def test_between_pixels_a_missing_one_counts_by_its_share():
+    depth = warping.drop_missing(torch.tensor([[[2.0, 0.0], [4.0, 4.0]]]))
+    u, v = torch.tensor([[[0.0, 0.0, 1e-6, 1.0, 1.0, 0.5]]]), torch.tensor([[[0.0, 0.5, 0.0, 0.0, 1.0, 1.0]]])
+    between = warping.interpolate_depth(warping.invert_depth(depth), u, v).depth
+    expected = torch.tensor([[[2.0, 1 / 0.375, torch.nan, torch.nan, 4.0, 4.0]]])
+    torch.testing.assert_close(between, expected, equal_nan=True)
 
 
 def test_a_scene_of_the_reference_has_pixels_to_compare():
