@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
-from transformers import Qwen3VLForConditionalGeneration, Trainer, TrainingArguments, set_seed
+from transformers import Qwen3VLForConditionalGeneration, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from modeling_ide3d.auxiliary import GeometricValidatorConfig
 from processing.rooms import load_rooms
@@ -52,6 +52,7 @@ SCORED = ("position_50", "position_25", "position_100", "distance", "colour")
 HEAD_SEED = 10_000  # between the seeds of the model and of the heads
 BASELINE_ROOMS = 600
 SCORED_AT_ONCE = 32  # views
+NUM_LOGS = 20  # of a phase
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ def attach_terms(model: Qwen3VLForConditionalGeneration, study: ForeignStudy, se
     vision = model.config.vision_config
     supervision = GeometrySupervision.attach(
         model,
-        validator=GeometricValidatorConfig.light(vision, patch_size=vision.patch_size, output_stride=4),
+        validator=GeometricValidatorConfig.light(
+            vision, patch_size=vision.patch_size, output_stride=4, protocol="clean"
+        ),
         teacher_size=6 * len(study.wavelengths),
         criterion=GeometryCriterion(pair_mode="random", pairs_per_frame=1),
         loss_weights=study.weights,
@@ -114,6 +117,27 @@ def attach_terms(model: Qwen3VLForConditionalGeneration, study: ForeignStudy, se
     )
     supervision.join(model)
     return supervision
+
+
+class TermHistory(TrainerCallback):
+    """Keeps the unweighted geometry terms of every step, which a plain `Trainer` does not log.
+
+    Args:
+        supervision: Supervision that the trained model holds; None: there are no terms.
+    """
+
+    def __init__(self, supervision: GeometrySupervision | None):
+        self.supervision, self.steps = supervision, []
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the terms of a step."""
+        if self.supervision is not None:
+            self.steps.append({name: float(term) for name, term in self.supervision.terms.items()})
+
+    def mean_parts(self, parts: int) -> list[dict[str, float]]:
+        """Return the means of each term over so many consecutive parts of the training."""
+        split = np.array_split(np.array([list(step.values()) for step in self.steps]), min(parts, len(self.steps)))
+        return [dict(zip(self.steps[0], part.mean(0).round(4).tolist(), strict=True)) for part in split]
 
 
 def train_phase(
@@ -124,6 +148,7 @@ def train_phase(
     batch: int,
     seed: int,
     output: Path,
+    supervision: GeometrySupervision | None = None,
 ) -> dict[str, Any]:
     """Train a phase by a plain `Trainer`; return its losses and cost."""
     count = len(steps) // batch
@@ -137,7 +162,7 @@ def train_phase(
         weight_decay=0.05,
         adam_beta2=0.98,
         max_grad_norm=1.0,
-        logging_steps=max(1, count // 20),
+        logging_steps=max(1, count // NUM_LOGS),
         save_strategy="no",
         report_to="none",
         remove_unused_columns=False,
@@ -148,14 +173,16 @@ def train_phase(
     set_seed(seed)
     model.train()
     begun = time.process_time()
-    trainer = Trainer(model, arguments, train_dataset=steps, data_collator=collator)
+    terms = TermHistory(supervision)
+    trainer = Trainer(model, arguments, train_dataset=steps, data_collator=collator, callbacks=[terms])
     trainer.train()
     history = [
         {"step": entry["step"], "loss": round(entry["loss"], 4)}
         for entry in trainer.state.log_history
         if "loss" in entry
     ]
-    return {"steps": count, "cpu_seconds": round(time.process_time() - begun, 1), "history": history}
+    about = {"steps": count, "cpu_seconds": round(time.process_time() - begun, 1), "history": history}
+    return about | ({"terms": terms.mean_parts(NUM_LOGS)} if terms.steps else {})
 
 
 def train_run(study: ForeignStudy, arm: str, seed: int, folder: Path) -> tuple[Qwen3VLForConditionalGeneration, dict]:
@@ -178,7 +205,7 @@ def train_run(study: ForeignStudy, arm: str, seed: int, folder: Path) -> tuple[Q
         teacher = PointMapTeacher(study.wavelengths, "own") if arm == "all" else None
         supervision = attach_terms(model, study, seed) if arm == "all" else None
         collator = HostCollator(study.sizes, teacher)
-        phases = {"pool": train_phase(model, study, steps, collator, study.pool_batch, seed + 1, run)}
+        phases = {"pool": train_phase(model, study, steps, collator, study.pool_batch, seed + 1, run, supervision)}
         if supervision is not None:
             supervision.detach()
         write_json(about, phases["pool"])

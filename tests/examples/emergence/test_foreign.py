@@ -74,6 +74,8 @@ def test_the_trained_model_is_itself_and_its_tower_is_frozen_in_questions(folder
     assert {name for name in pooled if name.startswith("model.visual.")} <= same
     assert not {name for name in pooled if "language_model.layers" in name} <= same
     assert phases["pool"]["steps"] == TINY.pool_steps
+    assert len(phases["pool"]["terms"]) == TINY.pool_steps and "terms" not in phases["questions"]
+    assert all(0 < step["loss_depth"] and 0 < step["loss_distillation"] for step in phases["pool"]["terms"])
 
 
 def test_a_run_that_was_stopped_goes_on_behind_its_pool_phase(folder, tmp_path, monkeypatch):
