@@ -73,9 +73,9 @@ def find_language_model(name: str) -> tuple[str, dict[str, str]]:
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(f"language_model={name!r}: there is no such file.")
+    check_gguf(path)
     if not is_gguf_available():
         raise ImportError(f"language_model={name!r} is a GGUF file, which needs the package gguf: pip install gguf.")
-    check_gguf(path)
     return str(path.parent), {"gguf_file": path.name}
 
 
