@@ -250,7 +250,7 @@ class TestSmolLM2:
 
     def test_three_steps_of_the_recipe(self, tmp_path):
         words = {"num_rooms": 4, "num_validation_rooms": 1, "max_steps": 3, "save_steps": 3, "max_questions": 2}
-        words |= {"output_dir": tmp_path / "out", "per_device_train_batch_size": 1}
+        words |= {"output_dir": tmp_path / "out", "word_rooms": 0}
         given = [part for name, value in words.items() for part in (f"--{name}", str(value))]
         folder = run_recipe(*read_recipe(RECIPE, given))
         model = AutoModelForImageTextToText.from_pretrained(folder)
