@@ -66,6 +66,10 @@ class IDE3DConfig(PreTrainedConfig):
         detach_region_references (`bool`):
             Whether the feature that replaces a prompt's `<ground>` is cut from the gradient, as in the original.
         tie_word_embeddings (`bool`): Whether the language model head shares the input embeddings.
+        language_model_name (`str`, *optional*):
+            Pretrained language model that the weights of `text_config` began as, by its name on the Hub where it has
+            one. None: they began with this model, or it is not known.
+        language_model_license (`str`, *optional*): Licence of that language model, as the Hub names it; None: unknown.
 
     Raises:
         StrictDataclassFieldValidationError: If a field has a wrong type.
@@ -112,6 +116,8 @@ class IDE3DConfig(PreTrainedConfig):
     grounding_temperature: float = 0.07
     detach_region_references: bool = True
     tie_word_embeddings: bool = False
+    language_model_name: str | None = None
+    language_model_license: str | None = None
 
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> tuple[dict, dict]:

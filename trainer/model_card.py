@@ -33,6 +33,7 @@ METADATA = {
 }
 EVAL_RESULTS = ".eval_results"  # folder of a repository whose files the Hub shows as scores
 REPOSITORY_LINE = re.compile(r'(?m)^model_id = ".*"$')
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")  # of a model; a folder is named without the one above it
 BIBTEX_START = re.compile(r"(?m)^(?=@)")
 
 TEMPLATE = """---
@@ -80,6 +81,12 @@ not needed.
 ## Model
 
 {{ markdown_table(["", ""], model) }}
+{% endif %}
+{%- if language_model %}
+## Language model
+
+{{ language_model }}, licence: {{ language_model_license or "not known" }}. \
+The weights of this model's language model began as its. Whoever uses this model should know that licence.
 {% endif %}
 {%- if training_data %}
 ## Training data
@@ -190,12 +197,12 @@ def create_model_card(
         model_name: Title.
         model_id: Name or folder that the quick start loads. Default: `model_name`.
         auto_class: Class that the quick start loads the model with.
-        config: Sizes of the model.
+        config: Sizes of the model, and the pretrained language model that it began with.
         num_parameters: Parameters of the exported model.
         num_frames: Most frames that the processor takes from a video.
         license: Licence of the weights, as the Hub names it.
         language: Language of the questions and answers, ISO 639.
-        base_model: Hub name of the model that training started from.
+        base_model: Hub name of the model that training started from. Default: the language model that `config` names.
         datasets: Hub names of the training data.
         training_data: The training data in words.
         losses: Terms of the objective, as `list_loss_terms(trainer)` lists them. Weight 0 is left out.
@@ -211,9 +218,14 @@ def create_model_card(
     """
     _check_numbers(losses, scores)
     losses = [term for term in losses if term.weight != 0]
+    language_model = None if config is None else config.language_model_name
+    if language_model is not None and HUB_NAME.fullmatch(language_model):
+        base_model = base_model or language_model
     origin = {"license": license, "language": language, "base_model": base_model, "datasets": list(datasets) or None}
     data = ModelCardData(model_name=model_name, eval_results=list(scores) or None, **origin, **METADATA)
     facts = {
+        "language_model": language_model,
+        "language_model_license": None if config is None else config.language_model_license,
         "training_data": training_data,
         "losses": [(term.name, term.weight) for term in losses],
         "teacher": teacher,

@@ -112,6 +112,7 @@ def recipes(add: Callable[..., None]) -> None:
             )
             run_it = run if not name.startswith("planned") else read
             add(title, lambda f, r=run_it, n=name, v=value: r(f, **{n: v}), name, "missing-folder", expect=expect)
+    _language_models(add, run)
     _odd_values(add, write, read)
     benchmarks = {"source": "benchmarks", "data_dir": "DATA", "tasks": ["scanqa"]}
     for what, fields in {
@@ -154,6 +155,38 @@ def recipes(add: Callable[..., None]) -> None:
         "planned_config",
         "c.json",
     )
+
+
+def _language_models(add: Callable[..., None], run: Callable[..., Any]) -> None:
+    """Add what stands in the place of a language model; none of it has weights that could be read."""
+
+    def write(name: str, content: bytes) -> Callable[[Path], str]:
+        def make(folder: Path) -> str:
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)
+            return str(path if name.endswith(".gguf") else path.parent)
+
+        return make
+
+    head = b"GGUF" + (3).to_bytes(4, "little") + (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
+    text = (12).to_bytes(8, "little") + b"general.name" + (8).to_bytes(4, "little") + (40).to_bytes(8, "little") + b"a"
+    for what, make in {
+        "a number": lambda f: 5, "a list": lambda f: ["smollm2"], "empty": lambda f: "", "NUL": lambda f: "a\x00b",
+        "a missing folder": lambda f: str(f / "missing-folder"), "an empty folder": lambda f: str(f), "a folder without config": write("words/README.md", b"# Words\n"),
+        "a config of another kind": write("words/config.json", b'{"model_type": "gpt2"}'), "half a config": write("words/config.json", b'{"model_type": "lla'),
+        "a config of no kind": write("words/config.json", b"{}"), "a config without a tokenizer": write("words/config.json", b'{"model_type": "qwen2"}'),
+        "a checkpoint of ours": lambda f: str(goods.model_folder()), "a GGUF file that is not there": lambda f: str(f / "none.gguf"), "a folder called GGUF": lambda f: ((f / "odd.gguf").mkdir(), str(f / "odd.gguf"))[1],
+        "an empty GGUF file": write("odd.gguf", b""), "a GGUF file cut in its head": write("odd.gguf", head[:20]), "a GGUF file cut in its texts": write("odd.gguf", head + text),
+        "a GGUF file of another format": write("odd.gguf", b"PK\x03\x04" + bytes(40)),
+    }.items():  # fmt: skip
+
+        def with_it(folder: Path, /, make: Callable[[Path], Any] = make) -> Any:
+            fields = {"teacher": "none", "validator": "none", "language_model": make(folder)}
+            return run(folder, model_name_or_path=str(goods.model_folder()), **fields)
+
+        add(f"language_model: {what}", with_it, "language_model", "odd.gguf")
+    add("language_model: without a checkpoint", lambda f: run(f, language_model="smollm2"), "language_model")
 
 
 def _odd_values(add: Callable[..., None], write: Callable[..., Path], read: Callable[..., Any]) -> None:

@@ -10,6 +10,7 @@ from huggingface_hub import EvalResult, ModelCard
 from transformers import AutoModel, AutoModelForImageTextToText
 from transformers.pipelines import check_task
 
+from modeling_ide3d import IDE3DConfig
 from modeling_ide3d.auxiliary.outputs import CAMERA_TERMS
 from trainer import IDE3DTrainer, IDE3DTrainingArguments
 from trainer.losses import DepthRegressionLoss, RegionContrastLoss
@@ -137,6 +138,20 @@ def test_sizes_come_from_the_config():
     rows, cols = config.token_grid
     assert f"(batch, regions, frames, {rows}, {cols})" in card.text
     assert f"{config.tokens_per_frame} tokens" in card.text
+
+
+def test_a_pretrained_language_model_is_named_with_its_licence():
+    sizes = build_training_model(build_processor()).config.to_dict()
+    of = {"language_model_name": "someone/words-135M", "language_model_license": "apache-2.0"}
+    card = create_model_card(model_name="Joined", config=IDE3DConfig(**{**sizes, **of}))
+    assert "## Language model\n\nsomeone/words-135M, licence: apache-2.0." in card.text
+    assert card.data.base_model == "someone/words-135M"
+    assert card.data.license is None  # the licence of a part
+    of = {"language_model_name": "words", "language_model_license": None}  # a folder
+    card = create_model_card(model_name="Joined", config=IDE3DConfig(**{**sizes, **of}))
+    assert "words, licence: not known." in card.text
+    assert card.data.base_model is None
+    assert "## Language model" not in create_model_card(model_name="Own", config=IDE3DConfig(**sizes)).text
 
 
 def test_set_model_id_changes_the_quick_start_only(full_card):

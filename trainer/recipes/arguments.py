@@ -239,6 +239,13 @@ class DataArguments:
         default=None,
         metadata={"help": "Learning rate of the lessons before the training; default: that of the training."},
     )
+    word_rooms: int = field(
+        default=0,
+        metadata={
+            "help": "Training rooms by which the projector before a language_model is fitted, ahead of the training, to "
+            "the words of what each cell shows; 0: none."
+        },
+    )
     word_search: bool = field(
         default=False, metadata={"help": "Start heads that look for what a word names (nano models, after naming)."}
     )
@@ -253,7 +260,7 @@ class DataArguments:
 
     def __post_init__(self):
         counts = ("num_validation_samples", "max_grounding", "data_seed_rooms", "place_samples", "packed_tokens")
-        others = ("naming_steps", "reading_steps", "kept_scenes", "further_rooms")
+        others = ("naming_steps", "reading_steps", "kept_scenes", "further_rooms", "word_rooms")
         shares = {
             "confidence_drop_share": (0, 0.99),
             "grounding_share": (0, 1),

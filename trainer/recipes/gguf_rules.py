@@ -10,11 +10,17 @@ _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  
 _TEXT, _LIST = 8, 9
 
 
-def check_gguf(path: Path) -> None:
-    """Check that the header of a GGUF file lies within the file.
+def check_gguf(path: Path) -> dict[str, str]:
+    """Check that the header of a GGUF file lies within it, and return its texts.
 
     The package gguf takes what the header counts as it is: it would go on reading behind the end for years. It checks
     the sizes of tensors against the file itself.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Texts of the header by their keys, such as "general.name" and "general.license".
 
     Raises:
         ValueError: It is no GGUF file of version 2 or 3, or is damaged.
@@ -24,13 +30,17 @@ def check_gguf(path: Path) -> None:
             magic, version, tensors, pairs = struct.unpack("<4sIQQ", file.read(24))
             if magic != b"GGUF" or version not in (2, 3):
                 raise ValueError("no GGUF of version 2 or 3")
-            size = path.stat().st_size
+            size, texts = path.stat().st_size, {}
             for _ in range(pairs):
-                _skip_text(file, size)
-                _skip(file, size, _whole(file, 4))
+                key, kind = _read_text(file, size), _whole(file, 4)
+                if kind == _TEXT:
+                    texts[key] = _read_text(file, size)
+                else:
+                    _skip(file, size, kind)
             for _ in range(tensors):
                 _skip_text(file, size)
                 _advance(file, size, 8 * _whole(file, 4) + 12)
+            return texts
     except (struct.error, ValueError) as error:
         raise ValueError(f"{path} cannot be read as GGUF ({error}). Copy or download it again.") from error
 
@@ -50,11 +60,20 @@ def _skip_text(file: BinaryIO, size: int) -> None:
     _advance(file, size, _whole(file, 8))
 
 
+def _read_text(file: BinaryIO, size: int) -> str:
+    start = file.tell()
+    _skip_text(file, size)
+    end = file.tell()
+    file.seek(start + 8)
+    return file.read(end - start - 8).decode("utf-8", "replace")
+
+
 def _skip(file: BinaryIO, size: int, kind: int) -> None:
-    """Pass over a value; a list of lists has no use in a language model."""
-    if kind == _TEXT:
-        _skip_text(file, size)
-    elif kind == _LIST:
+    """Pass over a value that is no text.
+
+    A list of lists has no use in a language model.
+    """
+    if kind == _LIST:
         inner, count = _whole(file, 4), _whole(file, 8)
         if inner == _TEXT:
             for _ in range(count):

