@@ -101,9 +101,11 @@ def draw_curves(history: list[dict], path: Path) -> None:
     pyplot.close(figure)
 
 
-def write_card(folder: Path, evaluation: dict, history: list[dict], tried: str | None = None) -> None:
-    """Scores and how the model was trained, into the card of the export."""
+def write_card(folder: Path, name: str, evaluation: dict, history: list[dict], tried: str | None = None) -> None:
+    """Name, scores and how the model was trained, into the card of the export, which has the name of its run."""
     card, table = ModelCard.load(folder / "README.md"), evaluation["table"]
+    title = next(line.removeprefix("# ") for line in card.text.splitlines() if line.startswith("# "))
+    card.text, card.data.model_name = card.text.replace(title, name), name
     rooms = f"{evaluation['num_rooms']} rooms of {evaluation['split']}"
     card.data.license, card.data.language = "apache-2.0", "en"
     card.data.eval_results = [
@@ -159,7 +161,7 @@ def ship(
     history, scores = join_histories(stages), json.loads(evaluation.read_text())
     with whole_folder(target, is_shipped, refusal="is neither empty nor a shipped model") as unfinished:
         shutil.copytree(run / "export", unfinished, dirs_exist_ok=True)
-        write_card(unfinished, scores, history, tried)
+        write_card(unfinished, target.name, scores, history, tried)
         draw_curves(history, unfinished / "training.png")
         write_json(unfinished / "training.json", training_facts(scores, stages, commands, note))
     size = sum(file.stat().st_size for file in target.iterdir())

@@ -242,8 +242,8 @@ class DataArguments:
     word_rooms: int = field(
         default=0,
         metadata={
-            "help": "Training rooms by which the projector before a language_model is fitted, ahead of the training, to "
-            "the words of what each cell shows; 0: none."
+            "help": "Training rooms by which the projector before a language_model is fitted, ahead of the training, "
+            "to the words of what each cell shows; 0: none."
         },
     )
     word_search: bool = field(

@@ -51,12 +51,14 @@ def test_the_folder_holds_export_scores_and_record(ship, run, tmp_path):
     card = ModelCard.load(target / "README.md")
     shown = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert shown == {"colour (word)": 0.625, "counting (word)": 0.25} and card.data.license == "apache-2.0"
+    assert card.data.model_name == "shipped" and card.text.lstrip().startswith("# shipped\n")
+    assert 'model_id = "shipped"' in card.text
     assert "40 rooms of test" in card.text and "7 steps after its lessons" in card.text
     assert "Not surely above the best baseline: counting (word). What was tried: twice as long." in card.text
     record = json.loads((target / "training.json").read_text())
     (stage,) = record["stages"]
     assert stage["log"] == LOG and record["note"] == "by hand" and "num_rooms" in stage["recipe"]
-    assert record["table"] == [ROW, LEVEL] and "torch" in record["versions"] and len(record["commands"]) == 5
+    assert record["table"] == [ROW, LEVEL] and "torch" in record["versions"] and len(record["commands"]) == 6
     assert (target / "training.png").stat().st_size > 1000
 
 
@@ -68,13 +70,13 @@ def test_stages_go_on_from_those_of_a_shipped_model(ship, run, tmp_path):
     ship(target / "training.json", run, later, "--target", target)
     stages = json.loads((target / "training.json").read_text())["stages"]
     assert [stage["log"] for stage in stages] == [LOG] * 3 and stages[0] == first[0]
-    assert "nano_more_rooms" in stages[1]["recipe"] and "nano_all_tasks" in stages[2]["recipe"]
+    assert "nano_all_tasks" in stages[1]["recipe"] and "nano_benchmark_words" in stages[2]["recipe"]
     assert "21 steps after its lessons" in (target / "README.md").read_text()
 
 
 def test_more_runs_than_recipes_are_refused(ship, run, tmp_path):
-    with pytest.raises(ValueError, match="at most 3 runs, one a recipe, got 4"):
-        ship(*(shutil.copytree(run, tmp_path / name) for name in "abcd"), "--target", tmp_path / "target")
+    with pytest.raises(ValueError, match="at most 4 runs, one a recipe, got 5"):
+        ship(*(shutil.copytree(run, tmp_path / name) for name in "abcde"), "--target", tmp_path / "target")
 
 
 def test_a_shipped_model_is_replaced_and_nothing_else(ship, run, tmp_path):
