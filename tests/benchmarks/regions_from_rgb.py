@@ -182,10 +182,12 @@ def measure(scenes: list[Scene]) -> tuple[dict, list[list[dict]]]:
         "find": {
             "requests": len(judged),
             "found_regions": percent(e["right"] for e in judged),
+            "found_regions_band": band(asked, "right"),
             "found_regions_f1": percent(e["f1"] for e in judged),
             "found_where_there_is_one": percent(e["right"] for e in there),
             "none_where_there_is_none": percent(e["right"] for e in absent),
             "true_regions": percent(e["right_with_true"] for e in judged),
+            "true_regions_band": band(asked, "right_with_true"),
             "always_none": percent(not e["is_there"] for e in judged),
             "chance_with_true_regions": percent(e["right_by_chance"] for e in judged),
         },
