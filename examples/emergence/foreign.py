@@ -42,7 +42,7 @@ from .rooms import RoomArrays, store_rooms
 from .scores import METRICS, count_hits, judge
 from .summary import digits
 
-__all__ = ["ARMS", "ForeignStudy", "compare_arms", "format_report", "main", "train_run"]
+__all__ = ["ARMS", "ForeignStudy", "compare_arms", "format_learning", "format_report", "main", "train_run"]
 
 logger = logging.getLogger("foreign")
 
@@ -186,7 +186,9 @@ def train_phase(
 
 
 def train_run(study: ForeignStudy, arm: str, seed: int, folder: Path) -> tuple[Qwen3VLForConditionalGeneration, dict]:
-    """Train an arm with a seed, or go on behind the phase that is done; return the model and what phases cost.
+    """Train an arm with a seed, behind the phase that is done.
+
+    It returns the model and losses and cost of its phases.
 
     Args:
         study: Study.
@@ -311,8 +313,36 @@ def format_report(found: dict[str, Any], baselines: dict[str, dict[str, float | 
     return markdown_table([*head, "difference", "95 % over rooms", "95 % over seeds"], rows, "lrrrrrrr")
 
 
+def format_learning(runs: Sequence[dict[str, Any]], weights: dict[str, float]) -> str:
+    """Return the losses of the pool phase, first and last fifth, as a table in Markdown.
+
+    Args:
+        runs: Results of `do_run`.
+        weights: Weight of each geometry term: what is left of the loss is that of the words.
+    """
+    rows = []
+    for run in sorted(runs, key=lambda run: (run["seed"], ARMS.index(run["arm"]))):
+        phase = run["phases"]["pool"]
+        losses = np.array([entry["loss"] for entry in phase["history"]])
+        columns = {name: [step[name] for step in phase.get("terms", [])] for name in weights if weights[name]}
+        terms = {name: np.array(values) for name, values in columns.items() if values}
+        words = losses - sum((weights[name] * values for name, values in terms.items()), np.zeros_like(losses))
+        fifth = max(1, len(losses) // 5)
+        cells = [
+            ""
+            if values is None
+            else " to ".join(format_number(part.mean()) for part in (values[:fifth], values[-fifth:]))
+            for values in (words, *(terms.get(name) for name in columns))
+        ]
+        seconds = [format_number(run["phases"][phase]["cpu_seconds"], 0) for phase in ("pool", "questions")]
+        rows.append([f"`{run['arm']}`, seed {run['seed']}", *cells, *seconds])
+    names = [f"`{name}`" for name in weights if weights[name]]
+    head = ["pool phase, first to last fifth", "words", *names, "CPU seconds, pool", "questions"]
+    return markdown_table(head, rows, "l" + "r" * (len(head) - 1))
+
+
 def prepare(study: ForeignStudy, split: str, folder: Path) -> dict[str, dict[str, float | None]]:
-    """Store rooms and questions that all runs share; return the scores of predictors that see no pixel."""
+    """Store what all runs share; return the scores of predictors that see no pixel."""
     rooms = open_scored(study, split)
     store_rooms(folder / "rooms", "train", study.num_rooms, study.sizes.grid, study.num_frames)
     store_asked(folder / "asked" / split, rooms, study.sizes.grid)
@@ -325,7 +355,7 @@ def prepare(study: ForeignStudy, split: str, folder: Path) -> dict[str, dict[str
 
 
 def run_study(study: ForeignStudy, split: str, seeds: Sequence[int], folder: Path, keep: Path | None) -> dict:
-    """Do the runs that are not kept, seed by seed; return all results of the split with the baselines."""
+    """Do the runs that are not kept, seed by seed; return all results."""
     kept = {"baselines": {}, "runs": []} if keep is None or not keep.is_file() else json.loads(keep.read_text())
     done = {(run["arm"], run["seed"]): run for run in kept["runs"]}
     missing = [(arm, seed) for seed in seeds for arm in ARMS if (arm, seed) not in done]
@@ -355,6 +385,7 @@ def main(words: list[str] | None = None) -> dict[str, Any]:
     kept = run_study(ForeignStudy(), options.split, seeds, options.output, options.keep)
     found = compare_arms(kept["runs"])
     logger.info("%s", format_report(found, kept["baselines"]))
+    logger.info("\n%s", format_learning(kept["runs"], ForeignStudy().weights))
     return found
 
 

@@ -138,7 +138,9 @@ class RoomSteps(Dataset):
 
 
 class QuestionSteps(Dataset):
-    """Views with questions that point at objects: the answer is the word of each cell of the object.
+    """Views with questions that point at objects.
+
+    The answer is the word of each cell of the object.
 
     Args:
         samples: Samples of `sample_questions`.
@@ -191,7 +193,7 @@ def answer_words(sample: Mapping, prompt: str, rng: np.random.Generator, jitter:
 
 
 class HostCollator:
-    """Batches of a prompt, a video and the words of its cells, as a plain `Trainer` takes them.
+    """Collates a prompt, a video and the words of its cells, for a plain `Trainer`.
 
     The words are labels: each visual token is to be followed by the word of its cell. The model's own loss shifts
     labels by one.

@@ -156,6 +156,17 @@ def test_the_command_keeps_results_and_does_not_redo_them(folder, tmp_path, monk
     assert "3D centre within 0.5 m" in caplog.text
 
 
+def test_the_loss_of_words_is_what_the_terms_leave():
+    history = [{"step": step, "loss": loss} for step, loss in ((1, 8.0), (2, 4.0))]
+    pool = {"history": history, "cpu_seconds": 7.0, "terms": [{"loss_depth": 2.0}, {"loss_depth": 0.5}]}
+    run = {"arm": "all", "seed": 3, "phases": {"pool": pool, "questions": {"cpu_seconds": 9.0}}}
+    alone = {**run, "arm": "exposure", "phases": {**run["phases"], "pool": {**pool, "terms": []}}}
+    table = foreign.format_learning([run, alone], {"loss_depth": 3.0, "loss_overlap_l1": 0.0}).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[2:]]
+    assert cells[0] == ["`exposure`, seed 3", "8.00 to 4.00", "", "7", "9"]
+    assert cells[1] == ["`all`, seed 3", "2.00 to 2.50", "2.00 to 0.50", "7", "9"]
+
+
 def test_results_of_other_questions_are_not_compared():
     run = {"seed": 1, "hits": dict.fromkeys(foreign.SCORED, "10"), "counts": dict.fromkeys(foreign.SCORED, "11")}
     other = {**run, "arm": "all", "counts": dict.fromkeys(foreign.SCORED, "12")}
