@@ -88,7 +88,7 @@ def _without_last_layer(projector: nn.Module):
 def start_from_words(
     model: IDE3DForConditionalGenerationWithGeometry, processor: IDE3DProcessor, rooms: Sequence[dict]
 ) -> float:
-    """Fit the projector's last layer so that each visual token is the sum of the words of its cell.
+    """Fit the projector's last layer to make each visual token the words of its cell.
 
     Args:
         model: Training model without adapters; its projector is changed in place.
