@@ -28,9 +28,9 @@ PROCESS = os.getpid()
 
 
 def stop(number: int, _: FrameType | None) -> None:
-    """End as an error does, so that the runs are ended too; a forked process, such as one that renders, at once."""
+    """End as an error does, so that the runs are ended too."""
     if os.getpid() != PROCESS:
-        # An exception may be lost there, and who waits for the end of the process would wait for ever.
+        # A forked one, such as one that renders: an exception may be lost there, and it would be waited for for ever.
         os._exit(128 + number)
     sys.exit(128 + number)
 

@@ -314,7 +314,9 @@ def format_report(found: dict[str, Any], baselines: dict[str, dict[str, float | 
 
 
 def format_learning(runs: Sequence[dict[str, Any]], weights: dict[str, float]) -> str:
-    """Return the losses of the pool phase, first and last fifth, as a table in Markdown.
+    """Return first and last losses of the pool phase as a table in Markdown.
+
+    They are means over a fifth of it.
 
     Args:
         runs: Results of `do_run`.

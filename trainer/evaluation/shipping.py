@@ -102,7 +102,7 @@ def draw_curves(history: list[dict], path: Path) -> None:
 
 
 def write_card(folder: Path, name: str, evaluation: dict, history: list[dict], tried: str | None = None) -> None:
-    """Name, scores and how the model was trained, into the card of the export, which has the name of its run."""
+    """Name, scores and how the model was trained, into the card of the export."""
     card, table = ModelCard.load(folder / "README.md"), evaluation["table"]
     title = next(line.removeprefix("# ") for line in card.text.splitlines() if line.startswith("# "))
     card.text, card.data.model_name = card.text.replace(title, name), name

@@ -95,7 +95,10 @@ def has_number_tokens(tokenizer: Any) -> bool:
 
 
 def choose_numbers(numbers: NumberStyle | None, tokenizer: Any) -> NumberStyle:
-    """Return how a model writes measures: as given, else "tokens" where its tokenizer has them, else "digits".
+    """Return how a model writes measures.
+
+    Returns:
+        `numbers` if given, else "tokens" where the tokenizer has them, else "digits".
 
     Raises:
         ValueError: If `numbers` is unknown, or "tokens" where the tokenizer has none.

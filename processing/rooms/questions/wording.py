@@ -84,7 +84,11 @@ _PLURALS = {"box": "boxes", "bench": "benches", "shelf": "shelves", "bookshelf":
 
 
 def find_template(text: str) -> tuple[str, dict[str, str]] | None:
-    """Return the kind of a question of `TEMPLATES` and the words of its objects, "a" and "b"; None for any other."""
+    """Return the kind of a question of `TEMPLATES` and what it names.
+
+    Returns:
+        Key of `TEMPLATES`, and words by "a" and "b"; None for any other text.
+    """
     for name, pattern in _PATTERNS:
         match = pattern.fullmatch(text)
         if match:
@@ -129,7 +133,7 @@ def object_phrase(objects: list[dict], wanted: dict) -> str | None:
 
 
 def whereabouts(objects: list[dict], thing: dict) -> str:
-    """Return the place of an object of a room in words, such as "on the table"."""
+    """Return the place of an object in words, such as "on the table"."""
     if thing["place"] == "top":
         host = next(other for other in objects if other["id"] == thing["support_id"])
         return f"on the {host['category']}"
