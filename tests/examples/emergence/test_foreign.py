@@ -138,6 +138,7 @@ def test_question_steps_ask_what_the_view_has_and_jitter_numbers(folder):
     assert len(foreign.sample_labelled(other, 2)) and foreign.sample_labelled(other, 2)[0]["scene_id"]
 
 
+@pytest.mark.slow
 def test_the_command_keeps_results_and_does_not_redo_them(folder, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(foreign, "ForeignStudy", lambda: TINY)
     keep = tmp_path / "kept.json"

@@ -118,6 +118,7 @@ def test_processes_end_with_the_study(monkeypatch, tmp_path):
     assert all(isinstance(process, subprocess.Popen) and process.poll() is not None for process in started)
 
 
+@pytest.mark.slow
 def test_a_forked_process_ends_where_an_exception_is_lost():
     """As a worker of `datasets` that is told to end while an object is deleted: nobody would see an exception."""
     script = """

@@ -68,6 +68,7 @@ def test_a_killed_run_goes_on_behind_its_last_phase(prepared, monkeypatch):
     assert set(json.loads(files.training.read_text())["phases"]) == {"pool", "questions"}
 
 
+@pytest.mark.slow
 def test_arms_of_one_pool_phase_train_it_once(prepared, monkeypatch):
     _, study = prepared
     few = dataclasses.replace(study.rows["all"], labelled_rooms=2)

@@ -111,6 +111,7 @@ def test_a_recipe_trains_the_projector_then_adapters_and_exports(checkpoint, tin
     assert adapted.generate(**inputs, max_new_tokens=3).shape[1] > inputs["input_ids"].shape[1]
 
 
+@pytest.mark.slow
 def test_a_dry_run_counts_both(checkpoint, tiny_recipe, tmp_path):
     name = write_language_model(tmp_path / "language")
     path = tiny_recipe(model_name_or_path=str(checkpoint), language_model=name, teacher="none", validator="none")

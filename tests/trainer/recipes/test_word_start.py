@@ -76,7 +76,7 @@ def test_the_fit_is_that_of_least_squares(built, rooms):
     def explained():
         tokens, vectors = [], []
         for room in rooms:
-            frames = torch.stack([torch.from_numpy(np.asarray(frame)) for frame in room["frames"]])
+            frames = torch.stack([torch.from_numpy(np.array(frame)) for frame in room["frames"]])
             pixels = processor.video_processor(
                 videos=[frames.permute(0, 3, 1, 2)], return_tensors="pt", do_sample_frames=False
             )["pixel_values_videos"]
@@ -94,6 +94,7 @@ def test_the_fit_is_that_of_least_squares(built, rooms):
     model.load_state_dict(before)
 
 
+@pytest.mark.slow
 def test_a_recipe_starts_from_words(built, tiny_recipe, tmp_path, caplog):
     checkpoint = export_inference_model(*built, tmp_path / "nano")
     name = write_language_model(tmp_path / "language", max_position_embeddings=2048)
