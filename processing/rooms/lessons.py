@@ -17,7 +17,16 @@ from processing.rooms.scene.layout import COUNTABLE
 from processing.rooms.scene.palette import COLOURS, pick
 from processing.token_grid import TokenGrid
 
-__all__ = ["Lesson", "LessonSamples", "Rewording", "find_mentions", "mention_masks", "retake_room", "say_otherwise"]
+__all__ = [
+    "Lesson",
+    "LessonSamples",
+    "Rewording",
+    "find_mentions",
+    "mention_masks",
+    "retake_room",
+    "say_at_times_otherwise",
+    "say_otherwise",
+]
 
 Lesson = Literal["naming", "place", "region", "word", "view", "box", "outline", "pointed"]
 Rewording = Callable[[dict, dict, np.random.Generator], str]  # of a question about a room
