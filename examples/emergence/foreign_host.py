@@ -114,6 +114,12 @@ def build_host(sizes: HostSizes, seed: int) -> Qwen3VLForConditionalGeneration:
     return Qwen3VLForConditionalGeneration(Qwen3VLConfig(vision_config=vision, text_config=text, **ids))
 
 
+def draw_order(length: int, count: int, seed: int) -> np.ndarray:
+    """Return the indices of so many visits: all in random order, again and again."""
+    rng = np.random.default_rng([seed, 0])
+    return np.concatenate([rng.permutation(length) for _ in range(-(-count // length))])[:count]
+
+
 class RoomSteps(Dataset):
     """Rooms without questions: each visit asks for colours, kinds, columns or rows of all cells.
 
@@ -125,8 +131,7 @@ class RoomSteps(Dataset):
 
     def __init__(self, rooms: RoomArrays, count: int, seed: int):
         self.rooms, self.seed = rooms, seed
-        rng = np.random.default_rng([seed, 0])
-        self.order = np.concatenate([rng.permutation(len(rooms)) for _ in range(-(-count // len(rooms)))])[:count]
+        self.order = draw_order(len(rooms), count, seed)
 
     def __len__(self) -> int:
         return len(self.order)
@@ -151,8 +156,7 @@ class QuestionSteps(Dataset):
 
     def __init__(self, samples: Sequence[Mapping], count: int, seed: int, jitter: float):
         self.samples, self.seed, self.jitter = samples, seed, jitter
-        rng = np.random.default_rng([seed, 0])
-        self.order = np.concatenate([rng.permutation(len(samples)) for _ in range(-(-count // len(samples)))])[:count]
+        self.order = draw_order(len(samples), count, seed)
 
     def __len__(self) -> int:
         return len(self.order)
