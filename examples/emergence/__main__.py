@@ -21,18 +21,23 @@ from .results import keep_results
 from .study import report, run_study, select
 from .tables import format_tables
 
-__all__ = ["main", "stop"]
+__all__ = ["main", "stop_on_sigterm"]
 
 logger = logging.getLogger("emergence")
-PROCESS = os.getpid()
 
 
 def stop(number: int, _: FrameType | None) -> None:
     """End as an error does, so that the runs are ended too."""
-    if os.getpid() != PROCESS:
-        # A forked one, such as one that renders: an exception may be lost there, and it would be waited for for ever.
-        os._exit(128 + number)
     sys.exit(128 + number)
+
+
+def stop_on_sigterm() -> None:
+    """Let SIGTERM end this process by `stop`, and processes forked from it at once.
+
+    A worker that renders may wait in C when it is told to end, and a handler in Python would never run.
+    """
+    signal.signal(signal.SIGTERM, stop)
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 def parse(words: list[str] | None) -> argparse.Namespace:
@@ -53,7 +58,7 @@ def main(words: list[str] | None = None) -> None:
     """Run a study and say what it shows."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     options = parse(words)
-    signal.signal(signal.SIGTERM, stop)
+    stop_on_sigterm()
     changes = {} if options.output_dir is None else {"output_dir": options.output_dir}
     failed: list[str] = []
     try:
