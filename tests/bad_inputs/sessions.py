@@ -154,6 +154,7 @@ def sessions(add: Callable[..., None]) -> None:
         "video": {"None": None, "an int": 5, "missing": "missing-file.mp4", "a list of numbers": [1], "an empty list": [], "an empty array": np.zeros((0, 9, 9, 3), np.uint8),
                   "NaN": np.full((2, 9, 9, 3), np.nan), "two videos": [goods.pixels(), goods.pixels()], "floats to 5000": np.full((2, 9, 9, 3), 5000.0)},
         "num_frames": {"0": 0, "99": 99, "a string": "x"}, "unknown_option": {"x": 1},
+        "vision_dtype": {"a name": "bfloat16", "64 bits": torch.float64, "whole numbers": torch.int8, "a bool": True},
     }.items():  # fmt: skip
         for what, value in values.items():
             add(

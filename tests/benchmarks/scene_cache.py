@@ -12,6 +12,7 @@ what else the machine does does not count. With `--device cuda` time is the cloc
 - batched without a cache: several questions in one `generate`, each with its own copy of the video.
 - one by one behind the cached prefix: what the prefix cache of a serving engine gives.
 - the session: scene once, all questions together; its pixels, measured apart, are left out.
+- a session whose tower computes in bfloat16 (`vision_dtype`): its gain, and how many of its answers are the same.
 - decoding and preprocessing of the video file: paid for each question, or once.
 """
 
@@ -232,6 +233,10 @@ def measure(
     seconds_scene -= seconds_pixels
     seconds_questions, answers = clock(lambda: session.answer(questions, **settings))
     session_peak = peak_mb(device) - before
+    seconds_rounded, rounded = clock(lambda: SceneSession(model, processor, frames, vision_dtype=torch.bfloat16))
+    seconds_rounded += seconds_questions - seconds_pixels
+    of_rounded = rounded.answer(questions, **settings)
+    del rounded
     each = [clock(lambda: session.answer([question], **settings))[0] for question in questions]  # noqa: B023
     scratch, expected = 0.0, []
     for question in tqdm(questions[:from_scratch], desc="From scratch", unit="question", disable=None):
@@ -257,6 +262,11 @@ def measure(
         "speedups": {name: arms["from_scratch"] / seconds for name, seconds in arms.items()},
         # A file is opened once by a session, and for each question by an engine that keeps no pixels.
         "speedup_with_decoding": (arms["from_scratch"] + count * seconds_opening) / (total + seconds_opening),
+        "speedup_with_bfloat16_tower": arms["from_scratch"] / seconds_rounded,
+        "same_with_bfloat16_tower": sum(a.tokens == b.tokens for a, b in zip(answers, of_rounded, strict=True)),
+        "smallest_margins_that_changed": sorted(
+            min(a.margins) for a, b in zip(answers, of_rounded, strict=True) if a.tokens != b.tokens
+        ),
         "seconds_opening": seconds_opening,
         "seconds_pixels": seconds_pixels,
         "seconds_scene": seconds_scene,

@@ -16,6 +16,7 @@ __all__ = [
     "check_context",
     "check_model",
     "check_processor",
+    "check_vision_dtype",
     "list_questions",
     "list_regions",
     "name_all",
@@ -145,6 +146,16 @@ def check_processor(processor: Any) -> None:
         raise TypeError(
             f"processor must be an IDE3DProcessor, got {type(processor).__name__} {reprlib.repr(processor)}. Load it "
             "by IDE3DProcessor.from_pretrained(...)."
+        )
+
+
+def check_vision_dtype(dtype: Any) -> None:
+    """Raise TypeError or ValueError unless it is None, or a type of 16 bits that autocast knows."""
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"`vision_dtype` must be a type such as torch.bfloat16, or None, got {dtype!r}.")
+    if dtype not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"`vision_dtype` must be torch.bfloat16 or torch.float16, got {dtype}. None is the type of the weights."
         )
 
 

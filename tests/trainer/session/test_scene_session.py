@@ -197,19 +197,24 @@ class PeakMemory(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager", "custom_attention"])
+@pytest.mark.parametrize(
+    ("attention", "dtype"),
+    [("sdpa", None), ("sdpa", torch.bfloat16), ("eager", None), ("custom_attention", None)],
+)
 @pytest.mark.parametrize("factor", [1.05, 3])
-def test_memory_stays_within_what_was_given(scene_model, processor, frames, attention, factor):
+def test_memory_stays_within_what_was_given(scene_model, processor, frames, attention, dtype, factor):
     scene_model.set_attn_implementation({"text_config": attention})
     with pytest.raises(ValueError, match="The scene takes .* MB"):
         SceneSession(scene_model, processor, frames, max_memory=1000)
     least = SceneSession(scene_model, processor, frames).memory
     budget = int(factor * max(least.smallest, least.scene + least.questions([60], NEW_TOKENS)))
     questions = QUESTIONS * (80 if attention == "sdpa" else 8)  # a question behind a shared prefix takes little
-    expected = SceneSession(scene_model, processor, frames).ask(questions, max_new_tokens=NEW_TOKENS)
+    whole = SceneSession(scene_model, processor, frames, vision_dtype=dtype)
+    expected = whole.ask(questions, max_new_tokens=NEW_TOKENS)
+    del whole
     gc.collect()
     with PeakMemory() as memory:
-        session = SceneSession(scene_model, processor, frames, max_memory=budget)
+        session = SceneSession(scene_model, processor, frames, max_memory=budget, vision_dtype=dtype)
         groups = len(session._groups([session._tokenize(question) for question in questions], NEW_TOKENS, None))
         answers = session.ask(questions, max_new_tokens=NEW_TOKENS)
     assert answers == expected
@@ -325,3 +330,21 @@ def test_scores_that_are_not_finite_are_refused_by_name(scene_model, processor, 
         session.ground(["The chair."], make_regions(2))
     with pytest.raises(ValueError, match="one entry per description, 1, got 2"):
         session.ground(["The chair."], make_regions(2), names=["a", "b"])
+
+
+def test_vision_of_16_bits_rounds_tokens_and_leaves_questions_in_the_type_of_the_weights(
+    scene_model, processor, frames
+):
+    exact, rounded = (
+        SceneSession(scene_model, processor, frames, vision_dtype=dtype) for dtype in (None, torch.bfloat16)
+    )
+    expected, tokens = (session.encoded["video"].pooler_output[0] for session in (exact, rounded))
+    error = (tokens - expected).norm() / expected.norm()
+    assert tokens.dtype == torch.float32 and 1e-4 < error < 2e-2
+    assert all(answer.logits.dtype == torch.float32 for answer in rounded.answer(QUESTIONS[:1], output_logits=True))
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("bfloat16", TypeError), (torch.float32, ValueError), (True, TypeError)])
+def test_another_vision_dtype_is_refused(scene_model, processor, frames, dtype, error):
+    with pytest.raises(error, match="`vision_dtype` must be"):
+        SceneSession(scene_model, processor, frames, vision_dtype=dtype)
