@@ -96,6 +96,7 @@ def largest_difference(left: dict[str, torch.Tensor], right: dict[str, torch.Ten
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     options = CAMERAS | (LAYERS if "--layers" in sys.argv else {})
+    options |= {"loss_chunk_size": 2} if "--chunks" in sys.argv else {}
     if "--fsdp" in sys.argv:
         enable_fsdp_on_cpu()
         options |= {"fsdp": True, "fsdp_config": FSDP}

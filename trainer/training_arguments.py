@@ -53,6 +53,7 @@ MEASURES = {
 }
 COUNTS = {
     **dict.fromkeys(("geometry_start_step", "geometry_warmup_steps", "geometry_decay_steps", "max_nonfinite"), 0),
+    "loss_chunk_size": 0,
     **dict.fromkeys(("neighbor_range", "pairs_per_frame", "gradient_accumulation_steps"), 1),
     **dict.fromkeys(("per_device_train_batch_size", "per_device_eval_batch_size", "eval_accumulation_steps"), 1),
     **dict.fromkeys(("dataloader_num_workers", "save_total_limit", "seed", "data_seed"), 0),
@@ -171,6 +172,13 @@ class IDE3DTrainingArguments(TrainingArguments):
     pairs_per_frame: int = field(default=2, metadata={"help": "Partners of a frame, for random and overlap."})
     depth_range: list[float] | None = field(
         default=None, metadata={"help": "Least and largest depth in metres that is a measurement; default: all."}
+    )
+    loss_chunk_size: int = field(
+        default=0,
+        metadata={
+            "help": "Answer tokens whose logits are there at a time; they are computed again in the backward pass. "
+            "0: all at once."
+        },
     )
     max_nonfinite: int = field(
         default=0, metadata={"help": "Batches with a NaN or Inf loss that are left out, named, before training stops."}

@@ -12,6 +12,7 @@ from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 
 from modeling_ide3d.auxiliary.camera_heads import LayerHead, PoseHead, ScaleHead
+from modeling_ide3d.auxiliary.chunked_loss import chunk_loss
 from modeling_ide3d.auxiliary.geometric_validator import (
     GeometricValidator,
     GeometricValidatorConfig,
@@ -77,6 +78,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         self.pose_head: PoseHead | LayerHead | None = None
         self.scale_head: ScaleHead | LayerHead | None = None
         self.criterion: Criterion | None = None
+        self.loss_chunk_size = 0  # answer tokens whose logits a training step computes at a time; 0: all at once
         self.is_sharded = False  # whether the tower's weights are spread over processes, which run it equally often
         # Never used: features are read before it. DDP waits for its gradient unless it is frozen.
         self.model.vision_tower.post_layernorm.requires_grad_(False)
@@ -182,7 +184,8 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
 
         The first arguments are those of [`IDE3DForConditionalGeneration.forward`]. `logits_to_keep=None` keeps, in
         training mode with labels, the logits in front of a label of any sample: all logits would be most of a step's
-        memory. Without labels or training it keeps all. `logits_to_keep=0` always keeps all (B, L, V).
+        memory. Without labels or training it keeps all. `logits_to_keep=0` always keeps all (B, L, V). With a
+        `loss_chunk_size` a training step keeps none, unless `logits_to_keep` is given: see `chunk_loss`.
 
         Shape:
             region_targets:   (B, regions + 1), bool; true regions, last column = "no such object"; a row without any
@@ -282,6 +285,14 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
         for name, term in terms.items():
             setattr(outputs, name, term)
         return outputs
+
+    def _score_next(
+        self, states: torch.Tensor, labels: torch.LongTensor | None, **kwargs: Any
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Score as the inference model does; in training a chunk at a time where `loss_chunk_size` asks for it."""
+        if not (self.training and self.loss_chunk_size and labels is not None and "shift_labels" in kwargs):
+            return super()._score_next(states, labels, **kwargs)
+        return None, chunk_loss(self.lm_head, self.loss_function, states, chunk_size=self.loss_chunk_size, **kwargs)
 
     @torch.no_grad()
     def build_targets(

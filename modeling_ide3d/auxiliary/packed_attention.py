@@ -174,7 +174,7 @@ class PackedChats:
         last = outputs.last_hidden_state
         last = last if self.last_rows is None else last[:, self.last_rows]
         outputs.last_hidden_state = self.pad(last, self.last_rows)
-        if self.last_rows is None:
+        if self.last_rows is None and outputs.logits is not None:
             outputs.logits = self.pad(outputs.logits)
         if outputs.hidden_states is not None:
             kept = (None if states is None else self.pad(states) for states in outputs.hidden_states)

@@ -93,6 +93,7 @@ def arguments(add: Callable[..., None]) -> None:
         "neighbor_range",
         "pairs_per_frame",
         "max_nonfinite",
+        "loss_chunk_size",
     ):
         for what, value in {**counts, **({"0": 0} if name in ("neighbor_range", "pairs_per_frame") else {})}.items():
             mode = {"pair_mode": "random"} if name == "pairs_per_frame" else {}

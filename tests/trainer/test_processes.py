@@ -86,7 +86,11 @@ def test_two_processes_share_out_chats(tmp_path, options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [[], ["--fsdp"], ["--layers"], ["--fsdp", "--layers"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "options",
+    [[], ["--fsdp"], ["--layers"], ["--fsdp", "--layers"], ["--chunks"], ["--fsdp", "--chunks"]],
+    ids=" ".join,
+)
 def test_two_processes_give_the_gradients_of_one(tmp_path, options):
     """And the weights that are saved: sharded ones are gathered whole."""
     run_two("equal_gradients.py", tmp_path, *options, cwd=tmp_path)

@@ -78,6 +78,7 @@ def prepare_model(model: nn.Module, args: IDE3DTrainingArguments) -> IDE3DForCon
     text = core.config.get_text_config()
     if can_share_prefix(text) and not is_split(core) and not getattr(text, "attention_dropout", 0.0):
         text._attn_implementation = SHARED_PREFIX  # packed chats without a mask of pairs; else it is "sdpa"
+    core.loss_chunk_size = args.loss_chunk_size
     core.read_layers(args.distillation_layers or None, args.camera_layer)
     for term in sorted(CAMERA_TERMS):
         if args.loss_weights[term]:
