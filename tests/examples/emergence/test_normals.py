@@ -99,34 +99,28 @@ class TestTerm:
 
 def test_normals_are_trained_in_the_pool_phase_and_thrown_away(prepare, monkeypatch):
     _, study = prepare(rows=ROWS, pairs=[], seeds=[1])
-    kinds, layers, inits = [], [], {}
-
-    for kind in (IDE3DTrainer, NormalsTrainer):
-        original = kind.train
-
-        def record(self, *args, original=original, kind=kind, **kwargs):
-            if type(self) is kind:
-                kinds.append(kind)
-                key = "normals" if kind is NormalsTrainer else str(len(kinds))
-                inits[key] = {name: value.clone() for name, value in self.model.state_dict().items()}
-            return original(self, *args, **kwargs)
-
-        monkeypatch.setattr(kind, "train", record)
-    optimize = NormalsTrainer.create_optimizer
+    layers, reached = [], []
+    optimize, compute = NormalsTrainer.create_optimizer, NormalsTrainer.compute_extra_terms
 
     def keep_layer(self, *args):
-        optimizer = optimize(self, *args)
-        layer = self.model.geometric_validator.normals
+        optimizer, layer = optimize(self, *args), self.model.geometric_validator.normals
         layers.append((layer, layer.weight.detach().clone()))
         rates = {group["lr"] for group in optimizer.param_groups if any(p is layer.weight for p in group["params"])}
         assert rates == {self.args.geometry_learning_rate}
         return optimizer
 
+    def follow_gradient(self, *args):
+        terms, figures = compute(self, *args)
+        patches = self.model.model.vision_tower.embeddings.patch_embedding.weight
+        reached.append(torch.autograd.grad(terms["loss_normals"], patches, retain_graph=True)[0].any())
+        return terms, figures
+
     monkeypatch.setattr(NormalsTrainer, "create_optimizer", keep_layer)
+    monkeypatch.setattr(NormalsTrainer, "compute_extra_terms", follow_gradient)
     training.train_run(study, "all_normals", 1)
-    assert kinds == [NormalsTrainer, IDE3DTrainer]
-    ((layer, first),) = layers
+    ((layer, first),) = layers  # of the pool phase alone
     assert not torch.equal(layer.weight, first)
+    assert len(reached) == study.pool.steps and all(reached)
 
     files = RunFiles(Path(study.output_dir), "all_normals", 1)
     phases = json.loads(files.training.read_text())["phases"]
@@ -136,22 +130,23 @@ def test_normals_are_trained_in_the_pool_phase_and_thrown_away(prepare, monkeypa
     pool = files.pool(study.pool_settings(study.rows["all_normals"]))
     assert set(load_file(files.weights)) == set(load_file(pool)) == plain
 
-    kinds.clear()
-    training.train_run(study, "all", 1)
-    assert kinds == [IDE3DTrainer, IDE3DTrainer]
-    assert all(torch.equal(value, inits["1"][name]) for name, value in inits["normals"].items())
-    other = load_file(RunFiles(Path(study.output_dir), "all", 1).pool(study.pool_settings(study.rows["all"])))
-    assert any(not torch.equal(value, other[name]) for name, value in load_file(pool).items() if "vision" in name)
 
-
-def test_a_weight_that_changes_nothing_leaves_a_run_what_it_is(prepare):
-    """The layer takes no random numbers from the others: rooms, pairs and weights of the phase stay."""
+@pytest.mark.slow
+def test_a_weight_that_changes_nothing_leaves_a_run_what_it_is(prepare, monkeypatch):
+    """The layer takes no random numbers from the others: first weights, rooms and pairs are those without it."""
     _, study = prepare(rows={**ROWS, "all_normals": {**ALL, "normals": 1e-30}}, pairs=[], seeds=[1])
-    pooled = []
+    weights, kinds, train = [], [], IDE3DTrainer.train
+
+    def record(self, *args, **kwargs):
+        kinds.append(type(self))
+        return train(self, *args, **kwargs)
+
+    monkeypatch.setattr(IDE3DTrainer, "train", record)
     for name in ("all", "all_normals"):
         training.train_run(study, name, 1)
-        pooled.append(load_file(RunFiles(Path(study.output_dir), name, 1).weights))
-    assert all(torch.equal(value, pooled[1][name]) for name, value in pooled[0].items())
+        weights.append(load_file(RunFiles(Path(study.output_dir), name, 1).weights))
+    assert kinds == [IDE3DTrainer, IDE3DTrainer, NormalsTrainer, IDE3DTrainer]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
 @pytest.mark.parametrize(
