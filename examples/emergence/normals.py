@@ -49,7 +49,7 @@ def measure_normals(depth: Tensor, intrinsics: Tensor, patch_size: int) -> tuple
 
 
 def compare_normals(predicted: Tensor, normals: Tensor, valid: Tensor) -> Tensor:
-    """Return the mean of 1 - cosine over the patches that have a normal, 0 if none has one.
+    """Return the mean of 1 - cosine over the valid patches, 0 without any.
 
     Shape:
         predicted: (..., 3), of any length.
