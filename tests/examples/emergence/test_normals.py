@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from examples.emergence import models, training
-from examples.emergence.files import RunFiles, describe_run
+from examples.emergence.files import RunFiles, describe_lesson, describe_run
 from examples.emergence.normals import NormalsTrainer, compare_normals, measure_normals
 from examples.emergence.recipe import read_study
-from examples.emergence.results import collect_runs
+from examples.emergence.results import read_archive
 from trainer import IDE3DTrainer
 
 REPOSITORY = Path(__file__).parents[3]
@@ -163,20 +163,19 @@ def test_arms_whose_normals_cannot_be_trained_are_refused(write_study, entries, 
         write_study(rows={"exposure": None, "all": entries})
 
 
-def test_the_recipe_adds_one_row_to_runs_of_the_further_terms(monkeypatch, caplog):
-    """Its other rows are those runs: kept ones are taken, and what they share on disk is shared with it too."""
-    monkeypatch.chdir(REPOSITORY)
-    study, terms = (read_study(f"examples/recipes/emergence_{name}.yaml") for name in ("normals", "terms"))
+def test_the_recipe_adds_one_row_to_the_further_terms():
+    """Runs, rooms and lessons of the other rows are good in both studies, and settings are those of kept runs."""
+    study, terms = (
+        read_study(REPOSITORY / f"examples/recipes/emergence_{name}.yaml") for name in ("normals", "terms")
+    )
     for name in ("exposure", "all"):
         assert describe_run(study, study.rows[name]) == describe_run(terms, terms.rows[name])
         assert study.pool_settings(study.rows[name]) == terms.pool_settings(terms.rows[name])
-    assert (study.output_dir, study.seeds, study.scored_name("test")) == (
-        terms.output_dir,
-        terms.seeds,
-        terms.scored_name("test"),
-    )
+    assert describe_lesson(study) == describe_lesson(terms) and study.seeds == terms.seeds
+    assert study.scored_name("test") == terms.scored_name("test")
     changed = {**study.rows["all"].settings(), "normals": 8.0, "label": "all + normals"}
     assert study.rows["all_normals"].settings() == changed and "normals" not in study.rows["all"].settings()
     assert study.pairs == (("all_normals", "all"),)
-    taken = {(run["row"], run["seed"]) for run in collect_runs(study, "test")}
-    assert {("exposure", 14), ("all", 14)} <= taken and not caplog.records
+    kept = [run for run in read_archive(REPOSITORY / "docs/study/terms", "test")["runs"] if run["row"] in study.rows]
+    assert {run["row"] for run in kept} == {"exposure", "all"}
+    assert all(run["training"]["settings"] == describe_run(study, study.rows[run["row"]]) for run in kept)
