@@ -20,7 +20,7 @@ from .recipe import VISION_LAYERS, Arm, Study
 __all__ = ["VideoScaleTeacher", "build_model", "build_processor", "build_teacher", "load_run", "study_grid"]
 
 # Distances between the seeds of the first weights and of heads that only some arms have.
-HEAD_SEEDS = {"teacher_projector": 10_000, "pose_head": 20_000, "scale_head": 30_000}
+HEAD_SEEDS = {"teacher_projector": 10_000, "pose_head": 20_000, "scale_head": 30_000, "normals": 40_000}
 
 
 class VideoScaleTeacher(PointMapTeacher):

@@ -22,7 +22,7 @@ SHARED_BY_POOLS = ("num_rooms", "image_size", "patch_size", "num_frames", "hidde
 SHARED_BY_POOLS += ("teacher_wavelengths", "teacher_camera", "lesson", "reading", "pool")
 OF_POOL = ("depth", "cross_view", "teacher", "target", "learning_rate", "validator")
 # Entries of an arm that came later: at their defaults they are no settings, so that earlier results are still taken.
-LATER = ("pose", "scale", "layers", "camera_layer", "pseudo")
+LATER = ("pose", "scale", "layers", "camera_layer", "pseudo", "normals")
 OF_POOL += LATER
 
 Entries = dict[str, object]
@@ -67,6 +67,7 @@ class Arm:
         teacher: Weight of the alignment with the teacher.
         pose: Weight of the poses between frames.
         scale: Weight of the mean depth of a video.
+        normals: Weight of the surface normals of patches, in the pool phase.
         layers: Hidden states that the teacher is compared with, such as "vision.2"; none: the final states.
         camera_layer: Hidden state that poses and mean depth are read from; None: the final states.
         pseudo: Whether the rooms without questions have the geometry of `distort_geometry` in place of the truth.
@@ -85,6 +86,7 @@ class Arm:
     teacher: float = 0.0
     pose: float = 0.0
     scale: float = 0.0
+    normals: float = 0.0
     layers: tuple[str, ...] = ()
     camera_layer: str | None = None
     pseudo: bool = False
@@ -99,7 +101,7 @@ class Arm:
     @property
     def has_losses(self) -> bool:
         """Whether the arm has a loss beside words and answers."""
-        return any((self.depth, self.cross_view, self.teacher, self.pose, self.scale))
+        return any((self.depth, self.cross_view, self.teacher, self.pose, self.scale, self.normals))
 
     def settings(self) -> Entries:
         """Return the entries by name, as JSON has them, without later ones at their defaults."""
@@ -359,6 +361,13 @@ def _check_terms(study: Study, arm: Arm, where: str) -> None:
     has_cameras = bool(arm.pose or arm.scale)
     if has_cameras and (arm.pseudo or arm.target != "depth"):
         raise ValueError(f"{where}: poses and mean depth need depth in metres. Leave out `pseudo` and `target`.")
+    if arm.normals and (arm.pseudo or arm.target != "depth" or arm.in_questions):
+        raise ValueError(
+            f"{where}: normals are those of depth in metres, in the pool phase alone. Leave out `pseudo` and "
+            "`target`, and set `in_questions: 0`."
+        )
+    if arm.normals and not (arm.depth or arm.cross_view):
+        raise ValueError(f"{where}: normals are read where the depth decoder reads: give `depth` a weight too.")
     if arm.pseudo and (arm.target != "depth" or arm.in_questions):
         raise ValueError(
             f"{where}: pseudo geometry replaces depth of rooms without questions. Leave out `target`, and set "

@@ -23,6 +23,7 @@ from trainer.nano.lessons import without_layers
 from ..storage import load_json
 from .files import ADVICE, RunFiles, check_settings, describe_lesson, describe_run, save_weights
 from .models import build_model, build_processor, build_teacher, study_grid
+from .normals import NormalsTrainer
 from .questions import sample_flat_questions, sample_questions, say_boxes
 from .recipe import Arm, Phase, Study
 from .results import PhaseCost
@@ -107,6 +108,7 @@ def train_phase(
     steps: StudySteps,
     args: IDE3DTrainingArguments,
     has_layers: bool,
+    normals: float = 0.0,
 ) -> PhaseCost:
     """Train a phase and return its losses and cost.
 
@@ -117,11 +119,16 @@ def train_phase(
         args: Arguments of the phase.
         has_layers: False takes the layers out of the language model meanwhile, so that words and the teacher's
             features have to be in the visual tokens.
+        normals: Weight of the surface normals; 0 leaves them out.
     """
     set_seed(args.seed)
     start = time.perf_counter(), time.process_time()
     with nullcontext() if has_layers else without_layers(model):
-        trainer = IDE3DTrainer(model, args, train_dataset=steps, data_collator=collator)
+        data = {"train_dataset": steps, "data_collator": collator}
+        if normals:
+            trainer = NormalsTrainer(model, args, normals_weight=normals, **data)
+        else:
+            trainer = IDE3DTrainer(model, args, **data)
         trainer.train()
     history = [
         {"step": entry["step"], **{name: round(entry[name], 5) for name in entry if name.startswith("loss")}}
@@ -277,7 +284,8 @@ def train_pool(trainee: Trainee) -> PhaseCost:
     rooms, words = trainee.rooms, phase.words
     steps = StudySteps(rooms, [], num_steps=phase.steps, rooms_per_step=phase.rooms, seed=seed, num_words=words)
     args = phase_arguments(phase, trainee.arm, 1.0, seed, trainee.files.folder)
-    cost = train_phase(model, trainee.collator, steps, args, has_layers=False)
+    normals = trainee.arm.normals
+    cost = train_phase(model, trainee.collator, steps, args, has_layers=False, normals=normals)
     write_json(about, cost)
     save_weights(path, model.state_dict())
     return cost

@@ -103,13 +103,13 @@ def test_entries_that_came_later_leave_earlier_runs_what_they_were():
     }
     assert pools["exposure"] == "seed1-a3c0aac1be22" and pools["all"] == "seed1-62e0bb3f3d44"
     own = describe_run(study, study.rows["all"])["row"]
-    assert not {"pose", "scale", "layers", "camera_layer", "pseudo"} & set(own)
+    assert not {"pose", "scale", "layers", "camera_layer", "pseudo", "normals"} & set(own)
 
 
 def test_every_added_term_is_a_setting(write_study):
     """No arm takes the weights of another one; what is kept as JSON equals what is asked for."""
     base = {"depth": 1.0, "teacher": 1.0, "in_questions": 0}
-    added = [{}, {"pose": 1}, {"scale": 1}, {"layers": ["vision.2", "language.2"]}, {"pseudo": True}]
+    added = [{}, {"pose": 1}, {"scale": 1}, {"normals": 1}, {"layers": ["vision.2", "language.2"]}, {"pseudo": True}]
     added += [{"pose": 1, "camera_layer": "vision.4"}]
     rows = {f"arm_{number}": {**base, **entries} for number, entries in enumerate(added)}
     _, study = write_study(rows={"exposure": None, **rows}, pairs=[])

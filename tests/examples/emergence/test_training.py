@@ -18,13 +18,13 @@ def test_arms_of_a_seed_see_the_same_questions_and_start_alike(prepared, monkeyp
     seen = {}
     original = training.train_phase
 
-    def record(model, collator, steps, args, has_layers):
+    def record(model, collator, steps, args, has_layers, **options):
         if has_layers:
             texts = [[q["question"] for sample in steps[k] for q in sample.get("questions", [])] for k in range(2)]
             scenes = [[s["scene_id"] for s in steps[k] if "questions" not in s] for k in range(2)]
             layers = {k: v.clone() for k, v in model.state_dict().items() if "language_model.layers" in k}
             seen[args.output_dir.rpartition("-")[2]] = texts, scenes, layers
-        return original(model, collator, steps, args, has_layers)
+        return original(model, collator, steps, args, has_layers, **options)
 
     monkeypatch.setattr(training, "train_phase", record)
     training.train_run(study, "exposure", 1)
@@ -45,20 +45,20 @@ def test_a_killed_run_goes_on_behind_its_last_phase(prepared, monkeypatch):
         file.unlink()
     original, phases = training.train_phase, []
 
-    def killed_in_questions(model, collator, steps, args, has_layers):
+    def killed_in_questions(model, collator, steps, args, has_layers, **options):
         if has_layers:
             raise KeyboardInterrupt
         phases.append("pool")
-        return original(model, collator, steps, args, has_layers)
+        return original(model, collator, steps, args, has_layers, **options)
 
     monkeypatch.setattr(training, "train_phase", killed_in_questions)
     with pytest.raises(KeyboardInterrupt):
         training.train_run(study, "all", 1)
     assert not files.training.exists() and pool.is_file()
 
-    def only_questions(model, collator, steps, args, has_layers):
+    def only_questions(model, collator, steps, args, has_layers, **options):
         phases.append("questions" if has_layers else "pool")
-        return original(model, collator, steps, args, has_layers)
+        return original(model, collator, steps, args, has_layers, **options)
 
     monkeypatch.setattr(training, "train_phase", only_questions)
     training.train_run(study, "all", 1)
@@ -75,9 +75,9 @@ def test_arms_of_one_pool_phase_train_it_once(prepared, monkeypatch):
     study = dataclasses.replace(study, rows={**study.rows, "all_2": few})
     original, phases = training.train_phase, []
 
-    def record(model, collator, steps, args, has_layers):
+    def record(model, collator, steps, args, has_layers, **options):
         phases.append("questions" if has_layers else "pool")
-        return original(model, collator, steps, args, has_layers)
+        return original(model, collator, steps, args, has_layers, **options)
 
     monkeypatch.setattr(training, "train_phase", record)
     for arm in ("all", "all_2", "exposure"):
