@@ -1,6 +1,6 @@
 """What the answers of a training step cost when their logits are computed a chunk at a time, `loss_chunk_size`.
 
-    PYTHONPATH=. python tests/benchmarks/chunked_loss.py [--tokens 512] [--hidden_size 896] [--vocab_size 151647]
+    PYTHONPATH=. python tests/benchmarks/chunked_loss.py [--tokens 2048] [--hidden_size 896] [--vocab_size 151647]
 
 Head and loss alone, forward and backward, in float32 on one thread; by default with the sizes of Qwen2-0.5B. Printed
 as JSON: for each chunk size the processor's time by that of all tokens at once (0), and the peak of the tensors beside
@@ -20,7 +20,7 @@ from transformers.loss.loss_utils import ForCausalLMLoss
 
 from modeling_ide3d.auxiliary.chunked_loss import chunk_loss
 
-CHUNKS = (0, 256, 64)
+CHUNKS = (0, 512, 128)
 
 
 def measure(num_tokens: int, hidden_size: int, vocab_size: int, repeats: int) -> dict:
@@ -61,7 +61,7 @@ def measure(num_tokens: int, hidden_size: int, vocab_size: int, repeats: int) ->
 def main() -> None:
     """Measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--tokens", type=int, default=2048)
     parser.add_argument("--hidden_size", type=int, default=896)
     parser.add_argument("--vocab_size", type=int, default=151647)
     parser.add_argument("--repeats", type=int, default=1)
