@@ -60,7 +60,7 @@ class SceneSession:
         max_memory: Bytes that the session may use beside the weights: features, keys and values, and activations. As
             many questions are answered together as fit.
         vision_dtype: Type in which vision tower and projector compute, by autocast; default: that of the weights.
-            `torch.bfloat16` pays where the processor multiplies it faster, and rounds the visual tokens by about a
+            `torch.bfloat16` pays where the processor multiplies it faster, and rounds the visual tokens by up to a
             hundredth. Questions are read in the type of the weights.
         **video_kwargs: Arguments of the video processor, such as `do_sample_frames=False`.
 
