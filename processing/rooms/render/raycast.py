@@ -13,6 +13,9 @@ __all__ = ["NEAR", "View", "cast_loose", "cast_view", "intersect"]
 
 NEAR = 0.02  # metres; nothing is ever this close to a camera, see camera.py
 _RAYS = 8192  # met at once: their numbers stay in the cache, and a small room needs few calls
+_MARGIN = 2e-3  # tangent; rounding of a ray's depth close to the near plane is a tenth of it
+# Corners at the ends of a box's edges: their numbers differ in one bit.
+_EDGES = np.array([(i, i | bit) for bit in (1, 2, 4) for i in range(8) if not i & bit]).T
 _TINY = np.float32(1e-12)  # keeps rays along a face from dividing by zero
 
 
@@ -44,15 +47,32 @@ class View:
         z = local[..., 2]
         in_front = z > NEAR
         with np.errstate(divide="ignore", invalid="ignore"):
-            x, y = local[..., 0] / z, local[..., 1] / z
-        left = np.searchsorted(self.tan_x, x.min(axis=1))
-        right = np.searchsorted(self.tan_x, x.max(axis=1), side="right")
-        upper = np.searchsorted(self.tan_y, y.min(axis=1))
-        lower = np.searchsorted(self.tan_y, y.max(axis=1), side="right")
+            tan = local[..., :2] / z[..., None]
+        low, high = tan.min(axis=1), tan.max(axis=1)
+        cut = np.flatnonzero(in_front.any(axis=1) & ~in_front.all(axis=1))
+        if len(cut):
+            low[cut], high[cut] = _cut_bounds(local[cut], tan[cut], in_front[cut])
+        left, right = np.searchsorted(self.tan_x, low[:, 0]), np.searchsorted(self.tan_x, high[:, 0], side="right")
+        upper, lower = np.searchsorted(self.tan_y, low[:, 1]), np.searchsorted(self.tan_y, high[:, 1], side="right")
         result = np.stack([upper, lower, left, right], axis=1)
-        result[~in_front.all(axis=1)] = (0, len(self.tan_y), 0, len(self.tan_x))
         result[~in_front.any(axis=1)] = 0
         return result
+
+
+def _cut_bounds(local: np.ndarray, tan: np.ndarray, in_front: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return least and largest tangents (k, 2) of what boxes have in front of the near plane, with a margin.
+
+    Shape:
+        local (k, 8, 3): corners in the camera's frame, metres; tan (k, 8, 2): their tangents; in_front (k, 8).
+    """
+    start, end = local[:, _EDGES[0]], local[:, _EDGES[1]]
+    crosses = in_front[:, _EDGES[0]] != in_front[:, _EDGES[1]]
+    part = (NEAR - start[..., 2]) / np.where(crosses, end[..., 2] - start[..., 2], 1)
+    middle = (start + part[..., None] * (end - start))[..., :2] / NEAR
+    points = np.concatenate([tan, middle], axis=1)
+    is_seen = np.concatenate([in_front, crosses], axis=1)[..., None]
+    low = points.min(axis=1, where=is_seen, initial=np.inf)
+    return low - _MARGIN, points.max(axis=1, where=is_seen, initial=-np.inf) + _MARGIN
 
 
 def _box_entry(origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
