@@ -96,14 +96,16 @@ class Shader:
         safe = np.where(ok, z, np.float32(1))
         angle = np.arctan2(np.stack([local[0], -local[1]]), safe) / np.float32(_SHADOW_ANGLE)
         at = (angle + 1) * np.float32(self.shadow_size / 2) + np.float32(0.5)  # padded texels, at the window's corner
-        base = np.clip(at, 0, self.shadow_size).astype(np.int32)
-        part = np.clip(at - base, 0, 1)
+        base = np.floor(np.clip(at, 0, self.shadow_size))
+        part = np.clip(at - base, 0, 1).astype(np.float64)
         flat, width = self.shadow.ravel(), self.shadow.shape[1]
         start, limit = (base[1] * width + base[0]).astype(np.intp), safe * np.float32(0.985) - np.float32(0.01)
         ends, total = (1 - part, part), np.zeros_like(z)
         for row in range(4):
             seen = [_of(flat[row * width + column :], start) > limit for column in range(4)]
-            line = seen[0] * ends[0][0] + (seen[1].astype(np.float32) + seen[2]) + seen[3] * ends[1][0]
+            line = np.where(seen[0], ends[0][0], 0.0)
+            line += seen[1].view(np.int8) + seen[2].view(np.int8)
+            line += np.where(seen[3], ends[1][0], 0.0)
             total += line if row in (1, 2) else line * ends[row // 3][1]
         inside = ok & (np.abs(angle[0]) < 0.99) & (np.abs(angle[1]) < 0.99)
         return np.where(inside, total / 9, np.float32(1))
@@ -161,7 +163,7 @@ class Shader:
             chosen = np.flatnonzero(kinds == index)
             if len(chosen):
                 m = material[chosen]
-                albedo[:, chosen] = texture_colour(
+                colour = texture_colour(
                     name,
                     u[chosen],
                     v[chosen],
@@ -170,6 +172,8 @@ class Shader:
                     _of(self.first, m),
                     _of(self.second, m),
                 )
+                for channel, values in zip(albedo, colour, strict=True):
+                    channel[chosen] = values
         return albedo
 
     def shade(self, winner, position, eye, footprint) -> tuple[np.ndarray, np.ndarray]:
