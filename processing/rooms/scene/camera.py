@@ -40,11 +40,11 @@ def path_is_free(room: Room, positions: np.ndarray) -> bool:
     return not inside.all(axis=2).any()
 
 
-def path_shows(poses: np.ndarray, intrinsics: np.ndarray, points: list[np.ndarray], size: int) -> bool:
-    """Return whether every point (3,) falls into some frame of a path, occlusion aside."""
-    if not points:
+def path_shows(poses: np.ndarray, intrinsics: np.ndarray, points: np.ndarray, size: int) -> bool:
+    """Return whether every point (k, 3) falls into some frame of a path, occlusion aside."""
+    if not len(points):
         return True
-    offsets = np.array(points)[None] - poses[:, None, :3, 3]
+    offsets = points[None] - poses[:, None, :3, 3]
     u, v, z = np.moveaxis(offsets @ poses[:, :3, :3] @ intrinsics.T, -1, 0)
     inside = (z > 0) & (np.abs(u - z * size / 2) < z * size / 2) & (np.abs(v - z * size / 2) < z * size / 2)
     return bool(inside.any(axis=0).all())
@@ -70,12 +70,11 @@ def draw_path(rng: np.random.Generator, room: Room, num_frames: int) -> np.ndarr
     positions = np.concatenate([flat, height[:, None]], axis=1)
     if not path_is_free(room, positions):
         return None
-    centers = sum(room.boxes) / 2
-    ahead = list(centers[(centers[:, :2] - start) @ heading < -0.8])
+    ahead = room.centers[(room.centers[:, :2] - start) @ heading < -0.8]
     if len(ahead) < 3:
         return None
-    chosen = [ahead[i] for i in rng.permutation(len(ahead))[:3]] + [o.center for o in room.featured_objects]
-    focus = np.mean(chosen, axis=0) + rng.normal(0, 0.15, 3)
+    chosen = np.concatenate([ahead[rng.permutation(len(ahead))[:3]], room.featured_centers])
+    focus = chosen.mean(axis=0) + rng.normal(0, 0.15, 3)
     focus[2] = 0.4 * focus[2] + 0.6 * rng.uniform(0.2, 1.9)
     drift = rng.uniform(-0.6, 0.6, 3) * np.array([1, 1, 0.3])
     sway = 0.07 * np.sin(time[:, None] * np.array([6.0, 7.0, 8.0]) + phase)
