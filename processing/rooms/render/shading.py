@@ -25,7 +25,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _of(values: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """Return values[..., index], of an index within bounds; `take` needs a fifth of the time of brackets."""
+    """Return values[..., index] for an index within bounds, faster than brackets do."""
     return values.take(index, axis=-1, mode="clip")
 
 
