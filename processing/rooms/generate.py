@@ -162,14 +162,13 @@ def make_room(
             continue
         room, intrinsics = varied.vary_room(room), varied.vary_intrinsics(intrinsics)
         table = None
-        wanted = [thing.center for thing in room.featured_objects]
         for _ in range(_PATHS_PER_ROOM):
             poses = draw_path(rng, room, num_frames)
             if poses is None:
                 continue
             poses = varied.vary_path(poses)
             is_free = "height" not in varied.names or path_is_free(room, poses[:, :3, 3])
-            if not is_free or not path_shows(poses, intrinsics, wanted, image_size):
+            if not is_free or not path_shows(poses, intrinsics, room.featured_centers, image_size):
                 continue
             table = table or room_table(room)
             hits = _cast_good_path(table, poses, intrinsics, image_size)

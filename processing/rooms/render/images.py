@@ -118,7 +118,8 @@ def neighbours(winner: np.ndarray, at: np.ndarray) -> list[tuple[int, np.ndarray
         other = padded[row + i, column + j]
         differs = other != own
         keys.append(other[differs] * len(at) + number[differs])
-    keys = np.unique(np.concatenate(keys))
+    keys = np.sort(np.concatenate(keys))
+    keys = keys[np.diff(keys, prepend=-1) > 0]
     solid, pixel = keys // len(at), keys % len(at)
     starts = np.flatnonzero(np.diff(solid, prepend=-1))
     return [(int(solid[a]), pixel[a:b]) for a, b in zip(starts, [*starts[1:], len(solid)], strict=True)]

@@ -13,6 +13,9 @@ __all__ = ["NEAR", "View", "cast_loose", "cast_view", "intersect"]
 
 NEAR = 0.02  # metres; nothing is ever this close to a camera, see camera.py
 _RAYS = 8192  # met at once: their numbers stay in the cache, and a small room needs few calls
+_MARGIN = 2e-3  # tangent; float32 moves the outline of a thin solid by a third of it
+# Corners at the ends of a box's edges: their numbers differ in one bit.
+_EDGES = np.array([(i, i | bit) for bit in (1, 2, 4) for i in range(8) if not i & bit]).T
 _TINY = np.float32(1e-12)  # keeps rays along a face from dividing by zero
 
 
@@ -40,19 +43,36 @@ class View:
 
     def rectangles(self, table: PrimitiveTable) -> np.ndarray:
         """Return each solid's pixel rectangle (row from, to, column from, to), empty if unseen."""
-        local = (table.corners - self.position) @ self.rotation
-        z = local[..., 2]
-        in_front = z > NEAR
+        # Corners before solids: reductions over a short last axis are slow.
+        local = (table.corners - self.position).reshape(-1, 3) @ self.rotation
+        local = np.ascontiguousarray(local.reshape(len(table), 8, 3).transpose(2, 1, 0))
+        in_front = local[2] > NEAR
         with np.errstate(divide="ignore", invalid="ignore"):
-            x, y = local[..., 0] / z, local[..., 1] / z
-        left = np.searchsorted(self.tan_x, x.min(axis=1))
-        right = np.searchsorted(self.tan_x, x.max(axis=1), side="right")
-        upper = np.searchsorted(self.tan_y, y.min(axis=1))
-        lower = np.searchsorted(self.tan_y, y.max(axis=1), side="right")
-        result = np.stack([upper, lower, left, right], axis=1)
-        result[~in_front.all(axis=1)] = (0, len(self.tan_y), 0, len(self.tan_x))
-        result[~in_front.any(axis=1)] = 0
-        return result
+            tan = local[:2] / local[2]
+        low, high = tan.min(axis=1), tan.max(axis=1)
+        is_seen = in_front.any(axis=0)
+        cut = np.flatnonzero(is_seen & ~in_front.all(axis=0))
+        if len(cut):
+            low[:, cut], high[:, cut] = _cut_bounds(local[..., cut], tan[..., cut], in_front[:, cut])
+        left, right = np.searchsorted(self.tan_x, low[0]), np.searchsorted(self.tan_x, high[0], side="right")
+        upper, lower = np.searchsorted(self.tan_y, low[1]), np.searchsorted(self.tan_y, high[1], side="right")
+        return np.stack([upper, lower, left, right], axis=1) * is_seen[:, None]
+
+
+def _cut_bounds(local: np.ndarray, tan: np.ndarray, in_front: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the picture's bounds of boxes cut at the near plane, with a margin.
+
+    Shape:
+        local (3, 8, k): corners in the camera's frame, metres; tan (2, 8, k): their tangents; in_front (8, k).
+        output: least and largest tangents, two arrays (2, k).
+    """
+    start, end = local[:, _EDGES[0]], local[:, _EDGES[1]]
+    crosses = in_front[_EDGES[0]] != in_front[_EDGES[1]]
+    part = (NEAR - start[2]) / np.where(crosses, end[2] - start[2], 1)
+    middle = (start + part * (end - start))[:2] / NEAR
+    points, is_seen = np.concatenate([tan, middle], axis=1), np.concatenate([in_front, crosses])
+    low = points.min(axis=1, where=is_seen, initial=np.inf)
+    return low - _MARGIN, points.max(axis=1, where=is_seen, initial=-np.inf) + _MARGIN
 
 
 def _box_entry(origin: np.ndarray, direction: np.ndarray) -> np.ndarray:
@@ -156,26 +176,27 @@ def cast_view(view: View, table: PrimitiveTable, rows: list[int] | None = None) 
     rectangles = view.rectangles(table)
     chosen = np.arange(1, len(table)) if rows is None else np.asarray(rows, int)
     size = np.clip(rectangles[chosen, 1::2] - rectangles[chosen, ::2], 0, None)
-    chosen, size = chosen[size.all(axis=1)], size[size.all(axis=1)]
-    entries: dict[int, np.ndarray] = {}
-    for together in _batches(table.kind[chosen], size.prod(axis=1)):
-        counts, shapes, indices = size[together].prod(axis=1), size[together].tolist(), chosen[together].tolist()
-        direction = np.empty((3, counts.sum()), np.float32)
-        ends = np.cumsum(counts).tolist()
-        places = [slice(end - count, end) for end, count in zip(ends, counts.tolist(), strict=True)]
-        for index, place, shape in zip(indices, places, shapes, strict=True):
-            up, low, left, right = rectangles[index].tolist()
-            out = direction[:, place].reshape(3, *shape)
+    counts = size[:, 0] * size[:, 1]
+    chosen, counts = chosen[counts > 0], counts[counts > 0]
+    indices, places = chosen.tolist(), rectangles[chosen].tolist()
+    entries = [depth] * len(indices)
+    for together in _batches(table.kind[chosen], counts):
+        ends = np.cumsum(counts[together]).tolist()
+        parts = list(zip(together.tolist(), [0, *ends[:-1]], ends, strict=True))
+        direction = np.empty((3, ends[-1]), np.float32)
+        for number, start, end in parts:
+            index, (up, low, left, right) = indices[number], places[number]
+            out = direction[:, start:end].reshape(3, low - up, right - left)
             np.add(down[index, :, up:low, None], across[index, :, None, left:right], out=out)
-        entry = intersect(table, chosen[together], counts, origins, direction)
+        entry = intersect(table, chosen[together], counts[together], origins, direction)
         np.copyto(entry, np.inf, where=~(entry > NEAR))
-        for index, place, shape in zip(indices, places, shapes, strict=True):
-            entries[index] = entry[place].reshape(shape)
-    for index in chosen.tolist():
-        up, low, left, right = rectangles[index].tolist()
-        entry, nearest = entries[index], depth[up:low, left:right]
+        for number, start, end in parts:
+            entries[number] = entry[start:end]
+    for index, (up, low, left, right), entry in zip(indices, places, entries, strict=True):
+        nearest = depth[up:low, left:right]
+        entry = entry.reshape(nearest.shape)
         closer = entry < nearest
-        np.copyto(nearest, entry, where=closer)
+        np.minimum(entry, nearest, out=nearest)
         np.copyto(winner[up:low, left:right], index, where=closer)
     return depth, winner
 
@@ -183,10 +204,11 @@ def cast_view(view: View, table: PrimitiveTable, rows: list[int] | None = None) 
 def _batches(kinds: np.ndarray, counts: np.ndarray) -> list[np.ndarray]:
     """Return places of solids that are met together: of one kind, with few rays."""
     batches = []
-    for kind in np.unique(kinds):
+    for kind in set(kinds.tolist()):
         places = np.flatnonzero(kinds == kind)
         number = (np.cumsum(counts[places]) - counts[places]) // _RAYS
-        batches += np.split(places, np.flatnonzero(np.diff(number)) + 1)
+        breaks = (np.flatnonzero(np.diff(number)) + 1).tolist()
+        batches += [places[start:end] for start, end in zip([0, *breaks], [*breaks, len(places)], strict=True)]
     return batches
 
 
@@ -200,25 +222,27 @@ def cast_loose(
         output: depth (n, s) float32, table row (n, s) int16.
     """
     origins, axes = view.ray_basis(table)
-    tan = tan.astype(np.float32)
+    # Pixels last: operations on a short last axis are slow.
+    tan = np.ascontiguousarray(tan.transpose(0, 2, 1), np.float32)
     axis = axes[0][:, :, None, None]
-    depth = _leave_room(origins[0], axis[:, 2] + axis[:, 0] * tan[0] + axis[:, 1] * tan[1]).astype(np.float32)
-    winner = np.zeros(depth.shape, np.int16)
+    depth = _leave_room(origins[0], axis[:, 2] + axis[:, 0] * tan[0] + axis[:, 1] * tan[1]).ravel()
+    winner, rays = np.zeros(len(depth), np.int16), tan.shape[1]
     groups = [group for group in groups if group[0] != 0]
     entries: dict[int, np.ndarray] = {}
     for kind in np.unique(table.kind[[index for index, _ in groups]]) if groups else ():
         of_kind = [(index, pixels) for index, pixels in groups if table.kind[index] == kind]
         indices, counts = np.array([index for index, _ in of_kind]), np.array([len(pixels) for _, pixels in of_kind])
-        tan_x, tan_y = tan[:, np.concatenate([pixels for _, pixels in of_kind])]
-        axis = np.repeat(axes[indices].transpose(1, 2, 0), counts, axis=2)[..., None]
+        tan_x, tan_y = tan.take(np.concatenate([pixels for _, pixels in of_kind]), axis=2, mode="clip")
+        axis = np.repeat(axes[indices].transpose(1, 2, 0), counts, axis=2)[:, :, None]
         direction = (axis[:, 2] + axis[:, 0] * tan_x + axis[:, 1] * tan_y).reshape(3, -1)
-        entry = intersect(table, indices, counts * tan.shape[2], origins, direction)
+        entry = intersect(table, np.tile(indices, rays), np.tile(counts, rays), origins, direction)
         np.copyto(entry, np.inf, where=~(entry > NEAR))
-        parts = np.split(entry.reshape(-1, tan.shape[2]), np.cumsum(counts)[:-1])
+        parts = np.split(entry.reshape(rays, -1), np.cumsum(counts)[:-1], axis=1)
         entries.update(zip(indices.tolist(), parts, strict=True))
+    firsts = np.arange(rays)[:, None] * tan.shape[2]
     for index, pixels in groups:
-        entry, nearest = entries[index], depth[pixels]
-        closer = entry < nearest
-        depth[pixels] = np.where(closer, entry, nearest)
-        winner[pixels] = np.where(closer, np.int16(index), winner[pixels])
-    return depth, winner
+        entry, at = entries[index].ravel(), (firsts + pixels).ravel()
+        closer = np.flatnonzero(entry < depth[at])
+        at = at[closer]
+        depth[at], winner[at] = entry[closer], index
+    return depth.reshape(rays, -1).T, winner.reshape(rays, -1).T

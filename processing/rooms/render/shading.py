@@ -24,6 +24,11 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
+def _of(values: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Return values[..., index] for an index within bounds, faster than brackets do."""
+    return values.take(index, axis=-1, mode="clip")
+
+
 def _linear(colour) -> np.ndarray:
     return np.asarray(colour, np.float32) ** np.float32(2.2)
 
@@ -34,7 +39,7 @@ _GAMMA = (np.linspace(0, 1, 4096) ** (1 / 2.2) * 255 + 0.5).astype(np.uint8)
 def to_srgb(colour: np.ndarray) -> np.ndarray:
     """Map linear light to uint8 sRGB with a soft shoulder."""
     mapped = colour * (1.0 + colour * 0.16) / (1.0 + colour * 0.62)
-    return _GAMMA[np.minimum(mapped * 4095, 4095).astype(np.int16)]
+    return _of(_GAMMA, np.minimum(mapped * 4095, 4095).astype(np.int16))
 
 
 class Shader:
@@ -91,14 +96,16 @@ class Shader:
         safe = np.where(ok, z, np.float32(1))
         angle = np.arctan2(np.stack([local[0], -local[1]]), safe) / np.float32(_SHADOW_ANGLE)
         at = (angle + 1) * np.float32(self.shadow_size / 2) + np.float32(0.5)  # padded texels, at the window's corner
-        base = np.clip(at, 0, self.shadow_size).astype(np.int32)
-        part = np.clip(at - base, 0, 1)
+        base = np.floor(np.clip(at, 0, self.shadow_size))
+        part = np.clip(at - base, 0, 1).astype(np.float64)
         flat, width = self.shadow.ravel(), self.shadow.shape[1]
-        start, limit = base[1] * width + base[0], safe * np.float32(0.985) - np.float32(0.01)
+        start, limit = (base[1] * width + base[0]).astype(np.intp), safe * np.float32(0.985) - np.float32(0.01)
         ends, total = (1 - part, part), np.zeros_like(z)
         for row in range(4):
-            seen = [flat[start + (row * width + column)] > limit for column in range(4)]
-            line = seen[0] * ends[0][0] + (seen[1].astype(np.float32) + seen[2]) + seen[3] * ends[1][0]
+            seen = [_of(flat[row * width + column :], start) > limit for column in range(4)]
+            line = np.where(seen[0], ends[0][0], 0.0)
+            line += seen[1].view(np.int8) + seen[2].view(np.int8)
+            line += np.where(seen[3], ends[1][0], 0.0)
             total += line if row in (1, 2) else line * ends[row // 3][1]
         inside = ok & (np.abs(angle[0]) < 0.99) & (np.abs(angle[1]) < 0.99)
         return np.where(inside, total / 9, np.float32(1))
@@ -109,23 +116,23 @@ class Shader:
 
     def _surface(self, winner: np.ndarray, position: np.ndarray, eye: np.ndarray):
         """Return material row, unit normal (3, n), texture coordinates and flat face of points (3, n)."""
-        matrix, half = self.unit_from_world[:, :, winner], self.half[:, winner]
-        offset = position - self.center[:, winner]
+        matrix, half = _of(self.unit_from_world, winner), _of(self.half, winner)
+        offset = position - _of(self.center, winner)
         unit = np.stack([_dot(row, offset) for row in matrix])
         size = np.abs(unit)
         along_x = (size[0] >= size[1]) & (size[0] >= size[2])
         along_z = ~along_x & (size[2] >= size[1])
         axis = np.where(along_x, 0, np.where(along_z, 2, 1))
         gradient = np.copysign(np.stack([along_x, ~(along_x | along_z), along_z]).astype(np.float32), unit)
-        is_high = np.choose(axis, unit) > 0
+        is_high = np.where(along_x, unit[0], np.where(along_z, unit[2], unit[1])) > 0
         local = unit * half
         u, v = np.where(along_x, local[1], local[0]), np.where(along_z, local[1], local[2])
         swap = np.where(along_x, half[1], half[0]) > np.where(along_z, half[1], half[2])
-        kind = self.table.kind[winner]
+        kind = _of(self.table.kind, winner)
         chosen = np.flatnonzero(kind != BOX)
         if len(chosen):
             side, u[chosen], v[chosen] = self._round_surface(
-                unit[:, chosen], half[:, chosen], kind[chosen] == CYLINDER, self.taper[winner[chosen]]
+                _of(unit, chosen), _of(half, chosen), kind[chosen] == CYLINDER, self.taper[winner[chosen]]
             )
             gradient[:, chosen], swap[chosen] = side, False
         normal = np.stack([_dot(matrix[:, j], gradient) for j in range(3)])
@@ -134,7 +141,7 @@ class Shader:
         face = axis * 2 + is_high
         material = np.where(is_shell, len(self.table) + face, winner)
         # Grain and boards run along the longer side; walls and pictures keep v upright.
-        turn = swap & self.has_grain[material]
+        turn = swap & _of(self.has_grain, material)
         return material, normal, np.where(turn, v, u), np.where(turn, u, v), np.where(kind == BOX, face, 0)
 
     @staticmethod
@@ -151,21 +158,22 @@ class Shader:
 
     def _albedo(self, material, u, v, footprint) -> np.ndarray:
         albedo = np.empty((3, len(material)), np.float32)
-        kinds = self.texture[material]
+        kinds = _of(self.texture, material)
         for index, name in enumerate(TEXTURES):
             chosen = np.flatnonzero(kinds == index)
             if len(chosen):
                 m = material[chosen]
-                albedo[:, chosen] = texture_colour(
+                colour = texture_colour(
                     name,
                     u[chosen],
                     v[chosen],
-                    self.look[0, m],
-                    self.look[1, m],
+                    *_of(self.look[:2], m),
                     footprint[chosen],
-                    self.first[:, m],
-                    self.second[:, m],
+                    _of(self.first, m),
+                    _of(self.second, m),
                 )
+                for channel, values in zip(albedo, colour, strict=True):
+                    channel[chosen] = values
         return albedo
 
     def shade(self, winner, position, eye, footprint) -> tuple[np.ndarray, np.ndarray]:
@@ -175,7 +183,7 @@ class Shader:
             winner (n,): rows of the table; position (3, n), eye (3,): world metres.
             footprint (n,): width of a pixel on the surface, metres.
         """
-        winner = winner.astype(np.int32)
+        winner = winner.astype(np.intp)
         material, normal, u, v, face = self._surface(winner, position, eye)
         albedo = self._albedo(material, u, v, footprint)
         to_light = self.light[:, None] - position
@@ -193,8 +201,9 @@ class Shader:
         up = 0.5 + 0.5 * normal[2]
         ambient = self.lighting.bounced * (self.bounce[:, None] * (1 - up) + (0.42 * up + 0.1))
         light += ambient * (0.8 * self._corner_shade(position, normal))
-        light += self.look[3, material] * 1.2
-        return albedo * light + self._highlight(position, normal, to_light, eye) * self.look[2, material] * lit, face
+        gloss, emission = _of(self.look[2:], material)
+        light += emission * 1.2
+        return albedo * light + self._highlight(position, normal, to_light, eye) * gloss * lit, face
 
     @staticmethod
     def _highlight(position, normal, to_light, eye) -> np.ndarray:

@@ -29,7 +29,7 @@ def _noise(u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Return noise whose coarsest blobs are one unit wide."""
     i = (u * 32).astype(np.int32) & (_SIZE - 1)
     j = (v * 32).astype(np.int32) & (_SIZE - 1)
-    return _NOISE[i, j]
+    return _NOISE.take(i * _SIZE + j, mode="clip")
 
 
 def _hash(i: np.ndarray, j=0.0) -> np.ndarray:

@@ -1,5 +1,7 @@
 """A hand-held walk: a smooth path around the room, looking at what stands there."""
 
+from functools import lru_cache
+
 import numpy as np
 
 from processing.rooms.scene.layout import Room
@@ -15,17 +17,18 @@ def look_at(positions: np.ndarray, targets: np.ndarray, rolls: np.ndarray) -> np
     Returns:
         camera_to_world (V, 4, 4), OpenCV axes.
     """
-    forward = targets - positions
-    forward /= np.linalg.norm(forward, axis=1, keepdims=True)
-    right = np.stack([forward[:, 1], -forward[:, 0], np.zeros(len(forward))], axis=1)  # forward x up
-    right /= np.linalg.norm(right, axis=1, keepdims=True)
+    forward = (targets - positions).T
+    forward = forward / np.sqrt((forward * forward).sum(axis=0))
+    x, y, z = forward
+    right, down = np.zeros_like(forward), np.empty_like(forward)
+    right[0], right[1] = y, -x  # forward x up
+    right /= np.sqrt((right * right).sum(axis=0))
     # forward x right; `right` is level.
-    x, y, z = forward.T
-    down = np.stack([-z * right[:, 1], z * right[:, 0], x * right[:, 1] - y * right[:, 0]], axis=1)
-    cos, sin = np.cos(rolls)[:, None], np.sin(rolls)[:, None]
-    poses = np.tile(np.eye(4), (len(positions), 1, 1))
-    poses[:, :3, 0], poses[:, :3, 1] = cos * right + sin * down, cos * down - sin * right
-    poses[:, :3, 2], poses[:, :3, 3] = forward, positions
+    down[0], down[1], down[2] = -z * right[1], z * right[0], x * right[1] - y * right[0]
+    cos, sin = np.cos(rolls), np.sin(rolls)
+    poses = np.zeros((len(positions), 4, 4))
+    poses[:, :3, 0], poses[:, :3, 1] = (cos * right + sin * down).T, (cos * down - sin * right).T
+    poses[:, :3, 2], poses[:, :3, 3], poses[:, 3, 3] = forward.T, positions, 1
     return poses
 
 
@@ -40,14 +43,23 @@ def path_is_free(room: Room, positions: np.ndarray) -> bool:
     return not inside.all(axis=2).any()
 
 
-def path_shows(poses: np.ndarray, intrinsics: np.ndarray, points: list[np.ndarray], size: int) -> bool:
-    """Return whether every point (3,) falls into some frame of a path, occlusion aside."""
-    if not points:
+def path_shows(poses: np.ndarray, intrinsics: np.ndarray, points: np.ndarray, size: int) -> bool:
+    """Return whether every point (k, 3) falls into some frame of a path, occlusion aside."""
+    if not len(points):
         return True
-    offsets = np.array(points)[None] - poses[:, None, :3, 3]
-    u, v, z = np.moveaxis(offsets @ poses[:, :3, :3] @ intrinsics.T, -1, 0)
-    inside = (z > 0) & (np.abs(u - z * size / 2) < z * size / 2) & (np.abs(v - z * size / 2) < z * size / 2)
+    offsets = points[None] - poses[:, None, :3, 3]
+    u, v, z = (offsets @ poses[:, :3, :3] @ intrinsics.T).transpose(2, 0, 1)
+    half = z * size / 2
+    inside = (z > 0) & (np.abs(u - half) < half) & (np.abs(v - half) < half)
     return bool(inside.any(axis=0).all())
+
+
+@lru_cache(maxsize=8)
+def _times(num_frames: int) -> np.ndarray:
+    """Return the times (V,) of frames, from 0 to 1, not to be written to."""
+    times = np.linspace(0, 1, num_frames)
+    times.setflags(write=False)
+    return times
 
 
 def draw_path(rng: np.random.Generator, room: Room, num_frames: int) -> np.ndarray | None:
@@ -62,7 +74,7 @@ def draw_path(rng: np.random.Generator, room: Room, num_frames: int) -> np.ndarr
     tangent = np.array([-heading[1], heading[0]]) * (1 if rng.random() < 0.5 else -1)
     length = rng.uniform(0.2, 0.42) * (num_frames - 1)
     length = min(length, 2.2)
-    time = np.linspace(0, 1, num_frames)
+    time = _times(num_frames)
     bend = rng.uniform(-0.5, 0.2)
     flat = start + tangent * length * time[:, None] + heading * bend * (time**2)[:, None]
     phase = rng.uniform(0, 2 * np.pi, 3)
@@ -70,12 +82,11 @@ def draw_path(rng: np.random.Generator, room: Room, num_frames: int) -> np.ndarr
     positions = np.concatenate([flat, height[:, None]], axis=1)
     if not path_is_free(room, positions):
         return None
-    centers = sum(room.boxes) / 2
-    ahead = list(centers[(centers[:, :2] - start) @ heading < -0.8])
+    ahead = room.centers[(room.centers[:, :2] - start) @ heading < -0.8]
     if len(ahead) < 3:
         return None
-    chosen = [ahead[i] for i in rng.permutation(len(ahead))[:3]] + [o.center for o in room.featured_objects]
-    focus = np.mean(chosen, axis=0) + rng.normal(0, 0.15, 3)
+    chosen = np.concatenate([ahead[rng.permutation(len(ahead))[:3]], room.featured_centers])
+    focus = chosen.mean(axis=0) + rng.normal(0, 0.15, 3)
     focus[2] = 0.4 * focus[2] + 0.6 * rng.uniform(0.2, 1.9)
     drift = rng.uniform(-0.6, 0.6, 3) * np.array([1, 1, 0.3])
     sway = 0.07 * np.sin(time[:, None] * np.array([6.0, 7.0, 8.0]) + phase)

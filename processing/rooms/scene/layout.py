@@ -11,7 +11,7 @@ from processing.rooms.scene.furniture import FLOOR_PIECES, Piece, Support
 from processing.rooms.scene.loft_furniture import LOFT_PIECES
 from processing.rooms.scene.meshes import Mesh
 from processing.rooms.scene.palette import COLOURS, pick
-from processing.rooms.scene.primitives import Primitive, bounds, yaw_matrix
+from processing.rooms.scene.primitives import Primitive, bounds, moved, yaw_matrix
 from processing.rooms.scene.shell import WALL_YAWS, Shell, build_shell, rug, wall_point
 from processing.rooms.scene.small_things import CEILING_PIECES, TOP_PIECES, WALL_PIECES
 from processing.rooms.scene.styles import LOFT, Style
@@ -126,19 +126,36 @@ class Room:
         return [thing for thing in self.objects if thing.category == self.featured]
 
     @cached_property
+    def featured_centers(self) -> np.ndarray:
+        """Middles (k, 3) of the pieces of the featured kind, world metres."""
+        return np.array([thing.center for thing in self.featured_objects]).reshape(-1, 3)
+
+    @cached_property
+    def centers(self) -> np.ndarray:
+        """Middles (n, 3) of all objects, world metres."""
+        return sum(self.boxes) / 2
+
+    @cached_property
     def boxes(self) -> tuple[np.ndarray, np.ndarray]:
         """Least and largest corners (n, 3) of all objects, world metres."""
         return np.array([thing.low for thing in self.objects]), np.array([thing.high for thing in self.objects])
 
 
 def rectangles_overlap(a: np.ndarray, b: np.ndarray, margin: float = 0.0) -> bool:
-    """Return whether two convex quadrilaterals (4, 2) come nearer than `margin` (metres)."""
-    quads = a.tolist(), b.tolist()  # plain numbers: of eight corners, an array takes five times as long
-    for quad in quads:
-        for (x, y), (end_x, end_y) in zip(quad[:2], quad[1:3], strict=True):
+    """Return whether two rectangles, corners (4, 2), come nearer than `margin` (metres)."""
+    one, two = a.tolist(), b.tolist()  # plain numbers: of eight corners, an array takes five times as long
+    (a_x, a_y), (a_end_x, a_end_y) = one[0], one[2]
+    (b_x, b_y), (b_end_x, b_end_y) = two[0], two[2]
+    reach = (math.hypot(a_end_x - a_x, a_end_y - a_y) + math.hypot(b_end_x - b_x, b_end_y - b_y)) / 2
+    away = math.hypot(a_x + a_end_x - b_x - b_end_x, a_y + a_end_y - b_y - b_end_y) / 2
+    if away > 1.415 * (reach + margin):  # along a side of either, middles are at least away / sqrt(2) apart
+        return False
+    for quad in (one, two):
+        for (x, y), (end_x, end_y) in ((quad[0], quad[1]), (quad[1], quad[2])):
             length = max(math.hypot(end_x - x, end_y - y), 1e-9)
             across, up = (y - end_y) / length, (end_x - x) / length
-            first, second = ([px * across + py * up for px, py in corners] for corners in quads)
+            first = [px * across + py * up for px, py in one]
+            second = [px * across + py * up for px, py in two]
             if max(first) + margin <= min(second) or max(second) + margin <= min(first):
                 return False
     return True
@@ -167,7 +184,7 @@ class _Builder:
 
     def add(self, piece: Piece, yaw: float, offset, place: str, support_id: int = 0) -> RoomObject:
         low, high = piece.extent
-        parts = [part.moved(yaw, offset) for part in piece.parts]
+        parts = moved(piece.parts, yaw, offset) if piece.parts else []
         mesh = piece.mesh.moved(yaw, offset) if piece.mesh else None
         low_world, high_world = mesh.bounds if mesh else bounds(parts)
         placed = RoomObject(

@@ -20,6 +20,7 @@ __all__ = [
     "bounds",
     "box",
     "cylinder",
+    "moved",
     "yaw_matrix",
 ]
 
@@ -62,22 +63,30 @@ class Primitive:
     bottom: float = 1.0
     top: float = 1.0
 
-    def moved(self, yaw: float, offset: np.ndarray) -> "Primitive":
-        """Turn the solid by `yaw` radians around the z axis, then shift it in metres."""
-        turn = yaw_matrix(yaw)
-        center, rotation = turn @ self.center + np.asarray(offset), turn @ self.rotation
-        return Primitive(self.kind, center, self.half, rotation, self.material, self.bottom, self.top)
+
+def moved(solids: list[Primitive], yaw: float, offset: np.ndarray) -> list[Primitive]:
+    """Turn solids by `yaw` radians around the z axis, then shift them in metres."""
+    turn = yaw_matrix(yaw)
+    centers = (turn @ np.array([s.center for s in solids])[:, :, None])[:, :, 0] + offset
+    rotations = turn @ np.array([s.rotation for s in solids])
+    return [
+        Primitive(s.kind, center, s.half, rotation, s.material, s.bottom, s.top)
+        for s, center, rotation in zip(solids, centers, rotations, strict=True)
+    ]
 
 
 def bounds(solids: list[Primitive]) -> tuple[np.ndarray, np.ndarray]:
     """Return the axis-aligned bounds of some solids, two arrays of shape (3,), metres."""
     center = np.array([s.center for s in solids])
     scaled = np.array([s.rotation for s in solids]) * np.array([s.half for s in solids])[:, None, :]
-    kind, ends = np.array([s.kind for s in solids])[:, None], np.array([(s.bottom, s.top) for s in solids])
-    square = scaled * scaled
+    cubic = np.abs(scaled).sum(axis=2)
+    kind = np.array([s.kind for s in solids])[:, None]
+    if (kind == BOX).all():
+        return (center - cubic).min(axis=0), (center + cubic).max(axis=0)
+    ends, square = np.array([(s.bottom, s.top) for s in solids]), scaled * scaled
     radial, axis = np.sqrt(square[..., 0] + square[..., 1]), scaled[..., 2]
     bottom, top = radial * ends[:, :1], radial * ends[:, 1:]
-    cubic, whole = np.abs(scaled).sum(axis=2), np.sqrt(square.sum(axis=2))
+    whole = np.sqrt(square.sum(axis=2))
     tube_high = np.maximum(axis + top, bottom - axis)
     tube_low = np.minimum(axis - top, -axis - bottom)
     high = np.where(kind == BOX, cubic, np.where(kind == CYLINDER, tube_high, whole))

@@ -17,7 +17,7 @@ import numpy as np
 from processing.rooms.scene.furniture import FLOOR_PIECES, Piece, Support
 from processing.rooms.scene.layout import Room, RoomObject
 from processing.rooms.scene.palette import COLOURS
-from processing.rooms.scene.primitives import Primitive, bounds, yaw_matrix
+from processing.rooms.scene.primitives import Primitive, bounds, moved, yaw_matrix
 from processing.rooms.scene.shell import WALL_YAWS, build_planned_shell
 from processing.rooms.scene.small_things import TOP_PIECES, WALL_PIECES
 from processing.rooms.scene.styles import Style
@@ -176,7 +176,7 @@ def _placed(number: int, piece: Piece, yaw: float, offset: np.ndarray, place: st
     """Return a piece at its place in the room."""
     low, high = piece.extent
     corners = np.array([[low[0], low[1]], [high[0], low[1]], [high[0], high[1]], [low[0], high[1]]])
-    parts = [part.moved(yaw, offset) for part in piece.parts]
+    parts = moved(piece.parts, yaw, offset)
     return RoomObject(
         number,
         piece.category,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from processing.rooms.scene.palette import METAL, pick, shade
-from processing.rooms.scene.primitives import Material, Primitive, box, yaw_matrix
+from processing.rooms.scene.primitives import Material, Primitive, box, moved, yaw_matrix
 from processing.rooms.scene.styles import Style
 
 __all__ = ["WALL_YAWS", "Lighting", "Opening", "Shell", "build_planned_shell", "build_shell", "rug", "wall_point"]
@@ -98,7 +98,7 @@ def _faces(rng: np.random.Generator, style: Style) -> list[Material]:
 def _turned(parts: list[Primitive], shell: Shell, wall: int, along: float) -> list[Primitive]:
     turn = yaw_matrix(WALL_YAWS[wall])
     offset = turn @ np.array([along, shell.wall_distance(wall), 0.0])
-    return [part.moved(WALL_YAWS[wall], offset) for part in parts]
+    return moved(parts, WALL_YAWS[wall], offset)
 
 
 def _door_parts(rng: np.random.Generator, width: float, height: float) -> list[Primitive]:

@@ -3,10 +3,21 @@ import pytest
 
 from processing.rooms.generate import room_rng
 from processing.rooms.render.images import pinhole_view, primitive_table
-from processing.rooms.render.raycast import cast_loose, cast_view
+from processing.rooms.render.raycast import View, cast_loose, cast_view
 from processing.rooms.scene.camera import look_at
-from processing.rooms.scene.layout import COUNTABLE, Room, build_room
-from processing.rooms.scene.primitives import BOX, ELLIPSOID, Material, PrimitiveTable, ball, bounds, box, cylinder
+from processing.rooms.scene.layout import COUNTABLE, Room, build_room, rectangles_overlap
+from processing.rooms.scene.primitives import (
+    BOX,
+    ELLIPSOID,
+    Material,
+    PrimitiveTable,
+    ball,
+    bounds,
+    box,
+    cylinder,
+    moved,
+    yaw_matrix,
+)
 from processing.rooms.scene.styles import STYLES
 
 GREY = Material((0.5, 0.5, 0.5))
@@ -96,6 +107,50 @@ def test_hits_lie_on_the_surface_and_inside_the_bounds(solid, position):
     np.testing.assert_allclose(level, 1, atol=1e-3)
 
 
+def solids_around(rng):
+    """Solids of all kinds and shapes around the origin, none of them within 0.2 m of it."""
+    solids = []
+    while len(solids) < 60:
+        center, size = rng.uniform(-2, 2, 3), np.exp(rng.uniform(-4, 0.5, 3))
+        solid = (
+            box(center, size, GREY, yaw=rng.uniform(0, 6)),
+            ball(center, size / 2, GREY, yaw=rng.uniform(0, 6)),
+            cylinder(center, size[:2] / 2, size[2], GREY, axis=("x", "y", "z")[len(solids) % 3], top=0.6),
+        )[len(solids) % 3]
+        low, high = bounds([solid])
+        if (np.maximum(low, -high) > 0.2).any():
+            solids.append(solid)
+    return solids
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_solids_beside_the_camera_are_seen_as_if_cast_in_the_whole_frame(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    table = PrimitiveTable((0, 0, 0), (3, 3, 3), list(enumerate(solids_around(rng), 1)))
+    pose = look_at(np.zeros((1, 3)), rng.normal(size=(1, 3)), rng.normal(size=1))[0]
+    view = pinhole_view(pose, CAMERA, 32)
+    depth_of_corners = ((table.corners - view.position) @ view.rotation)[..., 2]
+    beside = np.flatnonzero((depth_of_corners > 0).any(axis=1) & (depth_of_corners < 0).any(axis=1))[1:]
+    assert len(beside) >= 3
+    rectangles = view.rectangles(table)
+    assert np.prod(rectangles[beside, 1::2] - rectangles[beside, ::2], axis=1).min() < 32 * 32
+    found = cast_view(view, table)
+    monkeypatch.setattr(View, "rectangles", lambda self, table: np.tile([0, 32, 0, 32], (len(table), 1)))
+    for ours, whole in zip(found, cast_view(view, table), strict=True):
+        np.testing.assert_array_equal(ours, whole)
+
+
+def test_a_solid_that_passes_the_camera_is_cast_in_its_part_of_the_frame():
+    bar = box((0.0, -0.5, 1.4), (6.0, 0.04, 0.04), GREY)  # to the right of a camera that looks along it
+    table = PrimitiveTable((0, 0, 1.5), (3, 3, 1.5), [(1, bar)])
+    pose = look_at(np.array([[-2.0, 0, 1.5]]), np.array([[0.0, 0, 1.5]]), np.zeros(1))[0]
+    view = pinhole_view(pose, CAMERA, 32)
+    up, low, left, right = view.rectangles(table)[1]
+    rows, columns = np.nonzero(cast_view(view, table)[1] == 1)
+    assert len(rows) > 5 and (rows.min() >= up) and (rows.max() < low)
+    assert left <= columns.min() <= left + 1 and up >= 16  # the part ahead of the lens, below its axis
+
+
 def test_every_pixel_lies_in_the_box_of_its_object(rooms, arrays):
     for (room, row), (ids, depth, intrinsics, poses) in zip(rooms, arrays, strict=True):
         shell = np.array([room.shell.width / 2, room.shell.depth / 2, room.shell.height])
@@ -126,6 +181,43 @@ def test_a_point_of_one_frame_is_never_hidden_air_in_the_next(rooms, arrays):
         gap = found[:, 0] - local[:, 2]
         assert (gap > 5e-3).mean() < 2e-3  # rays along an edge may slip past it
         assert (np.abs(gap) < 5e-3).mean() > 0.6
+
+
+def test_moved_solids_are_turned_then_shifted():
+    solids = [box((1, 0, 0.5), (0.4, 0.2, 1), GREY), cylinder((0, 2, 1), (0.3, 0.2), 1.0, GREY, axis="x", top=0.5)]
+    one, two = moved(solids, np.pi / 2, np.array([10, 20, 0.25]))
+    np.testing.assert_allclose([one.center, two.center], [[10, 21, 0.75], [8, 20, 1.25]], atol=1e-12)
+    np.testing.assert_allclose(two.rotation, yaw_matrix(np.pi / 2) @ solids[1].rotation, atol=1e-12)
+    assert (one.kind, two.kind, two.top) == (solids[0].kind, solids[1].kind, 0.5)
+    np.testing.assert_array_equal(solids[0].center, [1, 0, 0.5])
+    for low, high in (bounds([one, two]), bounds([one])):  # with a round solid, and of boxes alone
+        np.testing.assert_allclose(high[:2], [10.1, 21.2], atol=1e-12)
+        assert low[0] < 10 - 0.099
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.04])
+def test_rectangles_overlap_unless_a_side_of_one_parts_them(margin):
+    rng, answers = np.random.default_rng(3), []
+    for _ in range(400):
+        quads = []
+        for _ in range(2):
+            x, y = np.exp(rng.uniform(-3, 0.5, 2))
+            corners = np.array([[-x, -y, 0], [x, -y, 0], [x, y, 0], [-x, y, 0]])
+            quads.append((corners @ yaw_matrix(rng.uniform(0, 6)).T)[:, :2] + rng.uniform(-1.5, 1.5, 2))
+        gaps = []
+        for quad in quads:
+            for side in (quad[1] - quad[0], quad[2] - quad[1]):
+                one, two = (q @ side / np.linalg.norm(side) for q in quads)
+                gaps.append(max(two.min() - one.max(), one.min() - two.max()))
+        answers.append(rectangles_overlap(*quads, margin))
+        assert answers[-1] == (max(gaps) < margin)
+    assert 60 < sum(answers) < 340
+
+
+@pytest.mark.parametrize(("shift", "overlap"), [(1.035, True), (1.045, False)])
+def test_rectangles_corner_to_corner_overlap_within_the_margin_of_a_side(shift, overlap):
+    square = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
+    assert rectangles_overlap(square, square + shift, 0.04) == overlap
 
 
 def solid_points(rng, solid, number):
