@@ -184,7 +184,7 @@ class _Builder:
 
     def add(self, piece: Piece, yaw: float, offset, place: str, support_id: int = 0) -> RoomObject:
         low, high = piece.extent
-        parts = moved(piece.parts, yaw, offset) if piece.parts else []
+        parts = moved(piece.parts, yaw, offset)
         mesh = piece.mesh.moved(yaw, offset) if piece.mesh else None
         low_world, high_world = mesh.bounds if mesh else bounds(parts)
         placed = RoomObject(

@@ -66,6 +66,8 @@ class Primitive:
 
 def moved(solids: list[Primitive], yaw: float, offset: np.ndarray) -> list[Primitive]:
     """Turn solids by `yaw` radians around the z axis, then shift them in metres."""
+    if not solids:
+        return []
     turn = yaw_matrix(yaw)
     centers = (turn @ np.array([s.center for s in solids])[:, :, None])[:, :, 0] + offset
     rotations = turn @ np.array([s.rotation for s in solids])
