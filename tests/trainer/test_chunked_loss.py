@@ -7,6 +7,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from training_samples import build_collator, build_model, make_mixed_batch
+from transformers.loss.loss_utils import ForCausalLMLoss
+
+from modeling_ide3d.auxiliary.chunked_loss import chunk_loss
 
 TOKENS = 2
 
@@ -111,3 +114,14 @@ def test_targets_beyond_the_vocabulary_are_refused(model, batch):
     labels[labels >= 0] = model.config.text_config.vocab_size
     with pytest.raises((ValueError, RuntimeError), match="labels must lie in"):
         step(model, {**batch, "labels": labels}, TOKENS)
+
+
+def test_chunks_of_bfloat16_are_added_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(32, 500, bias=False, dtype=torch.bfloat16)
+    states = torch.randn(1, 2048, 32, generator=generator).bfloat16()
+    following = torch.randint(0, 500, (1, 2048), generator=generator)
+    expected = ForCausalLMLoss(head(states), None, 500, shift_labels=following)
+    loss = chunk_loss(head, ForCausalLMLoss, states, following, chunk_size=8)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
