@@ -174,6 +174,7 @@ def test_metrics_see_inputs_and_losses(train, arguments):
     assert predicted.shape[:2] == labels.shape and (np.asarray(labels) != -100).any()
 
 
+@pytest.mark.slow
 def test_a_smaller_batch_is_found(train, monkeypatch):
     """Also by the sampler that fills each batch from one data set."""
     sources = {"one": [make_sample(2, seed=0)] * 4, "two": [make_sample(2, seed=1)] * 4}

@@ -1,6 +1,7 @@
 """3D-IDE: a video language model that answers about an indoor scene, and finds objects in it, from RGB alone."""
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -554,13 +555,8 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
             return_dict=True,
             **known_keywords(kwargs, cache, language_model, self.forward, self.loss_function),
         )
-        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        loss = None
-        if labels is not None:
-            check_labels(labels, logits, **kwargs)
-            loss = self.loss_function(
-                logits=logits, labels=labels, vocab_size=self.config.text_config.vocab_size, **kwargs
-            )
+        states = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        logits, loss = self._score_next(states, labels, **kwargs)
         return IDE3DCausalLMOutputWithPast(
             loss=loss,
             logits=logits,
@@ -573,6 +569,17 @@ class IDE3DForConditionalGeneration(IDE3DPreTrainedModel, IDE3DGenerationMixin):
             image_hidden_states=outputs.image_hidden_states,
             video_hidden_states=outputs.video_hidden_states,
         )
+
+    def _score_next(
+        self, states: torch.Tensor, labels: torch.LongTensor | None, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Score the tokens behind states, and compare them with labels."""
+        logits = self.lm_head(states)
+        if labels is None:
+            return logits, None
+        check_labels(labels, logits, **kwargs)
+        vocab_size = self.config.text_config.vocab_size
+        return logits, self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, **kwargs)
 
     def locate_query(self, input_ids: torch.LongTensor, region_references: torch.Tensor | None) -> torch.Tensor:
         """Position of each sample's grounding query, its last `<ground>` that refers to no region.

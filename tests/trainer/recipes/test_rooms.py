@@ -373,6 +373,7 @@ class TestBoxes:
         assert not data.naming_depth
         assert args.geometry_start_step == args.max_steps  # in the training itself the arms have the same terms
 
+    @pytest.mark.slow
     def test_the_stages_follow_each_other(self, tiny_recipe):
         """The recipes outline, terms and few: each begins with the export of the one before."""
         recipes = EXAMPLES / "recipes"
