@@ -88,7 +88,7 @@ def test_two_processes_share_out_chats(tmp_path, options):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [[], ["--fsdp"], ["--layers"], ["--fsdp", "--layers"], ["--chunks"], ["--fsdp", "--chunks"]],
+    [[], ["--fsdp"], ["--layers"], ["--fsdp", "--layers"], ["--chunks"]],
     ids=" ".join,
 )
 def test_two_processes_give_the_gradients_of_one(tmp_path, options):
@@ -240,9 +240,10 @@ def test_fsdp_that_would_not_shard_is_refused(make_trainer):
         check_processes(trainer.args, trainer.accelerator.distributed_type, is_sharded=False)
 
 
-def test_no_batch_is_left_out_of_a_sharded_training(make_trainer):
-    trainer = make_trainer([], max_nonfinite=1)
-    with pytest.raises(ValueError, match="max_nonfinite=1 .* Set max_nonfinite=0 with FSDP and DeepSpeed"):
+@pytest.mark.parametrize("name", ["max_nonfinite", "loss_chunk_size"])
+def test_a_sharded_training_does_not_differ_by_process(make_trainer, name):
+    trainer = make_trainer([], **{name: 1})
+    with pytest.raises(ValueError, match=f"{name}=1 .* Set {name}=0 with FSDP and DeepSpeed"):
         check_processes(trainer.args, trainer.accelerator.distributed_type, is_sharded=True)
 
 

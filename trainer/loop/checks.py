@@ -109,6 +109,11 @@ def check_processes(args: IDE3DTrainingArguments, distributed_type: DistributedT
             "accelerator_config dispatch_batches=True cuts batches by rows, and videos and images have rows of their "
             "own. Leave it out: each process then makes its own batches."
         )
+    if is_sharded and args.loss_chunk_size:
+        raise ValueError(
+            f"loss_chunk_size={args.loss_chunk_size} calls the head as often as a process has chunks, and with sharded "
+            "weights the others would wait for it for ever. Set loss_chunk_size=0 with FSDP and DeepSpeed."
+        )
     if is_sharded and args.max_nonfinite:
         raise ValueError(
             f"max_nonfinite={args.max_nonfinite} leaves batches out in one process, but with sharded weights the "
