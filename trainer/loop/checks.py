@@ -111,7 +111,7 @@ def check_processes(args: IDE3DTrainingArguments, distributed_type: DistributedT
         )
     if is_sharded and args.loss_chunk_size:
         raise ValueError(
-            f"loss_chunk_size={args.loss_chunk_size} calls the head as often as a process has chunks, and with sharded "
+            f"loss_chunk_size={args.loss_chunk_size} calls the head once a chunk of a process, and with sharded "
             "weights the others would wait for it for ever. Set loss_chunk_size=0 with FSDP and DeepSpeed."
         )
     if is_sharded and args.max_nonfinite:
