@@ -7,9 +7,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from modeling_ide3d.auxiliary.packed_attention import IGNORED
 from modeling_ide3d.inputs_ide3d import check_labels
-
-IGNORED = -100
 
 
 def chunk_loss(
