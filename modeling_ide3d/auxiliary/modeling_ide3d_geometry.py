@@ -289,7 +289,7 @@ class IDE3DForConditionalGenerationWithGeometry(IDE3DForConditionalGeneration, G
     def _score_next(
         self, states: torch.Tensor, labels: torch.LongTensor | None, **kwargs: Any
     ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-        """Score as the inference model does; in training a chunk at a time where `loss_chunk_size` asks for it."""
+        """Score as the inference model does; in training by chunks of `loss_chunk_size`."""
         if not (self.training and self.loss_chunk_size and labels is not None and "shift_labels" in kwargs):
             return super()._score_next(states, labels, **kwargs)
         return None, chunk_loss(self.lm_head, self.loss_function, states, chunk_size=self.loss_chunk_size, **kwargs)

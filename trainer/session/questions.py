@@ -150,7 +150,7 @@ def check_processor(processor: Any) -> None:
 
 
 def check_vision_dtype(dtype: Any) -> None:
-    """Raise TypeError or ValueError unless it is None, or a type of 16 bits that autocast knows."""
+    """Raise TypeError or ValueError unless it is None or a 16-bit float type."""
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"`vision_dtype` must be a type such as torch.bfloat16, or None, got {dtype!r}.")
     if dtype not in (None, torch.bfloat16, torch.float16):
