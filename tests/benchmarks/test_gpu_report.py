@@ -86,6 +86,7 @@ def test_a_part_that_is_killed_or_finds_nothing_is_a_row(run):
     assert run("pass")[0]["verdict"] == "failed: no rows, no output"
 
 
+@pytest.mark.slow
 def test_a_part_that_hangs_ends_with_all_its_processes(run, tmp_path):
     """As torchrun does, it has started others."""
     child = "import sys, time; open(sys.argv[1] + '.child', 'w').write(sys.argv[0]); time.sleep(100)"

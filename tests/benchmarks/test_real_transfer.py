@@ -2,12 +2,11 @@
 
 import dataclasses
 import io
-import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import real_transfer
 from benchmarks.real_transfer import cut_blocks, format_results
 from benchmarks.transfer_depth import Cells, Predictors, collect_cells, find_best_layer, score_depth
 from benchmarks.transfer_pairs import Pairs, collect_pairs, score_covisibility, score_poses
@@ -19,7 +18,6 @@ from scipy.spatial.transform import Rotation
 from processing import PosedVideo, TokenGrid
 from processing.rooms.generate import make_room
 
-SCRIPT = Path(__file__).with_name("real_transfer.py")
 GRID = TokenGrid(64, 8, 1)
 
 
@@ -217,10 +215,10 @@ def test_tables_have_every_predictor_and_no_difference_of_the_reference():
     assert "| height" in text and "vision.2" in text
 
 
-def test_without_a_walk_it_says_why_it_is_skipped(tmp_path):
-    command = [sys.executable, str(SCRIPT), "--data", str(tmp_path / "nowhere")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+def test_without_a_walk_it_says_why_it_is_skipped(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["real_transfer.py", "--data", str(tmp_path / "nowhere")])
+    real_transfer.main()
     assert (
-        done.stdout
+        capsys.readouterr().out
         == f"Skipped: no real walk at {tmp_path / 'nowhere'}. Give --data FOLDER, a capture with depth and poses.\n"
     )

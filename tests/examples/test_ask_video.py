@@ -93,6 +93,7 @@ def test_no_code_of_the_folder_is_run(run, export, video, tmp_path):
     assert run(strange, video, *words) == run(export, video, *words)
 
 
+@pytest.mark.slow
 def test_runs_as_a_script_from_anywhere(export, video, tmp_path):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "huggingface")}
     command = [sys.executable, str(SCRIPT), str(export), str(video), "Hello?", "--max-new-tokens", "3"]

@@ -61,6 +61,7 @@ class TestAsk:
         assert (seen["frames"], seen["max_new_tokens"], seen["size"]) == (2, 3, 70)
         assert seen["memory"] == 3 * 2**29
 
+    @pytest.mark.slow
     def test_from_any_folder_in_a_process_of_its_own(self, room, scene, tmp_path):
         """Nothing but the package is needed: no model, no network, no cache, no write into the package."""
         environment = {name: os.environ[name] for name in ("PATH", "HOME")}

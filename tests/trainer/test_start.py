@@ -40,7 +40,7 @@ class TestFinishedRun:
         [{"max_steps": 2}, {"max_steps": 3}, {"max_steps": -1, "num_train_epochs": 2 / 3}],
         ids=["within an epoch", "a whole epoch", "a part of an epoch"],
     )
-    @pytest.mark.parametrize("strategy", ["steps", "epoch"])
+    @pytest.mark.parametrize("strategy", ["steps", pytest.param("epoch", marks=pytest.mark.slow)])
     def test_a_second_start_trains_nothing(self, make_trainer, tmp_path, caplog, length, strategy):
         options = {**length, "save_strategy": strategy, "save_steps": 1, "save_total_limit": 2}
         first = make_trainer(samples(), **options)

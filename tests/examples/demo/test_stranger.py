@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 STRANGER = Path(__file__).parents[3] / "examples" / "demo" / "stranger.py"
 
 
@@ -13,6 +15,7 @@ class TestStranger:
         load += "stranger = importlib.util.module_from_spec(spec); spec.loader.exec_module(stranger); "
         return subprocess.run([sys.executable, "-I", "-c", load + code], capture_output=True, text=True, cwd="/")
 
+    @pytest.mark.slow
     def test_our_packages_are_out_of_reach_and_loaded_ones_are_noticed(self):
         code = """
 stranger.forget_ours()

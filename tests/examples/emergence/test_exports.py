@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from examples.emergence import exports, files, training
 
 
+@pytest.mark.slow
 def test_exports_of_arms_are_told_apart_by_what_is_in_them(prepared, caplog):
     """Losses leave no tensor and no entry; another width would be seen."""
     path, study = prepared

@@ -40,6 +40,7 @@ def asked(folder):
     return read_asked(folder / "asked" / "validation")
 
 
+@pytest.mark.slow
 def test_both_arms_have_the_same_first_weights_data_and_order(folder, tmp_path, monkeypatch):
     (tmp_path / "rooms").symlink_to(folder / "rooms")
     seen, original = {}, Trainer.training_step

@@ -49,6 +49,7 @@ def test_arms_of_a_seed_share_all_first_weights_that_they_share(write_study):
     )
 
 
+@pytest.mark.slow
 def test_arms_train_what_they_add_in_the_pool_phase_alone(prepare, monkeypatch):
     _, study = prepare(rows=ROWS, pairs=[], seeds=[1])
     weights, original = [], training.train_phase

@@ -85,7 +85,7 @@ def edit(key, value):
             "no whole LZFSE stream",
         ),
         (
-            lambda files: files.update({"rgbd/1.depth": liblzfse.compress(bytes(10**8))}),
+            lambda files: files.update({"rgbd/1.depth": liblzfse.compress(bytes(10**7))}),
             ValueError,
             "must unpack to 28800 bytes",
         ),

@@ -199,9 +199,14 @@ class PeakMemory(TorchDispatchMode):
 
 @pytest.mark.parametrize(
     ("attention", "dtype"),
-    [("sdpa", None), ("sdpa", torch.bfloat16), ("eager", None), ("custom_attention", None)],
+    [
+        ("sdpa", None),
+        pytest.param("sdpa", torch.bfloat16, marks=pytest.mark.slow),
+        ("eager", None),
+        ("custom_attention", None),
+    ],
 )
-@pytest.mark.parametrize("factor", [1.05, 3])
+@pytest.mark.parametrize("factor", [1.05, pytest.param(3, marks=pytest.mark.slow)])
 def test_memory_stays_within_what_was_given(scene_model, processor, frames, attention, dtype, factor):
     scene_model.set_attn_implementation({"text_config": attention})
     with pytest.raises(ValueError, match="The scene takes .* MB"):
