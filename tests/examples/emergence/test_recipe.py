@@ -80,6 +80,7 @@ def test_files_that_are_no_recipe_are_refused(tmp_path):
         ("emergence_first.yaml", "first"),
         ("emergence_small.yaml", "own"),
         ("emergence_terms.yaml", "own"),
+        ("emergence_normals.yaml", "own"),
     ],
 )
 def test_shipped_recipes_are_whole(caplog, monkeypatch, name, camera):
@@ -124,7 +125,7 @@ def test_the_arms_of_the_terms_differ_in_one_thing_from_all():
     study = read_study(REPOSITORY / "examples/recipes/emergence_terms.yaml")
     base = study.rows["all"].settings()
     changed = {
-        name: {entry for entry, value in arm.settings().items() if base.get(entry) != value} - {"label"}
+        name: {entry for entry, value in arm.settings().items() if base.get(entry) != value} - {"label", "more_seeds"}
         for name, arm in study.rows.items()
     }
     assert changed["all_pose"] == {"pose"} and changed["all_scale"] == {"scale"}
