@@ -427,6 +427,8 @@ class IDE3DModel(IDE3DPreTrainedModel):
                 inputs_embeds, input_ids, encoded, region_masks, region_valid, region_references
             )
 
+        if use_cache is None:  # a Trainer sets it to False here, and the language model looks at its own config
+            use_cache = getattr(self.config, "use_cache", None)
         outputs = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,

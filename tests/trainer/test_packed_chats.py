@@ -152,6 +152,16 @@ def test_a_training_takes_attention_in_parts(collator, model, tmp_path):
     assert model.config.text_config._attn_implementation == "eager"
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_a_training_keeps_no_cache_unless_asked(collator, model, tmp_path, kept):
+    args = IDE3DTrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to="none", use_cache=kept)
+    trainer = IDE3DTrainer(model, args, train_dataset=[packed_sample()], data_collator=collator)
+    caches = []
+    trainer.model.model.language_model.register_forward_hook(lambda *call: caches.append(call[-1].cache))
+    trainer.training_step(trainer.model, collator([packed_sample()]))
+    assert [cache is not None for cache in caches] == [kept]
+
+
 def test_segments_in_pieces_are_refused(model, collator):
     batch = collator([packed_sample()])
     batch["segment_ids"][0, -1] = 1

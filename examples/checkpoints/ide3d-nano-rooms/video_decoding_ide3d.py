@@ -257,9 +257,12 @@ def _decode_runs(
             for frame in _decode_from(container, stream, table, run.start):
                 if frame.pts is not None and frame.pts < times[run.first]:  # it leads the key frame
                     continue
-                look = look or _describe_look(frame)
                 is_it = index < len(times) and frame.pts == times[index] and not frame.is_corrupt
-                if not is_it or _describe_look(frame) != look:
+                if is_it and (look is None or index in chosen):
+                    seen = _describe_look(frame)
+                    look = look or seen
+                    is_it = seen == look
+                if not is_it:
                     raise NotAsPlannedError(f"{name} gave another frame than frame {index}.")
                 if index in chosen:
                     shown.keep(index, to_picture(frame), len(chosen), options.transform)

@@ -108,9 +108,12 @@ def _decode_runs(
             moments = (first, table.read[run.start] * second) if run.start else (None,)
             ends, index = run.last == len(times) - 1, run.first  # then the file must end too
             for frame in _begin(demuxer, decoder, first, moments):
-                look = look or _describe_look(frame)
                 is_it = index < len(times) and abs(frame.pts_seconds - times[index]) < SAME_TIME
-                if not is_it or _describe_look(frame) != look:
+                if is_it and (look is None or index in chosen):
+                    seen = _describe_look(frame)
+                    look = look or seen
+                    is_it = seen == look
+                if not is_it:
                     raise NotAsPlannedError(f"{name} gave another frame than frame {index}.")
                 if index in chosen:
                     shown.keep(index, _to_picture(frame, canvas), len(chosen), options.transform)
