@@ -30,6 +30,7 @@ __all__ = [
     "merge_parts",
     "only_rows",
     "sharing_prefix",
+    "stack_heads",
 ]
 
 SHARED_PREFIX = "shared_prefix"  # name of the attention implementation
@@ -309,6 +310,14 @@ def empty_row(like: Tensor) -> Tensor:
 def empty_sums(like: Tensor) -> Tensor:
     """Return empty states (1, heads, T, 1) for the sums of queries (1, heads, T, D)."""
     return empty_row(like[..., :1].to(torch.promote_types(like.dtype, torch.float32)))
+
+
+def stack_heads(*states: Tensor) -> Tensor:
+    """Put states (1, heads, T, D) of the same tokens together along their heads.
+
+    Those of a token lie side by side in memory.
+    """
+    return torch.cat([of_heads.transpose(1, 2) for of_heads in states], 2).transpose(1, 2)
 
 
 def _by_token(states: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from modeling_ide3d.shared_prefix import (
     group_parts,
     merge_parts,
     only_rows,
+    stack_heads,
 )
 
 __all__ = ["PackedChats", "build_packed_attention", "build_packed_positions"]
@@ -222,9 +223,11 @@ class _PackedAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, chats: PackedChats, scale: float) -> Tensor:
+        stacked, heads = stack_heads(query, key, value), [states.shape[1] for states in (query, key, value)]
+        query, key, value = stacked.split(heads, 1)
         output, sums = empty_row(query), empty_sums(query)
         for group in chats.groups:
-            own, own_sums = attend(*(group.take(states) for states in (query, key, value)), scale, is_causal=True)
+            own, own_sums = attend(*group.take(stacked).split(heads, 1), scale, is_causal=True)
             group.put(output, own)
             group.put(sums, own_sums.unsqueeze(-1))
         for prefix in chats.prefixes:
@@ -232,20 +235,20 @@ class _PackedAttention(torch.autograd.Function):
             shared = attend(query[:, :, queries], key[:, :, keys], value[:, :, keys], scale)
             merged = merge_parts((output[:, :, queries], sums[:, :, queries, 0]), shared)
             output[:, :, queries], sums[:, :, queries, 0] = merged
-        ctx.save_for_backward(query, key, value, output, sums)
-        ctx.chats, ctx.scale = chats, scale
+        ctx.save_for_backward(stacked, output, sums)
+        ctx.chats, ctx.heads, ctx.scale = chats, heads, scale
         return output
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, output, sums = ctx.saved_tensors
+        stacked, output, sums = ctx.saved_tensors
+        query, key, value = stacked.split(ctx.heads, 1)
         gradients = [empty_row(states) for states in (query, key, value)]
         for group in ctx.chats.groups:
-            states = [group.take(states) for states in (query, key, value, output)]
-            # Behind the end of a shorter part nothing is seen, so that its repeated tokens give nothing.
-            own_sums = group.take(sums, padding=torch.inf).squeeze(-1)
+            # The repeated last tokens of a shorter part are read by themselves alone: without gradient they give none.
             own = group.take(gradient, padding=0.0)
-            parts = attend_backward(own, *states, own_sums, ctx.scale, is_causal=True)
+            states = *group.take(stacked).split(ctx.heads, 1), group.take(output), group.take(sums).squeeze(-1)
+            parts = attend_backward(own, *states, ctx.scale, is_causal=True)
             for total, part in zip(gradients, parts, strict=True):
                 group.put(total, part)
         for prefix in ctx.chats.prefixes:

@@ -97,6 +97,14 @@ def test_parts_of_a_row_come_back_to_their_places():
     assert torch.equal(copied, row)
 
 
+def test_stacked_heads_of_a_token_lie_side_by_side():
+    query, key = draw(1, 4, 5, 3), draw(1, 2, 5, 3, seed=1)
+    stacked = shared_prefix.stack_heads(query, key)
+    assert stacked.transpose(1, 2).is_contiguous()
+    found = stacked.split([4, 2], 1)
+    assert torch.equal(found[0], query) and torch.equal(found[1], key)
+
+
 @pytest.fixture
 def language_model():
     torch.manual_seed(0)
