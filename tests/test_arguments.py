@@ -157,6 +157,7 @@ def check_training(train, plain_run, verdict, arguments, detail):
         {"eval_use_gather_object": True},
     ],
 )
+@pytest.mark.slow
 def test_metrics_see_inputs_and_losses(train, arguments):
     seen = []
 

@@ -113,6 +113,7 @@ def old_export(tmp_path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_export_loads_by_its_own_code_and_by_ours(old_export, tmp_path):
     processor = IDE3DProcessor.from_pretrained(old_export)
     chat = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "Is there a red chair?"}]}]

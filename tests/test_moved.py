@@ -35,6 +35,7 @@ def test_the_warning_names_the_importing_line():
     assert [str(entry.filename) for entry in caught if entry.category is DeprecationWarning] == [__file__]
 
 
+@pytest.mark.slow
 def test_an_old_program_runs():
     words = [sys.executable, "-W", "always", "-m", "processing.benchmarks.export_rooms", "--help"]
     result = subprocess.run(words, capture_output=True, text=True)

@@ -5,7 +5,8 @@
 A scene of ScanNet's sizes is written (32 pictures of 968 x 1296, depth of 480 x 640 with noise and holes, furniture as
 boxes in a room) and read as `BenchmarkDataset` reads it. Processor time, one thread, medians of runs in turn, printed
 as JSON: reading, masks of all boxes by cells and by poses, and the plain way, which tests every pixel against every
-box. `share_that_differs` compares the masks. `sample_by_reading` is reading and masks against reading.
+box. `share_that_differs` compares the masks. `sample_by_reading` is reading and masks against reading. Peaks are of
+the tensors of all masks, beside the scene.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from step_cost import measure_peak
 
 from processing import PosedVideo, TokenGrid
 from processing.regions import MIN_SHARE, box_limits
@@ -127,22 +129,30 @@ def main() -> None:
             kept.masks(boxes[: 1 + next(around) % 2])
             return kept.masks(boxes)
 
+        def cell_masks() -> torch.Tensor:
+            return SceneRegions(scene, GRID, "depth", "clean").masks(boxes)
+
+        def box_masks() -> torch.Tensor:
+            return plain_masks(torch.from_numpy(boxes), scene)
+
         seconds, results = time_in_turn(
             {
                 "reading": lambda: PosedVideo.from_folder(folder),
                 "reading_without_depth": lambda: PosedVideo.from_folder(folder, parts=["camera_to_world"]),
-                "masks": lambda: SceneRegions(scene, GRID, "depth", "clean").masks(boxes),
+                "masks": cell_masks,
                 "masks_of_one_box": lambda: SceneRegions(scene, GRID, "depth", "clean").masks(boxes[:1]),
                 "masks_of_a_kept_scene": kept_masks,
                 "masks_by_poses": lambda: SceneRegions(scene, GRID, "poses", "clean").masks(boxes),
-                "plain_masks": lambda: plain_masks(torch.from_numpy(boxes), scene),
+                "plain_masks": box_masks,
             },
             given.repeats,
         )
+        peaks = {"masks": measure_peak(cell_masks), "plain_masks": measure_peak(box_masks)}
     reading = seconds["reading"]
     result = {
         "boxes": given.boxes,
         "cpu_s": {name: round(value, 4) for name, value in seconds.items()},
+        "peak_mb": {name: round(value, 1) for name, value in peaks.items()},
         "sample_by_reading": round(1 + seconds["masks"] / reading, 3),
         "sample_by_reading_by_poses": round(1 + seconds["masks_by_poses"] / seconds["reading_without_depth"], 3),
         "plain_sample_by_reading": round(1 + seconds["plain_masks"] / reading, 3),

@@ -67,6 +67,7 @@ def test_calls_of_every_language_count(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("export over an old one",), ("convert",), ("export pickle-free",)])
+@pytest.mark.slow
 def test_killed_operations_leave_old_or_new(tmp_path, names):
     rows, problems = strike(tmp_path, names, points=3, faults=KILLS)
     assert not problems and sum(row[2] for row in rows) == 6

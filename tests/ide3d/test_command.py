@@ -206,6 +206,7 @@ class TestPrograms:
         assert setup["options.entry_points"]["console_scripts"].strip() == "ide3d = ide3d.command:main"
 
     @pytest.mark.parametrize("module", ALIASES)
+    @pytest.mark.slow
     def test_modules_are_the_same_commands(self, module):
         told = run("-m", module, "--help")
         assert told.returncode == 0 and f"Usage: ide3d {ALIASES[module]} " in told.stdout

@@ -235,6 +235,7 @@ def test_positional_arguments_are_refused():
         IDE3DConfig({"hidden_size": 32})
 
 
+@pytest.mark.slow
 def test_transformers_serve_finds_an_export_by_its_config(tmp_path):
     """`transformers serve` looks for the model type between config and model; a fresh process knows no more."""
     folder = Path(__file__).parents[2] / "examples" / "checkpoints" / "ide3d-nano-rooms"

@@ -410,6 +410,7 @@ def test_compiled_language_model_gives_the_same_answer(generate, mixed, tiny_mod
 
 @pytest.mark.usefixtures("compiler")
 @torch.no_grad()
+@pytest.mark.slow
 def test_forward_compiles_to_one_graph_from_precomputed_features(tiny_model, tiny_inputs):
     compiled = torch.compile(tiny_model, backend="eager", fullgraph=True)
     text = tiny_inputs(["text"])

@@ -388,6 +388,7 @@ torch.save(dict(inputs), again + "/inputs.pt")
 """
 
 
+@pytest.mark.slow
 def test_a_saved_folder_works_where_this_package_is_absent(processor, write_video, tmp_path, monkeypatch):
     folder, again, elsewhere = tmp_path / "saved", tmp_path / "again", tmp_path / "elsewhere"
     for path in (folder, again, elsewhere):

@@ -257,6 +257,7 @@ def test_sharded_export_has_shards_and_an_index(fresh):
     assert is_export(fresh["folder"] / "sharded")
 
 
+@pytest.mark.slow
 def test_what_is_saved_again_there_loads_in_another_process(fresh, video, export):
     resaved = fresh["folder"] / "resaved"
     assert names_in(resaved) == EXPORT_FILES - {"README.md"}

@@ -37,8 +37,11 @@ class TestFinishedRun:
 
     @pytest.mark.parametrize(
         "length",
-        [{"max_steps": 2}, {"max_steps": 3}, {"max_steps": -1, "num_train_epochs": 2 / 3}],
-        ids=["within an epoch", "a whole epoch", "a part of an epoch"],
+        [
+            pytest.param({"max_steps": 2}, id="within an epoch"),
+            pytest.param({"max_steps": 3}, id="an epoch", marks=pytest.mark.slow),
+            pytest.param({"max_steps": -1, "num_train_epochs": 2 / 3}, id="less than one", marks=pytest.mark.slow),
+        ],
     )
     @pytest.mark.parametrize("strategy", ["steps", pytest.param("epoch", marks=pytest.mark.slow)])
     def test_a_second_start_trains_nothing(self, make_trainer, tmp_path, caplog, length, strategy):

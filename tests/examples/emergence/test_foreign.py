@@ -79,6 +79,7 @@ def test_the_trained_model_is_itself_and_its_tower_is_frozen_in_questions(folder
     assert all(0 < step["loss_depth"] and 0 < step["loss_distillation"] for step in phases["pool"]["terms"])
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_behind_its_pool_phase(folder, tmp_path, monkeypatch):
     (tmp_path / "rooms").symlink_to(folder / "rooms")
     whole, _ = foreign.train_run(TINY, "all", 1, tmp_path)

@@ -79,7 +79,7 @@ class TestBesideAStep:
                 {"frozen_parts": ["vision"], "depth_weight": 0.0, "distillation_weight": 0.0},
                 marks=pytest.mark.slow,
             ),
-            (2, {}, FURTHER),
+            pytest.param(2, {}, FURTHER, marks=pytest.mark.slow),
             pytest.param(2, {"lora": True}, {}, marks=[needs_peft, pytest.mark.slow]),
             pytest.param(1, {"lora": True}, {"activation_checkpointing": True}, marks=needs_peft),
         ],

@@ -207,6 +207,7 @@ class TestDryRun:
         assert "memory of a process" in caplog.text and "TFLOP a step" in caplog.text
         assert not (tmp_path / "out").exists()
 
+    @pytest.mark.slow
     def test_a_recipe_for_benchmarks_needs_neither_data_nor_weights(self, tmp_path):
         model, data, args = read_recipe(RECIPES / "ide3d_7b.yaml", ["--dry-run", "--num_frames", "2"])
         config = json.loads((RECIPES / "ide3d_7b_config.json").read_text())

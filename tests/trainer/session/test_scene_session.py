@@ -203,7 +203,7 @@ class PeakMemory(TorchDispatchMode):
         ("sdpa", None),
         pytest.param("sdpa", torch.bfloat16, marks=pytest.mark.slow),
         ("eager", None),
-        ("custom_attention", None),
+        pytest.param("custom_attention", None, marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.parametrize("factor", [1.05, pytest.param(3, marks=pytest.mark.slow)])
