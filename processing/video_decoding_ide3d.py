@@ -91,7 +91,8 @@ def decode_with_pyav(
 
     Raises:
         ImportError: if PyAV is missing.
-        ValueError: if the file is truncated, damaged or no video, or its frames have different sizes.
+        ValueError: if the file is truncated, damaged or no video, or its wanted frames have different
+            sizes; without seeking, any frames up to the last wanted one.
     """
     return decode_video(file, name, sample_indices_fn, _decode, _decode_runs, options)
 

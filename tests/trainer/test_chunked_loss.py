@@ -125,3 +125,17 @@ def test_chunks_of_bfloat16_are_added_in_float32():
     loss = chunk_loss(head, ForCausalLMLoss, states, following, chunk_size=8)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=0)
+
+
+def test_gradients_of_chunks_under_autocast_are_added_in_float32():
+    generator = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(32, 500, bias=False)
+    states = torch.randn(1, 2048, 32, generator=generator) + 0.5
+    following = torch.randint(0, 500, (1, 2048), generator=generator)
+    loss = ForCausalLMLoss(head(states), None, 500, shift_labels=following)
+    (expected,) = torch.autograd.grad(loss, head.weight)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = chunk_loss(head, ForCausalLMLoss, states, following, chunk_size=8)
+        assert torch.is_autocast_cache_enabled()
+    (gradient,) = torch.autograd.grad(loss, head.weight)
+    assert (gradient - expected).norm() < 1e-2 * expected.norm()

@@ -149,13 +149,18 @@ def check_processor(processor: Any) -> None:
         )
 
 
-def check_vision_dtype(dtype: Any) -> None:
-    """Raise TypeError or ValueError unless it is None or a 16-bit float type."""
+def check_vision_dtype(dtype: Any, of_weights: torch.dtype) -> None:
+    """Raise TypeError or ValueError unless it is None or 16-bit floats for these weights."""
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise TypeError(f"`vision_dtype` must be a type such as torch.bfloat16, or None, got {dtype!r}.")
     if dtype not in (None, torch.bfloat16, torch.float16):
         raise ValueError(
             f"`vision_dtype` must be torch.bfloat16 or torch.float16, got {dtype}. None is the type of the weights."
+        )
+    if dtype is not None and of_weights not in (torch.float32, dtype):
+        raise ValueError(
+            f"`vision_dtype` must be None, or the weights in float32: got {dtype} and weights in {of_weights}. Load "
+            "the model with dtype=torch.float32, or leave `vision_dtype` out."
         )
 
 

@@ -59,7 +59,7 @@ class SceneSession:
         system: System prompt; default: that of the chat template.
         max_memory: Bytes that the session may use beside the weights: features, keys and values, and activations. As
             many questions are answered together as fit.
-        vision_dtype: Type in which vision tower and projector compute, by autocast; default: that of the weights.
+        vision_dtype: Type in which vision tower and projector of float32 compute, by autocast; default: theirs.
             `torch.bfloat16` pays where the processor multiplies it faster, and rounds the visual tokens by up to a
             hundredth. Questions are read in the type of the weights.
         **video_kwargs: Arguments of the video processor, such as `do_sample_frames=False`.
@@ -68,7 +68,7 @@ class SceneSession:
         TypeError: If model or processor is of another kind, `system` no text, `max_memory` no number, or
             `vision_dtype` no type.
         ValueError: If the model is in training mode, `max_memory` does not hold the scene, or `vision_dtype` is no
-            type of 16 bits.
+            type of 16 bits. Weights in another type than float32 allow theirs alone.
     """
 
     def __init__(
@@ -82,7 +82,6 @@ class SceneSession:
         vision_dtype: torch.dtype | None = None,
         **video_kwargs: Any,
     ):
-        check_vision_dtype(vision_dtype)
         check_model(model)
         check_processor(processor)
         if not isinstance(system, (str, type(None))):
@@ -90,6 +89,7 @@ class SceneSession:
         if model.training:
             raise ValueError("The model is in training mode: call model.eval() first.")
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside a PeftModel
+        check_vision_dtype(vision_dtype, self.model.dtype)
         self.processor, self.system, self.vision_dtype = processor, system, vision_dtype
         self.token_grid = TokenGrid.of(processor)
         self.head = split_at_video(processor, render_question(processor, "?", system))[0]

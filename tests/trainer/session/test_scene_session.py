@@ -353,3 +353,9 @@ def test_vision_of_16_bits_rounds_tokens_and_leaves_questions_in_the_type_of_the
 def test_another_vision_dtype_is_refused(scene_model, processor, frames, dtype, error):
     with pytest.raises(error, match="`vision_dtype` must be"):
         SceneSession(scene_model, processor, frames, vision_dtype=dtype)
+
+
+@pytest.mark.parametrize("of_weights", [torch.bfloat16, torch.float64])
+def test_vision_dtype_beside_weights_that_are_not_float32_is_refused(scene_model, processor, frames, of_weights):
+    with pytest.raises(ValueError, match=f"got torch.float16 and weights in {of_weights}"):
+        SceneSession(scene_model.to(of_weights), processor, frames, vision_dtype=torch.float16)
