@@ -92,7 +92,7 @@ class ChatDiagnosis:
         return bool(self.chats) and not any(KINDS[kind].stops for kind in self.counts)
 
     def add(self, kind: str, place: str, detail: str) -> None:
-        """Count a finding, and keep it if it is among the first of its kind; its place is not told twice."""
+        """Count a finding, and keep the first of its kind; name its place once."""
         self.counts[kind] += 1
         if self.counts[kind] <= _KEPT:
             self.findings.append(ChatFinding(kind, place, detail.removeprefix(place).lstrip(",: ")))
