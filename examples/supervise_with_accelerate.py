@@ -59,7 +59,7 @@ def main(words: list[str] | None = None) -> None:
         optimizer.zero_grad()
         if step % 5 == 0:
             terms = {name: round(term.item(), 3) for name, term in supervision.terms.items()}
-            logger.info("step %d: loss %.3f, %s", step, loss, terms)
+            logger.info("step %d: loss %.3f, %s", step, loss.item(), terms)
     supervision.detach()
 
     state = accelerator.get_state_dict(wrapped)

@@ -60,8 +60,8 @@ def doctor(
         _examine_chats(data, media, as_json)
         return
     if len(data) > 1 or media is not None:
-        wrong = "--media" if len(data) == 1 else "several paths"
-        raise UsageError(f"{wrong} take files of chats, which end with {', '.join(SUFFIXES)}; got {data[0]}.")
+        wrong = "--media takes" if len(data) == 1 else "several paths take"
+        raise UsageError(f"{wrong} files of chats, which end with {', '.join(SUFFIXES)}; got {data[0]}.")
     from processing.benchmarks import TASKS
     from processing.benchmarks.doctor import examine
     from processing.benchmarks.doctor.examination import PARTS

@@ -23,7 +23,7 @@ def read_rows(
 
     Args:
         path: File in UTF-8, of at most `IDE3D_MAX_JSON_BYTES`.
-        columns: Numbers of columns that a row may have.
+        columns: Numbers of columns that a row may have, one or a range.
         delimiter: Sign between columns; None: blanks.
         header: Lines at the beginning that are no rows.
 
@@ -42,7 +42,7 @@ def read_rows(
             continue
         row = [entry.strip() for entry in line.split(delimiter)]
         if len(row) not in columns:
-            wanted = " or ".join(map(str, sorted(columns)))
+            wanted = " to ".join(map(str, sorted({min(columns), max(columns)})))
             raise ValueError(f"{path}, line {place}, must have {wanted} columns, it has {len(row)}: {line[:80]!r}.")
         rows.append(row)
     if not rows:

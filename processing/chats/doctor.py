@@ -92,10 +92,10 @@ class ChatDiagnosis:
         return bool(self.chats) and not any(KINDS[kind].stops for kind in self.counts)
 
     def add(self, kind: str, place: str, detail: str) -> None:
-        """Count a finding, and keep it if it is among the first of its kind."""
+        """Count a finding, and keep the first of its kind; name its place once."""
         self.counts[kind] += 1
         if self.counts[kind] <= _KEPT:
-            self.findings.append(ChatFinding(kind, place, detail))
+            self.findings.append(ChatFinding(kind, place, detail.removeprefix(place).lstrip(",: ")))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report of `--json`: the numbers, and findings grouped by kind with their fixes."""
@@ -154,7 +154,7 @@ def examine_chats(files: Sequence[str], media_dir: str | Path | None = None) -> 
         try:
             chat = parse_row(row, where)
         except ChatError as error:
-            diagnosis.add(error.kind, where, str(error).removeprefix(where).lstrip(": "))
+            diagnosis.add(error.kind, where, str(error))
             chats.append(0)
             continue
         diagnosis.chats += 1

@@ -303,15 +303,18 @@ def convert_library(library: Path, output: Path, every: bool = False) -> None:
     write_text(output.with_suffix(".tsv"), "\n".join(origins) + "\n")
 
 
-def main() -> None:
+def main(words: list[str] | None = None) -> None:
     """Convert a library named on the command line."""
     parser = argparse.ArgumentParser(description="Convert a furniture library of Sweet Home 3D for rooms.")
     parser.add_argument("library", type=Path, help="such as BlendSwap-CC-0.sh3f of Debian's sweethome3d-furniture")
     parser.add_argument("output", type=Path, help="safetensors file to write")
     parser.add_argument("--every", action="store_true", help="all fitting pieces, not only those of the package")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    convert_library(arguments.library, arguments.output, arguments.every)
+    try:
+        convert_library(arguments.library, arguments.output, arguments.every)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        parser.exit(1, f"{arguments.library} cannot be converted: {error}\n")
 
 
 if __name__ == "__main__":

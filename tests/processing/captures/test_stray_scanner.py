@@ -37,6 +37,7 @@ def test_poses_and_frames_must_be_as_many(room, tmp_path):
     ("name", "change", "error", "message"),
     [
         ("odometry.csv", lambda text: text.split("\n", 1)[1], ValueError, "must begin with a row of names"),
+        ("odometry.csv", lambda text: "a,b\n1,2\n", ValueError, "line 1, must have 7 to 31 columns, it has 2"),
         ("odometry.csv", lambda text: text.replace("000001, ", "000001, nan"), ValueError, "must hold"),
         ("camera_matrix.csv", lambda text: text.splitlines()[0], ValueError, "must hold 3 rows"),
         ("camera_matrix.csv", lambda text: text.replace(",", ";"), ValueError, "must have 3 columns"),

@@ -84,6 +84,7 @@ def test_broken_files_and_lines(tmp_path):
         ("file-broken", "b.json"),
         ("file-empty", "c.jsonl"),
     }
+    assert not any(finding.place in finding.detail for finding in diagnosis.findings)
     assert diagnosis.chats == 3
 
 
@@ -163,7 +164,7 @@ class TestCommand:
         assert message in run.stderr
 
     def test_words_of_chats_for_a_folder(self, tmp_path):
-        assert "--media take files of chats" in run_command("doctor", tmp_path, "--media", tmp_path, code=2).stderr
+        assert "--media takes files of chats" in run_command("doctor", tmp_path, "--media", tmp_path, code=2).stderr
 
 
 def test_every_kind_has_a_fix():

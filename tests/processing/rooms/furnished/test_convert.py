@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from processing.rooms.furnished.catalogue import read_catalogue
-from processing.rooms.furnished.convert import colour_word, convert_library
+from processing.rooms.furnished.convert import colour_word, convert_library, main
 from processing.rooms.furnished.decimation import areas, decimated, smooth_normals
 
 pytest.importorskip("trimesh")
@@ -92,6 +92,17 @@ def test_what_is_not_free_is_refused(tmp_path, one_piece, change, message):
     with pytest.raises(ValueError, match=message):
         convert_library(library(tmp_path / "a.sh3f", **change), tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "No such file"), ("no zip", "File is not a zip file")])
+def test_the_command_names_a_library_that_cannot_be_read(tmp_path, capsys, content, message):
+    path = tmp_path / "a.sh3f"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(SystemExit, match="1"):
+        main([str(path), str(tmp_path / "out.safetensors")])
+    told = capsys.readouterr().err
+    assert told.startswith(f"{path} cannot be converted: ") and message in told and told.count("\n") == 1
 
 
 def test_decimation_keeps_a_surface():
