@@ -2,7 +2,7 @@
 
 import re
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,10 @@ def parse_row(row: Mapping[str, Any], where: str) -> Chat:
         problem = "both" if given else f"the keys {reprlib.repr(sorted(map(str, row)))}"
         raise ChatError("row-broken", f"{where} must have `messages` or `conversations`, got {problem}.")
     media = {kind: _list_media(row, kind, where) for kind in MEDIA}
+    if isinstance(row[given[0]], (str, Mapping)) or not isinstance(row[given[0]], Iterable):
+        raise ChatError(
+            "row-broken", f"{where}: `{given[0]}` must be a list of messages, got {reprlib.repr(row[given[0]])}."
+        )
     try:
         messages = [_as_message(entry) for entry in row[given[0]]]
         check_chat(messages, f"`{given[0]}`")

@@ -289,9 +289,8 @@ def main() -> None:
     args = parse_arguments()
     logging.basicConfig(level=logging.WARNING)
     if args.data is None or not args.data.exists():
-        sys.stdout.write(
-            f"Skipped: no real walk at {args.data}. Give --data FOLDER, a capture with depth and poses.\n"
-        )
+        missing = "no real walk was given" if args.data is None else f"there is no real walk at {args.data}"
+        sys.stdout.write(f"Skipped: {missing}. Give --data FOLDER, a capture with depth and poses.\n")
         return
     if "change" in args.parts and args.before is None:
         raise ValueError("--parts change needs --before, the export that the model is compared with.")

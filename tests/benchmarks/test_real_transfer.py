@@ -218,7 +218,5 @@ def test_tables_have_every_predictor_and_no_difference_of_the_reference():
 def test_without_a_walk_it_says_why_it_is_skipped(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["real_transfer.py", "--data", str(tmp_path / "nowhere")])
     real_transfer.main()
-    assert (
-        capsys.readouterr().out
-        == f"Skipped: no real walk at {tmp_path / 'nowhere'}. Give --data FOLDER, a capture with depth and poses.\n"
-    )
+    told = f"Skipped: there is no real walk at {tmp_path / 'nowhere'}. "
+    assert capsys.readouterr().out == f"{told}Give --data FOLDER, a capture with depth and poses.\n"

@@ -261,7 +261,7 @@ class GeometrySupervision(nn.Module, GeometryHeads):
         if recorded is None:
             raise RuntimeError(
                 "There is no training pass to compare with: before each compute_loss, call the model in training mode "
-                "and with gradients."
+                "and with gradients. The output of a joined model has the loss already."
             )
         return recorded
 
