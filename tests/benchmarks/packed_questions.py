@@ -67,6 +67,7 @@ def build(folder: Path, task: str) -> tuple[torch.nn.Module, IDE3DDataCollator, 
     model = build_nano_model(config, teacher_size=teacher.feature_size, validator={"output_stride": 2})
     model.criterion = GeometryCriterion()
     model.config.text_config._attn_implementation = SHARED_PREFIX  # as `IDE3DTrainer` does
+    model.config.use_cache = False  # as a Trainer does
     return model.train(), IDE3DDataCollator(processor, teacher=teacher, protocol="clean"), processor
 
 
