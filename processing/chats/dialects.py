@@ -2,7 +2,7 @@
 
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,12 +68,10 @@ def parse_row(row: Mapping[str, Any], where: str) -> Chat:
         problem = "both" if given else f"the keys {reprlib.repr(sorted(map(str, row)))}"
         raise ChatError("row-broken", f"{where} must have `messages` or `conversations`, got {problem}.")
     media = {kind: _list_media(row, kind, where) for kind in MEDIA}
-    if isinstance(row[given[0]], (str, Mapping)) or not isinstance(row[given[0]], Iterable):
-        raise ChatError(
-            "row-broken", f"{where}: `{given[0]}` must be a list of messages, got {reprlib.repr(row[given[0]])}."
-        )
     try:
-        messages = [_as_message(entry) for entry in row[given[0]]]
+        messages = row[given[0]]
+        if isinstance(messages, (list, tuple)):  # `check_chat` refuses what is no list
+            messages = [_as_message(entry) for entry in messages]
         check_chat(messages, f"`{given[0]}`")
     except (TypeError, ValueError) as error:
         raise ChatError("row-broken", f"{where}: {error}") from error
